@@ -1,0 +1,40 @@
+# Two commands for a fresh machine with only Python and make:
+#   make example   the bundled example, on real data, in an environment of its own
+#   make test      the whole suite, in the same environment
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+NARROWING ?= auto
+EPOCHS ?= 10
+# A folder that holds MNIST/raw; the example downloads into it where it is empty.
+DATA ?= $(or $(LIGHTNING_IB_DATA),data)
+
+.PHONY: example test lint types bench clean help
+
+help: ## what can be made
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
+
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,example]'
+	@touch $@
+
+example: $(STAMP) ## train the example network and draw its information plane
+	$(BIN)/python examples/mnist_cnn.py --data-dir '$(DATA)' --narrowing $(NARROWING) --epochs $(EPOCHS)
+
+test: $(STAMP) ## run all tests
+	$(BIN)/python -m pytest
+
+lint: $(STAMP) ## style
+	$(BIN)/python -m ruff check .
+	$(BIN)/python -m ruff format --check .
+
+types: $(STAMP) ## static types
+	$(BIN)/python -m mypy
+
+bench: $(STAMP) ## print the tables of benchmarks/
+	$(BIN)/python benchmarks/measurement.py --data-dir '$(DATA)'
+
+clean: ## remove the environment and caches
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist *.egg-info

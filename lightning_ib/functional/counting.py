@@ -1,0 +1,222 @@
+"""Plug-in entropies and informations, from counts of symbols.
+
+A variable is given as the ids of its N samples: any integers, shape ``(N,)``; only which of them are equal matters.
+Counts are integers and stay so until the last step. That step adds up the terms of equal counts together, in float64
+and correctly rounded, so that a figure does not depend on the order of the samples, on the values of the ids, on the
+device or on how many processes collected them.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal, NamedTuple, get_args
+
+import torch
+from torch import Tensor
+
+Unit = Literal["bits", "nats"]
+
+# What adding and subtracting a few correctly rounded entropies can leave of an information that is zero.
+_ROUNDING = 1e-12
+
+
+class Symbols(NamedTuple):
+    """A variable whose ids were numbered: what joint counting needs.
+
+    Attributes:
+        numbers: int64, shape ``(N,)``: the number of each sample's symbol, in ``0 … K − 1``.
+        counts: int64, shape ``(K,)``: how often each symbol was seen, each at least once.
+    """
+
+    numbers: Tensor
+    counts: Tensor
+
+
+def symbols(ids: Tensor) -> Symbols:
+    """Number the symbols of a variable in ascending order of their ids, and count them.
+
+    Args:
+        ids: integers, shape ``(N,)``, N at least 1.
+
+    Raises:
+        TypeError: ``ids`` are not integers.
+        ValueError: ``ids`` are not one-dimensional, or there are none.
+
+    Example:
+        >>> symbols(torch.tensor([7, 3, 7]))
+        Symbols(numbers=tensor([1, 0, 1]), counts=tensor([1, 2]))
+    """
+    if ids.is_floating_point() or ids.is_complex():
+        raise TypeError(f"ids must be integers, got {ids.dtype}: discretise real values first (codes, row_ids).")
+    if ids.ndim != 1 or ids.numel() == 0:
+        raise ValueError(f"ids must have shape (N,) with N at least 1, got {tuple(ids.shape)}.")
+    _, numbers, counts = torch.unique(ids, return_inverse=True, return_counts=True)
+    return Symbols(numbers, counts)
+
+
+def joint(a: Symbols, b: Symbols) -> Symbols:
+    """The joint variable (A, B): its symbols are the pairs that occur.
+
+    Raises:
+        ValueError: the two have different numbers of samples.
+
+    Example:
+        >>> a, b = symbols(torch.tensor([0, 0, 1, 1])), symbols(torch.tensor([5, 6, 5, 5]))
+        >>> joint(a, b).counts
+        tensor([1, 1, 2])
+    """
+    if len(a.numbers) != len(b.numbers):
+        raise ValueError(
+            "a joint needs the same samples of both variables, got "
+            f"{len(a.numbers)} of one and {len(b.numbers)} of the other."
+        )
+    return symbols(a.numbers * len(b.counts) + b.numbers)
+
+
+def entropy_of_counts(counts: Tensor, *, unit: Unit = "bits") -> float:
+    r"""The plug-in entropy of counts.
+
+    .. math:: H = \log N - \frac{1}{N} \sum_k n_k \log n_k = \frac{1}{N} \sum_k n_k \log \frac{N}{n_k}
+
+    It is biased low by about :math:`(K - 1) / 2N` nats (Miller 1955), and cannot exceed :math:`\log N`: near that
+    bound it says how many samples there were, not what they were.
+
+    Args:
+        counts: non-negative integers, shape ``(K,)``; zeros count for nothing.
+        unit: ``"bits"`` (base 2) or ``"nats"`` (base e).
+
+    Returns:
+        The entropy in ``unit``: 0 to log N, exact for the counts up to one float64 rounding per distinct count.
+
+    Example:
+        >>> entropy_of_counts(torch.tensor([1, 1, 2]))
+        1.5
+    """
+    log = math.log2 if _checked(unit) == "bits" else math.log
+    # How many symbols share each count: at most sqrt(2N) distinct ones, and one order for every input.
+    count, multiplicity = (t.tolist() for t in torch.unique(counts, return_counts=True))
+    n = sum(c * m for c, m in zip(count, multiplicity))
+    if n == 0:
+        raise ValueError("an entropy needs at least one sample, got counts that add up to none.")
+    return math.fsum(m * c * log(n / c) for c, m in zip(count, multiplicity) if c) / n
+
+
+def entropy(ids: Tensor, *, unit: Unit = "bits") -> float:
+    r"""The plug-in entropy H(A) of a variable, :math:`\log N - \frac{1}{N}\sum_k n_k \log n_k`.
+
+    Args:
+        ids: integers, shape ``(N,)``.
+        unit: ``"bits"`` or ``"nats"``.
+
+    Returns:
+        The entropy in ``unit``, between 0 and log N.
+
+    Example:
+        >>> entropy(torch.tensor([0, 1, 2, 3]))
+        2.0
+    """
+    return entropy_of_counts(symbols(ids).counts, unit=unit)
+
+
+def mutual_information(a: Tensor, b: Tensor, *, unit: Unit = "bits") -> float:
+    r"""The plug-in mutual information :math:`I(A;B) = H(A) + H(B) - H(A,B)`.
+
+    It is biased up: independent variables with :math:`K_A` and :math:`K_B` symbols read about
+    :math:`(K_A - 1)(K_B - 1) / 2N` nats. Where A has a symbol for every sample, it is H(B), whatever B is.
+
+    Args:
+        a: integers, shape ``(N,)``.
+        b: integers, shape ``(N,)``, the same samples in the same order.
+        unit: ``"bits"`` or ``"nats"``.
+
+    Returns:
+        The information in ``unit``, between 0 and min(H(A), H(B)).
+
+    Example:
+        >>> mutual_information(torch.tensor([0, 0, 1, 1]), torch.tensor([4, 4, 9, 9]))
+        1.0
+    """
+    sa, sb = symbols(a), symbols(b)
+    h_a, h_b, h_ab = (entropy_of_counts(s.counts, unit=unit) for s in (sa, sb, joint(sa, sb)))
+    return add_entropies(h_a, h_b, -h_ab)
+
+
+def conditional_entropy(a: Tensor, given: Tensor, *, unit: Unit = "bits") -> float:
+    r"""The plug-in conditional entropy :math:`H(A|B) = H(A,B) - H(B)`.
+
+    Args:
+        a: integers, shape ``(N,)``.
+        given: integers, shape ``(N,)``: the variable B.
+        unit: ``"bits"`` or ``"nats"``.
+
+    Returns:
+        The entropy in ``unit``, between 0 and H(A).
+
+    Example:
+        >>> conditional_entropy(torch.tensor([0, 1, 0, 1]), torch.tensor([0, 0, 1, 1]))
+        1.0
+    """
+    sa, sb = symbols(a), symbols(given)
+    return add_entropies(entropy_of_counts(joint(sa, sb).counts, unit=unit), -entropy_of_counts(sb.counts, unit=unit))
+
+
+def conditional_mutual_information(a: Tensor, b: Tensor, given: Tensor, *, unit: Unit = "bits") -> float:
+    r"""The plug-in conditional information :math:`I(A;B|C) = H(A,C) + H(B,C) - H(C) - H(A,B,C)`.
+
+    Args:
+        a: integers, shape ``(N,)``.
+        b: integers, shape ``(N,)``.
+        given: integers, shape ``(N,)``: the variable C.
+        unit: ``"bits"`` or ``"nats"``.
+
+    Returns:
+        The information in ``unit``, not negative.
+
+    Example:
+        The exclusive or of two fair bits: independent of each, and told by both together.
+
+        >>> a, b = torch.tensor([0, 0, 1, 1]), torch.tensor([0, 1, 0, 1])
+        >>> mutual_information(a, a ^ b), conditional_mutual_information(a, a ^ b, b)
+        (0.0, 1.0)
+    """
+    sa, sb, sc = symbols(a), symbols(b), symbols(given)
+    bc = joint(sb, sc)
+    h_ac, h_bc, h_c, h_abc = (entropy_of_counts(s.counts, unit=unit) for s in (joint(sa, sc), bc, sc, joint(sa, bc)))
+    return add_entropies(h_ac, h_bc, -h_c, -h_abc)
+
+
+def add_entropies(*entropies: float) -> float:
+    """Add signed entropies; what rounding alone leaves of zero reads zero.
+
+    A sum that is negative by more than rounding is returned as it is.
+
+    Example:
+        >>> add_entropies(1.0, 1.0, -2.0 - 4e-16)
+        0.0
+    """
+    total = math.fsum(entropies)
+    return 0.0 if abs(total) < _ROUNDING else total
+
+
+def information_bottleneck(i_xt: float, i_ty: float, beta: float) -> float:
+    r"""The functional of the information bottleneck, :math:`I(X;T) - \beta\, I(T;Y)` (Tishby, Pereira & Bialek 1999).
+
+    Args:
+        i_xt: I(X;T), in any unit.
+        i_ty: I(T;Y), in the same unit.
+        beta: the price of relevance, in units of one to one.
+
+    Returns:
+        The functional, in the unit of its arguments; the lower, the better the trade.
+
+    Example:
+        >>> information_bottleneck(3.0, 1.0, beta=2.0)
+        1.0
+    """
+    return i_xt - beta * i_ty
+
+
+def _checked(unit: str) -> str:
+    if unit not in get_args(Unit):
+        raise ValueError(f"unit must be 'bits' or 'nats', got {unit!r}.")
+    return unit

@@ -1,0 +1,204 @@
+"""A pass of one's own over data, which leaves no trace in the model, the data loader or any random state."""
+
+from __future__ import annotations
+
+import random
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, RandomSampler, SequentialSampler
+
+from lightning_ib.functional import Unit
+from lightning_ib.history import InformationPoint
+from lightning_ib.plane import InformationPlane, Layers
+from lightning_ib.quantize import Quantizer
+
+Unpack = Callable[[Any], tuple[Any, Any]]
+
+
+def measure(
+    model: nn.Module,
+    dataloader: Iterable[Any],
+    layers: Layers = None,
+    *,
+    input: Quantizer | None = None,
+    target: Quantizer | None = None,
+    unpack: Unpack | None = None,
+    unit: Unit = "bits",
+    device: torch.device | str | None = None,
+) -> list[InformationPoint]:
+    """Measure a trained network once: eval mode, no gradient, and everything put back as it was.
+
+    Args:
+        model: any module; it is called as ``model(x)``, or ``model(**x)`` where x is a mapping.
+        dataloader: an iterable of batches. For a progress bar, wrap it: ``tqdm(dataloader)``.
+        layers: see :class:`InformationPlane`.
+        input: see :class:`InformationPlane`.
+        target: see :class:`InformationPlane`.
+        unpack: batch → (x, y), for batches that are not such pairs.
+        unit: ``"bits"`` or ``"nats"``.
+        device: where to run; by default where the model's first parameter is. The model is moved back afterwards.
+
+    Returns:
+        A point for each layer.
+
+    Raises:
+        ValueError: the data is empty, a batch cannot be unpacked, or an argument is wrong: see
+            :class:`InformationPlane`.
+
+    Example:
+        >>> data = [(torch.rand(32, 4), torch.arange(32) % 4) for _ in range(8)]
+        >>> points = measure(nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 4)), data, ["0", "2"])
+        >>> [point.layer for point in points], points[0].n_samples
+        (['0', '2'], 256)
+    """
+    home = device_of(model)
+    device = home if device is None else torch.device(device)
+    plane = InformationPlane(layers, input=input, target=target, unit=unit)
+    try:
+        model.to(device)
+        with plane.attach(model), undisturbed(model, dataloader):
+            run_pass(plane, dataloader, lambda x: call(model, x), unpack=unpack, move=lambda batch: to(batch, device))
+            return plane.compute()
+    finally:
+        model.to(home)
+
+
+def run_pass(
+    plane: InformationPlane,
+    batches: Iterable[Any],
+    forward: Callable[[Any], Any],
+    *,
+    unpack: Unpack | None = None,
+    move: Callable[[Any], Any] = lambda batch: batch,
+) -> None:
+    """Run batches through a model that ``plane`` is attached to, and count them in.
+
+    Raises:
+        ValueError: there is no batch, or a batch cannot be unpacked.
+    """
+    empty = True
+    for batch in batches:
+        x, y = unpacked(move(batch), unpack)
+        forward(x)
+        plane.update(x, y)
+        empty = False
+    if empty:
+        raise ValueError("the data to measure on is empty: it gave no batch.")
+
+
+def unpacked(batch: Any, unpack: Unpack | None = None) -> tuple[Any, Any]:
+    """The pair (x, y) of a batch.
+
+    Raises:
+        ValueError: it is no pair, and there is no ``unpack`` or that does not make it one.
+    """
+    pair = batch if unpack is None else unpack(batch)
+    if isinstance(pair, (tuple, list)) and len(pair) == 2:
+        return pair[0], pair[1]
+    if isinstance(pair, Mapping):
+        came = f"a mapping with the keys {list(pair)}"
+    elif isinstance(pair, (tuple, list)):
+        came = f"a {type(pair).__name__} of {len(pair)}"
+    else:
+        came = f"a {type(pair).__name__}"
+    if unpack is None:
+        raise ValueError(f"a batch must be a pair (x, y), got {came}: give unpack=lambda batch: (x, y).")
+    raise ValueError(f"unpack must return a pair (x, y), got {came}.")
+
+
+def call(model: Callable[..., Any], x: Any) -> Any:
+    """``model(x)``, or ``model(**x)`` for a mapping."""
+    return model(**x) if isinstance(x, Mapping) else model(x)
+
+
+def to(batch: Any, device: torch.device) -> Any:
+    """The tensors of a batch, however nested in tuples, lists and mappings, on ``device``."""
+    if isinstance(batch, Mapping):
+        return {key: to(value, device) for key, value in batch.items()}
+    if isinstance(batch, tuple) and hasattr(batch, "_fields"):
+        return type(batch)(*(to(value, device) for value in batch))
+    if isinstance(batch, (tuple, list)):
+        return type(batch)(to(value, device) for value in batch)
+    return batch.to(device, non_blocking=True) if hasattr(batch, "to") else batch
+
+
+def device_of(model: nn.Module) -> torch.device:
+    """Where the first parameter or buffer of a model is; the CPU where it has none."""
+    for tensor in (*model.parameters(), *model.buffers()):
+        return tensor.device
+    return torch.device("cpu")
+
+
+def in_order(dataloader: Any) -> Any:
+    """A loader over the same data, every sample once and in order, whose iteration moves nothing of the original's.
+
+    A loader that shuffles or drops its last batch shows other samples at every pass. Loaders with a sampler of their
+    own, batches of their own or an iterable data set are returned as they are: only they know what they show.
+    """
+    if (
+        type(dataloader) is not DataLoader
+        or dataloader.batch_size is None
+        or type(dataloader.sampler) not in (RandomSampler, SequentialSampler)
+        or getattr(dataloader.sampler, "replacement", False)
+        or len(dataloader.sampler) != len(dataloader.dataset)  # type: ignore[arg-type]
+    ):
+        return dataloader
+    return DataLoader(
+        dataloader.dataset,
+        batch_size=dataloader.batch_size,
+        num_workers=dataloader.num_workers,
+        collate_fn=dataloader.collate_fn,
+        pin_memory=dataloader.pin_memory,
+        timeout=dataloader.timeout,
+        worker_init_fn=dataloader.worker_init_fn,
+        multiprocessing_context=dataloader.multiprocessing_context,
+        generator=torch.Generator().manual_seed(0),
+        prefetch_factor=dataloader.prefetch_factor,
+    )
+
+
+@contextmanager
+def undisturbed(model: nn.Module, dataloader: Any = None) -> Iterator[None]:
+    """Eval mode, no gradient, and random states seeded with 0; all of it put back at the end, whatever happens.
+
+    The seed makes random augmentation in the data the same at every pass. Put back are the mode of every module, the
+    random states of torch (on the CPU and every GPU in use), NumPy and Python, and the generators of ``dataloader``.
+    """
+    modes = {module: module.training for module in model.modules()}
+    generators = [g for g in _generators(dataloader) if isinstance(g, torch.Generator)]
+    states = [g.get_state() for g in generators]
+    numpy = sys.modules.get("numpy")
+    numpy_state = None if numpy is None else numpy.random.get_state()
+    python_state = random.getstate()
+    gpus = list(range(torch.cuda.device_count())) if torch.cuda.is_available() and torch.cuda.is_initialized() else []
+    try:
+        with torch.random.fork_rng(devices=gpus), torch.no_grad():
+            torch.default_generator.manual_seed(0)
+            if gpus:
+                torch.cuda.manual_seed_all(0)
+            if numpy is not None:
+                numpy.random.seed(0)
+            random.seed(0)
+            model.eval()
+            yield
+    finally:
+        for module, training in modes.items():
+            module.training = training
+        for generator, state in zip(generators, states):
+            generator.set_state(state)
+        random.setstate(python_state)
+        if numpy is not None:
+            numpy.random.set_state(numpy_state)
+
+
+def _generators(dataloader: Any) -> Iterator[Any]:
+    for owner in ("", "sampler", "batch_sampler", "batch_sampler.sampler"):
+        target = dataloader
+        for part in filter(None, owner.split(".")):
+            target = getattr(target, part, None)
+        yield getattr(target, "generator", None)

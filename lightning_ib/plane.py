@@ -1,0 +1,348 @@
+"""One measurement of a model: which layers, what is kept of each batch, and the figures it comes to."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any, get_args
+
+import torch
+from torch import Tensor, nn
+from torchmetrics import Metric
+
+from lightning_ib.functional import NOT_FINITE, Symbols, Unit, add_entropies, entropy_of_counts, joint, symbols
+from lightning_ib.history import InformationPoint
+from lightning_ib.quantize import AutoQuantizer, Narrowing, Quantizer
+from lightning_ib.recorder import Recorder, default_layers, first_tensor, resolve_layers
+
+Layers = Sequence[str] | Mapping[str, Quantizer | None] | None
+
+
+class InformationPlane(Metric):
+    r"""One measurement of a model, in any PyTorch loop.
+
+    Of every batch it keeps 64-bit ids of the narrowed representations: 8 bytes a sample and layer, whatever the layers'
+    width (16 where the target or the input are narrowed too: theirs are kept once). Only while edges are being fitted,
+    at the first measurement or with ``refit=True``, the pooled values are held instead: 4 bytes a sample and pooled
+    coordinate. :meth:`reset` begins the next measurement; frozen edges stay.
+
+    .. math:: I(X;T) = H(X) + H(T) - H(X,T) \qquad I(T;Y) = H(T) + H(Y) - H(T,Y)
+
+    all of them plug-in entropies of the ids (see :mod:`lightning_ib.functional`).
+
+    Args:
+        layers: names of modules or glob patterns (``*`` does not cross a dot, ``**`` does), or a mapping from those to
+            a :class:`Quantizer` each (``None``: an automatic one); ``None`` picks leaf modules with weights, without
+            normalisation layers, at most twelve, spread over the depth. Layers without a quantizer get an
+            :class:`AutoQuantizer`.
+        input: ``None`` takes every sample for a symbol of its own, so that H(X) = log N and I(X;T) = H(T); a
+            :class:`Quantizer` narrows X. A narrowed X does not determine T, and I(X;T) may lie below I(T;Y).
+        target: ``None`` for class labels, integers ``(B,)``; a :class:`Quantizer` for real-valued targets.
+        unit: ``"bits"`` or ``"nats"``.
+        kwargs: passed to :class:`torchmetrics.Metric`.
+
+    Raises:
+        TypeError: an argument is of the wrong kind.
+        ValueError: no layer is named, or the unit is unknown.
+
+    Example:
+        >>> model = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 2)).eval()
+        >>> plane = InformationPlane(["0", "2"])
+        >>> x, y = torch.rand(64, 4), torch.arange(64) % 2
+        >>> with plane.attach(model):
+        ...     _ = model(x)
+        ...     plane.update(x, y)
+        >>> [(point.layer, point.h_y) for point in plane.compute()]
+        [('0', 1.0), ('2', 1.0)]
+    """
+
+    full_state_update = True
+
+    def __init__(
+        self,
+        layers: Layers = None,
+        *,
+        input: Quantizer | None = None,
+        target: Quantizer | None = None,
+        unit: Unit = "bits",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.asked = checked_layers(layers)
+        for name, quantizer in (("input", input), ("target", target)):
+            if quantizer is not None and not isinstance(quantizer, Quantizer):
+                raise TypeError(f"{name} must be a Quantizer or None, got {quantizer!r}.")
+        if unit not in get_args(Unit):
+            raise ValueError(f"unit must be 'bits' or 'nats', got {unit!r}.")
+        self.unit: Unit = unit
+        self.narrowings: dict[str, Narrowing] = {}
+        """Layer → its quantizer at work, in the order the layers are reported; empty before :meth:`attach`."""
+        self._input = None if input is None else Narrowing(input)
+        self._target = None if target is None else Narrowing(target)
+        self._recorder: Recorder | None = None
+        self._warned: set[str] = set()
+        for state in ("x", "y"):
+            self._add_states(state)
+
+    def _add_states(self, state: str) -> None:
+        for name in (state, f"{state}_held"):
+            self.add_state(name, default=[], dist_reduce_fx="cat")
+
+    def attach(self, model: nn.Module) -> Recorder:
+        """Hook the layers of ``model``; use it as ``with plane.attach(model): …``, or call ``remove()`` on the result.
+
+        From here on the next :meth:`update` looks at what the layers put out in the last forward.
+
+        Raises:
+            ValueError: the model has no such layers; the sentence tells the nearest right names.
+        """
+        self.detach()
+        names: dict[str, str]
+        if self.asked is None:
+            names = {name: name for name in default_layers(model)}
+        else:
+            names = resolve_layers(model, self.asked)
+        if not self.narrowings:
+            for k, (name, pattern) in enumerate(names.items()):
+                quantizer = None if self.asked is None else self.asked[pattern]
+                self.narrowings[name] = Narrowing(AutoQuantizer() if quantizer is None else quantizer)
+                self._add_states(f"t{k}")
+        self._recorder = Recorder(model, names, lambda layer, activation: self.narrowings[layer].reduce(activation))
+        return self._recorder
+
+    def detach(self) -> None:
+        """Take the hooks off. Twice is harmless."""
+        if self._recorder is not None:
+            self._recorder.remove()
+            self._recorder = None
+
+    def reset(self) -> None:
+        """Begin a new measurement: drop what was kept. Frozen edges stay; bins with ``refit=True`` forget theirs."""
+        super().reset()
+        for narrowing in self._variables().values():
+            narrowing.begin()
+
+    def update(self, x: Any, y: Tensor | None) -> None:
+        """Count in one batch; call it after the model's forward.
+
+        Args:
+            x: the input of the batch, ``(B, …)``; looked at only where ``input`` is a quantizer.
+            y: the target: integer labels ``(B,)``, or ``(B, …)`` real values with a quantizer; ``None`` where there is
+                none: the figures about Y are NaN then.
+
+        Raises:
+            RuntimeError: no model is attached, or a layer did not run since the last update.
+            TypeError: the labels are no tensor.
+            ValueError: labels are real-valued without a quantizer, or the rows of a layer do not match them.
+        """
+        if self._recorder is None:
+            raise RuntimeError("update needs a model: call it inside `with plane.attach(model):`, after the forward.")
+        taken = self._recorder.take()
+        idle = [layer for layer in self.narrowings if layer not in taken]
+        if idle:
+            self._leave_out(idle)
+        kept = {f"t{k}": taken[layer] for k, layer in enumerate(self.narrowings)}
+        n = len(next(iter(kept.values())))
+        if y is not None:
+            kept["y"] = self._target_values(y)
+            n = len(kept["y"])
+        if self._input is not None:
+            kept["x"] = self._input.reduce(first_tensor(x))
+        names = dict(zip(kept, [f"layer {layer!r}" for layer in self.narrowings] + ["the target", "the input"]))
+        for state, value in kept.items():
+            if len(value) != n:
+                raise ValueError(
+                    f"{names[state]} put out {len(value)} rows for {n} labels: its first dimension must be the batch. "
+                    "Name another module, or one that runs once a forward over the whole batch."
+                )
+        for state, value in kept.items():
+            chunks = getattr(self, f"{state}_held" if value.is_floating_point() else state)
+            chunks.append(value)
+            # Merging equal-sized neighbours keeps the list, and the memory it costs, logarithmic in the batches.
+            while len(chunks) > 1 and len(chunks[-2]) <= len(chunks[-1]):
+                chunks[-2:] = [torch.cat(chunks[-2:])]
+
+    def _leave_out(self, idle: list[str]) -> None:
+        """Go on without layers that did not run, if nobody asked for them by name and nothing was counted yet."""
+        named = f"layer {', '.join(map(repr, idle))} never ran in this forward"
+        if self.asked is not None or self._update_count > 1 or len(idle) == len(self.narrowings):
+            raise RuntimeError(
+                f"{named}, so there is nothing to measure: name a module that is called as a module (not through its "
+                ".forward, its weights or a fused path)."
+            )
+        assert self._recorder is not None
+        self._recorder.forget(idle)
+        self.narrowings = {layer: n for layer, n in self.narrowings.items() if layer not in idle}
+        self._warn_once("idle", f"{named} and is left out. Name the layers (layers=[…]) to choose them yourself.")
+
+    def _target_values(self, y: Tensor) -> Tensor:
+        if not isinstance(y, Tensor):
+            raise TypeError(f"the target must be a tensor, got {type(y).__name__}: convert it in unpack.")
+        if self._target is not None:
+            return self._target.reduce(y)
+        if y.is_floating_point() or y.is_complex():
+            raise ValueError(
+                f"the labels are real-valued ({y.dtype}): give target=Quantizer(bins=QuantileBins(10)), say, to put "
+                "them into bins, or convert class labels to integers in unpack."
+            )
+        if y.ndim == 0 or y.numel() != len(y):
+            raise ValueError(
+                f"the labels have shape {tuple(y.shape)}: one class index for each sample, (B,), is needed. Convert "
+                "them in unpack (one-hot labels: y.argmax(1)), or give target=Quantizer(…)."
+            )
+        return y.detach().reshape(-1).long().clone()
+
+    def compute(self, *, epoch: int = 0, step: int = 0) -> list[InformationPoint]:
+        """The figures of this measurement, a point a layer.
+
+        A layer with a NaN or an infinity in it gives a point of NaNs, and one warning that names it.
+
+        Args:
+            epoch: what to write into the points.
+            step: what to write into the points.
+
+        Raises:
+            ValueError: nothing was counted, or bins gave edges that descend or are NaN.
+        """
+        t = {layer: self._counted(f"t{k}", f"layer {layer!r}", epoch) for k, layer in enumerate(self.narrowings)}
+        x, y = self._counted("x", "the input", epoch), self._counted("y", "the target", epoch)
+        if y is not None and len(y.counts) == 1:
+            self._warn_once(
+                "one class",
+                f"all {len(y.numbers)} samples have the same target at epoch {epoch}: H(Y) is 0 and I(T;Y) says "
+                "nothing, so it is NaN. Measure on data with several classes.",
+            )
+        identity = self._input is None
+        figures = _Figures(x, y, identity=identity, unit=self.unit)
+        return [figures.point(layer, counted)._replace(epoch=epoch, step=step) for layer, counted in t.items()]
+
+    def _counted(self, state: str, name: str, epoch: int) -> Symbols | None:
+        """The symbols of a variable; none where it was not recorded or is not finite."""
+        narrowing = self._variables().get(state)
+        held, chunks = _listed(getattr(self, f"{state}_held")), _listed(getattr(self, state))
+        if held and narrowing is not None:
+            z = torch.cat(held)
+            if narrowing.edges is None and bool(z.isfinite().all()):
+                narrowing.fit(z)
+            unfit = torch.full((len(z),), NOT_FINITE, device=z.device)
+            chunks = [*chunks, unfit if narrowing.edges is None else narrowing.held_ids(z)]
+        if not chunks:
+            if state.startswith("t"):
+                raise ValueError("nothing was counted: no batch was seen. Is the data empty?")
+            return None
+        ids = torch.cat(chunks)
+        if narrowing is not None and (missing := int((ids == NOT_FINITE).sum())):
+            self._warn_once(
+                name,
+                f"{name} gave NaN or infinite values in {missing} of {len(ids)} samples at epoch {epoch}: its figures "
+                "are NaN until they are finite again. Training is not touched.",
+            )
+            return None
+        return symbols(ids)
+
+    def _warn_once(self, key: str, message: str) -> None:
+        if key not in self._warned:
+            self._warned.add(key)
+            warnings.warn(message, UserWarning, stacklevel=4)
+
+    def _variables(self) -> dict[str, Narrowing]:
+        variables = {f"t{k}": narrowing for k, narrowing in enumerate(self.narrowings.values())}
+        variables |= {state: n for state, n in (("x", self._input), ("y", self._target)) if n is not None}
+        return variables
+
+    def frozen_state(self) -> dict[str, Any]:
+        """The frozen edges and automatic choices of every variable, in tensors and primitives, for a checkpoint."""
+        named = {"layers": {layer: narrowing.state_dict() for layer, narrowing in self.narrowings.items()}}
+        return named | {k: n.state_dict() for k, n in (("input", self._input), ("target", self._target)) if n}
+
+    def load_frozen_state(self, state: Mapping[str, Any]) -> None:
+        """Take up what :meth:`frozen_state` gave; call it after :meth:`attach`. Layers it does not name are left."""
+        for layer, saved in state.get("layers", {}).items():
+            if layer in self.narrowings:
+                self.narrowings[layer].load_state_dict(saved)
+        for narrowing, saved in ((self._input, state.get("input")), (self._target, state.get("target"))):
+            if narrowing is not None and saved is not None:
+                narrowing.load_state_dict(saved)
+
+
+class _Figures:
+    """The figures of all layers against one X and one Y, whose own entropies are counted once.
+
+    Where X is the identity of the sample it determines T, and the joint entropies follow without counting:
+    H(X) = H(X,T) = H(X,T,Y) = log N.
+    """
+
+    def __init__(self, x: Symbols | None, y: Symbols | None, *, identity: bool, unit: Unit) -> None:
+        self.x, self.y, self.unit, self.identity = x, y, unit, identity
+        self.h_x = math.nan if x is None else self.h(x)
+        self.h_y = math.nan if y is None else self.h(y)
+        self.xy = None if x is None or y is None else joint(x, y)
+
+    def h(self, variable: Symbols) -> float:
+        return entropy_of_counts(variable.counts, unit=self.unit)
+
+    def h_with(self, t: Symbols, other: Symbols | None) -> float:
+        return math.nan if other is None else self.h(joint(t, other))
+
+    def point(self, layer: str, t: Symbols | None) -> InformationPoint:
+        if t is None:
+            n = max((len(v.numbers) for v in (self.x, self.y) if v is not None), default=0)
+            return InformationPoint.missing(layer, n_samples=n, unit=self.unit)
+        n = len(t.numbers)
+        log_n = math.log2(n) if self.unit == "bits" else math.log(n)
+        h_t, h_ty = self.h(t), self.h_with(t, self.y)
+        if self.identity:
+            h_x = h_xt = h_xty = log_n
+            h_xy = log_n
+        else:
+            h_x, h_xt, h_xty = self.h_x, self.h_with(t, self.x), self.h_with(t, self.xy)
+            h_xy = math.nan if self.xy is None else self.h(self.xy)
+        told = self.y is not None and len(self.y.counts) > 1
+        i_ty = add_entropies(h_t, self.h_y, -h_ty) if told else math.nan
+        return InformationPoint(
+            epoch=0,
+            step=0,
+            layer=layer,
+            i_xt=h_t if self.identity else add_entropies(h_x, h_t, -h_xt),
+            i_ty=i_ty,
+            h_t=h_t,
+            h_x=h_x,
+            h_y=self.h_y,
+            h_y_given_t=add_entropies(h_ty, -h_t) if told else math.nan,
+            i_xt_given_y=add_entropies(h_xy, h_ty, -self.h_y, -h_xty) if told else math.nan,
+            n_samples=n,
+            n_codes=len(t.counts),
+            saturation=h_t / log_n if n > 1 else math.nan,
+            unit=self.unit,
+        )
+
+
+def _listed(state: Tensor | list[Tensor]) -> list[Tensor]:
+    """A list state, which is one tensor after it was gathered across processes."""
+    return [state] if isinstance(state, Tensor) else list(state)
+
+
+def checked_layers(layers: Layers) -> dict[str, Quantizer | None] | None:
+    """``layers`` as a mapping from names or patterns to quantizers, where they are of a kind that is allowed.
+
+    Raises:
+        TypeError: they are not.
+        ValueError: there is none.
+    """
+    if layers is None:
+        return None
+    if isinstance(layers, str) or not isinstance(layers, (Mapping, Sequence)):
+        raise TypeError(
+            f"layers must be a list of module names, a mapping from names to Quantizer, or None, got {layers!r}."
+            + (f" Did you mean [{layers!r}]?" if isinstance(layers, str) else "")
+        )
+    if not layers:
+        raise ValueError("layers is empty: name at least one module, or give None to have them picked.")
+    asked = dict(layers) if isinstance(layers, Mapping) else dict.fromkeys(layers)
+    for name, quantizer in asked.items():
+        if not isinstance(name, str):
+            raise TypeError(f"layers must name modules by strings as in named_modules(), got {name!r}.")
+        if quantizer is not None and not isinstance(quantizer, Quantizer):
+            raise TypeError(f"the layer {name!r} needs a Quantizer or None, got {quantizer!r}.")
+    return asked

@@ -1,0 +1,522 @@
+"""Narrowing: pool a wide, real representation, put each coordinate into bins, and give every sample one symbol."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lightning_ib.functional import codes, entropy, hash_table, quantiles, row_ids
+
+Pool = Callable[[Tensor], Tensor]
+
+
+class Bins(ABC):
+    """Where the edges between the bins of a variable lie.
+
+    To make your own, override :meth:`edges`. Edges are fitted at the first measurement and frozen, so that later
+    measurements compare like with like; with ``refit=True`` they are fitted anew at every measurement, which holds the
+    pooled activations of the whole measurement in memory (4 bytes a sample and coordinate).
+
+    Args:
+        refit: fit at every measurement.
+    """
+
+    refit: bool = False
+    needs_data: bool = True
+    """Whether the edges depend on what was seen. Where they do not, nothing is held, not even at the first fit."""
+
+    def __init__(self, *, refit: bool = False) -> None:
+        self.refit = refit
+
+    @abstractmethod
+    def edges(self, z: Tensor) -> Tensor:
+        """The edges for a variable seen as ``z``.
+
+        Args:
+            z: the pooled values of all samples, floating point, shape ``(N, D)``.
+
+        Returns:
+            Ascending edges, shape ``(E,)`` for all coordinates or ``(D, E)``, one row each. The code of a value is the
+            number of edges that are not above it.
+        """
+
+    def __repr__(self) -> str:
+        hidden = {"needs_data": self.needs_data, "per": "feature"}
+        shown = {k: v for k, v in vars(self).items() if not k.startswith("_") and v not in (None, False)}
+        options = {k: v for k, v in shown.items() if v != hidden.get(k)}
+        return f"{type(self).__name__}({', '.join(f'{k}={v!r}' for k, v in options.items())})"
+
+
+class FixedBins(Bins):
+    """Edges that are known beforehand.
+
+    Args:
+        edges: ascending numbers: E for all coordinates, or D rows of E.
+
+    Raises:
+        ValueError: there is no edge, one is not finite, or they descend.
+
+    Example:
+        >>> FixedBins([0.0, 0.5]).edges(torch.rand(8, 3))
+        tensor([0.0000, 0.5000], dtype=torch.float64)
+    """
+
+    needs_data = False
+
+    def __init__(self, edges: Sequence[float] | Sequence[Sequence[float]] | Tensor) -> None:
+        super().__init__()
+        self._edges = checked_edges(edges, "FixedBins")
+
+    def edges(self, z: Tensor) -> Tensor:
+        """The given edges, float64, on the device of ``z``."""
+        return self._edges.to(z.device)
+
+    def __repr__(self) -> str:
+        return f"FixedBins({self._edges.tolist()})"
+
+
+class UniformBins(Bins):
+    """Bins of equal width. The outermost two are open: what lies outside the range falls into them.
+
+    The range goes from ``low`` to ``high`` where they are given, else between two ``quantiles``, else from the minimum
+    to the maximum seen. A coordinate that never varied gets the widest range of the others, centred on its value.
+
+    Args:
+        n_bins: how many bins, at least 2.
+        low: the lower end of the range.
+        high: the upper end of the range.
+        quantiles: two probabilities, ascending, such as ``(0.01, 0.99)``: the range lies between these quantiles.
+        per: ``"feature"`` gives each coordinate a range of its own, ``"layer"`` one range to all.
+        refit: fit at every measurement.
+
+    Raises:
+        ValueError: fewer than two bins, a range that is none, or probabilities that are none.
+
+    Example:
+        >>> UniformBins(4, low=0, high=1).edges(torch.rand(8, 3))
+        tensor([0.2500, 0.5000, 0.7500], dtype=torch.float64)
+    """
+
+    def __init__(
+        self,
+        n_bins: int,
+        *,
+        low: float | None = None,
+        high: float | None = None,
+        quantiles: tuple[float, float] | None = None,
+        per: Literal["feature", "layer"] = "feature",
+        refit: bool = False,
+    ) -> None:
+        super().__init__(refit=refit)
+        self.n_bins = _at_least_two(n_bins, type(self).__name__)
+        for name, value in (("low", low), ("high", high)):
+            if value is not None and not math.isfinite(value):
+                raise ValueError(f"UniformBins: {name} must be a finite number, got {value}.")
+        if low is not None and high is not None and low >= high:
+            raise ValueError(f"UniformBins: low must lie below high, got low={low} and high={high}.")
+        if quantiles is not None and not (len(quantiles) == 2 and 0 <= quantiles[0] < quantiles[1] <= 1):
+            raise ValueError(
+                f"UniformBins: quantiles must be two ascending probabilities such as (0.01, 0.99), got {quantiles}."
+            )
+        if per not in ("feature", "layer"):
+            raise ValueError(f"UniformBins: per must be 'feature' or 'layer', got {per!r}.")
+        self.low, self.high, self.quantiles, self.per = low, high, quantiles, per
+        self._known = None if low is None or high is None else torch.tensor([[low, high]], dtype=torch.float64)
+        self.needs_data = self._known is None
+
+    def edges(self, z: Tensor) -> Tensor:
+        """``n_bins − 1`` edges of equal distance, float64: ``(E,)`` for one range, ``(D, E)`` for one a coordinate."""
+        if self._known is not None:
+            return self._spread(self._known.to(z.device))[0]
+        columns = z.reshape(-1, 1) if self.per == "layer" else z
+        if self.quantiles is not None:
+            ranges = quantiles(columns, self.quantiles)
+        else:
+            ranges = torch.stack([columns.amin(0), columns.amax(0)], dim=1).double()
+        if self.low is not None:
+            ranges[:, 0] = self.low
+        if self.high is not None:
+            ranges[:, 1] = self.high
+        edges = self._spread(ranges)
+        return edges[0] if self.per == "layer" else edges
+
+    def _spread(self, ranges: Tensor) -> Tensor:
+        low, width = ranges[:, :1], ranges[:, 1:] - ranges[:, :1]
+        widest = torch.where(width.amax() > 0, width.amax(), 1.0)
+        constant = width <= 0
+        low = torch.where(constant, low - widest / 2, low)
+        steps = torch.arange(1, self.n_bins, device=ranges.device, dtype=torch.float64) / self.n_bins
+        return low + torch.where(constant, widest, width) * steps
+
+
+class QuantileBins(Bins):
+    """Bins of equal mass: every bin of a coordinate holds the same share of the samples the edges were fitted on.
+
+    Args:
+        n_bins: how many bins, at least 2.
+        refit: fit at every measurement.
+
+    Raises:
+        ValueError: fewer than two bins.
+
+    Example:
+        >>> QuantileBins(2).edges(torch.tensor([[0.0], [1.0], [5.0]]))
+        tensor([[1.]], dtype=torch.float64)
+    """
+
+    def __init__(self, n_bins: int, *, refit: bool = False) -> None:
+        super().__init__(refit=refit)
+        self.n_bins = _at_least_two(n_bins, type(self).__name__)
+
+    def edges(self, z: Tensor) -> Tensor:
+        """The ``n_bins − 1`` quantiles between the bins, float64, shape ``(D, n_bins − 1)``."""
+        return quantiles(z, [k / self.n_bins for k in range(1, self.n_bins)])
+
+
+def checked_edges(edges: Any, owner: str, n_coordinates: int | None = None) -> Tensor:
+    """``edges`` as a tensor, where they are finite, ascending and of a shape that fits.
+
+    Raises:
+        ValueError: otherwise; the sentence begins with ``owner``.
+    """
+    edges = torch.as_tensor(edges)
+    if not edges.is_floating_point() or edges.device.type == "cpu":
+        edges = edges.double()
+    fits = edges.ndim == 1 or (edges.ndim == 2 and n_coordinates in (None, edges.shape[0]))
+    if not fits or edges.numel() == 0:
+        raise ValueError(
+            f"{owner}: edges must have shape (E,) or (D, E) with at least one edge"
+            f"{'' if n_coordinates is None else f', here D = {n_coordinates}'}, got {tuple(edges.shape)}."
+        )
+    if not edges.isfinite().all():
+        raise ValueError(f"{owner}: edges must be finite numbers, got {_shown(edges, ~edges.isfinite())}.")
+    descends = edges.diff(dim=-1) < 0
+    if descends.any():
+        raise ValueError(f"{owner}: edges must ascend, got {_shown(edges, F.pad(descends, (0, 1)))}. Sort them.")
+    return edges
+
+
+def _shown(edges: Tensor, where: Tensor) -> list[float]:
+    """The first row of edges that is at fault, the whole of it if it is short."""
+    rows, faulty = edges.reshape(-1, edges.shape[-1]), where.reshape(-1, edges.shape[-1])
+    row = int(faulty.any(1).nonzero()[0])
+    start = max(0, int(faulty[row].nonzero()[0]) - 2)
+    return [round(value, 6) for value in rows[row, start : start + 6].tolist()]
+
+
+def _at_least_two(n_bins: int, owner: str) -> int:
+    if isinstance(n_bins, bool) or not isinstance(n_bins, int) or n_bins < 2:
+        raise ValueError(
+            f"{owner}: n_bins must be an integer of at least 2, got {n_bins!r}: a single bin cannot tell samples apart."
+        )
+    return n_bins
+
+
+class Quantizer:
+    """Narrow a variable: pool it to few coordinates, put each into bins; the row of bin numbers is its symbol.
+
+    Too fine, and every sample has a symbol of its own: H(T) = log N, I(T;Y) = H(Y), whatever the network does. Too
+    coarse, and the figures follow the edges instead of the network. See ``saturation`` beside each figure.
+
+    Args:
+        pool: any callable or ``nn.Module`` on the activation ``(B, …)`` that keeps the samples apart and returns
+            ``(B, …)``; ``None`` keeps every coordinate. Half precision arrives as float32, integers as float64.
+        bins: where the edges lie; by default 30 bins of equal width a coordinate.
+
+    Raises:
+        TypeError: ``pool`` cannot be called, or ``bins`` are no :class:`Bins`.
+
+    Example:
+        The input of the thesis' experiments on MNIST: 7 × 7 coordinates, two edges.
+
+        >>> Quantizer(torch.nn.MaxPool2d(4), FixedBins([0.0, 0.5])).pooled(torch.rand(2, 1, 28, 28)).shape
+        torch.Size([2, 49])
+    """
+
+    def __init__(self, pool: Pool | None = None, bins: Bins | None = None) -> None:
+        if pool is not None and not callable(pool):
+            raise TypeError(f"Quantizer: pool must be a callable on (B, …) or None, got {pool!r}.")
+        if bins is not None and not isinstance(bins, Bins):
+            raise TypeError(f"Quantizer: bins must be Bins such as FixedBins([0.0, 0.5]), got {bins!r}.")
+        self.pool = pool
+        self.bins = UniformBins(30) if bins is None else bins
+
+    def pooled(self, activation: Tensor) -> Tensor:
+        """The coordinates of every sample before they are put into bins.
+
+        Args:
+            activation: ``(B, …)``, any real dtype.
+
+        Returns:
+            ``(B, D)``, float32 or float64, without gradient; it may share the memory of ``activation``.
+
+        Raises:
+            ValueError: there is no batch dimension, or the pool did not keep it.
+        """
+        z = _real(activation.detach())
+        if z.ndim == 0:
+            raise ValueError("got a single number, not a batch (B, …): this module's output cannot be told by sample.")
+        n = len(z)
+        if self.pool is not None:
+            with torch.autocast(z.device.type, enabled=False):
+                z = self.pool(z)
+            if not isinstance(z, Tensor) or z.ndim == 0 or len(z) != n:
+                raise ValueError(
+                    f"the pool {_named(self.pool)} must return a tensor with the batch first, ({n}, …), got "
+                    f"{tuple(z.shape) if isinstance(z, Tensor) else type(z).__name__}."
+                )
+            z = _real(z)
+        return z.flatten(1) if z.ndim > 1 else z.unsqueeze(1)
+
+    def fit(self, z: Tensor, shape: Sequence[int]) -> tuple[Quantizer, Tensor]:
+        """Fit the edges.
+
+        Args:
+            z: the pooled values of all samples, shape ``(N, D)``.
+            shape: the shape of one sample's activation.
+
+        Returns:
+            The quantizer to use from here on, and its edges.
+
+        Raises:
+            ValueError: the bins gave edges that are not finite, do not ascend or do not fit.
+        """
+        return self, checked_edges(self.bins.edges(z), type(self.bins).__name__, z.shape[1]).to(z.device)
+
+    def from_held(self, z: Tensor, chosen: Quantizer) -> Tensor:
+        """The coordinates that ``chosen``, from :meth:`fit`, puts into bins, from the values held for fitting it."""
+        return z
+
+    def __repr__(self) -> str:
+        return f"Quantizer(pool={_named(self.pool)}, bins={self.bins!r})"
+
+
+class GridPool:
+    """Average onto a grid, then standardise each sample over the grid: zero mean, unit variance.
+
+    What is left is the pattern of a sample's response, free of the scale and the offset of the layer, both of which
+    drift in training far beyond edges frozen before it. Grids of one or two coordinates are left as they are.
+
+    Args:
+        finest: the grid that is averaged onto first.
+        grid: the grid that is averaged onto from there; each extent at most that of ``finest``.
+    """
+
+    def __init__(self, finest: Sequence[int], grid: Sequence[int]) -> None:
+        self.finest, self.grid = tuple(finest), tuple(grid)
+
+    def __call__(self, activation: Tensor) -> Tensor:
+        """The grid of every sample, shape ``(B, D)``, float64."""
+        return self.from_finest(average(activation, self.finest))
+
+    def from_finest(self, z: Tensor) -> Tensor:
+        """The same, from the finest grid ``(B, *finest)``."""
+        z = average(z, self.grid).flatten(1).double()
+        if z.shape[1] <= 2:
+            return z
+        z = z - z.mean(1, keepdim=True)
+        return z / z.square().mean(1, keepdim=True).sqrt().clamp_min(torch.finfo(z.dtype).tiny)
+
+    def __repr__(self) -> str:
+        return f"GridPool({self.finest}, {self.grid})"
+
+
+def average(z: Tensor, grid: Sequence[int]) -> Tensor:
+    """Average ``(B, …)`` onto ``(B, *grid)``, a grid of one to three axes; further leading axes are merged."""
+    if z.ndim - 1 > len(grid):
+        z = z.flatten(1, z.ndim - len(grid))
+    pool = (nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d)[len(grid) - 1]
+    return pool(tuple(grid))(z.unsqueeze(1)).squeeze(1)
+
+
+class AutoQuantizer(Quantizer):
+    """Choose pool and bins at the first measurement, then freeze them, edges and all.
+
+    The choice is the finest :class:`GridPool`, and for it the most bins (:class:`UniformBins` between the 1 % and the
+    99 % quantile), that keep H(T)/log N under ``saturation``. The bound leaves room: in training H(T) may rise.
+    Until the choice is made, the finest grid of every sample is held, at most 128 coordinates of 4 bytes.
+
+    Args:
+        saturation: the bound on H(T)/log N at the first measurement, between 0 and 1.
+
+    Raises:
+        ValueError: the bound is not between 0 and 1.
+    """
+
+    _N_BINS = (3, 4, 5, 6, 8, 10, 12, 16, 20, 30)
+
+    def __init__(self, saturation: float = 0.75) -> None:
+        if not 0 < saturation < 1:
+            raise ValueError(f"AutoQuantizer: saturation must lie between 0 and 1, got {saturation}.")
+        super().__init__()
+        self.saturation = saturation
+
+    def pooled(self, activation: Tensor) -> Tensor:
+        """The finest grid of every sample, shape ``(B, D)``."""
+        shape = _at_most_three_axes(activation.shape[1:])
+        return Quantizer(lambda z: average(z.reshape(len(z), *shape), finest_grid(shape))).pooled(activation)
+
+    def fit(self, z: Tensor, shape: Sequence[int]) -> tuple[Quantizer, Tensor]:
+        """Choose: see the class."""
+        finest = finest_grid(_at_most_three_axes(shape))
+        for grids in _by_size(finest):
+            trials = {grid: self._trial(z, finest, grid, self._N_BINS[0]) for grid in grids}
+            under = {grid: trial for grid, trial in trials.items() if trial[0] <= self.saturation}
+            if not under:
+                continue
+            grid, best = max(under.items(), key=lambda item: item[1][0])
+            for n_bins in self._N_BINS[1:]:
+                finer = self._trial(z, finest, grid, n_bins)
+                if finer[0] > self.saturation:
+                    break
+                best = finer
+            return best[1:]
+        return self._trial(z, finest, (1,) * len(finest), 2)[1:]
+
+    def from_held(self, z: Tensor, chosen: Quantizer) -> Tensor:
+        """The grid of ``chosen``, from the finest one."""
+        assert isinstance(chosen.pool, GridPool)
+        return chosen.pool.from_finest(z.reshape(len(z), *chosen.pool.finest))
+
+    def _trial(
+        self, z: Tensor, finest: Sequence[int], grid: Sequence[int], n_bins: int
+    ) -> tuple[float, Quantizer, Tensor]:
+        quantizer = self.chosen(finest, grid, n_bins)
+        coordinates = self.from_held(z, quantizer)
+        edges = quantizer.bins.edges(coordinates)
+        ids = row_ids(codes(coordinates, edges), hash_table(coordinates.shape[1], n_bins, z.device))
+        return entropy(ids, unit="nats") / math.log(max(2, len(z))), quantizer, edges
+
+    @staticmethod
+    def chosen(finest: Sequence[int], grid: Sequence[int], n_bins: int) -> Quantizer:
+        """The quantizer that a choice stands for."""
+        return Quantizer(GridPool(finest, grid), UniformBins(n_bins, quantiles=(0.01, 0.99)))
+
+    def __repr__(self) -> str:
+        return f"AutoQuantizer(saturation={self.saturation})"
+
+
+_CAPS = {1: (32,), 2: (8, 4), 3: (8, 4, 4)}
+_MOST_COORDINATES = 32
+
+
+def _at_most_three_axes(shape: Sequence[int]) -> tuple[int, ...]:
+    if len(shape) <= 3:
+        return tuple(shape) or (1,)
+    return (math.prod(shape[:-2]), *shape[-2:])
+
+
+def finest_grid(shape: Sequence[int]) -> tuple[int, ...]:
+    """The finest grid for a sample of ``shape`` (one to three axes): at most 128 coordinates."""
+    return tuple(min(n, cap) for n, cap in zip(shape, _CAPS[len(shape)]))
+
+
+def _by_size(finest: tuple[int, ...]) -> Iterator[list[tuple[int, ...]]]:
+    """The grids within ``finest``, extents halved (space as a whole), in groups of one size, the largest first."""
+    halvings = [list(_halvings(n)) for n in finest]
+    if len(finest) == 3:
+        longest = max(len(halvings[1]), len(halvings[2]))
+        space = list(zip(*(h + h[-1:] * (longest - len(h)) for h in halvings[1:])))
+        grids = [(c, *hw) for c in halvings[0] for hw in space]
+    elif len(finest) == 2:
+        grids = [(a, b) for a in halvings[0] for b in halvings[1]]
+    else:
+        grids = [(a,) for a in halvings[0]]
+    for size in sorted({math.prod(grid) for grid in grids}, reverse=True):
+        if size <= _MOST_COORDINATES:
+            yield [grid for grid in grids if math.prod(grid) == size]
+
+
+def _halvings(n: int) -> Iterator[int]:
+    while n > 1:
+        yield n
+        n = (n + 1) // 2
+    yield 1
+
+
+def _real(z: Tensor) -> Tensor:
+    if z.is_complex():
+        raise ValueError("got complex values: give a pool that returns real ones, such as torch.view_as_real.")
+    if not z.is_floating_point():
+        return z.double()
+    return z if z.dtype in (torch.float32, torch.float64) else z.float()
+
+
+def _named(pool: Pool | None) -> str:
+    return getattr(pool, "__name__", None) or repr(pool)
+
+
+class Narrowing:
+    """A quantizer at work on one variable: pools every batch, fits once, freezes, and turns batches into ids.
+
+    Args:
+        quantizer: how to narrow.
+    """
+
+    def __init__(self, quantizer: Quantizer) -> None:
+        self.asked = self.quantizer = quantizer
+        self.edges: Tensor | None = None
+        self.shape: tuple[int, ...] = ()
+        self._table: Tensor | None = None
+
+    def begin(self) -> None:
+        """Begin a measurement: bins that are to be fitted every time forget their edges."""
+        if self.quantizer.bins.refit and self.quantizer.bins.needs_data:
+            self._freeze(None)
+
+    def reduce(self, activation: Tensor) -> Tensor:
+        """One batch, as little of it as can be kept: ids ``(B,)`` where the edges are known, else values ``(B, D)``.
+
+        Nothing waits for the device, and nothing kept shares memory with ``activation``.
+        """
+        self.shape = tuple(activation.shape[1:])
+        z = self.quantizer.pooled(activation)
+        if self.edges is None and not self.quantizer.bins.needs_data:
+            # On the host, where the edges are checked: asking the device would wait for it.
+            self.fit(torch.empty(0, z.shape[1], dtype=z.dtype))
+        return z.clone() if self.edges is None else self._ids(z)
+
+    def fit(self, z: Tensor) -> None:
+        """Fit the edges on the values ``(N, D)`` of a whole measurement."""
+        self.quantizer, edges = self.quantizer.fit(z, self.shape)
+        self._freeze(edges)
+
+    def held_ids(self, z: Tensor) -> Tensor:
+        """The ids ``(N,)`` of values that :meth:`reduce` had to hold, once the edges are fitted."""
+        return self._ids(self.asked.from_held(z, self.quantizer))
+
+    def _ids(self, z: Tensor) -> Tensor:
+        assert self.edges is not None
+        if self.edges.device != z.device:
+            self._freeze(self.edges.to(z.device, non_blocking=True))
+        if self._table is None:
+            self._table = hash_table(z.shape[1], self.edges.shape[-1] + 1, z.device)
+        return row_ids(codes(z, self.edges), self._table, z)
+
+    def _freeze(self, edges: Tensor | None) -> None:
+        self.edges, self._table = edges, None
+
+    def state_dict(self) -> dict[str, Any]:
+        """What was fitted, in tensors and primitives: empty before the first fit."""
+        if self.edges is None:
+            return {}
+        state: dict[str, Any] = {"edges": self.edges.detach().cpu().clone(), "shape": list(self.shape)}
+        if isinstance(self.quantizer.pool, GridPool) and isinstance(self.quantizer.bins, UniformBins):
+            pool = self.quantizer.pool
+            state["chosen"] = [list(pool.finest), list(pool.grid), self.quantizer.bins.n_bins]
+        return state
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take up what was fitted."""
+        if "edges" not in state:
+            return
+        if "chosen" in state:
+            self.quantizer = AutoQuantizer.chosen(*state["chosen"])
+        self.shape = tuple(state["shape"])
+        self._freeze(state["edges"])

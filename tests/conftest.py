@@ -1,0 +1,28 @@
+import os
+from pathlib import Path
+
+import pytest
+
+from tests.mnist import read_mnist
+
+DATA_VARIABLE = "LIGHTNING_IB_DATA"
+
+
+@pytest.fixture(scope="session")
+def data_dir():
+    """Where MNIST and the thesis' networks lie."""
+    if DATA_VARIABLE not in os.environ:
+        pytest.skip(f"needs real data: set {DATA_VARIABLE} to the folder that holds MNIST/raw and thesis/")
+    return Path(os.environ[DATA_VARIABLE])
+
+
+@pytest.fixture(scope="session")
+def mnist_train(data_dir):
+    """The 60 000 training images, (N, 1, 28, 28) in [0, 1], and their labels."""
+    return read_mnist(data_dir / "MNIST" / "raw", "train")
+
+
+@pytest.fixture(scope="session")
+def mnist_test(data_dir):
+    """The 10 000 test images and their labels."""
+    return read_mnist(data_dir / "MNIST" / "raw", "t10k")
