@@ -9,6 +9,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple, get_type_hints
 
+SATURATED = 0.9
+"""H(T)/log N above which a point is called saturated: most samples then have a symbol of their own."""
+
 
 class InformationPoint(NamedTuple):
     """What one layer was measured to know at one moment of training.

@@ -499,6 +499,14 @@ class Narrowing:
             self._table = hash_table(z.shape[1], self.edges.shape[-1] + 1, z.device)
         return row_ids(codes(z, self.edges), self._table, z)
 
+    def summary(self) -> str:
+        """How the variable is narrowed, in words where the choice was automatic."""
+        pool, bins = self.quantizer.pool, self.quantizer.bins
+        if not isinstance(pool, GridPool) or not isinstance(bins, UniformBins):
+            return repr(self.quantizer)
+        standardised = ", each sample standardised" if math.prod(pool.grid) > 2 else ""
+        return f"{self.shape} averaged onto {pool.grid}{standardised}, {bins.n_bins} bins a coordinate"
+
     def _freeze(self, edges: Tensor | None) -> None:
         self.edges, self._table = edges, None
 

@@ -1,0 +1,394 @@
+"""When to measure, and what to log: the callback for Lightning's Trainer. Nothing numerical is done here."""
+
+from __future__ import annotations
+
+import math
+import re
+import warnings
+from collections.abc import Callable, Iterable, Mapping
+from itertools import islice
+from pathlib import Path
+from typing import Any, Literal
+
+from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning.callbacks import TQDMProgressBar
+from pytorch_lightning.callbacks.progress.tqdm_progress import Tqdm
+from pytorch_lightning.trainer.states import TrainerFn
+from pytorch_lightning.utilities import rank_zero_info
+
+from lightning_ib.functional import Unit
+from lightning_ib.history import InformationPoint
+from lightning_ib.loggers import log_figure, log_layout, log_scalars, save_figure, save_history, scalars
+from lightning_ib.passes import Unpack, call, in_order, run_pass, undisturbed, unpacked
+from lightning_ib.plane import InformationPlane, Layers
+from lightning_ib.plotting import plot_information_plane
+from lightning_ib.quantize import Quantizer
+from lightning_ib.recorder import Recorder
+
+
+class InformationPlaneCallback(Callback):
+    """Log, epoch by epoch, what each layer knows about the input and about the target.
+
+    Per layer: the mutual information with the input, I(X;T), and with the target, I(T;Y), the entropy H(T) and the
+    saturation H(T)/log N; and the picture of the information plane. Every figure is a plug-in estimate on narrowed
+    representations: what narrowing means, and when a figure means nothing, is told by :class:`InformationPlane`,
+    :class:`Quantizer` and :class:`AutoQuantizer`. A training run with the callback is bit-identical to one without.
+
+    Logged, and so open to ``EarlyStopping`` and ``ModelCheckpoint``: ``ib/I_XT/<layer>``, ``ib/I_TY/<layer>``,
+    ``ib/H_T/<layer>``, ``ib/saturation/<layer>``, with ``beta`` also ``ib/IB/<layer>``; the figure
+    ``ib/information_plane``. Beside the logger's files: ``information_plane.csv`` and ``information_plane.png``.
+
+    Args:
+        layers: names as in ``named_modules()``, glob patterns (``*`` does not cross a dot, ``**`` does), or a mapping
+            from those to a :class:`Quantizer`; ``None`` picks leaf modules that have weights, without normalisation
+            layers, at most twelve, spread over the depth. Layers without a quantizer get an :class:`AutoQuantizer`.
+        input: ``None`` takes each sample for a symbol of its own: I(X;T) = H(T). A :class:`Quantizer` narrows X.
+        target: ``None`` for class labels (integers); a :class:`Quantizer` for real-valued targets.
+        data: ``None`` measures during the validation loop, in its own forward passes, and where there is no validation
+            loop in a pass of its own over the training data. ``"train"``, ``"val"`` or a DataLoader asks for a pass of
+            its own. Of several validation loaders the first is measured. The point before training always takes a pass
+            of its own, which calls the module as ``module(x)`` (``module(**x)`` where x is a mapping).
+        unpack: batch → (x, y), for batches that are not such pairs.
+        every_n_epochs: measure after every n-th epoch; the point before training is always measured.
+        unit: ``"bits"`` or ``"nats"``.
+        beta: where given, the information-bottleneck functional I(X;T) − β I(T;Y) is logged too.
+        prefix: the first part of every logged name.
+
+    Raises:
+        TypeError: an argument is of the wrong kind.
+        ValueError: an argument is out of its range.
+
+    Example:
+        >>> from pytorch_lightning import Trainer
+        >>> trainer = Trainer(callbacks=[InformationPlaneCallback()], logger=False)
+    """
+
+    def __init__(
+        self,
+        layers: Layers = None,
+        *,
+        input: Quantizer | None = None,
+        target: Quantizer | None = None,
+        data: Literal["train", "val"] | Iterable[Any] | None = None,
+        unpack: Unpack | None = None,
+        every_n_epochs: int = 1,
+        unit: Unit = "bits",
+        beta: float | None = None,
+        prefix: str = "ib",
+    ) -> None:
+        if (isinstance(data, str) and data not in ("train", "val")) or not (data is None or hasattr(data, "__iter__")):
+            raise ValueError(f"data must be None, 'train', 'val' or a DataLoader, got {data!r}.")
+        if unpack is not None and not callable(unpack):
+            raise TypeError(f"unpack must be a callable, batch → (x, y), or None, got {unpack!r}.")
+        if isinstance(every_n_epochs, bool) or not isinstance(every_n_epochs, int) or every_n_epochs < 1:
+            raise ValueError(f"every_n_epochs must be an integer of at least 1, got {every_n_epochs!r}.")
+        if beta is not None and not (isinstance(beta, (int, float)) and math.isfinite(beta)):
+            raise ValueError(f"beta must be a finite number or None, got {beta!r}.")
+        if not isinstance(prefix, str) or not prefix.strip("/"):
+            raise ValueError(f"prefix must be a name such as 'ib', got {prefix!r}.")
+        self._options: dict[str, Any] = {"layers": layers, "input": input, "target": target, "unit": unit}
+        self.plane = InformationPlane(**self._options)
+        """The measurement at work; its ``narrowings`` tell, layer by layer, how it was narrowed."""
+        self.history: list[InformationPoint] = []
+        """A point for each layer and measurement, the ones before training first."""
+        self.figure_path: Path | None = None
+        """Where the picture was last saved."""
+        self.data, self.unpack, self.every_n_epochs = data, unpack, every_n_epochs
+        self.unit, self.beta, self.prefix = unit, beta, prefix.strip("/")
+        self._recorder: Recorder | None = None
+        self._own_pass = True
+        self._failed = False
+        self._restored: Mapping[str, Any] | None = None
+
+    @property
+    def state_key(self) -> str:
+        """Told apart by the prefix, so that two of them in one Trainer do not share their state."""
+        return self._generate_state_key(prefix=self.prefix)
+
+    # -- set up and take down ------------------------------------------------------------------------------------------
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Refuse what could not work, before anything runs."""
+        if stage != "fit":
+            return
+        callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
+        others = [other for other in callbacks if isinstance(other, InformationPlaneCallback) and other is not self]
+        if any(other.prefix == self.prefix for other in others):
+            raise ValueError(
+                f"two InformationPlaneCallbacks log under the prefix {self.prefix!r}: give each its own, prefix='…'."
+            )
+        self._own_pass = self.data is not None or not trainer.enable_validation
+        if self.data == "val" and not trainer.enable_validation:
+            raise ValueError(
+                "data='val' needs validation data and a validation_step: give the Trainer both, or use data='train'."
+            )
+        for earlier in callbacks[: callbacks.index(self)] if self in callbacks else []:
+            monitor = getattr(earlier, "monitor", None)
+            if self._own_pass and isinstance(monitor, str) and monitor.startswith(f"{self.prefix}/"):
+                raise ValueError(
+                    f"{type(earlier).__name__} monitors {monitor!r} but comes before the InformationPlaneCallback that "
+                    "logs it: put the InformationPlaneCallback first in callbacks=[…]."
+                )
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Find the layers and hook them, before the first forward; the hooks stay idle until a measurement."""
+        frozen = self._restored
+        if frozen is None and trainer.global_step > 0:
+            frozen = self.plane.frozen_state()
+        self.plane.detach()
+        self.plane = InformationPlane(**self._options)
+        self._recorder = self.plane.attach(pl_module)
+        self._recorder.enabled = False
+        if frozen is not None:
+            self.plane.load_frozen_state(frozen)
+        if self.data is None and self._own_pass:
+            rank_zero_info(
+                f"{self.prefix}: there is no validation loop, so the layers are measured in a pass of their own over "
+                f"the training data, every {self.every_n_epochs} epoch(s)."
+            )
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Measure the point before training, unless a checkpoint brought it along."""
+        begun = trainer.global_step > 0
+        self.history[:] = [p for p in self.history if begun and p.epoch <= trainer.current_epoch]
+        if trainer.is_global_zero:
+            log_layout(trainer.loggers, self.prefix, self.unit, self.beta)
+        if any(point.epoch == trainer.current_epoch for point in self.history):
+            return
+        if not self._own_pass and not _has_forward(pl_module):
+            warnings.warn(
+                f"{type(pl_module).__name__} defines no forward, so there is no point before training: that takes a "
+                "pass of its own, which calls module(x). The epochs are measured in the validation loop.",
+                UserWarning,
+                stacklevel=2,
+            )
+            return
+        points = self._measured_in_own_pass(trainer, pl_module, epoch=trainer.current_epoch)
+        if trainer.is_global_zero and not _dev_run(trainer):
+            log_scalars(trainer.loggers, scalars(points, self.prefix, self.beta), _step(trainer))
+        self._keep(trainer, points)
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Take the hooks off."""
+        self._release()
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Take the hooks off; Lightning calls neither ``teardown`` nor ``on_fit_end`` then."""
+        self._release()
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Take the hooks off."""
+        self._release()
+
+    def _release(self) -> None:
+        """Take the hooks off and drop what was counted. Twice is harmless."""
+        self.plane.detach()
+        self._recorder = None
+        self._restored = None
+        if self.plane.update_called:
+            self.plane.reset()
+
+    # -- in the validation loop ----------------------------------------------------------------------------------------
+
+    def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Begin a measurement."""
+        if self._due(trainer) and not self._own_pass:
+            self._failed = False
+            self.plane.reset()
+
+    def on_validation_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        """Watch this batch."""
+        if self._recorder is not None:
+            watch = self._due(trainer) and not self._own_pass and not self._failed and dataloader_idx == 0
+            self._recorder.enabled = watch
+
+    def on_validation_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Count this batch in."""
+        if self._recorder is not None and self._recorder.enabled:
+            self._recorder.enabled = False
+            self._guarded(trainer, lambda: self.plane.update(*unpacked(batch, self.unpack)))
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Come to the figures, and log them."""
+        if not self._own_pass and self._due(trainer):
+            epoch = trainer.current_epoch + 1
+            points = None if self._failed else self._guarded(trainer, lambda: self._computed(trainer, epoch))
+            self._log(trainer, pl_module, points, epoch)
+
+    # -- in a pass of its own ------------------------------------------------------------------------------------------
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Measure in a pass of its own, and log."""
+        if self._own_pass and self._due(trainer):
+            self._failed = False
+            epoch = trainer.current_epoch + 1
+            points = self._guarded(trainer, lambda: self._measured_in_own_pass(trainer, pl_module, epoch))
+            self._log(trainer, pl_module, points, epoch)
+
+    def _measured_in_own_pass(self, trainer: Trainer, pl_module: LightningModule, epoch: int) -> list[InformationPoint]:
+        if not _has_forward(pl_module):
+            raise ValueError(
+                f"{type(pl_module).__name__} defines no forward, which a pass of its own calls as module(x): define "
+                "it, or measure in the validation loop (data=None and validation data)."
+            )
+        loader, n_batches = self._own_data(trainer)
+        batches: Iterable[Any] = islice(loader, n_batches)
+        bar = trainer.progress_bar_callback
+        if isinstance(bar, TQDMProgressBar) and bar.is_enabled:
+            batches = Tqdm(
+                batches,
+                desc="Information plane",
+                total=n_batches if n_batches is not None else _length(loader),
+                position=bar.process_position + 1,
+                leave=False,
+                dynamic_ncols=True,
+            )
+        assert self._recorder is not None
+        self._recorder.enabled = True
+        self.plane.reset()
+        try:
+            with undisturbed(pl_module, loader), trainer.precision_plugin.forward_context():
+                run_pass(
+                    self.plane,
+                    batches,
+                    lambda x: call(pl_module, x),
+                    unpack=self.unpack,
+                    move=lambda batch: trainer.strategy.batch_to_device(batch, dataloader_idx=0),
+                )
+                return self._computed(trainer, epoch)
+        finally:
+            self._recorder.enabled = False
+
+    def _own_data(self, trainer: Trainer) -> tuple[Iterable[Any], int | None]:
+        """The loader of a pass of its own, and how many of its batches the Trainer's limits leave."""
+        n_batches: float | None = None
+        if self.data == "train" or (self.data is None and not trainer.enable_validation):
+            which, loader = "train", trainer.train_dataloader
+            if _limited(trainer, trainer.limit_train_batches):
+                n_batches = trainer.num_training_batches
+        elif self.data == "val" or self.data is None:
+            which, loader = "val", trainer.val_dataloaders
+            if isinstance(loader, (list, tuple)):
+                loader = loader[0]
+            if _limited(trainer, trainer.limit_val_batches):
+                n_batches = trainer.num_val_batches[0]
+        else:
+            which, loader = "", self.data
+            n_batches = _dev_run(trainer) or None
+        if isinstance(loader, (Mapping, list, tuple)) and which:
+            raise ValueError(
+                f"the {which} data is a {type(loader).__name__} of {len(loader)} loaders, and a pass of its own needs "
+                "one: give data=DataLoader(…)."
+            )
+        return in_order(loader), None if n_batches is None or math.isinf(n_batches) else int(n_batches)
+
+    # -- figures -------------------------------------------------------------------------------------------------------
+
+    def _due(self, trainer: Trainer) -> bool:
+        if self._recorder is None or trainer.sanity_checking or trainer.state.fn != TrainerFn.FITTING:
+            return False
+        return (trainer.current_epoch + 1) % self.every_n_epochs == 0
+
+    def _computed(self, trainer: Trainer, epoch: int) -> list[InformationPoint]:
+        unfitted = [layer for layer, narrowing in self.plane.narrowings.items() if narrowing.edges is None]
+        points: list[InformationPoint] = self.plane.compute(epoch=epoch, step=trainer.global_step)
+        for point in points:
+            narrowing = self.plane.narrowings[point.layer]
+            if point.layer in unfitted and narrowing.quantizer is not narrowing.asked:
+                rank_zero_info(
+                    f"{self.prefix}: {point.layer}: {narrowing.summary()}; H(T)/log N = {point.saturation:.2f} on "
+                    f"{point.n_samples} samples. Frozen."
+                )
+        return points
+
+    def _guarded(self, trainer: Trainer, measure: Callable[[], Any]) -> Any:
+        """Run a part of a measurement; where it fails in training, one warning, and training goes on."""
+        try:
+            return measure()
+        except Exception as error:
+            self._failed = True
+            warnings.warn(
+                f"{self.prefix}: the measurement after epoch {trainer.current_epoch + 1} failed, its points are NaN: "
+                f"{error} Training goes on.",
+                UserWarning,
+                stacklevel=2,
+            )
+            return None
+
+    def _log(
+        self, trainer: Trainer, pl_module: LightningModule, points: list[InformationPoint] | None, epoch: int
+    ) -> None:
+        if points is None:
+            missing = InformationPoint.missing("", n_samples=0, unit=self.unit)
+            missing = missing._replace(epoch=epoch, step=trainer.global_step)
+            points = [missing._replace(layer=layer) for layer in self.plane.narrowings]
+        pl_module.log_dict(scalars(points, self.prefix, self.beta), batch_size=1)
+        self._keep(trainer, points)
+
+    def _keep(self, trainer: Trainer, points: list[InformationPoint]) -> None:
+        """Add the points of one epoch to the history, and bring CSV and pictures up to date.
+
+        Several validation runs in one epoch leave one point: that of the last.
+        """
+        epochs = {point.epoch for point in points}
+        self.history[:] = [point for point in self.history if point.epoch not in epochs] + points
+        folder = trainer.log_dir  # asked on every rank: it is a broadcast
+        if not trainer.is_global_zero or _dev_run(trainer):
+            return
+        stem = "information_plane" + ("" if self.prefix == "ib" else "_" + re.sub(r"[^\w.-]+", "_", self.prefix))
+        path = Path(folder or trainer.default_root_dir) / f"{stem}.csv"
+        save_history(self.history, path)
+        if any(math.isfinite(point.i_xt) and math.isfinite(point.i_ty) for point in self.history):
+            figure = plot_information_plane(self.history)
+            log_figure(trainer.loggers, f"{self.prefix}/information_plane", figure, _step(trainer))
+            save_figure(figure, path.with_suffix(".png"))
+            self.figure_path = path.with_suffix(".png")
+
+    # -- checkpoints ---------------------------------------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, Any]:
+        """The history, the frozen edges and the automatic choices, in tensors and primitives."""
+        return {"history": [point._asdict() for point in self.history], "frozen": self.plane.frozen_state()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take up a run where the checkpoint left it."""
+        self.history = [InformationPoint(**point) for point in state_dict["history"]]
+        self._restored = state_dict["frozen"]
+        if self._recorder is not None:  # strategies that restore after on_fit_start
+            self.plane.load_frozen_state(self._restored)
+
+
+def _step(trainer: Trainer) -> int:
+    """The step Lightning logs at, which differs from ``global_step`` where there are several optimizers."""
+    return int(trainer.fit_loop.epoch_loop._batches_that_stepped)
+
+
+def _dev_run(trainer: Any) -> int:
+    """How many batches a ``fast_dev_run`` takes; 0 in a real run. Nothing is logged or written in one."""
+    return int(trainer.fast_dev_run)
+
+
+def _limited(trainer: Any, limit: float) -> bool:
+    """Whether the Trainer shows only some of the batches; without a limit a pass of its own takes them all."""
+    return limit != 1.0 or bool(trainer.overfit_batches) or _dev_run(trainer) > 0
+
+
+def _has_forward(pl_module: LightningModule) -> bool:
+    return getattr(type(pl_module).forward, "__qualname__", "") != "LightningModule.forward"
+
+
+def _length(loader: Any) -> int | None:
+    try:
+        return len(loader)
+    except TypeError:
+        return None
