@@ -52,7 +52,7 @@ class InformationPlaneCallback(Callback):
         every_n_epochs: measure after every n-th epoch; the point before training is always measured.
         unit: ``"bits"`` or ``"nats"``.
         beta: where given, the information-bottleneck functional I(X;T) − β I(T;Y) is logged too.
-        prefix: the first part of every logged name.
+        prefix: the first part of every logged name; two callbacks in one Trainer need two.
 
     Raises:
         TypeError: an argument is of the wrong kind.
@@ -102,7 +102,7 @@ class InformationPlaneCallback(Callback):
 
     @property
     def state_key(self) -> str:
-        """Told apart by the prefix, so that two of them in one Trainer do not share their state."""
+        """Told apart by the prefix: two of them in one Trainer need two prefixes, or Lightning refuses them."""
         return self._generate_state_key(prefix=self.prefix)
 
     # -- set up and take down ------------------------------------------------------------------------------------------
@@ -112,11 +112,6 @@ class InformationPlaneCallback(Callback):
         if stage != "fit":
             return
         callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
-        others = [other for other in callbacks if isinstance(other, InformationPlaneCallback) and other is not self]
-        if any(other.prefix == self.prefix for other in others):
-            raise ValueError(
-                f"two InformationPlaneCallbacks log under the prefix {self.prefix!r}: give each its own, prefix='…'."
-            )
         self._own_pass = self.data is not None or not trainer.enable_validation
         if self.data == "val" and not trainer.enable_validation:
             raise ValueError(

@@ -1,0 +1,610 @@
+"""The callback in a real Trainer: when it measures, what it logs, and what it leaves alone."""
+
+import math
+import random
+import warnings
+
+import numpy as np
+import pytest
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.custom_scalar import layout_pb2
+from torch import nn
+from torch.utils.data import DataLoader
+
+from lightning_ib import FixedBins, InformationPlaneCallback, QuantileBins, Quantizer, UniformBins, measure
+from lightning_ib.history import read_csv
+from tests.mnist import ThesisNet
+from tests.tiny import N_TRAIN, N_VAL, TinyModule, fit, has_hooks, make_data, train_loader, trainer, val_loader
+
+FIXED = {
+    "hidden": Quantizer(bins=FixedBins([-0.5, 0.5])),
+    "out": Quantizer(nn.Softmax(dim=1), FixedBins([0.3, 0.6])),
+}
+
+
+def epochs(callback):
+    return sorted({point.epoch for point in callback.history})
+
+
+# -- what is measured ----------------------------------------------------------------------------------------------
+
+
+def test_history_holds_every_layer_from_the_point_before_training_on(tmp_path):
+    callback = InformationPlaneCallback()
+    fit(tmp_path, callback)
+    assert [(p.epoch, p.step, p.layer) for p in callback.history] == [
+        (epoch, epoch * N_TRAIN // 16, layer) for epoch in range(4) for layer in ("hidden", "out")
+    ]
+    assert {p.n_samples for p in callback.history} == {N_VAL}
+    assert {p.unit for p in callback.history} == {"bits"}
+    assert all(p.h_y == pytest.approx(2.0) and p.i_xt == p.h_t for p in callback.history)
+
+
+@pytest.mark.parametrize("data", [None, "val", "loader"])
+def test_validation_figures_are_those_of_measuring_the_trained_network(tmp_path, data):
+    """Whether in the validation loop or in a pass of its own: what `measure` finds afterwards is what was logged."""
+    own = val_loader() if data == "loader" else data
+    callback = InformationPlaneCallback(FIXED, data=own, unit="nats")
+    model, run = fit(tmp_path, callback)
+    for logged, measured in zip(callback.history[-2:], measure(model, val_loader(batch_size=7), FIXED, unit="nats")):
+        assert measured._replace(epoch=logged.epoch, step=logged.step) == logged
+        assert run.callback_metrics[f"ib/I_TY/{logged.layer}"] == pytest.approx(logged.i_ty)
+        assert run.callback_metrics[f"ib/I_XT/{logged.layer}"] == pytest.approx(logged.i_xt)
+        assert run.callback_metrics[f"ib/H_T/{logged.layer}"] == pytest.approx(logged.h_t)
+        assert run.callback_metrics[f"ib/saturation/{logged.layer}"] == pytest.approx(logged.saturation)
+
+
+@pytest.mark.parametrize("data", [None, "train"])
+def test_training_data_is_measured_whole_although_the_loader_drops_and_shuffles(tmp_path, data):
+    callback = InformationPlaneCallback(FIXED, data=data)
+    loader = train_loader(batch_size=20, drop_last=True)
+    model, _ = fit(tmp_path, callback, train=loader, val=None if data is None else "default")
+    assert {p.n_samples for p in callback.history} == {N_TRAIN}
+    expected = measure(model, DataLoader(make_data(N_TRAIN), batch_size=9), FIXED)
+    assert [p._replace(epoch=0, step=0) for p in callback.history[-2:]] == expected
+
+
+def test_input_and_target_quantizers_reach_the_measurement(tmp_path):
+    callback = InformationPlaneCallback(
+        FIXED,
+        input=Quantizer(bins=FixedBins([0.0])),
+        target=Quantizer(bins=QuantileBins(2)),
+        unpack=lambda b: (b[0], b[0][:, 0]),
+    )
+    fit(tmp_path, callback, max_epochs=1)
+    assert all(p.h_y == pytest.approx(1.0) and p.h_x < math.log2(N_VAL) for p in callback.history)
+
+
+def test_batches_that_are_no_pairs_are_unpacked(tmp_path):
+    class Mapped(TinyModule):
+        def training_step(self, batch, batch_idx):
+            return super().training_step((batch["x"], batch["y"]), batch_idx)
+
+        def validation_step(self, batch, batch_idx):
+            return super().validation_step((batch["x"], batch["y"]), batch_idx)
+
+    def mapped(data):
+        return DataLoader([{"x": x, "y": y} for x, y in data], batch_size=16)
+
+    callback = InformationPlaneCallback(unpack=lambda batch: (batch["x"], batch["y"]))
+    fit(tmp_path, callback, model=Mapped(), train=mapped(make_data(N_TRAIN)), val=mapped(make_data(N_VAL)))
+    assert epochs(callback) == [0, 1, 2, 3]
+
+
+def test_every_n_epochs(tmp_path):
+    callback = InformationPlaneCallback(every_n_epochs=2)
+    fit(tmp_path, callback, max_epochs=5)
+    assert epochs(callback) == [0, 2, 4]
+
+
+def test_sanity_check_is_not_measured_and_several_validation_runs_leave_one_point_an_epoch(tmp_path):
+    callback = InformationPlaneCallback(FIXED)
+    fit(tmp_path, callback, num_sanity_val_steps=2, val_check_interval=0.5, max_epochs=2)
+    assert [(p.epoch, p.layer) for p in callback.history] == [(e, layer) for e in range(3) for layer in FIXED]
+    assert {p.n_samples for p in callback.history} == {N_VAL}
+
+
+def test_the_first_of_several_validation_loaders_is_measured(tmp_path):
+    callback = InformationPlaneCallback(FIXED)
+    fit(tmp_path, callback, val=[val_loader(), DataLoader(make_data(24, seed=3), 8)], max_epochs=1)
+    assert {p.n_samples for p in callback.history} == {N_VAL}
+
+
+def test_limits_of_the_trainer_hold_in_every_pass(tmp_path):
+    for data in (None, "train", "val"):
+        callback = InformationPlaneCallback(FIXED, data=data)
+        fit(tmp_path, callback, limit_val_batches=2, limit_train_batches=2, max_epochs=1)
+        assert {p.n_samples for p in callback.history} == {32}, data
+
+
+def test_a_module_without_forward_is_measured_in_validation_and_misses_the_point_before(tmp_path):
+    class Stepping(TinyModule):
+        forward = pl.LightningModule.forward
+
+        def training_step(self, batch, batch_idx):
+            return nn.functional.cross_entropy(TinyModule.forward(self, batch[0]), batch[1])
+
+        def validation_step(self, batch, batch_idx):
+            TinyModule.forward(self, batch[0])
+
+    callback = InformationPlaneCallback(FIXED)
+    with pytest.warns(UserWarning, match="Stepping defines no forward, so there is no point before training"):
+        fit(tmp_path, callback, model=Stepping())
+    assert epochs(callback) == [1, 2, 3]
+    with pytest.raises(ValueError, match="Stepping defines no forward, which a pass of its own calls"):
+        fit(tmp_path, InformationPlaneCallback(FIXED, data="train"), model=Stepping())
+
+
+# -- what is logged ------------------------------------------------------------------------------------------------
+
+
+def test_tensorboard_gets_scalars_figure_and_layout_at_the_right_steps(tmp_path):
+    callback = InformationPlaneCallback(beta=2.0)
+    _, run = fit(tmp_path, callback)
+    events = EventAccumulator(run.log_dir, size_guidance={"images": 0, "scalars": 0, "tensors": 0}).Reload()
+    for name, field in (("I_XT", "i_xt"), ("I_TY", "i_ty"), ("H_T", "h_t"), ("saturation", "saturation")):
+        for layer in ("hidden", "out"):
+            written = events.Scalars(f"ib/{name}/{layer}")
+            points = [p for p in callback.history if p.layer == layer]
+            assert [event.value for event in written] == pytest.approx([getattr(p, field) for p in points])
+            # Lightning logs the figures of an epoch at its last step
+            assert [event.step for event in written] == [0, 5, 11, 17]
+    assert [event.value for event in events.Scalars("ib/IB/out")] == pytest.approx(
+        [p.i_xt - 2 * p.i_ty for p in callback.history if p.layer == "out"]
+    )
+    assert len(events.Images("ib/information_plane")) == 4
+    layout = layout_pb2.Layout.FromString(events.Tensors("custom_scalars__config__")[0].tensor_proto.string_val[0])
+    (category,) = layout.category
+    assert {chart.title: list(chart.multiline.tag) for chart in category.chart} == {
+        "I(X;T) [bits]": ["^ib/I_XT/.+"],
+        "I(T;Y) [bits]": ["^ib/I_TY/.+"],
+        "H(T) [bits]": ["^ib/H_T/.+"],
+        "H(T)/log N": ["^ib/saturation/.+"],
+        "I(X;T) − β I(T;Y) [bits]": ["^ib/IB/.+"],
+    }
+
+
+def test_csv_and_png_lie_beside_the_loggers_files(tmp_path):
+    callback = InformationPlaneCallback()
+    _, run = fit(tmp_path, callback)
+    folder = tmp_path / "lightning_logs" / "version_0"
+    assert str(folder) == str(run.log_dir)
+    assert read_csv(folder / "information_plane.csv") == callback.history
+    assert callback.figure_path == folder / "information_plane.png"
+    assert callback.figure_path.read_bytes().startswith(b"\x89PNG")
+
+
+def test_without_a_logger_history_and_csv_are_kept(tmp_path):
+    callback = InformationPlaneCallback()
+    fit(tmp_path, callback, logger=False)
+    assert read_csv(tmp_path / "information_plane.csv") == callback.history
+
+
+def test_fast_dev_run_measures_one_batch_and_writes_nothing(tmp_path):
+    callback = InformationPlaneCallback(FIXED)
+    fit(tmp_path, callback, fast_dev_run=True)
+    assert {p.n_samples for p in callback.history} == {16}
+    assert list(tmp_path.rglob("*")) == []
+
+
+def test_the_automatic_choice_is_told_once_a_layer(tmp_path, caplog):
+    callback = InformationPlaneCallback()
+    with caplog.at_level("INFO"):
+        fit(tmp_path, callback)
+    told = [record.message for record in caplog.records if record.message.startswith("ib: ")]
+    assert len(told) == 2
+    assert told[0].startswith("ib: hidden: (8,) averaged onto (")
+    assert "bins a coordinate; H(T)/log N = 0." in told[0]
+    assert told[0].endswith("on 80 samples. Frozen.")
+
+
+def test_no_validation_loop_is_told(tmp_path, caplog):
+    with caplog.at_level("INFO"):
+        fit(tmp_path, InformationPlaneCallback(), val=None, max_epochs=1)
+    assert any("measured in a pass of their own over the training data" in r.message for r in caplog.records)
+
+
+@pytest.mark.parametrize("data", [None, "train"])
+def test_early_stopping_and_checkpoints_can_monitor_the_figures(tmp_path, data):
+    callback = InformationPlaneCallback(FIXED, data=data)
+    stopping = EarlyStopping("ib/I_TY/out", mode="min", patience=1)
+    checkpoint = ModelCheckpoint(tmp_path, monitor="ib/I_TY/out", mode="max", filename="{epoch}")
+    _, run = fit(tmp_path, callback, stopping, checkpoint, enable_checkpointing=True, max_epochs=8)
+    i_ty = [p.i_ty for p in callback.history if p.layer == "out" and p.epoch > 0]
+    assert checkpoint.best_model_score == pytest.approx(max(i_ty), rel=1e-6)
+    assert run.current_epoch < 8, "I(T;Y) rises, so a stop on its fall must have come early"
+
+
+def test_a_monitor_before_the_callback_is_refused_where_it_would_see_nothing(tmp_path):
+    stopping = EarlyStopping("ib/I_TY/out", mode="max")
+    with pytest.raises(ValueError, match="EarlyStopping monitors 'ib/I_TY/out' but comes before"):
+        fit(tmp_path, stopping, InformationPlaneCallback(data="train"))
+    fit(tmp_path, stopping, InformationPlaneCallback())  # in the validation loop any order works
+
+
+def test_a_disk_that_cannot_be_written_costs_a_warning_not_the_run(tmp_path):
+    (tmp_path / "information_plane.csv").mkdir()
+    (tmp_path / "information_plane.png").mkdir()
+    callback = InformationPlaneCallback()
+    with (
+        pytest.warns(UserWarning, match="the history could not be written to .*Training goes on"),
+        pytest.warns(UserWarning, match="the figure could not be written to .*Training goes on"),
+    ):
+        fit(tmp_path, callback, logger=False)
+    assert epochs(callback) == [0, 1, 2, 3]
+
+
+def test_a_logger_that_raises_costs_a_warning_not_the_run(tmp_path):
+    logger = pl.loggers.TensorBoardLogger(tmp_path)
+
+    def refuse(*args, **kwargs):
+        raise OSError("no space left on device")
+
+    logger.experiment.add_figure = refuse
+    callback = InformationPlaneCallback()
+    with pytest.warns(UserWarning, match="could not log the figure ib/information_plane: OSError: no space left"):
+        fit(tmp_path, callback, logger=logger)
+    assert epochs(callback) == [0, 1, 2, 3]
+
+
+# -- what training is owed -----------------------------------------------------------------------------------------
+
+
+class Augmented(torch.utils.data.Dataset):
+    """Random augmentation from all three global random states."""
+
+    def __init__(self, n):
+        self.data = make_data(n)
+
+    def __len__(self):
+        return len(self.data)
+
+    def __getitem__(self, index):
+        x, y = self.data[index]
+        return x + 0.1 * torch.randn(6) + 0.1 * float(np.random.randn()) + 0.1 * random.random(), y
+
+
+def trained_state(tmp_path, *callbacks, val, generator):
+    loader = DataLoader(
+        Augmented(N_TRAIN), 16, shuffle=True, generator=torch.Generator().manual_seed(3) if generator else None
+    )
+    model, run = fit(tmp_path, *callbacks, train=loader, val=DataLoader(Augmented(N_VAL), 16) if val else None)
+    return {
+        "weights": model.state_dict(),
+        "optimizer": run.optimizers[0].state_dict()["state"],
+        "torch": torch.get_rng_state(),
+        "numpy": np.random.get_state()[1].tolist(),
+        "python": random.getstate(),
+        "generator": loader.generator.get_state() if generator else None,
+        "losses": model.losses,
+        "logged": {k: v for k, v in run.callback_metrics.items() if not k.startswith("ib/")},
+        "modes": [module.training for module in model.modules()],
+    }
+
+
+def equal(a, b):
+    if isinstance(a, torch.Tensor):
+        return torch.equal(a, b)
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(equal(a[k], b[k]) for k in a)
+    return a == b
+
+
+@pytest.mark.parametrize("generator", [False, True])
+@pytest.mark.parametrize(("data", "val"), [(None, True), (None, False), ("train", True), ("val", True)])
+def test_training_is_bit_identical_with_and_without(tmp_path, data, val, generator):
+    callback = InformationPlaneCallback(data=data)
+    with_it = trained_state(tmp_path, callback, val=val, generator=generator)
+    without = trained_state(tmp_path, val=val, generator=generator)
+    assert epochs(callback) == [0, 1, 2, 3]
+    assert without["losses"]
+    for part in without:
+        assert equal(with_it[part], without[part]), part
+
+
+def test_frozen_submodules_keep_their_mode(tmp_path):
+    class Frozen(TinyModule):
+        def on_train_epoch_start(self):
+            self.drop.eval()
+
+        def on_train_batch_start(self, batch, batch_idx):
+            assert self.training
+            assert not self.drop.training
+
+    fit(tmp_path, InformationPlaneCallback(data="train"), model=Frozen())
+
+
+# -- hooks off in every ending -------------------------------------------------------------------------------------
+
+
+class Failing(TinyModule):
+    """Raises where it is told to, in the second epoch, so that there is something to clean up."""
+
+    def __init__(self, where, error):
+        super().__init__()
+        self.where, self.error = where, error
+
+    def training_step(self, batch, batch_idx):
+        if self.where == "train" and self.current_epoch == 1:
+            raise self.error
+        return super().training_step(batch, batch_idx)
+
+    def validation_step(self, batch, batch_idx):
+        super().validation_step(batch, batch_idx)
+        if self.where == "validation" and self.current_epoch == 1 and batch_idx == 1:
+            raise self.error
+
+
+@pytest.mark.parametrize("where", ["train", "validation"])
+@pytest.mark.parametrize("error", [RuntimeError("boom"), KeyboardInterrupt()])
+def test_hooks_come_off_when_training_breaks(tmp_path, where, error):
+    model, callback = Failing(where, error), InformationPlaneCallback()
+    with pytest.raises((RuntimeError, SystemExit, KeyboardInterrupt)):
+        fit(tmp_path, callback, model=model)
+    assert not has_hooks(model)
+    assert epochs(callback) == [0, 1]
+    assert not callback.plane.update_called
+
+
+def test_hooks_come_off_at_a_normal_end_and_a_second_fit_begins_anew(tmp_path):
+    model, callback = TinyModule(), InformationPlaneCallback()
+    fit(tmp_path, callback, model=model)
+    assert not has_hooks(model)
+    first = list(callback.history)
+    fit(tmp_path, callback, model=TinyModule(), max_epochs=2)
+    assert epochs(callback) == [0, 1, 2]
+    assert first[0].epoch == 0
+
+
+def test_hooks_come_off_when_the_pass_before_training_fails(tmp_path):
+    model = TinyModule()
+    with pytest.raises(ValueError, match="a batch must be a pair"):
+        fit(tmp_path, InformationPlaneCallback(data=[torch.zeros(4, 6)]), model=model)
+    assert not has_hooks(model)
+
+
+# -- resume --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("data", [None, "train"])
+def test_a_resumed_run_has_the_history_of_an_uninterrupted_one(tmp_path, data):
+    def callbacks(folder):
+        checkpoint = ModelCheckpoint(folder, filename="{epoch}", save_top_k=-1, save_on_train_epoch_end=True)
+        return InformationPlaneCallback(data=data), checkpoint
+
+    whole, checkpoint = callbacks(tmp_path)
+    fit(tmp_path, whole, checkpoint, enable_checkpointing=True, max_epochs=4)
+    path = tmp_path / "epoch=1.ckpt"
+    state = torch.load(path, weights_only=True)
+    assert any("InformationPlaneCallback" in key for key in state["callbacks"])
+    resumed, checkpoint = callbacks(tmp_path)
+    fit(tmp_path, resumed, checkpoint, enable_checkpointing=True, max_epochs=4, ckpt_path=path)
+    # Up to the checkpoint to the last bit; after it the shuffling differs, as Lightning does not restore it.
+    assert resumed.history[:6] == whole.history[:6]
+    assert [(p.epoch, p.step, p.layer) for p in resumed.history] == [(p.epoch, p.step, p.layer) for p in whole.history]
+    for layer, narrowing in whole.plane.narrowings.items():
+        again = resumed.plane.narrowings[layer]
+        assert torch.equal(narrowing.edges, again.edges)
+        assert repr(narrowing.quantizer) == repr(again.quantizer)
+    assert read_csv(resumed.figure_path.with_suffix(".csv")) == resumed.history
+
+
+def test_fitting_on_with_the_same_trainer_goes_on_with_history_and_edges(tmp_path):
+    model, callback = TinyModule(), InformationPlaneCallback()
+    run = trainer(tmp_path, callback, max_epochs=2)
+    run.fit(model, train_loader(), val_loader())
+    edges = callback.plane.narrowings["hidden"].edges
+    run.fit_loop.max_epochs = 4
+    run.fit(model, train_loader(), val_loader())
+    assert [p.epoch for p in callback.history] == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4]
+    assert torch.equal(callback.plane.narrowings["hidden"].edges, edges)
+
+
+def test_two_callbacks_in_one_trainer(tmp_path):
+    first, second = InformationPlaneCallback(FIXED), InformationPlaneCallback(["out"], prefix="ib/auto", data="train")
+    _, run = fit(tmp_path, first, second)
+    assert first.state_key != second.state_key
+    assert {"ib/I_XT/hidden", "ib/auto/I_XT/out"} <= set(run.callback_metrics)
+    assert {path.name for path in tmp_path.rglob("*.csv")} == {"information_plane.csv", "information_plane_ib_auto.csv"}
+    with pytest.raises(RuntimeError, match="more than one stateful callback of type `InformationPlaneCallback`"):
+        fit(tmp_path, InformationPlaneCallback(), InformationPlaneCallback())
+
+
+# -- bad input -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "sentence"),
+    [
+        ({"layers": []}, ValueError, "layers is empty"),
+        ({"layers": "hidden"}, TypeError, r"Did you mean \['hidden'\]"),
+        ({"layers": {"hidden": 30}}, TypeError, "the layer 'hidden' needs a Quantizer or None, got 30"),
+        ({"input": 4}, TypeError, "input must be a Quantizer or None, got 4"),
+        ({"target": "class"}, TypeError, "target must be a Quantizer or None, got 'class'"),
+        ({"data": "test"}, ValueError, "data must be None, 'train', 'val' or a DataLoader, got 'test'"),
+        ({"data": 3}, ValueError, "data must be None, 'train', 'val' or a DataLoader, got 3"),
+        ({"unpack": 1}, TypeError, "unpack must be a callable"),
+        ({"every_n_epochs": 0}, ValueError, "every_n_epochs must be an integer of at least 1, got 0"),
+        ({"unit": "bit"}, ValueError, "unit must be 'bits' or 'nats', got 'bit'"),
+        ({"beta": float("nan")}, ValueError, "beta must be a finite number or None, got nan"),
+        ({"prefix": ""}, ValueError, "prefix must be a name such as 'ib', got ''"),
+    ],
+)
+def test_a_wrong_argument_is_refused_at_once(options, error, sentence):
+    with pytest.raises(error, match=sentence):
+        InformationPlaneCallback(**options)
+
+
+def never_trained(tmp_path, callback, error, sentence, **options):
+    model = options.pop("model", None) or TinyModule()
+    with pytest.raises(error, match=sentence):
+        fit(tmp_path, callback, model=model, **options)
+    assert model.losses == []
+    assert not has_hooks(model)
+
+
+def test_what_is_set_up_wrongly_stops_before_the_first_step(tmp_path):
+    def floats(n):
+        return DataLoader([(x, y.float()) for x, y in make_data(n)], 16)
+
+    class Regression(TinyModule):
+        def training_step(self, batch, batch_idx):
+            return super().training_step((batch[0], batch[1].long()), batch_idx)
+
+        def validation_step(self, batch, batch_idx):
+            return super().validation_step((batch[0], batch[1].long()), batch_idx)
+
+    class Unused(TinyModule):
+        def __init__(self):
+            super().__init__()
+            self.spare = nn.Linear(2, 2)
+
+    def callback(*args, **kwargs):
+        return InformationPlaneCallback(*args, **kwargs)
+
+    never_trained(tmp_path, callback(["hiden"]), ValueError, "TinyModule has no layer 'hiden': did you mean 'hidden'?")
+    never_trained(tmp_path, callback(["hidden.*"]), ValueError, r"has no layer 'hidden.\*'")
+    never_trained(tmp_path, callback(["spare"]), RuntimeError, "layer 'spare' never ran", model=Unused())
+    never_trained(
+        tmp_path,
+        callback(),
+        ValueError,
+        "the labels are real-valued",
+        model=Regression(),
+        train=floats(96),
+        val=floats(80),
+    )
+    never_trained(tmp_path, callback(data="val"), ValueError, "data='val' needs validation data", val=None)
+    never_trained(tmp_path, callback(data=[]), ValueError, "the data to measure on is empty")
+    never_trained(
+        tmp_path, callback(unpack=lambda batch: batch[0]), ValueError, "unpack must return a pair .*, got a Tensor"
+    )
+    never_trained(
+        tmp_path,
+        callback({"hidden": Quantizer(lambda t: t.t(), FixedBins([0.0]))}),
+        ValueError,
+        "layer 'hidden' could not be recorded: the pool",
+    )
+
+
+def test_layers_that_no_one_named_and_that_never_run_are_left_out(tmp_path):
+    class Unused(TinyModule):
+        def __init__(self):
+            super().__init__()
+            self.spare = nn.Linear(2, 2)
+
+    callback = InformationPlaneCallback()
+    with pytest.warns(UserWarning, match="layer 'spare' never ran in this forward and is left out"):
+        fit(tmp_path, callback, model=Unused())
+    assert {p.layer for p in callback.history} == {"hidden", "out"}
+    assert epochs(callback) == [0, 1, 2, 3]
+
+
+def test_a_layer_that_turns_nan_gives_nan_points_and_one_warning_and_comes_back(tmp_path):
+    class Sick(TinyModule):
+        def validation_step(self, batch, batch_idx):
+            sick = self.current_epoch in (1, 2)
+            handle = self.hidden.register_forward_pre_hook(lambda m, args: args[0] * math.nan) if sick else None
+            self(batch[0])
+            if handle:
+                handle.remove()
+
+    callback = InformationPlaneCallback({"hidden": None, "act": None})
+    with pytest.warns(UserWarning, match="NaN or infinite") as caught:
+        model, _ = fit(tmp_path, callback, model=Sick(), max_epochs=4)
+    messages = [str(w.message) for w in caught if "NaN or infinite" in str(w.message)]
+    assert len(messages) == 2
+    assert "layer 'hidden' gave NaN or infinite values in 80 of 80 samples at epoch 2" in messages[0]
+    assert [math.isnan(p.h_t) for p in callback.history if p.layer == "hidden"] == [False, False, True, True, False]
+    assert len(model.losses) == 4 * N_TRAIN // 16
+
+
+def test_a_measurement_that_fails_in_training_costs_its_points_not_the_run(tmp_path):
+    broken = []
+
+    def unpack(batch):
+        if broken:
+            raise RuntimeError("the disk is gone.")
+        return batch
+
+    class Breaking(TinyModule):
+        def on_train_epoch_end(self):
+            broken.clear()
+            if self.current_epoch == 0:
+                broken.append(True)
+
+    for data in (None, "train"):
+        callback = InformationPlaneCallback(FIXED, unpack=unpack, data=data)
+        broken.clear()
+        with pytest.warns(UserWarning, match="after epoch 2 failed, its points are NaN: the disk is gone."):
+            model, _ = fit(tmp_path, callback, model=Breaking(), max_epochs=3)
+        nan = [math.isnan(p.h_t) for p in callback.history if p.layer == "out"]
+        assert nan == [False, False, True, False]
+        assert not has_hooks(model)
+
+
+def test_one_class_is_said(tmp_path):
+    data = make_data(N_VAL)
+    data.tensors = (data.tensors[0], torch.zeros(N_VAL, dtype=torch.long))
+    callback = InformationPlaneCallback(FIXED)
+    with pytest.warns(UserWarning, match="all 80 samples have the same target at epoch 0: H.Y. is 0") as caught:
+        fit(tmp_path, callback, val=DataLoader(data, 16))
+    assert len([w for w in caught if "same target" in str(w.message)]) == 1
+    assert all(math.isnan(p.i_ty) and p.h_y == 0 and math.isfinite(p.i_xt) for p in callback.history)
+
+
+def test_validate_alone_is_left_alone(tmp_path):
+    callback = InformationPlaneCallback()
+    trainer(tmp_path, callback).validate(TinyModule(), val_loader(), verbose=False)
+    assert callback.history == []
+
+
+# -- the default, on the real thing --------------------------------------------------------------------------------
+
+
+class Thesis(pl.LightningModule):
+    def __init__(self):
+        super().__init__()
+        net = ThesisNet()
+        self.conv1, self.conv2, self.out = net.conv1, net.conv2, net.out
+
+    forward = ThesisNet.forward
+
+    def training_step(self, batch, batch_idx):
+        return nn.functional.cross_entropy(self(batch[0]), batch[1])
+
+    def validation_step(self, batch, batch_idx):
+        self(batch[0])
+
+    def configure_optimizers(self):
+        return torch.optim.Adam(self.parameters(), 0.002)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("data", [None, "train"])
+def test_the_default_works_without_tuning_on_mnist(tmp_path, mnist_train, mnist_test, data):
+    """Every layer it picks moves with training, stays under 0.9 log N, and knows something of the label."""
+    train = DataLoader(torch.utils.data.TensorDataset(*(t[:20_000] for t in mnist_train)), 100, shuffle=True)
+    val = DataLoader(torch.utils.data.TensorDataset(*mnist_test), 500)
+    callback = InformationPlaneCallback(data=data)
+    fit(tmp_path, callback, model=Thesis(), train=train, val=val, max_epochs=2)
+    assert {p.layer for p in callback.history} == {"conv1.0", "conv2.0", "out"}
+    assert max(p.saturation for p in callback.history) < 0.9
+    for layer in ("conv1.0", "conv2.0", "out"):
+        i_xt, i_ty = zip(*((p.i_xt, p.i_ty) for p in callback.history if p.layer == layer))
+        assert max(i_xt) - min(i_xt) > 0.3, layer
+        assert max(i_ty) - min(i_ty) > 0.3, layer
+        assert min(i_ty) > 0.5, layer
+    out = [p.i_ty for p in callback.history if p.layer == "out"]
+    assert out[0] < out[1], "the logits learn the label"
+
+
+def test_uniform_bins_that_are_refitted_follow_the_layer(tmp_path):
+    callback = InformationPlaneCallback({"out": Quantizer(bins=UniformBins(4, refit=True))})
+    fit(tmp_path, callback)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert all(p.n_codes > 1 for p in callback.history)
