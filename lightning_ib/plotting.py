@@ -49,7 +49,7 @@ def plot_information_plane(history: Sequence[InformationPoint]) -> Figure:
     scale = Normalize(min(epochs), max(*epochs, min(epochs) + 1))
     viridis = colormaps["viridis"]
 
-    figure = Figure(figsize=(8, 6), dpi=120, layout="constrained")
+    figure = Figure(figsize=(7.2, 5.6), dpi=130, layout="constrained")
     axes = figure.add_subplot()
     _draw_bounds(axes, points)
     for k, layer in enumerate(layers):
