@@ -13,6 +13,9 @@ from torch import Tensor, nn
 
 from lightning_ib.functional import codes, entropy, hash_table, quantiles, row_ids
 
+# How many values that were held are put into bins at once.
+_BLOCK = 4_000_000
+
 Pool = Callable[[Tensor], Tensor]
 
 
@@ -488,8 +491,9 @@ class Narrowing:
         self._freeze(edges)
 
     def held_ids(self, z: Tensor) -> Tensor:
-        """The ids ``(N,)`` of values that :meth:`reduce` had to hold, once the edges are fitted."""
-        return self._ids(self.asked.from_held(z, self.quantizer))
+        """The ids ``(N,)`` of values that :meth:`reduce` had to hold, once the edges are fitted; block by block."""
+        blocks = z.split(max(1, _BLOCK // z.shape[1]))
+        return torch.cat([self._ids(self.asked.from_held(block, self.quantizer)) for block in blocks])
 
     def _ids(self, z: Tensor) -> Tensor:
         assert self.edges is not None
