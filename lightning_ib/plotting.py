@@ -99,7 +99,7 @@ def _draw_legend(figure: Figure, layers: Sequence[str], any_saturated: bool) -> 
     def entry(label: str, marker: str, face: str) -> Line2D:
         return Line2D([], [], linestyle="", marker=marker, markersize=7, mfc=face, mec="0.2", label=label)
 
-    entries = [entry(_shortened(layer), _MARKERS[k % len(_MARKERS)], "0.6") for k, layer in enumerate(layers)]
+    entries = [entry(label, _MARKERS[k % len(_MARKERS)], "0.6") for k, label in enumerate(_labels(layers))]
     if any_saturated:
         entries.append(entry(f"hollow: saturated, H(T) > {SATURATED} log N", "o", "none"))
     longest = max(len(str(line.get_label())) for line in entries)
@@ -107,6 +107,14 @@ def _draw_legend(figure: Figure, layers: Sequence[str], any_saturated: bool) -> 
     figure.legend(handles=entries, loc="outside lower center", ncols=columns, fontsize=9, frameon=False)
 
 
-def _shortened(name: str) -> str:
-    """The end of a long module name: the part that tells it from its neighbours."""
-    return name if len(name) <= _LONGEST_NAME else "…" + name[-(_LONGEST_NAME - 1) :]
+def _labels(names: Sequence[str]) -> list[str]:
+    """Module names short enough for a legend, and still different: what they share in front goes first."""
+    if all(len(name) <= _LONGEST_NAME for name in names):
+        return list(names)
+    parts = [name.split(".") for name in names]
+    shortest = min(map(len, parts)) - 1
+    front = next((k for k in range(shortest) if len({p[k] for p in parts}) > 1), shortest) if len(names) > 1 else 0
+    middles = ["…" * (front > 0) + ".".join(p[front:]) for p in parts]
+    half = _LONGEST_NAME // 2
+    short = [m if len(m) <= _LONGEST_NAME else f"{m[:half]}…{m[-half + 1 :]}" for m in middles]
+    return short if len(set(short)) == len(set(names)) else list(names)

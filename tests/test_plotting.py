@@ -1,0 +1,99 @@
+"""The picture of the information plane, down to what is drawn."""
+
+import math
+import subprocess
+import sys
+
+import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+from lightning_ib.history import InformationPoint
+from lightning_ib.plotting import plot_information_plane
+
+LOG_N, H_Y = math.log2(60_000), math.log2(10)
+
+
+def point(epoch, layer, i_xt, i_ty, saturation=0.5, unit="bits"):
+    scale = 1.0 if unit == "bits" else math.log(2)
+    return InformationPoint.missing(layer, epoch=epoch, step=epoch * 10, n_samples=60_000, unit=unit)._replace(
+        i_xt=scale * i_xt, i_ty=scale * i_ty, h_t=scale * i_xt, h_y=scale * H_Y, saturation=saturation
+    )
+
+
+def texts(figure):
+    (legend,) = figure.legends
+    axes = figure.axes[0]
+    return [t.get_text() for t in legend.get_texts()], [t.get_text() for t in axes.texts]
+
+
+@pytest.mark.parametrize("unit", ["bits", "nats"])
+def test_axes_name_their_unit_and_the_bounds_are_drawn(unit):
+    figure = plot_information_plane([point(e, "out", 8 - e, 1 + e / 2, unit=unit) for e in range(4)])
+    axes, bar = figure.axes
+    assert axes.get_xlabel() == f"I(X;T) [{unit}]"
+    assert axes.get_ylabel() == f"I(T;Y) [{unit}]"
+    assert bar.get_ylabel() == "epoch"
+    scale = 1.0 if unit == "bits" else math.log(2)
+    assert texts(figure)[1] == [f"H(Y) = {scale * H_Y:.2f} {unit}", f"log N = {scale * LOG_N:.2f} {unit}"]
+    assert axes.get_xlim()[1] > scale * LOG_N
+    assert axes.get_ylim()[1] > scale * H_Y
+
+
+def test_one_path_a_layer_in_the_order_of_epochs():
+    history = [point(e, layer, 9 - e, 1 + k) for e in (2, 0, 1) for k, layer in enumerate(("conv1", "conv2", "out"))]
+    figure = plot_information_plane(history)
+    paths = [line for line in figure.axes[0].lines if len(line.get_xdata()) == 3]
+    assert [list(path.get_xdata()) for path in paths] == [[9, 8, 7]] * 3
+    assert texts(figure)[0] == ["conv1", "conv2", "out"]
+
+
+def test_saturated_points_are_hollow_and_the_legend_says_so():
+    history = [point(0, "out", 15, 3, saturation=0.95), point(1, "out", 9, 3, saturation=0.6)]
+    figure = plot_information_plane(history)
+    faces = figure.axes[0].collections[0].get_facecolors()
+    assert [face[3] for face in faces] == [0.0, 1.0]
+    assert texts(figure)[0] == ["out", "hollow: saturated, H(T) > 0.9 log N"]
+    assert texts(plot_information_plane(history[1:]))[0] == ["out"]
+
+
+@pytest.mark.parametrize("n_layers", [3, 12])
+def test_nothing_overlaps(n_layers):
+    """The legend stays outside the axes, within the page, and every layer has a marker and a name of its own."""
+    layers = [f"model.encoder.layers.{k}.feed_forward.intermediate.linear" for k in range(n_layers)]
+    figure = plot_information_plane(
+        [point(e, layer, 1 + k + e / 9, k / 5) for k, layer in enumerate(layers) for e in (0, 9)]
+    )
+    figure.draw_without_rendering()
+    (legend,) = figure.legends
+    renderer = FigureCanvasAgg(figure).get_renderer()
+    box, page = legend.get_window_extent(renderer), figure.bbox
+    assert box.y1 <= figure.axes[0].get_tightbbox(renderer).y0 + 1
+    assert box.x0 >= page.x0
+    assert box.x1 <= page.x1
+    assert box.y0 >= page.y0
+    assert figure.axes[0].get_window_extent(renderer).height > 0.35 * page.height
+    markers = [handle.get_marker() for handle in legend.legend_handles]
+    names = [text.get_text() for text in legend.get_texts()]
+    assert len(set(markers)) == len(set(names)) == n_layers
+
+
+def test_points_without_figures_are_left_out_and_a_history_of_them_is_refused():
+    missing = InformationPoint.missing("out", n_samples=10, unit="bits")
+    figure = plot_information_plane([missing, point(1, "out", 3, 1)])
+    assert list(figure.axes[0].lines[-1].get_xdata()) == [3]
+    with pytest.raises(ValueError, match="there is no point to draw"):
+        plot_information_plane([missing])
+
+
+def test_a_single_point_and_a_single_class_can_be_drawn():
+    assert plot_information_plane([point(0, "out", 0.0, 0.0)]).axes
+
+
+def test_drawing_never_touches_pyplot():
+    program = (
+        "import sys; from lightning_ib.plotting import plot_information_plane as plot;"
+        "from lightning_ib.history import InformationPoint as P;"
+        "p = P.missing('out', n_samples=8, unit='bits')._replace(i_xt=1.0, i_ty=1.0, h_y=1.0, saturation=0.5);"
+        "plot([p]); assert 'matplotlib.pyplot' not in sys.modules; assert 'pytorch_lightning' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)
