@@ -258,7 +258,7 @@ class InformationPlaneCallback(Callback):
                     batches,
                     lambda x: call(pl_module, x),
                     unpack=self.unpack,
-                    move=lambda batch: trainer.strategy.batch_to_device(batch, dataloader_idx=0),
+                    move=lambda batch: _transferred(trainer, pl_module, batch),
                 )
                 return self._computed(trainer, epoch)
         finally:
@@ -366,6 +366,13 @@ class InformationPlaneCallback(Callback):
 def _step(trainer: Trainer) -> int:
     """The step Lightning logs at, which differs from ``global_step`` where there are several optimizers."""
     return int(trainer.fit_loop.epoch_loop._batches_that_stepped)
+
+
+def _transferred(trainer: Trainer, pl_module: LightningModule, batch: Any) -> Any:
+    """A batch as Lightning's own loops hand it to a step: converted, through the user's hooks, on the device."""
+    batch = trainer.precision_plugin.convert_input(batch)
+    batch = pl_module._on_before_batch_transfer(batch, dataloader_idx=0)
+    return trainer.strategy.batch_to_device(batch, dataloader_idx=0)
 
 
 def _dev_run(trainer: Any) -> int:

@@ -57,6 +57,13 @@ def test_validation_figures_are_those_of_measuring_the_trained_network(tmp_path,
         assert run.callback_metrics[f"ib/saturation/{logged.layer}"] == pytest.approx(logged.saturation)
 
 
+@pytest.mark.parametrize("precision", ["bf16-mixed", "64-true"])
+def test_other_precisions_are_measured_in_either_way(tmp_path, precision):
+    in_loop, by_itself = InformationPlaneCallback(FIXED), InformationPlaneCallback(FIXED, data="val", prefix="own")
+    fit(tmp_path, in_loop, by_itself, precision=precision, max_epochs=2)
+    assert in_loop.history == by_itself.history
+
+
 @pytest.mark.parametrize("data", [None, "train"])
 def test_training_data_is_measured_whole_although_the_loader_drops_and_shuffles(tmp_path, data):
     callback = InformationPlaneCallback(FIXED, data=data)
@@ -267,10 +274,9 @@ class Augmented(torch.utils.data.Dataset):
         return x + 0.1 * torch.randn(6) + 0.1 * float(np.random.randn()) + 0.1 * random.random(), y
 
 
-def trained_state(tmp_path, *callbacks, val, generator):
-    loader = DataLoader(
-        Augmented(N_TRAIN), 16, shuffle=True, generator=torch.Generator().manual_seed(3) if generator else None
-    )
+def trained_state(tmp_path, *callbacks, val, generator, workers=0):
+    own = torch.Generator().manual_seed(3) if generator else None
+    loader = DataLoader(Augmented(N_TRAIN), 16, shuffle=True, generator=own, num_workers=workers)
     model, run = fit(tmp_path, *callbacks, train=loader, val=DataLoader(Augmented(N_VAL), 16) if val else None)
     return {
         "weights": model.state_dict(),
@@ -301,6 +307,14 @@ def test_training_is_bit_identical_with_and_without(tmp_path, data, val, generat
     without = trained_state(tmp_path, val=val, generator=generator)
     assert epochs(callback) == [0, 1, 2, 3]
     assert without["losses"]
+    for part in without:
+        assert equal(with_it[part], without[part]), part
+
+
+@pytest.mark.slow
+def test_training_is_bit_identical_with_worker_processes(tmp_path):
+    with_it = trained_state(tmp_path, InformationPlaneCallback(data="train"), val=True, generator=False, workers=2)
+    without = trained_state(tmp_path, val=True, generator=False, workers=2)
     for part in without:
         assert equal(with_it[part], without[part]), part
 
