@@ -1,6 +1,6 @@
 """What a measurement costs: beside a bare forward pass, and beside other ways of counting.
 
-Run it as ``python benchmarks/measurement.py --data-dir DATA``, where DATA holds ``MNIST/raw`` (without it, random images
+Run it as ``python benchmarks/measurement.py --data-dir DATA``, where DATA holds ``MNIST/raw`` (without it random images
 of the same size are taken: the times are nearly the same, the counts are not). It prints a Markdown table. Everything
 that is compared is run in turn, in one process, and medians are shown: trust the ratios, not the seconds.
 

@@ -88,4 +88,11 @@ def read_csv(path: str | os.PathLike[str]) -> list[InformationPoint]:
         if header != InformationPoint._fields:
             raise ValueError(f"{path} is no history: its columns are {header}, expected {InformationPoint._fields}.")
         kinds = get_type_hints(InformationPoint).values()
-        return [InformationPoint(*(kind(cell) for kind, cell in zip(kinds, row))) for row in rows]
+        points = []
+        for row in rows:
+            if len(row) != len(header):
+                raise ValueError(
+                    f"{path} is no whole history: line {rows.line_num} has {len(row)} of {len(header)} cells."
+                )
+            points.append(InformationPoint(*(kind(cell) for kind, cell in zip(kinds, row))))
+        return points

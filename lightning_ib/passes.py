@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.data import DataLoader, RandomSampler, SequentialSampler
 
 from lightning_ib.functional import Unit
@@ -57,15 +57,17 @@ def measure(
         (['0', '2'], 256)
     """
     home = device_of(model)
-    device = home if device is None else torch.device(device)
+    away = home if device is None else torch.device(device)
     plane = InformationPlane(layers, input=input, target=target, unit=unit)
     try:
-        model.to(device)
+        if device is not None:
+            model.to(away)
         with plane.attach(model), undisturbed(model, dataloader):
-            run_pass(plane, dataloader, lambda x: call(model, x), unpack=unpack, move=lambda batch: to(batch, device))
+            run_pass(plane, dataloader, lambda x: call(model, x), unpack=unpack, move=lambda batch: to(batch, away))
             return plane.compute()
     finally:
-        model.to(home)
+        if device is not None:
+            model.to(home)
 
 
 def run_pass(
@@ -117,14 +119,16 @@ def call(model: Callable[..., Any], x: Any) -> Any:
 
 
 def to(batch: Any, device: torch.device) -> Any:
-    """The tensors of a batch, however nested in tuples, lists and mappings, on ``device``."""
+    """A batch, however nested in tuples, lists and mappings, with all that can move on ``device``."""
+    if hasattr(batch, "to"):
+        return batch.to(device, non_blocking=True) if isinstance(batch, Tensor) else batch.to(device)
     if isinstance(batch, Mapping):
         return {key: to(value, device) for key, value in batch.items()}
     if isinstance(batch, tuple) and hasattr(batch, "_fields"):
         return type(batch)(*(to(value, device) for value in batch))
     if isinstance(batch, (tuple, list)):
         return type(batch)(to(value, device) for value in batch)
-    return batch.to(device, non_blocking=True) if hasattr(batch, "to") else batch
+    return batch
 
 
 def device_of(model: nn.Module) -> torch.device:
@@ -197,6 +201,8 @@ def undisturbed(model: nn.Module, dataloader: Any = None) -> Iterator[None]:
 
 
 def _generators(dataloader: Any) -> Iterator[Any]:
+    while hasattr(dataloader, "iterable"):  # a progress bar around it
+        dataloader = dataloader.iterable
     for owner in ("", "sampler", "batch_sampler", "batch_sampler.sampler"):
         target = dataloader
         for part in filter(None, owner.split(".")):

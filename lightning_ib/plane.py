@@ -68,7 +68,8 @@ class InformationPlane(Metric):
         unit: Unit = "bits",
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
+        # Counting again is cheap, and points carry the epoch they were asked for.
+        super().__init__(**({"compute_with_cache": False} | kwargs))
         self.asked = checked_layers(layers)
         for name, quantizer in (("input", input), ("target", target)):
             if quantizer is not None and not isinstance(quantizer, Quantizer):
@@ -99,7 +100,9 @@ class InformationPlane(Metric):
         """
         self.detach()
         names: dict[str, str]
-        if self.asked is None:
+        if self.narrowings:
+            names = resolve_layers(model, self.narrowings)
+        elif self.asked is None:
             names = {name: name for name in default_layers(model)}
         else:
             names = resolve_layers(model, self.asked)
@@ -108,8 +111,11 @@ class InformationPlane(Metric):
                 quantizer = None if self.asked is None else self.asked[pattern]
                 self.narrowings[name] = Narrowing(AutoQuantizer() if quantizer is None else quantizer)
                 self._add_states(f"t{k}")
-        self._recorder = Recorder(model, names, lambda layer, activation: self.narrowings[layer].reduce(activation))
+        self._recorder = Recorder(model, names, self._reduce)
         return self._recorder
+
+    def _reduce(self, layer: str, activation: Tensor) -> Tensor:
+        return self.narrowings[layer].reduce(activation)
 
     def detach(self) -> None:
         """Take the hooks off. Twice is harmless."""
@@ -149,12 +155,11 @@ class InformationPlane(Metric):
             n = len(kept["y"])
         if self._input is not None:
             kept["x"] = self._input.reduce(first_tensor(x))
-        names = dict(zip(kept, [f"layer {layer!r}" for layer in self.narrowings] + ["the target", "the input"]))
         for state, value in kept.items():
             if len(value) != n:
                 raise ValueError(
-                    f"{names[state]} put out {len(value)} rows for {n} labels: its first dimension must be the batch. "
-                    "Name another module, or one that runs once a forward over the whole batch."
+                    f"{self._name(state)} put out {len(value)} rows for {n} labels: its first dimension must be the "
+                    "batch. Name another module, or one that runs once a forward over the whole batch."
                 )
         for state, value in kept.items():
             chunks = getattr(self, f"{state}_held" if value.is_floating_point() else state)
@@ -205,8 +210,11 @@ class InformationPlane(Metric):
         Raises:
             ValueError: nothing was counted, or bins gave edges that descend or are NaN.
         """
-        t = {layer: self._counted(f"t{k}", f"layer {layer!r}", epoch) for k, layer in enumerate(self.narrowings)}
-        x, y = self._counted("x", "the input", epoch), self._counted("y", "the target", epoch)
+        n = sum(len(chunk) for state in ("t0", "t0_held") for chunk in _listed(getattr(self, state, [])))
+        if n == 0:
+            raise ValueError("nothing was counted: no batch was seen. Is the data empty?")
+        t = {layer: self._counted(f"t{k}", epoch) for k, layer in enumerate(self.narrowings)}
+        x, y = self._counted("x", epoch), self._counted("y", epoch)
         if y is not None and len(y.counts) == 1:
             self._warn_once(
                 "one class",
@@ -214,10 +222,10 @@ class InformationPlane(Metric):
                 "nothing, so it is NaN. Measure on data with several classes.",
             )
         identity = self._input is None
-        figures = _Figures(x, y, identity=identity, unit=self.unit)
+        figures = _Figures(n, x, y, identity=identity, unit=self.unit)
         return [figures.point(layer, counted)._replace(epoch=epoch, step=step) for layer, counted in t.items()]
 
-    def _counted(self, state: str, name: str, epoch: int) -> Symbols | None:
+    def _counted(self, state: str, epoch: int) -> Symbols | None:
         """The symbols of a variable; none where it was not recorded or is not finite."""
         narrowing = self._variables().get(state)
         held, chunks = _listed(getattr(self, f"{state}_held")), _listed(getattr(self, state))
@@ -225,14 +233,18 @@ class InformationPlane(Metric):
             z = torch.cat(held)
             if narrowing.edges is None and bool(z.isfinite().all()):
                 narrowing.fit(z)
-            unfit = torch.full((len(z),), NOT_FINITE, device=z.device)
-            chunks = [*chunks, unfit if narrowing.edges is None else narrowing.held_ids(z)]
+            if narrowing.edges is None:
+                chunks = [torch.where(z.isfinite().all(1), 0, NOT_FINITE)]
+            else:
+                chunks = [narrowing.held_ids(z), *chunks]
+                if not self._is_synced:  # the values have served
+                    setattr(self, f"{state}_held", [])
+                    setattr(self, state, chunks)
         if not chunks:
-            if state.startswith("t"):
-                raise ValueError("nothing was counted: no batch was seen. Is the data empty?")
             return None
         ids = torch.cat(chunks)
         if narrowing is not None and (missing := int((ids == NOT_FINITE).sum())):
+            name = self._name(state)
             self._warn_once(
                 name,
                 f"{name} gave NaN or infinite values in {missing} of {len(ids)} samples at epoch {epoch}: its figures "
@@ -240,6 +252,10 @@ class InformationPlane(Metric):
             )
             return None
         return symbols(ids)
+
+    def _name(self, state: str) -> str:
+        names = {"x": "the input", "y": "the target"}
+        return names.get(state) or f"layer {list(self.narrowings)[int(state[1:])]!r}"
 
     def _warn_once(self, key: str, message: str) -> None:
         if key not in self._warned:
@@ -273,8 +289,8 @@ class _Figures:
     H(X) = H(X,T) = H(X,T,Y) = log N.
     """
 
-    def __init__(self, x: Symbols | None, y: Symbols | None, *, identity: bool, unit: Unit) -> None:
-        self.x, self.y, self.unit, self.identity = x, y, unit, identity
+    def __init__(self, n: int, x: Symbols | None, y: Symbols | None, *, identity: bool, unit: Unit) -> None:
+        self.n, self.x, self.y, self.unit, self.identity = n, x, y, unit, identity
         self.h_x = math.nan if x is None else self.h(x)
         self.h_y = math.nan if y is None else self.h(y)
         self.xy = None if x is None or y is None else joint(x, y)
@@ -287,9 +303,8 @@ class _Figures:
 
     def point(self, layer: str, t: Symbols | None) -> InformationPoint:
         if t is None:
-            n = max((len(v.numbers) for v in (self.x, self.y) if v is not None), default=0)
-            return InformationPoint.missing(layer, n_samples=n, unit=self.unit)
-        n = len(t.numbers)
+            return InformationPoint.missing(layer, n_samples=self.n, unit=self.unit)
+        n = self.n
         log_n = math.log2(n) if self.unit == "bits" else math.log(n)
         h_t, h_ty = self.h(t), self.h_with(t, self.y)
         if self.identity:

@@ -51,8 +51,8 @@ class Bins(ABC):
 
     def __repr__(self) -> str:
         hidden = {"needs_data": self.needs_data, "per": "feature"}
-        shown = {k: v for k, v in vars(self).items() if not k.startswith("_") and v not in (None, False)}
-        options = {k: v for k, v in shown.items() if v != hidden.get(k)}
+        shown = {k: v for k, v in vars(self).items() if not k.startswith("_") and v is not None and v is not False}
+        options = {k: v for k, v in shown.items() if k not in hidden or v != hidden[k]}
         return f"{type(self).__name__}({', '.join(f'{k}={v!r}' for k, v in options.items())})"
 
 
@@ -188,9 +188,9 @@ def checked_edges(edges: Any, owner: str, n_coordinates: int | None = None) -> T
     Raises:
         ValueError: otherwise; the sentence begins with ``owner``.
     """
-    edges = torch.as_tensor(edges)
-    if not edges.is_floating_point() or edges.device.type == "cpu":
-        edges = edges.double()
+    # A copy, and in double precision: 0.1 given as a number is not the float32 next to it.
+    edges = edges.detach().clone() if isinstance(edges, Tensor) else torch.tensor(edges, dtype=torch.float64)
+    edges = edges.double()
     fits = edges.ndim == 1 or (edges.ndim == 2 and n_coordinates in (None, edges.shape[0]))
     if not fits or edges.numel() == 0:
         raise ValueError(
@@ -249,6 +249,7 @@ class Quantizer:
             raise TypeError(f"Quantizer: bins must be Bins such as FixedBins([0.0, 0.5]), got {bins!r}.")
         self.pool = pool
         self.bins = UniformBins(30) if bins is None else bins
+        self._in_place: bool | None = None
 
     def pooled(self, activation: Tensor) -> Tensor:
         """The coordinates of every sample before they are put into bins.
@@ -262,13 +263,15 @@ class Quantizer:
         Raises:
             ValueError: there is no batch dimension, or the pool did not keep it.
         """
-        z = _real(activation.detach())
+        z = activation.detach()
         if z.ndim == 0:
             raise ValueError("got a single number, not a batch (B, …): this module's output cannot be told by sample.")
-        n = len(z)
-        if self.pool is not None:
+        if self.pool is None:
+            z = _real(z)
+        else:
+            n = len(z)
             with torch.autocast(z.device.type, enabled=False):
-                z = self.pool(z)
+                z = self._pool(z if z.is_complex() else _real(z))
             if not isinstance(z, Tensor) or z.ndim == 0 or len(z) != n:
                 raise ValueError(
                     f"the pool {_named(self.pool)} must return a tensor with the batch first, ({n}, …), got "
@@ -276,6 +279,17 @@ class Quantizer:
                 )
             z = _real(z)
         return z.flatten(1) if z.ndim > 1 else z.unsqueeze(1)
+
+    def _pool(self, z: Tensor) -> Any:
+        """Pool, and leave ``z``, which the model goes on with, as it was: a pool that works in place gets a copy."""
+        assert self.pool is not None
+        if self._in_place is None:
+            with torch.inference_mode(False), torch.no_grad():
+                copy = z.clone()
+                before = copy._version
+                self.pool(copy)
+                self._in_place = copy._version != before
+        return self.pool(z.clone() if self._in_place else z)
 
     def fit(self, z: Tensor, shape: Sequence[int]) -> tuple[Quantizer, Tensor]:
         """Fit the edges.
@@ -332,6 +346,7 @@ class GridPool:
 
 def average(z: Tensor, grid: Sequence[int]) -> Tensor:
     """Average ``(B, …)`` onto ``(B, *grid)``, a grid of one to three axes; further leading axes are merged."""
+    z = z.unsqueeze(1) if z.ndim == 1 else z
     if z.ndim - 1 > len(grid):
         z = z.flatten(1, z.ndim - len(grid))
     pool = (nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d)[len(grid) - 1]
@@ -362,8 +377,9 @@ class AutoQuantizer(Quantizer):
 
     def pooled(self, activation: Tensor) -> Tensor:
         """The finest grid of every sample, shape ``(B, D)``."""
-        shape = _at_most_three_axes(activation.shape[1:])
-        return Quantizer(lambda z: average(z.reshape(len(z), *shape), finest_grid(shape))).pooled(activation)
+        grid = finest_grid(_at_most_three_axes(activation.shape[1:]))
+        z = super().pooled(activation)
+        return average(z.reshape(activation.shape), grid).flatten(1)
 
     def fit(self, z: Tensor, shape: Sequence[int]) -> tuple[Quantizer, Tensor]:
         """Choose: see the class."""
@@ -466,6 +482,7 @@ class Narrowing:
         self.asked = self.quantizer = quantizer
         self.edges: Tensor | None = None
         self.shape: tuple[int, ...] = ()
+        self._width: int | None = None
         self._table: Tensor | None = None
 
     def begin(self) -> None:
@@ -480,6 +497,13 @@ class Narrowing:
         """
         self.shape = tuple(activation.shape[1:])
         z = self.quantizer.pooled(activation)
+        if self._width is None:
+            self._width = z.shape[1]
+        elif self._width != z.shape[1]:
+            raise ValueError(
+                f"a sample has {z.shape[1]} coordinates here and had {self._width} before: give a pool that makes "
+                "their number the same for every batch."
+            )
         if self.edges is None and not self.quantizer.bins.needs_data:
             # On the host, where the edges are checked: asking the device would wait for it.
             self.fit(torch.empty(0, z.shape[1], dtype=z.dtype))
@@ -513,6 +537,8 @@ class Narrowing:
 
     def _freeze(self, edges: Tensor | None) -> None:
         self.edges, self._table = edges, None
+        if self.quantizer is not self.asked:  # the automatic choice pools to a width of its own
+            self._width = None
 
     def state_dict(self) -> dict[str, Any]:
         """What was fitted, in tensors and primitives: empty before the first fit."""
@@ -526,9 +552,11 @@ class Narrowing:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take up what was fitted."""
-        if "edges" not in state:
-            return
-        if "chosen" in state:
+        self.shape = tuple(state.get("shape", ()))
+        automatic = isinstance(self.asked, AutoQuantizer)
+        fitted = self.asked.bins.needs_data and not self.asked.bins.refit
+        if "edges" not in state or not fitted or automatic != ("chosen" in state):
+            return  # what is asked for now goes before what was fitted for something else
+        if automatic:
             self.quantizer = AutoQuantizer.chosen(*state["chosen"])
-        self.shape = tuple(state["shape"])
         self._freeze(state["edges"])

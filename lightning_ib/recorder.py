@@ -24,9 +24,11 @@ def default_layers(model: nn.Module) -> list[str]:
     """
     names = [
         name
-        for name, module in model.named_modules()
-        if not any(module.children())
-        and any(True for _ in module.parameters(recurse=False))
+        for name, module in named_modules(model).items()
+        if name
+        and "parametrizations" not in name.split(".")
+        and all(child == "parametrizations" for child, _ in module.named_children())
+        and (hasattr(module, "parametrizations") or any(True for _ in module.parameters(recurse=False)))
         # The projection inside nn.MultiheadAttention is used without being called, and never fires a hook.
         and not re.search("norm|NonDynamicallyQuantizableLinear", type(module).__name__, re.IGNORECASE)
     ]
@@ -108,8 +110,9 @@ class Recorder:
         self._reduce = reduce
         self._taken: dict[str, Tensor | Exception] = {}
         modules = named_modules(model)
+        watched = {layer: modules[layer] for layer in layers}
         self._handles: dict[str, RemovableHandle] = {
-            layer: modules[layer].register_forward_hook(_Hook(self, layer)) for layer in layers
+            layer: module.register_forward_hook(_Hook(self, layer)) for layer, module in watched.items()
         }
 
     def record(self, layer: str, module: nn.Module, output: Any) -> None:
@@ -153,14 +156,17 @@ class Recorder:
 
 
 class _Hook:
-    """A forward hook that can be pickled, unlike a closure."""
+    """A forward hook that can be pickled and copied, with its module; the copy records nothing."""
 
-    def __init__(self, recorder: Recorder, layer: str) -> None:
+    def __init__(self, recorder: Recorder | None, layer: str) -> None:
         self.recorder, self.layer = recorder, layer
 
     def __call__(self, module: nn.Module, args: Any, output: Any) -> None:
-        if self.recorder.enabled:
+        if self.recorder is not None and self.recorder.enabled:
             self.recorder.record(self.layer, module, output)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _Hook, (None, self.layer)
 
 
 def first_tensor(output: Any) -> Tensor:

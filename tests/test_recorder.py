@@ -1,0 +1,432 @@
+"""Which modules are watched, what is kept of their outputs, and that the hooks leave no trace."""
+
+import pickle
+from collections import OrderedDict
+from dataclasses import dataclass
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.utils.rnn import pack_sequence
+
+from lightning_ib.recorder import Recorder, default_layers, first_tensor, named_modules, resolve_layers
+
+
+def clone(layer, activation):
+    return activation.clone()
+
+
+def hooks_on(model):
+    """Every entry of every hook dictionary of every module."""
+    return [
+        (name, kind)
+        for name, module in model.named_modules()
+        for kind, value in vars(module).items()
+        if "hook" in kind and isinstance(value, dict)
+        for _ in value
+    ]
+
+
+def net():
+    torch.manual_seed(0)
+    return nn.Sequential(OrderedDict(first=nn.Linear(4, 8), act=nn.Tanh(), last=nn.Linear(8, 2)))
+
+
+# --- Layers by default -----------------------------------------------------------------------------------------------
+
+
+def test_leaf_modules_with_weights_are_watched():
+    model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.Sequential(nn.Flatten(), nn.Linear(8, 4)), nn.PReLU())
+    assert default_layers(model) == ["0", "2.1", "3"]
+
+
+@pytest.mark.parametrize(
+    "norm",
+    [
+        nn.BatchNorm1d(4),
+        nn.BatchNorm2d(4),
+        nn.BatchNorm3d(4),
+        nn.SyncBatchNorm(4),
+        nn.LayerNorm(4),
+        nn.GroupNorm(2, 4),
+        nn.InstanceNorm2d(4, affine=True),
+        nn.RMSNorm(4),
+        type("LlamaRMSNorm", (nn.LayerNorm,), {})(4),
+    ],
+    ids=lambda module: type(module).__name__,
+)
+def test_normalisation_layers_are_left_out(norm):
+    assert default_layers(nn.Sequential(nn.Linear(4, 4), norm, nn.Linear(4, 4))) == ["0", "2"]
+
+
+def test_frozen_weights_and_embeddings_count():
+    model = nn.Sequential(nn.Embedding(9, 4), nn.Linear(4, 4).requires_grad_(False), nn.Linear(4, 2, bias=False))
+    assert default_layers(model) == ["0", "1", "2"]
+
+
+def test_a_layer_used_twice_is_watched_once():
+    shared = nn.Linear(4, 4)
+    assert default_layers(nn.Sequential(shared, nn.ReLU(), shared)) == ["0"]
+
+
+def test_the_projection_inside_attention_is_left_out():
+    layer = nn.TransformerEncoderLayer(8, 2, dim_feedforward=16)
+    assert default_layers(layer) == ["linear1", "linear2"]
+    assert default_layers(nn.Sequential(nn.Linear(8, 8), nn.MultiheadAttention(8, 2))) == ["0"]
+
+
+@pytest.mark.parametrize("n", [1, 2, 11, 12])
+def test_up_to_twelve_layers_are_all_watched(n):
+    assert default_layers(nn.Sequential(*(nn.Linear(2, 2) for _ in range(n)))) == [str(k) for k in range(n)]
+
+
+@pytest.mark.parametrize("n", [13, 14, 20, 23, 24, 53, 161, 1000])
+def test_of_more_layers_twelve_are_spread_over_the_depth(n):
+    picked = [int(name) for name in default_layers(nn.Sequential(*(nn.PReLU() for _ in range(n))))]
+    assert len(picked) == 12
+    assert (picked[0], picked[-1]) == (0, n - 1)
+    gaps = [b - a for a, b in zip(picked, picked[1:])]
+    assert min(gaps) >= 1
+    assert max(gaps) - min(gaps) <= 1
+
+
+def test_a_model_without_weights_has_no_layers_to_watch():
+    with pytest.raises(ValueError, match=r"Sequential has no leaf module with weights .* name the layers .*'0', '1'"):
+        default_layers(nn.Sequential(nn.Flatten(), nn.ReLU()))
+    with pytest.raises(ValueError, match="It has no named modules"):
+        default_layers(nn.ReLU())
+
+
+@pytest.mark.parametrize("norm", ["weight_norm", "spectral_norm", "orthogonal"])
+def test_a_parametrised_layer_is_a_layer_with_weights(norm):
+    parametrise = getattr(nn.utils.parametrizations, norm)
+    assert default_layers(nn.Sequential(parametrise(nn.Linear(4, 4)), nn.Linear(4, 2))) == ["0", "1"]
+
+
+# --- Names and patterns ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def deep():
+    def block():
+        return nn.ModuleDict({"attention": nn.Linear(2, 2), "mlp": nn.Sequential(nn.Linear(2, 2), nn.ReLU())})
+
+    return nn.ModuleDict(
+        {"conv1": nn.Linear(2, 2), "conv2": nn.Linear(2, 2), "blocks": nn.ModuleList([block(), block()])}
+    )
+
+
+@pytest.mark.parametrize(
+    ("pattern", "names"),
+    [
+        ("conv1", ["conv1"]),
+        ("conv*", ["conv1", "conv2"]),
+        ("conv?", ["conv1", "conv2"]),
+        ("*", ["conv1", "conv2", "blocks"]),
+        ("blocks.*", ["blocks.0", "blocks.1"]),
+        ("blocks.?.mlp", ["blocks.0.mlp", "blocks.1.mlp"]),
+        ("**.attention", ["blocks.0.attention", "blocks.1.attention"]),
+        ("blocks.1.**", ["blocks.1.attention", "blocks.1.mlp", "blocks.1.mlp.0", "blocks.1.mlp.1"]),
+        ("**.mlp.*", ["blocks.0.mlp.0", "blocks.0.mlp.1", "blocks.1.mlp.0", "blocks.1.mlp.1"]),
+        ("**.0", ["blocks.0", "blocks.0.mlp.0", "blocks.1.mlp.0"]),
+    ],
+)
+def test_patterns_do_not_cross_dots_but_double_stars_do(deep, pattern, names):
+    assert resolve_layers(deep, [pattern]) == dict.fromkeys(names, pattern)
+
+
+def test_the_first_pattern_that_names_a_layer_counts(deep):
+    assert resolve_layers(deep, ["conv2", "conv*"]) == {"conv2": "conv2", "conv1": "conv*"}
+
+
+@pytest.mark.parametrize(
+    "pattern", ["conv", "CONV1", "conv.", "blocks*attention", "conv[12]", "(conv1|conv2)", "conv1 "]
+)
+def test_what_matches_nothing_is_refused(deep, pattern):
+    with pytest.raises(ValueError, match="ModuleDict has no layer"):
+        resolve_layers(deep, [pattern])
+
+
+def test_an_unknown_name_is_answered_with_the_nearest(deep):
+    with pytest.raises(
+        ValueError, match="ModuleDict has no layer 'blocks.0.atention': did you mean 'blocks.0.attention' or"
+    ):
+        resolve_layers(deep, ["conv1", "blocks.0.atention"])
+
+
+def test_a_name_like_none_is_answered_with_the_names_there_are():
+    with pytest.raises(ValueError, match="Sequential has no layer 'encoder': the model has 'first', 'act', 'last'"):
+        resolve_layers(net(), ["encoder"])
+    many = nn.Sequential(*(nn.ReLU() for _ in range(30)))
+    with pytest.raises(ValueError, match=r"'18', '19', … \(10 more\)"):
+        resolve_layers(many, ["encoder"])
+
+
+def test_a_model_without_modules_says_so():
+    with pytest.raises(ValueError, match="Linear has no layer '0': the model has no named modules"):
+        resolve_layers(nn.Linear(2, 2), ["0"])
+
+
+def test_compiled_models_keep_their_names(deep):
+    compiled = nn.ModuleDict({"net": torch.compile(deep, backend="eager"), "head": nn.Linear(2, 2)})
+    assert resolve_layers(compiled, ["net.conv1", "head"]) == {"net.conv1": "net.conv1", "head": "head"}
+    assert named_modules(compiled)["net.conv1"] is deep["conv1"]
+
+
+def test_the_layers_of_a_compiled_model_are_picked_by_default():
+    compiled = torch.compile(net(), backend="eager")
+    assert default_layers(compiled) == ["first", "last"]
+    with Recorder(compiled, default_layers(compiled), clone):
+        assert len(hooks_on(compiled)) == 2
+
+
+# --- What is kept ----------------------------------------------------------------------------------------------------
+
+
+class Puts(nn.Module):
+    """A module that puts out what it was told to."""
+
+    def __init__(self, make):
+        super().__init__()
+        self.make = make
+
+    def forward(self, x):
+        return self.make(x)
+
+
+@dataclass
+class PlainOutput:
+    logits: torch.Tensor
+
+
+class ModelOutput(OrderedDict):
+    """As in transformers: an ordered mapping."""
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda x: x,
+        lambda x: (x, x + 1),
+        lambda x: [x, x + 1],
+        lambda x: {"logits": x, "hidden": x + 1},
+        lambda x: ModelOutput(logits=x, hidden=x + 1),
+        lambda x: (None, "text", 3, (x, x + 1)),
+        lambda x: {"loss": None, "states": [[], (x,)]},
+        lambda x: torch.return_types.max((x, x.long())),
+    ],
+)
+def test_the_first_tensor_of_an_output_is_kept(make):
+    x = torch.rand(5, 3)
+    model = nn.Sequential(Puts(make))
+    with Recorder(model, ["0"], clone) as recorder:
+        model(x)
+        assert torch.equal(recorder.take()["0"], x)
+
+
+@pytest.mark.parametrize(
+    ("make", "kind"),
+    [
+        (lambda x: None, "NoneType"),
+        (lambda x: {}, "dict"),
+        (lambda x: ("a", [1]), "tuple"),
+        (PlainOutput, "PlainOutput"),
+    ],
+)
+def test_an_output_without_a_tensor_is_an_error_in_take_not_in_the_forward(make, kind):
+    model = nn.Sequential(Puts(make))
+    with Recorder(model, ["0"], clone) as recorder:
+        model(torch.rand(5, 3))
+        sentence = f"layer '0' could not be recorded: its output holds no tensor, it is a {kind}: name a module inside"
+        with pytest.raises(ValueError, match=sentence):
+            recorder.take()
+
+
+def test_first_tensor_of_a_packed_sequence_is_its_data():
+    packed = pack_sequence([torch.ones(3, 2), torch.ones(1, 2)])
+    assert first_tensor(packed).shape == (4, 2)
+
+
+def test_the_last_call_of_a_forward_counts():
+    shared = nn.Linear(3, 3)
+    model = nn.Sequential(shared, nn.ReLU(), shared)
+    x = torch.rand(4, 3)
+    with Recorder(model, ["0"], clone) as recorder:
+        out = model(x)
+        assert torch.equal(recorder.take()["0"], out)
+        model(x)
+        second = model(x + 1)
+        assert torch.equal(recorder.take()["0"], second)
+
+
+def test_what_was_taken_is_handed_over():
+    model = net()
+    with Recorder(model, ["first", "last"], clone) as recorder:
+        assert recorder.take() == {}
+        model(torch.rand(2, 4))
+        assert list(recorder.take()) == ["first", "last"]
+        assert recorder.take() == {}
+
+
+def test_nothing_is_kept_while_switched_off():
+    model, calls = net(), []
+    with Recorder(model, ["first"], lambda layer, a: calls.append(layer) or a) as recorder:
+        recorder.enabled = False
+        model(torch.rand(2, 4))
+        recorder.enabled = True
+        assert recorder.take() == {}
+        assert calls == []
+
+
+@pytest.mark.parametrize("make", [nn.LSTM, nn.GRU, nn.RNN])
+@pytest.mark.parametrize("batch_first", [False, True])
+def test_recurrent_layers_come_with_the_batch_first(make, batch_first):
+    layer = make(3, 6, batch_first=batch_first)
+    x = torch.rand(5, 7, 3)  # five sequences of seven
+    with Recorder(nn.Sequential(layer), ["0"], clone) as recorder, torch.no_grad():
+        expected = layer(x if batch_first else x.transpose(0, 1))[0]
+        kept = recorder.take()["0"]
+    assert kept.shape == (5, 7, 6)
+    assert torch.equal(kept, expected if batch_first else expected.transpose(0, 1))
+
+
+def test_attention_comes_with_the_batch_first():
+    layer = nn.MultiheadAttention(8, 2)
+    x = torch.rand(7, 5, 8)
+    with Recorder(nn.ModuleDict({"attention": layer}), ["attention"], clone) as recorder:
+        layer(x, x, x)
+        assert recorder.take()["attention"].shape == (5, 7, 8)
+
+
+def test_what_is_kept_has_no_gradient_and_the_output_keeps_its_own():
+    model = net()
+    x = torch.rand(2, 4)
+    plain = model(x)
+    with Recorder(model, ["first", "last"], lambda layer, a: a * 2) as recorder:
+        out = model(x)
+        assert not any(value.requires_grad for value in recorder.take().values())
+    assert torch.equal(out, plain)
+    grads = torch.autograd.grad(out.sum(), model.parameters()), torch.autograd.grad(plain.sum(), model.parameters())
+    assert all(torch.equal(a, b) for a, b in zip(*grads))
+
+
+def test_inference_mode_can_be_recorded():
+    model = net()
+    with Recorder(model, ["last"], clone) as recorder, torch.inference_mode():
+        out = model(torch.rand(2, 4))
+        assert torch.equal(recorder.take()["last"], out)
+
+
+# --- Errors ----------------------------------------------------------------------------------------------------------
+
+
+class PoolError(RuntimeError):
+    pass
+
+
+def failing(layer, activation):
+    if layer == "first":
+        raise PoolError("no pool today")
+    return activation.clone()
+
+
+def test_an_error_in_a_pool_reaches_take_and_not_the_forward():
+    model = net()
+    x = torch.rand(2, 4)
+    expected = model(x)
+    with Recorder(model, ["first", "last"], failing) as recorder:
+        assert torch.equal(model(x), expected)
+        with pytest.raises(ValueError, match="layer 'first' could not be recorded: no pool today") as caught:
+            recorder.take()
+        assert isinstance(caught.value.__cause__, PoolError)
+        assert recorder.take() == {}
+    assert hooks_on(model) == []
+
+
+def test_ctrl_c_inside_a_pool_is_not_swallowed():
+    def interrupted(layer, activation):
+        raise KeyboardInterrupt
+
+    model = net()
+    with pytest.raises(KeyboardInterrupt), Recorder(model, ["first"], interrupted):
+        model(torch.rand(2, 4))
+    assert hooks_on(model) == []
+
+
+# --- Hooks come off --------------------------------------------------------------------------------------------------
+
+
+def test_hooks_are_on_inside_and_off_outside():
+    model = net()
+    with Recorder(model, ["first", "last"], clone):
+        assert len(hooks_on(model)) == 2
+        model(torch.rand(2, 4))
+    assert hooks_on(model) == []
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt, SystemExit, GeneratorExit])
+def test_hooks_come_off_after_any_ending(error):
+    model = net()
+
+    def interrupted():
+        with Recorder(model, ["first", "last"], clone):
+            model(torch.rand(2, 4))
+            raise error
+
+    with pytest.raises(error):
+        interrupted()
+    assert hooks_on(model) == []
+
+
+def test_hooks_come_off_after_the_models_own_error():
+    model = net()
+    with pytest.raises(RuntimeError, match="shapes cannot be multiplied"), Recorder(model, ["first"], clone):
+        model(torch.rand(2, 5))
+    assert hooks_on(model) == []
+
+
+def test_hooks_of_others_stay():
+    model, seen = net(), []
+    handle = model.first.register_forward_hook(lambda *_: seen.append(1))
+    with Recorder(model, ["first"], clone):
+        model(torch.rand(2, 4))
+    model(torch.rand(2, 4))
+    assert seen == [1, 1]
+    assert hooks_on(model) == [("first", "_forward_hooks")]
+    handle.remove()
+
+
+def test_removing_twice_is_harmless_and_drops_what_was_kept():
+    model = net()
+    recorder = Recorder(model, ["first"], clone)
+    model(torch.rand(2, 4))
+    recorder.remove()
+    recorder.remove()
+    assert hooks_on(model) == []
+    assert recorder.take() == {}
+
+
+def test_two_recorders_do_not_disturb_each_other():
+    model = net()
+    with Recorder(model, ["first"], clone) as outer:
+        with Recorder(model, ["first"], lambda layer, a: a + 1) as inner:
+            model(torch.rand(2, 4))
+        assert inner.take() == {}
+        assert list(outer.take()) == ["first"]
+        assert len(hooks_on(model)) == 1
+    assert hooks_on(model) == []
+
+
+def test_no_hook_is_left_where_a_name_is_missing():
+    model = net()
+    with pytest.raises(KeyError):
+        Recorder(model, ["first", "missing"], clone)
+    assert hooks_on(model) == []
+
+
+def test_a_watched_model_can_be_pickled():
+    model = net()
+    with Recorder(model, ["first"], clone):
+        copy = pickle.loads(pickle.dumps(model))
+    x = torch.rand(2, 4)
+    assert torch.equal(copy(x), model(x))
