@@ -5,6 +5,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+WORKERS ?= 2
 NARROWING ?= auto
 EPOCHS ?= 10
 # A folder that holds MNIST/raw; the example downloads into it where it is empty.
@@ -24,7 +25,7 @@ example: $(STAMP) ## train the example network and draw its information plane
 	$(BIN)/python examples/mnist_cnn.py --data-dir '$(DATA)' --narrowing $(NARROWING) --epochs $(EPOCHS)
 
 test: $(STAMP) ## run all tests
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS)
 
 lint: $(STAMP) ## style
 	$(BIN)/python -m ruff check .

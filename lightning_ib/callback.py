@@ -10,16 +10,17 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.callbacks import TQDMProgressBar
 from pytorch_lightning.callbacks.progress.tqdm_progress import Tqdm
-from pytorch_lightning.trainer.states import TrainerFn
+from pytorch_lightning.trainer.states import RunningStage, TrainerFn
 from pytorch_lightning.utilities import rank_zero_info
 
 from lightning_ib.functional import Unit
 from lightning_ib.history import InformationPoint
 from lightning_ib.loggers import log_figure, log_layout, log_scalars, save_figure, save_history, scalars
-from lightning_ib.passes import Unpack, call, in_order, run_pass, undisturbed, unpacked
+from lightning_ib.passes import Unpack, call, described, in_order, iter_once, run_pass, undisturbed, unpacked
 from lightning_ib.plane import InformationPlane, Layers
 from lightning_ib.plotting import plot_information_plane
 from lightning_ib.quantize import Quantizer
@@ -98,6 +99,7 @@ class InformationPlaneCallback(Callback):
         self._recorder: Recorder | None = None
         self._own_pass = True
         self._failed = False
+        self._told: set[str] = set()
         self._restored: Mapping[str, Any] | None = None
 
     @property
@@ -127,29 +129,49 @@ class InformationPlaneCallback(Callback):
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Find the layers and hook them, before the first forward; the hooks stay idle until a measurement."""
-        frozen = self._restored
-        if frozen is None and trainer.global_step > 0:
-            frozen = self.plane.frozen_state()
+        frozen = self.plane.frozen_state() if trainer.global_step > 0 else None
         self.plane.detach()
         self.plane = InformationPlane(**self._options)
         self._recorder = self.plane.attach(pl_module)
         self._recorder.enabled = False
+        self._told.clear()
         if frozen is not None:
             self.plane.load_frozen_state(frozen)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Take up the history of a checkpoint, if there is one; measure the point before training, if there is none."""
+        self._take_up(trainer)
+        if not self._own_pass and sum(trainer.num_val_batches) == 0:
+            self._own_pass = True
         if self.data is None and self._own_pass:
             rank_zero_info(
                 f"{self.prefix}: there is no validation loop, so the layers are measured in a pass of their own over "
                 f"the training data, every {self.every_n_epochs} epoch(s)."
             )
-
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Measure the point before training, unless a checkpoint brought it along."""
-        begun = trainer.global_step > 0
-        self.history[:] = [p for p in self.history if begun and p.epoch <= trainer.current_epoch]
         if trainer.is_global_zero:
             log_layout(trainer.loggers, self.prefix, self.unit, self.beta)
-        if any(point.epoch == trainer.current_epoch for point in self.history):
-            return
+        missing = all(point.epoch != trainer.current_epoch for point in self.history)
+        if missing and (not self.history or trainer.current_epoch % self.every_n_epochs == 0):
+            self._measure_before_training(trainer, pl_module)
+        # Whoever monitors a figure finds the last one from the start, also in epochs that are not measured.
+        last = [point for point in self.history if point.epoch == self.history[-1].epoch]
+        known = scalars(last, self.prefix, self.beta)
+        trainer.callback_metrics.update({name: torch.tensor(value) for name, value in known.items()})
+
+    def _take_up(self, trainer: Trainer) -> None:
+        restored, self._restored = self._restored, None
+        if restored is not None:
+            self.history = [InformationPoint(**point) for point in restored["history"]]
+            self.plane.load_frozen_state(restored["frozen"])
+        other = {point.unit for point in self.history} - {self.unit}
+        begun = restored is not None or trainer.global_step > 0 or trainer.current_epoch > 0
+        if begun and other:
+            raise ValueError(
+                f"the history so far is in {other.pop()}, and the callback has unit={self.unit!r}: keep one."
+            )
+        self.history[:] = [point for point in self.history if begun and point.epoch <= trainer.current_epoch]
+
+    def _measure_before_training(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not self._own_pass and not _has_forward(pl_module):
             warnings.warn(
                 f"{type(pl_module).__name__} defines no forward, so there is no point before training: that takes a "
@@ -158,7 +180,17 @@ class InformationPlaneCallback(Callback):
                 stacklevel=2,
             )
             return
-        points = self._measured_in_own_pass(trainer, pl_module, epoch=trainer.current_epoch)
+        try:
+            points = self._measured_in_own_pass(trainer, pl_module, epoch=trainer.current_epoch)
+        except ForwardError as error:
+            if self._own_pass:
+                raise
+            warnings.warn(
+                f"there is no point before training: {error} The epochs are measured in the validation loop.",
+                UserWarning,
+                stacklevel=2,
+            )
+            return
         if trainer.is_global_zero and not _dev_run(trainer):
             log_scalars(trainer.loggers, scalars(points, self.prefix, self.beta), _step(trainer))
         self._keep(trainer, points)
@@ -237,42 +269,49 @@ class InformationPlaneCallback(Callback):
                 "it, or measure in the validation loop (data=None and validation data)."
             )
         loader, n_batches = self._own_data(trainer)
-        batches: Iterable[Any] = islice(loader, n_batches)
         bar = trainer.progress_bar_callback
-        if isinstance(bar, TQDMProgressBar) and bar.is_enabled:
-            batches = Tqdm(
-                batches,
-                desc="Information plane",
-                total=n_batches if n_batches is not None else _length(loader),
-                position=bar.process_position + 1,
-                leave=False,
-                dynamic_ncols=True,
-            )
+        stage = trainer.state.stage
         assert self._recorder is not None
         self._recorder.enabled = True
         self.plane.reset()
         try:
+            # Hooks of the user's that look at the stage must not augment what is measured.
+            trainer.state.stage = RunningStage.VALIDATING
             with undisturbed(pl_module, loader), trainer.precision_plugin.forward_context():
+                # Begun in here: to ask a loader for its iterator moves random states already.
+                batches: Iterable[Any] = islice(iter(loader), n_batches)
+                if isinstance(bar, TQDMProgressBar) and bar.is_enabled:
+                    batches = Tqdm(
+                        batches,
+                        desc="Information plane",
+                        total=n_batches if n_batches is not None else _length(loader),
+                        position=bar.process_position + 1,
+                        leave=False,
+                        dynamic_ncols=True,
+                    )
                 run_pass(
                     self.plane,
                     batches,
-                    lambda x: call(pl_module, x),
+                    lambda x: _forward(pl_module, x),
                     unpack=self.unpack,
                     move=lambda batch: _transferred(trainer, pl_module, batch),
                 )
                 return self._computed(trainer, epoch)
         finally:
+            trainer.state.stage = stage
             self._recorder.enabled = False
 
     def _own_data(self, trainer: Trainer) -> tuple[Iterable[Any], int | None]:
         """The loader of a pass of its own, and how many of its batches the Trainer's limits leave."""
         n_batches: float | None = None
-        if self.data == "train" or (self.data is None and not trainer.enable_validation):
+        if self.data == "train" or (self.data is None and self._own_pass):
             which, loader = "train", trainer.train_dataloader
             if _limited(trainer, trainer.limit_train_batches):
                 n_batches = trainer.num_training_batches
         elif self.data == "val" or self.data is None:
             which, loader = "val", trainer.val_dataloaders
+            if isinstance(loader, Mapping):
+                loader = list(loader.values())
             if isinstance(loader, (list, tuple)):
                 loader = loader[0]
             if _limited(trainer, trainer.limit_val_batches):
@@ -284,6 +323,16 @@ class InformationPlaneCallback(Callback):
             raise ValueError(
                 f"the {which} data is a {type(loader).__name__} of {len(loader)} loaders, and a pass of its own needs "
                 "one: give data=DataLoader(…)."
+            )
+        if which == "train" and n_batches in (None, math.inf) and _length(loader) is None:
+            raise ValueError(
+                "the training data has no length, and a pass of its own over it might never end: give the Trainer "
+                "limit_train_batches=…, or the callback data=DataLoader(…) with what is to be measured."
+            )
+        if iter_once(loader):
+            raise ValueError(
+                f"the data is a {type(loader).__name__}, which can be read only once, and every measurement takes a "
+                "pass of its own: give a list or a DataLoader."
             )
         return in_order(loader), None if n_batches is None or math.isinf(n_batches) else int(n_batches)
 
@@ -312,12 +361,14 @@ class InformationPlaneCallback(Callback):
             return measure()
         except Exception as error:
             self._failed = True
-            warnings.warn(
-                f"{self.prefix}: the measurement after epoch {trainer.current_epoch + 1} failed, its points are NaN: "
-                f"{error} Training goes on.",
-                UserWarning,
-                stacklevel=2,
-            )
+            if str(error) not in self._told:
+                self._told.add(str(error))
+                warnings.warn(
+                    f"{self.prefix}: the measurement after epoch {trainer.current_epoch + 1} failed, its points are "
+                    f"NaN: {error} Training goes on.",
+                    UserWarning,
+                    stacklevel=2,
+                )
             return None
 
     def _log(
@@ -346,8 +397,8 @@ class InformationPlaneCallback(Callback):
         if any(math.isfinite(point.i_xt) and math.isfinite(point.i_ty) for point in self.history):
             figure = plot_information_plane(self.history)
             log_figure(trainer.loggers, f"{self.prefix}/information_plane", figure, _step(trainer))
-            save_figure(figure, path.with_suffix(".png"))
-            self.figure_path = path.with_suffix(".png")
+            if save_figure(figure, path.with_suffix(".png")):
+                self.figure_path = path.with_suffix(".png")
 
     # -- checkpoints ---------------------------------------------------------------------------------------------------
 
@@ -356,16 +407,29 @@ class InformationPlaneCallback(Callback):
         return {"history": [point._asdict() for point in self.history], "frozen": self.plane.frozen_state()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take up a run where the checkpoint left it."""
-        self.history = [InformationPoint(**point) for point in state_dict["history"]]
-        self._restored = state_dict["frozen"]
-        if self._recorder is not None:  # strategies that restore after on_fit_start
-            self.plane.load_frozen_state(self._restored)
+        """Take up a run where the checkpoint left it, once a fit begins: other checkpoints change nothing."""
+        self._restored = state_dict
 
 
 def _step(trainer: Trainer) -> int:
     """The step Lightning logs at, which differs from ``global_step`` where there are several optimizers."""
     return int(trainer.fit_loop.epoch_loop._batches_that_stepped)
+
+
+class ForwardError(RuntimeError):
+    """The module raised when it was called in a pass of its own."""
+
+
+def _forward(pl_module: LightningModule, x: Any) -> Any:
+    try:
+        return call(pl_module, x)
+    except Exception as error:
+        shape = f" of shape {tuple(x.shape)}" if hasattr(x, "shape") else ""
+        raise ForwardError(
+            f"a pass of its own calls {type(pl_module).__name__} as module(x), x being {described(x)}{shape}, and it "
+            f"raised {type(error).__name__}: {error}. Give unpack=lambda batch: (x, y), x being what forward takes (a "
+            "mapping: its keywords)."
+        ) from error
 
 
 def _transferred(trainer: Trainer, pl_module: LightningModule, batch: Any) -> Any:
@@ -382,7 +446,7 @@ def _dev_run(trainer: Any) -> int:
 
 def _limited(trainer: Any, limit: float) -> bool:
     """Whether the Trainer shows only some of the batches; without a limit a pass of its own takes them all."""
-    return limit != 1.0 or bool(trainer.overfit_batches) or _dev_run(trainer) > 0
+    return isinstance(limit, int) or limit != 1.0 or bool(trainer.overfit_batches) or _dev_run(trainer) > 0
 
 
 def _has_forward(pl_module: LightningModule) -> bool:

@@ -75,11 +75,12 @@ def save_history(points: Sequence[InformationPoint], path: Path) -> None:
         write_csv(points, path)
 
 
-def save_figure(figure: Figure, path: Path) -> None:
-    """Write the figure as a PNG; a failure is a warning."""
+def save_figure(figure: Figure, path: Path) -> bool:
+    """Write the figure as a PNG, and tell whether that went well; a failure is a warning."""
     with surviving(f"the figure could not be written to {path}"):
         path.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(path)
+    return path.is_file()
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import random
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -10,7 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, RandomSampler, SequentialSampler
+from torch.utils.data import DataLoader, IterableDataset, RandomSampler
 
 from lightning_ib.functional import Unit
 from lightning_ib.history import InformationPoint
@@ -102,15 +103,19 @@ def unpacked(batch: Any, unpack: Unpack | None = None) -> tuple[Any, Any]:
     pair = batch if unpack is None else unpack(batch)
     if isinstance(pair, (tuple, list)) and len(pair) == 2:
         return pair[0], pair[1]
-    if isinstance(pair, Mapping):
-        came = f"a mapping with the keys {list(pair)}"
-    elif isinstance(pair, (tuple, list)):
-        came = f"a {type(pair).__name__} of {len(pair)}"
-    else:
-        came = f"a {type(pair).__name__}"
+    came = described(pair)
     if unpack is None:
         raise ValueError(f"a batch must be a pair (x, y), got {came}: give unpack=lambda batch: (x, y).")
     raise ValueError(f"unpack must return a pair (x, y), got {came}.")
+
+
+def described(value: Any) -> str:
+    """What kind of thing a batch is, for a sentence."""
+    if isinstance(value, Mapping):
+        return f"a mapping with the keys {list(value)}"
+    if isinstance(value, (tuple, list)):
+        return f"a {type(value).__name__} of {len(value)}"
+    return f"a {type(value).__name__}"
 
 
 def call(model: Callable[..., Any], x: Any) -> Any:
@@ -138,23 +143,31 @@ def device_of(model: nn.Module) -> torch.device:
     return torch.device("cpu")
 
 
-def in_order(dataloader: Any) -> Any:
-    """A loader over the same data, every sample once and in order, whose iteration moves nothing of the original's.
+def iter_once(dataloader: Any) -> bool:
+    """Whether data is an iterator, which the first pass uses up."""
+    return iter(dataloader) is dataloader if not isinstance(dataloader, DataLoader) else False
 
-    A loader that shuffles or drops its last batch shows other samples at every pass. Loaders with a sampler of their
-    own, batches of their own or an iterable data set are returned as they are: only they know what they show.
+
+def in_order(dataloader: Any) -> Any:
+    """A loader over the same data whose iteration moves nothing of the original's, in order where that is up to us.
+
+    A loader that shuffles or drops its last batch shows other samples at every pass: the new one shows every sample
+    once. A sampler of one's own is copied. Subclasses of DataLoader and iterable data sets are returned as they are:
+    only they know what they show.
     """
-    if (
-        type(dataloader) is not DataLoader
-        or dataloader.batch_size is None
-        or type(dataloader.sampler) not in (RandomSampler, SequentialSampler)
-        or getattr(dataloader.sampler, "replacement", False)
-        or len(dataloader.sampler) != len(dataloader.dataset)  # type: ignore[arg-type]
-    ):
+    if type(dataloader) is not DataLoader or isinstance(dataloader.dataset, IterableDataset):
         return dataloader
+    options: dict[str, Any]
+    sampler, batch_sampler = dataloader.sampler, dataloader.batch_sampler
+    if batch_sampler is not None and dataloader.batch_size is None:
+        options = {"batch_sampler": copy.deepcopy(batch_sampler)}
+    elif type(sampler) is RandomSampler and not sampler.replacement and len(sampler) == len(sampler.data_source):
+        options = {"batch_size": dataloader.batch_size}
+    else:
+        options = {"sampler": copy.deepcopy(sampler), "batch_size": dataloader.batch_size}
     return DataLoader(
         dataloader.dataset,
-        batch_size=dataloader.batch_size,
+        **options,
         num_workers=dataloader.num_workers,
         collate_fn=dataloader.collate_fn,
         pin_memory=dataloader.pin_memory,
@@ -173,7 +186,7 @@ def undisturbed(model: nn.Module, dataloader: Any = None) -> Iterator[None]:
     The seed makes random augmentation in the data the same at every pass. Put back are the mode of every module, the
     random states of torch (on the CPU and every GPU in use), NumPy and Python, and the generators of ``dataloader``.
     """
-    modes = {module: module.training for module in model.modules()}
+    modes = [(module, module.training) for module in model.modules()]
     generators = [g for g in _generators(dataloader) if isinstance(g, torch.Generator)]
     states = [g.get_state() for g in generators]
     numpy = sys.modules.get("numpy")
@@ -191,7 +204,7 @@ def undisturbed(model: nn.Module, dataloader: Any = None) -> Iterator[None]:
             model.eval()
             yield
     finally:
-        for module, training in modes.items():
+        for module, training in modes:
             module.training = training
         for generator, state in zip(generators, states):
             generator.set_state(state)

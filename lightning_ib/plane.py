@@ -11,7 +11,16 @@ import torch
 from torch import Tensor, nn
 from torchmetrics import Metric
 
-from lightning_ib.functional import NOT_FINITE, Symbols, Unit, add_entropies, entropy_of_counts, joint, symbols
+from lightning_ib.functional import (
+    NOT_FINITE,
+    Symbols,
+    Unit,
+    add_entropies,
+    entropy_of_counts,
+    joint,
+    joint_counts,
+    symbols,
+)
 from lightning_ib.history import InformationPoint
 from lightning_ib.quantize import AutoQuantizer, Narrowing, Quantizer
 from lightning_ib.recorder import Recorder, default_layers, first_tensor, resolve_layers
@@ -25,7 +34,8 @@ class InformationPlane(Metric):
     Of every batch it keeps 64-bit ids of the narrowed representations: 8 bytes a sample and layer, whatever the layers'
     width (16 where the target or the input are narrowed too: theirs are kept once). Only while edges are being fitted,
     at the first measurement or with ``refit=True``, the pooled values are held instead: 4 bytes a sample and pooled
-    coordinate. :meth:`reset` begins the next measurement; frozen edges stay.
+    coordinate, and a few times that for a layer at the moment its edges are fitted. :meth:`reset` begins the next
+    measurement; frozen edges stay.
 
     .. math:: I(X;T) = H(X) + H(T) - H(X,T) \qquad I(T;Y) = H(T) + H(Y) - H(T,Y)
 
@@ -129,6 +139,10 @@ class InformationPlane(Metric):
         for narrowing in self._variables().values():
             narrowing.begin()
 
+    def forward(self, x: Any, y: Tensor | None) -> None:
+        """The same as :meth:`update`: one batch has no figures of its own."""
+        self.update(x, y)
+
     def update(self, x: Any, y: Tensor | None) -> None:
         """Count in one batch; call it after the model's forward.
 
@@ -145,41 +159,50 @@ class InformationPlane(Metric):
         if self._recorder is None:
             raise RuntimeError("update needs a model: call it inside `with plane.attach(model):`, after the forward.")
         taken = self._recorder.take()
-        idle = [layer for layer in self.narrowings if layer not in taken]
-        if idle:
-            self._leave_out(idle)
-        kept = {f"t{k}": taken[layer] for k, layer in enumerate(self.narrowings)}
-        n = len(next(iter(kept.values())))
-        if y is not None:
-            kept["y"] = self._target_values(y)
-            n = len(kept["y"])
+        others = {} if y is None else {"y": self._target_values(y)}
         if self._input is not None:
-            kept["x"] = self._input.reduce(first_tensor(x))
-        for state, value in kept.items():
-            if len(value) != n:
-                raise ValueError(
-                    f"{self._name(state)} put out {len(value)} rows for {n} labels: its first dimension must be the "
-                    "batch. Name another module, or one that runs once a forward over the whole batch."
-                )
-        for state, value in kept.items():
-            chunks = getattr(self, f"{state}_held" if value.is_floating_point() else state)
+            others["x"] = self._input.reduce(first_tensor(x))
+        n = len(next(iter((others if y is not None else taken).values()), ()))
+        faults = {layer: self._fault(taken.get(layer), n) for layer in self.narrowings}
+        self._leave_out({layer: fault for layer, fault in faults.items() if fault is not None})
+        if "x" in others and len(others["x"]) != n:
+            raise ValueError(f"the input put out {len(others['x'])} rows for {n} labels: its pool must keep the batch.")
+        for state, value in ({f"t{k}": taken[layer] for k, layer in enumerate(self.narrowings)} | others).items():
+            if value.is_floating_point():
+                getattr(self, f"{state}_held").append(value)
+                continue
+            chunks = getattr(self, state)
             chunks.append(value)
             # Merging equal-sized neighbours keeps the list, and the memory it costs, logarithmic in the batches.
             while len(chunks) > 1 and len(chunks[-2]) <= len(chunks[-1]):
                 chunks[-2:] = [torch.cat(chunks[-2:])]
 
-    def _leave_out(self, idle: list[str]) -> None:
-        """Go on without layers that did not run, if nobody asked for them by name and nothing was counted yet."""
-        named = f"layer {', '.join(map(repr, idle))} never ran in this forward"
-        if self.asked is not None or self._update_count > 1 or len(idle) == len(self.narrowings):
-            raise RuntimeError(
-                f"{named}, so there is nothing to measure: name a module that is called as a module (not through its "
-                ".forward, its weights or a fused path)."
+    @staticmethod
+    def _fault(value: Tensor | None, n: int) -> Exception | None:
+        """What is wrong with what a layer put out for a batch of ``n``, if anything is."""
+        if value is None:
+            return RuntimeError(
+                "never ran in this forward, so there is nothing to measure: name a module that is called as a module "
+                "(not through its .forward, its weights or a fused path)."
             )
-        assert self._recorder is not None
-        self._recorder.forget(idle)
-        self.narrowings = {layer: n for layer, n in self.narrowings.items() if layer not in idle}
-        self._warn_once("idle", f"{named} and is left out. Name the layers (layers=[…]) to choose them yourself.")
+        if len(value) != n:
+            return ValueError(
+                f"put out {len(value)} rows for {n} labels: its first dimension must be the batch. Name another "
+                "module, or one that runs once a forward over the whole batch."
+            )
+        return None
+
+    def _leave_out(self, faults: dict[str, Exception]) -> None:
+        """Go on without layers at fault, if nobody asked for them by name and nothing was counted yet."""
+        if faults and (self.asked is not None or self._update_count > 1 or len(faults) == len(self.narrowings)):
+            fault = next(iter(faults.values()))
+            alike = [layer for layer, other in faults.items() if str(other) == str(fault)]
+            raise type(fault)(f"layer {', '.join(map(repr, alike))} {fault}")
+        for layer, fault in faults.items():
+            assert self._recorder is not None
+            self._recorder.forget([layer])
+            del self.narrowings[layer]
+            self._warn_once(layer, f"layer {layer!r} is left out, nobody having named it: it {fault}")
 
     def _target_values(self, y: Tensor) -> Tensor:
         if not isinstance(y, Tensor):
@@ -213,7 +236,6 @@ class InformationPlane(Metric):
         n = sum(len(chunk) for state in ("t0", "t0_held") for chunk in _listed(getattr(self, state, [])))
         if n == 0:
             raise ValueError("nothing was counted: no batch was seen. Is the data empty?")
-        t = {layer: self._counted(f"t{k}", epoch) for k, layer in enumerate(self.narrowings)}
         x, y = self._counted("x", epoch), self._counted("y", epoch)
         if y is not None and len(y.counts) == 1:
             self._warn_once(
@@ -223,7 +245,11 @@ class InformationPlane(Metric):
             )
         identity = self._input is None
         figures = _Figures(n, x, y, identity=identity, unit=self.unit)
-        return [figures.point(layer, counted)._replace(epoch=epoch, step=step) for layer, counted in t.items()]
+        # One layer after the other: the numbered symbols of a layer take more memory than its ids.
+        return [
+            figures.point(layer, self._counted(f"t{k}", epoch))._replace(epoch=epoch, step=step)
+            for k, layer in enumerate(self.narrowings)
+        ]
 
     def _counted(self, state: str, epoch: int) -> Symbols | None:
         """The symbols of a variable; none where it was not recorded or is not finite."""
@@ -232,17 +258,18 @@ class InformationPlane(Metric):
         if held and narrowing is not None:
             z = torch.cat(held)
             if narrowing.edges is None and bool(z.isfinite().all()):
-                narrowing.fit(z)
-            if narrowing.edges is None:
+                self._fit(state, narrowing, z)
+            if narrowing.edges is None:  # not finite, or a constant no choice was made for: one symbol
                 chunks = [torch.where(z.isfinite().all(1), 0, NOT_FINITE)]
             else:
-                chunks = [narrowing.held_ids(z), *chunks]
-                if not self._is_synced:  # the values have served
-                    setattr(self, f"{state}_held", [])
-                    setattr(self, state, chunks)
+                chunks, held = [narrowing.held_ids(z), *chunks], []
         if not chunks:
             return None
-        ids = torch.cat(chunks)
+        ids = chunks[0] if len(chunks) == 1 else torch.cat(chunks)
+        if not held and not self._is_synced:  # in one piece from here on; values that were held have served
+            setattr(self, f"{state}_held", [])
+            setattr(self, state, [ids])
+        del chunks
         if narrowing is not None and (missing := int((ids == NOT_FINITE).sum())):
             name = self._name(state)
             self._warn_once(
@@ -252,6 +279,12 @@ class InformationPlane(Metric):
             )
             return None
         return symbols(ids)
+
+    def _fit(self, state: str, narrowing: Narrowing, z: Tensor) -> None:
+        try:
+            narrowing.fit(z)
+        except ValueError as error:
+            raise ValueError(f"{self._name(state)} cannot be put into bins: {error}") from error
 
     def _name(self, state: str) -> str:
         names = {"x": "the input", "y": "the target"}
@@ -299,7 +332,7 @@ class _Figures:
         return entropy_of_counts(variable.counts, unit=self.unit)
 
     def h_with(self, t: Symbols, other: Symbols | None) -> float:
-        return math.nan if other is None else self.h(joint(t, other))
+        return math.nan if other is None else entropy_of_counts(joint_counts(t, other), unit=self.unit)
 
     def point(self, layer: str, t: Symbols | None) -> InformationPoint:
         if t is None:
@@ -334,8 +367,8 @@ class _Figures:
 
 
 def _listed(state: Tensor | list[Tensor]) -> list[Tensor]:
-    """A list state, which is one tensor after it was gathered across processes."""
-    return [state] if isinstance(state, Tensor) else list(state)
+    """A list state, which is one tensor after it was gathered across processes, an empty one if there was nothing."""
+    return [chunk for chunk in ([state] if isinstance(state, Tensor) else state) if len(chunk)]
 
 
 def checked_layers(layers: Layers) -> dict[str, Quantizer | None] | None:

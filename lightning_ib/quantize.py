@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import re
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal
@@ -283,12 +285,13 @@ class Quantizer:
     def _pool(self, z: Tensor) -> Any:
         """Pool, and leave ``z``, which the model goes on with, as it was: a pool that works in place gets a copy."""
         assert self.pool is not None
-        if self._in_place is None:
+        if self._in_place is None:  # the first call is made on a copy, and watched
             with torch.inference_mode(False), torch.no_grad():
                 copy = z.clone()
                 before = copy._version
-                self.pool(copy)
+                pooled = self.pool(copy)
                 self._in_place = copy._version != before
+                return pooled
         return self.pool(z.clone() if self._in_place else z)
 
     def fit(self, z: Tensor, shape: Sequence[int]) -> tuple[Quantizer, Tensor]:
@@ -480,6 +483,7 @@ class Narrowing:
 
     def __init__(self, quantizer: Quantizer) -> None:
         self.asked = self.quantizer = quantizer
+        self._fingerprint = re.sub(r" at 0x[0-9a-fA-F]+", "", repr(quantizer))
         self.edges: Tensor | None = None
         self.shape: tuple[int, ...] = ()
         self._width: int | None = None
@@ -510,13 +514,18 @@ class Narrowing:
         return z.clone() if self.edges is None else self._ids(z)
 
     def fit(self, z: Tensor) -> None:
-        """Fit the edges on the values ``(N, D)`` of a whole measurement."""
+        """Fit the edges on the values ``(N, D)`` of a whole measurement.
+
+        No choice is made for a constant: it would be the finest there is. The next measurement is asked then.
+        """
+        if isinstance(self.asked, AutoQuantizer) and bool((z == z[:1]).all()):
+            return
         self.quantizer, edges = self.quantizer.fit(z, self.shape)
         self._freeze(edges)
 
     def held_ids(self, z: Tensor) -> Tensor:
         """The ids ``(N,)`` of values that :meth:`reduce` had to hold, once the edges are fitted; block by block."""
-        blocks = z.split(max(1, _BLOCK // z.shape[1]))
+        blocks = z.split(max(1, _BLOCK // max(1, z.shape[1])))
         return torch.cat([self._ids(self.asked.from_held(block, self.quantizer)) for block in blocks])
 
     def _ids(self, z: Tensor) -> Tensor:
@@ -545,6 +554,7 @@ class Narrowing:
         if self.edges is None:
             return {}
         state: dict[str, Any] = {"edges": self.edges.detach().cpu().clone(), "shape": list(self.shape)}
+        state["asked"] = self._fingerprint
         if isinstance(self.quantizer.pool, GridPool) and isinstance(self.quantizer.bins, UniformBins):
             pool = self.quantizer.pool
             state["chosen"] = [list(pool.finest), list(pool.grid), self.quantizer.bins.n_bins]
@@ -555,8 +565,16 @@ class Narrowing:
         self.shape = tuple(state.get("shape", ()))
         automatic = isinstance(self.asked, AutoQuantizer)
         fitted = self.asked.bins.needs_data and not self.asked.bins.refit
-        if "edges" not in state or not fitted or automatic != ("chosen" in state):
-            return  # what is asked for now goes before what was fitted for something else
+        if "edges" not in state or not fitted:
+            return
+        if state["asked"] != self._fingerprint:
+            warnings.warn(
+                f"the checkpoint's edges were fitted for {state['asked']}, and {self._fingerprint} is asked for now: "
+                "its edges are fitted anew at the next measurement.",
+                UserWarning,
+                stacklevel=2,
+            )
+            return
         if automatic:
             self.quantizer = AutoQuantizer.chosen(*state["chosen"])
         self._freeze(state["edges"])

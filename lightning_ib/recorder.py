@@ -54,7 +54,7 @@ def resolve_layers(model: nn.Module, patterns: Iterable[str]) -> dict[str, str]:
         patterns: names and patterns.
 
     Returns:
-        Module name → the pattern that named it (the first one), in the order of the model for each pattern.
+        Module name → what named it: the name itself, or else the first pattern that fits.
 
     Raises:
         ValueError: a pattern names nothing; the sentence tells the nearest right names.
@@ -68,7 +68,8 @@ def resolve_layers(model: nn.Module, patterns: Iterable[str]) -> dict[str, str]:
             hint = f"did you mean {' or '.join(map(repr, near))}?" if near else f"the model has {_listed(names)}."
             raise ValueError(f"{type(model).__name__} has no layer {pattern!r}: {hint}")
         for name in matches:
-            found.setdefault(name, pattern)
+            if found.setdefault(name, pattern) != pattern and name == pattern:
+                found[name] = pattern
     return found
 
 

@@ -2,8 +2,12 @@ import os
 from pathlib import Path
 
 import pytest
+import torch
 
 from tests.mnist import read_mnist
+
+# Small tensors gain nothing from more, and two test processes with two threads each stand in each other's way.
+torch.set_num_threads(1)
 
 DATA_VARIABLE = "LIGHTNING_IB_DATA"
 

@@ -527,9 +527,12 @@ def test_the_choice_ignores_scale_and_offset_of_a_layer():
 
 
 def test_constant_layers_and_dead_units_can_be_narrowed():
-    narrowing, ids = fitted(AutoQuantizer(), torch.zeros(100, 20))
-    assert entropy(ids) == 0.0
-    assert not (ids == NOT_FINITE).any()
+    # No choice is made for a constant, it would be the finest; the next measurement is asked.
+    narrowing = Narrowing(AutoQuantizer())
+    narrowing.fit(narrowing.reduce(torch.zeros(100, 20)))
+    assert narrowing.edges is None
+    narrowing.fit(narrowing.reduce(randn(100, 20)))
+    assert narrowing.edges is not None
     x = randn(300, 20).relu()
     x[:, ::2] = 0
     assert entropy(fitted(AutoQuantizer(), x)[1]) > 1.0
@@ -719,6 +722,15 @@ def test_edges_given_by_name_win_over_those_of_a_checkpoint(old):
     resumed.load_state_dict(saved(before.state_dict()))
     expected = Narrowing(Quantizer(None, FixedBins([0.5]))).reduce(randn(50, 2))
     assert torch.equal(resumed.reduce(randn(50, 2)), expected)
+
+
+@pytest.mark.parametrize("asked", [UniformBins(7), UniformBins(4, per="layer"), QuantileBins(4)], ids=repr)
+def test_edges_fitted_for_other_bins_are_not_taken_up(asked):
+    before, _ = fitted(Quantizer(None, UniformBins(4)), randn(50, 2))
+    resumed = Narrowing(Quantizer(None, asked))
+    with pytest.warns(UserWarning, match="fitted anew"):
+        resumed.load_state_dict(saved(before.state_dict()))
+    assert resumed.reduce(randn(50, 2)).is_floating_point()  # held, to be fitted
 
 
 @pytest.mark.parametrize("name", NARROWED)

@@ -430,3 +430,7 @@ def test_a_watched_model_can_be_pickled():
         copy = pickle.loads(pickle.dumps(model))
     x = torch.rand(2, 4)
     assert torch.equal(copy(x), model(x))
+
+
+def test_a_name_goes_before_a_pattern_that_fits_it_too():
+    assert resolve_layers(net(), ["*", "last"]) == {"first": "*", "act": "*", "last": "last"} | {}

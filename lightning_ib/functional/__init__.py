@@ -13,6 +13,7 @@ from lightning_ib.functional.counting import (
     entropy_of_counts,
     information_bottleneck,
     joint,
+    joint_counts,
     mutual_information,
     symbols,
 )
@@ -31,6 +32,7 @@ __all__ = [
     "hash_table",
     "information_bottleneck",
     "joint",
+    "joint_counts",
     "mutual_information",
     "quantiles",
     "row_ids",

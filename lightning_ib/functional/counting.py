@@ -65,12 +65,30 @@ def joint(a: Symbols, b: Symbols) -> Symbols:
         >>> joint(a, b).counts
         tensor([1, 1, 2])
     """
+    return symbols(_paired(a, b))
+
+
+def joint_counts(a: Symbols, b: Symbols) -> Tensor:
+    """How often each pair of symbols occurs: the counts of :func:`joint`, without numbering its symbols.
+
+    Raises:
+        ValueError: the two have different numbers of samples.
+
+    Example:
+        >>> a, b = symbols(torch.tensor([0, 0, 1, 1])), symbols(torch.tensor([5, 6, 5, 5]))
+        >>> joint_counts(a, b)
+        tensor([1, 1, 2])
+    """
+    return torch.unique(_paired(a, b), return_counts=True)[1]
+
+
+def _paired(a: Symbols, b: Symbols) -> Tensor:
     if len(a.numbers) != len(b.numbers):
         raise ValueError(
             "a joint needs the same samples of both variables, got "
             f"{len(a.numbers)} of one and {len(b.numbers)} of the other."
         )
-    return symbols(a.numbers * len(b.counts) + b.numbers)
+    return a.numbers * len(b.counts) + b.numbers
 
 
 def entropy_of_counts(counts: Tensor, *, unit: Unit = "bits") -> float:
@@ -137,7 +155,7 @@ def mutual_information(a: Tensor, b: Tensor, *, unit: Unit = "bits") -> float:
         1.0
     """
     sa, sb = symbols(a), symbols(b)
-    h_a, h_b, h_ab = (entropy_of_counts(s.counts, unit=unit) for s in (sa, sb, joint(sa, sb)))
+    h_a, h_b, h_ab = (entropy_of_counts(c, unit=unit) for c in (sa.counts, sb.counts, joint_counts(sa, sb)))
     return add_entropies(h_a, h_b, -h_ab)
 
 
@@ -157,7 +175,7 @@ def conditional_entropy(a: Tensor, given: Tensor, *, unit: Unit = "bits") -> flo
         1.0
     """
     sa, sb = symbols(a), symbols(given)
-    return add_entropies(entropy_of_counts(joint(sa, sb).counts, unit=unit), -entropy_of_counts(sb.counts, unit=unit))
+    return add_entropies(entropy_of_counts(joint_counts(sa, sb), unit=unit), -entropy_of_counts(sb.counts, unit=unit))
 
 
 def conditional_mutual_information(a: Tensor, b: Tensor, given: Tensor, *, unit: Unit = "bits") -> float:
