@@ -50,7 +50,8 @@ class InformationPlaneCallback(Callback):
             its own. Of several validation loaders the first is measured. The point before training always takes a pass
             of its own, which calls the module as ``module(x)`` (``module(**x)`` where x is a mapping).
         unpack: batch → (x, y), for batches that are not such pairs.
-        every_n_epochs: measure after every n-th epoch; the point before training is always measured.
+        every_n_epochs: measure after every n-th epoch, in the validation loop at the first chance from then on; the
+            point before training is always measured.
         unit: ``"bits"`` or ``"nats"``.
         beta: where given, the information-bottleneck functional I(X;T) − β I(T;Y) is logged too.
         prefix: the first part of every logged name; two callbacks in one Trainer need two.
@@ -150,11 +151,10 @@ class InformationPlaneCallback(Callback):
             )
         if trainer.is_global_zero:
             log_layout(trainer.loggers, self.prefix, self.unit, self.beta)
-        missing = all(point.epoch != trainer.current_epoch for point in self.history)
-        if missing and (not self.history or trainer.current_epoch % self.every_n_epochs == 0):
+        if not self.history or trainer.current_epoch - self._last_epoch() >= self.every_n_epochs:
             self._measure_before_training(trainer, pl_module)
         # Whoever monitors a figure finds the last one from the start, also in epochs that are not measured.
-        last = [point for point in self.history if point.epoch == self.history[-1].epoch]
+        last = [point for point in self.history if point.epoch == self._last_epoch()]
         known = scalars(last, self.prefix, self.beta)
         trainer.callback_metrics.update({name: torch.tensor(value) for name, value in known.items()})
 
@@ -341,7 +341,12 @@ class InformationPlaneCallback(Callback):
     def _due(self, trainer: Trainer) -> bool:
         if self._recorder is None or trainer.sanity_checking or trainer.state.fn != TrainerFn.FITTING:
             return False
-        return (trainer.current_epoch + 1) % self.every_n_epochs == 0
+        # A validation run may skip the n-th epoch; then the next one counts, and of several in one epoch the last.
+        epoch, last = trainer.current_epoch + 1, self._last_epoch()
+        return epoch == last or epoch - last >= self.every_n_epochs
+
+    def _last_epoch(self) -> int:
+        return max((point.epoch for point in self.history), default=0)
 
     def _computed(self, trainer: Trainer, epoch: int) -> list[InformationPoint]:
         unfitted = [layer for layer, narrowing in self.plane.narrowings.items() if narrowing.edges is None]

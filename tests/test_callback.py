@@ -113,6 +113,12 @@ def test_every_n_epochs(tmp_path):
     assert epochs(callback) == [0, 2, 4]
 
 
+def test_an_epoch_without_validation_is_made_up_for(tmp_path):
+    callback = InformationPlaneCallback(every_n_epochs=3)
+    fit(tmp_path, callback, max_epochs=5, check_val_every_n_epoch=2)
+    assert epochs(callback) == [0, 4]
+
+
 def test_sanity_check_is_not_measured_and_several_validation_runs_leave_one_point_an_epoch(tmp_path):
     callback = InformationPlaneCallback(FIXED)
     fit(tmp_path, callback, num_sanity_val_steps=2, val_check_interval=0.5, max_epochs=2)
