@@ -5,7 +5,7 @@ of the same size are taken: the times are nearly the same, the counts are not). 
 that is compared is run in turn, in one process, and medians are shown: trust the ratios, not the seconds.
 
 The setting: 60 000 MNIST images, the network of ``examples/mnist_cnn.py`` at random weights, X narrowed to 49
-coordinates, T1 to 36, T2 to 32, T3 to 10 (the narrowing called v3 there), frozen edges, batches of 100.
+coordinates, T1 to 36, T2 to 32, T3 to 10 (the narrowing called v3 there), frozen edges, a DataLoader as in the example.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_ib import AutoQuantizer, FixedBins, InformationPlane, Quantizer, UniformBins
 from lightning_ib.functional import codes
@@ -85,10 +86,10 @@ def row(name: str, seconds: list[float], baseline: list[float] | None = None) ->
     print(f"| {name} | {median * 1e3:.1f} | {spread} | {ratio} |", flush=True)
 
 
-def batch_path(x: Tensor, y: Tensor, repeats: int) -> InformationPlane:
+def batch_path(x: Tensor, y: Tensor, repeats: int, batch_size: int) -> InformationPlane:
     """A forward pass over the loader, bare and measured."""
     model = Network().eval()
-    loader = list(zip(x.split(BATCH), y.split(BATCH)))
+    loader = DataLoader(TensorDataset(x, y), batch_size)
     plane = InformationPlane(v3(), input=Quantizer(nn.MaxPool2d(4), FixedBins([0.0, 0.5])), unit="nats")
     idle = InformationPlane(v3())
 
@@ -103,6 +104,19 @@ def batch_path(x: Tensor, y: Tensor, repeats: int) -> InformationPlane:
             for batch, _ in loader:
                 model(batch)
 
+    def pooled() -> None:
+        layers = v3()
+        with undisturbed(model):
+            for batch, _ in loader:
+                nn.functional.max_pool2d(batch, 4)
+                t1 = model.conv1(batch)
+                t2 = model.conv2(t1)
+                logits = model.out(t2.flatten(1))
+                for layer, t in zip(("conv1", "conv2", "out"), (t1, t2, logits)):
+                    pool = layers[layer].pool
+                    assert pool is not None
+                    pool(t)
+
     def measured() -> None:
         plane.reset()
         with plane.attach(model), undisturbed(model):
@@ -110,9 +124,10 @@ def batch_path(x: Tensor, y: Tensor, repeats: int) -> InformationPlane:
 
     measured()
     plane.compute()  # fits the edges; frozen from here on
-    seconds = timed({"bare": bare, "hooked": hooked, "measured": measured}, repeats)
-    row("bare forward pass", seconds["bare"])
+    seconds = timed({"bare": bare, "hooked": hooked, "pooled": pooled, "measured": measured}, repeats)
+    row(f"bare forward pass, DataLoader, batches of {batch_size}", seconds["bare"])
     row("… with idle hooks", seconds["hooked"], seconds["bare"])
+    row("… with v3's pools alone, no hooks, nothing counted", seconds["pooled"], seconds["bare"])
     row("… measured, v3, frozen edges", seconds["measured"], seconds["bare"])
     return plane
 
@@ -198,7 +213,8 @@ def main() -> None:
     x, y = images(options.data_dir)
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {N} images\n")
     print("| what | median ms | min–max ms | ratio |\n| --- | ---: | ---: | ---: |")
-    plane = batch_path(x, y, options.repeats)
+    for batch_size in (BATCH, 5 * BATCH):
+        plane = batch_path(x, y, options.repeats, batch_size)
     counting(plane, options.repeats)
     rows(plane, x, y, options.repeats)
     first_fit(x, y)

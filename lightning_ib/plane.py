@@ -25,17 +25,21 @@ from lightning_ib.history import InformationPoint
 from lightning_ib.quantize import AutoQuantizer, Narrowing, Quantizer
 from lightning_ib.recorder import Recorder, default_layers, first_tensor, resolve_layers
 
+# How many pooled values of a variable wait to be put into bins together.
+_AT_ONCE = 16_384
+
 Layers = Sequence[str] | Mapping[str, Quantizer | None] | None
 
 
 class InformationPlane(Metric):
     r"""One measurement of a model, in any PyTorch loop.
 
-    Of every batch it keeps 64-bit ids of the narrowed representations: 8 bytes a sample and layer, whatever the layers'
-    width (16 where the target or the input are narrowed too: theirs are kept once). Only while edges are being fitted,
-    at the first measurement or with ``refit=True``, the pooled values are held instead: 4 bytes a sample and pooled
-    coordinate, and a few times that for a layer at the moment its edges are fitted. :meth:`reset` begins the next
-    measurement; frozen edges stay.
+    It keeps 64-bit ids of the narrowed representations: 8 bytes a sample and layer, whatever the layers' width, 8 more
+    a sample for the labels and 8 for a narrowed input; a few batches of pooled values wait, 64 KiB a layer or else one
+    batch, to be put into bins together. Only while edges are being fitted, at the first measurement or with
+    ``refit=True``, the pooled values of all samples are held: 4 bytes a sample and pooled coordinate, and a few
+    times that for a layer at the moment its edges are fitted. :meth:`reset` begins the next measurement; frozen edges
+    stay.
 
     .. math:: I(X;T) = H(X) + H(T) - H(X,T) \qquad I(T;Y) = H(T) + H(Y) - H(T,Y)
 
@@ -125,7 +129,7 @@ class InformationPlane(Metric):
         return self._recorder
 
     def _reduce(self, layer: str, activation: Tensor) -> Tensor:
-        return self.narrowings[layer].reduce(activation)
+        return self.narrowings[layer].values(activation)
 
     def detach(self) -> None:
         """Take the hooks off. Twice is harmless."""
@@ -161,21 +165,40 @@ class InformationPlane(Metric):
         taken = self._recorder.take()
         others = {} if y is None else {"y": self._target_values(y)}
         if self._input is not None:
-            others["x"] = self._input.reduce(first_tensor(x))
+            others["x"] = self._input.values(first_tensor(x))
         n = len(next(iter((others if y is not None else taken).values()), ()))
         faults = {layer: self._fault(taken.get(layer), n) for layer in self.narrowings}
         self._leave_out({layer: fault for layer, fault in faults.items() if fault is not None})
         if "x" in others and len(others["x"]) != n:
             raise ValueError(f"the input put out {len(others['x'])} rows for {n} labels: its pool must keep the batch.")
         for state, value in ({f"t{k}": taken[layer] for k, layer in enumerate(self.narrowings)} | others).items():
-            if value.is_floating_point():
-                getattr(self, f"{state}_held").append(value)
+            if not value.is_floating_point():
+                self._keep(state, value)
                 continue
-            chunks = getattr(self, state)
-            chunks.append(value)
-            # Merging equal-sized neighbours keeps the list, and the memory it costs, logarithmic in the batches.
-            while len(chunks) > 1 and len(chunks[-2]) <= len(chunks[-1]):
-                chunks[-2:] = [torch.cat(chunks[-2:])]
+            held = getattr(self, f"{state}_held")
+            held.append(value)
+            if sum(chunk.numel() for chunk in held) >= _AT_ONCE:
+                self._put_into_bins(state)
+
+    def _put_into_bins(self, state: str) -> None:
+        """Turn values that wait into ids, where the edges are known: many batches cost little more than one."""
+        narrowing, held = self._variables().get(state), getattr(self, f"{state}_held")
+        if narrowing is not None and narrowing.edges is not None and held:
+            self._keep(state, narrowing.ids(torch.cat(held)))
+            held.clear()
+
+    def _keep(self, state: str, ids: Tensor) -> None:
+        chunks = getattr(self, state)
+        chunks.append(ids)
+        # Merging equal-sized neighbours keeps the list, and the memory it costs, logarithmic in the batches.
+        while len(chunks) > 1 and len(chunks[-2]) <= len(chunks[-1]):
+            chunks[-2:] = [torch.cat(chunks[-2:])]
+
+    def sync(self, *args: Any, **kwargs: Any) -> None:
+        """Gather across processes, as torchmetrics does; what waits is turned into ids first, 8 bytes a sample."""
+        for state in self._variables():
+            self._put_into_bins(state)
+        super().sync(*args, **kwargs)
 
     @staticmethod
     def _fault(value: Tensor | None, n: int) -> Exception | None:
@@ -208,7 +231,7 @@ class InformationPlane(Metric):
         if not isinstance(y, Tensor):
             raise TypeError(f"the target must be a tensor, got {type(y).__name__}: convert it in unpack.")
         if self._target is not None:
-            return self._target.reduce(y)
+            return self._target.values(y)
         if y.is_floating_point() or y.is_complex():
             raise ValueError(
                 f"the labels are real-valued ({y.dtype}): give target=Quantizer(bins=QuantileBins(10)), say, to put "
@@ -254,6 +277,8 @@ class InformationPlane(Metric):
     def _counted(self, state: str, epoch: int) -> Symbols | None:
         """The symbols of a variable; none where it was not recorded or is not finite."""
         narrowing = self._variables().get(state)
+        if not self._is_synced:
+            self._put_into_bins(state)
         held, chunks = _listed(getattr(self, f"{state}_held")), _listed(getattr(self, state))
         if held and narrowing is not None:
             z = torch.cat(held)
@@ -262,7 +287,7 @@ class InformationPlane(Metric):
             if narrowing.edges is None:  # not finite, or a constant no choice was made for: one symbol
                 chunks = [torch.where(z.isfinite().all(1), 0, NOT_FINITE)]
             else:
-                chunks, held = [narrowing.held_ids(z), *chunks], []
+                chunks, held = [narrowing.held_ids(z)], []
         if not chunks:
             return None
         ids = chunks[0] if len(chunks) == 1 else torch.cat(chunks)

@@ -7,13 +7,14 @@ import re
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lightning_ib.functional import codes, entropy, hash_table, quantiles, row_ids
+from lightning_ib.functional import codes, entropy, hash_table, quantiles, rounded_up, row_ids
 
 # How many values that were held are put into bins at once.
 _BLOCK = 4_000_000
@@ -272,7 +273,9 @@ class Quantizer:
             z = _real(z)
         else:
             n = len(z)
-            with torch.autocast(z.device.type, enabled=False):
+            device = z.device.type
+            autocast = torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else nullcontext()
+            with autocast:
                 z = self._pool(z if z.is_complex() else _real(z))
             if not isinstance(z, Tensor) or z.ndim == 0 or len(z) != n:
                 raise ValueError(
@@ -488,16 +491,18 @@ class Narrowing:
         self.shape: tuple[int, ...] = ()
         self._width: int | None = None
         self._table: Tensor | None = None
+        self._ready: Tensor | None = None
 
     def begin(self) -> None:
         """Begin a measurement: bins that are to be fitted every time forget their edges."""
         if self.quantizer.bins.refit and self.quantizer.bins.needs_data:
             self._freeze(None)
 
-    def reduce(self, activation: Tensor) -> Tensor:
-        """One batch, as little of it as can be kept: ids ``(B,)`` where the edges are known, else values ``(B, D)``.
+    def values(self, activation: Tensor) -> Tensor:
+        """One batch, pooled: ``(B, D)``, sharing no memory with ``activation``. Nothing waits for the device.
 
-        Nothing waits for the device, and nothing kept shares memory with ``activation``.
+        Raises:
+            ValueError: a sample has another number of coordinates than before.
         """
         self.shape = tuple(activation.shape[1:])
         z = self.quantizer.pooled(activation)
@@ -511,7 +516,12 @@ class Narrowing:
         if self.edges is None and not self.quantizer.bins.needs_data:
             # On the host, where the edges are checked: asking the device would wait for it.
             self.fit(torch.empty(0, z.shape[1], dtype=z.dtype))
-        return z.clone() if self.edges is None else self._ids(z)
+        return z.clone() if z.untyped_storage().data_ptr() == activation.untyped_storage().data_ptr() else z
+
+    def reduce(self, activation: Tensor) -> Tensor:
+        """One batch, as little of it as can be kept: ids ``(B,)`` where the edges are known, else values ``(B, D)``."""
+        z = self.values(activation)
+        return z if self.edges is None else self.ids(z)
 
     def fit(self, z: Tensor) -> None:
         """Fit the edges on the values ``(N, D)`` of a whole measurement.
@@ -524,17 +534,19 @@ class Narrowing:
         self._freeze(edges)
 
     def held_ids(self, z: Tensor) -> Tensor:
-        """The ids ``(N,)`` of values that :meth:`reduce` had to hold, once the edges are fitted; block by block."""
+        """The ids ``(N,)`` of values that were held to fit the edges, once they are fitted; block by block."""
         blocks = z.split(max(1, _BLOCK // max(1, z.shape[1])))
-        return torch.cat([self._ids(self.asked.from_held(block, self.quantizer)) for block in blocks])
+        return torch.cat([self.ids(self.asked.from_held(block, self.quantizer)) for block in blocks])
 
-    def _ids(self, z: Tensor) -> Tensor:
+    def ids(self, z: Tensor) -> Tensor:
+        """The ids ``(N,)`` of values ``(N, D)`` that were pooled with the edges known."""
         assert self.edges is not None
         if self.edges.device != z.device:
             self._freeze(self.edges.to(z.device, non_blocking=True))
-        if self._table is None:
+        if self._table is None or self._ready is None or self._ready.dtype != z.dtype:
             self._table = hash_table(z.shape[1], self.edges.shape[-1] + 1, z.device)
-        return row_ids(codes(z, self.edges), self._table, z)
+            self._ready = rounded_up(self.edges, z.dtype)
+        return row_ids(codes(z, self._ready), self._table, z)
 
     def summary(self) -> str:
         """How the variable is narrowed, in words where the choice was automatic."""
@@ -545,7 +557,7 @@ class Narrowing:
         return f"{self.shape} averaged onto {pool.grid}{standardised}, {bins.n_bins} bins a coordinate"
 
     def _freeze(self, edges: Tensor | None) -> None:
-        self.edges, self._table = edges, None
+        self.edges, self._table, self._ready = edges, None, None
         if self.quantizer is not self.asked:  # the automatic choice pools to a width of its own
             self._width = None
 

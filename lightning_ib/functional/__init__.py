@@ -17,7 +17,7 @@ from lightning_ib.functional.counting import (
     mutual_information,
     symbols,
 )
-from lightning_ib.functional.discretise import NOT_FINITE, codes, hash_table, quantiles, row_ids
+from lightning_ib.functional.discretise import NOT_FINITE, codes, hash_table, quantiles, rounded_up, row_ids
 
 __all__ = [
     "NOT_FINITE",
@@ -35,6 +35,7 @@ __all__ = [
     "joint_counts",
     "mutual_information",
     "quantiles",
+    "rounded_up",
     "row_ids",
     "symbols",
 ]

@@ -51,14 +51,19 @@ def codes(z: Tensor, edges: Tensor) -> Tensor:
             f"give (E,) for all coordinates, or (D, E) = ({z.shape[1]}, E)."
         )
     columns = z.t().contiguous()
-    return torch.searchsorted(_round_up(edges, z.dtype).contiguous(), columns, right=True).t()
+    return torch.searchsorted(rounded_up(edges, z.dtype).contiguous(), columns, right=True).t()
 
 
-def _round_up(edges: Tensor, dtype: torch.dtype) -> Tensor:
-    """The least numbers of ``dtype`` not below ``edges``: ``z >= edge`` stays the same for every ``z`` of ``dtype``."""
+def rounded_up(edges: Tensor, dtype: torch.dtype) -> Tensor:
+    """The least numbers of ``dtype`` not below ``edges``: ``z >= edge`` stays the same for every ``z`` of ``dtype``.
+
+    Example:
+        >>> rounded_up(torch.tensor([0.7], dtype=torch.float64), torch.float32).double()
+        tensor([0.7000], dtype=torch.float64)
+    """
+    if edges.dtype == dtype:
+        return edges
     rounded = edges.to(dtype)
-    if rounded.dtype == edges.dtype:
-        return rounded
     infinity = torch.full_like(rounded, float("inf"))
     return torch.where(rounded.to(edges.dtype) < edges, torch.nextafter(rounded, infinity), rounded)
 
@@ -122,7 +127,10 @@ def row_ids(codes: Tensor, table: Tensor, values: Tensor | None = None) -> Tenso
         (True, False)
     """
     ids = table.gather(1, codes.t().long()).sum(0)
-    return ids if values is None else torch.where(values.isfinite().all(1), ids, NOT_FINITE)
+    if values is None:
+        return ids
+    finite = values.mul(0).sum(1) == 0  # a NaN or an infinity makes it NaN
+    return torch.where(finite, ids, NOT_FINITE)
 
 
 def quantiles(z: Tensor, q: Sequence[float]) -> Tensor:
