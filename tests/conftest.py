@@ -12,6 +12,12 @@ torch.set_num_threads(1)
 DATA_VARIABLE = "LIGHTNING_IB_DATA"
 
 
+@pytest.fixture(autouse=True)
+def _seeded():
+    """Every test draws the same weights and data, whichever tests ran before it."""
+    torch.manual_seed(0)
+
+
 @pytest.fixture(scope="session")
 def data_dir():
     """Where MNIST and the thesis' networks lie."""
