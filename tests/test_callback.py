@@ -6,9 +6,7 @@ import warnings
 
 import numpy as np
 import pytest
-import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.custom_scalar import layout_pb2
 from torch import nn
@@ -23,7 +21,9 @@ from torch.utils.data import (
 from lightning_ib import FixedBins, InformationPlaneCallback, QuantileBins, Quantizer, UniformBins, measure
 from lightning_ib.history import read_csv
 from tests.mnist import ThesisNet
-from tests.tiny import N_TRAIN, N_VAL, TinyModule, fit, has_hooks, make_data, train_loader, trainer, val_loader
+from tests.tiny import N_TRAIN, N_VAL, TinyModule, fit, has_hooks, make_data, pl, train_loader, trainer, val_loader
+
+EarlyStopping, ModelCheckpoint = pl.callbacks.EarlyStopping, pl.callbacks.ModelCheckpoint
 
 FIXED = {
     "hidden": Quantizer(bins=FixedBins([-0.5, 0.5])),

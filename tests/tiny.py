@@ -1,9 +1,14 @@
 """A small LightningModule on small separable data, and a Trainer that leaves nothing outside its folder."""
 
-import pytorch_lightning as pl
+import importlib
+import os
+
 import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
+
+# The namespace the suite runs in: pytorch_lightning, or lightning.pytorch.
+pl = importlib.import_module(os.environ.get("LIGHTNING_IB_NAMESPACE", "pytorch_lightning"))
 
 N_TRAIN, N_VAL, BATCH = 96, 80, 16
 
