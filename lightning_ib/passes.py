@@ -11,12 +11,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, IterableDataset, RandomSampler
+from torch.utils.data import DataLoader, DistributedSampler, IterableDataset, RandomSampler, Sampler, SequentialSampler
 
 from lightning_ib.functional import Unit
 from lightning_ib.history import InformationPoint
 from lightning_ib.plane import InformationPlane, Layers
 from lightning_ib.quantize import Quantizer
+from lightning_ib.recorder import device_of
 
 Unpack = Callable[[Any], tuple[Any, Any]]
 
@@ -78,11 +79,12 @@ def run_pass(
     *,
     unpack: Unpack | None = None,
     move: Callable[[Any], Any] = lambda batch: batch,
+    may_be_empty: bool = False,
 ) -> None:
     """Run batches through a model that ``plane`` is attached to, and count them in.
 
     Raises:
-        ValueError: there is no batch, or a batch cannot be unpacked.
+        ValueError: there is no batch, unless there may be none, or a batch cannot be unpacked.
     """
     empty = True
     for batch in batches:
@@ -90,7 +92,7 @@ def run_pass(
         forward(x)
         plane.update(x, y)
         empty = False
-    if empty:
+    if empty and not may_be_empty:
         raise ValueError("the data to measure on is empty: it gave no batch.")
 
 
@@ -136,35 +138,41 @@ def to(batch: Any, device: torch.device) -> Any:
     return batch
 
 
-def device_of(model: nn.Module) -> torch.device:
-    """Where the first parameter or buffer of a model is; the CPU where it has none."""
-    for tensor in (*model.parameters(), *model.buffers()):
-        return tensor.device
-    return torch.device("cpu")
-
-
 def iter_once(dataloader: Any) -> bool:
     """Whether data is an iterator, which the first pass uses up."""
     return iter(dataloader) is dataloader if not isinstance(dataloader, DataLoader) else False
 
 
-def in_order(dataloader: Any) -> Any:
+def in_order(dataloader: Any, rank: int = 0, world: int = 1) -> Any:
     """A loader over the same data whose iteration moves nothing of the original's, in order where that is up to us.
 
     A loader that shuffles or drops its last batch shows other samples at every pass: the new one shows every sample
     once. A sampler of one's own is copied. Subclasses of DataLoader and iterable data sets are returned as they are:
     only they know what they show.
+
+    Args:
+        dataloader: any iterable of batches.
+        rank: which of several processes this is.
+        world: how many processes share the data out. A loader that does so already is left to it, and so are batch
+            samplers of one's own: see :func:`is_share`.
     """
     if type(dataloader) is not DataLoader or isinstance(dataloader.dataset, IterableDataset):
         return dataloader
     options: dict[str, Any]
-    sampler, batch_sampler = dataloader.sampler, dataloader.batch_sampler
+    sampler: Any = dataloader.sampler
+    batch_sampler = dataloader.batch_sampler
+    data = {id(dataloader.dataset): dataloader.dataset}  # samplers refer to it; it is not copied with them
     if batch_sampler is not None and dataloader.batch_size is None:
-        options = {"batch_sampler": copy.deepcopy(batch_sampler)}
-    elif type(sampler) is RandomSampler and not sampler.replacement and len(sampler) == len(sampler.data_source):
-        options = {"batch_size": dataloader.batch_size}
+        options = {"batch_sampler": copy.deepcopy(batch_sampler, data)}
     else:
-        options = {"sampler": copy.deepcopy(sampler), "batch_size": dataloader.batch_size}
+        if type(sampler) is RandomSampler and not sampler.replacement and len(sampler) == len(sampler.data_source):
+            sampler = SequentialSampler(sampler.data_source)
+        sampler = copy.deepcopy(sampler, data)
+        if type(sampler) is DistributedSampler:
+            sampler.shuffle = False
+        elif world > 1 and not isinstance(sampler, DistributedSampler):
+            sampler = Share(sampler, rank, world)
+        options = {"sampler": sampler, "batch_size": dataloader.batch_size}
     return DataLoader(
         dataloader.dataset,
         **options,
@@ -177,6 +185,52 @@ def in_order(dataloader: Any) -> Any:
         generator=torch.Generator().manual_seed(0),
         prefetch_factor=dataloader.prefetch_factor,
     )
+
+
+class Share(DistributedSampler[Any]):
+    """What one of several processes takes of a sampler: every world-th, evened out by repeating the first.
+
+    Even shares keep processes in step whose forward passes need one another.
+
+    Args:
+        whole: the sampler to share out; every process must draw the same from it.
+        rank: which process this is.
+        world: how many there are.
+    """
+
+    def __init__(self, whole: Sampler[Any], rank: int, world: int) -> None:
+        super().__init__(whole, num_replicas=world, rank=rank, shuffle=False)  # type: ignore[arg-type]
+
+    def __iter__(self) -> Iterator[Any]:
+        """The share of this process."""
+        drawn = list(self.dataset)  # type: ignore[call-overload]
+        return (drawn[index] for index in super().__iter__())
+
+
+def _sampler(dataloader: Any) -> Any:
+    """What picks single samples for a loader, where something does."""
+    batches = getattr(dataloader, "batch_sampler", None)
+    own = getattr(batches, "sampler", None)
+    return own if own is not None else getattr(dataloader, "sampler", None)
+
+
+def is_share(dataloader: Any) -> bool:
+    """Whether a loader shows one process' share already: through its sampler, or as an iterable data set should."""
+    return isinstance(_sampler(dataloader), DistributedSampler) or isinstance(
+        getattr(dataloader, "dataset", None), IterableDataset
+    )
+
+
+def genuine(dataloader: Any) -> int | None:
+    """How many samples, from the first, a loader shows before it repeats some to even out the shares of processes.
+
+    A DistributedSampler gives process r the samples r, r + W, …, and goes on with the first ones again until every
+    process has as many. ``None`` where nothing is repeated.
+    """
+    sampler = _sampler(dataloader)
+    if not isinstance(sampler, DistributedSampler):
+        return None
+    return len(range(sampler.rank, len(sampler.dataset), sampler.num_replicas))  # type: ignore[arg-type]
 
 
 @contextmanager

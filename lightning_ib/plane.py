@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, get_args
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 from torchmetrics import Metric
 
@@ -23,7 +24,7 @@ from lightning_ib.functional import (
 )
 from lightning_ib.history import InformationPoint
 from lightning_ib.quantize import AutoQuantizer, Narrowing, Quantizer
-from lightning_ib.recorder import Recorder, default_layers, first_tensor, resolve_layers
+from lightning_ib.recorder import Recorder, default_layers, device_of, first_tensor, resolve_layers
 
 # How many pooled values of a variable wait to be put into bins together.
 _AT_ONCE = 16_384
@@ -97,6 +98,7 @@ class InformationPlane(Metric):
         self._target = None if target is None else Narrowing(target)
         self._recorder: Recorder | None = None
         self._warned: set[str] = set()
+        self._home = torch.device("cpu")
         for state in ("x", "y"):
             self._add_states(state)
 
@@ -125,6 +127,7 @@ class InformationPlane(Metric):
                 quantizer = None if self.asked is None else self.asked[pattern]
                 self.narrowings[name] = Narrowing(AutoQuantizer() if quantizer is None else quantizer)
                 self._add_states(f"t{k}")
+        self._home = device_of(model)
         self._recorder = Recorder(model, names, self._reduce)
         return self._recorder
 
@@ -194,11 +197,102 @@ class InformationPlane(Metric):
         while len(chunks) > 1 and len(chunks[-2]) <= len(chunks[-1]):
             chunks[-2:] = [torch.cat(chunks[-2:])]
 
-    def sync(self, *args: Any, **kwargs: Any) -> None:
-        """Gather across processes, as torchmetrics does; what waits is turned into ids first, 8 bytes a sample."""
+    def trim(self, n_samples: int) -> None:
+        """Leave out what was counted after the first ``n_samples``, such as what evened out the shares of processes.
+
+        Args:
+            n_samples: how many to keep; where fewer were counted, all are kept.
+        """
+        for state in (*self._variables(), "y"):
+            held, ids = getattr(self, f"{state}_held"), getattr(self, state)
+            excess = sum(map(len, (*ids, *held))) - n_samples
+            for chunks in (held, ids):  # what waits came last
+                while chunks and excess > 0:
+                    last = chunks.pop()
+                    excess -= len(last)
+                    if excess < 0:
+                        chunks.append(last[:-excess])
+
+    def sync(
+        self,
+        dist_sync_fn: Callable[..., Any] | None = None,
+        process_group: Any = None,
+        should_sync: bool = True,
+        distributed_available: Callable[[], bool] | None = None,
+    ) -> None:
+        """Gather across processes, as torchmetrics does: 8 bytes a sample and layer once the edges are frozen."""
+        available = distributed_available or self.distributed_available_fn
+        if should_sync and not self._is_synced and available():
+            self._agree(process_group or self.process_group)
+        super().sync(dist_sync_fn, process_group, should_sync, distributed_available)
+
+    def unsync(self, should_unsync: bool = True) -> None:
+        """Go back to what this process counted; values it held for a fit that has been made turn into ids."""
+        super().unsync(should_unsync)
+        for state, narrowing in self._variables().items():
+            held = getattr(self, f"{state}_held")
+            if should_unsync and held and narrowing.edges is not None:
+                self._keep(state, narrowing.held_ids(torch.cat(held)))
+                held.clear()
+
+    def _agree(self, group: Any) -> None:
+        """Bring the states of all processes into one form, so that they can be gathered.
+
+        A process that saw no batch has no states, knows no shapes, and has left no layer out: it follows the others.
+        """
         for state in self._variables():
             self._put_into_bins(state)
-        super().sync(*args, **kwargs)
+        standings: list[Any] = [None] * dist.get_world_size(group)
+        dist.all_gather_object(standings, self._standing(), group=group)
+        counted = [standing for standing in standings if standing]
+        self._forget([layer for layer in self.narrowings if any(f"layer {layer!r}" not in one for one in counted)])
+        for state in (*self._variables(), "y"):
+            name, narrowing = self._name(state), self._variables().get(state)
+            seen = [standing[name] for standing in counted if name in standing]
+            if len({one["width"] for one in seen}) > 1 or len({one["held"] for one in seen}) > 1:
+                raise ValueError(
+                    f"{name} has another form in one process than in another ({seen}): all processes must narrow "
+                    "alike, and start from one checkpoint."
+                )
+            if not seen:
+                continue
+            if narrowing is not None:
+                narrowing.shape = seen[0]["shape"]
+            if not any(map(len, (*getattr(self, state), *getattr(self, f"{state}_held")))):
+                tail, dtype = seen[0]["held"] or ((), torch.int64)
+                empty = torch.empty(0, *tail, dtype=dtype, device=self._home)
+                setattr(self, f"{state}_held" if seen[0]["held"] else state, [empty])
+
+    def _standing(self) -> dict[str, Any]:
+        """What this process has of each variable it counted: nothing, where it saw no batch."""
+        standing = {}
+        for state in (*self._variables(), "y"):
+            narrowing, held = self._variables().get(state), getattr(self, f"{state}_held")
+            if any(map(len, (*held, *getattr(self, state)))):
+                standing[self._name(state)] = {
+                    "held": (tuple(held[0].shape[1:]), held[0].dtype) if held else None,
+                    "width": narrowing and narrowing.width,
+                    "shape": narrowing and narrowing.shape,
+                }
+        return standing
+
+    def _forget(self, layers: Sequence[str]) -> None:
+        """Go on without some layers: their hooks, narrowings and states."""
+        kept = [
+            (getattr(self, f"t{k}"), getattr(self, f"t{k}_held"))
+            for k, layer in enumerate(self.narrowings)
+            if layer not in layers
+        ]
+        for layer in layers:
+            del self.narrowings[layer]
+        if self._recorder is not None:
+            self._recorder.forget(layers)
+        for k, (ids, held) in enumerate(kept):
+            setattr(self, f"t{k}", ids)
+            setattr(self, f"t{k}_held", held)
+        for k in range(len(kept), len(kept) + len(layers)):
+            setattr(self, f"t{k}", [])
+            setattr(self, f"t{k}_held", [])
 
     @staticmethod
     def _fault(value: Tensor | None, n: int) -> Exception | None:
@@ -221,10 +315,8 @@ class InformationPlane(Metric):
             fault = next(iter(faults.values()))
             alike = [layer for layer, other in faults.items() if str(other) == str(fault)]
             raise type(fault)(f"layer {', '.join(map(repr, alike))} {fault}")
+        self._forget(list(faults))
         for layer, fault in faults.items():
-            assert self._recorder is not None
-            self._recorder.forget([layer])
-            del self.narrowings[layer]
             self._warn_once(layer, f"layer {layer!r} is left out, nobody having named it: it {fault}")
 
     def _target_values(self, y: Tensor) -> Tensor:
@@ -260,6 +352,8 @@ class InformationPlane(Metric):
         if n == 0:
             raise ValueError("nothing was counted: no batch was seen. Is the data empty?")
         x, y = self._counted("x", epoch), self._counted("y", epoch)
+        if y is not None and len(y.numbers) != n:
+            raise ValueError(f"{len(y.numbers)} of {n} samples came with a target: give one for each, or for none.")
         if y is not None and len(y.counts) == 1:
             self._warn_once(
                 "one class",
@@ -316,7 +410,7 @@ class InformationPlane(Metric):
         return names.get(state) or f"layer {list(self.narrowings)[int(state[1:])]!r}"
 
     def _warn_once(self, key: str, message: str) -> None:
-        if key not in self._warned:
+        if key not in self._warned and not (self._is_synced and dist.get_rank() > 0):
             self._warned.add(key)
             warnings.warn(message, UserWarning, stacklevel=4)
 

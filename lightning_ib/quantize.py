@@ -493,6 +493,11 @@ class Narrowing:
         self._table: Tensor | None = None
         self._ready: Tensor | None = None
 
+    @property
+    def width(self) -> int | None:
+        """How many coordinates a sample was pooled to; not known before the first batch."""
+        return self._width
+
     def begin(self) -> None:
         """Begin a measurement: bins that are to be fitted every time forget their edges."""
         if self.quantizer.bins.refit and self.quantizer.bins.needs_data:

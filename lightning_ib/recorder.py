@@ -185,3 +185,10 @@ def first_tensor(output: Any) -> Tensor:
             except ValueError:
                 continue
     raise ValueError(f"its output holds no tensor, it is a {type(output).__name__}: name a module inside it instead.")
+
+
+def device_of(model: nn.Module) -> torch.device:
+    """Where the first parameter or buffer of a model is; the CPU where it has none."""
+    for tensor in (*model.parameters(), *model.buffers()):
+        return tensor.device
+    return torch.device("cpu")
