@@ -5,29 +5,28 @@ from __future__ import annotations
 import math
 import re
 import warnings
-from collections.abc import Callable, Iterable, Mapping
-from itertools import islice
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
-from pytorch_lightning import Callback, LightningModule, Trainer
-from pytorch_lightning.callbacks import TQDMProgressBar
-from pytorch_lightning.callbacks.progress.tqdm_progress import Tqdm
-from pytorch_lightning.trainer.states import RunningStage, TrainerFn
-from pytorch_lightning.utilities import rank_zero_info
 
 from lightning_ib.functional import Unit
 from lightning_ib.history import InformationPoint
 from lightning_ib.loggers import log_figure, log_layout, log_scalars, save_figure, save_history, scalars
-from lightning_ib.passes import Unpack, call, described, in_order, iter_once, run_pass, undisturbed, unpacked
+from lightning_ib.namespaces import CallbackBase, say
+from lightning_ib.own_pass import ForwardError, dev_run, first_loader, has_forward, run_own_pass
+from lightning_ib.passes import Unpack, genuine, unpacked
 from lightning_ib.plane import InformationPlane, Layers
 from lightning_ib.plotting import plot_information_plane
 from lightning_ib.quantize import Quantizer
 from lightning_ib.recorder import Recorder
 
+if TYPE_CHECKING:
+    from pytorch_lightning import LightningModule, Trainer
 
-class InformationPlaneCallback(Callback):
+
+class InformationPlaneCallback(CallbackBase):
     """Log, epoch by epoch, what each layer knows about the input and about the target.
 
     Per layer: the mutual information with the input, I(X;T), and with the target, I(T;Y), the entropy H(T) and the
@@ -52,6 +51,9 @@ class InformationPlaneCallback(Callback):
         unpack: batch → (x, y), for batches that are not such pairs.
         every_n_epochs: measure after every n-th epoch, in the validation loop at the first chance from then on; the
             point before training is always measured.
+        epochs: measure after these epochs instead, such as ``[1, 2, 4, 8, 16]``.
+        every_n_train_steps: measure after every n-th optimizer step instead, in a pass of its own, over the validation
+            data where there are some.
         unit: ``"bits"`` or ``"nats"``.
         beta: where given, the information-bottleneck functional I(X;T) − β I(T;Y) is logged too.
         prefix: the first part of every logged name; two callbacks in one Trainer need two.
@@ -74,6 +76,8 @@ class InformationPlaneCallback(Callback):
         data: Literal["train", "val"] | Iterable[Any] | None = None,
         unpack: Unpack | None = None,
         every_n_epochs: int = 1,
+        epochs: Sequence[int] | None = None,
+        every_n_train_steps: int | None = None,
         unit: Unit = "bits",
         beta: float | None = None,
         prefix: str = "ib",
@@ -82,8 +86,7 @@ class InformationPlaneCallback(Callback):
             raise ValueError(f"data must be None, 'train', 'val' or a DataLoader, got {data!r}.")
         if unpack is not None and not callable(unpack):
             raise TypeError(f"unpack must be a callable, batch → (x, y), or None, got {unpack!r}.")
-        if isinstance(every_n_epochs, bool) or not isinstance(every_n_epochs, int) or every_n_epochs < 1:
-            raise ValueError(f"every_n_epochs must be an integer of at least 1, got {every_n_epochs!r}.")
+        _checked_schedule(every_n_epochs, epochs, every_n_train_steps)
         if beta is not None and not (isinstance(beta, (int, float)) and math.isfinite(beta)):
             raise ValueError(f"beta must be a finite number or None, got {beta!r}.")
         if not isinstance(prefix, str) or not prefix.strip("/"):
@@ -95,10 +98,17 @@ class InformationPlaneCallback(Callback):
         """A point for each layer and measurement, the ones before training first."""
         self.figure_path: Path | None = None
         """Where the picture was last saved."""
-        self.data, self.unpack, self.every_n_epochs = data, unpack, every_n_epochs
+        self.evaluated: list[InformationPoint] = []
+        """A point for each layer, from the last ``trainer.validate`` or ``trainer.test``."""
+        self.data, self.unpack = data, unpack
+        self.every_n_epochs, self.every_n_train_steps = every_n_epochs, every_n_train_steps
+        self.epochs = None if epochs is None else sorted(epochs)
         self.unit, self.beta, self.prefix = unit, beta, prefix.strip("/")
         self._recorder: Recorder | None = None
+        self._validated = False  # whether the fit has a validation loop
         self._own_pass = True
+        self._late = False  # whether figures wait for the epoch's end: some processes have no validation batch
+        self._counting = False
         self._failed = False
         self._told: set[str] = set()
         self._restored: Mapping[str, Any] | None = None
@@ -115,7 +125,7 @@ class InformationPlaneCallback(Callback):
         if stage != "fit":
             return
         callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
-        self._own_pass = self.data is not None or not trainer.enable_validation
+        self._own_pass = self.data is not None or bool(self.every_n_train_steps) or not trainer.enable_validation
         if self.data == "val" and not trainer.enable_validation:
             raise ValueError(
                 "data='val' needs validation data and a validation_step: give the Trainer both, or use data='train'."
@@ -130,11 +140,14 @@ class InformationPlaneCallback(Callback):
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Find the layers and hook them, before the first forward; the hooks stay idle until a measurement."""
-        frozen = self.plane.frozen_state() if trainer.global_step > 0 else None
+        self._attach(pl_module, self.plane.frozen_state() if trainer.global_step > 0 else None)
+
+    def _attach(self, pl_module: LightningModule, frozen: Mapping[str, Any] | None) -> None:
         self.plane.detach()
         self.plane = InformationPlane(**self._options)
         self._recorder = self.plane.attach(pl_module)
         self._recorder.enabled = False
+        self._counting = self._failed = False
         self._told.clear()
         if frozen is not None:
             self.plane.load_frozen_state(frozen)
@@ -142,20 +155,43 @@ class InformationPlaneCallback(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Take up the history of a checkpoint, if there is one; measure the point before training, if there is none."""
         self._take_up(trainer)
-        if not self._own_pass and sum(trainer.num_val_batches) == 0:
-            self._own_pass = True
-        if self.data is None and self._own_pass:
-            rank_zero_info(
+        self._follow_rank_zero(trainer)
+        here = sum(trainer.num_val_batches) > 0
+        self._validated = anywhere(trainer, here)
+        self._late = self._validated and anywhere(trainer, not here)
+        self._own_pass = self._own_pass or not self._validated
+        if self.data is None and not self._validated:
+            say(
+                trainer,
                 f"{self.prefix}: there is no validation loop, so the layers are measured in a pass of their own over "
-                f"the training data, every {self.every_n_epochs} epoch(s)."
+                f"the training data, {self._schedule()}.",
             )
         if trainer.is_global_zero:
             log_layout(trainer.loggers, self.prefix, self.unit, self.beta)
-        if not self.history or trainer.current_epoch - self._last_epoch() >= self.every_n_epochs:
+        if not self.history or (self.every_n_train_steps is None and self._is_time(trainer.current_epoch)):
             self._measure_before_training(trainer, pl_module)
         # Whoever monitors a figure finds the last one from the start, also in epochs that are not measured.
-        last = [point for point in self.history if point.epoch == self._last_epoch()]
-        known = scalars(last, self.prefix, self.beta)
+        self._tell_monitors(trainer, self.history[-len(self.plane.narrowings) :])
+
+    def _follow_rank_zero(self, trainer: Trainer) -> None:
+        """Go on from one history in all processes: that of the first."""
+        if trainer.world_size == 1:
+            return
+        own = [tuple(point) for point in self.history]
+        points, frozen = trainer.strategy.broadcast((own, self.plane.frozen_state()))
+        if anywhere(trainer, repr(points) != repr(own)) and trainer.is_global_zero:
+            warnings.warn(
+                f"{self.prefix}: the processes came with different histories: all go on with that of rank 0, "
+                f"{len(own)} points. Give every process the same checkpoint.",
+                UserWarning,
+                stacklevel=2,
+            )
+        self.history[:] = [InformationPoint._make(point) for point in points]
+        self.plane.load_frozen_state(frozen)
+
+    def _tell_monitors(self, trainer: Trainer, points: Iterable[InformationPoint]) -> None:
+        """Show figures to whoever monitors them, where ``self.log`` is not to be had."""
+        known = scalars(points, self.prefix, self.beta)
         trainer.callback_metrics.update({name: torch.tensor(value) for name, value in known.items()})
 
     def _take_up(self, trainer: Trainer) -> None:
@@ -172,7 +208,7 @@ class InformationPlaneCallback(Callback):
         self.history[:] = [point for point in self.history if begun and point.epoch <= trainer.current_epoch]
 
     def _measure_before_training(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if not self._own_pass and not _has_forward(pl_module):
+        if not self._own_pass and not has_forward(pl_module):
             warnings.warn(
                 f"{type(pl_module).__name__} defines no forward, so there is no point before training: that takes a "
                 "pass of its own, which calls module(x). The epochs are measured in the validation loop.",
@@ -191,9 +227,7 @@ class InformationPlaneCallback(Callback):
                 stacklevel=2,
             )
             return
-        if trainer.is_global_zero and not _dev_run(trainer):
-            log_scalars(trainer.loggers, scalars(points, self.prefix, self.beta), _step(trainer))
-        self._keep(trainer, points)
+        self._log_at_once(trainer, points)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Take the hooks off."""
@@ -215,12 +249,26 @@ class InformationPlaneCallback(Callback):
         if self.plane.update_called:
             self.plane.reset()
 
-    # -- in the validation loop ----------------------------------------------------------------------------------------
+    # -- in the validation loop; in trainer.validate and trainer.test alone --------------------------------------------
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Hook the layers where ``trainer.validate`` was called: there is no fit to do so."""
+        if trainer.state.fn == "validate":
+            self._attach(pl_module, self._known())
+
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Hook the layers for ``trainer.test``."""
+        self._attach(pl_module, self._known())
+
+    def _known(self) -> Mapping[str, Any]:
+        """The edges to evaluate with: those of the checkpoint that was loaded, or else of the fit before."""
+        frozen = self._restored.get("frozen") if self._restored is not None else self.plane.frozen_state()
+        return frozen if isinstance(frozen, Mapping) else {}
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begin a measurement."""
-        if self._due(trainer) and not self._own_pass:
-            self._failed = False
+        if self._recorder is not None and (_alone(trainer) or (self._is_due(trainer) and not self._own_pass)):
+            self._counting, self._failed = True, False
             self.plane.reset()
 
     def on_validation_batch_start(
@@ -228,8 +276,7 @@ class InformationPlaneCallback(Callback):
     ) -> None:
         """Watch this batch."""
         if self._recorder is not None:
-            watch = self._due(trainer) and not self._own_pass and not self._failed and dataloader_idx == 0
-            self._recorder.enabled = watch
+            self._recorder.enabled = self._counting and not self._failed and dataloader_idx == 0
 
     def on_validation_batch_end(
         self,
@@ -247,116 +294,108 @@ class InformationPlaneCallback(Callback):
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Come to the figures, and log them."""
-        if not self._own_pass and self._due(trainer):
-            epoch = trainer.current_epoch + 1
-            points = None if self._failed else self._guarded(trainer, lambda: self._computed(trainer, epoch))
-            self._log(trainer, pl_module, points, epoch)
+        if self._counting and not self._late:
+            loaders = trainer.test_dataloaders if trainer.state.fn == "test" else trainer.val_dataloaders
+            self._conclude(trainer, pl_module, first_loader(loaders))
+
+    # trainer.test asks the same of its own loop.
+    on_test_epoch_start = on_validation_epoch_start
+    on_test_batch_start = on_validation_batch_start
+    on_test_batch_end = on_validation_batch_end
+    on_test_epoch_end = on_validation_epoch_end
+
+    def _conclude(self, trainer: Trainer, pl_module: LightningModule, loader: Any) -> None:
+        """From what was counted in a loop to figures in the log."""
+        self._counting = False
+        epoch = trainer.current_epoch + (not _alone(trainer))
+        # No process goes on to gather what another cannot give.
+        failed = anywhere(trainer, self._failed)
+        points = None if failed else self._guarded(trainer, lambda: self._computed(trainer, loader, epoch))
+        self._log(trainer, pl_module, points, epoch)
 
     # -- in a pass of its own ------------------------------------------------------------------------------------------
 
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Measure after every n-th optimizer step, where that is asked for."""
+        n = self.every_n_train_steps
+        if self._recorder is not None and n and trainer.global_step // n > self._last().step // n:
+            epoch = trainer.current_epoch
+            points = self._guarded(trainer, lambda: self._measured_in_own_pass(trainer, pl_module, epoch))
+            points = self._missing(trainer, epoch) if points is None else points
+            self._tell_monitors(trainer, points)
+            self._log_at_once(trainer, points)
+
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Measure in a pass of its own, and log."""
-        if self._own_pass and self._due(trainer):
-            self._failed = False
+        if self._recorder is None or self.every_n_train_steps:
+            return
+        if self._late and not self._own_pass and anywhere(trainer, self._counting):
+            self._conclude(trainer, pl_module, first_loader(trainer.val_dataloaders))
+        elif self._own_pass and self._is_due(trainer):
             epoch = trainer.current_epoch + 1
             points = self._guarded(trainer, lambda: self._measured_in_own_pass(trainer, pl_module, epoch))
             self._log(trainer, pl_module, points, epoch)
 
     def _measured_in_own_pass(self, trainer: Trainer, pl_module: LightningModule, epoch: int) -> list[InformationPoint]:
-        if not _has_forward(pl_module):
-            raise ValueError(
-                f"{type(pl_module).__name__} defines no forward, which a pass of its own calls as module(x): define "
-                "it, or measure in the validation loop (data=None and validation data)."
-            )
-        loader, n_batches = self._own_data(trainer)
-        bar = trainer.progress_bar_callback
-        stage = trainer.state.stage
         assert self._recorder is not None
+        data = ("val" if self._validated else "train") if self.data is None else self.data
+        loader, error = None, None
         self._recorder.enabled = True
         self.plane.reset()
         try:
-            # Hooks of the user's that look at the stage must not augment what is measured.
-            trainer.state.stage = RunningStage.VALIDATING
-            with undisturbed(pl_module, loader), trainer.precision_plugin.forward_context():
-                # Begun in here: to ask a loader for its iterator moves random states already.
-                batches: Iterable[Any] = islice(iter(loader), n_batches)
-                if isinstance(bar, TQDMProgressBar) and bar.is_enabled:
-                    batches = Tqdm(
-                        batches,
-                        desc="Information plane",
-                        total=n_batches if n_batches is not None else _length(loader),
-                        position=bar.process_position + 1,
-                        leave=False,
-                        dynamic_ncols=True,
-                    )
-                run_pass(
-                    self.plane,
-                    batches,
-                    lambda x: _forward(pl_module, x),
-                    unpack=self.unpack,
-                    move=lambda batch: _transferred(trainer, pl_module, batch),
-                )
-                return self._computed(trainer, epoch)
+            loader = run_own_pass(trainer, pl_module, self.plane, data, self.unpack)
+        except Exception as raised:
+            error = raised
         finally:
-            trainer.state.stage = stage
             self._recorder.enabled = False
-
-    def _own_data(self, trainer: Trainer) -> tuple[Iterable[Any], int | None]:
-        """The loader of a pass of its own, and how many of its batches the Trainer's limits leave."""
-        n_batches: float | None = None
-        if self.data == "train" or (self.data is None and self._own_pass):
-            which, loader = "train", trainer.train_dataloader
-            if _limited(trainer, trainer.limit_train_batches):
-                n_batches = trainer.num_training_batches
-        elif self.data == "val" or self.data is None:
-            which, loader = "val", trainer.val_dataloaders
-            if isinstance(loader, Mapping):
-                loader = list(loader.values())
-            if isinstance(loader, (list, tuple)):
-                loader = loader[0]
-            if _limited(trainer, trainer.limit_val_batches):
-                n_batches = trainer.num_val_batches[0]
-        else:
-            which, loader = "", self.data
-            n_batches = _dev_run(trainer) or None
-        if isinstance(loader, (Mapping, list, tuple)) and which:
-            raise ValueError(
-                f"the {which} data is a {type(loader).__name__} of {len(loader)} loaders, and a pass of its own needs "
-                "one: give data=DataLoader(…)."
-            )
-        if which == "train" and n_batches in (None, math.inf) and _length(loader) is None:
-            raise ValueError(
-                "the training data has no length, and a pass of its own over it might never end: give the Trainer "
-                "limit_train_batches=…, or the callback data=DataLoader(…) with what is to be measured."
-            )
-        if iter_once(loader):
-            raise ValueError(
-                f"the data is a {type(loader).__name__}, which can be read only once, and every measurement takes a "
-                "pass of its own: give a list or a DataLoader."
-            )
-        return in_order(loader), None if n_batches is None or math.isinf(n_batches) else int(n_batches)
+        # No process goes on to gather what another cannot give.
+        if anywhere(trainer, error is not None):
+            raise error or RuntimeError("the measurement failed in another process, which says why.")
+        return self._computed(trainer, loader, epoch)
 
     # -- figures -------------------------------------------------------------------------------------------------------
 
-    def _due(self, trainer: Trainer) -> bool:
-        if self._recorder is None or trainer.sanity_checking or trainer.state.fn != TrainerFn.FITTING:
+    def _is_due(self, trainer: Trainer) -> bool:
+        """Whether the epoch at work is one to measure."""
+        if self.every_n_train_steps or trainer.sanity_checking or trainer.state.fn != "fit":
             return False
-        # A validation run may skip the n-th epoch; then the next one counts, and of several in one epoch the last.
-        epoch, last = trainer.current_epoch + 1, self._last_epoch()
-        return epoch == last or epoch - last >= self.every_n_epochs
+        # Of several validation runs in one epoch the last counts.
+        return trainer.current_epoch + 1 == self._last().epoch or self._is_time(trainer.current_epoch + 1)
 
-    def _last_epoch(self) -> int:
-        return max((point.epoch for point in self.history), default=0)
+    def _is_time(self, epoch: int) -> bool:
+        """Whether an epoch to measure has come since the last one: a validation run may skip the n-th epoch itself."""
+        last = self._last().epoch
+        if self.epochs is not None:
+            return any(last < asked <= epoch for asked in self.epochs)
+        return epoch - last >= self.every_n_epochs
 
-    def _computed(self, trainer: Trainer, epoch: int) -> list[InformationPoint]:
+    def _schedule(self) -> str:
+        if self.every_n_train_steps is not None:
+            return f"every {self.every_n_train_steps} step(s)"
+        return f"every {self.every_n_epochs} epoch(s)" if self.epochs is None else f"after the epochs {self.epochs}"
+
+    def _last(self) -> InformationPoint:
+        """The last point there is."""
+        return self.history[-1] if self.history else InformationPoint.missing("", n_samples=0, unit=self.unit)
+
+    def _computed(self, trainer: Trainer, loader: Any, epoch: int) -> list[InformationPoint]:
         unfitted = [layer for layer, narrowing in self.plane.narrowings.items() if narrowing.edges is None]
-        points: list[InformationPoint] = self.plane.compute(epoch=epoch, step=trainer.global_step)
+        n_samples = genuine(loader)
+        if n_samples is not None:
+            self.plane.trim(n_samples)
+        with warnings.catch_warnings():
+            # A process that saw no batch has the figures of the others.
+            warnings.filterwarnings("ignore", "The ``compute`` method of metric")
+            points: list[InformationPoint] = self.plane.compute(epoch=epoch, step=trainer.global_step)
         for point in points:
             narrowing = self.plane.narrowings[point.layer]
             if point.layer in unfitted and narrowing.quantizer is not narrowing.asked:
-                rank_zero_info(
+                say(
+                    trainer,
                     f"{self.prefix}: {point.layer}: {narrowing.summary()}; H(T)/log N = {point.saturation:.2f} on "
-                    f"{point.n_samples} samples. Frozen."
+                    f"{point.n_samples} samples. Frozen.",
                 )
         return points
 
@@ -376,25 +415,40 @@ class InformationPlaneCallback(Callback):
                 )
             return None
 
+    def _missing(self, trainer: Trainer, epoch: int) -> list[InformationPoint]:
+        """The points of a measurement that failed."""
+        missing = InformationPoint.missing("", n_samples=0, unit=self.unit, epoch=epoch, step=trainer.global_step)
+        return [missing._replace(layer=layer) for layer in self.plane.narrowings]
+
     def _log(
         self, trainer: Trainer, pl_module: LightningModule, points: list[InformationPoint] | None, epoch: int
     ) -> None:
         if points is None:
-            missing = InformationPoint.missing("", n_samples=0, unit=self.unit)
-            missing = missing._replace(epoch=epoch, step=trainer.global_step)
-            points = [missing._replace(layer=layer) for layer in self.plane.narrowings]
-        pl_module.log_dict(scalars(points, self.prefix, self.beta), batch_size=1)
+            points = self._missing(trainer, epoch)
+        # Every process has the same figures: the greatest of them is any of them, to the last bit.
+        values = scalars(points, self.prefix, self.beta)
+        pl_module.log_dict(values, batch_size=1, reduce_fx="max", sync_dist=trainer.world_size > 1)
+        if _alone(trainer):
+            self.evaluated = points
+        else:
+            self._keep(trainer, points)
+
+    def _log_at_once(self, trainer: Trainer, points: list[InformationPoint]) -> None:
+        """Log where ``self.log`` is not to be had, or would wait for ``log_every_n_steps``."""
+        if trainer.is_global_zero and not dev_run(trainer):
+            log_scalars(trainer.loggers, scalars(points, self.prefix, self.beta), _step(trainer))
         self._keep(trainer, points)
 
     def _keep(self, trainer: Trainer, points: list[InformationPoint]) -> None:
-        """Add the points of one epoch to the history, and bring CSV and pictures up to date.
+        """Add the points of one measurement to the history, and bring CSV and pictures up to date.
 
         Several validation runs in one epoch leave one point: that of the last.
         """
-        epochs = {point.epoch for point in points}
-        self.history[:] = [point for point in self.history if point.epoch not in epochs] + points
+        of = "epoch" if self.every_n_train_steps is None else "step"
+        now = {getattr(point, of) for point in points}
+        self.history[:] = [point for point in self.history if getattr(point, of) not in now] + points
         folder = trainer.log_dir  # asked on every rank: it is a broadcast
-        if not trainer.is_global_zero or _dev_run(trainer):
+        if not trainer.is_global_zero or dev_run(trainer):
             return
         stem = "information_plane" + ("" if self.prefix == "ib" else "_" + re.sub(r"[^\w.-]+", "_", self.prefix))
         path = Path(folder or trainer.default_root_dir) / f"{stem}.csv"
@@ -421,45 +475,32 @@ def _step(trainer: Trainer) -> int:
     return int(trainer.fit_loop.epoch_loop._batches_that_stepped)
 
 
-class ForwardError(RuntimeError):
-    """The module raised when it was called in a pass of its own."""
+def _alone(trainer: Any) -> bool:
+    """Whether an evaluation was asked for by itself, outside a fit."""
+    return trainer.state.fn in ("validate", "test")
 
 
-def _forward(pl_module: LightningModule, x: Any) -> Any:
-    try:
-        return call(pl_module, x)
-    except Exception as error:
-        shape = f" of shape {tuple(x.shape)}" if hasattr(x, "shape") else ""
-        raise ForwardError(
-            f"a pass of its own calls {type(pl_module).__name__} as module(x), x being {described(x)}{shape}, and it "
-            f"raised {type(error).__name__}: {error}. Give unpack=lambda batch: (x, y), x being what forward takes (a "
-            "mapping: its keywords)."
-        ) from error
+def _checked_schedule(every_n_epochs: Any, epochs: Any, every_n_train_steps: Any) -> None:
+    for name, n in (("every_n_epochs", every_n_epochs), ("every_n_train_steps", every_n_train_steps)):
+        if (name == "every_n_epochs" or n is not None) and not (_is_whole(n) and n >= 1):
+            raise ValueError(f"{name} must be an integer of at least 1, got {n!r}.")
+    if epochs is not None:
+        listed = isinstance(epochs, (Sequence, range)) and not isinstance(epochs, str)
+        if not listed or not epochs or not all(_is_whole(epoch) and epoch >= 0 for epoch in epochs):
+            raise ValueError(f"epochs must be a list of whole numbers such as [1, 2, 4, 8], got {epochs!r}.")
+    asked = {
+        "every_n_epochs": every_n_epochs != 1,
+        "epochs": epochs is not None,
+        "every_n_train_steps": every_n_train_steps,
+    }
+    if sum(map(bool, asked.values())) > 1:
+        raise ValueError(f"give one schedule, got {' and '.join(name for name, given in asked.items() if given)}.")
 
 
-def _transferred(trainer: Trainer, pl_module: LightningModule, batch: Any) -> Any:
-    """A batch as Lightning's own loops hand it to a step: converted, through the user's hooks, on the device."""
-    batch = trainer.precision_plugin.convert_input(batch)
-    batch = pl_module._on_before_batch_transfer(batch, dataloader_idx=0)
-    return trainer.strategy.batch_to_device(batch, dataloader_idx=0)
+def _is_whole(n: Any) -> bool:
+    return isinstance(n, int) and not isinstance(n, bool)
 
 
-def _dev_run(trainer: Any) -> int:
-    """How many batches a ``fast_dev_run`` takes; 0 in a real run. Nothing is logged or written in one."""
-    return int(trainer.fast_dev_run)
-
-
-def _limited(trainer: Any, limit: float) -> bool:
-    """Whether the Trainer shows only some of the batches; without a limit a pass of its own takes them all."""
-    return isinstance(limit, int) or limit != 1.0 or bool(trainer.overfit_batches) or _dev_run(trainer) > 0
-
-
-def _has_forward(pl_module: LightningModule) -> bool:
-    return getattr(type(pl_module).forward, "__qualname__", "") != "LightningModule.forward"
-
-
-def _length(loader: Any) -> int | None:
-    try:
-        return len(loader)
-    except TypeError:
-        return None
+def anywhere(trainer: Any, fact: bool) -> bool:
+    """Whether something holds in any process; all of them must ask."""
+    return bool(trainer.strategy.reduce_boolean_decision(fact, all=False))

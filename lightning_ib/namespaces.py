@@ -1,0 +1,61 @@
+"""Lightning's two namespaces: ``pytorch_lightning`` and ``lightning.pytorch`` are two class trees of one library.
+
+Either may be installed, or both, and a Trainer of either must take the callback. The callback's base class inherits
+from both where both are there; everything else is taken from the namespace of the Trainer at hand.
+"""
+
+from __future__ import annotations
+
+import importlib
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pytorch_lightning import Callback as CallbackBase
+else:
+
+    def _found() -> dict[str, ModuleType]:
+        found = {}
+        for name in ("pytorch_lightning", "lightning.pytorch"):
+            try:
+                found[name] = importlib.import_module(name)
+            except ModuleNotFoundError as error:
+                # Something else that is missing, inside Lightning, is not ours to hide.
+                if error.name not in (name, name.split(".")[0]):
+                    raise
+        if not found:
+            raise ModuleNotFoundError(
+                "InformationPlaneCallback needs PyTorch Lightning: pip install pytorch-lightning (or lightning). "
+                "InformationPlane and measure work without it."
+            )
+        return found
+
+    _FOUND = _found()
+
+    class CallbackBase(*(module.Callback for module in _FOUND.values())):
+        """Lightning's ``Callback``, of every namespace that is installed."""
+
+
+def lightning_of(trainer: Any) -> ModuleType:
+    """The namespace that a Trainer belongs to, as a module."""
+    for kind in type(trainer).__mro__:
+        for name in ("pytorch_lightning", "lightning.pytorch"):
+            if kind.__module__.startswith(f"{name}."):
+                return importlib.import_module(name)
+    raise TypeError(f"{type(trainer).__name__} is no Trainer of pytorch_lightning or lightning.pytorch.")
+
+
+def say(trainer: Any, message: str) -> None:
+    """A line in Lightning's log, from one process."""
+    importlib.import_module(f"{lightning_of(trainer).__name__}.utilities").rank_zero_info(message)
+
+
+def with_progress(trainer: Any, batches: Any, total: int | None, description: str) -> Any:
+    """``batches`` with a bar under the one the Trainer shows; as they are where it shows none of tqdm's."""
+    progress = importlib.import_module(f"{lightning_of(trainer).__name__}.callbacks.progress.tqdm_progress")
+    bar = trainer.progress_bar_callback
+    if not isinstance(bar, progress.TQDMProgressBar) or not bar.is_enabled:
+        return batches
+    return progress.Tqdm(
+        batches, desc=description, total=total, position=bar.process_position + 1, leave=False, dynamic_ncols=True
+    )

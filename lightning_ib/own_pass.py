@@ -1,0 +1,155 @@
+"""A pass of one's own inside a Trainer: over which data, whose share of it, and through the module's forward."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+from lightning_ib.namespaces import with_progress
+from lightning_ib.passes import Unpack, call, described, in_order, is_share, iter_once, run_pass, undisturbed
+
+if TYPE_CHECKING:
+    from pytorch_lightning import LightningModule, Trainer
+
+    from lightning_ib.plane import InformationPlane
+
+
+class ForwardError(RuntimeError):
+    """The module raised when it was called in a pass of its own."""
+
+
+def run_own_pass(
+    trainer: Trainer, pl_module: LightningModule, plane: InformationPlane, data: Any, unpack: Unpack | None
+) -> Any:
+    """Run the module over ``data`` as Lightning would, count the batches in, and leave no trace of it.
+
+    With several processes each takes its share; where shares are evened out by repeated samples, those are counted
+    too, and left out by :func:`~lightning_ib.passes.genuine`.
+
+    Args:
+        trainer: the Trainer at work.
+        pl_module: its module, which ``plane`` is attached to.
+        plane: what counts.
+        data: ``"train"`` or ``"val"`` for the Trainer's own, or an iterable of batches.
+        unpack: batch → (x, y), for batches that are not such pairs.
+
+    Returns:
+        The loader that was read.
+
+    Raises:
+        ForwardError: the module cannot be called on what a batch holds.
+        ValueError: it defines no forward, or the data is of no use: it is empty, has no end, or can be read only once.
+    """
+    if not has_forward(pl_module):
+        raise ValueError(
+            f"{type(pl_module).__name__} defines no forward, which a pass of its own calls as module(x): define "
+            "it, or measure in the validation loop (data=None and validation data)."
+        )
+    loader, n_batches = _own_data(trainer, data)
+    rank, world = trainer.global_rank, trainer.world_size
+    loader = in_order(loader, rank, world)
+    # Batches that nobody shared out are: every world-th is this process'.
+    start, step = (0, 1) if is_share(loader) else (rank, world)
+    stop = None if n_batches is None else n_batches * step
+    stage = trainer.state.stage
+    try:
+        # Hooks of the user's that look at the stage must not augment what is measured.
+        trainer.validating = True
+        with undisturbed(pl_module, loader), trainer.precision_plugin.forward_context():
+            # Begun in here: to ask a loader for its iterator moves random states already.
+            batches: Iterable[Any] = islice(iter(loader), start, stop, step)
+            total = n_batches if n_batches is not None else length(loader)
+            run_pass(
+                plane,
+                with_progress(trainer, batches, total, "Information plane"),
+                lambda x: _forward(pl_module, x),
+                unpack=unpack,
+                move=lambda batch: _transferred(trainer, pl_module, batch),
+                may_be_empty=world > 1,
+            )
+    finally:
+        trainer.state.stage = stage
+    return loader
+
+
+def _own_data(trainer: Trainer, data: Any) -> tuple[Any, int | None]:
+    """The loader of a pass of its own, and how many of its batches the Trainer's limits leave to this process."""
+    n_batches: float | None = None
+    if data == "train":
+        loader = trainer.train_dataloader
+        if _limited(trainer, trainer.limit_train_batches):
+            n_batches = trainer.num_training_batches
+    elif data == "val":
+        loader = first_loader(trainer.val_dataloaders)
+        if _limited(trainer, trainer.limit_val_batches):
+            n_batches = trainer.num_val_batches[0]
+    else:
+        loader = data
+        n_batches = dev_run(trainer) or None
+    if isinstance(loader, (Mapping, list, tuple)) and isinstance(data, str):
+        raise ValueError(
+            f"the {data} data is a {type(loader).__name__} of {len(loader)} loaders, and a pass of its own needs "
+            "one: give data=DataLoader(…)."
+        )
+    if isinstance(data, str) and data == "train" and n_batches in (None, math.inf) and length(loader) is None:
+        raise ValueError(
+            "the training data has no length, and a pass of its own over it might never end: give the Trainer "
+            "limit_train_batches=…, or the callback data=DataLoader(…) with what is to be measured."
+        )
+    if iter_once(loader):
+        raise ValueError(
+            f"the data is a {type(loader).__name__}, which can be read only once, and every measurement takes a "
+            "pass of its own: give a list or a DataLoader."
+        )
+    return loader, None if n_batches is None or math.isinf(n_batches) else int(n_batches)
+
+
+def first_loader(loaders: Any) -> Any:
+    """The first of the loaders a Trainer evaluates on; what is one loader, as it is."""
+    if isinstance(loaders, Mapping):
+        loaders = list(loaders.values())
+    return loaders[0] if isinstance(loaders, (list, tuple)) and loaders else loaders
+
+
+def _forward(pl_module: LightningModule, x: Any) -> Any:
+    try:
+        return call(pl_module, x)
+    except Exception as error:
+        shape = f" of shape {tuple(x.shape)}" if hasattr(x, "shape") else ""
+        raise ForwardError(
+            f"a pass of its own calls {type(pl_module).__name__} as module(x), x being {described(x)}{shape}, and it "
+            f"raised {type(error).__name__}: {error}. Give unpack=lambda batch: (x, y), x being what forward takes (a "
+            "mapping: its keywords)."
+        ) from error
+
+
+def _transferred(trainer: Trainer, pl_module: LightningModule, batch: Any) -> Any:
+    """A batch as Lightning's own loops hand it to a step: converted, through the user's hooks, on the device."""
+    batch = trainer.precision_plugin.convert_input(batch)
+    batch = pl_module._on_before_batch_transfer(batch, dataloader_idx=0)
+    return trainer.strategy.batch_to_device(batch, dataloader_idx=0)
+
+
+def has_forward(pl_module: LightningModule) -> bool:
+    """Whether the module defines what a pass of its own calls."""
+    return getattr(type(pl_module).forward, "__qualname__", "") != "LightningModule.forward"
+
+
+def dev_run(trainer: Any) -> int:
+    """How many batches a ``fast_dev_run`` takes; 0 in a real run. Nothing is logged or written in one."""
+    return int(trainer.fast_dev_run)
+
+
+def length(loader: Any) -> int | None:
+    """How many batches a loader holds, where it knows."""
+    try:
+        return len(loader)
+    except TypeError:
+        return None
+
+
+def _limited(trainer: Any, limit: float) -> bool:
+    """Whether the Trainer shows only some of the batches; without a limit a pass of its own takes them all."""
+    return isinstance(limit, int) or limit != 1.0 or bool(trainer.overfit_batches) or dev_run(trainer) > 0
