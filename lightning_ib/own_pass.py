@@ -48,9 +48,9 @@ def run_own_pass(
             "it, or measure in the validation loop (data=None and validation data)."
         )
     loader, n_batches = _own_data(trainer, data)
-    rank, world = trainer.global_rank, trainer.world_size
+    # The Trainer's own loaders show this process its share, as the loops see it; another is shared out here.
+    rank, world = (0, 1) if isinstance(data, str) else (trainer.global_rank, trainer.world_size)
     loader = in_order(loader, rank, world)
-    # Batches that nobody shared out are: every world-th is this process'.
     start, step = (0, 1) if is_share(loader) else (rank, world)
     stop = None if n_batches is None else n_batches * step
     stage = trainer.state.stage
@@ -67,7 +67,7 @@ def run_own_pass(
                 lambda x: _forward(pl_module, x),
                 unpack=unpack,
                 move=lambda batch: _transferred(trainer, pl_module, batch),
-                may_be_empty=world > 1,
+                may_be_empty=trainer.world_size > 1,
             )
     finally:
         trainer.state.stage = stage

@@ -1,0 +1,179 @@
+"""What several real processes train and measure; run as a script by tests/test_processes.py, which compares."""
+
+import sys
+import warnings
+from pathlib import Path
+
+import torch
+from torch import nn
+from torch.utils.data import BatchSampler, DataLoader, IterableDataset, SequentialSampler, WeightedRandomSampler
+
+from lightning_ib import InformationPlaneCallback, Quantizer, UniformBins
+from tests.tiny import TinyModule, make_data, pl, trainer
+
+N_TRAIN, N_VAL, N_OWN, EPOCHS = 61, 83, 47, 2
+INPUT = {"input": Quantizer(bins=UniformBins(3, quantiles=(0.02, 0.98))), "unit": "nats"}
+
+
+def loader(n, seed, **options):
+    return DataLoader(make_data(n, seed), **({"batch_size": 8} | options))
+
+
+def batches(n, seed):
+    x, y = make_data(n, seed)[:]
+    return list(zip(x.split(8), y.split(8)))
+
+
+class Odd(IterableDataset):
+    """Samples, each process its own share of them; the last process has none."""
+
+    def __init__(self, n, seed):
+        self.n, self.seed = n, seed
+
+    def __iter__(self):
+        rank, world = torch.distributed.get_rank(), torch.distributed.get_world_size()
+        data = make_data(self.n, self.seed)
+        return (data[i] for i in range(rank, self.n, world - 1) if rank < world - 1)
+
+
+class Recorded(pl.Callback):
+    """Keeps what the reference needs: the weights at every measurement, and at the end the history of every process."""
+
+    def __init__(self, folder, measured):
+        self.folder, self.measured, self.weights = folder, measured, []
+
+    def on_train_start(self, trainer, pl_module):
+        self.keep(pl_module)
+
+    def on_train_epoch_end(self, trainer, pl_module):
+        self.keep(pl_module)
+
+    def keep(self, pl_module):
+        self.weights.append({name: full(value).clone() for name, value in pl_module.state_dict().items()})
+
+    def on_fit_end(self, trainer, pl_module):
+        history = [tuple(point) for point in self.measured.history] if self.measured else []
+        hooked = any(module._forward_hooks for module in pl_module.modules())
+        found = {"history": history, "weights": self.weights, "losses": pl_module.losses, "hooked": hooked}
+        found["random"] = torch.random.get_rng_state()
+        found["edges"] = self.measured.plane.frozen_state() if self.measured else None
+        found["logged"] = {name: value.item() for name, value in trainer.callback_metrics.items()}
+        torch.save(found, self.folder / f"{trainer.global_rank}.pt")
+
+
+def full(value):
+    return value.full_tensor() if hasattr(value, "full_tensor") else value.detach()
+
+
+class NoneForTheLast(pl.LightningDataModule):
+    """Validation batches for all processes but the last."""
+
+    def __init__(self):
+        super().__init__()
+        self.allow_zero_length_dataloader_with_multiple_devices = True
+
+    def train_dataloader(self):
+        return loader(N_TRAIN, 0)
+
+    def val_dataloader(self):
+        rank, world = self.trainer.global_rank, self.trainer.world_size
+        share = torch.utils.data.Subset(make_data(N_VAL, 1), range(rank, N_VAL, world - 1) if rank < world - 1 else [])
+        return DataLoader(share, batch_size=8)
+
+
+class FailsInOne(Quantizer):
+    """A quantizer that cannot go on in process 1, from the second measurement on."""
+
+    seen = 0
+
+    def pooled(self, activation):
+        self.seen += len(activation)
+        if torch.distributed.get_rank() == 1 and self.seen > N_VAL:
+            raise RuntimeError("this process alone is in trouble.")
+        return super().pooled(activation)
+
+
+class Sharded(TinyModule):
+    """The module with its weights spread over the processes."""
+
+    def configure_model(self):
+        from torch.distributed.fsdp import fully_shard
+
+        mesh = self.device_mesh["data_parallel"]
+        for layer in (self.hidden, self.out):
+            fully_shard(layer, mesh=mesh)
+        fully_shard(self, mesh=mesh)
+
+
+class OtherHistory(pl.Callback):
+    """Lets each process take up a history of its own."""
+
+    def __init__(self, callback, state):
+        self.callback, self.state = callback, state
+
+    def on_fit_start(self, trainer, pl_module):
+        state = {**self.state, "history": self.state["history"][: 2 - 2 * trainer.global_rank]}
+        self.callback.load_state_dict(state)
+
+
+def scenarios(folder):
+    """Name → (callback or None, module, training data, validation data, further options)."""
+    tr, va, own = loader(N_TRAIN, 0, shuffle=True), loader(N_VAL, 1), loader(N_OWN, 2, shuffle=True)
+    weighted = WeightedRandomSampler(torch.arange(1, N_OWN + 1), N_OWN, generator=torch.Generator().manual_seed(3))
+    sampled = DataLoader(make_data(N_OWN, 2), batch_size=8, sampler=weighted)
+    batched = DataLoader(make_data(N_OWN, 2), batch_sampler=BatchSampler(SequentialSampler(range(N_OWN)), 7, False))
+    ib = InformationPlaneCallback
+    return {
+        "alone": (None, TinyModule, tr, va, {}),
+        "alone-train": (None, TinyModule, tr, None, {}),
+        "val": (ib(**INPUT), TinyModule, tr, va, {}),
+        "train": (ib(data="train", **INPUT), TinyModule, tr, None, {}),
+        "own": (ib(data=own, **INPUT), TinyModule, tr, va, {}),
+        "sampled": (ib(data=sampled), TinyModule, tr, None, {}),
+        "batched": (ib(data=batched), TinyModule, tr, None, {}),
+        "list": (ib(data=batches(N_OWN, 2), **INPUT), TinyModule, tr, None, {}),
+        "steps": (ib(every_n_train_steps=2), TinyModule, tr, va, {}),
+        "few": (ib({"out": None}, data=batches(5, 2)), TinyModule, tr, None, {}),
+        "fewer": (ib({"out": None}), TinyModule, tr, loader(2, 4), {}),
+        "iterable": (ib(**INPUT), TinyModule, tr, DataLoader(Odd(N_VAL, 1), batch_size=8), {}),
+        "none": (ib(**INPUT), TinyModule, NoneForTheLast(), None, {"use_distributed_sampler": False}),
+        "fails": (ib({"out": FailsInOne(nn.Tanh(), UniformBins(4))}), TinyModule, tr, va, {}),
+        "sharded": (ib(**INPUT), Sharded, tr, va, {}),
+        "sharded-own": (ib(data=own, **INPUT), Sharded, tr, va, {}),
+        "histories": (ib(**INPUT), TinyModule, tr, va, {}),
+    }
+
+
+def run(folder, name, strategy, devices):
+    """Train one scenario; nothing but files comes out of it."""
+    callback, module, train, val, options = scenarios(folder)[name]
+    extra = []
+    if name == "histories":
+        edges = torch.load(folder / "val" / "0.pt", weights_only=False)
+        points = [dict(zip(callback_fields(), point)) for point in edges["history"]]
+        extra = [OtherHistory(callback, {"history": points, "frozen": edges["edges"], "version": 1})]
+    kind = strategy
+    if kind == "model_parallel":
+        strategy = pl.strategies.ModelParallelStrategy(data_parallel_size=devices, tensor_parallel_size=1)
+    (folder / name).mkdir(parents=True, exist_ok=True)
+    pl.seed_everything(7, verbose=False)
+    callbacks = [*extra, *([callback] if callback else []), Recorded(folder / name, callback)]
+    fit = trainer(folder / name, *callbacks, devices=devices, strategy=strategy, max_epochs=EPOCHS, **options)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        fit.fit(module(), train, val)
+    if kind != "ddp_spawn":
+        told = [str(warning.message) for warning in caught if str(warning.message).startswith("ib: ")]
+        torch.save(told, folder / name / f"warnings{fit.global_rank}.pt")
+
+
+def callback_fields():
+    from lightning_ib import InformationPoint
+
+    return InformationPoint._fields
+
+
+if __name__ == "__main__":
+    target, kind, n, *names = sys.argv[1:]
+    for scenario in names:
+        run(Path(target), scenario, kind, int(n))

@@ -1,0 +1,210 @@
+"""Several real processes: the same figures as one, whatever the shares; no deadlock; training left alone."""
+
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from lightning_ib import AutoQuantizer, InformationPlane, InformationPoint
+from lightning_ib.passes import run_pass, undisturbed
+from tests.processes import EPOCHS, INPUT, N_OWN, N_TRAIN, N_VAL, batches, callback_fields
+from tests.tiny import TinyModule
+
+pytestmark = pytest.mark.slow
+
+TWO = [
+    "alone", "alone-train", "val", "train", "own", "sampled", "batched", "list", "steps", "few", "none", "iterable", "fails",
+    "histories",
+]  # fmt: skip
+THREE = ["val", "own", "fewer", "few"]
+SHARDED = ["sharded", "sharded-own"]
+
+
+def launch(folder, strategy, devices, scenarios):
+    root = Path(__file__).parents[1]
+    environment = os.environ | {"PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}
+    ran = subprocess.run(
+        [sys.executable, "-W", "ignore", "-m", "tests.processes", str(folder), strategy, str(devices), *scenarios],
+        env=environment,
+        cwd=root,
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    assert ran.returncode == 0, ran.stderr[-4000:]
+
+    def found(name):
+        return [torch.load(folder / name / f"{rank}.pt", weights_only=False) for rank in range(devices)]
+
+    found.folder, found.output = folder, ran.stdout + ran.stderr
+    return found
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory):
+    """Two processes, each started as a program of its own."""
+    return launch(tmp_path_factory.mktemp("two"), "ddp", 2, TWO)
+
+
+@pytest.fixture(scope="module")
+def three(tmp_path_factory):
+    """Three processes, spawned."""
+    return launch(tmp_path_factory.mktemp("three"), "ddp_spawn", 3, THREE)
+
+
+@pytest.fixture(scope="module")
+def sharded(tmp_path_factory):
+    """Two processes that hold half of every weight each."""
+    return launch(tmp_path_factory.mktemp("sharded"), "model_parallel", 2, SHARDED)
+
+
+def measured_alone(weights, data, layers=None, **options):
+    """The same measurements in this one process, from the weights the processes had at each of them."""
+    plane, model, points = InformationPlane(layers, **options), TinyModule(), []
+    for epoch, state in enumerate(weights):
+        model.load_state_dict(state)
+        plane.reset()
+        with plane.attach(model), undisturbed(model):
+            run_pass(plane, data, model)
+            points += plane.compute(epoch=epoch)
+    return points
+
+
+def assert_same(found, data, layers=None, **options):
+    expected = measured_alone(found[0]["weights"], data, layers, **options)
+    for process in found:
+        points = [InformationPoint(*point) for point in process["history"]]
+        assert len(points) == len(expected)
+        for point, alone in zip(points, expected):
+            alone = alone._replace(step=point.step)
+            for name, figure, reference in zip(point._fields, point, alone):
+                if isinstance(reference, float):
+                    assert figure == pytest.approx(reference, abs=1e-9, nan_ok=True), (name, point, alone)
+                else:
+                    assert figure == reference, (name, point, alone)
+
+
+VALIDATION, TRAINING, OWN = batches(N_VAL, 1), batches(N_TRAIN, 0), batches(N_OWN, 2)
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "options"),
+    [
+        ("val", VALIDATION, INPUT),
+        ("train", TRAINING, INPUT),
+        ("own", OWN, INPUT),
+        ("batched", OWN, {}),
+        ("list", OWN, INPUT),
+        ("few", batches(5, 2), {"layers": {"out": None}}),
+        ("none", VALIDATION, INPUT),
+        ("iterable", VALIDATION, INPUT),
+    ],
+)
+def test_two_processes_have_the_figures_of_one(two, name, data, options):
+    assert_same(two(name), data, **options)
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "options"),
+    [
+        ("val", VALIDATION, INPUT),
+        ("own", OWN, INPUT),
+        ("fewer", batches(2, 4), {"layers": {"out": None}}),
+        ("few", batches(5, 2), {"layers": {"out": None}}),
+    ],
+)
+def test_three_spawned_processes_have_the_figures_of_one(three, name, data, options):
+    assert_same(three(name), data, **options)
+
+
+@pytest.mark.parametrize(("name", "data"), [("sharded", VALIDATION), ("sharded-own", OWN)])
+def test_sharded_weights_have_the_figures_of_whole_ones(sharded, name, data):
+    assert_same(sharded(name), data, **INPUT)
+
+
+def test_a_sampler_of_ones_own_is_shared_out_once(two):
+    for process in two("sampled"):
+        assert {point[callback_fields().index("n_samples")] for point in process["history"]} == {N_OWN}
+    assert two("sampled")[0]["history"] == two("sampled")[1]["history"]
+
+
+def test_steps_are_measured_alike_in_all_processes(two):
+    one, other = two("steps")
+    steps = [point[1] for point in one["history"]]
+    assert repr(one["history"]) == repr(other["history"])
+    assert steps == [step for step in (0, 2, 4, 6, 8) for _ in range(2)]
+
+
+@pytest.mark.parametrize(
+    ("name", "without"),
+    [("val", "alone"), ("own", "alone"), ("steps", "alone"), ("train", "alone-train"), ("list", "alone-train")],
+)
+def test_training_in_two_processes_is_bit_identical_with_and_without(two, name, without):
+    for watched, alone in zip(two(name), two(without)):
+        assert watched["losses"] == alone["losses"]
+        assert torch.equal(watched["random"], alone["random"])
+        for key, value in alone["weights"][-1].items():
+            assert torch.equal(watched["weights"][-1][key], value)
+
+
+def test_all_processes_log_the_same_figures_for_whoever_monitors_them(two):
+    one, other = two("val")
+    names = [name for name in one["logged"] if name.startswith("ib/")]
+    assert len(names) == 8
+    for name in names:
+        assert one["logged"][name] == other["logged"][name]
+    last = InformationPoint(*one["history"][-1])
+    assert one["logged"]["ib/H_T/out"] == pytest.approx(last.h_t, rel=1e-6)
+
+
+def test_all_processes_freeze_the_same_edges(two):
+    one, other = (process["edges"]["layers"]["out"]["edges"] for process in two("val"))
+    assert torch.equal(one, other)
+
+
+def test_only_the_first_process_writes_files(two):
+    assert len(list((two.folder / "val").rglob("information_plane.csv"))) == 1
+    assert len(list((two.folder / "val").rglob("information_plane.png"))) == 1
+    # Each choice is told once: in every scenario but those without a callback, an automatic choice, or a first fit.
+    assert two.output.count("ib: out:") == len(TWO) - len(["alone", "alone-train", "fails", "histories"])
+
+
+def test_a_failure_in_one_process_is_nan_in_all_and_ends_nothing(two):
+    for process in two("fails"):
+        points = [InformationPoint(*point) for point in process["history"]]
+        assert [point.epoch for point in points] == list(range(EPOCHS + 1))
+        assert math.isfinite(points[0].h_t)
+        assert all(math.isnan(point.h_t) for point in points[1:])
+        assert not process["hooked"]
+    told = torch.load(two.folder / "fails" / "warnings1.pt", weights_only=False)
+    assert len(told) == 1
+    assert "this process alone is in trouble. Training goes on." in told[0]
+
+
+def test_histories_that_differ_are_settled_by_the_first_process(two):
+    one, other = two("histories")
+    assert repr(one["history"]) == repr(other["history"])
+    assert [point[0] for point in one["history"]] == [0, 0, 1, 1, 2, 2]
+    told = torch.load(two.folder / "histories" / "warnings0.pt", weights_only=False)
+    assert told == [
+        "ib: the processes came with different histories: all go on with that of rank 0, 2 points. Give every process "
+        "the same checkpoint."
+    ]
+
+
+def test_the_automatic_choice_is_the_one_of_a_single_process(two):
+    found = two("val")
+    alone = InformationPlane({"hidden": AutoQuantizer(), "out": AutoQuantizer()}, **INPUT)
+    model = TinyModule()
+    model.load_state_dict(found[0]["weights"][0])
+    with alone.attach(model), undisturbed(model):
+        run_pass(alone, VALIDATION, model)
+        alone.compute()
+    for layer, state in alone.frozen_state()["layers"].items():
+        chosen = found[0]["edges"]["layers"][layer]
+        assert chosen["chosen"] == state["chosen"]
+        assert torch.allclose(chosen["edges"], state["edges"], rtol=0, atol=1e-6)
