@@ -245,7 +245,7 @@ class Quantizer:
         torch.Size([2, 49])
     """
 
-    def __init__(self, pool: Pool | None = None, bins: Bins | None = None) -> None:
+    def __init__(self, pool: nn.Module | Pool | None = None, bins: Bins | None = None) -> None:
         if pool is not None and not callable(pool):
             raise TypeError(f"Quantizer: pool must be a callable on (B, …) or None, got {pool!r}.")
         if bins is not None and not isinstance(bins, Bins):

@@ -16,10 +16,8 @@ from tests.tiny import TinyModule
 
 pytestmark = pytest.mark.slow
 
-TWO = [
-    "alone", "alone-train", "val", "train", "own", "sampled", "batched", "list", "steps", "few", "none", "iterable", "fails",
-    "histories",
-]  # fmt: skip
+TWO = ["alone", "alone-train", "val", "train", "own", "sampled", "batched", "list", "steps", "few", "none"]
+TWO += ["iterable", "fails", "histories"]
 THREE = ["val", "own", "fewer", "few"]
 SHARDED = ["sharded", "sharded-own"]
 

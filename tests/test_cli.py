@@ -1,0 +1,123 @@
+"""LightningCLI: the callback, its quantizers, bins and pools from YAML."""
+
+import importlib
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from lightning_ib import AutoQuantizer, FixedBins, InformationPlaneCallback, QuantileBins, UniformBins
+from tests.tiny import TinyModule, pl, train_loader, val_loader
+
+pytest.importorskip("jsonargparse", reason="LightningCLI needs jsonargparse")
+
+ROOT = Path(__file__).parents[1]
+LightningCLI = importlib.import_module(f"{pl.__name__}.cli").LightningCLI
+
+
+class Digits(pl.LightningDataModule):
+    def train_dataloader(self):
+        return train_loader()
+
+    def val_dataloader(self):
+        return val_loader()
+
+
+@pytest.fixture(autouse=True)
+def _no_arguments(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["program"])
+
+
+def first_of_pair(batch):
+    return batch[0], batch[1]
+
+
+def cli(tmp_path, init_args, *more):
+    config = tmp_path / "config.yaml"
+    config.write_text(
+        "trainer:\n  callbacks:\n    - class_path: lightning_ib.InformationPlaneCallback\n      init_args:\n"
+        + "".join(f"        {line}\n" for line in init_args.splitlines())
+    )
+    options = {"accelerator": "cpu", "max_epochs": 2, "logger": False, "enable_progress_bar": False}
+    options |= {"enable_model_summary": False, "enable_checkpointing": False, "default_root_dir": tmp_path}
+    arguments = ["fit", f"--config={config}", *(f"--trainer.{k}={v}" for k, v in options.items()), *more]
+    run = LightningCLI(TinyModule, Digits, save_config_callback=None, seed_everything_default=0, args=arguments)
+    return next(c for c in run.trainer.callbacks if isinstance(c, InformationPlaneCallback))
+
+
+def test_layers_as_a_list_and_plain_options_from_yaml(tmp_path):
+    callback = cli(
+        tmp_path, "layers: [hidden, 'o*']\nunit: nats\nepochs: [1, 2]\nbeta: 2.0\nunpack: tests.test_cli.first_of_pair"
+    )
+    assert [(point.epoch, point.layer, point.unit) for point in callback.history] == [
+        (epoch, layer, "nats") for epoch in (0, 1, 2) for layer in ("hidden", "out")
+    ]
+    assert callback.unpack is first_of_pair
+
+
+def test_quantizers_bins_and_pools_from_yaml(tmp_path):
+    callback = cli(
+        tmp_path,
+        """layers:
+  hidden:
+    class_path: lightning_ib.Quantizer
+    init_args:
+      pool: {class_path: torch.nn.AvgPool1d, init_args: {kernel_size: 2}}
+      bins: {class_path: lightning_ib.UniformBins, init_args: {n_bins: 3, quantiles: [0.01, 0.99], per: layer}}
+  act:
+    class_path: lightning_ib.AutoQuantizer
+    init_args: {saturation: 0.5}
+  drop:
+  out:
+    class_path: lightning_ib.Quantizer
+    init_args:
+      pool: {class_path: torch.nn.Softmax, init_args: {dim: 1}}
+      bins: {class_path: lightning_ib.FixedBins, init_args: {edges: [0.1, 0.5]}}
+input:
+  class_path: lightning_ib.Quantizer
+  init_args:
+    bins: {class_path: lightning_ib.QuantileBins, init_args: {n_bins: 2, refit: true}}
+data: train""",
+    )
+    asked = {layer: narrowing.asked for layer, narrowing in callback.plane.narrowings.items()}
+    assert list(asked) == ["hidden", "act", "drop", "out"]
+    assert isinstance(asked["hidden"].pool, torch.nn.AvgPool1d)
+    assert isinstance(asked["hidden"].bins, UniformBins)
+    assert (asked["hidden"].bins.quantiles, asked["hidden"].bins.per) == ((0.01, 0.99), "layer")
+    assert isinstance(asked["act"], AutoQuantizer)
+    assert (asked["act"].saturation, asked["drop"].saturation) == (0.5, 0.75)
+    assert isinstance(asked["out"].bins, FixedBins)
+    assert callback.data == "train"
+    own = callback._options["input"].bins
+    assert isinstance(own, QuantileBins)
+    assert own.refit
+    assert all(point.h_t > 0 for point in callback.history)
+
+
+def test_a_wrong_value_in_yaml_is_told_with_its_key(tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        cli(tmp_path, "unit: bytes")
+    assert re.search(r"unit", capsys.readouterr().err)
+
+
+@pytest.mark.slow
+def test_the_examples_config_trains_and_draws(tmp_path):
+    pytest.importorskip("pytorch_lightning", reason="the examples are written for pytorch_lightning")
+    script, config = ROOT / "examples" / "mnist_cli.py", ROOT / "examples" / "mnist_cli.yaml"
+    options = ["--data.which=digits", "--trainer.max_epochs=2", "--trainer.accelerator=cpu"]
+    ran = subprocess.run(
+        [sys.executable, str(script), "fit", f"--config={config}", *options, f"--trainer.default_root_dir={tmp_path}"],
+        capture_output=True,
+        text=True,
+        timeout=240,
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+    )
+    assert ran.returncode == 0, ran.stderr[-3000:]
+    (history,) = tmp_path.rglob("information_plane.csv")
+    assert len(history.read_text().splitlines()) == 1 + 3 * 3
+    assert list(tmp_path.rglob("information_plane.png"))

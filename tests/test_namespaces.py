@@ -1,0 +1,94 @@
+"""``pytorch_lightning`` and ``lightning.pytorch``: the callback in a Trainer of either, whatever else is installed."""
+
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from lightning_ib import InformationPlaneCallback
+from lightning_ib.namespaces import lightning_of
+from tests.tiny import fit, pl
+
+ROOT = Path(__file__).parents[1]
+INSTALLED = [name for name in ("pytorch_lightning", "lightning") if importlib.util.find_spec(name)]
+
+TRAIN = """
+import sys
+from lightning_ib import InformationPlaneCallback
+from tests.tiny import TinyModule, pl, train_loader, val_loader
+callback = InformationPlaneCallback()
+run = pl.Trainer(callbacks=callback, max_epochs=2, accelerator="cpu", default_root_dir=sys.argv[1], log_every_n_steps=1)
+run.fit(TinyModule(), train_loader(), val_loader())
+assert [point.epoch for point in callback.history] == [0, 0, 1, 1, 2, 2], callback.history
+assert isinstance(callback, pl.Callback)
+assert "ib/I_TY/out" in run.callback_metrics
+print("modules:", *(name for name in ("lightning", "pytorch_lightning") if sys.modules.get(name)))
+"""
+
+
+def python(code, *arguments, namespace, blocked=()):
+    block = f"import sys; sys.modules.update(dict.fromkeys({list(blocked)!r}))\n"
+    return subprocess.run(
+        [sys.executable, "-c", block + code, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": str(ROOT), "LIGHTNING_IB_NAMESPACE": namespace, "OMP_NUM_THREADS": "1"},
+        timeout=240,
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("alone", [False, True], ids=["whatever else is there", "alone"])
+@pytest.mark.parametrize("namespace", ["pytorch_lightning", "lightning.pytorch"])
+def test_a_trainer_of_either_namespace_takes_it_bare(tmp_path, namespace, alone):
+    root = namespace.split(".")[0]
+    if root not in INSTALLED:
+        pytest.skip(f"{root} is not installed: the environments of `make test-matrix` have it")
+    other = {"pytorch_lightning": "lightning", "lightning": "pytorch_lightning"}[root]
+    ran = python(TRAIN, tmp_path, namespace=namespace, blocked=[other] if alone else [])
+    assert ran.returncode == 0, ran.stderr[-3000:]
+    # The line goes to the log of the Trainer at hand, and the bar stands under its own.
+    assert "ib: hidden: (8,) averaged onto" in ran.stderr
+    assert "Information plane: " in ran.stderr
+    if alone:
+        assert f"modules: {root}" in ran.stdout.splitlines()
+
+
+def test_the_callback_is_one_of_every_namespace_that_is_installed():
+    bases = {f"{base.__module__}.{base.__name__}" for base in InformationPlaneCallback.__mro__}
+    for root in INSTALLED:
+        name = "lightning.pytorch" if root == "lightning" else root
+        assert f"{name}.callbacks.callback.Callback" in bases
+
+
+def test_the_namespace_is_that_of_the_trainer(tmp_path):
+    class Mine(pl.Trainer):
+        pass
+
+    assert lightning_of(Mine(default_root_dir=tmp_path, accelerator="cpu", logger=False)).__name__ == pl.__name__
+    with pytest.raises(TypeError, match="object is no Trainer of pytorch_lightning or lightning.pytorch"):
+        lightning_of(object())
+
+
+def test_without_lightning_the_sentence_says_what_to_install():
+    ran = python(
+        "import lightning_ib\nassert lightning_ib.InformationPlane and lightning_ib.measure\n"
+        "lightning_ib.InformationPlaneCallback",
+        namespace="",
+        blocked=["pytorch_lightning", "lightning"],
+    )
+    assert (
+        "InformationPlaneCallback needs PyTorch Lightning: pip install pytorch-lightning (or lightning)." in ran.stderr
+    )
+    assert "ModuleNotFoundError" in ran.stderr
+
+
+def test_the_choice_is_told_once_in_the_log_of_the_namespace(tmp_path, caplog):
+    with caplog.at_level("INFO"):
+        fit(tmp_path, InformationPlaneCallback())
+    told = [record for record in caplog.records if "averaged onto" in record.getMessage()]
+    assert len(told) == 2
