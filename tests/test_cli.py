@@ -30,6 +30,8 @@ class Digits(pl.LightningDataModule):
 @pytest.fixture(autouse=True)
 def _no_arguments(monkeypatch):
     monkeypatch.setattr(sys, "argv", ["program"])
+    # Lightning's own use of it is its own affair.
+    monkeypatch.setenv("JSONARGPARSE_DEPRECATION_WARNINGS", "off")
 
 
 def first_of_pair(batch):
