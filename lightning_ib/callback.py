@@ -205,7 +205,8 @@ class InformationPlaneCallback(CallbackBase):
             raise ValueError(
                 f"the history so far is in {other.pop()}, and the callback has unit={self.unit!r}: keep one."
             )
-        self.history[:] = [point for point in self.history if begun and point.epoch <= trainer.current_epoch]
+        # A checkpoint saved after validation holds the point of an epoch that Lightning counts once it has ended.
+        self.history[:] = [point for point in self.history if begun and point.epoch <= trainer.current_epoch + 1]
 
     def _measure_before_training(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not self._own_pass and not has_forward(pl_module):
