@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 
 from lightning_ib.functional import Unit
-from lightning_ib.history import InformationPoint
+from lightning_ib.history import InformationPoint, restored_points
 from lightning_ib.loggers import log_figure, log_layout, log_scalars, save_figure, save_history, scalars
 from lightning_ib.namespaces import CallbackBase, say
 from lightning_ib.own_pass import ForwardError, dev_run, first_loader, has_forward, run_own_pass
@@ -24,6 +24,9 @@ from lightning_ib.recorder import Recorder
 
 if TYPE_CHECKING:
     from pytorch_lightning import LightningModule, Trainer
+
+_STATE_VERSION = 1
+"""Of what a checkpoint holds. It rises when edges that were frozen before would mean something else."""
 
 
 class InformationPlaneCallback(CallbackBase):
@@ -197,8 +200,16 @@ class InformationPlaneCallback(CallbackBase):
     def _take_up(self, trainer: Trainer) -> None:
         restored, self._restored = self._restored, None
         if restored is not None:
-            self.history = [InformationPoint(**point) for point in restored["history"]]
-            self.plane.load_frozen_state(restored["frozen"])
+            faults = self._restore(restored)
+            if faults:
+                told = "; ".join(faults[:5] + ["…"] * (len(faults) > 5))
+                warnings.warn(
+                    f"{self.prefix}: what the checkpoint holds of InformationPlaneCallback is damaged or of another "
+                    f"version: {told}. The rest is kept, figures that are missing are NaN, and edges that are missing "
+                    "are fitted anew at the next measurement. Training goes on.",
+                    UserWarning,
+                    stacklevel=2,
+                )
         other = {point.unit for point in self.history} - {self.unit}
         begun = restored is not None or trainer.global_step > 0 or trainer.current_epoch > 0
         if begun and other:
@@ -207,6 +218,21 @@ class InformationPlaneCallback(CallbackBase):
             )
         # A checkpoint saved after validation holds the point of an epoch that Lightning counts once it has ended.
         self.history[:] = [point for point in self.history if begun and point.epoch <= trainer.current_epoch + 1]
+
+    def _restore(self, state: Any) -> list[str]:
+        """Take what can be taken of a state that :meth:`state_dict` gave; what is wrong with the rest, in words."""
+        if not isinstance(state, Mapping):
+            self.history.clear()
+            return [f"it is a {type(state).__name__}, not a mapping"]
+        self.history[:], faults = restored_points(state.get("history"))
+        if (version := state.get("version", _STATE_VERSION)) != _STATE_VERSION:
+            return [*faults, f"it has version {version!r}, whose edges mean nothing to version {_STATE_VERSION}"]
+        frozen: Any = state.get("frozen")
+        try:
+            self.plane.load_frozen_state(frozen)
+        except ValueError as error:
+            faults.append(str(error))
+        return faults
 
     def _measure_before_training(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not self._own_pass and not has_forward(pl_module):
@@ -464,7 +490,11 @@ class InformationPlaneCallback(CallbackBase):
 
     def state_dict(self) -> dict[str, Any]:
         """The history, the frozen edges and the automatic choices, in tensors and primitives."""
-        return {"history": [point._asdict() for point in self.history], "frozen": self.plane.frozen_state()}
+        return {
+            "version": _STATE_VERSION,
+            "history": [point._asdict() for point in self.history],
+            "frozen": self.plane.frozen_state(),
+        }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take up a run where the checkpoint left it, once a fit begins: other checkpoints change nothing."""

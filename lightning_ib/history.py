@@ -5,9 +5,9 @@ from __future__ import annotations
 import csv
 import math
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import NamedTuple, get_type_hints
+from typing import Any, NamedTuple, get_type_hints
 
 SATURATED = 0.9
 """H(T)/log N above which a point is called saturated: most samples then have a symbol of their own."""
@@ -55,6 +55,47 @@ class InformationPoint(NamedTuple):
         """The point of a layer that could not be measured: its figures are NaN."""
         nan = math.nan
         return cls(epoch, step, layer, nan, nan, nan, nan, nan, nan, nan, n_samples, 0, nan, unit)
+
+
+def restored_points(saved: Any) -> tuple[list[InformationPoint], list[str]]:
+    """The points of a history that a checkpoint holds as a list of dictionaries, as far as they can be read.
+
+    A figure that is not there, as in a history of another version, is NaN. A point without epoch, layer or unit, or
+    with a value of the wrong type, is left out.
+
+    Returns:
+        The points, and in words what is wrong with the others: nothing, as a rule.
+
+    Example:
+        >>> points, faults = restored_points([{"epoch": 1, "step": 9, "layer": 3, "unit": "bits"}])
+        >>> points, faults[-1]
+        ([], 'a point of its history has layer=3, not a str')
+    """
+    if not isinstance(saved, list):
+        return [], [
+            f"its history is {'missing' if saved is None else f'a {type(saved).__name__}'}, not a list of points"
+        ]
+    points, faults = [], dict[str, None]()  # a fault that many points share is told once
+    for entry in saved:
+        if not isinstance(entry, Mapping):
+            faults[f"a point of its history is a {type(entry).__name__}, not a mapping"] = None
+            continue
+        point = InformationPoint.missing("", n_samples=0, unit="")._asdict()
+        lacking, unknown = [key for key in point if key not in entry], [key for key in entry if key not in point]
+        if lacking:
+            faults[f"points of its history lack {lacking}"] = None
+        if unknown:
+            faults[f"points of its history have {unknown}, which is unknown here"] = None
+        point |= {key: value for key, value in entry.items() if key in point}
+        wrong = [
+            f"a point of its history has {key}={point[key]!r}, not a {kind.__name__}"
+            for key, kind in get_type_hints(InformationPoint).items()
+            if isinstance(point[key], bool) or not isinstance(point[key], (int, float) if kind is float else kind)
+        ]
+        faults |= dict.fromkeys(wrong)
+        if not wrong and not {"epoch", "layer", "unit"} & set(lacking):
+            points.append(InformationPoint(**point))
+    return points, list(faults)
 
 
 def write_csv(points: Iterable[InformationPoint], path: str | os.PathLike[str]) -> None:

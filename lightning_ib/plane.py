@@ -425,13 +425,24 @@ class InformationPlane(Metric):
         return named | {k: n.state_dict() for k, n in (("input", self._input), ("target", self._target)) if n}
 
     def load_frozen_state(self, state: Mapping[str, Any]) -> None:
-        """Take up what :meth:`frozen_state` gave; call it after :meth:`attach`. Layers it does not name are left."""
-        for layer, saved in state.get("layers", {}).items():
-            if layer in self.narrowings:
-                self.narrowings[layer].load_state_dict(saved)
-        for narrowing, saved in ((self._input, state.get("input")), (self._target, state.get("target"))):
-            if narrowing is not None and saved is not None:
-                narrowing.load_state_dict(saved)
+        """Take up what :meth:`frozen_state` gave; call it after :meth:`attach`. Layers it does not name are left.
+
+        Raises:
+            ValueError: a part of ``state`` is not what :meth:`frozen_state` gives; all other parts are taken up.
+        """
+        layers = state.get("layers", {}) if isinstance(state, Mapping) else None
+        if not isinstance(layers, Mapping):
+            raise ValueError("the frozen edges are no mapping with the edges of the 'layers'")
+        parts = [(f"layer {layer!r}", narrowing, layers.get(layer)) for layer, narrowing in self.narrowings.items()]
+        parts += [(f"the {k}", n, state.get(k)) for k, n in (("input", self._input), ("target", self._target)) if n]
+        faults = []
+        for name, narrowing, saved in parts:
+            try:
+                narrowing.load_state_dict({} if saved is None else saved)
+            except ValueError as error:
+                faults.append(f"what is frozen for {name} {error}")
+        if faults:
+            raise ValueError("; ".join(faults))
 
 
 class _Figures:

@@ -6,7 +6,7 @@ import math
 import re
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any, Literal
 
@@ -423,6 +423,28 @@ class AutoQuantizer(Quantizer):
         """The quantizer that a choice stands for."""
         return Quantizer(GridPool(finest, grid), UniformBins(n_bins, quantiles=(0.01, 0.99)))
 
+    @classmethod
+    def chosen_before(cls, choice: Any, shape: Sequence[int]) -> Quantizer:
+        """The quantizer that a choice in a checkpoint stands for.
+
+        Args:
+            choice: ``[finest, grid, n_bins]``.
+            shape: the shape of one sample's activation.
+
+        Raises:
+            ValueError: it is no choice for samples of this shape.
+        """
+        try:
+            finest, grid, n_bins = choice
+            fits = len(finest) == len(grid) == len(_at_most_three_axes(shape))
+            fits = fits and all(1 <= n <= most for n, most in zip(grid, finest))
+            quantizer = cls.chosen(finest, grid, n_bins)
+        except (TypeError, ValueError):
+            fits = False
+        if not fits:
+            raise ValueError(f"has chosen={choice!r}, which is no choice for samples of shape {tuple(shape)}")
+        return quantizer
+
     def __repr__(self) -> str:
         return f"AutoQuantizer(saturation={self.saturation})"
 
@@ -513,6 +535,14 @@ class Narrowing:
         z = self.quantizer.pooled(activation)
         if self._width is None:
             self._width = z.shape[1]
+            if self.edges is not None and self.edges.ndim == 2 and len(self.edges) != self._width:
+                warnings.warn(
+                    f"the checkpoint's edges are for {len(self.edges)} coordinates, and a sample has {self._width} "
+                    f"({self._fingerprint}): they are fitted anew at this measurement.",
+                    UserWarning,
+                    stacklevel=2,
+                )
+                self._freeze(None)
         elif self._width != z.shape[1]:
             raise ValueError(
                 f"a sample has {z.shape[1]} coordinates here and had {self._width} before: give a pool that makes "
@@ -577,12 +607,24 @@ class Narrowing:
             state["chosen"] = [list(pool.finest), list(pool.grid), self.quantizer.bins.n_bins]
         return state
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take up what was fitted."""
-        self.shape = tuple(state.get("shape", ()))
-        automatic = isinstance(self.asked, AutoQuantizer)
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take up what was fitted.
+
+        Raises:
+            ValueError: ``state`` is not what :meth:`state_dict` gives; nothing is taken up then.
+        """
         fitted = self.asked.bins.needs_data and not self.asked.bins.refit
-        if "edges" not in state or not fitted:
+        if not isinstance(state, Mapping):
+            raise ValueError(f"is a {type(state).__name__}, not a mapping")
+        if not state:
+            return
+        if lacking := {"edges", "shape", "asked"} - state.keys():
+            raise ValueError(f"lacks {sorted(lacking)}")
+        shape = state["shape"]
+        if not isinstance(shape, (list, tuple)) or not all(isinstance(n, int) for n in shape):
+            raise ValueError(f"has shape={shape!r}, not a list of integers")
+        self.shape = tuple(shape)
+        if not fitted:
             return
         if state["asked"] != self._fingerprint:
             warnings.warn(
@@ -592,6 +634,13 @@ class Narrowing:
                 stacklevel=2,
             )
             return
-        if automatic:
-            self.quantizer = AutoQuantizer.chosen(*state["chosen"])
-        self._freeze(state["edges"])
+        if not isinstance(state["edges"], Tensor):
+            raise ValueError(f"has edges that are a {type(state['edges']).__name__}, not a tensor")
+        quantizer, n_coordinates = self.asked, None
+        if isinstance(self.asked, AutoQuantizer):
+            quantizer = self.asked.chosen_before(state.get("chosen"), self.shape)
+            assert isinstance(quantizer.pool, GridPool)
+            n_coordinates = math.prod(quantizer.pool.grid)
+        edges = checked_edges(state["edges"], "is unusable", n_coordinates)
+        self.quantizer = quantizer
+        self._freeze(edges)
