@@ -1,0 +1,531 @@
+"""A run that is killed and resumed, each in a process of its own, beside the same run that nothing interrupted."""
+
+import inspect
+import math
+import multiprocessing
+import os
+import signal
+import warnings
+
+import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch.utils.data import DataLoader, Sampler
+
+import lightning_ib.callback
+from lightning_ib import InformationPlaneCallback, InformationPoint, QuantileBins, Quantizer, UniformBins
+from lightning_ib.history import read_csv, restored_points
+from lightning_ib.quantize import AutoQuantizer, Narrowing
+from tests.tiny import BATCH, N_TRAIN, TinyModule, fit, make_data, pl, train_loader, trainer, val_loader
+
+ModelCheckpoint = pl.callbacks.ModelCheckpoint
+
+N_EPOCHS, N_BATCHES = 4, N_TRAIN // BATCH
+
+# Older ones repeat a part of the validation, or a batch, after some checkpoints.
+exact = pytest.mark.skipif(
+    tuple(map(int, pl.__version__.split(".")[:2])) < (2, 6), reason="this Lightning does not resume to the last bit"
+)
+
+processes = multiprocessing.get_context("forkserver")
+processes.set_forkserver_preload(["tests.tiny", "lightning_ib.callback", "lightning_ib.plotting"])
+
+
+# -- a training that Lightning resumes to the last bit ---------------------------------------------------------------
+
+
+class EpochOrder(Sampler):
+    """Another order in every epoch, which depends on nothing but the epoch."""
+
+    epoch = 0
+
+    def set_epoch(self, epoch):
+        self.epoch = epoch
+
+    def __iter__(self):
+        return iter(torch.randperm(N_TRAIN, generator=torch.Generator().manual_seed(self.epoch)).tolist())
+
+    def __len__(self):
+        return N_TRAIN
+
+
+class ResumableLoader(DataLoader):
+    """A loader that goes on at the batch where a checkpoint left it."""
+
+    seen = 0
+
+    def __iter__(self):
+        skip, self.seen = self.seen % N_BATCHES, 0
+        for k, batch in enumerate(super().__iter__()):
+            if k >= skip:
+                self.seen = k + 1
+                yield batch
+
+    def state_dict(self):
+        return {"seen": self.seen}
+
+    def load_state_dict(self, state):
+        self.seen = state["seen"]
+
+
+LOADERS = {
+    "order": lambda: DataLoader(make_data(N_TRAIN), BATCH, sampler=EpochOrder()),
+    "resumable": lambda: ResumableLoader(make_data(N_TRAIN), BATCH, sampler=EpochOrder()),
+    "shuffled": train_loader,
+}
+
+
+class SeedEveryBatch(pl.Callback):
+    """Dropout that depends on nothing but the step: Lightning does not restore random states."""
+
+    def on_train_batch_start(self, trainer, *_):
+        torch.manual_seed(trainer.global_step)
+
+
+# They take most of the time of a small run, and are not what is compared here.
+PICTURES = ("plot_information_plane", "log_figure", "save_figure")
+
+
+# -- a process that ends by SIGKILL ------------------------------------------------------------------------------------
+
+
+def die():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+class Kill(pl.Callback):
+    """SIGKILL at a hook of an epoch, or of one of its batches."""
+
+    def __init__(self, hook, epoch, batch=None):
+        self.epoch, self.batch = epoch, batch
+        setattr(self, hook, self.kill)
+
+    def kill(self, trainer, *args):
+        if not trainer.sanity_checking and trainer.current_epoch == self.epoch and self.batch in (None, args[-1]):
+            die()
+
+
+class KillAfterCheckpoint(Kill, pl.callbacks.Checkpoint):
+    """Lightning calls checkpoints last, in the order they were given."""
+
+
+def train(folder, version, checkpoint, kill, loader, ckpt_path, options):
+    """What the process does: train, resumed or not, to the end or not, and leave what there is to compare."""
+    torch.set_num_threads(1)
+    for name in PICTURES:
+        setattr(lightning_ib.callback, name, lambda *_: None)
+    when, *where = kill or [None]
+    batches = iter(range(10**6))
+
+    def unpack(batch):
+        if when == "in the pass" and next(batches) == where[0]:
+            die()
+        return batch
+
+    callback = InformationPlaneCallback(unpack=unpack, **options)
+    callbacks = [SeedEveryBatch(), callback, ModelCheckpoint(folder / "checkpoints", save_last=True, **checkpoint)]
+    if when in ("before", "after"):
+        callbacks.append((Kill if when == "before" else KillAfterCheckpoint)(*where))
+    logger = pl.loggers.TensorBoardLogger(folder, name="logs", version=version)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        run = {"enable_checkpointing": True, "max_epochs": N_EPOCHS, "logger": logger, "ckpt_path": ckpt_path}
+        model, _ = fit(folder, *callbacks, train=LOADERS[loader](), **run)
+    result = {
+        "history": [tuple(point) for point in callback.history],
+        "frozen": callback.plane.frozen_state()["layers"],
+        "weights": model.state_dict(),
+        "warnings": [str(warning.message) for warning in caught if str(warning.message).startswith("ib")],
+    }
+    torch.save(result, folder / "result.pt")
+
+
+def start(folder, *, version=0, checkpoint=None, kill=None, loader="order", resume=False, **options):
+    """Train in a process of its own, and return what it left; nothing where it was killed."""
+    folder.mkdir(exist_ok=True)
+    ckpt_path = folder / "checkpoints" / "last.ckpt" if resume else None
+    arguments = (folder, version, checkpoint or {}, kill, loader, ckpt_path, options)
+    process = processes.Process(target=train, args=arguments)
+    process.start()
+    process.join(120)
+    assert process.exitcode == (-signal.SIGKILL if kill else 0)
+    return None if kill else torch.load(folder / "result.pt", weights_only=True)
+
+
+def logged(folder, version=0):
+    """Tag → the steps and values of the scalars that TensorBoard shows."""
+    events = EventAccumulator(str(folder / "logs" / f"version_{version}"), size_guidance={"scalars": 0}).Reload()
+    tags = [tag for tag in events.Tags()["scalars"] if tag.startswith("ib/")]
+    return {tag: [(event.step, event.value) for event in events.Scalars(tag)] for tag in tags}
+
+
+def csv(folder, version=0):
+    return [tuple(point) for point in read_csv(folder / "logs" / f"version_{version}" / "information_plane.csv")]
+
+
+def in_checkpoint(path):
+    """The state of the one callback in a checkpoint that loads with ``weights_only``."""
+    callbacks = torch.load(path, weights_only=True)["callbacks"]
+    (state,) = (state for key, state in callbacks.items() if key.startswith("InformationPlaneCallback"))
+    return state
+
+
+def same(a, b):
+    """Whether two nested states are equal, tensors to the last bit."""
+    if isinstance(a, torch.Tensor):
+        return torch.equal(a, b)
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(same(a[key], b[key]) for key in a)
+    return a == b
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """The run that nothing interrupts, and its folder; one for each set of options."""
+    runs = {}
+
+    def get(**options):
+        key = repr(options)
+        if key not in runs:
+            folder = tmp_path_factory.mktemp("whole")
+            runs[key] = start(folder, **options), folder
+        return runs[key]
+
+    return get
+
+
+# -- killed and resumed ------------------------------------------------------------------------------------------------
+
+AFTER_VALIDATION = {"save_on_train_epoch_end": False}
+AFTER_EPOCH = {"save_on_train_epoch_end": True}
+EVERY_6 = {"every_n_train_steps": N_BATCHES, "save_top_k": -1}
+
+KILLS = [
+    # where the checkpoint is saved, and the blow: before or after checkpoints, at which hook, in which epoch
+    (AFTER_VALIDATION, ("before", "on_train_batch_start", 2, 3)),
+    (AFTER_VALIDATION, ("before", "on_validation_batch_end", 2)),
+    (AFTER_VALIDATION, ("before", "on_validation_end", 2)),
+    (AFTER_VALIDATION, ("after", "on_validation_end", 2)),
+    (AFTER_VALIDATION, ("after", "on_validation_end", N_EPOCHS - 1)),
+    (AFTER_EPOCH, ("before", "on_train_batch_start", 2, 3)),
+    (AFTER_EPOCH, ("before", "on_train_epoch_end", 2)),
+    (EVERY_6, ("before", "on_validation_start", 2)),
+    (EVERY_6, ("before", "on_train_batch_start", 3, 2)),
+]
+IN_THE_PASS = [(where, ("in the pass", 3 * N_BATCHES + 2)) for where in (AFTER_VALIDATION, AFTER_EPOCH)]
+
+
+@exact
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("data", "checkpoint", "kill"),
+    [(None, *kill) for kill in [*KILLS, (AFTER_EPOCH, ("after", "on_train_epoch_end", 2))]]
+    + [("train", *kill) for kill in [*KILLS[1:5], *KILLS[6:], *IN_THE_PASS]],
+)
+def test_a_killed_run_goes_on_as_if_nothing_had_happened(tmp_path, whole, data, checkpoint, kill):
+    expected, folder = whole(data=data)
+    start(tmp_path, data=data, checkpoint=checkpoint, kill=kill)
+    saved = in_checkpoint(tmp_path / "checkpoints" / "last.ckpt")
+    resumed = start(tmp_path, data=data, checkpoint=checkpoint, resume=True)
+    assert resumed["warnings"] == []
+    assert same(resumed["weights"], expected["weights"])
+    assert resumed["history"] == expected["history"]
+    assert same(resumed["frozen"], expected["frozen"])
+    assert csv(tmp_path) == csv(folder) == expected["history"]
+    scalars = logged(tmp_path)
+    assert {tag: dict(events) for tag, events in scalars.items()} == {t: dict(e) for t, e in logged(folder).items()}
+    # An epoch that the checkpoint knows is logged once; one that came after it was logged, and is trained again, twice.
+    once = {max(0, point["step"] - 1) for point in saved["history"]}
+    steps = [step for step, _ in scalars["ib/I_XT/out"]]
+    assert all(steps.count(step) == 1 for step in once)
+
+
+@exact
+@pytest.mark.slow
+def test_between_checkpoint_and_logger_a_kill_costs_the_loggers_scalars_and_nothing_else(tmp_path, whole):
+    # Lightning writes what is logged at an epoch's end after the checkpoint of that epoch.
+    expected, folder = whole(data="train")
+    start(tmp_path, data="train", checkpoint=AFTER_EPOCH, kill=("after", "on_train_epoch_end", 2))
+    resumed = start(tmp_path, data="train", checkpoint=AFTER_EPOCH, resume=True)
+    assert resumed["history"] == csv(tmp_path) == expected["history"]
+    lost = {tag: [event for event in events if event[0] != 3 * N_BATCHES - 1] for tag, events in logged(folder).items()}
+    assert logged(tmp_path) == lost
+
+
+@exact
+@pytest.mark.slow
+@pytest.mark.parametrize("data", [None, "train"])
+def test_a_run_resumed_into_a_new_folder_has_the_whole_history_there(tmp_path, whole, data):
+    expected, folder = whole(data=data)
+    start(tmp_path, data=data, checkpoint=AFTER_EPOCH, kill=("before", "on_train_batch_start", 2, 3))
+    before = csv(tmp_path)
+    resumed = start(tmp_path, data=data, checkpoint=AFTER_EPOCH, version=1, resume=True)
+    assert resumed["history"] == csv(tmp_path, version=1) == expected["history"]
+    assert csv(tmp_path) == before == expected["history"][: len(before)]
+    first, second = logged(tmp_path), logged(tmp_path, version=1)
+    assert {tag: first[tag] + second[tag] for tag in first} == logged(folder)
+
+
+@exact
+@pytest.mark.slow
+@pytest.mark.parametrize("data", [None, "train"])
+def test_every_other_epoch_is_measured_after_a_kill_as_before(tmp_path, whole, data):
+    options = {"data": data, "every_n_epochs": 2}
+    expected, folder = whole(**options)
+    assert sorted({point[0] for point in expected["history"]}) == [0, 2, 4]
+    start(tmp_path, **options, checkpoint=AFTER_VALIDATION, kill=("after", "on_validation_end", 1))
+    resumed = start(tmp_path, **options, checkpoint=AFTER_VALIDATION, resume=True)
+    assert resumed["history"] == csv(tmp_path) == expected["history"]
+    assert logged(tmp_path) == logged(folder)
+
+
+@exact
+@pytest.mark.slow
+def test_a_loader_that_resumes_gives_the_same_figures_from_the_middle_of_an_epoch(tmp_path, whole):
+    expected, folder = whole(loader="resumable")
+    checkpoint = {"every_n_train_steps": 4, "save_top_k": -1}
+    start(tmp_path, loader="resumable", checkpoint=checkpoint, kill=("before", "on_train_batch_start", 2, 5))
+    resumed = start(tmp_path, loader="resumable", checkpoint=checkpoint, resume=True)
+    assert resumed["history"] == csv(tmp_path) == expected["history"]
+    assert same(resumed["frozen"], expected["frozen"])
+    assert logged(tmp_path) == logged(folder)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("data", [None, "train"])
+def test_from_the_middle_of_an_epoch_no_epoch_is_lost_or_there_twice(tmp_path, whole, data):
+    # Lightning trains the rest of the epoch's batches, in a new order: from there on the figures are others.
+    expected, _ = whole(data=data, loader="shuffled")
+    options = {"data": data, "loader": "shuffled", "checkpoint": {"every_n_train_steps": 4, "save_top_k": -1}}
+    start(tmp_path, **options, kill=("before", "on_train_batch_start", 2, 5))
+    saved = [tuple(point.values()) for point in in_checkpoint(tmp_path / "checkpoints" / "last.ckpt")["history"]]
+    resumed = start(tmp_path, **options, resume=True)
+    assert resumed["warnings"] == []
+    assert resumed["history"][: len(saved)] == saved == expected["history"][: len(saved)]
+    assert [(p[0], p[2]) for p in resumed["history"]] == [(p[0], p[2]) for p in expected["history"]]
+    assert [p[10] for p in resumed["history"]] == [p[10] for p in expected["history"]]  # N
+    assert same(resumed["frozen"], expected["frozen"])
+    assert csv(tmp_path) == resumed["history"]
+
+
+# -- another set of callbacks than before ------------------------------------------------------------------------------
+
+
+def go_on(folder, *callbacks, ckpt_path=None, **options):
+    loader = DataLoader(make_data(N_TRAIN), BATCH, sampler=EpochOrder())
+    checkpoint = ModelCheckpoint(folder / "checkpoints", save_top_k=-1, filename="{epoch}", **AFTER_EPOCH)
+    options = {"enable_checkpointing": True, "max_epochs": 3, "logger": False} | options
+    return fit(folder, SeedEveryBatch(), *callbacks, checkpoint, train=loader, ckpt_path=ckpt_path, **options)
+
+
+def epochs(callback, layer="out"):
+    return [point.epoch for point in callback.history if point.layer == layer]
+
+
+@exact
+def test_two_callbacks_are_resumed_each_by_its_prefix(tmp_path):
+    def pair():
+        return InformationPlaneCallback(), InformationPlaneCallback(["out"], prefix="ib/own", data="train", unit="nats")
+
+    before, after, names = pair(), pair(), ("information_plane.csv", "information_plane_ib_own.csv")
+    go_on(tmp_path, *before)
+    for name in names:
+        (tmp_path / name).unlink()
+    go_on(tmp_path, *after, ckpt_path=tmp_path / "checkpoints" / "epoch=0.ckpt")
+    for one, other, name in zip(before, after, names):
+        assert one.history == other.history == read_csv(tmp_path / name)
+        assert same(one.plane.frozen_state(), other.plane.frozen_state())
+
+
+def test_a_callback_that_is_new_begins_where_the_run_is(tmp_path):
+    go_on(tmp_path)
+    callback = InformationPlaneCallback()
+    go_on(tmp_path, callback, ckpt_path=tmp_path / "checkpoints" / "epoch=1.ckpt")
+    assert epochs(callback) == [2, 3]
+    assert callback.history[0].step == 2 * N_BATCHES
+
+
+@exact
+def test_a_callback_that_is_gone_is_not_missed(tmp_path):
+    model, _ = go_on(tmp_path, InformationPlaneCallback())
+    with pytest.warns(UserWarning, match="Please add the following callbacks.*InformationPlaneCallback"):
+        resumed, _ = go_on(tmp_path, ckpt_path=tmp_path / "checkpoints" / "epoch=1.ckpt")
+    assert same(resumed.state_dict(), model.state_dict())
+
+
+def test_layers_that_are_named_anew_join_those_that_stay(tmp_path):
+    before = InformationPlaneCallback(["hidden", "out"])
+    go_on(tmp_path, before)
+    edges = before.plane.narrowings["out"].edges
+    after = InformationPlaneCallback(["act", "out"])
+    go_on(tmp_path, after, ckpt_path=tmp_path / "checkpoints" / "epoch=1.ckpt")
+    assert [epochs(after, layer) for layer in ("hidden", "act", "out")] == [[0, 1, 2], [3], [0, 1, 2, 3]]
+    assert all(math.isfinite(point.i_xt) for point in after.history)
+    assert torch.equal(after.plane.narrowings["out"].edges, edges)
+    assert read_csv(tmp_path / "information_plane.csv") == after.history
+
+
+@pytest.mark.skipif("weights_only" not in inspect.signature(pl.Trainer.fit).parameters, reason="came with 2.6")
+def test_a_checkpoint_needs_no_more_than_weights_only(tmp_path):
+    narrow = Quantizer(bins=QuantileBins(3))
+    before, after = (InformationPlaneCallback(input=narrow, target=Quantizer(bins=UniformBins(2))) for _ in range(2))
+    go_on(tmp_path, before)
+    path = tmp_path / "checkpoints" / "epoch=1.ckpt"
+    assert in_checkpoint(path)["version"] == 1
+    run = trainer(tmp_path, SeedEveryBatch(), after, max_epochs=3, logger=False)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Be aware that when using `ckpt_path`")
+        run.fit(TinyModule(), LOADERS["order"](), val_loader(), ckpt_path=path, weights_only=True)
+    assert after.history == before.history
+    assert same(after.plane.frozen_state(), before.plane.frozen_state())
+
+
+# -- what a checkpoint holds is damaged, or of another version ---------------------------------------------------------
+
+
+@pytest.fixture
+def no_pictures(monkeypatch):
+    for name in PICTURES:
+        monkeypatch.setattr(lightning_ib.callback, name, lambda *_: None)
+
+
+@pytest.fixture(scope="module")
+def damaged(tmp_path_factory):
+    """A checkpoint of one epoch, with the callback's state as a test makes it."""
+    folder = tmp_path_factory.mktemp("damaged")
+    torch.manual_seed(0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        go_on(folder, InformationPlaneCallback(), max_epochs=1)
+
+    def make(path, damage):
+        checkpoint = torch.load(folder / "checkpoints" / "epoch=0.ckpt", weights_only=True)
+        (key,) = (key for key in checkpoint["callbacks"] if key.startswith("InformationPlaneCallback"))
+        state = checkpoint["callbacks"][key]
+        checkpoint["callbacks"][key] = damage(state) or state
+        torch.save(checkpoint, path)
+        return path, state
+
+    return make
+
+
+def each_point(**changes):
+    def damage(state):
+        for point in state["history"]:
+            point.update(changes)
+
+    return damage
+
+
+def first_point(**changes):
+    return lambda state: state["history"][0].update(changes)
+
+
+def no_point_has(key):
+    return lambda state: [point.pop(key) for point in state["history"]] and None
+
+
+def frozen(**changes):
+    return lambda state: state["frozen"]["layers"]["out"].update(changes)
+
+
+def without(*keys):
+    def damage(state):
+        for key in keys[:-1]:
+            state = state[key]
+        del state[keys[-1]]
+
+    return damage
+
+
+@pytest.mark.filterwarnings("ignore:Be aware that when using `ckpt_path`")
+@pytest.mark.parametrize(
+    ("damage", "sentence", "kept", "refitted"),
+    [
+        (lambda state: ["a", "list"], "it is a list, not a mapping", [], True),
+        (lambda state: {"other": 1}, "its history is missing, .*; the frozen edges are no mapping", [], True),
+        (without("history"), "its history is missing, not a list of points", [], False),
+        (lambda state: state | {"history": "none"}, "its history is a str, not a list of points", [], False),
+        (lambda state: state["history"].append(3), "a point of its history is a int, not a mapping", [0, 1], False),
+        (no_point_has("h_t"), r"points of its history lack \['h_t'\]", [0, 1], False),
+        (no_point_has("layer"), r"points of its history lack \['layer'\]", [], False),
+        (each_point(colour="red"), r"points of its history have \['colour'\], which is unknown here", [0, 1], False),
+        (first_point(epoch="0"), "a point of its history has epoch='0', not a int", [0, 1], False),
+        (each_point(i_ty=None), "a point of its history has i_ty=None, not a float", [], False),
+        (without("frozen"), "the frozen edges are no mapping with the edges of the 'layers'", [0, 1], True),
+        (lambda state: state | {"frozen": {"layers": [1]}}, "the frozen edges are no mapping", [0, 1], True),
+        (without("frozen", "layers", "out", "asked"), r"layer 'out' lacks \['asked'\]", [0, 1], True),
+        (frozen(shape="wide"), "layer 'out' has shape='wide', not a list of integers", [0, 1], True),
+        (frozen(edges=[0.0, 1.0]), "layer 'out' has edges that are a list, not a tensor", [0, 1], True),
+        (frozen(edges=torch.zeros(9, 2)), r"layer 'out' is unusable: edges must have shape", [0, 1], True),
+        (frozen(edges=torch.full((4, 2), math.nan)), "layer 'out' is unusable: edges must be finite", [0, 1], True),
+        (frozen(chosen=[[4], [9], 3]), r"layer 'out' has chosen=\[\[4\], \[9\], 3\], which is no choice", [0, 1], True),
+        (lambda state: state | {"version": 2}, "it has version 2, whose edges mean nothing to version 1", [0, 1], True),
+    ],
+)
+@pytest.mark.usefixtures("no_pictures")
+def test_what_is_damaged_is_told_once_and_the_rest_is_kept(tmp_path, damaged, damage, sentence, kept, refitted):
+    path, state = damaged(tmp_path / "damaged.ckpt", damage)
+    callback = InformationPlaneCallback()
+    with pytest.warns(UserWarning, match=f"^ib: what the checkpoint holds .*{sentence}.* Training goes on") as caught:
+        fit(tmp_path, callback, max_epochs=2, logger=False, ckpt_path=path, train=LOADERS["order"]())
+    assert len([warning for warning in caught if str(warning.message).startswith("ib:")]) == 1
+    # Where nothing is left of the history, it begins anew with a point before the rest of the training.
+    assert epochs(callback) == (kept or [1]) + [2]
+    assert all(math.isfinite(point.i_xt) for point in callback.history)
+    edges = {layer: narrowing.edges for layer, narrowing in callback.plane.narrowings.items()}
+    if not refitted:
+        assert same(edges, {layer: saved["edges"] for layer, saved in state["frozen"]["layers"].items()})
+    elif sentence.startswith("layer"):
+        assert torch.equal(edges["hidden"], state["frozen"]["layers"]["hidden"]["edges"])
+    assert repr(read_csv(tmp_path / "information_plane.csv")) == repr(callback.history)  # a NaN equals nothing
+
+
+@pytest.mark.filterwarnings("ignore:Be aware that when using `ckpt_path`")
+def test_a_state_from_before_there_were_versions_is_taken_up_in_silence(tmp_path, damaged):
+    path, state = damaged(tmp_path / "old.ckpt", without("version"))
+    callback = InformationPlaneCallback()
+    fit(tmp_path, callback, max_epochs=2, logger=False, ckpt_path=path)
+    assert [point._asdict() for point in callback.history[: len(state["history"])]] == state["history"]
+    assert torch.equal(callback.plane.narrowings["out"].edges, state["frozen"]["layers"]["out"]["edges"])
+
+
+@pytest.mark.filterwarnings("ignore:Be aware that when using `ckpt_path`")
+def test_another_unit_stops_before_training_however_damaged_the_rest(tmp_path, damaged):
+    path, _ = damaged(tmp_path / "damaged.ckpt", without("frozen"))
+    with (
+        pytest.raises(ValueError, match="the history so far is in bits, and the callback has unit='nats'"),
+        pytest.warns(UserWarning, match="the frozen edges are no mapping"),
+    ):
+        fit(tmp_path, InformationPlaneCallback(unit="nats"), max_epochs=2, logger=False, ckpt_path=path)
+
+
+def test_a_point_of_another_version_keeps_the_figures_it_has():
+    point = InformationPoint.missing("out", n_samples=8, unit="bits", epoch=3)._replace(i_xt=2, i_ty=1.0)
+    saved = point._asdict() | {"colour": "red"}
+    del saved["h_t"], saved["n_samples"]
+    (restored,), faults = restored_points([saved])
+    assert (restored.epoch, restored.layer, restored.i_xt, restored.i_ty) == (3, "out", 2, 1.0)
+    assert math.isnan(restored.h_t)
+    assert restored.n_samples == 0
+    assert len(faults) == 2
+
+
+def test_edges_for_another_number_of_coordinates_are_fitted_anew():
+    narrow = Quantizer(bins=UniformBins(4))
+    before, after = Narrowing(narrow), Narrowing(narrow)
+    before.fit(before.reduce(torch.rand(9, 3)))
+    after.load_state_dict(before.state_dict())
+    with pytest.warns(UserWarning, match="edges are for 3 coordinates, and a sample has 5 .* fitted anew"):
+        held = after.reduce(torch.rand(9, 5))
+    after.fit(held)
+    assert after.edges.shape == (5, 3)
+
+
+def test_a_layer_whose_length_varies_keeps_its_choice():
+    before, after = Narrowing(AutoQuantizer()), Narrowing(AutoQuantizer())
+    before.fit(before.reduce(torch.rand(50, 20, 8)))
+    before.reduce(torch.rand(50, 5, 8))
+    after.load_state_dict(before.state_dict())
+    assert torch.equal(after.edges, before.edges)
+    assert repr(after.quantizer) == repr(before.quantizer)
