@@ -16,7 +16,7 @@ import lightning_ib.callback
 from lightning_ib import InformationPlaneCallback, InformationPoint, QuantileBins, Quantizer, UniformBins
 from lightning_ib.history import read_csv, restored_points
 from lightning_ib.quantize import AutoQuantizer, Narrowing
-from tests.tiny import BATCH, N_TRAIN, TinyModule, fit, make_data, pl, train_loader, trainer, val_loader
+from tests.tiny import BATCH, N_TRAIN, N_VAL, TinyModule, fit, make_data, pl, train_loader, trainer, val_loader
 
 ModelCheckpoint = pl.callbacks.ModelCheckpoint
 
@@ -306,6 +306,20 @@ def test_from_the_middle_of_an_epoch_no_epoch_is_lost_or_there_twice(tmp_path, w
     assert [p[10] for p in resumed["history"]] == [p[10] for p in expected["history"]]  # N
     assert same(resumed["frozen"], expected["frozen"])
     assert csv(tmp_path) == resumed["history"]
+
+
+@pytest.mark.filterwarnings("ignore:You're resuming from a checkpoint that ended before the epoch ended")
+def test_from_a_validation_within_an_epoch_its_point_is_replaced_by_that_of_the_last(tmp_path):
+    options = {"enable_checkpointing": True, "max_epochs": 2, "logger": False, "val_check_interval": 0.5}
+    checkpoint = {"save_on_train_epoch_end": False, "save_top_k": -1, "filename": "{step}"}
+    runs = [InformationPlaneCallback(), InformationPlaneCallback()]
+    path = tmp_path / f"step={N_BATCHES // 2}.ckpt"
+    fit(tmp_path, runs[0], ModelCheckpoint(tmp_path, **checkpoint), **options)
+    assert [point["step"] for point in in_checkpoint(path)["history"]] == [0, 0, N_BATCHES // 2, N_BATCHES // 2]
+    fit(tmp_path, runs[1], ModelCheckpoint(tmp_path, **checkpoint), **options, ckpt_path=path)
+    for run in runs:
+        assert [(point.epoch, point.step) for point in run.history[::2]] == [(0, 0), (1, N_BATCHES), (2, 2 * N_BATCHES)]
+        assert {point.n_samples for point in run.history} == {N_VAL}
 
 
 # -- another set of callbacks than before ------------------------------------------------------------------------------
