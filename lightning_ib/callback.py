@@ -13,7 +13,7 @@ import torch
 
 from lightning_ib.functional import Unit
 from lightning_ib.history import InformationPoint, restored_points
-from lightning_ib.loggers import log_figure, log_layout, log_scalars, save_figure, save_history, scalars
+from lightning_ib.loggers import log_figure, log_layout, log_scalars, save_figure, save_history, scalars, surviving
 from lightning_ib.namespaces import CallbackBase, say
 from lightning_ib.own_pass import ForwardError, dev_run, first_loader, has_forward, run_own_pass
 from lightning_ib.passes import Unpack, genuine, unpacked
@@ -217,7 +217,8 @@ class InformationPlaneCallback(CallbackBase):
                 f"the history so far is in {other.pop()}, and the callback has unit={self.unit!r}: keep one."
             )
         # A checkpoint saved after validation holds the point of an epoch that Lightning counts once it has ended.
-        self.history[:] = [point for point in self.history if begun and point.epoch <= trainer.current_epoch + 1]
+        epoch, step = trainer.current_epoch + 1, trainer.global_step
+        self.history[:] = [point for point in self.history if begun and point.epoch <= epoch and point.step <= step]
 
     def _restore(self, state: Any) -> list[str]:
         """Take what can be taken of a state that :meth:`state_dict` gave; what is wrong with the rest, in words."""
@@ -257,7 +258,9 @@ class InformationPlaneCallback(CallbackBase):
         self._log_at_once(trainer, points)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Take the hooks off."""
+        """Take the hooks off; a run that was over when it was resumed has its history all the same."""
+        if self._restored is not None:
+            self._take_up(trainer)
         self._release()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
@@ -281,16 +284,18 @@ class InformationPlaneCallback(CallbackBase):
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Hook the layers where ``trainer.validate`` was called: there is no fit to do so."""
         if trainer.state.fn == "validate":
-            self._attach(pl_module, self._known())
+            self._attach_alone(pl_module)
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Hook the layers for ``trainer.test``."""
-        self._attach(pl_module, self._known())
+        self._attach_alone(pl_module)
 
-    def _known(self) -> Mapping[str, Any]:
-        """The edges to evaluate with: those of the checkpoint that was loaded, or else of the fit before."""
-        frozen = self._restored.get("frozen") if self._restored is not None else self.plane.frozen_state()
-        return frozen if isinstance(frozen, Mapping) else {}
+    def _attach_alone(self, pl_module: LightningModule) -> None:
+        """Hook the layers, with the edges of the checkpoint that was loaded, or else of the fit before."""
+        self._attach(pl_module, self.plane.frozen_state())
+        if isinstance(self._restored, Mapping):
+            with surviving("the checkpoint's edges could not be taken up"):
+                self.plane.load_frozen_state(self._restored.get("frozen", {}))
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begin a measurement."""
@@ -388,8 +393,11 @@ class InformationPlaneCallback(CallbackBase):
         """Whether the epoch at work is one to measure."""
         if self.every_n_train_steps or trainer.sanity_checking or trainer.state.fn != "fit":
             return False
-        # Of several validation runs in one epoch the last counts.
-        return trainer.current_epoch + 1 == self._last().epoch or self._is_time(trainer.current_epoch + 1)
+        if trainer.current_epoch + 1 == self._last().epoch:
+            # Of several validation runs in one epoch the last counts. Lightning before 2.6 repeats a part of one where
+            # a run is resumed: nothing new is seen there.
+            return self._last().step != trainer.global_step
+        return self._is_time(trainer.current_epoch + 1)
 
     def _is_time(self, epoch: int) -> bool:
         """Whether an epoch to measure has come since the last one: a validation run may skip the n-th epoch itself."""

@@ -379,6 +379,15 @@ def test_layers_that_are_named_anew_join_those_that_stay(tmp_path):
     assert read_csv(tmp_path / "information_plane.csv") == after.history
 
 
+def test_a_run_that_is_over_has_its_history_when_it_is_resumed(tmp_path):
+    before, after = InformationPlaneCallback(), InformationPlaneCallback()
+    go_on(tmp_path, before)
+    _, run = go_on(tmp_path, after, ckpt_path=tmp_path / "checkpoints" / "epoch=2.ckpt")
+    assert after.history == before.history
+    run.save_checkpoint(tmp_path / "again.ckpt")
+    assert same(in_checkpoint(tmp_path / "again.ckpt"), before.state_dict())
+
+
 @pytest.mark.skipif("weights_only" not in inspect.signature(pl.Trainer.fit).parameters, reason="came with 2.6")
 def test_a_checkpoint_needs_no_more_than_weights_only(tmp_path):
     narrow = Quantizer(bins=QuantileBins(3))
