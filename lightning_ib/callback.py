@@ -13,7 +13,16 @@ import torch
 
 from lightning_ib.functional import Unit
 from lightning_ib.history import InformationPoint, restored_points
-from lightning_ib.loggers import log_figure, log_layout, log_scalars, save_figure, save_history, scalars, surviving
+from lightning_ib.loggers import (
+    log_figure,
+    log_layout,
+    log_scalars,
+    run_folder,
+    save_figure,
+    save_history,
+    scalars,
+    surviving,
+)
 from lightning_ib.namespaces import CallbackBase, say
 from lightning_ib.own_pass import ForwardError, dev_run, first_loader, has_forward, run_own_pass
 from lightning_ib.passes import Unpack, genuine, unpacked
@@ -39,7 +48,8 @@ class InformationPlaneCallback(CallbackBase):
 
     Logged, and so open to ``EarlyStopping`` and ``ModelCheckpoint``: ``ib/I_XT/<layer>``, ``ib/I_TY/<layer>``,
     ``ib/H_T/<layer>``, ``ib/saturation/<layer>``, with ``beta`` also ``ib/IB/<layer>``; the figure
-    ``ib/information_plane``. Beside the logger's files: ``information_plane.csv`` and ``information_plane.png``.
+    ``ib/information_plane``. In the run's folder, which is that of the first logger or, without one,
+    ``default_root_dir``: ``information_plane.csv`` and ``information_plane.png``.
 
     Args:
         layers: names as in ``named_modules()``, glob patterns (``*`` does not cross a dot, ``**`` does), or a mapping
@@ -170,7 +180,7 @@ class InformationPlaneCallback(CallbackBase):
                 f"the training data, {self._schedule()}.",
             )
         if trainer.is_global_zero:
-            log_layout(trainer.loggers, self.prefix, self.unit, self.beta)
+            log_layout(trainer.loggers, self.prefix, self.unit, self.beta, told=self._told)
         if not self.history or (self.every_n_train_steps is None and self._is_time(trainer.current_epoch)):
             self._measure_before_training(trainer, pl_module)
         # Whoever monitors a figure finds the last one from the start, also in epochs that are not measured.
@@ -471,7 +481,7 @@ class InformationPlaneCallback(CallbackBase):
     def _log_at_once(self, trainer: Trainer, points: list[InformationPoint]) -> None:
         """Log where ``self.log`` is not to be had, or would wait for ``log_every_n_steps``."""
         if trainer.is_global_zero and not dev_run(trainer):
-            log_scalars(trainer.loggers, scalars(points, self.prefix, self.beta), _step(trainer))
+            log_scalars(trainer.loggers, scalars(points, self.prefix, self.beta), _step(trainer), self._told)
         self._keep(trainer, points)
 
     def _keep(self, trainer: Trainer, points: list[InformationPoint]) -> None:
@@ -482,16 +492,15 @@ class InformationPlaneCallback(CallbackBase):
         of = "epoch" if self.every_n_train_steps is None else "step"
         now = {getattr(point, of) for point in points}
         self.history[:] = [point for point in self.history if getattr(point, of) not in now] + points
-        folder = trainer.log_dir  # asked on every rank: it is a broadcast
         if not trainer.is_global_zero or dev_run(trainer):
             return
         stem = "information_plane" + ("" if self.prefix == "ib" else "_" + re.sub(r"[^\w.-]+", "_", self.prefix))
-        path = Path(folder or trainer.default_root_dir) / f"{stem}.csv"
-        save_history(self.history, path)
+        path = run_folder(trainer.loggers, trainer.default_root_dir, self._told) / f"{stem}.csv"
+        save_history(self.history, path, self._told)
         if any(math.isfinite(point.i_xt) and math.isfinite(point.i_ty) for point in self.history):
             figure = plot_information_plane(self.history)
-            log_figure(trainer.loggers, f"{self.prefix}/information_plane", figure, _step(trainer))
-            if save_figure(figure, path.with_suffix(".png")):
+            log_figure(trainer.loggers, f"{self.prefix}/information_plane", figure, _step(trainer), self._told)
+            if save_figure(figure, path.with_suffix(".png"), self._told):
                 self.figure_path = path.with_suffix(".png")
 
     # -- checkpoints ---------------------------------------------------------------------------------------------------
@@ -511,7 +520,9 @@ class InformationPlaneCallback(CallbackBase):
 
 def _step(trainer: Trainer) -> int:
     """The step Lightning logs at, which differs from ``global_step`` where there are several optimizers."""
-    return int(trainer.fit_loop.epoch_loop._batches_that_stepped)
+    # What is logged in on_train_epoch_end goes to the epoch's last step, as what is logged in the validation loop does.
+    ended = trainer.lightning_module._current_fx_name == "on_train_epoch_end"
+    return int(trainer.fit_loop.epoch_loop._batches_that_stepped) - ended
 
 
 def _alone(trainer: Any) -> bool:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import csv
 import math
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, get_type_hints
 
@@ -104,14 +105,19 @@ def write_csv(points: Iterable[InformationPoint], path: str | os.PathLike[str]) 
     Raises:
         OSError: the file cannot be written; an older one is left as it was.
     """
-    path = Path(path)
+    with replacing(Path(path)) as partial, partial.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(InformationPoint._fields)
+        writer.writerows(points)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A path to write to, beside ``path``; once it is written whole it takes its place."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
     try:
-        with partial.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
-            writer.writerow(InformationPoint._fields)
-            writer.writerows(points)
+        yield partial
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)

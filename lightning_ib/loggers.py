@@ -1,21 +1,28 @@
-"""Where a scalar, a figure and a layout of charts go, for each logger, by what the logger can do."""
+"""Where a scalar, a figure, a layout of charts and the files of a run go, for each logger, by what the logger can do.
+
+No logger's library is imported, and no logger is told by its class. What fails here is a warning, once a fit: ``told``
+is the caller's memory of what was warned of.
+"""
 
 from __future__ import annotations
 
+import io
 import re
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import contextmanager
+from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lightning_ib.functional import information_bottleneck
-from lightning_ib.history import InformationPoint, write_csv
+from lightning_ib.history import InformationPoint, replacing, write_csv
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from matplotlib.figure import Figure
+    from PIL.Image import Image
 
 CHARTS = {"I(X;T)": "I_XT", "I(T;Y)": "I_TY", "H(T)": "H_T", "H(T)/log N": "saturation"}
 
@@ -37,23 +44,54 @@ def scalars(points: Iterable[InformationPoint], prefix: str, beta: float | None 
     return logged
 
 
-def log_scalars(loggers: Iterable[Any], values: Mapping[str, float], step: int) -> None:
+def log_scalars(loggers: Iterable[Any], values: Mapping[str, float], step: int, told: set[str]) -> None:
     """Hand scalars to every logger at once, past ``self.log``: for moments where that is not to be had."""
     for logger in loggers:
-        with surviving(f"{type(logger).__name__} could not log the figures"):
+        with surviving(f"{type(logger).__name__} could not log the figures", told):
             logger.log_metrics(dict(values), step=step)
+            logger.save()  # as Lightning does after every row: some loggers keep rows in memory until then
 
 
-def log_figure(loggers: Iterable[Any], tag: str, figure: Figure, step: int) -> None:
-    """Hand a figure to every logger that takes figures."""
+def log_figure(loggers: Iterable[Any], tag: str, figure: Figure, step: int, told: set[str]) -> None:
+    """Hand a figure to every logger that takes figures, at the step of the scalars it shows.
+
+    - ``logger.log_image(key, [image], step=)`` (W&B): an image on the axis its scalars have.
+    - ``experiment.add_figure(tag, figure, global_step=)`` (TensorBoard).
+    - ``experiment.log_figure(run_id, figure, file)`` (MLflow): the run's file ``<tag>.png``, each figure in the place
+      of the one before, since each shows the whole run so far.
+    - ``experiment.log_figure(name, figure, step=)`` (Comet).
+
+    A logger that can do none of these (CSV) is left with the picture beside its files, see :func:`save_figure`.
+    """
     for logger in loggers:
-        add_figure = getattr(_experiment(logger), "add_figure", None)
-        if callable(add_figure):
-            with surviving(f"{type(logger).__name__} could not log the figure {tag}"):
-                add_figure(tag, figure, global_step=step, close=False)
+        with surviving(f"{type(logger).__name__} could not log the figure {tag}", told):
+            _hand_over(logger, tag, figure, step)
 
 
-def log_layout(loggers: Iterable[Any], prefix: str, unit: str, beta: float | None = None) -> None:
+def _hand_over(logger: Any, tag: str, figure: Figure, step: int) -> None:
+    if callable(getattr(logger, "log_image", None)):
+        logger.log_image(tag, [_image(figure)], step=step)
+        return
+    experiment = getattr(logger, "experiment", None)
+    add_figure, take_figure = getattr(experiment, "add_figure", None), getattr(experiment, "log_figure", None)
+    if callable(add_figure):
+        add_figure(tag, figure, global_step=step, close=False)
+    elif callable(take_figure) and "run_id" in signature(take_figure).parameters:
+        take_figure(logger.run_id, figure, f"{tag}.png")
+    elif callable(take_figure):
+        take_figure(tag, figure, step=step)
+
+
+def _image(figure: Figure) -> Image:
+    """The figure as pixels: whoever takes matplotlib's own figures as images may ask for pyplot."""
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    return Image.open(buffer)
+
+
+def log_layout(loggers: Iterable[Any], prefix: str, unit: str, beta: float | None = None, *, told: set[str]) -> None:
     """Lay out TensorBoard's custom scalars: all layers on one chart, a chart for each figure. Once a writer."""
     charts = CHARTS | ({"I(X;T) − β I(T;Y)": "IB"} if beta is not None else {})
     layout = {
@@ -63,35 +101,50 @@ def log_layout(loggers: Iterable[Any], prefix: str, unit: str, beta: float | Non
         }
     }
     for logger in loggers:
-        add_custom_scalars = getattr(_experiment(logger), "add_custom_scalars", None)
-        if callable(add_custom_scalars):
-            with surviving(f"{type(logger).__name__} could not lay out the charts"):
+        with surviving(f"{type(logger).__name__} could not lay out the charts", told):
+            add_custom_scalars = getattr(getattr(logger, "experiment", None), "add_custom_scalars", None)
+            if callable(add_custom_scalars):
                 add_custom_scalars(layout)
 
 
-def save_history(points: Sequence[InformationPoint], path: Path) -> None:
-    """Write the history beside the logger's files; a failure is a warning, and the history stays."""
-    with surviving(f"the history could not be written to {path}"):
+def run_folder(loggers: Sequence[Any], default_root_dir: str, told: set[str]) -> Path:
+    """The folder of this run, for files of our own: that of the first logger, or ``default_root_dir`` without one.
+
+    A logger's folder is its ``log_dir`` (TensorBoard, CSV) or, as for Lightning's checkpoints,
+    ``<save_dir>/<name>/<version>`` (W&B, Comet, MLflow on files), with ``default_root_dir`` for the ``save_dir`` of a
+    logger that has none (MLflow on a database). Either way no run overwrites the files of another.
+    """
+    for logger in loggers[:1]:
+        with surviving(f"{type(logger).__name__} does not say where its files are", told):
+            log_dir = getattr(logger, "log_dir", None)
+            if log_dir is not None:
+                return Path(log_dir)
+            version = f"version_{logger.version}" if isinstance(logger.version, int) else logger.version
+            parts = (part for part in (logger.name, version) if part is not None)
+            return Path(getattr(logger, "save_dir", None) or default_root_dir, *parts)
+    return Path(default_root_dir)
+
+
+def save_history(points: Sequence[InformationPoint], path: Path, told: set[str]) -> None:
+    """Write the history as a CSV file; a failure is a warning, and the history stays, as does an older file."""
+    with surviving(f"the history could not be written to {path}", told):
         write_csv(points, path)
 
 
-def save_figure(figure: Figure, path: Path) -> bool:
-    """Write the figure as a PNG, and tell whether that went well; a failure is a warning."""
-    with surviving(f"the figure could not be written to {path}"):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path)
+def save_figure(figure: Figure, path: Path, told: set[str]) -> bool:
+    """Write the figure as a PNG, and tell whether one is there; a failure is a warning, and an older file stays."""
+    with surviving(f"the figure could not be written to {path}", told), replacing(path) as partial:
+        figure.savefig(partial, format="png")
     return path.is_file()
 
 
 @contextmanager
-def surviving(what: str) -> Iterator[None]:
-    """Turn an exception into a warning: what watches a training must not end it."""
+def surviving(what: str, told: set[str]) -> Iterator[None]:
+    """Turn an exception into a warning, once for each kind: what watches a training must not end it."""
     try:
         yield
     except Exception as error:
-        warnings.warn(f"{what}: {type(error).__name__}: {error}. Training goes on.", UserWarning, stacklevel=3)
-
-
-def _experiment(logger: Any) -> Any:
-    with surviving(f"{type(logger).__name__} has no experiment to log to"):
-        return logger.experiment
+        failure = f"{what}: {type(error).__name__}"
+        if failure not in told:
+            told.add(failure)
+            warnings.warn(f"{failure}: {error}. Training goes on.", UserWarning, stacklevel=3)
