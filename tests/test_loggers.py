@@ -215,7 +215,7 @@ def mlflow(tmp_path, monkeypatch):
     return mlflow
 
 
-@pytest.mark.parametrize("store", ["database", "files"])
+@pytest.mark.parametrize("store", [pytest.param("database", marks=pytest.mark.slow), "files"])
 def test_mlflow(tmp_path, mlflow, store):
     where = {
         "database": {"tracking_uri": os.environ["MLFLOW_TRACKING_URI"], "artifact_location": str(tmp_path / "art")},
@@ -310,9 +310,7 @@ def failures(caught):
 def test_a_store_that_takes_no_files_costs_one_warning_and_the_others_get_their_figures(tmp_path, mlflow):
     (tmp_path / "file").touch()
     loggers = [
-        pl.loggers.MLFlowLogger(
-            tracking_uri=os.environ["MLFLOW_TRACKING_URI"], artifact_location=str(tmp_path / "file" / "below")
-        ),
+        pl.loggers.MLFlowLogger(save_dir=tmp_path / "mlruns", artifact_location=str(tmp_path / "file" / "below")),
         pl.loggers.TensorBoardLogger(tmp_path),
     ]
     callback = InformationPlaneCallback(FIXED)
@@ -321,7 +319,8 @@ def test_a_store_that_takes_no_files_costs_one_warning_and_the_others_get_their_
     assert len(failures(caught)) == 1
     rows, pictures = read_tensorboard(loggers[1].log_dir)
     assert_figures_are_the_history(pictures, callback)
-    history = mlflow.MlflowClient().get_metric_history(loggers[0].run_id, "ib/I_TY/out")
+    client = mlflow.MlflowClient(f"file:{tmp_path}/mlruns")
+    history = client.get_metric_history(loggers[0].run_id, "ib/I_TY/out")
     assert [metric.step for metric in history] == STEPS
 
 
@@ -428,6 +427,7 @@ assert sorted(path.parent.iterdir()) == [path, path.with_suffix(".png")]
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="needs a limit on the size of files")
 def test_a_full_disk_costs_one_warning_a_file_and_loses_nothing(tmp_path):
     """Files over 900 bytes are refused from the second epoch to the fifth; then there is room again."""
