@@ -173,11 +173,14 @@ def wandb(tmp_path, monkeypatch):
     wandb.teardown()
 
 
-def wandb_history(path):
-    """The history rows of an offline run: framed as LevelDB's log, behind 7 bytes of W&B's own; records by wandb."""
+def wandb_history(wandb, folder):
+    """The file of the offline run below a folder, and its history: framed as LevelDB's log is, records by wandb."""
     from wandb.proto.wandb_internal_pb2 import Record
 
-    raw, at, block, record, rows = path.read_bytes(), 7, 32768, b"", []
+    wandb.finish()
+    wandb.teardown()  # only then is the file sure to be whole
+    (path,) = folder.rglob("*.wandb")
+    raw, at, block, record, rows = path.read_bytes(), 7, 32768, b"", []  # a header of 7 bytes comes first
     while at + 7 <= len(raw):
         if block - at % block < 7:
             at += block - at % block
@@ -189,15 +192,13 @@ def wandb_history(path):
             items = Record.FromString(record).history.item
             rows.append({"/".join(item.nested_key) or item.key: json.loads(item.value_json) for item in items})
             record = b""
-    return [row for row in rows if row]
+    return path, [row for row in rows if row]
 
 
 def test_wandb(tmp_path, wandb):
     logger = pl.loggers.WandbLogger(save_dir=tmp_path, project="digits", offline=True)
     callback, _ = sick_fit(tmp_path, logger)
-    wandb.finish()
-    (transactions,) = tmp_path.rglob("*.wandb")
-    rows = wandb_history(transactions)
+    transactions, rows = wandb_history(wandb, tmp_path)
     assert [row["_step"] for row in rows] == list(range(len(rows))), "W&B drops a row whose step does not rise"
     assert_scalars_are_the_history([(row["trainer/global_step"], row) for row in rows], callback)
     pictures = [(row["trainer/global_step"], row[f"{TAG}/filenames"]) for row in rows if f"{TAG}/filenames" in row]
@@ -274,8 +275,7 @@ def test_several_at_once(tmp_path, wandb):
         pl.loggers.TensorBoardLogger(tmp_path, name="tensorboard"),
     ]
     callback, _ = sick_fit(tmp_path, loggers)
-    wandb.finish()
-    rows = wandb_history(*tmp_path.rglob("*.wandb"))
+    _, rows = wandb_history(wandb, tmp_path)
     assert_scalars_are_the_history([(row["trainer/global_step"], row) for row in rows], callback)
     assert_scalars_are_the_history(read_metrics_csv(loggers[1].log_dir), callback)
     rows, pictures = read_tensorboard(loggers[2].log_dir)
