@@ -304,7 +304,7 @@ class InformationPlaneCallback(CallbackBase):
         """Hook the layers, with the edges of the checkpoint that was loaded, or else of the fit before."""
         self._attach(pl_module, self.plane.frozen_state())
         if isinstance(self._restored, Mapping):
-            with surviving("the checkpoint's edges could not be taken up"):
+            with surviving("the checkpoint's edges could not be taken up", self._told):
                 self.plane.load_frozen_state(self._restored.get("frozen", {}))
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
