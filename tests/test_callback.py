@@ -753,12 +753,6 @@ def test_one_class_is_said(tmp_path):
     assert all(math.isnan(p.i_ty) and p.h_y == 0 and math.isfinite(p.i_xt) for p in callback.history)
 
 
-def test_validate_alone_is_left_alone(tmp_path):
-    callback = InformationPlaneCallback()
-    trainer(tmp_path, callback).validate(TinyModule(), val_loader(), verbose=False)
-    assert callback.history == []
-
-
 # -- the default, on the real thing --------------------------------------------------------------------------------
 
 

@@ -1,0 +1,287 @@
+"""When it measures: schedules by epochs and steps, the Trainer's other loops, and training steps of one's own."""
+
+import math
+
+import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch import nn
+from torch.utils.data import DataLoader, IterableDataset
+
+from lightning_ib import FixedBins, InformationPlaneCallback, Quantizer, measure
+from lightning_ib.history import read_csv
+from tests.tiny import N_TRAIN, N_VAL, TinyModule, fit, has_hooks, make_data, pl, train_loader, trainer, val_loader
+
+FIXED = {"out": Quantizer(nn.Softmax(dim=1), FixedBins([0.3, 0.6]))}
+STEPS_AN_EPOCH = 6
+RESUMED = pytest.mark.filterwarnings("ignore:Be aware that when using `ckpt_path`")
+
+
+def epochs(callback):
+    return [point.epoch for point in callback.history if point.layer == "out"]
+
+
+def steps(callback):
+    return [point.step for point in callback.history if point.layer == "out"]
+
+
+def same_figures(points, others):
+    for point, other in zip(points, others, strict=True):
+        assert point._replace(epoch=0, step=0) == other._replace(epoch=0, step=0)
+
+
+# -- a list of epochs --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("data", [None, "train"])
+@pytest.mark.parametrize("listed", [[1, 2, 4], range(1, 5, 3), (4, 2, 1, 0)])
+def test_epochs_that_are_listed_are_measured_and_no_others(tmp_path, data, listed):
+    callback = InformationPlaneCallback(FIXED, data=data, epochs=listed)
+    fit(tmp_path, callback, max_epochs=5)
+    assert epochs(callback) == sorted({0, *listed})
+
+
+def test_an_epoch_on_the_list_without_validation_is_made_up_for(tmp_path):
+    callback = InformationPlaneCallback(FIXED, epochs=[1, 4])
+    fit(tmp_path, callback, max_epochs=6, check_val_every_n_epoch=2)
+    assert epochs(callback) == [0, 2, 4]
+
+
+@RESUMED
+def test_a_list_of_epochs_is_resumed(tmp_path):
+    checkpoint = pl.callbacks.ModelCheckpoint(dirpath=tmp_path / "saved", save_last=True)
+    fit(
+        tmp_path, InformationPlaneCallback(FIXED, epochs=[1, 3, 5]), checkpoint, max_epochs=3, enable_checkpointing=True
+    )
+    callback = InformationPlaneCallback(FIXED, epochs=[1, 3, 5])
+    fit(tmp_path, callback, max_epochs=6, ckpt_path=tmp_path / "saved" / "last.ckpt")
+    assert epochs(callback) == [0, 1, 3, 5]
+
+
+# -- every n-th step ---------------------------------------------------------------------------------------------------
+
+
+def test_every_nth_step_is_measured_on_the_validation_data(tmp_path):
+    callback = InformationPlaneCallback(FIXED, every_n_train_steps=4)
+    fit(tmp_path, callback, max_epochs=2)
+    assert steps(callback) == [0, 4, 8, 12]
+    assert epochs(callback) == [0, 0, 1, 1]
+    assert {point.n_samples for point in callback.history} == {N_VAL}
+    (path,) = tmp_path.rglob("information_plane.csv")
+    assert read_csv(path) == callback.history
+
+
+def test_without_validation_steps_are_measured_on_the_training_data(tmp_path):
+    callback = InformationPlaneCallback(FIXED, every_n_train_steps=5)
+    fit(tmp_path, callback, val=None, max_epochs=2)
+    assert steps(callback) == [0, 5, 10]
+    assert {point.n_samples for point in callback.history} == {N_TRAIN}
+
+
+def test_accumulated_batches_are_one_step(tmp_path):
+    callback = InformationPlaneCallback(FIXED, every_n_train_steps=1)
+    fit(tmp_path, callback, max_epochs=1, accumulate_grad_batches=3)
+    assert steps(callback) == [0, 1, 2]
+
+
+def test_figures_of_a_step_are_those_of_the_network_at_that_step(tmp_path):
+    callback = InformationPlaneCallback(FIXED, every_n_train_steps=3)
+    model, _ = fit(tmp_path, callback, max_epochs=1)
+    same_figures(callback.history[-1:], measure(model, val_loader(), FIXED))
+
+
+def test_steps_are_logged_whatever_log_every_n_steps_says(tmp_path):
+    callback = InformationPlaneCallback(FIXED, every_n_train_steps=3)
+    fit(tmp_path, callback, max_epochs=2, log_every_n_steps=1000)
+    events = EventAccumulator(str(tmp_path / "lightning_logs" / "version_0"))
+    events.Reload()
+    assert [event.step for event in events.Scalars("ib/H_T/out")] == [0, 3, 6, 9, 12]
+    assert [event.step for event in events.Images("ib/information_plane")] == [0, 3, 6, 9, 12]
+
+
+def test_steps_can_be_monitored(tmp_path):
+    stop = pl.callbacks.EarlyStopping("ib/I_TY/out", stopping_threshold=-1.0, mode="max", check_on_train_epoch_end=True)
+    _, run = fit(tmp_path, InformationPlaneCallback(FIXED, every_n_train_steps=4), stop)
+    assert run.current_epoch == 1
+
+
+def test_training_measured_by_steps_is_bit_identical(tmp_path):
+    plain, _ = fit(tmp_path)
+    random = torch.random.get_rng_state()
+    watched, _ = fit(tmp_path, InformationPlaneCallback(every_n_train_steps=1))
+    assert torch.equal(random, torch.random.get_rng_state())
+    assert plain.losses == watched.losses
+    for a, b in zip(plain.parameters(), watched.parameters()):
+        assert torch.equal(a, b)
+
+
+@RESUMED
+def test_steps_are_resumed_and_none_is_there_twice(tmp_path):
+    def options():
+        return InformationPlaneCallback(FIXED, every_n_train_steps=4)
+
+    checkpoint = pl.callbacks.ModelCheckpoint(dirpath=tmp_path / "saved", filename="at", every_n_epochs=1)
+    fit(tmp_path, options(), checkpoint, max_epochs=2, enable_checkpointing=True)
+    callback = options()
+    fit(tmp_path, callback, max_epochs=3, ckpt_path=tmp_path / "saved" / "at.ckpt")
+    assert steps(callback) == [0, 4, 8, 12, 16]
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"every_n_train_steps": 0}, "every_n_train_steps must be an integer of at least 1, got 0."),
+        ({"every_n_train_steps": 2.5}, "every_n_train_steps must be an integer of at least 1, got 2.5."),
+        ({"epochs": []}, r"epochs must be a list of whole numbers such as \[1, 2, 4, 8\], got \[\]."),
+        ({"epochs": 3}, r"epochs must be a list of whole numbers such as \[1, 2, 4, 8\], got 3."),
+        ({"epochs": [1, -2]}, r"epochs must be a list of whole numbers such as \[1, 2, 4, 8\], got \[1, -2\]."),
+        ({"epochs": [1], "every_n_epochs": 2}, "give one schedule, got every_n_epochs and epochs."),
+        ({"epochs": [1], "every_n_train_steps": 2}, "give one schedule, got epochs and every_n_train_steps."),
+    ],
+)
+def test_a_schedule_that_is_none_is_refused_at_once(options, sentence):
+    with pytest.raises(ValueError, match=f"^{sentence}$"):
+        InformationPlaneCallback(**options)
+
+
+# -- trainer.validate and trainer.test alone ---------------------------------------------------------------------------
+
+
+class Evaluated(TinyModule):
+    def test_step(self, batch, batch_idx):
+        self.log("test_loss", nn.functional.cross_entropy(self(batch[0]), batch[1]))
+
+
+@pytest.mark.parametrize("loop", ["validate", "test"])
+def test_an_evaluation_alone_measures_its_own_data(tmp_path, loop):
+    model, callback = Evaluated(), InformationPlaneCallback(FIXED)
+    run = trainer(tmp_path, callback)
+    (logged,) = getattr(run, loop)(model, DataLoader(make_data(50, seed=5), batch_size=16), verbose=False)
+    (point,) = callback.evaluated
+    assert point.n_samples == 50
+    assert logged["ib/H_T/out"] == pytest.approx(point.h_t, rel=1e-6)
+    assert logged["ib/I_TY/out"] == pytest.approx(point.i_ty, rel=1e-6)
+    same_figures([point], measure(model, DataLoader(make_data(50, seed=5), batch_size=16), FIXED))
+    assert callback.history == []
+    assert not has_hooks(model)
+
+
+@pytest.mark.parametrize("loop", ["validate", "test"])
+def test_an_evaluation_after_training_has_its_edges_and_leaves_its_history(tmp_path, loop):
+    callback = InformationPlaneCallback(["out"])
+    model, run = fit(tmp_path, callback, model=Evaluated())
+    history, edges = list(callback.history), callback.plane.narrowings["out"].edges
+    getattr(run, loop)(model, val_loader(), verbose=False)
+    same_figures(callback.evaluated, history[-1:])
+    assert torch.equal(callback.plane.narrowings["out"].edges, edges)
+    assert callback.history == history
+
+
+@RESUMED
+def test_an_evaluation_of_a_checkpoint_has_its_edges(tmp_path):
+    before = InformationPlaneCallback(["out"])
+    _, run = fit(tmp_path, before, model=Evaluated())
+    run.save_checkpoint(tmp_path / "last.ckpt")
+    callback = InformationPlaneCallback(["out"])
+    trainer(tmp_path, callback).test(Evaluated(), val_loader(), ckpt_path=tmp_path / "last.ckpt", verbose=False)
+    same_figures(callback.evaluated, before.history[-1:])
+    assert callback.history == []
+
+
+def test_training_goes_on_after_an_evaluation_in_between(tmp_path):
+    callback = InformationPlaneCallback(["out"])
+    run, model = trainer(tmp_path, callback), Evaluated()
+    run.validate(model, val_loader(), verbose=False)
+    run.fit(model, train_loader(), val_loader())
+    assert epochs(callback) == [0, 1, 2, 3]
+    assert all(math.isfinite(point.h_t) for point in callback.history)
+
+
+def test_an_evaluation_that_cannot_be_measured_is_evaluated_all_the_same(tmp_path):
+    callback = InformationPlaneCallback(FIXED, unpack=lambda batch: batch[0])
+    with pytest.warns(UserWarning, match="unpack must return a pair"):
+        (logged,) = trainer(tmp_path, callback).test(Evaluated(), val_loader(), verbose=False)
+    assert math.isfinite(logged["test_loss"])
+    assert math.isnan(logged["ib/H_T/out"])
+
+
+# -- loops of other kinds ----------------------------------------------------------------------------------------------
+
+
+class TwoOptimizers(TinyModule):
+    """Manual optimisation, as in a GAN: two optimizers that take turns within a step."""
+
+    def __init__(self):
+        super().__init__()
+        self.automatic_optimization = False
+        self.critic = nn.Linear(4, 1)
+
+    def training_step(self, batch, batch_idx):
+        generator, critic = self.optimizers()
+        for optimizer, sign in ((critic, 1.0), (generator, -1.0)):
+            optimizer.zero_grad()
+            loss = sign * self.critic(self(batch[0])).mean()
+            self.manual_backward(loss)
+            optimizer.step()
+        self.losses.append(loss.item())
+
+    def configure_optimizers(self):
+        made = [*self.hidden.parameters(), *self.out.parameters()]
+        return torch.optim.SGD(made, 0.01), torch.optim.SGD(self.critic.parameters(), 0.01)
+
+
+@pytest.mark.parametrize("data", [None, "train"])
+def test_manual_optimisation_with_two_optimizers(tmp_path, data):
+    callback = InformationPlaneCallback(FIXED, data=data)
+    fit(tmp_path, callback, model=TwoOptimizers(), max_epochs=2)
+    assert epochs(callback) == [0, 1, 2]
+    assert steps(callback) == [0, 2 * STEPS_AN_EPOCH, 4 * STEPS_AN_EPOCH]
+    (path,) = tmp_path.rglob("events*")
+    events = EventAccumulator(str(path.parent))
+    events.Reload()
+    # TensorBoard's axis is Lightning's: batches, not steps of either optimizer.
+    assert [event.step for event in events.Scalars("ib/H_T/out")] == [0, STEPS_AN_EPOCH - 1, 2 * STEPS_AN_EPOCH - 1]
+
+
+def test_steps_of_two_optimizers_are_counted_as_lightning_does(tmp_path):
+    callback = InformationPlaneCallback(FIXED, every_n_train_steps=4)
+    fit(tmp_path, callback, model=TwoOptimizers(), max_epochs=1)
+    assert steps(callback) == [0, 4, 8, 12]
+
+
+class Stream(IterableDataset):
+    def __init__(self, n, seed):
+        self.n, self.seed = n, seed
+
+    def __iter__(self):
+        return iter(make_data(self.n, self.seed))
+
+
+def test_data_without_a_length_is_measured_in_validation(tmp_path):
+    callback = InformationPlaneCallback(FIXED)
+    val = DataLoader(Stream(30, 1), batch_size=8)
+    fit(tmp_path, callback, train=DataLoader(Stream(40, 0), batch_size=8), val=val, max_epochs=2)
+    assert epochs(callback) == [0, 1, 2]
+    assert {point.n_samples for point in callback.history} == {30}
+
+
+def test_validation_loaders_with_targets_of_different_kinds(tmp_path):
+    """The first is measured, whatever the second holds."""
+
+    class Both(TinyModule):
+        def validation_step(self, batch, batch_idx, dataloader_idx=0):
+            self(batch[0])
+
+    x, _ = make_data(40, 3)[:]
+    real = DataLoader(torch.utils.data.TensorDataset(x, torch.rand(40)), batch_size=16)
+    callback = InformationPlaneCallback(FIXED)
+    fit(tmp_path, callback, model=Both(), val=[val_loader(), real], max_epochs=1)
+    assert {point.n_samples for point in callback.history} == {N_VAL}
+    with pytest.raises(ValueError, match="the labels are real-valued"):
+        fit(tmp_path, InformationPlaneCallback(FIXED), model=Both(), val=[real, val_loader()], max_epochs=1)
+
+
+@pytest.mark.parametrize("name", ["module.out", "_forward_module.out", "trainer.model.out"])
+def test_names_that_exist_on_a_wrapper_only_get_the_nearest_right_one(tmp_path, name):
+    with pytest.raises(ValueError, match=rf"TinyModule has no layer '{name}': did you mean 'out'"):
+        fit(tmp_path, InformationPlaneCallback([name]))
