@@ -128,7 +128,9 @@ class InformationPlane(Metric):
                 self.narrowings[name] = Narrowing(AutoQuantizer() if quantizer is None else quantizer)
                 self._add_states(f"t{k}")
         self._home = device_of(model)
-        self._recorder = Recorder(model, names, self._reduce)
+        asked = {layer: self.narrowings[layer].asked.select for layer in names}
+        select = {layer: chosen for layer, chosen in asked.items() if chosen is not None}
+        self._recorder = Recorder(model, names, self._reduce, select)
         return self._recorder
 
     def _reduce(self, layer: str, activation: Tensor) -> Tensor:
@@ -154,7 +156,8 @@ class InformationPlane(Metric):
         """Count in one batch; call it after the model's forward.
 
         Args:
-            x: the input of the batch, ``(B, …)``; looked at only where ``input`` is a quantizer.
+            x: the input of the batch, ``(B, …)``; looked at only where ``input`` is a quantizer, and for the number of
+                samples where there is no target.
             y: the target: integer labels ``(B,)``, or ``(B, …)`` real values with a quantizer; ``None`` where there is
                 none: the figures about Y are NaN then.
 
@@ -168,9 +171,10 @@ class InformationPlane(Metric):
         taken = self._recorder.take()
         others = {} if y is None else {"y": self._target_values(y)}
         if self._input is not None:
-            others["x"] = self._input.values(first_tensor(x))
-        n = len(next(iter((others if y is not None else taken).values()), ()))
-        faults = {layer: self._fault(taken.get(layer), n) for layer in self.narrowings}
+            others["x"] = self._input.values(self._input.asked.selected(x))
+        n = len(next(iter(others.values()))) if others else _n_samples(x, taken)
+        of = "inputs" if y is None else "labels"
+        faults = {layer: self._fault(taken.get(layer), n, of) for layer in self.narrowings}
         self._leave_out({layer: fault for layer, fault in faults.items() if fault is not None})
         if "x" in others and len(others["x"]) != n:
             raise ValueError(f"the input put out {len(others['x'])} rows for {n} labels: its pool must keep the batch.")
@@ -295,7 +299,7 @@ class InformationPlane(Metric):
             setattr(self, f"t{k}_held", [])
 
     @staticmethod
-    def _fault(value: Tensor | None, n: int) -> Exception | None:
+    def _fault(value: Tensor | None, n: int, of: str) -> Exception | None:
         """What is wrong with what a layer put out for a batch of ``n``, if anything is."""
         if value is None:
             return RuntimeError(
@@ -304,8 +308,9 @@ class InformationPlane(Metric):
             )
         if len(value) != n:
             return ValueError(
-                f"put out {len(value)} rows for {n} labels: its first dimension must be the batch. Name another "
-                "module, or one that runs once a forward over the whole batch."
+                f"put out {len(value)} rows for {n} {of}: its first dimension must be the batch. Name another "
+                "module, or one that runs once a forward over the whole batch, or give Quantizer(select=…), which puts "
+                "the batch first: lambda output: output.transpose(0, 1), say."
             )
         return None
 
@@ -494,6 +499,14 @@ class _Figures:
             saturation=h_t / log_n if n > 1 else math.nan,
             unit=self.unit,
         )
+
+
+def _n_samples(x: Any, taken: Mapping[str, Tensor]) -> int:
+    """How many samples a batch without a target has: the rows of the input, else those of the first layer."""
+    try:
+        return len(first_tensor(x))
+    except (ValueError, TypeError):
+        return len(next(iter(taken.values()), ()))
 
 
 def _listed(state: Tensor | list[Tensor]) -> list[Tensor]:

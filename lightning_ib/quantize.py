@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lightning_ib.functional import codes, entropy, hash_table, quantiles, rounded_up, row_ids
+from lightning_ib.recorder import Select, first_tensor, selected
 
 # How many values that were held are put into bins at once.
 _BLOCK = 4_000_000
@@ -234,9 +235,12 @@ class Quantizer:
         pool: any callable or ``nn.Module`` on the activation ``(B, …)`` that keeps the samples apart and returns
             ``(B, …)``; ``None`` keeps every coordinate. Half precision arrives as float32, integers as float64.
         bins: where the edges lie; by default 30 bins of equal width a coordinate.
+        select: what to narrow of an output (of an input, where X is narrowed): any callable on it, as the module gave
+            it, that returns a tensor with the batch first. ``None`` takes the first tensor of a tuple, list or mapping,
+            and puts the batch first where a module of PyTorch says ``batch_first=False``.
 
     Raises:
-        TypeError: ``pool`` cannot be called, or ``bins`` are no :class:`Bins`.
+        TypeError: ``pool`` or ``select`` cannot be called, or ``bins`` are no :class:`Bins`.
 
     Example:
         The input of the thesis' experiments on MNIST: 7 × 7 coordinates, two edges.
@@ -245,14 +249,26 @@ class Quantizer:
         torch.Size([2, 49])
     """
 
-    def __init__(self, pool: nn.Module | Pool | None = None, bins: Bins | None = None) -> None:
+    def __init__(
+        self, pool: nn.Module | Pool | None = None, bins: Bins | None = None, *, select: Select | None = None
+    ) -> None:
         if pool is not None and not callable(pool):
             raise TypeError(f"Quantizer: pool must be a callable on (B, …) or None, got {pool!r}.")
         if bins is not None and not isinstance(bins, Bins):
             raise TypeError(f"Quantizer: bins must be Bins such as FixedBins([0.0, 0.5]), got {bins!r}.")
-        self.pool = pool
+        if select is not None and not callable(select):
+            raise TypeError(f"Quantizer: select must be a callable on the module's output or None, got {select!r}.")
+        self.pool, self.select = pool, select
         self.bins = UniformBins(30) if bins is None else bins
         self._in_place: bool | None = None
+
+    def selected(self, value: Any) -> Tensor:
+        """The tensor ``(B, …)`` to narrow, of an output or an input.
+
+        Raises:
+            ValueError: it holds none, or ``select`` returned none.
+        """
+        return first_tensor(value) if self.select is None else selected(value, self.select)
 
     def pooled(self, activation: Tensor) -> Tensor:
         """The coordinates of every sample before they are put into bins.
@@ -317,7 +333,10 @@ class Quantizer:
         return z
 
     def __repr__(self) -> str:
-        return f"Quantizer(pool={_named(self.pool)}, bins={self.bins!r})"
+        return f"Quantizer(pool={_named(self.pool)}, bins={self.bins!r}{self._shown_select()})"
+
+    def _shown_select(self) -> str:
+        return "" if self.select is None else f", select={_named(self.select)}"
 
 
 class GridPool:
@@ -368,17 +387,19 @@ class AutoQuantizer(Quantizer):
 
     Args:
         saturation: the bound on H(T)/log N at the first measurement, between 0 and 1.
+        select: what to narrow, see :class:`Quantizer`.
 
     Raises:
+        TypeError: ``select`` cannot be called.
         ValueError: the bound is not between 0 and 1.
     """
 
     _N_BINS = (3, 4, 5, 6, 8, 10, 12, 16, 20, 30)
 
-    def __init__(self, saturation: float = 0.75) -> None:
+    def __init__(self, saturation: float = 0.75, *, select: Select | None = None) -> None:
         if not 0 < saturation < 1:
             raise ValueError(f"AutoQuantizer: saturation must lie between 0 and 1, got {saturation}.")
-        super().__init__()
+        super().__init__(select=select)
         self.saturation = saturation
 
     def pooled(self, activation: Tensor) -> Tensor:
@@ -446,7 +467,7 @@ class AutoQuantizer(Quantizer):
         return quantizer
 
     def __repr__(self) -> str:
-        return f"AutoQuantizer(saturation={self.saturation})"
+        return f"AutoQuantizer(saturation={self.saturation}{self._shown_select()})"
 
 
 _CAPS = {1: (32,), 2: (8, 4), 3: (8, 4, 4)}
@@ -495,8 +516,8 @@ def _real(z: Tensor) -> Tensor:
     return z if z.dtype in (torch.float32, torch.float64) else z.float()
 
 
-def _named(pool: Pool | None) -> str:
-    return getattr(pool, "__name__", None) or repr(pool)
+def _named(function: Pool | Select | None) -> str:
+    return getattr(function, "__name__", None) or repr(function)
 
 
 class Narrowing:

@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import difflib
 import re
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence, pad_packed_sequence
 from torch.utils.hooks import RemovableHandle
 
 MAX_DEFAULT_LAYERS = 12
+
+Select = Callable[[Any], Tensor]
+
+# What torch.compile, activation checkpointing and FSDP put into the names of modules.
+_WRAPPERS = {"_orig_mod", "_checkpoint_wrapped_module", "_fsdp_wrapped_module"}
 
 
 def default_layers(model: nn.Module) -> list[str]:
@@ -50,7 +57,7 @@ def resolve_layers(model: nn.Module, patterns: Iterable[str]) -> dict[str, str]:
     ``conv2``, ``**.attention`` is every module of that name, however deep.
 
     Args:
-        model: the model whose ``named_modules()`` are meant; ``_orig_mod.`` (torch.compile) is dropped from its names.
+        model: the model whose modules are meant, by the names of :func:`named_modules`.
         patterns: names and patterns.
 
     Returns:
@@ -64,6 +71,12 @@ def resolve_layers(model: nn.Module, patterns: Iterable[str]) -> dict[str, str]:
     for pattern in patterns:
         matches = [name for name in names if _matches(pattern, name)]
         if not matches:
+            first = _first_name(model, pattern)
+            if first is not None:
+                raise ValueError(
+                    f"{type(model).__name__} calls one module both {first!r} and {pattern!r}: name it {first!r}. It is "
+                    "watched once, and of several calls in a forward the last counts."
+                )
             near = difflib.get_close_matches(pattern, names, n=3, cutoff=0.5)
             hint = f"did you mean {' or '.join(map(repr, near))}?" if near else f"the model has {_listed(names)}."
             raise ValueError(f"{type(model).__name__} has no layer {pattern!r}: {hint}")
@@ -74,11 +87,42 @@ def resolve_layers(model: nn.Module, patterns: Iterable[str]) -> dict[str, str]:
 
 
 def named_modules(model: nn.Module) -> dict[str, nn.Module]:
-    """``model.named_modules()`` without the ``_orig_mod`` that torch.compile puts into names."""
-    return {
-        ".".join(part for part in name.split(".") if part != "_orig_mod"): module
-        for name, module in model.named_modules()
-    }
+    """``model.named_modules()``, without what torch.compile, activation checkpointing and FSDP put into names."""
+    return {_plain(name): module for name, module in model.named_modules()}
+
+
+def _plain(name: str) -> str:
+    return ".".join(part for part in name.split(".") if part not in _WRAPPERS)
+
+
+def _first_name(model: nn.Module, name: str) -> str | None:
+    """The name that ``named_modules()`` gives to a module that has several, ``name`` being another of them."""
+    everywhere = {_plain(n): module for n, module in model.named_modules(remove_duplicate=False)}
+    return next((n for n, module in named_modules(model).items() if module is everywhere.get(name)), None)
+
+
+def _sequence_first(model: nn.Module) -> set[nn.Module]:
+    """The modules that put out (L, B, …): those that say ``batch_first=False``, and PyTorch's transformers around them.
+
+    A transformer layer says it through its attention only, and all that is inside works in the same order.
+    """
+    found: set[nn.Module] = set()
+    for module in model.modules():
+        if getattr(module, "batch_first", True) is False:
+            found.add(module)
+        attentions = (m for m in module.modules() if isinstance(m, nn.MultiheadAttention))
+        if isinstance(module, _TRANSFORMERS) and any(not attention.batch_first for attention in attentions):
+            found.update(module.modules())
+    return found
+
+
+_TRANSFORMERS = (
+    nn.Transformer,
+    nn.TransformerEncoder,
+    nn.TransformerDecoder,
+    nn.TransformerEncoderLayer,
+    nn.TransformerDecoderLayer,
+)
 
 
 def _matches(pattern: str, name: str) -> bool:
@@ -99,33 +143,78 @@ class Recorder:
     A hook never raises into the model's forward: an error waits for :meth:`take`. Where a module fires more than once
     in a forward, the last call counts.
 
+    Of an output that is no tensor the first tensor in it is taken, and the batch comes first: sequence-first modules of
+    PyTorch (``batch_first=False``) are transposed, packed and nested sequences padded with zeros.
+
     Args:
         model: the model to watch.
         layers: names of its modules.
         reduce: ``(layer, activation (B, …)) → Tensor``, called in the hook, with gradients off. What it returns must
             not share memory with the activation.
+        select: layer → a callable that takes the tensor, batch first, out of the output as the module gave it.
     """
 
-    def __init__(self, model: nn.Module, layers: Iterable[str], reduce: Callable[[str, Tensor], Tensor]) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        layers: Iterable[str],
+        reduce: Callable[[str, Tensor], Tensor],
+        select: Mapping[str, Select] | None = None,
+    ) -> None:
         self.enabled = True
         self._reduce = reduce
+        self._select = dict(select or {})
         self._taken: dict[str, Tensor | Exception] = {}
+        self._compiled: dict[str, Tensor] = {}  # copies from within a compiled graph, which wait for take()
+        self._warned = False
         modules = named_modules(model)
         watched = {layer: modules[layer] for layer in layers}
+        batch_second = _sequence_first(model)
+        self._batch_second = {layer for layer, module in watched.items() if module in batch_second}
         self._handles: dict[str, RemovableHandle] = {
             layer: module.register_forward_hook(_Hook(self, layer)) for layer, module in watched.items()
         }
 
-    def record(self, layer: str, module: nn.Module, output: Any) -> None:
+    def record(self, layer: str, output: Any) -> None:
         """Keep what ``reduce`` makes of an output; called by the hooks."""
         try:
-            activation = first_tensor(output)
-            if getattr(module, "batch_first", True) is False and activation.ndim > 1:
-                activation = activation.transpose(0, 1)
-            with torch.no_grad():
-                self._taken[layer] = self._reduce(layer, activation)
+            activation = self._activation(layer, output)
+            if torch.compiler.is_compiling():
+                # This line is compiled with the model; what reduce does would break its graph.
+                self._compiled[layer] = activation.detach().clone()
+                return
+            self._taken[layer] = self._reduced(layer, activation)
         except Exception as error:  # raised in take(), outside the user's forward
             self._taken[layer] = error
+
+    def _reduced(self, layer: str, activation: Tensor) -> Tensor | Exception:
+        try:
+            with torch.no_grad():
+                return self._reduce(layer, activation)
+        except Exception as error:
+            return error
+
+    def _activation(self, layer: str, output: Any) -> Tensor:
+        """The tensor (B, …) in an output."""
+        if layer in self._select:
+            return selected(output, self._select[layer])
+        found = _first(output)
+        if isinstance(found, PackedSequence) or found.is_nested:
+            self._warn_of_ragged(layer, found)
+            return _padded(found)
+        return found.transpose(0, 1) if layer in self._batch_second and found.ndim > 2 else found
+
+    def _warn_of_ragged(self, layer: str, found: Tensor | PackedSequence) -> None:
+        if not self._warned:
+            self._warned = True
+            kind = "PackedSequence" if isinstance(found, PackedSequence) else "nested tensor"
+            warnings.warn(
+                f"layer {layer!r} puts out sequences of different lengths (a {kind}): they are padded with zeros to "
+                "the longest of each batch, and its figures depend on how the data is batched. Give it a "
+                "Quantizer(select=…) that takes a tensor (B, …) out of the output.",
+                UserWarning,
+                stacklevel=2,
+            )
 
     def take(self) -> dict[str, Tensor]:
         """What was kept since the last call, by layer; it is handed over.
@@ -133,6 +222,8 @@ class Recorder:
         Raises:
             ValueError: the output of a layer could not be reduced; the sentence names the layer.
         """
+        compiled, self._compiled = self._compiled, {}
+        self._taken |= {layer: self._reduced(layer, activation) for layer, activation in compiled.items()}
         taken, self._taken = self._taken, {}
         for layer, value in taken.items():
             if isinstance(value, Exception):
@@ -143,6 +234,7 @@ class Recorder:
         """Take the hooks off and drop what was kept. Twice is harmless."""
         self.forget(list(self._handles))
         self._taken.clear()
+        self._compiled.clear()
 
     def forget(self, layers: Iterable[str]) -> None:
         """Take the hooks of some layers off."""
@@ -164,7 +256,7 @@ class _Hook:
 
     def __call__(self, module: nn.Module, args: Any, output: Any) -> None:
         if self.recorder is not None and self.recorder.enabled:
-            self.recorder.record(self.layer, module, output)
+            self.recorder.record(self.layer, output)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _Hook, (None, self.layer)
@@ -173,18 +265,45 @@ class _Hook:
 def first_tensor(output: Any) -> Tensor:
     """The output itself, or the first tensor in a tuple, list or mapping (such as a ``ModelOutput``).
 
+    A packed or nested sequence is padded with zeros to ``(B, L, …)``, L being the longest of the batch.
+
     Raises:
         ValueError: there is none.
     """
-    if isinstance(output, Tensor):
+    return _padded(_first(output))
+
+
+def selected(output: Any, select: Select) -> Tensor:
+    """The tensor that ``select`` takes out of an output.
+
+    Raises:
+        ValueError: it is none.
+    """
+    tensor = select(output)
+    if not isinstance(tensor, Tensor):
+        raise ValueError(f"select must return a tensor with the batch first, got {type(tensor).__name__}.")
+    return tensor
+
+
+def _first(output: Any) -> Tensor | PackedSequence:
+    if isinstance(output, (Tensor, PackedSequence)):
         return output
     if isinstance(output, (tuple, list, Mapping)):
         for value in output.values() if isinstance(output, Mapping) else output:
             try:
-                return first_tensor(value)
+                return _first(value)
             except ValueError:
                 continue
-    raise ValueError(f"its output holds no tensor, it is a {type(output).__name__}: name a module inside it instead.")
+    raise ValueError(
+        f"its output holds no tensor, it is a {type(output).__name__}: name a module inside it instead, or give "
+        "Quantizer(select=…), which takes a tensor out of the output."
+    )
+
+
+def _padded(found: Tensor | PackedSequence) -> Tensor:
+    if isinstance(found, PackedSequence):
+        return pad_packed_sequence(found, batch_first=True)[0]
+    return found.to_padded_tensor(0.0) if found.is_nested else found
 
 
 def device_of(model: nn.Module) -> torch.device:

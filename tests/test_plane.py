@@ -589,7 +589,7 @@ def test_the_wrong_number_of_inputs_is_refused_by_its_name_without_a_target():
     plane, model = InformationPlane({"same": WHOLE}, input=WHOLE), known_net(same=lambda x: x)
     with plane.attach(model):
         model(torch.rand(4, 1))
-        with pytest.raises(ValueError, match="the input put out 3 rows"):
+        with pytest.raises(ValueError, match="layer 'same' put out 4 rows for 3 inputs"):
             plane.update(torch.rand(3, 1), None)
 
 

@@ -451,6 +451,18 @@ def test_bins_must_be_bins(bins):
         Quantizer(None, bins)
 
 
+@pytest.mark.parametrize("make", [Quantizer, AutoQuantizer])
+def test_select_takes_the_tensor_to_narrow(make):
+    pair = (torch.rand(4, 3), torch.rand(4, 2))
+    assert make().selected(pair) is pair[0]
+    assert make(select=lambda output: output[1]).selected(pair) is pair[1]
+    with pytest.raises(ValueError, match="select must return a tensor with the batch first, got tuple"):
+        make(select=lambda output: output).selected(pair)
+    with pytest.raises(TypeError, match="Quantizer: select must be a callable on the module's output or None, got 1"):
+        make(select=1)
+    assert repr(make(select=abs)) == repr(make())[:-1] + ", select=abs)"
+
+
 def test_bins_given_as_the_pool_are_refused():
     with pytest.raises(TypeError, match="pool must be a callable"):
         Quantizer(FixedBins([0.0]))

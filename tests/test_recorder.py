@@ -173,6 +173,23 @@ def test_compiled_models_keep_their_names(deep):
     assert named_modules(compiled)["net.conv1"] is deep["conv1"]
 
 
+@pytest.mark.parametrize("infix", ["_checkpoint_wrapped_module", "_fsdp_wrapped_module", "_orig_mod"])
+def test_wrappers_are_dropped_from_names(infix, deep):
+    wrapped = nn.ModuleDict({infix: nn.ModuleDict({"inner": nn.ModuleDict({infix: deep})})})
+    assert resolve_layers(wrapped, ["inner.conv?"]) == dict.fromkeys(["inner.conv1", "inner.conv2"], "inner.conv?")
+    assert named_modules(wrapped)["inner"] is deep
+    assert default_layers(wrapped)[0] == "inner.conv1"
+
+
+def test_a_second_name_of_a_module_is_answered_with_its_first():
+    model = net()
+    model.alias = nn.Sequential(model.first)
+    with pytest.raises(
+        ValueError, match="calls one module both 'first' and 'alias.0': name it 'first'. It is watched once"
+    ):
+        resolve_layers(model, ["alias.0"])
+
+
 def test_the_layers_of_a_compiled_model_are_picked_by_default():
     compiled = torch.compile(net(), backend="eager")
     assert default_layers(compiled) == ["first", "last"]
@@ -242,9 +259,55 @@ def test_an_output_without_a_tensor_is_an_error_in_take_not_in_the_forward(make,
             recorder.take()
 
 
-def test_first_tensor_of_a_packed_sequence_is_its_data():
-    packed = pack_sequence([torch.ones(3, 2), torch.ones(1, 2)])
-    assert first_tensor(packed).shape == (4, 2)
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors is in prototype stage")
+@pytest.mark.parametrize("pack", [pack_sequence, torch.nested.nested_tensor])
+def test_sequences_of_different_lengths_are_padded_and_that_is_told_once(pack):
+    rows = [torch.ones(3, 2), torch.ones(1, 2)]
+    model = nn.Sequential(Puts(lambda x: (pack(x), None)), Puts(lambda x: x[0]))
+    expected = torch.tensor([[1.0, 1.0, 1.0], [1.0, 0.0, 0.0]])[..., None].expand(2, 3, 2)
+    assert torch.equal(first_tensor((pack(rows), None)), expected)
+    with Recorder(model, ["0", "1"], clone) as recorder:
+        with pytest.warns(UserWarning, match="layer '0' puts out sequences of different lengths") as told:
+            model(rows)
+        assert len(told) == 1
+        assert all(torch.equal(kept, expected) for kept in recorder.take().values())
+
+
+def test_an_lstm_on_packed_sequences_has_the_batch_first_already():
+    lstm = nn.LSTM(2, 4, batch_first=False)
+    packed = pack_sequence([torch.rand(n, 2) for n in (2, 5, 3)], enforce_sorted=False)
+    with Recorder(nn.Sequential(lstm), ["0"], clone) as recorder:
+        with pytest.warns(UserWarning, match="a PackedSequence"):
+            lstm(packed)
+        kept = recorder.take()["0"]
+    assert kept.shape == (3, 5, 4)
+    assert (kept != 0).any(2).sum(1).tolist() == [2, 5, 3]
+
+
+def test_select_takes_a_tensor_out_of_the_output_as_it_came():
+    model = nn.Sequential(nn.LSTM(3, 4), Puts(lambda x: {"state": x[1][0]}))
+    x = torch.rand(7, 5, 3)
+    select = {"0": lambda output: output[1][0][-1], "1": lambda output: output["state"].transpose(0, 1)}
+    with Recorder(model, ["0", "1"], clone, select) as recorder, torch.no_grad():
+        state = model(x)["state"]
+        kept = recorder.take()
+    assert torch.equal(kept["0"], state[-1])
+    assert torch.equal(kept["1"], state.transpose(0, 1))
+
+
+@pytest.mark.parametrize(
+    ("select", "sentence"),
+    [
+        (lambda output: output, "layer '0' could not be recorded: select must return a tensor .*, got tuple"),
+        (lambda output: output[7], "layer '0' could not be recorded: tuple index out of range"),
+    ],
+)
+def test_a_select_that_fails_is_an_error_in_take_not_in_the_forward(select, sentence):
+    model = nn.Sequential(Puts(lambda x: (x, x)))
+    with Recorder(model, ["0"], clone, {"0": select}) as recorder:
+        model(torch.rand(5, 3))
+        with pytest.raises(ValueError, match=sentence):
+            recorder.take()
 
 
 def test_the_last_call_of_a_forward_counts():
@@ -296,6 +359,42 @@ def test_attention_comes_with_the_batch_first():
     with Recorder(nn.ModuleDict({"attention": layer}), ["attention"], clone) as recorder:
         layer(x, x, x)
         assert recorder.take()["attention"].shape == (5, 7, 8)
+
+
+@pytest.mark.filterwarnings("ignore:enable_nested_tensor is True, but self.use_nested_tensor is False")
+@pytest.mark.parametrize("batch_first", [False, True])
+@pytest.mark.parametrize("kind", ["encoder", "decoder", "whole"])
+def test_transformers_come_with_the_batch_first_inside_and_out(kind, batch_first):
+    options = {"d_model": 8, "nhead": 1, "dim_feedforward": 16, "batch_first": batch_first}
+    if kind == "encoder":
+        transformer = nn.TransformerEncoder(nn.TransformerEncoderLayer(**options), 2, enable_nested_tensor=False)
+    elif kind == "decoder":
+        transformer = nn.TransformerDecoder(nn.TransformerDecoderLayer(**options), 2)
+    else:
+        transformer = nn.Transformer(**options, num_encoder_layers=1, num_decoder_layers=1)
+    model = nn.ModuleDict({"body": transformer, "head": nn.Linear(8, 3)}).eval()
+    x = torch.rand(5, 7, 8) if batch_first else torch.rand(7, 5, 8)
+    layers = [n for n in named_modules(model) if n and n.split(".")[-1] not in ("layers", "out_proj")]
+    with Recorder(model, layers, clone) as recorder, torch.no_grad():
+        h = transformer(x) if kind == "encoder" else transformer(x, x)
+        model["head"](h.mean(1 if batch_first else 0))
+        kept = recorder.take()
+    assert kept.pop("head").shape == (5, 3)
+    assert {"body"} < kept.keys()
+    assert {z.shape[:2] for z in kept.values()} == {(5, 7)}
+
+
+def test_only_sequences_are_turned_where_a_module_says_batch_first_is_false():
+    class Head(nn.Module):
+        batch_first = False
+
+        def forward(self, x):
+            return x
+
+    x, model = torch.rand(5, 3), nn.Sequential(Head())
+    with Recorder(model, ["0"], clone) as recorder:
+        model(x)
+        assert torch.equal(recorder.take()["0"], x)
 
 
 def test_what_is_kept_has_no_gradient_and_the_output_keeps_its_own():
