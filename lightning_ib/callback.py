@@ -497,7 +497,7 @@ class InformationPlaneCallback(CallbackBase):
         stem = "information_plane" + ("" if self.prefix == "ib" else "_" + re.sub(r"[^\w.-]+", "_", self.prefix))
         path = run_folder(trainer.loggers, trainer.default_root_dir, self._told) / f"{stem}.csv"
         save_history(self.history, path, self._told)
-        if any(math.isfinite(point.i_xt) and math.isfinite(point.i_ty) for point in self.history):
+        if any(math.isfinite(point.i_xt) for point in self.history):
             figure = plot_information_plane(self.history)
             log_figure(trainer.loggers, f"{self.prefix}/information_plane", figure, _step(trainer), self._told)
             if save_figure(figure, path.with_suffix(".png"), self._told):

@@ -7,6 +7,7 @@ is the caller's memory of what was warned of.
 from __future__ import annotations
 
 import io
+import math
 import re
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
@@ -28,7 +29,7 @@ CHARTS = {"I(X;T)": "I_XT", "I(T;Y)": "I_TY", "H(T)": "H_T", "H(T)/log N": "satu
 
 
 def scalars(points: Iterable[InformationPoint], prefix: str, beta: float | None = None) -> dict[str, float]:
-    """The scalars of one measurement, by the name they are logged under.
+    """The scalars of one measurement, by the name they are logged under; where there is no target, none about it.
 
     Example:
         >>> point = InformationPoint.missing("out", n_samples=8, unit="bits")._replace(i_xt=3.0, i_ty=1.0, h_t=3.0)
@@ -40,6 +41,8 @@ def scalars(points: Iterable[InformationPoint], prefix: str, beta: float | None 
         figures = {"I_XT": point.i_xt, "I_TY": point.i_ty, "H_T": point.h_t, "saturation": point.saturation}
         if beta is not None:
             figures["IB"] = information_bottleneck(point.i_xt, point.i_ty, beta)
+        if math.isnan(point.h_y) and not math.isnan(point.h_t):
+            figures = {name: value for name, value in figures.items() if name not in ("I_TY", "IB")}
         logged |= {f"{prefix}/{name}/{point.layer}": value for name, value in figures.items()}
     return logged
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from lightning_ib.history import SATURATED, InformationPoint
@@ -13,9 +13,12 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Colour = tuple[float, float, float, float]
+Place = Callable[[InformationPoint], tuple[float, float]]
 
 _MARKERS = "os^DvPX*<>ph"
 _LONGEST_NAME = 32
+_BOUND: dict[str, Any] = {"color": "0.35", "linewidth": 1.0, "linestyle": (0, (5, 4)), "zorder": 1}
+_LABEL: dict[str, Any] = {"fontsize": 9, "color": "0.25", "textcoords": "offset points"}
 
 
 def plot_information_plane(history: Sequence[InformationPoint]) -> Figure:
@@ -24,6 +27,8 @@ def plot_information_plane(history: Sequence[InformationPoint]) -> Figure:
     A layer is told by its marker, an epoch by its colour. Points with H(T) above 0.9 log N are drawn hollow: they are
     saturated, and say more of the number of samples than of the layer. The broken lines are the bounds: H(Y), which
     I(T;Y) cannot exceed, and log N, which no entropy of N samples can.
+
+    Where there is no target, no point has a finite I(T;Y), and I(X;T) is drawn over the epochs instead.
 
     Args:
         history: the points of one run, of any number of layers and epochs, all in one unit. Points that are NaN are
@@ -41,9 +46,13 @@ def plot_information_plane(history: Sequence[InformationPoint]) -> Figure:
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
-    points = [point for point in history if math.isfinite(point.i_xt) and math.isfinite(point.i_ty)]
+    points = [point for point in history if math.isfinite(point.i_xt)]
+    about_target = any(math.isfinite(point.i_ty) for point in points)
+    if about_target:
+        points = [point for point in points if math.isfinite(point.i_ty)]
     if not points:
-        raise ValueError("there is no point to draw: the history has none with a finite I(X;T) and I(T;Y).")
+        raise ValueError("there is no point to draw: the history has none with a finite I(X;T).")
+    place: Place = (lambda point: (point.i_xt, point.i_ty)) if about_target else lambda point: (point.epoch, point.i_xt)
     layers = list(dict.fromkeys(point.layer for point in points))
     epochs = [point.epoch for point in points]
     scale = Normalize(min(epochs), max(*epochs, min(epochs) + 1))
@@ -51,14 +60,17 @@ def plot_information_plane(history: Sequence[InformationPoint]) -> Figure:
 
     figure = Figure(figsize=(7.2, 5.6), dpi=130, layout="constrained")
     axes = figure.add_subplot()
-    _draw_bounds(axes, points)
+    unit = points[-1].unit
+    if about_target:
+        _draw_bounds(axes, points)
+        axes.set(xlabel=f"I(X;T) [{unit}]", ylabel=f"I(T;Y) [{unit}]", title="Information plane")
+    else:
+        _draw_bound_over_epochs(axes, points)
+        axes.set(xlabel="epoch", ylabel=f"I(X;T) [{unit}]", title="Information about the input")
     for k, layer in enumerate(layers):
         path = sorted((point for point in points if point.layer == layer), key=lambda point: (point.epoch, point.step))
-        _draw_path(axes, path, _MARKERS[k % len(_MARKERS)], [viridis(float(scale(point.epoch))) for point in path])
-    unit = points[-1].unit
-    axes.set_xlabel(f"I(X;T) [{unit}]")
-    axes.set_ylabel(f"I(T;Y) [{unit}]")
-    axes.set_title("Information plane")
+        colours = [viridis(float(scale(point.epoch))) for point in path]
+        _draw_path(axes, path, place, _MARKERS[k % len(_MARKERS)], colours)
     axes.grid(alpha=0.25, linewidth=0.6)
     figure.colorbar(ScalarMappable(scale, viridis), ax=axes, label="epoch", ticks=MaxNLocator(integer=True), pad=0.02)
     _draw_legend(figure, layers, any(point.saturation > SATURATED for point in points))
@@ -66,23 +78,38 @@ def plot_information_plane(history: Sequence[InformationPoint]) -> Figure:
 
 
 def _draw_bounds(axes: Axes, points: Sequence[InformationPoint]) -> None:
-    last = points[-1]
-    h_y = max(point.h_y for point in points)
-    n = max(point.n_samples for point in points)
-    log_n = math.log2(n) if last.unit == "bits" else math.log(n)
-    style: dict[str, Any] = {"color": "0.35", "linewidth": 1.0, "linestyle": (0, (5, 4)), "zorder": 1}
-    axes.axhline(h_y, **style)
-    axes.axvline(log_n, **style)
-    label: dict[str, Any] = {"fontsize": 9, "color": "0.25", "textcoords": "offset points"}
-    axes.annotate(f"H(Y) = {h_y:.2f} {last.unit}", (0, h_y), xytext=(4, 4), **label)
-    axes.annotate(f"log N = {log_n:.2f} {last.unit}", (log_n, 0), xytext=(-4, 6), rotation=90, ha="right", **label)
+    unit = points[-1].unit
+    h_y, log_n = max(point.h_y for point in points), _log_n(points)
+    axes.axhline(h_y, **_BOUND)
+    axes.axvline(log_n, **_BOUND)
+    axes.annotate(f"H(Y) = {h_y:.2f} {unit}", (0, h_y), xytext=(4, 4), **_LABEL)
+    axes.annotate(f"log N = {log_n:.2f} {unit}", (log_n, 0), xytext=(-4, 6), rotation=90, ha="right", **_LABEL)
     # From zero to the bounds, and as far below zero as a narrowed X or rounding may lead.
     axes.set_xlim(min(0.0, *(point.i_xt for point in points)) - 0.02 * log_n, 1.04 * log_n)
     axes.set_ylim(min(0.0, *(point.i_ty for point in points)) - 0.03 * h_y, 1.1 * h_y)
 
 
-def _draw_path(axes: Axes, path: Sequence[InformationPoint], marker: str, colours: Sequence[Colour]) -> None:
-    x, y = [point.i_xt for point in path], [point.i_ty for point in path]
+def _draw_bound_over_epochs(axes: Axes, points: Sequence[InformationPoint]) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    log_n = _log_n(points)
+    axes.axhline(log_n, **_BOUND)
+    label = f"log N = {log_n:.2f} {points[-1].unit}"
+    axes.annotate(label, (0, log_n), xycoords=("axes fraction", "data"), xytext=(4, 4), **_LABEL)
+    top = log_n or 1.0
+    axes.set_ylim(min(0.0, *(point.i_xt for point in points)) - 0.03 * top, 1.1 * top)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+
+
+def _log_n(points: Sequence[InformationPoint]) -> float:
+    n = max(point.n_samples for point in points)
+    return math.log2(n) if points[-1].unit == "bits" else math.log(n)
+
+
+def _draw_path(
+    axes: Axes, path: Sequence[InformationPoint], place: Place, marker: str, colours: Sequence[Colour]
+) -> None:
+    x, y = zip(*map(place, path))
     faces = [(0, 0, 0, 0) if point.saturation > SATURATED else colour for point, colour in zip(path, colours)]
     axes.plot(x, y, color="0.6", linewidth=0.9, zorder=2)
     axes.scatter(x, y, s=46, marker=marker, facecolors=faces, edgecolors=colours, linewidths=1.3, zorder=3)

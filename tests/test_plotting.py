@@ -85,6 +85,19 @@ def test_points_without_figures_are_left_out_and_a_history_of_them_is_refused():
         plot_information_plane([missing])
 
 
+@pytest.mark.parametrize("epochs", [range(3), range(1)])
+def test_without_a_target_the_information_about_the_input_is_drawn_over_the_epochs(epochs):
+    nan = math.nan
+    history = [point(e, layer, 9 - e, nan)._replace(h_y=nan) for e in epochs for layer in ("encoder", "decoder")]
+    figure = plot_information_plane(history)
+    axes = figure.axes[0]
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("epoch", "I(X;T) [bits]")
+    paths = [line for line in axes.lines if list(line.get_xdata()) == list(epochs)]
+    assert [list(path.get_ydata()) for path in paths[-2:]] == [[9 - e for e in epochs]] * 2
+    assert texts(figure) == (["encoder", "decoder"], [f"log N = {LOG_N:.2f} bits"])
+    assert axes.get_ylim()[1] > LOG_N
+
+
 def test_a_single_point_and_a_single_class_can_be_drawn():
     assert plot_information_plane([point(0, "out", 0.0, 0.0)]).axes
 
