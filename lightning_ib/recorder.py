@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pad_packed_sequence
+from torch.utils._pytree import tree_map_only
 from torch.utils.hooks import RemovableHandle
 
 MAX_DEFAULT_LAYERS = 12
@@ -141,7 +142,8 @@ class Recorder:
     """Forward hooks on named modules that keep, of the last forward, what ``reduce`` makes of each output.
 
     A hook never raises into the model's forward: an error waits for :meth:`take`. Where a module fires more than once
-    in a forward, the last call counts.
+    in a forward, the last call counts. Within a graph of torch.compile an output is copied, and reduced only in
+    :meth:`take`: the graph stays whole, and one batch of the layer's activations is held until then.
 
     Of an output that is no tensor the first tensor in it is taken, and the batch comes first: sequence-first modules of
     PyTorch (``batch_first=False``) are transposed, packed and nested sequences padded with zeros.
@@ -165,7 +167,7 @@ class Recorder:
         self._reduce = reduce
         self._select = dict(select or {})
         self._taken: dict[str, Tensor | Exception] = {}
-        self._compiled: dict[str, Tensor] = {}  # copies from within a compiled graph, which wait for take()
+        self._compiled: dict[str, Any] = {}  # copies of outputs from within a compiled graph, which wait for take()
         self._warned = False
         modules = named_modules(model)
         watched = {layer: modules[layer] for layer in layers}
@@ -177,22 +179,16 @@ class Recorder:
 
     def record(self, layer: str, output: Any) -> None:
         """Keep what ``reduce`` makes of an output; called by the hooks."""
-        try:
-            activation = self._activation(layer, output)
-            if torch.compiler.is_compiling():
-                # This line is compiled with the model; what reduce does would break its graph.
-                self._compiled[layer] = activation.detach().clone()
-                return
-            self._taken[layer] = self._reduced(layer, activation)
-        except Exception as error:  # raised in take(), outside the user's forward
-            self._taken[layer] = error
-
-    def _reduced(self, layer: str, activation: Tensor) -> Tensor | Exception:
+        if torch.compiler.is_compiling():
+            # These lines are compiled with the model; what follows otherwise would break its graph.
+            with torch.no_grad():
+                self._compiled[layer] = tree_map_only(Tensor, torch.clone, output)
+            return
         try:
             with torch.no_grad():
-                return self._reduce(layer, activation)
-        except Exception as error:
-            return error
+                self._taken[layer] = self._reduce(layer, self._activation(layer, output))
+        except Exception as error:  # raised in take(), outside the user's forward
+            self._taken[layer] = error
 
     def _activation(self, layer: str, output: Any) -> Tensor:
         """The tensor (B, …) in an output."""
@@ -223,7 +219,8 @@ class Recorder:
             ValueError: the output of a layer could not be reduced; the sentence names the layer.
         """
         compiled, self._compiled = self._compiled, {}
-        self._taken |= {layer: self._reduced(layer, activation) for layer, activation in compiled.items()}
+        for layer, output in compiled.items():
+            self.record(layer, output)
         taken, self._taken = self._taken, {}
         for layer, value in taken.items():
             if isinstance(value, Exception):
