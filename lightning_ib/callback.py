@@ -61,7 +61,7 @@ class InformationPlaneCallback(CallbackBase):
             loop in a pass of its own over the training data. ``"train"``, ``"val"`` or a DataLoader asks for a pass of
             its own. Of several validation loaders the first is measured. The point before training always takes a pass
             of its own, which calls the module as ``module(x)`` (``module(**x)`` where x is a mapping).
-        unpack: batch → (x, y), for batches that are not such pairs.
+        unpack: batch → (x, y), for batches that are not such pairs; y is ``None`` where there is no target.
         every_n_epochs: measure after every n-th epoch, in the validation loop at the first chance from then on; the
             point before training is always measured.
         epochs: measure after these epochs instead, such as ``[1, 2, 4, 8, 16]``.

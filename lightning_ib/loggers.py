@@ -32,9 +32,11 @@ def scalars(points: Iterable[InformationPoint], prefix: str, beta: float | None 
     """The scalars of one measurement, by the name they are logged under; where there is no target, none about it.
 
     Example:
-        >>> point = InformationPoint.missing("out", n_samples=8, unit="bits")._replace(i_xt=3.0, i_ty=1.0, h_t=3.0)
-        >>> sorted(scalars([point], "ib", beta=2.0))
+        >>> point = InformationPoint.missing("out", n_samples=8, unit="bits")._replace(i_xt=3.0, h_t=3.0)
+        >>> sorted(scalars([point._replace(i_ty=1.0, h_y=2.0)], "ib", beta=2.0))
         ['ib/H_T/out', 'ib/IB/out', 'ib/I_TY/out', 'ib/I_XT/out', 'ib/saturation/out']
+        >>> sorted(scalars([point], "ib", beta=2.0))
+        ['ib/H_T/out', 'ib/I_XT/out', 'ib/saturation/out']
     """
     logged: dict[str, float] = {}
     for point in points:
