@@ -11,21 +11,28 @@ EPOCHS ?= 10
 # A folder that holds MNIST/raw; the example downloads into it where it is empty.
 DATA ?= $(or $(LIGHTNING_IB_DATA),data)
 
-.PHONY: example test lint types bench clean help
+.PHONY: example test test-matrix lint types bench clean help
 
 help: ## what can be made
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,example]'
 	@touch $@
 
+# In a folder of its own, since torchmetrics breaks beside a torchvision that was not built for the torch at hand.
+$(VENV)/vision: $(STAMP)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-deps --target $@ timm torchvision
+
 example: $(STAMP) ## train the example network and draw its information plane
 	$(BIN)/python examples/mnist_cnn.py --data-dir '$(DATA)' --narrowing $(NARROWING) --epochs $(EPOCHS)
 
-test: $(STAMP) ## run all tests
+test: $(STAMP) $(VENV)/vision ## run all tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS)
+
+test-matrix: ## run the suite's core in every supported environment (several gigabytes)
+	PYTHON=$(PYTHON) WORKERS=$(WORKERS) tests/matrix.sh
 
 lint: $(STAMP) ## style
 	$(BIN)/python -m ruff check .
@@ -38,4 +45,4 @@ bench: $(STAMP) ## print the tables of benchmarks/
 	$(BIN)/python benchmarks/measurement.py --data-dir '$(DATA)'
 
 clean: ## remove the environment and caches
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist *.egg-info
+	rm -rf $(VENV) .matrix .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist *.egg-info

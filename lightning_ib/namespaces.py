@@ -7,6 +7,7 @@ from both where both are there; everything else is taken from the namespace of t
 from __future__ import annotations
 
 import importlib
+from collections.abc import Iterable, Iterator
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -50,12 +51,23 @@ def say(trainer: Any, message: str) -> None:
     importlib.import_module(f"{lightning_of(trainer).__name__}.utilities").rank_zero_info(message)
 
 
-def with_progress(trainer: Any, batches: Any, total: int | None, description: str) -> Any:
-    """``batches`` with a bar under the one the Trainer shows; as they are where it shows none of tqdm's."""
-    progress = importlib.import_module(f"{lightning_of(trainer).__name__}.callbacks.progress.tqdm_progress")
+def with_progress(trainer: Any, batches: Iterable[Any], total: int | None, description: str) -> Iterable[Any]:
+    """``batches`` with a bar beside the one the Trainer shows, tqdm's or Rich's; as they are where it shows none."""
     bar = trainer.progress_bar_callback
-    if not isinstance(bar, progress.TQDMProgressBar) or not bar.is_enabled:
+    if bar is None or not getattr(bar, "is_enabled", False):
         return batches
-    return progress.Tqdm(
-        batches, desc=description, total=total, position=bar.process_position + 1, leave=False, dynamic_ncols=True
-    )
+    tqdm = importlib.import_module(f"{lightning_of(trainer).__name__}.callbacks.progress.tqdm_progress")
+    if isinstance(bar, tqdm.TQDMProgressBar):
+        position = bar.process_position + 1
+        return tqdm.Tqdm(batches, desc=description, total=total, position=position, leave=False, dynamic_ncols=True)
+    rich = getattr(bar, "progress", None)
+    return batches if rich is None else _on_a_rich_bar(rich, batches, total, description)
+
+
+def _on_a_rich_bar(progress: Any, batches: Iterable[Any], total: int | None, description: str) -> Iterator[Any]:
+    task = progress.add_task(description, total=float("inf") if total is None else total)
+    for batch in batches:
+        yield batch
+        progress.advance(task)
+    # Lightning finds its own tasks by their place: it is hidden, not removed.
+    progress.update(task, visible=False)

@@ -78,7 +78,10 @@ def resolve_layers(model: nn.Module, patterns: Iterable[str]) -> dict[str, str]:
                     f"{type(model).__name__} calls one module both {first!r} and {pattern!r}: name it {first!r}. It is "
                     "watched once, and of several calls in a forward the last counts."
                 )
-            near = difflib.get_close_matches(pattern, names, n=3, cutoff=0.5)
+            # A name of the wrapper's, such as "module.out", ends in the model's own.
+            ends = [pattern.split(".", k)[-1] for k in range(1, pattern.count(".") + 1)]
+            near = [end for end in ends if end in names][:1]
+            near = near or difflib.get_close_matches(pattern, names, n=3, cutoff=0.5)
             hint = f"did you mean {' or '.join(map(repr, near))}?" if near else f"the model has {_listed(names)}."
             raise ValueError(f"{type(model).__name__} has no layer {pattern!r}: {hint}")
         for name in matches:

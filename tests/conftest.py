@@ -4,10 +4,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests import vision
 from tests.mnist import read_mnist
-
-vision.make_importable()
 
 # Small tensors gain nothing from more, and two test processes with two threads each stand in each other's way.
 torch.set_num_threads(1)

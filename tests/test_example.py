@@ -449,7 +449,8 @@ def test_a_single_image_is_no_error(run):
     # Nothing can be told of one image, and one class is what the library warns of.
     with pytest.warns(UserWarning, match="all 1 samples have the same target"):
         printed, _, _ = run("--data", "digits", "--limit", "1", "--epochs", "1", "--narrowing", "v3")
-    assert "The information plane: not drawn, since no point of it is finite" in printed
+    assert "The information plane: " in printed
+    assert "information_plane.png" in printed  # without a figure of the target: I(X;T) over the epochs
 
 
 @pytest.mark.slow
@@ -464,7 +465,7 @@ def test_the_script_runs_on_mnist_and_its_command_opens_the_run(data_dir, tmp_pa
     assert f"The information plane: {log_dir / 'information_plane.png'}" in done.stdout
     assert len(ROW.findall(done.stdout)) == len(points) == 9
     assert points[-1].i_ty > points[2].i_ty + 0.5  # the last layer has learnt
-    assert "Epoch 1: 100%" in done.stdout + done.stderr
+    assert re.search(r"Epoch 1(: 100%|/1 )", done.stdout + done.stderr), "tqdm's bar, or Rich's where it is installed"
 
     command = shlex.split(done.stdout.rstrip().splitlines()[-1])
     shown = subprocess.run([*command, "--inspect"], cwd=tmp_path, capture_output=True, text=True, timeout=120)

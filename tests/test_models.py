@@ -18,6 +18,7 @@ from lightning_ib import (
     measure,
 )
 from lightning_ib.history import read_csv
+from tests import vision
 from tests.tiny import fit, has_hooks, pl
 
 N_TRAIN, N_VAL, BATCH = 48, 48, 16
@@ -110,12 +111,12 @@ def images():
 
 
 def resnet():
-    timm = pytest.importorskip("timm")
+    timm = vision.timm()
     return Classifier(timm.create_model("resnet18", pretrained=False, num_classes=4))
 
 
 def vit():
-    timm = pytest.importorskip("timm")
+    timm = vision.timm()
     size = {"img_size": 32, "patch_size": 8, "depth": 3, "embed_dim": 32, "num_heads": 2}
     return Classifier(timm.create_model("vit_tiny_patch16_224", pretrained=False, num_classes=4, **size))
 

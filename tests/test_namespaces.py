@@ -16,15 +16,24 @@ ROOT = Path(__file__).parents[1]
 INSTALLED = [name for name in ("pytorch_lightning", "lightning") if importlib.util.find_spec(name)]
 
 TRAIN = """
-import sys
+import importlib.util, sys
 from lightning_ib import InformationPlaneCallback
 from tests.tiny import TinyModule, pl, train_loader, val_loader
+RICH = importlib.util.find_spec("rich")
 callback = InformationPlaneCallback()
 run = pl.Trainer(callbacks=callback, max_epochs=2, accelerator="cpu", default_root_dir=sys.argv[1], log_every_n_steps=1)
 run.fit(TinyModule(), train_loader(), val_loader())
 assert [point.epoch for point in callback.history] == [0, 0, 1, 1, 2, 2], callback.history
 assert isinstance(callback, pl.Callback)
 assert "ib/I_TY/out" in run.callback_metrics
+bars = [pl.callbacks.TQDMProgressBar(), *([pl.callbacks.RichProgressBar()] if RICH else [])]
+for bar in bars:
+    run = pl.Trainer(callbacks=[InformationPlaneCallback(data="train"), bar], max_epochs=2, logger=False,
+                     accelerator="cpu", enable_checkpointing=False)
+    run.fit(TinyModule(), train_loader(), val_loader())
+if RICH:
+    shown = [task.description for task in bar.progress.tasks if task.finished and not task.visible]
+    assert shown.count("Information plane") == 3, shown
 print("modules:", *(name for name in ("lightning", "pytorch_lightning") if sys.modules.get(name)))
 """
 
