@@ -64,7 +64,7 @@ def run_own_pass(
             run_pass(
                 plane,
                 with_progress(trainer, batches, total, "Information plane"),
-                lambda x: _forward(pl_module, x),
+                lambda x: _forward(trainer, pl_module, x),
                 unpack=unpack,
                 move=lambda batch: _transferred(trainer, pl_module, batch),
                 may_be_empty=trainer.world_size > 1,
@@ -113,9 +113,12 @@ def first_loader(loaders: Any) -> Any:
     return loaders[0] if isinstance(loaders, (list, tuple)) and loaders else loaders
 
 
-def _forward(pl_module: LightningModule, x: Any) -> Any:
+def _forward(trainer: Trainer, pl_module: LightningModule, x: Any) -> Any:
+    wrapper: Any = trainer.strategy.model
+    # FSDP's wrapper (FSDP1) brings the weights together, and must be the first of its kind that is called.
+    outermost = wrapper if type(wrapper).__name__ == "FullyShardedDataParallel" else pl_module
     try:
-        return call(pl_module, x)
+        return call(outermost, x)
     except Exception as error:
         shape = f" of shape {tuple(x.shape)}" if hasattr(x, "shape") else ""
         raise ForwardError(
