@@ -161,7 +161,11 @@ def run(folder, name, strategy, devices):
     fit = trainer(folder / name, *callbacks, devices=devices, strategy=strategy, max_epochs=EPOCHS, **options)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        fit.fit(module(), train, val)
+        model = module()
+        fit.fit(model, train, val)
+        if name == "val" and kind != "ddp_spawn":
+            fit.validate(model, val, verbose=False)
+            torch.save([tuple(point) for point in callback.evaluated], folder / name / f"evaluated{fit.global_rank}.pt")
     if kind != "ddp_spawn":
         told = [str(warning.message) for warning in caught if str(warning.message).startswith("ib: ")]
         torch.save(told, folder / name / f"warnings{fit.global_rank}.pt")

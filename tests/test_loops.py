@@ -250,6 +250,25 @@ def test_steps_of_two_optimizers_are_counted_as_lightning_does(tmp_path):
     assert steps(callback) == [0, 4, 8, 12]
 
 
+class MadeLate(TinyModule):
+    """Layers that do not exist before Lightning asks for them."""
+
+    def __init__(self):
+        super().__init__()
+        del self.hidden, self.out
+
+    def configure_model(self):
+        if not hasattr(self, "out"):
+            self.hidden, self.out = nn.Linear(6, 8), nn.Linear(8, 4)
+
+
+def test_layers_made_in_configure_model_are_found(tmp_path):
+    callback = InformationPlaneCallback(["hidden", "out"])
+    fit(tmp_path, callback, model=MadeLate(), max_epochs=1)
+    assert epochs(callback) == [0, 1]
+    assert {point.layer for point in callback.history} == {"hidden", "out"}
+
+
 class Stream(IterableDataset):
     def __init__(self, n, seed):
         self.n, self.seed = n, seed

@@ -163,6 +163,12 @@ def test_all_processes_log_the_same_figures_for_whoever_monitors_them(two):
     assert one["logged"]["ib/H_T/out"] == pytest.approx(last.h_t, rel=1e-6)
 
 
+@pytest.mark.parametrize("rank", [0, 1])
+def test_an_evaluation_alone_has_the_figures_of_the_whole_data_in_every_process(two, rank):
+    evaluated = torch.load(two.folder / "val" / f"evaluated{rank}.pt", weights_only=False)
+    assert repr([point[2:] for point in evaluated]) == repr([point[2:] for point in two("val")[rank]["history"][-2:]])
+
+
 def test_all_processes_freeze_the_same_edges(two):
     one, other = (process["edges"]["layers"]["out"]["edges"] for process in two("val"))
     assert torch.equal(one, other)
