@@ -79,7 +79,11 @@ def joint_counts(a: Symbols, b: Symbols) -> Tensor:
         >>> joint_counts(a, b)
         tensor([1, 1, 2])
     """
-    return torch.unique(_paired(a, b), return_counts=True)[1]
+    pairs, possible = _paired(a, b), len(a.counts) * len(b.counts)
+    if possible <= len(pairs):  # a table takes less time and memory than sorting
+        counts = torch.bincount(pairs, minlength=possible)
+        return counts[counts > 0]
+    return torch.unique(pairs, return_counts=True)[1]
 
 
 def _paired(a: Symbols, b: Symbols) -> Tensor:
@@ -88,7 +92,7 @@ def _paired(a: Symbols, b: Symbols) -> Tensor:
             "a joint needs the same samples of both variables, got "
             f"{len(a.numbers)} of one and {len(b.numbers)} of the other."
         )
-    return a.numbers * len(b.counts) + b.numbers
+    return torch.add(b.numbers, a.numbers, alpha=len(b.counts))
 
 
 def entropy_of_counts(counts: Tensor, *, unit: Unit = "bits") -> float:
