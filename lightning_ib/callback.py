@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
+from torch.utils.data import DataLoader
 
 from lightning_ib.functional import Unit
 from lightning_ib.history import InformationPoint, restored_points
@@ -125,6 +126,7 @@ class InformationPlaneCallback(CallbackBase):
         self._failed = False
         self._told: set[str] = set()
         self._restored: Mapping[str, Any] | None = None
+        self._of_the_fit: Mapping[str, Any] | None = None  # frozen edges, while the plane is that of an evaluation
 
     @property
     def state_key(self) -> str:
@@ -153,14 +155,15 @@ class InformationPlaneCallback(CallbackBase):
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Find the layers and hook them, before the first forward; the hooks stay idle until a measurement."""
-        self._attach(pl_module, self.plane.frozen_state() if trainer.global_step > 0 else None)
+        self._attach(pl_module, self._frozen() if trainer.global_step > 0 else None)
+        self._of_the_fit = None
 
     def _attach(self, pl_module: LightningModule, frozen: Mapping[str, Any] | None) -> None:
         self.plane.detach()
         self.plane = InformationPlane(**self._options)
         self._recorder = self.plane.attach(pl_module)
         self._recorder.enabled = False
-        self._counting = self._failed = False
+        self._counting = self._failed = self._late = False
         self._told.clear()
         if frozen is not None:
             self.plane.load_frozen_state(frozen)
@@ -169,10 +172,17 @@ class InformationPlaneCallback(CallbackBase):
         """Take up the history of a checkpoint, if there is one; measure the point before training, if there is none."""
         self._take_up(trainer)
         self._follow_rank_zero(trainer)
+        if trainer.enable_validation and trainer.val_dataloaders is None:
+            # Lightning asks for them at the first epoch that validates; whether there are any is to be known now.
+            trainer.validating = True
+            trainer.fit_loop.epoch_loop.val_loop.setup_data()
+            trainer.training = True
         here = sum(trainer.num_val_batches) > 0
         self._validated = anywhere(trainer, here)
         self._late = self._validated and anywhere(trainer, not here)
         self._own_pass = self._own_pass or not self._validated
+        if not self._own_pass and trainer.world_size > 1:
+            self._warn_of_unshared(trainer)
         if self.data is None and not self._validated:
             say(
                 trainer,
@@ -181,10 +191,22 @@ class InformationPlaneCallback(CallbackBase):
             )
         if trainer.is_global_zero:
             log_layout(trainer.loggers, self.prefix, self.unit, self.beta, told=self._told)
-        if not self.history or (self.every_n_train_steps is None and self._is_time(trainer.current_epoch)):
+        missed = self._own_pass and not self.every_n_train_steps and self._is_time(trainer.current_epoch)
+        if not self.history or missed:
             self._measure_before_training(trainer, pl_module)
         # Whoever monitors a figure finds the last one from the start, also in epochs that are not measured.
         self._tell_monitors(trainer, self.history[-len(self.plane.narrowings) :])
+
+    def _warn_of_unshared(self, trainer: Trainer) -> None:
+        loader = first_loader(trainer.val_dataloaders)
+        if not isinstance(loader, DataLoader) and trainer.is_global_zero:
+            warnings.warn(
+                f"{self.prefix}: the validation data is a {type(loader).__name__}, which Lightning does not share out: "
+                "unless it gives each process other samples, every sample is counted once in each process, and log N "
+                "is too large. Give a DataLoader.",
+                UserWarning,
+                stacklevel=2,
+            )
 
     def _follow_rank_zero(self, trainer: Trainer) -> None:
         """Go on from one history in all processes: that of the first."""
@@ -302,10 +324,15 @@ class InformationPlaneCallback(CallbackBase):
 
     def _attach_alone(self, pl_module: LightningModule) -> None:
         """Hook the layers, with the edges of the checkpoint that was loaded, or else of the fit before."""
-        self._attach(pl_module, self.plane.frozen_state())
+        self._of_the_fit = self._frozen()
+        self._attach(pl_module, self._of_the_fit)
         if isinstance(self._restored, Mapping):
             with surviving("the checkpoint's edges could not be taken up", self._told):
                 self.plane.load_frozen_state(self._restored.get("frozen", {}))
+
+    def _frozen(self) -> Mapping[str, Any]:
+        """What the fit froze, whatever was evaluated since."""
+        return self.plane.frozen_state() if self._of_the_fit is None else self._of_the_fit
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begin a measurement."""
@@ -353,6 +380,7 @@ class InformationPlaneCallback(CallbackBase):
         # No process goes on to gather what another cannot give.
         failed = anywhere(trainer, self._failed)
         points = None if failed else self._guarded(trainer, lambda: self._computed(trainer, loader, epoch))
+        points = None if anywhere(trainer, points is None) else points
         self._log(trainer, pl_module, points, epoch)
 
     # -- in a pass of its own ------------------------------------------------------------------------------------------
@@ -363,7 +391,7 @@ class InformationPlaneCallback(CallbackBase):
         """Measure after every n-th optimizer step, where that is asked for."""
         n = self.every_n_train_steps
         if self._recorder is not None and n and trainer.global_step // n > self._last().step // n:
-            epoch = trainer.current_epoch
+            epoch = trainer.current_epoch + trainer.is_last_batch
             points = self._guarded(trainer, lambda: self._measured_in_own_pass(trainer, pl_module, epoch))
             points = self._missing(trainer, epoch) if points is None else points
             self._tell_monitors(trainer, points)
@@ -392,10 +420,26 @@ class InformationPlaneCallback(CallbackBase):
             error = raised
         finally:
             self._recorder.enabled = False
-        # No process goes on to gather what another cannot give.
+        # No process goes on to gather what another cannot give, and all raise alike.
+        self._agree_on(trainer, error)
+        points, error = None, None
+        try:
+            points = self._computed(trainer, loader, epoch)
+        except Exception as raised:
+            error = raised
+        self._agree_on(trainer, error)
+        assert points is not None
+        return points
+
+    @staticmethod
+    def _agree_on(trainer: Trainer, error: Exception | None) -> None:
+        """Raise in every process what was raised in one: a ForwardError only where no process has anything worse."""
         if anywhere(trainer, error is not None):
-            raise error or RuntimeError("the measurement failed in another process, which says why.")
-        return self._computed(trainer, loader, epoch)
+            worse = anywhere(trainer, error is not None and not isinstance(error, ForwardError))
+            if error is None or (worse and isinstance(error, ForwardError)):
+                kind = RuntimeError if worse else ForwardError
+                raise kind("the measurement failed in another process, which says why.") from error
+            raise error
 
     # -- figures -------------------------------------------------------------------------------------------------------
 
@@ -445,23 +489,30 @@ class InformationPlaneCallback(CallbackBase):
         return points
 
     def _guarded(self, trainer: Trainer, measure: Callable[[], Any]) -> Any:
-        """Run a part of a measurement; where it fails in training, one warning, and training goes on."""
+        """Run a part of a measurement; where it fails, one warning for each kind of failure, and the run goes on."""
         try:
             return measure()
         except Exception as error:
             self._failed = True
-            if str(error) not in self._told:
-                self._told.add(str(error))
+            kind = re.sub(r"[0-9.]+", "#", f"{type(error).__name__}: {error}")
+            if kind not in self._told:
+                self._told.add(kind)
+                when = f" after epoch {trainer.current_epoch + 1}"
+                if self.every_n_train_steps is not None:
+                    when = f" after step {trainer.global_step}"
+                goes_on = "The evaluation goes on." if _alone(trainer) else "Training goes on."
+                told = str(error) if str(error).endswith(".") else f"{error}."
                 warnings.warn(
-                    f"{self.prefix}: the measurement after epoch {trainer.current_epoch + 1} failed, its points are "
-                    f"NaN: {error} Training goes on.",
+                    f"{self.prefix}: the measurement{'' if _alone(trainer) else when} failed, its points are NaN: "
+                    f"{told} {goes_on}",
                     UserWarning,
                     stacklevel=2,
                 )
             return None
 
     def _missing(self, trainer: Trainer, epoch: int) -> list[InformationPoint]:
-        """The points of a measurement that failed."""
+        """The points of a measurement that failed; what was counted in it is dropped."""
+        self.plane.reset()
         missing = InformationPoint.missing("", n_samples=0, unit=self.unit, epoch=epoch, step=trainer.global_step)
         return [missing._replace(layer=layer) for layer in self.plane.narrowings]
 
@@ -498,10 +549,11 @@ class InformationPlaneCallback(CallbackBase):
         path = run_folder(trainer.loggers, trainer.default_root_dir, self._told) / f"{stem}.csv"
         save_history(self.history, path, self._told)
         if any(math.isfinite(point.i_xt) for point in self.history):
-            figure = plot_information_plane(self.history)
-            log_figure(trainer.loggers, f"{self.prefix}/information_plane", figure, _step(trainer), self._told)
-            if save_figure(figure, path.with_suffix(".png"), self._told):
-                self.figure_path = path.with_suffix(".png")
+            with surviving("the figure could not be drawn", self._told):
+                figure = plot_information_plane(self.history)
+                log_figure(trainer.loggers, f"{self.prefix}/information_plane", figure, _step(trainer), self._told)
+                if save_figure(figure, path.with_suffix(".png"), self._told):
+                    self.figure_path = path.with_suffix(".png")
 
     # -- checkpoints ---------------------------------------------------------------------------------------------------
 
@@ -510,7 +562,7 @@ class InformationPlaneCallback(CallbackBase):
         return {
             "version": _STATE_VERSION,
             "history": [point._asdict() for point in self.history],
-            "frozen": self.plane.frozen_state(),
+            "frozen": self._frozen(),
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -535,7 +587,7 @@ def _checked_schedule(every_n_epochs: Any, epochs: Any, every_n_train_steps: Any
         if (name == "every_n_epochs" or n is not None) and not (_is_whole(n) and n >= 1):
             raise ValueError(f"{name} must be an integer of at least 1, got {n!r}.")
     if epochs is not None:
-        listed = isinstance(epochs, (Sequence, range)) and not isinstance(epochs, str)
+        listed = isinstance(epochs, Sequence) and not isinstance(epochs, str)
         if not listed or not epochs or not all(_is_whole(epoch) and epoch >= 0 for epoch in epochs):
             raise ValueError(f"epochs must be a list of whole numbers such as [1, 2, 4, 8], got {epochs!r}.")
     asked = {

@@ -60,14 +60,22 @@ def with_progress(trainer: Any, batches: Iterable[Any], total: int | None, descr
     if isinstance(bar, tqdm.TQDMProgressBar):
         position = bar.process_position + 1
         return tqdm.Tqdm(batches, desc=description, total=total, position=position, leave=False, dynamic_ncols=True)
-    rich = getattr(bar, "progress", None)
-    return batches if rich is None else _on_a_rich_bar(rich, batches, total, description)
+    progress = importlib.import_module(f"{lightning_of(trainer).__name__}.callbacks.progress")
+    if isinstance(bar, progress.RichProgressBar) and bar.progress is not None:
+        return _on_a_rich_bar(bar.progress, batches, total, description)
+    return batches
 
 
 def _on_a_rich_bar(progress: Any, batches: Iterable[Any], total: int | None, description: str) -> Iterator[Any]:
-    task = progress.add_task(description, total=float("inf") if total is None else total)
-    for batch in batches:
-        yield batch
-        progress.advance(task)
-    # Lightning finds its own tasks by their place: it is hidden, not removed.
-    progress.update(task, visible=False)
+    total_ = float("inf") if total is None else total
+    task = next((task.id for task in progress.tasks if task.description == description), None)
+    if task is None:
+        task = progress.add_task(description, total=total_)
+    progress.reset(task, total=total_, visible=True)
+    try:
+        for batch in batches:
+            yield batch
+            progress.advance(task)
+    finally:
+        # Lightning finds its own tasks by their place: it is hidden, not removed.
+        progress.update(task, visible=False)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from itertools import islice
 from typing import TYPE_CHECKING, Any
+
+from torch.utils.data import DataLoader
 
 from lightning_ib.namespaces import with_progress
 from lightning_ib.passes import Unpack, call, described, in_order, is_share, iter_once, run_pass, undisturbed
@@ -49,7 +52,8 @@ def run_own_pass(
         )
     loader, n_batches = _own_data(trainer, data)
     # The Trainer's own loaders show this process its share, as the loops see it; another is shared out here.
-    rank, world = (0, 1) if isinstance(data, str) else (trainer.global_rank, trainer.world_size)
+    shared = isinstance(data, str) and isinstance(loader, DataLoader)
+    rank, world = (0, 1) if shared else (trainer.global_rank, trainer.world_size)
     loader = in_order(loader, rank, world)
     start, step = (0, 1) if is_share(loader) else (rank, world)
     stop = None if n_batches is None else n_batches * step
@@ -57,7 +61,7 @@ def run_own_pass(
     try:
         # Hooks of the user's that look at the stage must not augment what is measured.
         trainer.validating = True
-        with undisturbed(pl_module, loader), trainer.precision_plugin.forward_context():
+        with undisturbed(pl_module, loader), _unlogged(pl_module), trainer.precision_plugin.forward_context():
             # Begun in here: to ask a loader for its iterator moves random states already.
             batches: Iterable[Any] = islice(iter(loader), start, stop, step)
             total = n_batches if n_batches is not None else length(loader)
@@ -72,6 +76,24 @@ def run_own_pass(
     finally:
         trainer.state.stage = stage
     return loader
+
+
+@contextmanager
+def _unlogged(pl_module: LightningModule) -> Iterator[None]:
+    """``self.log`` in the user's forward does nothing: this pass is none of theirs."""
+    attributes: dict[str, Any] = vars(pl_module)
+    before: dict[str, Any] = {name: attributes[name] for name in ("log", "log_dict") if name in attributes}
+    attributes.update(log=_nothing, log_dict=_nothing)
+    try:
+        yield
+    finally:
+        for name in ("log", "log_dict"):
+            del attributes[name]
+        attributes.update(before)
+
+
+def _nothing(*_: Any, **__: Any) -> None:
+    pass
 
 
 def _own_data(trainer: Trainer, data: Any) -> tuple[Any, int | None]:
@@ -120,6 +142,8 @@ def _forward(trainer: Trainer, pl_module: LightningModule, x: Any) -> Any:
     try:
         return call(outermost, x)
     except Exception as error:
+        if "OutOfMemory" in type(error).__name__:
+            raise
         shape = f" of shape {tuple(x.shape)}" if hasattr(x, "shape") else ""
         raise ForwardError(
             f"a pass of its own calls {type(pl_module).__name__} as module(x), x being {described(x)}{shape}, and it "

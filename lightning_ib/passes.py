@@ -140,7 +140,7 @@ def to(batch: Any, device: torch.device) -> Any:
 
 def iter_once(dataloader: Any) -> bool:
     """Whether data is an iterator, which the first pass uses up."""
-    return iter(dataloader) is dataloader if not isinstance(dataloader, DataLoader) else False
+    return isinstance(dataloader, Iterator) and not hasattr(dataloader, "__len__")
 
 
 def in_order(dataloader: Any, rank: int = 0, world: int = 1) -> Any:
@@ -156,7 +156,11 @@ def in_order(dataloader: Any, rank: int = 0, world: int = 1) -> Any:
         world: how many processes share the data out. A loader that does so already is left to it, and so are batch
             samplers of one's own: see :func:`is_share`.
     """
-    if type(dataloader) is not DataLoader or isinstance(dataloader.dataset, IterableDataset):
+    if getattr(dataloader, "persistent_workers", False) and not _made_anew(dataloader):
+        # Its one iterator belongs to the training loop, which loses its place where another pass begins.
+        dataloader = copy.copy(dataloader)
+        dataloader._iterator = None
+    if not _made_anew(dataloader):
         return dataloader
     options: dict[str, Any]
     sampler: Any = dataloader.sampler
@@ -185,6 +189,10 @@ def in_order(dataloader: Any, rank: int = 0, world: int = 1) -> Any:
         generator=torch.Generator().manual_seed(0),
         prefetch_factor=dataloader.prefetch_factor,
     )
+
+
+def _made_anew(dataloader: Any) -> bool:
+    return type(dataloader) is DataLoader and not isinstance(dataloader.dataset, IterableDataset)
 
 
 class Share(DistributedSampler[Any]):
@@ -228,7 +236,9 @@ def genuine(dataloader: Any) -> int | None:
     process has as many. ``None`` where nothing is repeated.
     """
     sampler = _sampler(dataloader)
-    if not isinstance(sampler, DistributedSampler):
+    # Subclasses that share out in another way are theirs to know; Lightning's wrapper does it as torch does.
+    kinds = ("DistributedSampler", "DistributedSamplerWrapper", "Share")
+    if not isinstance(sampler, DistributedSampler) or type(sampler).__name__ not in kinds:
         return None
     return len(range(sampler.rank, len(sampler.dataset), sampler.num_replicas))  # type: ignore[arg-type]
 

@@ -144,6 +144,8 @@ class InformationPlane(Metric):
 
     def reset(self) -> None:
         """Begin a new measurement: drop what was kept. Frozen edges stay; bins with ``refit=True`` forget theirs."""
+        for state in self._defaults:
+            setattr(self, state, [])  # where compute() failed between processes, it left what was gathered
         super().reset()
         for narrowing in self._variables().values():
             narrowing.begin()

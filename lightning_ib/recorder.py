@@ -112,7 +112,7 @@ def _sequence_first(model: nn.Module) -> set[nn.Module]:
     """
     found: set[nn.Module] = set()
     for module in model.modules():
-        if getattr(module, "batch_first", True) is False:
+        if isinstance(module, (nn.RNNBase, nn.MultiheadAttention)) and not module.batch_first:
             found.add(module)
         attentions = (m for m in module.modules() if isinstance(m, nn.MultiheadAttention))
         if isinstance(module, _TRANSFORMERS) and any(not attention.batch_first for attention in attentions):

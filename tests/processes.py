@@ -93,6 +93,33 @@ class FailsInOne(Quantizer):
         return super().pooled(activation)
 
 
+class BreaksInOne(UniformBins):
+    """Bins that process 1 cannot fit at the second measurement."""
+
+    fitted = 0
+
+    def edges(self, z):
+        self.fitted += 1
+        if self.fitted == 2 and torch.distributed.get_rank() == 1:
+            raise RuntimeError("no edges here.")
+        return super().edges(z)
+
+
+class Scaled(TinyModule):
+    """A forward that no pass of one's own can call."""
+
+    def forward(self, x, scale):
+        return scale * super().forward(x)
+
+    def training_step(self, batch, batch_idx):
+        loss = nn.functional.cross_entropy(self(batch[0], 1.0), batch[1])
+        self.losses.append(loss.item())
+        return loss
+
+    def validation_step(self, batch, batch_idx):
+        self(batch[0], 1.0)
+
+
 class Sharded(TinyModule):
     """The module with its weights spread over the processes."""
 
@@ -138,6 +165,8 @@ def scenarios(folder):
         "iterable": (ib(**INPUT), TinyModule, tr, DataLoader(Odd(N_VAL, 1), batch_size=8), {}),
         "none": (ib(**INPUT), TinyModule, NoneForTheLast(), None, {"use_distributed_sampler": False}),
         "fails": (ib({"out": FailsInOne(nn.Tanh(), UniformBins(4))}), TinyModule, tr, va, {}),
+        "breaks": (ib({"out": Quantizer(bins=BreaksInOne(4, refit=True))}), TinyModule, tr, va, {}),
+        "scaled": (ib(**INPUT), Scaled, NoneForTheLast(), None, {"use_distributed_sampler": False}),
         "sharded": (ib(**INPUT), Sharded, tr, va, {}),
         "sharded-own": (ib(data=own, **INPUT), Sharded, tr, va, {}),
         "histories": (ib(**INPUT), TinyModule, tr, va, {}),

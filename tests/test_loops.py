@@ -65,7 +65,7 @@ def test_every_nth_step_is_measured_on_the_validation_data(tmp_path):
     callback = InformationPlaneCallback(FIXED, every_n_train_steps=4)
     fit(tmp_path, callback, max_epochs=2)
     assert steps(callback) == [0, 4, 8, 12]
-    assert epochs(callback) == [0, 0, 1, 1]
+    assert epochs(callback) == [0, 0, 1, 2]
     assert {point.n_samples for point in callback.history} == {N_VAL}
     (path,) = tmp_path.rglob("information_plane.csv")
     assert read_csv(path) == callback.history
@@ -305,3 +305,118 @@ def test_validation_loaders_with_targets_of_different_kinds(tmp_path):
 def test_names_that_exist_on_a_wrapper_only_get_the_nearest_right_one(tmp_path, name):
     with pytest.raises(ValueError, match=rf"TinyModule has no layer '{name}': did you mean 'out'"):
         fit(tmp_path, InformationPlaneCallback([name]))
+
+
+# -- what could be disturbed -------------------------------------------------------------------------------------------
+
+
+class Hasty(DataLoader):
+    """A subclass, which only it knows how to build."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("options", [{"data": "train"}, {"data": "train", "every_n_train_steps": 2}])
+@pytest.mark.parametrize("kind", [DataLoader, Hasty])
+def test_workers_that_persist_go_on_where_training_was(tmp_path, kind, options):
+    def loader():
+        data = Stream(40, 0) if kind is DataLoader else make_data(40)
+        return kind(data, batch_size=8, num_workers=1, persistent_workers=True, multiprocessing_context="fork")
+
+    plain, _ = fit(tmp_path, train=loader(), val=None, max_epochs=2, limit_train_batches=5)
+    callback = InformationPlaneCallback(FIXED, **options)
+    watched, _ = fit(tmp_path, callback, train=loader(), val=None, max_epochs=2, limit_train_batches=5)
+    assert len(watched.losses) == 10
+    assert plain.losses == watched.losses
+
+
+def test_edges_of_another_checkpoint_serve_its_evaluation_only(tmp_path):
+    other = InformationPlaneCallback(["out"])
+    _, run = fit(
+        tmp_path, other, model=Evaluated(), train=DataLoader(make_data(32, 8), 8), val=DataLoader(make_data(32, 9))
+    )
+    run.save_checkpoint(tmp_path / "other.ckpt")
+    callback = InformationPlaneCallback(["out"])
+    model, run = fit(tmp_path, callback, model=Evaluated(), max_epochs=1)
+    edges = callback.plane.narrowings["out"].edges
+    run.validate(model, val_loader(), ckpt_path=tmp_path / "other.ckpt", verbose=False)
+    assert not torch.equal(callback.plane.narrowings["out"].edges, edges)
+    assert torch.equal(callback.state_dict()["frozen"]["layers"]["out"]["edges"], edges)
+    run.fit_loop.max_epochs = 2
+    run.fit(model, train_loader(), val_loader())
+    assert torch.equal(callback.plane.narrowings["out"].edges, edges)
+
+
+@pytest.mark.parametrize("data", [None, "train"])
+def test_what_the_forward_logs_is_logged_by_the_users_loops_only(tmp_path, data):
+    class Logging(TinyModule):
+        def forward(self, x):
+            self.log("norm", x.norm(), on_step=True, on_epoch=True)
+            return super().forward(x)
+
+    def logged(*callbacks):
+        _, run = fit(tmp_path, *callbacks, model=Logging(), max_epochs=2)
+        return {name: value for name, value in run.callback_metrics.items() if "norm" in name}
+
+    assert logged() == logged(InformationPlaneCallback(FIXED, data=data)) != {}
+
+
+def test_validation_that_comes_late_is_known_from_the_start(tmp_path):
+    callback = InformationPlaneCallback(FIXED)
+    fit(tmp_path, callback, max_epochs=4, num_sanity_val_steps=0, check_val_every_n_epoch=2)
+    assert epochs(callback) == [0, 2, 4]
+    assert {point.n_samples for point in callback.history} == {N_VAL}
+
+
+def test_a_bar_of_ones_own_is_left_alone(tmp_path):
+    class Bar(pl.callbacks.ProgressBar):
+        progress = 0.0
+
+    callback = InformationPlaneCallback(FIXED, data="train")
+    fit(tmp_path, Bar(), callback, max_epochs=1, enable_progress_bar=True)
+    assert epochs(callback) == [0, 1]
+
+
+def test_a_picture_that_cannot_be_drawn_costs_one_warning(tmp_path, monkeypatch):
+    def fails(_):
+        raise OSError("no fonts")
+
+    monkeypatch.setattr("lightning_ib.callback.plot_information_plane", fails)
+    callback = InformationPlaneCallback(FIXED)
+    with pytest.warns(UserWarning, match="the figure could not be drawn: OSError: no fonts") as caught:
+        fit(tmp_path, callback)
+    assert len([w for w in caught if "could not be drawn" in str(w.message)]) == 1
+    assert epochs(callback) == [0, 1, 2, 3]
+
+
+def test_a_loader_that_is_its_own_iterator_and_begins_anew_is_no_iterator_that_is_used_up(tmp_path):
+    class Fast:
+        def __iter__(self):
+            self.batches = iter(val_loader())
+            return self
+
+        def __next__(self):
+            return next(self.batches)
+
+        def __len__(self):
+            return len(val_loader())
+
+    callback = InformationPlaneCallback(FIXED, data=Fast())
+    fit(tmp_path, callback, max_epochs=1)
+    assert {point.n_samples for point in callback.history} == {N_VAL}
+
+
+def test_an_encoder_of_ones_own_is_believed_in_its_order_of_axes(tmp_path):
+    class Encoder(nn.Linear):
+        batch_first = False  # about something of its own: it puts out (B, …)
+
+    class Own(TinyModule):
+        def __init__(self):
+            super().__init__()
+            self.hidden = Encoder(6, 8)
+
+        def forward(self, x):
+            return super().forward(x.unsqueeze(1).expand(-1, len(x), -1)).mean(1)
+
+    model = Own()
+    fit(tmp_path, callback := InformationPlaneCallback({"hidden": Quantizer(bins=FixedBins([0.0]))}), model=model)
+    assert callback.history[-1].i_ty > 0.5

@@ -18,7 +18,7 @@ from tests.tiny import TinyModule
 pytestmark = pytest.mark.slow
 
 TWO = ["alone", "alone-train", "val", "train", "own", "sampled", "batched", "list", "steps", "few", "none"]
-TWO += ["iterable", "fails", "histories"]
+TWO += ["iterable", "fails", "breaks", "scaled", "histories"]
 THREE = ["val", "fewer"]
 SHARDED = ["sharded", "sharded-own"]
 
@@ -182,7 +182,7 @@ def test_only_the_first_process_writes_files(two):
     assert len(list((two.folder / "val").rglob("information_plane.csv"))) == 1
     assert len(list((two.folder / "val").rglob("information_plane.png"))) == 1
     # Each choice is told once: in every scenario but those without a callback, an automatic choice, or a first fit.
-    assert two.output.count("ib: out:") == len(TWO) - len(["alone", "alone-train", "fails", "histories"])
+    assert two.output.count("ib: out:") == len(TWO) - len(["alone", "alone-train", "fails", "breaks", "histories"])
 
 
 def test_a_failure_in_one_process_is_nan_in_all_and_ends_nothing(two):
@@ -195,6 +195,17 @@ def test_a_failure_in_one_process_is_nan_in_all_and_ends_nothing(two):
     told = torch.load(two.folder / "fails" / "warnings1.pt", weights_only=False)
     assert len(told) == 1
     assert "this process alone is in trouble. Training goes on." in told[0]
+
+
+def test_a_fit_of_edges_that_fails_in_one_process_is_nan_in_all_and_the_next_is_not(two):
+    for process in two("breaks"):
+        points = [InformationPoint(*point) for point in process["history"]]
+        assert [math.isnan(point.h_t) for point in points] == [False, True, False]
+
+
+def test_a_forward_that_cannot_be_called_costs_all_processes_the_point_before_training_only(two):
+    for process in two("scaled"):
+        assert [point[0] for point in process["history"]] == [1, 1, 2, 2]
 
 
 def test_histories_that_differ_are_settled_by_the_first_process(two):
