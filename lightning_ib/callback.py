@@ -191,11 +191,16 @@ class InformationPlaneCallback(CallbackBase):
             )
         if trainer.is_global_zero:
             log_layout(trainer.loggers, self.prefix, self.unit, self.beta, told=self._told)
-        missed = self._own_pass and not self.every_n_train_steps and self._is_time(trainer.current_epoch)
-        if not self.history or missed:
+        if not self.history or self._missed(trainer):
             self._measure_before_training(trainer, pl_module)
         # Whoever monitors a figure finds the last one from the start, also in epochs that are not measured.
         self._tell_monitors(trainer, self.history[-len(self.plane.narrowings) :])
+
+    def _missed(self, trainer: Trainer) -> bool:
+        """Whether the run was interrupted between the end of an epoch and its measurement."""
+        validates = trainer.current_epoch % (trainer.check_val_every_n_epoch or 1) == 0
+        due = self._is_time(trainer.current_epoch) and (self._own_pass or validates)
+        return due and not self.every_n_train_steps
 
     def _warn_of_unshared(self, trainer: Trainer) -> None:
         loader = first_loader(trainer.val_dataloaders)

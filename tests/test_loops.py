@@ -367,6 +367,17 @@ def test_validation_that_comes_late_is_known_from_the_start(tmp_path):
     assert {point.n_samples for point in callback.history} == {N_VAL}
 
 
+@RESUMED
+def test_a_resumed_run_has_no_epoch_that_the_whole_run_has_not(tmp_path):
+    saved = pl.callbacks.ModelCheckpoint(dirpath=tmp_path / "saved", save_top_k=-1, save_on_train_epoch_end=True)
+    options = {"max_epochs": 4, "check_val_every_n_epoch": 2}
+    fit(tmp_path, InformationPlaneCallback(FIXED), saved, enable_checkpointing=True, **options)
+    callback = InformationPlaneCallback(FIXED)
+    (first,) = (tmp_path / "saved").glob("epoch=0-*.ckpt")
+    fit(tmp_path, callback, ckpt_path=first, **options)
+    assert epochs(callback) == [0, 2, 4]
+
+
 def test_a_bar_of_ones_own_is_left_alone(tmp_path):
     class Bar(pl.callbacks.ProgressBar):
         progress = 0.0
