@@ -56,11 +56,10 @@ def with_progress(trainer: Any, batches: Iterable[Any], total: int | None, descr
     bar = trainer.progress_bar_callback
     if bar is None or not getattr(bar, "is_enabled", False):
         return batches
-    tqdm = importlib.import_module(f"{lightning_of(trainer).__name__}.callbacks.progress.tqdm_progress")
-    if isinstance(bar, tqdm.TQDMProgressBar):
-        position = bar.process_position + 1
-        return tqdm.Tqdm(batches, desc=description, total=total, position=position, leave=False, dynamic_ncols=True)
     progress = importlib.import_module(f"{lightning_of(trainer).__name__}.callbacks.progress")
+    if isinstance(bar, progress.TQDMProgressBar):
+        tqdm, position = progress.tqdm_progress.Tqdm, bar.process_position + 1
+        return tqdm(batches, desc=description, total=total, position=position, leave=False, dynamic_ncols=True)
     if isinstance(bar, progress.RichProgressBar) and bar.progress is not None:
         return _on_a_rich_bar(bar.progress, batches, total, description)
     return batches

@@ -115,7 +115,7 @@ def _own_data(trainer: Trainer, data: Any) -> tuple[Any, int | None]:
             f"the {data} data is a {type(loader).__name__} of {len(loader)} loaders, and a pass of its own needs "
             "one: give data=DataLoader(…)."
         )
-    if isinstance(data, str) and data == "train" and n_batches in (None, math.inf) and length(loader) is None:
+    if data == "train" and n_batches in (None, math.inf) and length(loader) is None:
         raise ValueError(
             "the training data has no length, and a pass of its own over it might never end: give the Trainer "
             "limit_train_batches=…, or the callback data=DataLoader(…) with what is to be measured."

@@ -11,9 +11,9 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 python=${PYTHON:-python3}
 tools=(pytest pytest-xdist hypothesis scipy scikit-learn pooch 'jsonargparse[signatures]')
-# Third parties warn of each other in old versions: there a warning is no error.
-core=(tests/test_callback.py tests/test_functional.py tests/test_history.py tests/test_namespaces.py tests/test_plane.py
-    tests/test_plotting.py tests/test_processes.py tests/test_quantize.py tests/test_recorder.py tests/test_resume.py)
+core=(tests/test_callback.py tests/test_functional.py tests/test_history.py tests/test_loops.py tests/test_namespaces.py
+    tests/test_plane.py tests/test_plotting.py tests/test_processes.py tests/test_quantize.py tests/test_recorder.py
+    tests/test_resume.py)
 
 build() { # name, then what pip is to install
     local bin=.matrix/$1/bin
@@ -33,31 +33,31 @@ run() { # name, namespace, then options for pytest
         --dist loadfile "$@" "${core[@]}"
 }
 
-for name in "${@:-newest both lightning oldest}"; do
-    for environment in $name; do
-        case $environment in
-        newest)
-            build newest -c constraints.txt torch pytorch-lightning torchmetrics tensorboard matplotlib
-            run newest pytorch_lightning
-            ;;
-        both)
-            build both -c constraints.txt torch pytorch-lightning lightning torchmetrics tensorboard matplotlib
-            run both lightning.pytorch
-            ;;
-        lightning)
-            build lightning -c constraints.txt torch lightning torchmetrics tensorboard matplotlib
-            .matrix/lightning/bin/python -m pip uninstall --quiet --yes pytorch-lightning
-            run lightning lightning.pytorch
-            ;;
-        oldest)
-            build oldest torch==2.4.0 pytorch-lightning==2.4.0 torchmetrics==1.4.0 tensorboard==2.17.0 \
-                matplotlib==3.8.0 'numpy<2' 'setuptools<80'
-            run oldest pytorch_lightning -W default
-            ;;
-        *)
-            echo "there is no environment $environment: newest, both, lightning, oldest" >&2
-            exit 2
-            ;;
-        esac
-    done
+[ $# -gt 0 ] || set -- newest both lightning oldest
+for environment in "$@"; do
+    case $environment in
+    newest)
+        build newest -c constraints.txt torch pytorch-lightning torchmetrics tensorboard matplotlib
+        run newest pytorch_lightning
+        ;;
+    both)
+        build both -c constraints.txt torch pytorch-lightning lightning torchmetrics tensorboard matplotlib
+        run both lightning.pytorch
+        ;;
+    lightning)
+        build lightning -c constraints.txt torch lightning torchmetrics tensorboard matplotlib
+        .matrix/lightning/bin/python -m pip uninstall --quiet --yes pytorch-lightning
+        run lightning lightning.pytorch
+        ;;
+    oldest)
+        build oldest torch==2.4.0 pytorch-lightning==2.4.0 torchmetrics==1.4.0 tensorboard==2.17.0 \
+            matplotlib==3.8.0 'numpy<2' 'setuptools<80'
+        # Third parties warn of each other in old versions: there a warning is no error.
+        run oldest pytorch_lightning -W default
+        ;;
+    *)
+        echo "there is no environment $environment: newest, both, lightning, oldest" >&2
+        exit 2
+        ;;
+    esac
 done
