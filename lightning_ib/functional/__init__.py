@@ -3,9 +3,9 @@
 This package needs nothing but torch.
 """
 
+from lightning_ib.functional.checks import Unit
 from lightning_ib.functional.counting import (
     Symbols,
-    Unit,
     add_entropies,
     conditional_entropy,
     conditional_mutual_information,

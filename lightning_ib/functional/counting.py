@@ -9,12 +9,12 @@ device or on how many processes collected them.
 from __future__ import annotations
 
 import math
-from typing import Literal, NamedTuple, get_args
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-Unit = Literal["bits", "nats"]
+from lightning_ib.functional.checks import Unit, checked_unit
 
 # What adding and subtracting a few correctly rounded entropies can leave of an information that is zero.
 _ROUNDING = 1e-12
@@ -114,7 +114,7 @@ def entropy_of_counts(counts: Tensor, *, unit: Unit = "bits") -> float:
         >>> entropy_of_counts(torch.tensor([1, 1, 2]))
         1.5
     """
-    log = math.log2 if _checked(unit) == "bits" else math.log
+    log = math.log2 if checked_unit(unit) == "bits" else math.log
     # How many symbols share each count: at most sqrt(2N) distinct ones, and one order for every input.
     count, multiplicity = (t.tolist() for t in torch.unique(counts, return_counts=True))
     n = sum(c * m for c, m in zip(count, multiplicity))
@@ -236,9 +236,3 @@ def information_bottleneck(i_xt: float, i_ty: float, beta: float) -> float:
         1.0
     """
     return i_xt - beta * i_ty
-
-
-def _checked(unit: str) -> str:
-    if unit not in get_args(Unit):
-        raise ValueError(f"unit must be 'bits' or 'nats', got {unit!r}.")
-    return unit
