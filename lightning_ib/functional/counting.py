@@ -65,7 +65,12 @@ def joint(a: Symbols, b: Symbols) -> Symbols:
         >>> joint(a, b).counts
         tensor([1, 1, 2])
     """
-    return symbols(_paired(a, b))
+    pairs, possible = _paired(a, b), len(a.counts) * len(b.counts)
+    if possible > len(pairs):
+        return symbols(pairs)
+    table = torch.bincount(pairs, minlength=possible)  # takes less time and memory than sorting
+    occurs = table > 0
+    return Symbols((occurs.cumsum(0) - 1)[pairs], table[occurs])
 
 
 def joint_counts(a: Symbols, b: Symbols) -> Tensor:
