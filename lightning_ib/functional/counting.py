@@ -4,6 +4,9 @@ A variable is given as the ids of its N samples: any integers, shape ``(N,)``; o
 Counts are integers and stay so until the last step. That step adds up the terms of equal counts together, in float64
 and correctly rounded, so that a figure does not depend on the order of the samples, on the values of the ids, on the
 device or on how many processes collected them.
+
+Every figure takes a ``correction`` for the bias of the plug-in entropies it is made of: see
+:mod:`~lightning_ib.functional.corrections`. None is ever clipped.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ import torch
 from torch import Tensor
 
 from lightning_ib.functional.checks import Unit, checked_unit
+from lightning_ib.functional.corrections import Correction, corrected, counts_of_counts, plug_in
 
 # What adding and subtracting a few correctly rounded entropies can leave of an information that is zero.
 _ROUNDING = 1e-12
@@ -100,52 +104,58 @@ def _paired(a: Symbols, b: Symbols) -> Tensor:
     return torch.add(b.numbers, a.numbers, alpha=len(b.counts))
 
 
-def entropy_of_counts(counts: Tensor, *, unit: Unit = "bits") -> float:
-    r"""The plug-in entropy of counts.
+def entropy_of_counts(counts: Tensor, *, unit: Unit = "bits", correction: Correction | None = None) -> float:
+    r"""The plug-in entropy of counts, or a corrected one.
 
     .. math:: H = \log N - \frac{1}{N} \sum_k n_k \log n_k = \frac{1}{N} \sum_k n_k \log \frac{N}{n_k}
 
-    It is biased low by about :math:`(K - 1) / 2N` nats (Miller 1955), and cannot exceed :math:`\log N`: near that
-    bound it says how many samples there were, not what they were.
+    Without a correction it is biased low by about :math:`(K - 1) / 2N` nats (Miller 1955), and cannot exceed
+    :math:`\log N`: near that bound it says how many samples there were, not what they were.
 
     Args:
         counts: non-negative integers, shape ``(K,)``; zeros count for nothing.
         unit: ``"bits"`` (base 2) or ``"nats"`` (base e).
+        correction: none, or the name of one of :mod:`~lightning_ib.functional.corrections`.
 
     Returns:
-        The entropy in ``unit``: 0 to log N, exact for the counts up to one float64 rounding per distinct count.
+        The entropy in ``unit``, exact for the counts up to one float64 rounding per distinct count. Without a
+        correction it lies between 0 and log N; with one it may exceed log N.
+
+    Raises:
+        TypeError: ``counts`` are no integers.
+        ValueError: one is negative, they add up to none, or the unit or the correction is unknown.
 
     Example:
         >>> entropy_of_counts(torch.tensor([1, 1, 2]))
         1.5
+        >>> round(entropy_of_counts(torch.tensor([1, 1, 2]), correction="miller_madow"), 3)
+        1.861
     """
-    log = math.log2 if checked_unit(unit) == "bits" else math.log
-    # How many symbols share each count: at most sqrt(2N) distinct ones, and one order for every input.
-    count, multiplicity = (t.tolist() for t in torch.unique(counts, return_counts=True))
-    n = sum(c * m for c, m in zip(count, multiplicity))
-    if n == 0:
-        raise ValueError("an entropy needs at least one sample, got counts that add up to none.")
-    return math.fsum(m * c * log(n / c) for c, m in zip(count, multiplicity) if c) / n
+    checked_unit(unit)
+    if correction is not None:
+        return corrected(counts, correction, unit=unit)
+    return plug_in(counts_of_counts(counts), math.log2 if unit == "bits" else math.log)
 
 
-def entropy(ids: Tensor, *, unit: Unit = "bits") -> float:
+def entropy(ids: Tensor, *, unit: Unit = "bits", correction: Correction | None = None) -> float:
     r"""The plug-in entropy H(A) of a variable, :math:`\log N - \frac{1}{N}\sum_k n_k \log n_k`.
 
     Args:
         ids: integers, shape ``(N,)``.
         unit: ``"bits"`` or ``"nats"``.
+        correction: none, or how to correct each entropy: see :func:`entropy_of_counts`.
 
     Returns:
-        The entropy in ``unit``, between 0 and log N.
+        The entropy in ``unit``; without a correction, between 0 and log N.
 
     Example:
         >>> entropy(torch.tensor([0, 1, 2, 3]))
         2.0
     """
-    return entropy_of_counts(symbols(ids).counts, unit=unit)
+    return entropy_of_counts(symbols(ids).counts, unit=unit, correction=correction)
 
 
-def mutual_information(a: Tensor, b: Tensor, *, unit: Unit = "bits") -> float:
+def mutual_information(a: Tensor, b: Tensor, *, unit: Unit = "bits", correction: Correction | None = None) -> float:
     r"""The plug-in mutual information :math:`I(A;B) = H(A) + H(B) - H(A,B)`.
 
     It is biased up: independent variables with :math:`K_A` and :math:`K_B` symbols read about
@@ -155,39 +165,50 @@ def mutual_information(a: Tensor, b: Tensor, *, unit: Unit = "bits") -> float:
         a: integers, shape ``(N,)``.
         b: integers, shape ``(N,)``, the same samples in the same order.
         unit: ``"bits"`` or ``"nats"``.
+        correction: none, or how to correct each entropy: see :func:`entropy_of_counts`.
 
     Returns:
-        The information in ``unit``, between 0 and min(H(A), H(B)).
+        The information in ``unit``; without a correction, between 0 and min(H(A), H(B)). With one it may be negative.
 
     Example:
         >>> mutual_information(torch.tensor([0, 0, 1, 1]), torch.tensor([4, 4, 9, 9]))
         1.0
     """
     sa, sb = symbols(a), symbols(b)
-    h_a, h_b, h_ab = (entropy_of_counts(c, unit=unit) for c in (sa.counts, sb.counts, joint_counts(sa, sb)))
+    h_a, h_b, h_ab = (
+        entropy_of_counts(c, unit=unit, correction=correction) for c in (sa.counts, sb.counts, joint_counts(sa, sb))
+    )
     return add_entropies(h_a, h_b, -h_ab)
 
 
-def conditional_entropy(a: Tensor, given: Tensor, *, unit: Unit = "bits") -> float:
+def conditional_entropy(
+    a: Tensor, given: Tensor, *, unit: Unit = "bits", correction: Correction | None = None
+) -> float:
     r"""The plug-in conditional entropy :math:`H(A|B) = H(A,B) - H(B)`.
 
     Args:
         a: integers, shape ``(N,)``.
         given: integers, shape ``(N,)``: the variable B.
         unit: ``"bits"`` or ``"nats"``.
+        correction: none, or how to correct each entropy: see :func:`entropy_of_counts`.
 
     Returns:
-        The entropy in ``unit``, between 0 and H(A).
+        The entropy in ``unit``; without a correction, between 0 and H(A).
 
     Example:
         >>> conditional_entropy(torch.tensor([0, 1, 0, 1]), torch.tensor([0, 0, 1, 1]))
         1.0
     """
     sa, sb = symbols(a), symbols(given)
-    return add_entropies(entropy_of_counts(joint_counts(sa, sb), unit=unit), -entropy_of_counts(sb.counts, unit=unit))
+    return add_entropies(
+        entropy_of_counts(joint_counts(sa, sb), unit=unit, correction=correction),
+        -entropy_of_counts(sb.counts, unit=unit, correction=correction),
+    )
 
 
-def conditional_mutual_information(a: Tensor, b: Tensor, given: Tensor, *, unit: Unit = "bits") -> float:
+def conditional_mutual_information(
+    a: Tensor, b: Tensor, given: Tensor, *, unit: Unit = "bits", correction: Correction | None = None
+) -> float:
     r"""The plug-in conditional information :math:`I(A;B|C) = H(A,C) + H(B,C) - H(C) - H(A,B,C)`.
 
     Args:
@@ -195,9 +216,10 @@ def conditional_mutual_information(a: Tensor, b: Tensor, given: Tensor, *, unit:
         b: integers, shape ``(N,)``.
         given: integers, shape ``(N,)``: the variable C.
         unit: ``"bits"`` or ``"nats"``.
+        correction: none, or how to correct each entropy: see :func:`entropy_of_counts`.
 
     Returns:
-        The information in ``unit``, not negative.
+        The information in ``unit``; without a correction, not negative.
 
     Example:
         The exclusive or of two fair bits: independent of each, and told by both together.
@@ -208,7 +230,9 @@ def conditional_mutual_information(a: Tensor, b: Tensor, given: Tensor, *, unit:
     """
     sa, sb, sc = symbols(a), symbols(b), symbols(given)
     bc = joint(sb, sc)
-    h_ac, h_bc, h_c, h_abc = (entropy_of_counts(s.counts, unit=unit) for s in (joint(sa, sc), bc, sc, joint(sa, bc)))
+    h_ac, h_bc, h_c, h_abc = (
+        entropy_of_counts(s.counts, unit=unit, correction=correction) for s in (joint(sa, sc), bc, sc, joint(sa, bc))
+    )
     return add_entropies(h_ac, h_bc, -h_c, -h_abc)
 
 

@@ -1,0 +1,282 @@
+"""Entropies of counts, corrected for the bias of the plug-in figure.
+
+The plug-in entropy is biased low, the more so the fewer samples there are to a symbol. Each function here estimates the
+same entropy from the same counts with another correction. None rescues saturation: where nearly every symbol was seen
+once, the counts hold hardly anything about how many symbols there are, and each correction says what it assumes.
+
+All work as the plug-in entropy does: symbols that were seen equally often share one term, the terms are added up in
+float64 and correctly rounded, so that a figure depends on the counts alone, not on their order or device. Figures are
+never clipped: a corrected entropy may exceed log N, and an information made of corrected entropies may be negative.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Callable
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+from lightning_ib.functional.checks import Unit, in_unit
+
+Correction = Literal["miller_madow", "grassberger", "chao_shen", "james_stein", "jackknife"]
+
+
+def counts_of_counts(counts: Tensor) -> dict[int, int]:
+    r"""How many symbols were seen once, twice, …: all that an entropy of counts depends on.
+
+    Args:
+        counts: non-negative integers, any shape; zeros count for nothing.
+
+    Returns:
+        The number of symbols by their count, in ascending order of the count: at most :math:`\sqrt{2N}` entries.
+
+    Raises:
+        TypeError: ``counts`` are no integers.
+        ValueError: one is negative, or they add up to none.
+
+    Example:
+        >>> counts_of_counts(torch.tensor([1, 5, 0, 1]))
+        {1: 2, 5: 1}
+    """
+    if counts.is_floating_point() or counts.is_complex():
+        raise TypeError(
+            f"counts must be integers, got {counts.dtype}: give how often each symbol was seen, not shares."
+        )
+    counts = counts.long()
+    least, most = (int(c) for c in torch.aminmax(counts)) if counts.numel() else (0, 0)
+    if least < 0:
+        raise ValueError(f"counts must not be negative, got {least}.")
+    if most == 0:
+        raise ValueError("an entropy needs at least one sample, got counts that add up to none.")
+    if most < counts.numel():  # a table takes less time than sorting
+        table = torch.bincount(counts.flatten())
+        values = table.nonzero().squeeze(1)
+        multiplicities = table[values]
+    else:
+        values, multiplicities = torch.unique(counts, return_counts=True)
+    return {c: m for c, m in zip(values.tolist(), multiplicities.tolist()) if c}
+
+
+def plug_in(table: dict[int, int], log: Callable[[float], float] = math.log) -> float:
+    """The plug-in entropy of :func:`counts_of_counts`, in the unit of ``log``."""
+    n = samples(table)
+    return math.fsum(m * c * log(n / c) for c, m in table.items()) / n
+
+
+def samples(table: dict[int, int]) -> int:
+    """The number N of samples in :func:`counts_of_counts`."""
+    return sum(c * m for c, m in table.items())
+
+
+def miller_madow(counts: Tensor, *, unit: Unit = "bits") -> float:
+    r"""The entropy of counts with the first-order correction of Miller (1955) and Madow.
+
+    .. math:: H = H_{\text{plug-in}} + \frac{K - 1}{2N} \quad\text{nats}
+
+    K is the number of symbols seen. Symbols that were not seen add nothing, so that it corrects too little where there
+    are many of them: with a symbol for every sample it adds half a nat and no more.
+
+    Args:
+        counts: non-negative integers, shape ``(K,)``; zeros count for nothing.
+        unit: ``"bits"`` (base 2) or ``"nats"`` (base e).
+
+    Returns:
+        The entropy in ``unit``, never less than the plug-in entropy; it may exceed log K and log N.
+
+    Raises:
+        TypeError: ``counts`` are no integers.
+        ValueError: one is negative, they add up to none, or the unit is unknown.
+
+    Example:
+        >>> round(miller_madow(torch.tensor([1, 1, 2])), 3)  # the plug-in entropy is 1.5
+        1.861
+    """
+    table = counts_of_counts(counts)
+    return in_unit(plug_in(table) + (sum(table.values()) - 1) / (2 * samples(table)), unit)
+
+
+def grassberger(counts: Tensor, *, unit: Unit = "bits") -> float:
+    r"""The entropy of counts after Grassberger (2003, revised 2008).
+
+    .. math::
+        H = \log N - \frac{1}{N} \sum_k n_k G(n_k), \qquad
+        G(n) = \psi(n) + \frac{(-1)^n}{2} \Big[ \psi\big(\tfrac{n+1}{2}\big) - \psi\big(\tfrac{n}{2}\big) \Big]
+
+    :math:`\psi` is the digamma function. The logarithm of a small count is replaced by what is nearly unbiased for
+    Poisson counts: each odd count adds about 1/N nats, an even one next to nothing, so that with few symbols the figure
+    hangs on how many of the counts are odd. With a symbol for every sample it reads :math:`\log N + \gamma + \log 2`,
+    1.27 nats above log N, however many symbols there are.
+
+    Args:
+        counts: non-negative integers, shape ``(K,)``; zeros count for nothing.
+        unit: ``"bits"`` (base 2) or ``"nats"`` (base e).
+
+    Returns:
+        The entropy in ``unit``. It may exceed log K and log N, and for a single symbol it is not quite 0 and may be
+        negative.
+
+    Raises:
+        TypeError: ``counts`` are no integers.
+        ValueError: one is negative, they add up to none, or the unit is unknown.
+
+    Example:
+        >>> round(grassberger(torch.tensor([1, 1, 2])), 3)
+        2.39
+    """
+    table = counts_of_counts(counts)
+    n = samples(table)
+    # The duplication formula, psi(n) = log 2 + (psi(n/2) + psi((n+1)/2)) / 2, leaves of G(n) log 2 and the psi of
+    # whichever of n/2 and (n+1)/2 is no integer.
+    halves = torch.tensor([c // 2 + 0.5 for c in table], dtype=torch.float64)
+    terms = (m * c * (math.log(2) + psi) for (c, m), psi in zip(table.items(), torch.digamma(halves).tolist()))
+    return in_unit(math.log(n) - math.fsum(terms) / n, unit)
+
+
+def chao_shen(counts: Tensor, *, unit: Unit = "bits") -> float:
+    r"""The coverage-adjusted entropy of counts (Chao & Shen 2003).
+
+    .. math::
+        H = -\sum_k \frac{\tilde p_k \log \tilde p_k}{1 - (1 - \tilde p_k)^N}, \qquad
+        \tilde p_k = C\, \frac{n_k}{N}, \qquad C = 1 - \frac{f_1}{N}
+
+    :math:`f_1` is the number of symbols seen once, and C the share of the distribution that the symbols seen are
+    thought to cover (Good 1953); the denominator is the chance of having seen a symbol at all (Horvitz & Thompson
+    1952). Where every one of N > 1 symbols was seen once, C would be 0 and the estimate undefined: one of them is then
+    left out, :math:`f_1 = N - 1`, and the figure grows like 2 log N, of which the data say nothing.
+
+    Args:
+        counts: non-negative integers, shape ``(K,)``; zeros count for nothing.
+        unit: ``"bits"`` (base 2) or ``"nats"`` (base e).
+
+    Returns:
+        The entropy in ``unit``, not negative; it may exceed log K and log N by far.
+
+    Raises:
+        TypeError: ``counts`` are no integers.
+        ValueError: one is negative, they add up to none, or the unit is unknown.
+
+    Example:
+        >>> round(chao_shen(torch.tensor([1, 1, 2])), 3)
+        2.544
+    """
+    table = counts_of_counts(counts)
+    n = samples(table)
+    covered = n - table.get(1, 0) or 1
+    terms = []
+    for c, m in table.items():
+        p = covered * c / n**2
+        if p < 1:  # a certain symbol has no surprise
+            terms.append(m * p * math.log(p) / math.expm1(n * math.log1p(-p)))
+    return in_unit(math.fsum(terms), unit)
+
+
+def james_stein(counts: Tensor, *, unit: Unit = "bits") -> float:
+    r"""The plug-in entropy of shares shrunk towards uniform (Hausser & Strimmer 2009).
+
+    .. math::
+        H = -\sum_k \tilde p_k \log \tilde p_k, \qquad
+        \tilde p_k = \frac{\lambda}{K} + (1 - \lambda) \frac{n_k}{N}, \qquad
+        \lambda = \frac{1 - \sum_k (n_k / N)^2}{(N - 1) \sum_k (1 / K - n_k / N)^2}
+
+    :math:`\lambda` is kept within 0 and 1; where the counts are equal, or there is one sample, it is 1. The paper takes
+    K, the number of symbols there are, as known. Here it is the number of symbols seen: the estimate knows of no other,
+    and cannot exceed log K.
+
+    Args:
+        counts: non-negative integers, shape ``(K,)``; zeros count for nothing.
+        unit: ``"bits"`` (base 2) or ``"nats"`` (base e).
+
+    Returns:
+        The entropy in ``unit``, between the plug-in entropy and log K.
+
+    Raises:
+        TypeError: ``counts`` are no integers.
+        ValueError: one is negative, they add up to none, or the unit is unknown.
+
+    Example:
+        >>> round(james_stein(torch.tensor([1, 1, 2])), 3)
+        1.585
+    """
+    table = counts_of_counts(counts)
+    n, k = samples(table), sum(table.values())
+    # Numerator and denominator times K N^2 are integers: nothing is lost where the counts are nearly equal.
+    squares = sum(m * c * c for c, m in table.items())
+    spread, distance = k * (n * n - squares), (n - 1) * (k * squares - n * n)
+    shrinkage = spread / distance if spread < distance else 1.0
+    shares = ((shrinkage / k + (1 - shrinkage) * c / n, m) for c, m in table.items())
+    return in_unit(math.fsum(m * p * math.log(1 / p) for p, m in shares), unit)
+
+
+def jackknife(counts: Tensor, *, unit: Unit = "bits") -> float:
+    r"""The jackknifed entropy of counts (Zahl 1977): what leaving out one sample at a time tells of the bias.
+
+    .. math:: H = N H_{\text{plug-in}} - \frac{N - 1}{N} \sum_k n_k H_{\text{plug-in}}^{(-k)}
+
+    :math:`H^{(-k)}` is the plug-in entropy with one sample of symbol k left out. No entropy is computed twice: the sum
+    has the closed form :math:`d(N) - \frac{1}{N} \sum_k n_k d(n_k)` with :math:`d(n) = n \log n - (n-1) \log(n-1)`. It
+    removes the bias of order 1/N. With a symbol for every sample it reads about log N + 1 nats, however many symbols
+    there are. One sample alone has nothing to leave out and reads 0.
+
+    Args:
+        counts: non-negative integers, shape ``(K,)``; zeros count for nothing.
+        unit: ``"bits"`` (base 2) or ``"nats"`` (base e).
+
+    Returns:
+        The entropy in ``unit``, never less than the plug-in entropy; it may exceed log K and log N.
+
+    Raises:
+        TypeError: ``counts`` are no integers.
+        ValueError: one is negative, they add up to none, or the unit is unknown.
+
+    Example:
+        >>> round(jackknife(torch.tensor([1, 1, 2])), 3)
+        2.245
+    """
+    table = counts_of_counts(counts)
+    n = samples(table)
+    return in_unit(_last_step(n) - math.fsum(m * c * _last_step(c) for c, m in table.items()) / n, unit)
+
+
+def _last_step(n: int) -> float:
+    """d(n) = n log n − (n − 1) log(n − 1), without the difference of two large numbers."""
+    return math.log(n) - (n - 1) * math.log1p(-1 / n) if n > 1 else 0.0
+
+
+_CORRECTED: dict[str, Callable[..., float]] = {
+    "miller_madow": miller_madow,
+    "grassberger": grassberger,
+    "chao_shen": chao_shen,
+    "james_stein": james_stein,
+    "jackknife": jackknife,
+}
+
+
+def corrected(counts: Tensor, correction: Correction, *, unit: Unit = "bits") -> float:
+    """The entropy of counts, corrected as named.
+
+    Raises:
+        ValueError: there is no such correction; the sentence names those there are, and the nearest.
+
+    Example:
+        >>> counts = torch.tensor([1, 1, 2])
+        >>> corrected(counts, "jackknife") == jackknife(counts)
+        True
+    """
+    return _CORRECTED[checked_correction(correction)](counts, unit=unit)
+
+
+def checked_correction(correction: str) -> str:
+    """The name of a correction, where it is one.
+
+    Raises:
+        ValueError: it is none; the sentence names those there are, and the nearest.
+    """
+    names = get_args(Correction)
+    if correction in names:
+        return correction
+    near = difflib.get_close_matches(str(correction), names, n=1, cutoff=0.5)
+    hint = f": did you mean {near[0]!r}?" if near else "."
+    raise ValueError(f"correction must be None or one of {', '.join(map(repr, names))}, got {correction!r}{hint}")
