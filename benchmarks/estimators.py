@@ -1,0 +1,122 @@
+"""The estimators that are compared with the truth, by name: what each is meant for, and how it is called."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from cases import Kind
+from torch import Tensor
+
+from lightning_ib.functional import codes, hash_table, mutual_information, quantiles, row_ids
+
+Estimate = Callable[[Tensor, Tensor], float]
+
+N_BINS = 10
+NOISE_VARIANCE = 0.01
+"""Of the kernel densities: a hundredth of the variance within a class, so that their truth is the case's."""
+
+
+@dataclass(frozen=True)
+class Estimator:
+    """How an estimator is run.
+
+    Attributes:
+        label: its name in tables.
+        kinds: the kinds of cases it is meant for; it is not run on others.
+        estimate: ``(x, y)`` → bits.
+        rows: of how many rows at most it makes use: the first ones are taken.
+        largest: the largest N it is run at.
+        seeds: how many samples at most it is run on.
+    """
+
+    label: str
+    kinds: tuple[Kind, ...]
+    estimate: Estimate
+    rows: int | None = None
+    largest: int | None = None
+    seeds: int | None = None
+
+    def policy(self) -> str:
+        """What is done to make it affordable, in words; empty where nothing is."""
+        rules = {"the first {} rows only": self.rows, "N up to {} only": self.largest, "{} seeds": self.seeds}
+        return ", ".join(rule.format(f"{limit:,}".replace(",", " ")) for rule, limit in rules.items() if limit)
+
+
+def functional(module: str, name: str, **arguments: Any) -> Callable[..., Any]:
+    """A function of :mod:`lightning_ib.functional`, imported where it is called, so that a lack is one failure."""
+
+    def call(x: Tensor, y: Tensor) -> Any:
+        function = getattr(importlib.import_module(f"lightning_ib.functional.{module}"), name)
+        return function(x, y, **arguments, unit="bits")
+
+    return call
+
+
+def ids(values: Tensor) -> Tensor:
+    """Discrete ids as they are; rows of real numbers by ten bins of equal mass per coordinate."""
+    if values.ndim == 1:
+        return values
+    edges = quantiles(values, [i / N_BINS for i in range(1, N_BINS)])
+    return row_ids(codes(values, edges), hash_table(values.shape[1], N_BINS))
+
+
+def counted(correction: str | None, x: Tensor, y: Tensor) -> float:
+    """Counting, with a correction for bias."""
+    arguments: dict[str, Any] = {"correction": correction} if correction else {}
+    return mutual_information(ids(x), ids(y), **arguments, unit="bits")
+
+
+def rows(values: Tensor) -> Tensor:
+    """Real rows: of ids the number itself, as one coordinate."""
+    return values if values.ndim == 2 else values.double().unsqueeze(1)
+
+
+def neighbours_mixed(x: Tensor, y: Tensor) -> float:
+    """For any two variables: labels and ids as numbers, of which only ties matter."""
+    return float(functional("neighbours", "mutual_information_mixed", k=3)(rows(x), rows(y)))
+
+
+def renyi(x: Tensor, y: Tensor) -> float:
+    """Labels one-hot, as in Wickstrøm et al. 2019."""
+    target = y if y.ndim == 2 else torch.nn.functional.one_hot(y).double()
+    return float(functional("renyi", "mutual_information_renyi", alpha=1.01)(x, target))
+
+
+def kde(which: int, x: Tensor, y: Tensor) -> float:
+    """The lower or the upper bound."""
+    bounds = functional("kde", "mutual_information_bounds_kde", noise_variance=NOISE_VARIANCE)(x, y)
+    return float(bounds[which])
+
+
+ANY: tuple[Kind, ...] = ("discrete", "continuous", "labelled", "mixed")
+REAL: tuple[Kind, ...] = ("continuous",)
+LABELLED: tuple[Kind, ...] = ("labelled",)
+
+ESTIMATORS: dict[str, Estimator] = {
+    "plug_in": Estimator("plug-in", ANY, partial(counted, None)),
+    "miller_madow": Estimator("Miller–Madow", ANY, partial(counted, "miller_madow")),
+    "grassberger": Estimator("Grassberger", ANY, partial(counted, "grassberger")),
+    "chao_shen": Estimator("Chao–Shen", ANY, partial(counted, "chao_shen")),
+    "james_stein": Estimator("James–Stein", ANY, partial(counted, "james_stein")),
+    "jackknife": Estimator("jackknife", ANY, partial(counted, "jackknife")),
+    "ksg_1": Estimator("KSG 1", REAL, functional("neighbours", "mutual_information_ksg", k=3, algorithm=1)),
+    "ksg_2": Estimator("KSG 2", REAL, functional("neighbours", "mutual_information_ksg", k=3, algorithm=2)),
+    "knn": Estimator("kNN, labels", LABELLED, functional("neighbours", "mutual_information_knn", k=3)),
+    "mixed": Estimator("kNN, mixed", ANY, neighbours_mixed),
+    "copula": Estimator("Gaussian copula", REAL, functional("gaussian", "mutual_information_gaussian_copula")),
+    "renyi": Estimator("matrix Rényi", ("continuous", "labelled"), renyi, rows=1000),
+    "kde_lower": Estimator("KDE, lower", LABELLED, partial(kde, 0)),
+    "kde_upper": Estimator("KDE, upper", LABELLED, partial(kde, 1)),
+    "probe_linear": Estimator(
+        "linear probe", LABELLED, functional("probes", "usable_information", probe="linear"), seeds=5
+    ),
+    "probe_mlp": Estimator("MLP probe", LABELLED, functional("probes", "usable_information", probe="mlp"), seeds=5),
+    "infonce": Estimator("InfoNCE", REAL, functional("critics", "mutual_information_infonce"), largest=5000, seeds=3),
+    "smile": Estimator("SMILE", REAL, functional("critics", "mutual_information_smile"), largest=5000, seeds=3),
+}
+"""The estimators by name."""

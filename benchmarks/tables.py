@@ -1,0 +1,126 @@
+"""Rows as Markdown: a summary by estimator, and truth beside estimate by case."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Iterable, Sequence
+
+from cases import CASES, KINDS
+from estimators import ESTIMATORS, N_BINS, NOISE_VARIANCE
+from records import Row, ordered
+
+_PREFERRED = 5000
+"""The N that is shown where one is."""
+
+
+def spaced(n: int) -> str:
+    """10 000."""
+    return f"{n:,}".replace(",", " ")
+
+
+def table(header: Sequence[str], body: Iterable[Sequence[str]]) -> str:
+    """A Markdown table, all columns but the first to the right."""
+    rule = ["---"] + ["---:"] * (len(header) - 1)
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in [header, rule, *body])
+
+
+def known(rows: Iterable[Row]) -> list[Row]:
+    """The rows of cases and estimators that are there still, in order."""
+    return ordered(row for row in rows if row.case in CASES and row.estimator in ESTIMATORS)
+
+
+def shown_size(rows: Iterable[Row]) -> int:
+    """The N of tables that show one."""
+    sizes = {row.n for row in rows}
+    return _PREFERRED if _PREFERRED in sizes else max(sizes)
+
+
+def share(rows: Sequence[Row]) -> str:
+    """How many of the rows are within 0.1 bit or 10 %."""
+    return f"{sum(row.within for row in rows)}/{len(rows)}" if rows else "–"
+
+
+def summary(rows: Iterable[Row]) -> str:
+    """How each estimator does at one N, by kind and by N, and how long it takes at the largest N."""
+    rows = known(rows)
+    shown, sizes = shown_size(rows), sorted({row.n for row in rows})
+    body = []
+    for name, estimator in ESTIMATORS.items():
+        own = [row for row in rows if row.estimator == name]
+        here = [row for row in own if row.n == shown]
+        figures = [row for row in here if math.isfinite(row.mean)]
+        cells = [estimator.label]
+        if figures:
+            worst = max(figures, key=lambda row: abs(row.bias))
+            cells.append(f"{statistics.median(abs(row.bias) for row in figures):.3f}")
+            cells.append(f"{worst.bias:+.2f} ({worst.case})")
+            cells.append(f"{statistics.median(row.rmse for row in figures):.3f}")
+        else:
+            cells += ["**failed**" if here else "–"] * 3
+        cells += [share([row for row in here if row.kind == kind]) for kind in KINDS]
+        cells += [share([row for row in own if row.n == n]) for n in sizes]
+        cells.append(f"{sum(row.failed for row in own)}/{len(own)}")
+        seconds = [row.median_seconds for row in own if row.n == sizes[-1]]
+        cells.append(f"{statistics.median(seconds):.2g}" if seconds else "–")
+        if own:
+            body.append(cells)
+    header = ["estimator", "median abs. bias", "worst bias", "median RMSE", *KINDS]
+    header += [f"N = {spaced(n)}" for n in sizes]
+    return table([*header, "failures", f"s at {spaced(sizes[-1])}"], body)
+
+
+def cell(row: Row | None) -> str:
+    """The mean of a row: bold where it is off, with a mark where a sample gave no figure."""
+    if row is None:
+        return "–"
+    if not math.isfinite(row.mean):
+        return "**failed**"
+    mean = f"{row.mean:.2f}".replace("-0.00", "0.00")
+    return (mean if row.within else f"**{mean}**") + ("†" if row.failed else "")
+
+
+def page(rows: Iterable[Row]) -> str:
+    """``docs/truth.md``: the summary, and truth beside estimate for each kind of case."""
+    rows = known(rows)
+    found, shown = {row.key: row for row in rows}, shown_size(rows)
+    estimators = [name for name in ESTIMATORS if any(row.estimator == name for row in rows)]
+    cases = [case for case in CASES.values() if any(row.case == case.name for row in rows)]
+    policies = [(ESTIMATORS[name].label, ESTIMATORS[name].policy()) for name in estimators]
+    parts = [
+        "# Truth beside estimate",
+        f"Every estimator on {len(cases)} cases whose mutual information is known in closed form or by quadrature: "
+        f"bits, means over {max(row.seeds for row in rows)} samples. Written by "
+        "`python benchmarks/truth.py --docs docs/truth.md` from `benchmarks/results/truth.csv`, which holds bias, "
+        "error and every figure for each N. An estimator is run on the kinds of cases it is meant for; “–” was not "
+        "run.",
+        f"Where counts are needed, continuous coordinates go into {N_BINS} bins of equal mass each. The KDE bounds are "
+        f"for X with added noise of variance {NOISE_VARIANCE}, a hundredth of a class's.",
+        "To be affordable: " + "; ".join(f"{label}, {policy}" for label, policy in policies if policy) + "."
+        if any(policy for _, policy in policies)
+        else "",
+        f"## Summary\n\nBias and error at N = {spaced(shown)}. Then the share of cases with a mean within 0.1 bit "
+        "or 10 % of the truth: by kind at that N, and of all it is run on by N. Mind the kinds before comparing two "
+        "estimators. Failures are rows, of all N, with a sample that gave no figure. Seconds are the median of a call, "
+        "on one core.",
+        summary(rows),
+    ]
+    for kind, words in KINDS.items():
+        columns = [name for name in estimators if kind in ESTIMATORS[name].kinds]
+        body = [
+            [case.name, f"{case.truth:.2f}", *(cell(found.get((case.name, name, shown))) for name in columns)]
+            for case in cases
+            if case.kind == kind
+        ]
+        if body:
+            parts.append(
+                f"## {kind.capitalize()}, N = {spaced(shown)}\n\n{words[0].upper()}{words[1:]}. Bold: off by more than "
+                "0.1 bit and 10 %."
+            )
+            parts.append(table(["case", "truth", *(ESTIMATORS[name].label for name in columns)], body))
+    troubled = [row for row in rows if row.failed]
+    if troubled:
+        parts.append("## What failed\n\n†: the mean is over the samples that gave a figure.")
+        lines = [f"- {ESTIMATORS[r.estimator].label}, {r.case}, N = {spaced(r.n)}: {r.note}" for r in troubled]
+        parts.append("\n".join(lines))
+    return "\n\n".join(part for part in parts if part) + "\n"
