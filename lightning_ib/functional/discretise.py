@@ -84,10 +84,18 @@ def hash_table(n_coordinates: int, n_codes: int, device: torch.device | str | No
     """
     coordinate = torch.arange(n_coordinates, device=device, dtype=torch.int64).unsqueeze(1)
     code = torch.arange(n_codes, device=device, dtype=torch.int64)
-    return _splitmix64((coordinate << 32) + code)
+    return scrambled((coordinate << 32) + code)
 
 
-def _splitmix64(counter: Tensor) -> Tensor:
+def scrambled(counter: Tensor) -> Tensor:
+    """64 random bits for every integer, no two alike: the SplitMix64 generator (Steele, Lea & Flood 2014).
+
+    Args:
+        counter: int64, any shape.
+
+    Returns:
+        int64, the same shape, the same on every device.
+    """
     x = (counter + 1) * _signed(0x9E3779B97F4A7C15) + _SEED
     x = (x ^ _shift_right(x, 30)) * _signed(0xBF58476D1CE4E5B9)
     x = (x ^ _shift_right(x, 27)) * _signed(0x94D049BB133111EB)
