@@ -1,9 +1,18 @@
 """Pure functions on tensors: symbols from real numbers, counts, entropies and informations.
 
-This package needs nothing but torch.
+What counts, and its corrections and errors; and estimators that do not bin. This package needs nothing but torch.
 """
 
 from lightning_ib.functional.checks import Unit
+from lightning_ib.functional.corrections import (
+    Correction,
+    chao_shen,
+    checked_correction,
+    grassberger,
+    jackknife,
+    james_stein,
+    miller_madow,
+)
 from lightning_ib.functional.counting import (
     Symbols,
     add_entropies,
@@ -17,25 +26,72 @@ from lightning_ib.functional.counting import (
     mutual_information,
     symbols,
 )
+from lightning_ib.functional.critics import mutual_information_infonce, mutual_information_smile
 from lightning_ib.functional.discretise import NOT_FINITE, codes, hash_table, quantiles, rounded_up, row_ids
+from lightning_ib.functional.errors import (
+    Chance,
+    shuffled,
+    shuffled_mutual_information,
+    standard_error,
+    standard_error_of_entropy,
+)
+from lightning_ib.functional.gaussian import mutual_information_gaussian_copula
+from lightning_ib.functional.kde import Bounds, entropy_bounds_kde, mutual_information_bounds_kde, noise_variance_of
+from lightning_ib.functional.neighbours import (
+    mutual_information_knn,
+    mutual_information_ksg,
+    mutual_information_mixed,
+)
+from lightning_ib.functional.probes import Decoding, decode, usable_information
+from lightning_ib.functional.quantised import mutual_information_quantised, quantised_ids
+from lightning_ib.functional.renyi import entropy_renyi, mutual_information_renyi
 
 __all__ = [
+    "Bounds",
+    "Chance",
+    "Correction",
+    "Decoding",
     "NOT_FINITE",
     "Symbols",
     "Unit",
     "add_entropies",
+    "chao_shen",
+    "checked_correction",
     "codes",
     "conditional_entropy",
     "conditional_mutual_information",
+    "decode",
     "entropy",
+    "entropy_bounds_kde",
     "entropy_of_counts",
+    "entropy_renyi",
+    "grassberger",
     "hash_table",
     "information_bottleneck",
+    "jackknife",
+    "james_stein",
     "joint",
     "joint_counts",
+    "miller_madow",
     "mutual_information",
+    "mutual_information_bounds_kde",
+    "mutual_information_gaussian_copula",
+    "mutual_information_infonce",
+    "mutual_information_knn",
+    "mutual_information_ksg",
+    "mutual_information_mixed",
+    "mutual_information_quantised",
+    "mutual_information_renyi",
+    "mutual_information_smile",
+    "noise_variance_of",
     "quantiles",
+    "quantised_ids",
     "rounded_up",
     "row_ids",
+    "shuffled",
+    "shuffled_mutual_information",
+    "standard_error",
+    "standard_error_of_entropy",
     "symbols",
+    "usable_information",
 ]

@@ -54,8 +54,18 @@ def symbols(ids: Tensor) -> Symbols:
         raise TypeError(f"ids must be integers, got {ids.dtype}: discretise real values first (codes, row_ids).")
     if ids.ndim != 1 or ids.numel() == 0:
         raise ValueError(f"ids must have shape (N,) with N at least 1, got {tuple(ids.shape)}.")
+    low, high = (int(bound) for bound in ids.aminmax()) if ids.dtype != torch.bool else (0, 1)
+    if high - low < len(ids):  # class labels, as a rule
+        return _numbered(ids.long() - low, high - low + 1)
     _, numbers, counts = torch.unique(ids, return_inverse=True, return_counts=True)
     return Symbols(numbers, counts)
+
+
+def _numbered(values: Tensor, possible: int) -> Symbols:
+    """The symbols of values in ``0 … possible − 1``, by a table: less time and memory than sorting takes."""
+    table = torch.bincount(values, minlength=possible)
+    occurs = table > 0
+    return Symbols((occurs.cumsum(0) - 1)[values], table[occurs])
 
 
 def joint(a: Symbols, b: Symbols) -> Symbols:
@@ -70,11 +80,7 @@ def joint(a: Symbols, b: Symbols) -> Symbols:
         tensor([1, 1, 2])
     """
     pairs, possible = _paired(a, b), len(a.counts) * len(b.counts)
-    if possible > len(pairs):
-        return symbols(pairs)
-    table = torch.bincount(pairs, minlength=possible)  # takes less time and memory than sorting
-    occurs = table > 0
-    return Symbols((occurs.cumsum(0) - 1)[pairs], table[occurs])
+    return _numbered(pairs, possible) if possible <= len(pairs) else symbols(pairs)
 
 
 def joint_counts(a: Symbols, b: Symbols) -> Tensor:
@@ -88,7 +94,16 @@ def joint_counts(a: Symbols, b: Symbols) -> Tensor:
         >>> joint_counts(a, b)
         tensor([1, 1, 2])
     """
-    pairs, possible = _paired(a, b), len(a.counts) * len(b.counts)
+    return counts_of_pairs(_paired(a, b), len(a.counts) * len(b.counts))
+
+
+def counts_of_pairs(pairs: Tensor, possible: int) -> Tensor:
+    """How often each number occurs, of those that do.
+
+    Args:
+        pairs: int64, shape ``(N,)``, each in ``0 … possible − 1``.
+        possible: how many numbers there may be.
+    """
     if possible <= len(pairs):  # a table takes less time and memory than sorting
         counts = torch.bincount(pairs, minlength=possible)
         return counts[counts > 0]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import torch
@@ -12,10 +12,13 @@ from torch import Tensor
 
 from lightning_ib.functional.checks import Unit, in_unit
 from lightning_ib.functional.corrections import Correction, counts_of_counts, plug_in, samples
-from lightning_ib.functional.counting import Symbols, add_entropies, entropy_of_counts, joint_counts
+from lightning_ib.functional.counting import Symbols, add_entropies, counts_of_pairs, entropy_of_counts
 
 # What rounding can leave of the spread of surprises that are all equal: a few dozen nats in float64.
 _ROUNDING = 1e-12
+
+# How many samples are looked at together.
+_BLOCK = 65_536
 
 # The seed of the permutations; they have a generator of their own, and no random state of the user's is moved.
 _SEED = 0
@@ -95,7 +98,7 @@ def standard_error(*terms: tuple[float, Symbols], unit: Unit = "bits") -> float:
         unit: ``"bits"`` or ``"nats"``.
 
     Returns:
-        The standard error in ``unit``. Computed in float64; the order of the samples moves it by rounding at most.
+        The standard error in ``unit``. Computed in float64; the order of the samples changes not one bit.
 
     Raises:
         ValueError: there is no term, the variables have different numbers of samples, or the unit is unknown.
@@ -117,20 +120,33 @@ def standard_error(*terms: tuple[float, Symbols], unit: Unit = "bits") -> float:
     if len(terms) == 1:
         (sign, variable) = terms[0]
         return abs(sign) * standard_error_of_entropy(variable.counts, unit=unit)
-    surprise = torch.zeros((), dtype=torch.float64)
-    for sign, variable in terms:
-        surprise = surprise + sign * (n / variable.counts.double()).log()[variable.numbers]
-    return _of_spread(float(surprise.var(correction=0).sqrt()), n, unit)
+    mean = math.fsum(sign * plug_in(counts_of_counts(variable.counts)) for sign, variable in terms)
+    zero = torch.zeros((), dtype=torch.float64, device=terms[0][1].numbers.device)
+    surprises = [sign * (n / variable.counts.double()).log() for sign, variable in terms]
+
+    def squares() -> Iterator[Tensor]:
+        """The squared deviations of the samples, block by block."""
+        for numbers in zip(*(variable.numbers.split(_BLOCK) for _, variable in terms)):
+            yield sum((of[some] for of, some in zip(surprises, numbers)), start=zero - mean).square_()
+
+    return _of_spread(math.sqrt(_sum(squares, n) / n), n, unit)
+
+
+def _sum(blocks: Callable[[], Iterator[Tensor]], n: int) -> float:
+    """The sum of n non-negative numbers, the same to the last bit in every order: as integers of all bits there are."""
+    greatest = max(float(block.max()) for block in blocks())
+    if greatest == 0:
+        return 0.0
+    bits = min(1000, 62 - math.frexp(greatest * n)[1])
+    return math.ldexp(sum(int(block.mul_(2.0**bits).round_().long().sum()) for block in blocks()), -bits)
 
 
 def _of_spread(deviation: float, n: int, unit: Unit) -> float:
     return in_unit(deviation / math.sqrt(n) if deviation > _ROUNDING else 0.0, unit)
 
 
-def shuffled(counts: Tensor, *, shuffles: int = 10, seed: int = _SEED) -> list[Symbols]:
+def shuffled(counts: Tensor, *, shuffles: int = 10, seed: int = _SEED) -> Iterator[Symbols]:
     """A variable with these counts, its samples in random order, again and again.
-
-    Draw them once for a variable that several others are compared with (one target, many layers).
 
     Args:
         counts: non-negative integers, shape ``(K,)``; zeros count for nothing.
@@ -138,8 +154,8 @@ def shuffled(counts: Tensor, *, shuffles: int = 10, seed: int = _SEED) -> list[S
         seed: of the orders. They are drawn on the CPU, so that every device and process gets the same.
 
     Returns:
-        ``shuffles`` variables of N samples on the device of ``counts``: together 8 N ``shuffles`` bytes. They depend on
-        the counts alone, not on which symbol has which, nor on the order of the samples that were counted.
+        ``shuffles`` variables of N samples on the device of ``counts``, one after the other. They depend on the counts
+        alone, not on which symbol has which, nor on the order of the samples that were counted.
 
     Raises:
         TypeError: ``counts`` are no integers.
@@ -150,53 +166,27 @@ def shuffled(counts: Tensor, *, shuffles: int = 10, seed: int = _SEED) -> list[S
         >>> first.counts, first.numbers.sort().values
         (tensor([1, 3]), tensor([0, 1, 1, 1]))
     """
-    ordered = _ordered(counts)
-    generator = torch.Generator().manual_seed(seed)
-    orders = (torch.randperm(len(ordered.numbers), generator=generator) for _ in range(shuffles))
-    return [Symbols(ordered.numbers[order.to(counts.device)], ordered.counts) for order in orders]
+    ascending = _ascending(counts)
+    numbers = _numbers(ascending)
+    orders = _orders(len(numbers), shuffles, seed, counts.device)
+    return (Symbols(numbers.index_select(0, order), ascending) for order in orders)
 
 
-def _ordered(counts: Tensor) -> Symbols:
-    """The samples in the order of how often their symbol was seen: one order for every naming of the symbols."""
+def _ascending(counts: Tensor) -> Tensor:
+    """The counts in one order, whatever the symbols are called."""
     counts_of_counts(counts)  # checks them
-    ascending = counts[counts > 0].long().sort().values
-    return Symbols(torch.arange(len(ascending), device=counts.device).repeat_interleave(ascending), ascending)
+    return counts[counts > 0].long().sort().values
 
 
-def mutual_information_with_shuffled(
-    a_counts: Tensor, b: Sequence[Symbols], *, unit: Unit = "bits", correction: Correction | None = None
-) -> Chance:
-    """The information between A and each of the variables that :func:`shuffled` drew of B.
+def _numbers(counts: Tensor, dtype: torch.dtype = torch.int64) -> Tensor:
+    """A variable with these counts, sample by sample, the samples of a symbol side by side."""
+    return torch.arange(len(counts), device=counts.device, dtype=dtype).repeat_interleave(counts)
 
-    What :func:`shuffled_mutual_information` computes, for a B that was shuffled before.
 
-    Args:
-        a_counts: non-negative integers, shape ``(K,)``, on the device of ``b``.
-        b: from :func:`shuffled`, at least 2, with as many samples as ``a_counts`` add up to.
-        unit: ``"bits"`` or ``"nats"``.
-        correction: none, or that of the figure the baseline is for.
-
-    Returns:
-        The mean and the standard deviation, in ``unit``.
-
-    Raises:
-        TypeError: ``a_counts`` are no integers.
-        ValueError: A and B have different numbers of samples, a count is negative, there are less than 2 shuffles, or
-            the unit or the correction is unknown.
-
-    Example:
-        >>> y = shuffled(torch.tensor([50, 50]))
-        >>> layers = torch.tensor([50, 50]), torch.ones(100, dtype=torch.int64)
-        >>> [round(mutual_information_with_shuffled(t, y).mean, 2) for t in layers]
-        [0.01, 1.0]
-    """
-    if len(b) < 2:
-        raise ValueError(f"a standard deviation over shuffles needs at least 2 of them, got {len(b)}.")
-    a = _ordered(a_counts)
-    h_a, h_b = (entropy_of_counts(c, unit=unit, correction=correction) for c in (a.counts, b[0].counts))
-    joints = (entropy_of_counts(joint_counts(a, each), unit=unit, correction=correction) for each in b)
-    figures = [add_entropies(h_a, h_b, -h_ab) for h_ab in joints]
-    return Chance(statistics.fmean(figures), statistics.stdev(figures))
+def _orders(n: int, shuffles: int, seed: int, device: torch.device) -> Iterator[Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    dtype = torch.int32 if n <= torch.iinfo(torch.int32).max else torch.int64  # half the memory where it will do
+    return (torch.randperm(n, generator=generator, dtype=dtype).to(device) for _ in range(shuffles))
 
 
 def shuffled_mutual_information(
@@ -245,5 +235,21 @@ def shuffled_mutual_information(
         >>> round(shuffled_mutual_information(t, y, shuffles=100, unit="nats").mean, 4)
         0.0015
     """
-    drawn = shuffled(b_counts, shuffles=shuffles, seed=seed)
-    return mutual_information_with_shuffled(a_counts, drawn, unit=unit, correction=correction)
+    if shuffles < 2:
+        raise ValueError(f"a standard deviation over shuffles needs at least 2 of them, got {shuffles}.")
+    a, b = _ascending(a_counts), _ascending(b_counts)
+    n, others = int(a.sum()), int(b.sum())
+    if n != others:
+        raise ValueError(
+            f"a baseline needs the same samples of both variables, got {n} of one and {others} of the other."
+        )
+    h_a, h_b = (entropy_of_counts(counts, unit=unit, correction=correction) for counts in (a, b))
+    possible = len(a) * len(b)
+    # Small numbers where they will do, which also sort faster.
+    dtype = torch.int32 if possible <= torch.iinfo(torch.int32).max else torch.int64
+    first, second = _numbers(a, dtype).mul_(len(b)), _numbers(b, dtype)
+    figures = []
+    for order in _orders(n, shuffles, seed, b.device):
+        counts = counts_of_pairs(second.index_select(0, order).add_(first), possible)
+        figures.append(add_entropies(h_a, h_b, -entropy_of_counts(counts, unit=unit, correction=correction)))
+    return Chance(statistics.fmean(figures), statistics.stdev(figures))
