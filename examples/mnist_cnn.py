@@ -36,7 +36,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_ib import Bins, FixedBins, InformationPlaneCallback, InformationPoint, Quantizer
 from lightning_ib.functional import quantiles
-from lightning_ib.history import SATURATED
+from lightning_ib.verdict import SATURATED
 
 # -- the network -------------------------------------------------------------------------------------------------------
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import math
 import re
 import warnings
@@ -12,8 +13,10 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch.utils.data import DataLoader
 
-from lightning_ib.functional import Unit
-from lightning_ib.history import InformationPoint, restored_points
+from lightning_ib.embedding import log_projector, plot_tsne
+from lightning_ib.estimators import Estimators, Rows
+from lightning_ib.functional import Correction, Unit
+from lightning_ib.history import Estimate, InformationPoint, Measurement, restored_points
 from lightning_ib.loggers import (
     log_figure,
     log_layout,
@@ -24,8 +27,9 @@ from lightning_ib.loggers import (
     scalars,
     surviving,
 )
-from lightning_ib.namespaces import CallbackBase, say
+from lightning_ib.namespaces import CallbackBase, say, with_progress
 from lightning_ib.own_pass import ForwardError, dev_run, first_loader, has_forward, run_own_pass
+from lightning_ib.panels import plot_estimates
 from lightning_ib.passes import Unpack, genuine, unpacked
 from lightning_ib.plane import InformationPlane, Layers
 from lightning_ib.plotting import plot_information_plane
@@ -33,6 +37,7 @@ from lightning_ib.quantize import Quantizer
 from lightning_ib.recorder import Recorder
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
     from pytorch_lightning import LightningModule, Trainer
 
 _STATE_VERSION = 1
@@ -43,14 +48,18 @@ class InformationPlaneCallback(CallbackBase):
     """Log, epoch by epoch, what each layer knows about the input and about the target.
 
     Per layer: the mutual information with the input, I(X;T), and with the target, I(T;Y), the entropy H(T) and the
-    saturation H(T)/log N; and the picture of the information plane. Every figure is a plug-in estimate on narrowed
-    representations: what narrowing means, and when a figure means nothing, is told by :class:`InformationPlane`,
-    :class:`Quantizer` and :class:`AutoQuantizer`. A training run with the callback is bit-identical to one without.
+    saturation H(T)/log N, with standard errors, what shuffled labels give, and a verdict; and the picture of the
+    information plane. These are plug-in estimates on narrowed representations: what narrowing means, and when a figure
+    means nothing, is told by :class:`InformationPlane`, :class:`Quantizer` and :class:`AutoQuantizer`. Estimators that
+    do not bin stand beside them where they are asked for. A training run with the callback is bit-identical to one
+    without.
 
     Logged, and so open to ``EarlyStopping`` and ``ModelCheckpoint``: ``ib/I_XT/<layer>``, ``ib/I_TY/<layer>``,
-    ``ib/H_T/<layer>``, ``ib/saturation/<layer>``, with ``beta`` also ``ib/IB/<layer>``; the figure
-    ``ib/information_plane``. In the run's folder, which is that of the first logger or, without one,
-    ``default_root_dir``: ``information_plane.csv`` and ``information_plane.png``.
+    ``ib/H_T/<layer>``, each also with ``_lower`` and ``_upper``, two standard errors away;
+    ``ib/I_TY_shuffled/<layer>``, ``ib/saturation/<layer>``, ``ib/singletons/<layer>``, ``ib/outside/<layer>``, with
+    ``beta`` also ``ib/IB/<layer>``; of estimators ``ib/<estimator>/<figure>/<layer>``; the figures
+    ``ib/information_plane`` and ``ib/estimators``. In the run's folder, which is that of the first logger or, without
+    one, ``default_root_dir``: ``information_plane.csv`` and ``information_plane.png``, and those of the estimators.
 
     Args:
         layers: names as in ``named_modules()``, glob patterns (``*`` does not cross a dot, ``**`` does), or a mapping
@@ -71,6 +80,16 @@ class InformationPlaneCallback(CallbackBase):
         unit: ``"bits"`` or ``"nats"``.
         beta: where given, the information-bottleneck functional I(X;T) − β I(T;Y) is logged too.
         prefix: the first part of every logged name; two callbacks in one Trainer need two.
+        correction: of the plug-in entropies and all figures built from them: ``"miller_madow"``, ``"grassberger"``,
+            ``"chao_shen"``, ``"james_stein"`` or ``"jackknife"``. A figure past a bound is kept and flagged in the
+            history (``beyond``).
+        shuffles: how often the labels are shuffled for what I(T;Y) is by chance; 0 for not at all.
+        estimators: estimators that do not bin, by name (``"kde"``, ``"ksg"``, ``"knn"``, ``"mixed"``, ``"copula"``,
+            ``"renyi"``, ``"probe"``, ``"mlp_probe"``, ``"infonce"``, ``"smile"``, ``"quantised8"``) or as an
+            :class:`~lightning_ib.estimators.Estimator`.
+        max_samples: how many rows are sampled for them, the same ones at every measurement.
+        log_projector: hand the sampled rows, labelled, to TensorBoard's projector.
+        tsne: draw the sampled rows in two dimensions by t-SNE, which needs scikit-learn: seconds a layer.
 
     Raises:
         TypeError: an argument is of the wrong kind.
@@ -95,6 +114,12 @@ class InformationPlaneCallback(CallbackBase):
         unit: Unit = "bits",
         beta: float | None = None,
         prefix: str = "ib",
+        correction: Correction | None = None,
+        shuffles: int = 5,
+        estimators: Estimators = (),
+        max_samples: int = 2000,
+        log_projector: bool = False,
+        tsne: bool = False,
     ) -> None:
         if (isinstance(data, str) and data not in ("train", "val")) or not (data is None or hasattr(data, "__iter__")):
             raise ValueError(f"data must be None, 'train', 'val' or a DataLoader, got {data!r}.")
@@ -105,15 +130,32 @@ class InformationPlaneCallback(CallbackBase):
             raise ValueError(f"beta must be a finite number or None, got {beta!r}.")
         if not isinstance(prefix, str) or not prefix.strip("/"):
             raise ValueError(f"prefix must be a name such as 'ib', got {prefix!r}.")
-        self._options: dict[str, Any] = {"layers": layers, "input": input, "target": target, "unit": unit}
+        if tsne and importlib.util.find_spec("sklearn") is None:
+            raise ValueError("tsne=True needs scikit-learn: pip install scikit-learn, or leave it out.")
+        self._options: dict[str, Any] = {
+            "layers": layers,
+            "input": input,
+            "target": target,
+            "unit": unit,
+            "correction": correction,
+            "shuffles": shuffles,
+            "estimators": estimators,
+            "max_samples": max_samples,
+            "keep_rows": log_projector or tsne,
+        }
         self.plane = InformationPlane(**self._options)
         """The measurement at work; its ``narrowings`` tell, layer by layer, how it was narrowed."""
         self.history: list[InformationPoint] = []
         """A point for each layer and measurement, the ones before training first."""
+        self.estimates: list[Estimate] = []
+        """What the estimators that do not bin gave, measurement by measurement."""
         self.figure_path: Path | None = None
         """Where the picture was last saved."""
         self.evaluated: list[InformationPoint] = []
         """A point for each layer, from the last ``trainer.validate`` or ``trainer.test``."""
+        self.evaluated_estimates: list[Estimate] = []
+        """What the estimators gave then."""
+        self.log_projector, self.tsne = log_projector, tsne
         self.data, self.unpack = data, unpack
         self.every_n_epochs, self.every_n_train_steps = every_n_epochs, every_n_train_steps
         self.epochs = None if epochs is None else sorted(epochs)
@@ -190,11 +232,25 @@ class InformationPlaneCallback(CallbackBase):
                 f"the training data, {self._schedule()}.",
             )
         if trainer.is_global_zero:
-            log_layout(trainer.loggers, self.prefix, self.unit, self.beta, told=self._told)
+            log_layout(
+                trainer.loggers,
+                self.prefix,
+                self.unit,
+                self.beta,
+                layers=self.plane.narrowings,
+                estimators={estimator.name: estimator.given for estimator in self.plane.estimation.estimators},
+                told=self._told,
+            )
         if not self.history or self._missed(trainer):
             self._measure_before_training(trainer, pl_module)
         # Whoever monitors a figure finds the last one from the start, also in epochs that are not measured.
-        self._tell_monitors(trainer, self.history[-len(self.plane.narrowings) :])
+        self._tell_monitors(trainer, self._latest())
+
+    def _latest(self) -> Measurement:
+        """What the last measurement came to."""
+        points = self.history[-len(self.plane.narrowings) :]
+        step = points[-1].step if points else 0
+        return Measurement(points, [estimate for estimate in self.estimates if estimate.step == step])
 
     def _missed(self, trainer: Trainer) -> bool:
         """Whether the run was interrupted between the end of an epoch and its measurement."""
@@ -218,7 +274,8 @@ class InformationPlaneCallback(CallbackBase):
         if trainer.world_size == 1:
             return
         own = [tuple(point) for point in self.history]
-        points, frozen = trainer.strategy.broadcast((own, self.plane.frozen_state()))
+        estimates = [tuple(estimate) for estimate in self.estimates]
+        points, estimates, frozen = trainer.strategy.broadcast((own, estimates, self.plane.frozen_state()))
         if anywhere(trainer, repr(points) != repr(own)) and trainer.is_global_zero:
             warnings.warn(
                 f"{self.prefix}: the processes came with different histories: all go on with that of rank 0, "
@@ -227,11 +284,12 @@ class InformationPlaneCallback(CallbackBase):
                 stacklevel=2,
             )
         self.history[:] = [InformationPoint._make(point) for point in points]
+        self.estimates[:] = [Estimate._make(estimate) for estimate in estimates]
         self.plane.load_frozen_state(frozen)
 
-    def _tell_monitors(self, trainer: Trainer, points: Iterable[InformationPoint]) -> None:
+    def _tell_monitors(self, trainer: Trainer, measured: Measurement) -> None:
         """Show figures to whoever monitors them, where ``self.log`` is not to be had."""
-        known = scalars(points, self.prefix, self.beta)
+        known = scalars(measured, self.prefix, self.beta)
         trainer.callback_metrics.update({name: torch.tensor(value) for name, value in known.items()})
 
     def _take_up(self, trainer: Trainer) -> None:
@@ -256,13 +314,17 @@ class InformationPlaneCallback(CallbackBase):
         # A checkpoint saved after validation holds the point of an epoch that Lightning counts once it has ended.
         epoch, step = trainer.current_epoch + 1, trainer.global_step
         self.history[:] = [point for point in self.history if begun and point.epoch <= epoch and point.step <= step]
+        self.estimates[:] = [one for one in self.estimates if begun and one.epoch <= epoch and one.step <= step]
 
     def _restore(self, state: Any) -> list[str]:
         """Take what can be taken of a state that :meth:`state_dict` gave; what is wrong with the rest, in words."""
         if not isinstance(state, Mapping):
             self.history.clear()
+            self.estimates.clear()
             return [f"it is a {type(state).__name__}, not a mapping"]
-        self.history[:], faults = restored_points(state.get("history"))
+        self.history[:], faults = restored_points(state.get("history"), InformationPoint)
+        self.estimates[:], others = restored_points(state.get("estimates", []), Estimate)
+        faults += others
         if (version := state.get("version", _STATE_VERSION)) != _STATE_VERSION:
             return [*faults, f"it has version {version!r}, whose edges mean nothing to version {_STATE_VERSION}"]
         frozen: Any = state.get("frozen")
@@ -282,7 +344,7 @@ class InformationPlaneCallback(CallbackBase):
             )
             return
         try:
-            points = self._measured_in_own_pass(trainer, pl_module, epoch=trainer.current_epoch)
+            measured = self._measured_in_own_pass(trainer, pl_module, epoch=trainer.current_epoch)
         except ForwardError as error:
             if self._own_pass:
                 raise
@@ -292,7 +354,7 @@ class InformationPlaneCallback(CallbackBase):
                 stacklevel=2,
             )
             return
-        self._log_at_once(trainer, points)
+        self._log_at_once(trainer, measured)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Take the hooks off; a run that was over when it was resumed has its history all the same."""
@@ -384,9 +446,9 @@ class InformationPlaneCallback(CallbackBase):
         epoch = trainer.current_epoch + (not _alone(trainer))
         # No process goes on to gather what another cannot give.
         failed = anywhere(trainer, self._failed)
-        points = None if failed else self._guarded(trainer, lambda: self._computed(trainer, loader, epoch))
-        points = None if anywhere(trainer, points is None) else points
-        self._log(trainer, pl_module, points, epoch)
+        measured = None if failed else self._guarded(trainer, lambda: self._computed(trainer, loader, epoch))
+        measured = None if anywhere(trainer, measured is None) else measured
+        self._log(trainer, pl_module, measured, epoch)
 
     # -- in a pass of its own ------------------------------------------------------------------------------------------
 
@@ -397,10 +459,10 @@ class InformationPlaneCallback(CallbackBase):
         n = self.every_n_train_steps
         if self._recorder is not None and n and trainer.global_step // n > self._last().step // n:
             epoch = trainer.current_epoch + trainer.is_last_batch
-            points = self._guarded(trainer, lambda: self._measured_in_own_pass(trainer, pl_module, epoch))
-            points = self._missing(trainer, epoch) if points is None else points
-            self._tell_monitors(trainer, points)
-            self._log_at_once(trainer, points)
+            measured = self._guarded(trainer, lambda: self._measured_in_own_pass(trainer, pl_module, epoch))
+            measured = self._missing(trainer, epoch) if measured is None else measured
+            self._tell_monitors(trainer, measured)
+            self._log_at_once(trainer, measured)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Measure in a pass of its own, and log."""
@@ -410,10 +472,10 @@ class InformationPlaneCallback(CallbackBase):
             self._conclude(trainer, pl_module, first_loader(trainer.val_dataloaders))
         elif self._own_pass and self._is_due(trainer):
             epoch = trainer.current_epoch + 1
-            points = self._guarded(trainer, lambda: self._measured_in_own_pass(trainer, pl_module, epoch))
-            self._log(trainer, pl_module, points, epoch)
+            measured = self._guarded(trainer, lambda: self._measured_in_own_pass(trainer, pl_module, epoch))
+            self._log(trainer, pl_module, measured, epoch)
 
-    def _measured_in_own_pass(self, trainer: Trainer, pl_module: LightningModule, epoch: int) -> list[InformationPoint]:
+    def _measured_in_own_pass(self, trainer: Trainer, pl_module: LightningModule, epoch: int) -> Measurement:
         assert self._recorder is not None
         data = ("val" if self._validated else "train") if self.data is None else self.data
         loader, error = None, None
@@ -427,14 +489,14 @@ class InformationPlaneCallback(CallbackBase):
             self._recorder.enabled = False
         # No process goes on to gather what another cannot give, and all raise alike.
         self._agree_on(trainer, error)
-        points, error = None, None
+        measured, error = None, None
         try:
-            points = self._computed(trainer, loader, epoch)
+            measured = self._computed(trainer, loader, epoch)
         except Exception as raised:
             error = raised
         self._agree_on(trainer, error)
-        assert points is not None
-        return points
+        assert measured is not None
+        return measured
 
     @staticmethod
     def _agree_on(trainer: Trainer, error: Exception | None) -> None:
@@ -474,7 +536,7 @@ class InformationPlaneCallback(CallbackBase):
         """The last point there is."""
         return self.history[-1] if self.history else InformationPoint.missing("", n_samples=0, unit=self.unit)
 
-    def _computed(self, trainer: Trainer, loader: Any, epoch: int) -> list[InformationPoint]:
+    def _computed(self, trainer: Trainer, loader: Any, epoch: int) -> Measurement:
         unfitted = [layer for layer, narrowing in self.plane.narrowings.items() if narrowing.edges is None]
         n_samples = genuine(loader)
         if n_samples is not None:
@@ -491,7 +553,23 @@ class InformationPlaneCallback(CallbackBase):
                     f"{self.prefix}: {point.layer}: {narrowing.summary()}; H(T)/log N = {point.saturation:.2f} on "
                     f"{point.n_samples} samples. Frozen.",
                 )
-        return points
+        return Measurement(points, self._estimated(trainer, epoch))
+
+    def _estimated(self, trainer: Trainer, epoch: int) -> list[Estimate]:
+        """The figures of the estimators that do not bin, and in the log what they set from the layers."""
+        estimation = self.plane.estimation
+        before = {layer: set(settled) for layer, settled in estimation.settled.items()}
+        estimates = self.plane.estimate(
+            epoch=epoch,
+            step=trainer.global_step,
+            progress=lambda pairs: with_progress(trainer, pairs, len(pairs), "Estimators"),
+        )
+        for layer, estimators in estimation.settled.items():
+            for name, settled in estimators.items():
+                if settled and name not in before.get(layer, set()):
+                    told = ", ".join(f"{key} = {value:.4g}" for key, value in settled.items())
+                    say(trainer, f"{self.prefix}: {layer}: {name}: {told}, from the layer as it is now. Frozen.")
+        return estimates
 
     def _guarded(self, trainer: Trainer, measure: Callable[[], Any]) -> Any:
         """Run a part of a measurement; where it fails, one warning for each kind of failure, and the run goes on."""
@@ -515,50 +593,78 @@ class InformationPlaneCallback(CallbackBase):
                 )
             return None
 
-    def _missing(self, trainer: Trainer, epoch: int) -> list[InformationPoint]:
-        """The points of a measurement that failed; what was counted in it is dropped."""
+    def _missing(self, trainer: Trainer, epoch: int) -> Measurement:
+        """The points and estimates of a measurement that failed; what was counted in it is dropped."""
         self.plane.reset()
         missing = InformationPoint.missing("", n_samples=0, unit=self.unit, epoch=epoch, step=trainer.global_step)
-        return [missing._replace(layer=layer) for layer in self.plane.narrowings]
+        return Measurement(
+            [missing._replace(layer=layer) for layer in self.plane.narrowings],
+            [
+                estimate._replace(epoch=epoch, step=trainer.global_step, value=math.nan, n_samples=0)
+                for estimate in self._latest().estimates
+            ],
+        )
 
-    def _log(
-        self, trainer: Trainer, pl_module: LightningModule, points: list[InformationPoint] | None, epoch: int
-    ) -> None:
-        if points is None:
-            points = self._missing(trainer, epoch)
+    def _log(self, trainer: Trainer, pl_module: LightningModule, measured: Measurement | None, epoch: int) -> None:
+        if measured is None:
+            measured = self._missing(trainer, epoch)
         # Every process has the same figures: the greatest of them is any of them, to the last bit.
-        values = scalars(points, self.prefix, self.beta)
+        values = scalars(measured, self.prefix, self.beta)
         pl_module.log_dict(values, batch_size=1, reduce_fx="max", sync_dist=trainer.world_size > 1)
         if _alone(trainer):
-            self.evaluated = points
+            self.evaluated, self.evaluated_estimates = measured
         else:
-            self._keep(trainer, points)
+            self._keep(trainer, measured)
 
-    def _log_at_once(self, trainer: Trainer, points: list[InformationPoint]) -> None:
+    def _log_at_once(self, trainer: Trainer, measured: Measurement) -> None:
         """Log where ``self.log`` is not to be had, or would wait for ``log_every_n_steps``."""
         if trainer.is_global_zero and not dev_run(trainer):
-            log_scalars(trainer.loggers, scalars(points, self.prefix, self.beta), _step(trainer), self._told)
-        self._keep(trainer, points)
+            log_scalars(trainer.loggers, scalars(measured, self.prefix, self.beta), _step(trainer), self._told)
+        self._keep(trainer, measured)
 
-    def _keep(self, trainer: Trainer, points: list[InformationPoint]) -> None:
-        """Add the points of one measurement to the history, and bring CSV and pictures up to date.
+    def _keep(self, trainer: Trainer, measured: Measurement) -> None:
+        """Add the points and estimates of one measurement to the history, and bring CSV and pictures up to date.
 
         Several validation runs in one epoch leave one point: that of the last.
         """
         of = "epoch" if self.every_n_train_steps is None else "step"
-        now = {getattr(point, of) for point in points}
-        self.history[:] = [point for point in self.history if getattr(point, of) not in now] + points
+        now = {getattr(point, of) for point in measured.points}
+        self.history[:] = [point for point in self.history if getattr(point, of) not in now] + measured.points
+        self.estimates[:] = [one for one in self.estimates if getattr(one, of) not in now] + measured.estimates
+        rows = self._rows_to_show()
         if not trainer.is_global_zero or dev_run(trainer):
             return
         stem = "information_plane" + ("" if self.prefix == "ib" else "_" + re.sub(r"[^\w.-]+", "_", self.prefix))
         path = run_folder(trainer.loggers, trainer.default_root_dir, self._told) / f"{stem}.csv"
-        save_history(self.history, path, self._told)
-        if any(math.isfinite(point.i_xt) for point in self.history):
-            with surviving("the figure could not be drawn", self._told):
-                figure = plot_information_plane(self.history)
-                log_figure(trainer.loggers, f"{self.prefix}/information_plane", figure, _step(trainer), self._told)
-                if save_figure(figure, path.with_suffix(".png"), self._told):
-                    self.figure_path = path.with_suffix(".png")
+        save_history(self.history, path, InformationPoint, self._told)
+        if any(math.isfinite(point.i_xt) for point in self.history) and self._picture(
+            trainer, "information_plane", path, lambda: plot_information_plane(self.history)
+        ):
+            self.figure_path = path.with_suffix(".png")
+        if self.estimates:
+            path = path.with_name(path.name.replace("information_plane", "estimators"))
+            save_history(self.estimates, path, Estimate, self._told)
+            if any(math.isfinite(estimate.value) for estimate in self.estimates):
+                self._picture(trainer, "estimators", path, lambda: plot_estimates(self.estimates))
+        if self.log_projector and rows:
+            log_projector(trainer.loggers, self.prefix, rows, _step(trainer), self._told)
+        if self.tsne and rows:
+            path = path.with_name(f"{stem.replace('information_plane', 'tsne')}.csv")
+            self._picture(trainer, "tsne", path, lambda: plot_tsne(rows))
+
+    def _rows_to_show(self) -> dict[str, Rows]:
+        """The sampled rows, where they are to be shown, those of all processes."""
+        shown = (self.log_projector or self.tsne) and not self._failed
+        return self.plane.estimation.drawn(self.plane.narrowings) if shown else {}
+
+    def _picture(self, trainer: Trainer, name: str, path: Path, draw: Callable[[], Figure]) -> bool:
+        """Draw a picture, hand it to the loggers and save it beside a CSV; tell whether it is there."""
+        path = path.with_suffix(".png")
+        with surviving(f"the figure {name} could not be drawn", self._told):
+            figure = draw()
+            log_figure(trainer.loggers, f"{self.prefix}/{name}", figure, _step(trainer), self._told)
+            save_figure(figure, path, self._told)
+        return path.is_file()
 
     # -- checkpoints ---------------------------------------------------------------------------------------------------
 
@@ -567,6 +673,7 @@ class InformationPlaneCallback(CallbackBase):
         return {
             "version": _STATE_VERSION,
             "history": [point._asdict() for point in self.history],
+            "estimates": [estimate._asdict() for estimate in self.estimates],
             "frozen": self._frozen(),
         }
 

@@ -1,4 +1,4 @@
-"""One point of the information plane, and the history of points as a CSV file."""
+"""What is recorded: a point of the information plane, an estimate beside it, and their histories as CSV files."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple, get_type_hints
+from typing import Any, NamedTuple, TypeVar, get_type_hints
 
-SATURATED = 0.9
-"""H(T)/log N above which a point is called saturated: most samples then have a symbol of their own."""
+STANDARD_ERRORS = 2
+"""How many of them a bar or a band reaches to either side, wherever one is drawn or logged."""
 
 
 class InformationPoint(NamedTuple):
@@ -32,8 +32,27 @@ class InformationPoint(NamedTuple):
         i_xt_given_y: I(X;T|Y), superfluous information; I(X;T) − I(T;Y) where T is a function of X.
         n_samples: N, the number of samples counted.
         n_codes: how many different symbols T showed.
-        saturation: H(T) / log N. Near 1 every sample has a symbol of its own and the figures say nothing of the layer.
+        saturation: H(T) / log N, H(T) as counted. Near 1 every sample has a symbol of its own and the figures say
+            nothing of the layer.
         unit: ``"bits"`` or ``"nats"``.
+        i_xt_se: the standard error of ``i_xt``, as of the figures below: how far it would scatter among samples of N,
+            without its bias. See :func:`~lightning_ib.functional.standard_error`.
+        i_ty_se: the standard error of ``i_ty``.
+        h_t_se: the standard error of ``h_t``.
+        h_x_se: the standard error of ``h_x``; 0 where the input is the identity of the sample.
+        h_y_se: the standard error of ``h_y``.
+        h_y_given_t_se: the standard error of ``h_y_given_t``.
+        i_xt_given_y_se: the standard error of ``i_xt_given_y``.
+        i_ty_shuffled: I(T;Y) where the labels are shuffled, the mean over several shuffles: what chance alone gives.
+        i_ty_shuffled_sd: the standard deviation of I(T;Y) among those shuffles.
+        singletons: the share of the symbols of T that were seen once.
+        outside: the share of the values of T outside the bins: beyond the outermost edge by more than the width of the
+            bin next to it. NaN where a coordinate has one edge, and its bins no width.
+        verdict: whether the figures can be believed: ``"ok"``, ``"saturated"``, ``"clipped"`` or ``"undersampled"``
+            (see :func:`~lightning_ib.verdict.verdict`); empty where nothing was measured.
+        correction: how the plug-in entropies were corrected, such as ``"miller_madow"``; empty where they were not.
+        beyond: which figures a correction pushed past a bound, such as ``"h_t > log N, i_ty > H(Y)"``; kept as they
+            are. Empty where none was.
     """
 
     epoch: int
@@ -50,6 +69,20 @@ class InformationPoint(NamedTuple):
     n_codes: int
     saturation: float
     unit: str
+    i_xt_se: float = math.nan
+    i_ty_se: float = math.nan
+    h_t_se: float = math.nan
+    h_x_se: float = math.nan
+    h_y_se: float = math.nan
+    h_y_given_t_se: float = math.nan
+    i_xt_given_y_se: float = math.nan
+    i_ty_shuffled: float = math.nan
+    i_ty_shuffled_sd: float = math.nan
+    singletons: float = math.nan
+    outside: float = math.nan
+    verdict: str = ""
+    correction: str = ""
+    beyond: str = ""
 
     @classmethod
     def missing(cls, layer: str, *, n_samples: int, unit: str, epoch: int = 0, step: int = 0) -> InformationPoint:
@@ -58,17 +91,62 @@ class InformationPoint(NamedTuple):
         return cls(epoch, step, layer, nan, nan, nan, nan, nan, nan, nan, n_samples, 0, nan, unit)
 
 
-def restored_points(saved: Any) -> tuple[list[InformationPoint], list[str]]:
+class Estimate(NamedTuple):
+    """What one estimator that does not bin says of one layer at one moment of training.
+
+    Attributes:
+        epoch: how many epochs of training came before.
+        step: how many optimizer steps came before.
+        layer: the name of the module.
+        estimator: the name of the estimator, such as ``"kde"``.
+        figure: what it estimates, such as ``"I_TY"``, ``"I_XT_lower"`` or ``"accuracy"``.
+        value: the figure; NaN where it could not be estimated.
+        unit: ``"bits"`` or ``"nats"``; empty for a share, such as an accuracy.
+        n_samples: how many rows it was estimated from.
+    """
+
+    epoch: int
+    step: int
+    layer: str
+    estimator: str
+    figure: str
+    value: float
+    unit: str
+    n_samples: int
+
+
+class Measurement(NamedTuple):
+    """What one measurement came to.
+
+    Attributes:
+        points: a point for each layer.
+        estimates: the figures of estimators that do not bin, where there are any.
+    """
+
+    points: list[InformationPoint]
+    estimates: list[Estimate]
+
+
+Record = TypeVar("Record", InformationPoint, Estimate)
+
+_NEEDED = {"epoch", "layer", "unit"}
+
+
+def restored_points(saved: Any, kind: type[Record]) -> tuple[list[Record], list[str]]:
     """The points of a history that a checkpoint holds as a list of dictionaries, as far as they can be read.
 
     A figure that is not there, as in a history of another version, is NaN. A point without epoch, layer or unit, or
     with a value of the wrong type, is left out.
 
+    Args:
+        saved: what a checkpoint holds.
+        kind: what it is a history of, :class:`InformationPoint` or :class:`Estimate`.
+
     Returns:
         The points, and in words what is wrong with the others: nothing, as a rule.
 
     Example:
-        >>> points, faults = restored_points([{"epoch": 1, "step": 9, "layer": 3, "unit": "bits"}])
+        >>> points, faults = restored_points([{"epoch": 1, "step": 9, "layer": 3, "unit": "bits"}], InformationPoint)
         >>> points, faults[-1]
         ([], 'a point of its history has layer=3, not a str')
     """
@@ -77,11 +155,12 @@ def restored_points(saved: Any) -> tuple[list[InformationPoint], list[str]]:
             f"its history is {'missing' if saved is None else f'a {type(saved).__name__}'}, not a list of points"
         ]
     points, faults = [], dict[str, None]()  # a fault that many points share is told once
+    types = get_type_hints(kind)
     for entry in saved:
         if not isinstance(entry, Mapping):
             faults[f"a point of its history is a {type(entry).__name__}, not a mapping"] = None
             continue
-        point = InformationPoint.missing("", n_samples=0, unit="")._asdict()
+        point: dict[str, Any] = {key: {float: math.nan, int: 0}.get(of, "") for key, of in types.items()}
         lacking, unknown = [key for key in point if key not in entry], [key for key in entry if key not in point]
         if lacking:
             faults[f"points of its history lack {lacking}"] = None
@@ -89,25 +168,34 @@ def restored_points(saved: Any) -> tuple[list[InformationPoint], list[str]]:
             faults[f"points of its history have {unknown}, which is unknown here"] = None
         point |= {key: value for key, value in entry.items() if key in point}
         wrong = [
-            f"a point of its history has {key}={point[key]!r}, not a {kind.__name__}"
-            for key, kind in get_type_hints(InformationPoint).items()
-            if isinstance(point[key], bool) or not isinstance(point[key], (int, float) if kind is float else kind)
+            f"a point of its history has {key}={point[key]!r}, not a {of.__name__}"
+            for key, of in types.items()
+            if isinstance(point[key], bool) or not isinstance(point[key], (int, float) if of is float else of)
         ]
         faults |= dict.fromkeys(wrong)
-        if not wrong and not {"epoch", "layer", "unit"} & set(lacking):
-            points.append(InformationPoint(**point))
+        if not wrong and not _NEEDED & set(lacking):
+            points.append(kind(**point))
     return points, list(faults)
 
 
-def write_csv(points: Iterable[InformationPoint], path: str | os.PathLike[str]) -> None:
+def write_csv(
+    points: Iterable[Record],
+    path: str | os.PathLike[str],
+    kind: type[Record] = InformationPoint,  # type: ignore[assignment]
+) -> None:
     """Write the points, one row each, replacing the file as a whole: a reader never sees half of it.
+
+    Args:
+        points: the history.
+        path: the file.
+        kind: what it is a history of, :class:`InformationPoint` or :class:`Estimate`.
 
     Raises:
         OSError: the file cannot be written; an older one is left as it was.
     """
     with replacing(Path(path)) as partial, partial.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
-        writer.writerow(InformationPoint._fields)
+        writer.writerow(kind._fields)
         writer.writerows(points)
 
 
@@ -123,8 +211,15 @@ def replacing(path: Path) -> Iterator[Path]:
         partial.unlink(missing_ok=True)
 
 
-def read_csv(path: str | os.PathLike[str]) -> list[InformationPoint]:
+def read_csv(
+    path: str | os.PathLike[str],
+    kind: type[Record] = InformationPoint,  # type: ignore[assignment]
+) -> list[Record]:
     """The points of a file that :func:`write_csv` wrote, every figure to the last bit.
+
+    Args:
+        path: the file.
+        kind: what it is a history of, :class:`InformationPoint` or :class:`Estimate`.
 
     Raises:
         ValueError: the file is not one of those.
@@ -132,14 +227,14 @@ def read_csv(path: str | os.PathLike[str]) -> list[InformationPoint]:
     with Path(path).open(newline="", encoding="utf-8") as file:
         rows = csv.reader(file)
         header = tuple(next(rows, ()))
-        if header != InformationPoint._fields:
-            raise ValueError(f"{path} is no history: its columns are {header}, expected {InformationPoint._fields}.")
-        kinds = get_type_hints(InformationPoint).values()
+        if header != kind._fields:
+            raise ValueError(f"{path} is no history: its columns are {header}, expected {kind._fields}.")
+        types = get_type_hints(kind).values()
         points = []
         for row in rows:
             if len(row) != len(header):
                 raise ValueError(
                     f"{path} is no whole history: line {rows.line_num} has {len(row)} of {len(header)} cells."
                 )
-            points.append(InformationPoint(*(kind(cell) for kind, cell in zip(kinds, row))))
+            points.append(kind(*(of(cell) for of, cell in zip(types, row))))
         return points

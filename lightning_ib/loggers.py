@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lightning_ib.functional import information_bottleneck
-from lightning_ib.history import InformationPoint, replacing, write_csv
+from lightning_ib.history import STANDARD_ERRORS, Measurement, Record, replacing, write_csv
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,28 +25,51 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from PIL.Image import Image
 
-CHARTS = {"I(X;T)": "I_XT", "I(T;Y)": "I_TY", "H(T)": "H_T", "H(T)/log N": "saturation"}
+CHARTS = {
+    "I(X;T)": "I_XT",
+    "I(T;Y)": "I_TY",
+    "H(T)": "H_T",
+    "H(T)/log N": "saturation",
+    "I(T;Y) of shuffled labels": "I_TY_shuffled",
+    "symbols seen once": "singletons",
+    "values outside the bins": "outside",
+}
+_SHARES = ("saturation", "singletons", "outside")
+_WITH_BANDS = {"I(X;T)": "I_XT", "I(T;Y)": "I_TY", "H(T)": "H_T"}
 
 
-def scalars(points: Iterable[InformationPoint], prefix: str, beta: float | None = None) -> dict[str, float]:
-    """The scalars of one measurement, by the name they are logged under; where there is no target, none about it.
+def scalars(measured: Measurement, prefix: str, beta: float | None = None) -> dict[str, float]:
+    """The scalars of one measurement, by the name they are logged under.
+
+    Where there is no target, none about it; what was not asked for or cannot be told (the values outside bins of one
+    edge) is left out too.
 
     Example:
         >>> point = InformationPoint.missing("out", n_samples=8, unit="bits")._replace(i_xt=3.0, h_t=3.0)
-        >>> sorted(scalars([point._replace(i_ty=1.0, h_y=2.0)], "ib", beta=2.0))
+        >>> about_both = Measurement([point._replace(i_ty=1.0, h_y=2.0)], [])
+        >>> sorted(name for name in scalars(about_both, "ib", beta=2.0) if "er/" not in name)
         ['ib/H_T/out', 'ib/IB/out', 'ib/I_TY/out', 'ib/I_XT/out', 'ib/saturation/out']
-        >>> sorted(scalars([point], "ib", beta=2.0))
-        ['ib/H_T/out', 'ib/I_XT/out', 'ib/saturation/out']
+        >>> sorted(name for name in scalars(Measurement([point], []), "ib", beta=2.0))
+        ['ib/H_T/out', 'ib/H_T_lower/out', 'ib/H_T_upper/out', 'ib/I_XT/out', 'ib/I_XT_lower/out', 'ib/I_XT_upper/out',
+         'ib/saturation/out']
     """
     logged: dict[str, float] = {}
-    for point in points:
+    for point in measured.points:
         figures = {"I_XT": point.i_xt, "I_TY": point.i_ty, "H_T": point.h_t, "saturation": point.saturation}
         if beta is not None:
             figures["IB"] = information_bottleneck(point.i_xt, point.i_ty, beta)
+        for name, error in (("I_XT", point.i_xt_se), ("I_TY", point.i_ty_se), ("H_T", point.h_t_se)):
+            figures[f"{name}_lower"] = figures[name] - STANDARD_ERRORS * error
+            figures[f"{name}_upper"] = figures[name] + STANDARD_ERRORS * error
+        others = {"I_TY_shuffled": point.i_ty_shuffled, "singletons": point.singletons, "outside": point.outside}
+        figures |= {name: value for name, value in others.items() if not math.isnan(value)}
         if math.isnan(point.h_y) and not math.isnan(point.h_t):
-            figures = {name: value for name, value in figures.items() if name not in ("I_TY", "IB")}
+            figures = {name: value for name, value in figures.items() if "I_TY" not in name and name != "IB"}
         logged |= {f"{prefix}/{name}/{point.layer}": value for name, value in figures.items()}
-    return logged
+    return logged | {
+        f"{prefix}/{estimate.estimator}/{estimate.figure}/{estimate.layer}": estimate.value
+        for estimate in measured.estimates
+    }
 
 
 def log_scalars(loggers: Iterable[Any], values: Mapping[str, float], step: int, told: set[str]) -> None:
@@ -96,15 +119,53 @@ def _image(figure: Figure) -> Image:
     return Image.open(buffer)
 
 
-def log_layout(loggers: Iterable[Any], prefix: str, unit: str, beta: float | None = None, *, told: set[str]) -> None:
-    """Lay out TensorBoard's custom scalars: all layers on one chart, a chart for each figure. Once a writer."""
+def log_layout(
+    loggers: Iterable[Any],
+    prefix: str,
+    unit: str,
+    beta: float | None = None,
+    *,
+    layers: Iterable[str] = (),
+    estimators: Mapping[str, Sequence[str]] | None = None,
+    told: set[str],
+) -> None:
+    """Lay out TensorBoard's custom scalars. Once a writer.
+
+    All layers on one chart, a chart for each figure; the bands of two standard errors, a chart for each figure and
+    layer (TensorBoard draws one band a chart); and a chart for each figure of each estimator.
+
+    Args:
+        loggers: those of the Trainer.
+        prefix: the first part of every name.
+        unit: of the informations.
+        beta: where given, the information-bottleneck functional has a chart.
+        layers: the layers that get bands.
+        estimators: the name of each estimator, and what it gives.
+        told: what was warned of.
+    """
     charts = CHARTS | ({"I(X;T) − β I(T;Y)": "IB"} if beta is not None else {})
-    layout = {
-        f"Information plane ({prefix})": {
-            title if name == "saturation" else f"{title} [{unit}]": ["Multiline", [f"^{re.escape(prefix)}/{name}/.+"]]
-            for title, name in charts.items()
+    title = f"Information plane ({prefix})"
+    layout: dict[str, dict[str, list[Any]]] = {
+        title: {
+            of if name in _SHARES else f"{of} [{unit}]": ["Multiline", [f"^{re.escape(prefix)}/{name}/.+"]]
+            for of, name in charts.items()
         }
     }
+    bands = {
+        f"{of} [{unit}]: {layer}": ["Margin", [f"{prefix}/{name}{end}/{layer}" for end in ("", "_lower", "_upper")]]
+        for of, name in _WITH_BANDS.items()
+        for layer in layers
+    }
+    others = {
+        f"{estimator}: {figure if figure == 'accuracy' else f'{figure} [{unit}]'}": [
+            "Multiline",
+            [f"^{re.escape(prefix)}/{re.escape(estimator)}/{figure}/.+"],
+        ]
+        for estimator, figures in (estimators or {}).items()
+        for figure in figures
+    }
+    layout |= {f"{title}: ± {STANDARD_ERRORS} standard errors": bands} if bands else {}
+    layout |= {f"{title}: other estimators": others} if others else {}
     for logger in loggers:
         with surviving(f"{type(logger).__name__} could not lay out the charts", told):
             add_custom_scalars = getattr(getattr(logger, "experiment", None), "add_custom_scalars", None)
@@ -130,17 +191,16 @@ def run_folder(loggers: Sequence[Any], default_root_dir: str, told: set[str]) ->
     return Path(default_root_dir)
 
 
-def save_history(points: Sequence[InformationPoint], path: Path, told: set[str]) -> None:
-    """Write the history as a CSV file; a failure is a warning, and the history stays, as does an older file."""
+def save_history(points: Sequence[Record], path: Path, kind: type[Record], told: set[str]) -> None:
+    """Write a history as a CSV file; a failure is a warning, and the history stays, as does an older file."""
     with surviving(f"the history could not be written to {path}", told):
-        write_csv(points, path)
+        write_csv(points, path, kind)
 
 
-def save_figure(figure: Figure, path: Path, told: set[str]) -> bool:
-    """Write the figure as a PNG, and tell whether one is there; a failure is a warning, and an older file stays."""
+def save_figure(figure: Figure, path: Path, told: set[str]) -> None:
+    """Write the figure as a PNG; a failure is a warning, and an older file stays."""
     with surviving(f"the figure could not be written to {path}", told), replacing(path) as partial:
         figure.savefig(partial, format="png")
-    return path.is_file()
 
 
 @contextmanager

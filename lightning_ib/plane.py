@@ -5,26 +5,21 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, get_args
+from typing import Any, NamedTuple, get_args
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torchmetrics import Metric
 
-from lightning_ib.functional import (
-    NOT_FINITE,
-    Symbols,
-    Unit,
-    add_entropies,
-    entropy_of_counts,
-    joint,
-    joint_counts,
-    symbols,
-)
-from lightning_ib.history import InformationPoint
-from lightning_ib.quantize import AutoQuantizer, Narrowing, Quantizer
+from lightning_ib.estimation import Estimation, Progress, checked_max_samples
+from lightning_ib.estimators import Estimators, checked_estimators
+from lightning_ib.figures import Figures, Layer
+from lightning_ib.functional import NOT_FINITE, Correction, Symbols, Unit, checked_correction, symbols
+from lightning_ib.history import Estimate, InformationPoint
+from lightning_ib.quantize import AutoQuantizer, Binned, Narrowing, Quantizer
 from lightning_ib.recorder import Recorder, default_layers, device_of, first_tensor, resolve_layers
+from lightning_ib.verdict import VerdictWarning, advice
 
 # How many pooled values of a variable wait to be put into bins together.
 _AT_ONCE = 16_384
@@ -32,15 +27,23 @@ _AT_ONCE = 16_384
 Layers = Sequence[str] | Mapping[str, Quantizer | None] | None
 
 
+class _Recorded(NamedTuple):
+    """What a hook keeps of a batch: the pooled values, and the rows that are sampled for estimators."""
+
+    values: Tensor
+    rows: Tensor | None
+
+
 class InformationPlane(Metric):
     r"""One measurement of a model, in any PyTorch loop.
 
-    It keeps 64-bit ids of the narrowed representations: 8 bytes a sample and layer, whatever the layers' width, 8 more
-    a sample for the labels and 8 for a narrowed input; a few batches of pooled values wait, 64 KiB a layer or else one
-    batch, to be put into bins together. Only while edges are being fitted, at the first measurement or with
-    ``refit=True``, the pooled values of all samples are held: 4 bytes a sample and pooled coordinate, and a few
-    times that for a layer at the moment its edges are fitted. :meth:`reset` begins the next measurement; frozen edges
-    stay.
+    It keeps 64-bit ids of the narrowed representations, and how many coordinates lie outside the bins: 9 bytes a sample
+    and layer, whatever the layers' width, 8 more a sample for the labels and 8 for a narrowed input; a few batches of
+    pooled values wait, 64 KiB a layer or else one batch, to be put into bins together. Only while edges are being
+    fitted, at the first measurement or with ``refit=True``, the pooled values of all samples are held: 4 bytes a sample
+    and pooled coordinate, and a few times that for a layer at the moment its edges are fitted. Where there are
+    ``estimators``, at most twice ``max_samples`` rows of each layer are held, as wide as it is. :meth:`reset` begins
+    the next measurement; frozen edges stay.
 
     .. math:: I(X;T) = H(X) + H(T) - H(X,T) \qquad I(T;Y) = H(T) + H(Y) - H(T,Y)
 
@@ -55,6 +58,13 @@ class InformationPlane(Metric):
             :class:`Quantizer` narrows X. A narrowed X does not determine T, and I(X;T) may lie below I(T;Y).
         target: ``None`` for class labels, integers ``(B,)``; a :class:`Quantizer` for real-valued targets.
         unit: ``"bits"`` or ``"nats"``.
+        correction: of the plug-in entropies and of all figures built from them: ``"miller_madow"``, ``"grassberger"``,
+            ``"chao_shen"``, ``"james_stein"`` or ``"jackknife"``; ``None`` leaves them as counted.
+        shuffles: how often the labels are shuffled for what I(T;Y) is by chance; 0 for not at all.
+        estimators: estimators that do not bin, by name (``"kde"``, ``"probe"``, …) or as an
+            :class:`~lightning_ib.estimators.Estimator`; :meth:`estimate` gives their figures.
+        max_samples: how many rows are sampled for them, the same ones in every pass over the same data.
+        keep_rows: sample rows even where there is no estimator; ``estimation.drawn(layers)`` gives them.
         kwargs: passed to :class:`torchmetrics.Metric`.
 
     Raises:
@@ -81,6 +91,11 @@ class InformationPlane(Metric):
         input: Quantizer | None = None,
         target: Quantizer | None = None,
         unit: Unit = "bits",
+        correction: Correction | None = None,
+        shuffles: int = 5,
+        estimators: Estimators = (),
+        max_samples: int = 2000,
+        keep_rows: bool = False,
         **kwargs: Any,
     ) -> None:
         # Counting again is cheap, and points carry the epoch they were asked for.
@@ -91,7 +106,16 @@ class InformationPlane(Metric):
                 raise TypeError(f"{name} must be a Quantizer or None, got {quantizer!r}.")
         if unit not in get_args(Unit):
             raise ValueError(f"unit must be 'bits' or 'nats', got {unit!r}.")
+        if correction is not None:
+            checked_correction(correction)
+        if isinstance(shuffles, bool) or not isinstance(shuffles, int) or shuffles < 0 or shuffles == 1:
+            raise ValueError(f"shuffles must be 0 for none, or an integer of at least 2, got {shuffles!r}.")
         self.unit: Unit = unit
+        self.correction, self.shuffles = correction, shuffles
+        self.estimation = Estimation(
+            checked_estimators(estimators), checked_max_samples(max_samples), keep_rows=keep_rows
+        )
+        """The estimators at work; ``estimation.settled`` is what they set from the layers at the first measurement."""
         self.narrowings: dict[str, Narrowing] = {}
         """Layer → its quantizer at work, in the order the layers are reported; empty before :meth:`attach`."""
         self._input = None if input is None else Narrowing(input)
@@ -103,8 +127,9 @@ class InformationPlane(Metric):
             self._add_states(state)
 
     def _add_states(self, state: str) -> None:
-        for name in (state, f"{state}_held"):
-            self.add_state(name, default=[], dist_reduce_fx="cat")
+        kinds = ("", "_held", "_outside") if state.startswith("t") else ("", "_held")
+        for kind in kinds:
+            self.add_state(f"{state}{kind}", default=[], dist_reduce_fx="cat")
 
     def attach(self, model: nn.Module) -> Recorder:
         """Hook the layers of ``model``; use it as ``with plane.attach(model): …``, or call ``remove()`` on the result.
@@ -133,8 +158,9 @@ class InformationPlane(Metric):
         self._recorder = Recorder(model, names, self._reduce, select)
         return self._recorder
 
-    def _reduce(self, layer: str, activation: Tensor) -> Tensor:
-        return self.narrowings[layer].values(activation)
+    def _reduce(self, layer: str, activation: Tensor) -> _Recorded:
+        rows = self.estimation.rows(activation) if self.estimation.active else None
+        return _Recorded(self.narrowings[layer].values(activation), rows)
 
     def detach(self) -> None:
         """Take the hooks off. Twice is harmless."""
@@ -147,6 +173,7 @@ class InformationPlane(Metric):
         for state in self._defaults:
             setattr(self, state, [])  # where compute() failed between processes, it left what was gathered
         super().reset()
+        self.estimation.reset()
         for narrowing in self._variables().values():
             narrowing.begin()
 
@@ -170,7 +197,8 @@ class InformationPlane(Metric):
         """
         if self._recorder is None:
             raise RuntimeError("update needs a model: call it inside `with plane.attach(model):`, after the forward.")
-        taken = self._recorder.take()
+        recorded: dict[str, _Recorded] = self._recorder.take()
+        taken = {layer: kept.values for layer, kept in recorded.items()}
         others = {} if y is None else {"y": self._target_values(y)}
         if self._input is not None:
             others["x"] = self._input.values(self._input.asked.selected(x))
@@ -188,13 +216,28 @@ class InformationPlane(Metric):
             held.append(value)
             if sum(chunk.numel() for chunk in held) >= _AT_ONCE:
                 self._put_into_bins(state)
+        if self.estimation.active:
+            rows = {layer: recorded[layer].rows for layer in self.narrowings}
+            sampled = {layer: kept for layer, kept in rows.items() if kept is not None}
+            self.estimation.keep(n, sampled, self._input_rows(x), y)
+
+    def _input_rows(self, x: Any) -> Tensor | None:
+        """The input as estimators see it: as it is, whether it is narrowed or not."""
+        if not self.estimation.needs_input:
+            return None
+        return first_tensor(x) if self._input is None else self._input.asked.selected(x)
 
     def _put_into_bins(self, state: str) -> None:
         """Turn values that wait into ids, where the edges are known: many batches cost little more than one."""
         narrowing, held = self._variables().get(state), getattr(self, f"{state}_held")
         if narrowing is not None and narrowing.edges is not None and held:
-            self._keep(state, narrowing.ids(torch.cat(held)))
+            self._keep_binned(state, narrowing.in_bins(torch.cat(held)))
             held.clear()
+
+    def _keep_binned(self, state: str, binned: Binned) -> None:
+        self._keep(state, binned.ids)
+        if state.startswith("t"):
+            self._keep(f"{state}_outside", binned.outside)
 
     def _keep(self, state: str, ids: Tensor) -> None:
         chunks = getattr(self, state)
@@ -209,15 +252,12 @@ class InformationPlane(Metric):
         Args:
             n_samples: how many to keep; where fewer were counted, all are kept.
         """
+        self.estimation.trim(n_samples)
         for state in (*self._variables(), "y"):
             held, ids = getattr(self, f"{state}_held"), getattr(self, state)
-            excess = sum(map(len, (*ids, *held))) - n_samples
-            for chunks in (held, ids):  # what waits came last
-                while chunks and excess > 0:
-                    last = chunks.pop()
-                    excess -= len(last)
-                    if excess < 0:
-                        chunks.append(last[:-excess])
+            _trimmed(n_samples, ids, held)  # what waits came last
+            if state.startswith("t"):
+                _trimmed(n_samples, getattr(self, f"{state}_outside"))
 
     def sync(
         self,
@@ -238,7 +278,7 @@ class InformationPlane(Metric):
         for state, narrowing in self._variables().items():
             held = getattr(self, f"{state}_held")
             if should_unsync and held and narrowing.edges is not None:
-                self._keep(state, narrowing.held_ids(torch.cat(held)))
+                self._keep_binned(state, narrowing.held_in_bins(torch.cat(held)))
                 held.clear()
 
     def _agree(self, group: Any) -> None:
@@ -263,11 +303,13 @@ class InformationPlane(Metric):
             if not seen:
                 continue
             if narrowing is not None:
-                narrowing.shape = seen[0]["shape"]
+                narrowing.adopt(seen[0]["shape"], seen[0]["width"])
             if not any(map(len, (*getattr(self, state), *getattr(self, f"{state}_held")))):
                 tail, dtype = seen[0]["held"] or ((), torch.int64)
                 empty = torch.empty(0, *tail, dtype=dtype, device=self._home)
                 setattr(self, f"{state}_held" if seen[0]["held"] else state, [empty])
+            if state.startswith("t") and not getattr(self, f"{state}_outside") and seen[0]["outside"] is not None:
+                setattr(self, f"{state}_outside", [torch.empty(0, dtype=seen[0]["outside"], device=self._home)])
 
     def _standing(self) -> dict[str, Any]:
         """What this process has of each variable it counted: nothing, where it saw no batch."""
@@ -277,6 +319,7 @@ class InformationPlane(Metric):
             if any(map(len, (*held, *getattr(self, state)))):
                 standing[self._name(state)] = {
                     "held": (tuple(held[0].shape[1:]), held[0].dtype) if held else None,
+                    "outside": next((c.dtype for c in getattr(self, f"{state}_outside", [])), None),
                     "width": narrowing and narrowing.width,
                     "shape": narrowing and narrowing.shape,
                 }
@@ -284,8 +327,9 @@ class InformationPlane(Metric):
 
     def _forget(self, layers: Sequence[str]) -> None:
         """Go on without some layers: their hooks, narrowings and states."""
+        kinds = ("", "_held", "_outside")
         kept = [
-            (getattr(self, f"t{k}"), getattr(self, f"t{k}_held"))
+            {kind: getattr(self, f"t{k}{kind}") for kind in kinds}
             for k, layer in enumerate(self.narrowings)
             if layer not in layers
         ]
@@ -293,12 +337,9 @@ class InformationPlane(Metric):
             del self.narrowings[layer]
         if self._recorder is not None:
             self._recorder.forget(layers)
-        for k, (ids, held) in enumerate(kept):
-            setattr(self, f"t{k}", ids)
-            setattr(self, f"t{k}_held", held)
-        for k in range(len(kept), len(kept) + len(layers)):
-            setattr(self, f"t{k}", [])
-            setattr(self, f"t{k}_held", [])
+        for k, states in enumerate(kept + [{kind: [] for kind in kinds} for _ in layers]):
+            for kind, chunks in states.items():
+                setattr(self, f"t{k}{kind}", chunks)
 
     @staticmethod
     def _fault(value: Tensor | None, n: int, of: str) -> Exception | None:
@@ -368,13 +409,49 @@ class InformationPlane(Metric):
                 f"all {len(y.numbers)} samples have the same target at epoch {epoch}: H(Y) is 0 and I(T;Y) says "
                 "nothing, so it is NaN. Measure on data with several classes.",
             )
-        identity = self._input is None
-        figures = _Figures(n, x, y, identity=identity, unit=self.unit)
+        figures = Figures(
+            n,
+            x,
+            y,
+            identity=self._input is None,
+            unit=self.unit,
+            correction=self.correction,
+            shuffles=self.shuffles,
+        )
+        points = []
         # One layer after the other: the numbered symbols of a layer take more memory than its ids.
-        return [
-            figures.point(layer, self._counted(f"t{k}", epoch))._replace(epoch=epoch, step=step)
-            for k, layer in enumerate(self.narrowings)
-        ]
+        for k, (layer, narrowing) in enumerate(self.narrowings.items()):
+            point = figures.point(layer, self._layer(f"t{k}", narrowing, epoch))._replace(epoch=epoch, step=step)
+            points.append(point)
+            if point.verdict not in ("", "ok"):
+                self._warn_once(f"verdict of {layer}", advice(point, narrowing), VerdictWarning)
+        return points
+
+    def estimate(self, *, epoch: int = 0, step: int = 0, progress: Progress = lambda pairs: pairs) -> list[Estimate]:
+        """The figures of the estimators that do not bin, for all layers; with several processes all must ask.
+
+        What one sets from a layer's scale is set at its first measurement and frozen, as edges are. A figure that
+        cannot be had is NaN, and one warning says why.
+
+        Args:
+            epoch: what to write into the estimates.
+            step: what to write into the estimates.
+            progress: wraps the pairs of layer and estimator, for a progress bar.
+        """
+        if not self.estimation.estimators:
+            return []
+        return self.estimation.estimate(
+            self.narrowings, unit=self.unit, epoch=epoch, step=step, warn=self._warn_once, progress=progress
+        )
+
+    def _layer(self, state: str, narrowing: Narrowing, epoch: int) -> Layer | None:
+        counted = self._counted(state, epoch)
+        if counted is None:
+            return None
+        outside = sum(int(chunk.sum()) for chunk in _listed(getattr(self, f"{state}_outside")))
+        values = len(counted.numbers) * (narrowing.n_coordinates or 0)
+        told = narrowing.n_bins > 2 and values > 0
+        return Layer(counted, outside / values if told else math.nan, narrowing.quantizer.bins.tails)
 
     def _counted(self, state: str, epoch: int) -> Symbols | None:
         """The symbols of a variable; none where it was not recorded or is not finite."""
@@ -389,7 +466,10 @@ class InformationPlane(Metric):
             if narrowing.edges is None:  # not finite, or a constant no choice was made for: one symbol
                 chunks = [torch.where(z.isfinite().all(1), 0, NOT_FINITE)]
             else:
-                chunks, held = [narrowing.held_ids(z)], []
+                binned = narrowing.held_in_bins(z)
+                chunks, held = [binned.ids], []
+                if state.startswith("t"):
+                    setattr(self, f"{state}_outside", [binned.outside])
         if not chunks:
             return None
         ids = chunks[0] if len(chunks) == 1 else torch.cat(chunks)
@@ -417,10 +497,11 @@ class InformationPlane(Metric):
         names = {"x": "the input", "y": "the target"}
         return names.get(state) or f"layer {list(self.narrowings)[int(state[1:])]!r}"
 
-    def _warn_once(self, key: str, message: str) -> None:
-        if key not in self._warned and not (self._is_synced and dist.get_rank() > 0):
+    def _warn_once(self, key: str, message: str, kind: type[UserWarning] = UserWarning) -> None:
+        synced = self._is_synced or (dist.is_available() and dist.is_initialized())
+        if key not in self._warned and not (synced and dist.get_rank() > 0):
             self._warned.add(key)
-            warnings.warn(message, UserWarning, stacklevel=4)
+            warnings.warn(message, kind, stacklevel=4)
 
     def _variables(self) -> dict[str, Narrowing]:
         variables = {f"t{k}": narrowing for k, narrowing in enumerate(self.narrowings.values())}
@@ -429,7 +510,9 @@ class InformationPlane(Metric):
 
     def frozen_state(self) -> dict[str, Any]:
         """The frozen edges and automatic choices of every variable, in tensors and primitives, for a checkpoint."""
-        named = {"layers": {layer: narrowing.state_dict() for layer, narrowing in self.narrowings.items()}}
+        named: dict[str, Any] = {"layers": {layer: n.state_dict() for layer, n in self.narrowings.items()}}
+        if self.estimation.settled:
+            named["estimators"] = self.estimation.settled
         return named | {k: n.state_dict() for k, n in (("input", self._input), ("target", self._target)) if n}
 
     def load_frozen_state(self, state: Mapping[str, Any]) -> None:
@@ -449,59 +532,12 @@ class InformationPlane(Metric):
                 narrowing.load_state_dict({} if saved is None else saved)
             except ValueError as error:
                 faults.append(f"what is frozen for {name} {error}")
+        try:
+            self.estimation.load(state.get("estimators", {}) if isinstance(state, Mapping) else {})
+        except ValueError as error:
+            faults.append(str(error))
         if faults:
             raise ValueError("; ".join(faults))
-
-
-class _Figures:
-    """The figures of all layers against one X and one Y, whose own entropies are counted once.
-
-    Where X is the identity of the sample it determines T, and the joint entropies follow without counting:
-    H(X) = H(X,T) = H(X,T,Y) = log N.
-    """
-
-    def __init__(self, n: int, x: Symbols | None, y: Symbols | None, *, identity: bool, unit: Unit) -> None:
-        self.n, self.x, self.y, self.unit, self.identity = n, x, y, unit, identity
-        self.h_x = math.nan if x is None else self.h(x)
-        self.h_y = math.nan if y is None else self.h(y)
-        self.xy = None if x is None or y is None else joint(x, y)
-
-    def h(self, variable: Symbols) -> float:
-        return entropy_of_counts(variable.counts, unit=self.unit)
-
-    def h_with(self, t: Symbols, other: Symbols | None) -> float:
-        return math.nan if other is None else entropy_of_counts(joint_counts(t, other), unit=self.unit)
-
-    def point(self, layer: str, t: Symbols | None) -> InformationPoint:
-        if t is None:
-            return InformationPoint.missing(layer, n_samples=self.n, unit=self.unit)
-        n = self.n
-        log_n = math.log2(n) if self.unit == "bits" else math.log(n)
-        h_t, h_ty = self.h(t), self.h_with(t, self.y)
-        if self.identity:
-            h_x = h_xt = h_xty = log_n
-            h_xy = log_n
-        else:
-            h_x, h_xt, h_xty = self.h_x, self.h_with(t, self.x), self.h_with(t, self.xy)
-            h_xy = math.nan if self.xy is None else self.h(self.xy)
-        told = self.y is not None and len(self.y.counts) > 1
-        i_ty = add_entropies(h_t, self.h_y, -h_ty) if told else math.nan
-        return InformationPoint(
-            epoch=0,
-            step=0,
-            layer=layer,
-            i_xt=h_t if self.identity else add_entropies(h_x, h_t, -h_xt),
-            i_ty=i_ty,
-            h_t=h_t,
-            h_x=h_x,
-            h_y=self.h_y,
-            h_y_given_t=add_entropies(h_ty, -h_t) if told else math.nan,
-            i_xt_given_y=add_entropies(h_xy, h_ty, -self.h_y, -h_xty) if told else math.nan,
-            n_samples=n,
-            n_codes=len(t.counts),
-            saturation=h_t / log_n if n > 1 else math.nan,
-            unit=self.unit,
-        )
 
 
 def _n_samples(x: Any, taken: Mapping[str, Tensor]) -> int:
@@ -510,6 +546,17 @@ def _n_samples(x: Any, taken: Mapping[str, Tensor]) -> int:
         return len(first_tensor(x))
     except (ValueError, TypeError):
         return len(next(iter(taken.values()), ()))
+
+
+def _trimmed(n: int, *lists: list[Tensor]) -> None:
+    """Cut off what comes after the first ``n`` rows of lists that follow one another."""
+    excess = sum(len(chunk) for chunks in lists for chunk in chunks) - n
+    for chunks in reversed(lists):
+        while chunks and excess > 0:
+            last = chunks.pop()
+            excess -= len(last)
+            if excess < 0:
+                chunks.append(last[:-excess])
 
 
 def _listed(state: Tensor | list[Tensor]) -> list[Tensor]:

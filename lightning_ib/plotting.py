@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from lightning_ib.history import SATURATED, InformationPoint
+from lightning_ib.history import STANDARD_ERRORS, InformationPoint
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -24,9 +24,10 @@ _LABEL: dict[str, Any] = {"fontsize": 9, "color": "0.25", "textcoords": "offset 
 def plot_information_plane(history: Sequence[InformationPoint]) -> Figure:
     """Draw the information plane: I(X;T) to the right, I(T;Y) up, one path a layer, one colour an epoch.
 
-    A layer is told by its marker, an epoch by its colour. Points with H(T) above 0.9 log N are drawn hollow: they are
-    saturated, and say more of the number of samples than of the layer. The broken lines are the bounds: H(Y), which
-    I(T;Y) cannot exceed, and log N, which no entropy of N samples can.
+    A layer is told by its marker, an epoch by its colour. Hollow points are those whose verdict is not ``"ok"``: they
+    are not to be believed, and the legend names the verdicts. The bars reach two standard errors to either side. Under
+    the last point of each layer a dash marks what shuffled labels give: of the height of the point, that much is
+    chance. The broken lines are the bounds: H(Y), which I(T;Y) cannot exceed, and log N, which no entropy of N can.
 
     Where there is no target, no point has a finite I(T;Y), and I(X;T) is drawn over the epochs instead.
 
@@ -71,9 +72,13 @@ def plot_information_plane(history: Sequence[InformationPoint]) -> Figure:
         path = sorted((point for point in points if point.layer == layer), key=lambda point: (point.epoch, point.step))
         colours = [viridis(float(scale(point.epoch))) for point in path]
         _draw_path(axes, path, place, _MARKERS[k % len(_MARKERS)], colours)
+        _draw_bars(axes, path, place, about_target)
+        if about_target:
+            _draw_chance(axes, path[-1], colours[-1])
     axes.grid(alpha=0.25, linewidth=0.6)
     figure.colorbar(ScalarMappable(scale, viridis), ax=axes, label="epoch", ticks=MaxNLocator(integer=True), pad=0.02)
-    _draw_legend(figure, layers, any(point.saturation > SATURATED for point in points))
+    chance = about_target and any(math.isfinite(point.i_ty_shuffled) for point in points)
+    _draw_legend(figure, layers, sorted({point.verdict for point in points} - {"", "ok"}), chance)
     return figure
 
 
@@ -110,7 +115,7 @@ def _draw_path(
     axes: Axes, path: Sequence[InformationPoint], place: Place, marker: str, colours: Sequence[Colour]
 ) -> None:
     x, y = zip(*map(place, path))
-    faces = [(0, 0, 0, 0) if point.saturation > SATURATED else colour for point, colour in zip(path, colours)]
+    faces = [colour if point.verdict in ("", "ok") else (0, 0, 0, 0) for point, colour in zip(path, colours)]
     axes.plot(x, y, color="0.6", linewidth=0.9, zorder=2)
     axes.scatter(x, y, s=46, marker=marker, facecolors=faces, edgecolors=colours, linewidths=1.3, zorder=3)
     # The first and the last point have a dark rim, and the last is larger: which way the path goes.
@@ -120,21 +125,42 @@ def _draw_path(
         )
 
 
-def _draw_legend(figure: Figure, layers: Sequence[str], any_saturated: bool) -> None:
+def _draw_bars(axes: Axes, path: Sequence[InformationPoint], place: Place, about_target: bool) -> None:
+    """Bars of two standard errors to either side, where they are known."""
+    errors = [(point.i_xt_se, point.i_ty_se) if about_target else (0.0, point.i_xt_se) for point in path]
+    known = [(place(point), error) for point, error in zip(path, errors) if all(map(math.isfinite, error))]
+    if known:
+        (x, y), (dx, dy) = (zip(*values) for values in zip(*known))
+        bars = [[STANDARD_ERRORS * error for error in errors] for errors in (dx, dy)]
+        axes.errorbar(x, y, xerr=bars[0], yerr=bars[1], fmt="none", ecolor="0.25", elinewidth=0.9, zorder=5)
+
+
+def _draw_chance(axes: Axes, point: InformationPoint, colour: Colour) -> None:
+    if math.isfinite(point.i_ty_shuffled):
+        axes.plot(
+            [point.i_xt] * 2, [point.i_ty_shuffled, point.i_ty], color=colour, linewidth=1.0, linestyle=":", zorder=1
+        )
+        axes.plot(point.i_xt, point.i_ty_shuffled, marker="_", color=colour, markersize=11, markeredgewidth=2, zorder=2)
+
+
+def _draw_legend(figure: Figure, layers: Sequence[str], doubts: Sequence[str], chance: bool) -> None:
     from matplotlib.lines import Line2D
 
     def entry(label: str, marker: str, face: str) -> Line2D:
+        """What stands for a marker."""
         return Line2D([], [], linestyle="", marker=marker, markersize=7, mfc=face, mec="0.2", label=label)
 
-    entries = [entry(label, _MARKERS[k % len(_MARKERS)], "0.6") for k, label in enumerate(_labels(layers))]
-    if any_saturated:
-        entries.append(entry(f"hollow: saturated, H(T) > {SATURATED} log N", "o", "none"))
+    entries = [entry(label, _MARKERS[k % len(_MARKERS)], "0.6") for k, label in enumerate(short_labels(layers))]
+    if doubts:
+        entries.append(entry(f"hollow: {', '.join(doubts)}", "o", "none"))
+    if chance:
+        entries.append(entry("chance (shuffled labels)", "_", "0.2"))
     longest = max(len(str(line.get_label())) for line in entries)
     columns = max(1, min(len(entries), 88 // (longest + 6)))
     figure.legend(handles=entries, loc="outside lower center", ncols=columns, fontsize=9, frameon=False)
 
 
-def _labels(names: Sequence[str]) -> list[str]:
+def short_labels(names: Sequence[str]) -> list[str]:
     """Module names short enough for a legend, and still different: what they share in front goes first."""
     if all(len(name) <= _LONGEST_NAME for name in names):
         return list(names)

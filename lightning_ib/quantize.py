@@ -8,7 +8,7 @@ import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -40,6 +40,11 @@ class Bins(ABC):
 
     def __init__(self, *, refit: bool = False) -> None:
         self.refit = refit
+
+    @property
+    def tails(self) -> float:
+        """The share of values that lie outside the bins by design (see ``InformationPoint.outside``)."""
+        return 0.0
 
     @abstractmethod
     def edges(self, z: Tensor) -> Tensor:
@@ -137,6 +142,11 @@ class UniformBins(Bins):
         self._known = None if low is None or high is None else torch.tensor([[low, high]], dtype=torch.float64)
         self.needs_data = self._known is None
 
+    @property
+    def tails(self) -> float:
+        """What lies below the lower quantile or above the upper one."""
+        return 0.0 if self.quantiles is None else 1.0 - (self.quantiles[1] - self.quantiles[0])
+
     def edges(self, z: Tensor) -> Tensor:
         """``n_bins − 1`` edges of equal distance, float64: ``(E,)`` for one range, ``(D, E)`` for one a coordinate."""
         if self._known is not None:
@@ -180,6 +190,11 @@ class QuantileBins(Bins):
     def __init__(self, n_bins: int, *, refit: bool = False) -> None:
         super().__init__(refit=refit)
         self.n_bins = _at_least_two(n_bins, type(self).__name__)
+
+    @property
+    def tails(self) -> float:
+        """The outermost two bins: as wide as it takes for their share of the samples."""
+        return 2.0 / self.n_bins
 
     def edges(self, z: Tensor) -> Tensor:
         """The ``n_bins − 1`` quantiles between the bins, float64, shape ``(D, n_bins − 1)``."""
@@ -508,6 +523,16 @@ def _halvings(n: int) -> Iterator[int]:
     yield 1
 
 
+def _bounds(edges: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor] | None:
+    """Where the outermost bins would end if they were as wide as those next to them; none where there is one edge."""
+    if edges.shape[-1] < 2:
+        return None
+    slack = 1.001  # a minimum the edges were fitted to is inside, whatever rounding says
+    low = edges[..., 0] - slack * (edges[..., 1] - edges[..., 0])
+    high = edges[..., -1] + slack * (edges[..., -1] - edges[..., -2])
+    return low.to(dtype), high.to(dtype)
+
+
 def _real(z: Tensor) -> Tensor:
     if z.is_complex():
         raise ValueError("got complex values: give a pool that returns real ones, such as torch.view_as_real.")
@@ -518,6 +543,19 @@ def _real(z: Tensor) -> Tensor:
 
 def _named(function: Pool | Select | None) -> str:
     return getattr(function, "__name__", None) or repr(function)
+
+
+class Binned(NamedTuple):
+    """Values that were put into bins.
+
+    Attributes:
+        ids: int64, shape ``(N,)``: the symbol of each sample.
+        outside: uint8 (int32 of more than 255 coordinates), shape ``(N,)``: how many of its coordinates lie outside the
+            bins, beyond the outermost edge by more than the width of the bin next to it; 0 where there is one edge.
+    """
+
+    ids: Tensor
+    outside: Tensor
 
 
 class Narrowing:
@@ -535,6 +573,27 @@ class Narrowing:
         self._width: int | None = None
         self._table: Tensor | None = None
         self._ready: Tensor | None = None
+        self._bounds: tuple[Tensor, Tensor] | None = None
+        self._seen: tuple[Tensor, Tensor] | None = None
+
+    @property
+    def n_bins(self) -> int:
+        """How many bins a coordinate has; 0 before the edges are known."""
+        return 0 if self.edges is None else self.edges.shape[-1] + 1
+
+    @property
+    def n_coordinates(self) -> int | None:
+        """How many coordinates are put into bins; not known before the first batch."""
+        return len(self.edges) if self.edges is not None and self.edges.ndim == 2 else self._width
+
+    def adopt(self, shape: Sequence[int], width: int | None) -> None:
+        """Take over what another process knows of the samples, where this one has seen none."""
+        self.shape = tuple(shape)
+        self._width = width if self._width is None else self._width
+
+    def seen(self) -> tuple[float, float]:
+        """The least and the greatest value put into bins in this process since the measurement began."""
+        return (math.nan, math.nan) if self._seen is None else (float(self._seen[0]), float(self._seen[1]))
 
     @property
     def width(self) -> int | None:
@@ -543,6 +602,7 @@ class Narrowing:
 
     def begin(self) -> None:
         """Begin a measurement: bins that are to be fitted every time forget their edges."""
+        self._seen = None
         if self.quantizer.bins.refit and self.quantizer.bins.needs_data:
             self._freeze(None)
 
@@ -574,11 +634,6 @@ class Narrowing:
             self.fit(torch.empty(0, z.shape[1], dtype=z.dtype))
         return z.clone() if z.untyped_storage().data_ptr() == activation.untyped_storage().data_ptr() else z
 
-    def reduce(self, activation: Tensor) -> Tensor:
-        """One batch, as little of it as can be kept: ids ``(B,)`` where the edges are known, else values ``(B, D)``."""
-        z = self.values(activation)
-        return z if self.edges is None else self.ids(z)
-
     def fit(self, z: Tensor) -> None:
         """Fit the edges on the values ``(N, D)`` of a whole measurement.
 
@@ -589,20 +644,32 @@ class Narrowing:
         self.quantizer, edges = self.quantizer.fit(z, self.shape)
         self._freeze(edges)
 
-    def held_ids(self, z: Tensor) -> Tensor:
-        """The ids ``(N,)`` of values that were held to fit the edges, once they are fitted; block by block."""
+    def held_in_bins(self, z: Tensor) -> Binned:
+        """The symbols of values ``(N, D)`` that were held to fit the edges, once they are fitted; block by block."""
         blocks = z.split(max(1, _BLOCK // max(1, z.shape[1])))
-        return torch.cat([self.ids(self.asked.from_held(block, self.quantizer)) for block in blocks])
+        binned = [self.in_bins(self.asked.from_held(block, self.quantizer)) for block in blocks]
+        return Binned(torch.cat([block.ids for block in binned]), torch.cat([block.outside for block in binned]))
 
-    def ids(self, z: Tensor) -> Tensor:
-        """The ids ``(N,)`` of values ``(N, D)`` that were pooled with the edges known."""
+    def in_bins(self, z: Tensor) -> Binned:
+        """The symbols of values ``(N, D)`` that were pooled with the edges known."""
         assert self.edges is not None
         if self.edges.device != z.device:
             self._freeze(self.edges.to(z.device, non_blocking=True))
         if self._table is None or self._ready is None or self._ready.dtype != z.dtype:
-            self._table = hash_table(z.shape[1], self.edges.shape[-1] + 1, z.device)
+            self._table = hash_table(z.shape[1], self.n_bins, z.device)
             self._ready = rounded_up(self.edges, z.dtype)
-        return row_ids(codes(z, self._ready), self._table, z)
+            self._bounds = _bounds(self.edges, z.dtype)
+        least, greatest = z.aminmax()
+        if self._seen is not None:
+            least, greatest = torch.minimum(least, self._seen[0]), torch.maximum(greatest, self._seen[1])
+        self._seen = least, greatest
+        dtype = torch.uint8 if z.shape[1] <= torch.iinfo(torch.uint8).max else torch.int32
+        if self._bounds is None:
+            outside = torch.zeros(len(z), dtype=dtype, device=z.device)
+        else:
+            low, high = self._bounds
+            outside = ((z < low) | (z > high)).sum(1, dtype=dtype)
+        return Binned(row_ids(codes(z, self._ready), self._table, z), outside)
 
     def summary(self) -> str:
         """How the variable is narrowed, in words where the choice was automatic."""

@@ -154,7 +154,7 @@ class Recorder:
     Args:
         model: the model to watch.
         layers: names of its modules.
-        reduce: ``(layer, activation (B, …)) → Tensor``, called in the hook, with gradients off. What it returns must
+        reduce: ``(layer, activation (B, …)) → anything``, called in the hook, with gradients off. What it returns must
             not share memory with the activation.
         select: layer → a callable that takes the tensor, batch first, out of the output as the module gave it.
     """
@@ -163,13 +163,13 @@ class Recorder:
         self,
         model: nn.Module,
         layers: Iterable[str],
-        reduce: Callable[[str, Tensor], Tensor],
+        reduce: Callable[[str, Tensor], Any],
         select: Mapping[str, Select] | None = None,
     ) -> None:
         self.enabled = True
         self._reduce = reduce
         self._select = dict(select or {})
-        self._taken: dict[str, Tensor | Exception] = {}
+        self._taken: dict[str, Any] = {}
         self._compiled: dict[str, Any] = {}  # copies of outputs from within a compiled graph, which wait for take()
         self._warned = False
         modules = named_modules(model)
@@ -215,7 +215,7 @@ class Recorder:
                 stacklevel=2,
             )
 
-    def take(self) -> dict[str, Tensor]:
+    def take(self) -> dict[str, Any]:
         """What was kept since the last call, by layer; it is handed over.
 
         Raises:
@@ -228,7 +228,7 @@ class Recorder:
         for layer, value in taken.items():
             if isinstance(value, Exception):
                 raise ValueError(f"layer {layer!r} could not be recorded: {value}") from value
-        return {layer: value for layer, value in taken.items() if isinstance(value, Tensor)}
+        return taken
 
     def remove(self) -> None:
         """Take the hooks off and drop what was kept. Twice is harmless."""

@@ -258,14 +258,29 @@ def test_tensorboard_gets_scalars_figure_and_layout_at_the_right_steps(tmp_path)
     )
     assert len(events.Images("ib/information_plane")) == 4
     layout = layout_pb2.Layout.FromString(events.Tensors("custom_scalars__config__")[0].tensor_proto.string_val[0])
-    (category,) = layout.category
-    assert {chart.title: list(chart.multiline.tag) for chart in category.chart} == {
+    figures, bands = layout.category
+    assert {chart.title: list(chart.multiline.tag) for chart in figures.chart} == {
         "I(X;T) [bits]": ["^ib/I_XT/.+"],
         "I(T;Y) [bits]": ["^ib/I_TY/.+"],
         "H(T) [bits]": ["^ib/H_T/.+"],
         "H(T)/log N": ["^ib/saturation/.+"],
+        "I(T;Y) of shuffled labels [bits]": ["^ib/I_TY_shuffled/.+"],
+        "symbols seen once": ["^ib/singletons/.+"],
+        "values outside the bins": ["^ib/outside/.+"],
         "I(X;T) − β I(T;Y) [bits]": ["^ib/IB/.+"],
     }
+    assert bands.title == "Information plane (ib): ± 2 standard errors"
+    margins = {chart.title: chart.margin.series[0] for chart in bands.chart}
+    assert list(margins) == [
+        f"{of} [bits]: {layer}" for of in ("I(X;T)", "I(T;Y)", "H(T)") for layer in ("hidden", "out")
+    ]
+    of_out = [p for p in callback.history if p.layer == "out"]
+    band = margins["I(T;Y) [bits]: out"]
+    for tag, sign in ((band.value, 0), (band.lower, -2), (band.upper, 2)):
+        written = [event.value for event in events.Scalars(tag)]
+        assert written == pytest.approx([p.i_ty + sign * p.i_ty_se for p in of_out])
+    shuffled = [event.value for event in events.Scalars("ib/I_TY_shuffled/out")]
+    assert shuffled == pytest.approx([p.i_ty_shuffled for p in of_out])
 
 
 def test_csv_and_png_lie_beside_the_loggers_files(tmp_path):

@@ -13,10 +13,12 @@ from lightning_ib import InformationPoint
 from lightning_ib.history import read_csv, write_csv
 
 FIGURES = ("i_xt", "i_ty", "h_t", "h_x", "h_y", "h_y_given_t", "i_xt_given_y", "saturation")
+ERRORS = ("i_xt_se", "i_ty_se", "h_t_se", "h_x_se", "h_y_se", "h_y_given_t_se", "i_xt_given_y_se")
+DOUBTS = ("i_ty_shuffled", "i_ty_shuffled_sd", "singletons", "outside")
 
 
 def point(value=1.5, *, layer="conv1", **changes):
-    figures = dict.fromkeys(FIGURES, value)
+    figures = dict.fromkeys((*FIGURES, *ERRORS, *DOUBTS), value)
     rest = {"epoch": 3, "step": 1200, "layer": layer, "n_samples": 60_000, "n_codes": 17, "unit": "bits"}
     return InformationPoint(**{**figures, **rest, **changes})
 
@@ -53,6 +55,9 @@ def test_the_fields_are_those_of_the_contract():
     assert InformationPoint._fields == (
         *("epoch", "step", "layer", "i_xt", "i_ty", "h_t", "h_x", "h_y", "h_y_given_t", "i_xt_given_y"),
         *("n_samples", "n_codes", "saturation", "unit"),
+        *ERRORS,
+        *DOUBTS,
+        *("verdict", "correction", "beyond"),
     )
 
 
@@ -225,7 +230,7 @@ HEADER = ",".join(InformationPoint._fields)
         ("a,b\n1,2\n", r"\('a', 'b'\)"),
         (HEADER.replace("unit", "units") + "\n", "'units'"),
         (HEADER + ",more\n", "'more'"),
-        (HEADER.removesuffix(",unit") + "\n", "'saturation'"),
+        (HEADER.removesuffix(",beyond") + "\n", "'correction'"),
         (HEADER.upper() + "\n", "'EPOCH'"),
     ],
 )

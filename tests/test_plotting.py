@@ -13,10 +13,12 @@ from lightning_ib.plotting import plot_information_plane
 LOG_N, H_Y = math.log2(60_000), math.log2(10)
 
 
-def point(epoch, layer, i_xt, i_ty, saturation=0.5, unit="bits"):
+def point(epoch, layer, i_xt, i_ty, saturation=0.5, unit="bits", verdict=""):
     scale = 1.0 if unit == "bits" else math.log(2)
-    return InformationPoint.missing(layer, epoch=epoch, step=epoch * 10, n_samples=60_000, unit=unit)._replace(
-        i_xt=scale * i_xt, i_ty=scale * i_ty, h_t=scale * i_xt, h_y=scale * H_Y, saturation=saturation
+    return (
+        InformationPoint.missing(layer, epoch=epoch, step=epoch * 10, n_samples=60_000, unit=unit)
+        ._replace(i_xt=scale * i_xt, i_ty=scale * i_ty, h_t=scale * i_xt, h_y=scale * H_Y, saturation=saturation)
+        ._replace(verdict=verdict)
     )
 
 
@@ -47,13 +49,29 @@ def test_one_path_a_layer_in_the_order_of_epochs():
     assert texts(figure)[0] == ["conv1", "conv2", "out"]
 
 
-def test_saturated_points_are_hollow_and_the_legend_says_so():
-    history = [point(0, "out", 15, 3, saturation=0.95), point(1, "out", 9, 3, saturation=0.6)]
+def test_points_in_doubt_are_hollow_and_the_legend_says_why():
+    doubts = ["saturated", "ok", "clipped", ""]
+    history = [point(e, "out", 9 + e, 3, verdict=verdict) for e, verdict in enumerate(doubts)]
     figure = plot_information_plane(history)
     faces = figure.axes[0].collections[0].get_facecolors()
-    assert [face[3] for face in faces] == [0.0, 1.0]
-    assert texts(figure)[0] == ["out", "hollow: saturated, H(T) > 0.9 log N"]
-    assert texts(plot_information_plane(history[1:]))[0] == ["out"]
+    assert [face[3] for face in faces] == [0.0, 1.0, 0.0, 1.0]
+    assert texts(figure)[0] == ["out", "hollow: clipped, saturated"]
+    assert texts(plot_information_plane(history[3:]))[0] == ["out"]
+
+
+def test_bars_reach_two_standard_errors_and_a_dash_marks_chance():
+    plain = [point(e, "out", 9 - e, 1 + e / 2) for e in range(3)]
+    known = [p._replace(i_xt_se=0.5, i_ty_se=0.25, i_ty_shuffled=0.125) for p in plain]
+    figure = plot_information_plane(known)
+    segments = [s for bars in figure.axes[0].collections if hasattr(bars, "get_segments") for s in bars.get_segments()]
+    assert [s.tolist() for s in segments] == [
+        *([[8 - e, 1 + e / 2], [10 - e, 1 + e / 2]] for e in range(3)),
+        *([[9 - e, 0.5 + e / 2], [9 - e, 1.5 + e / 2]] for e in range(3)),
+    ]
+    dashes = [line for line in figure.axes[0].lines if line.get_marker() == "_"]
+    assert [(list(d.get_xdata()), list(d.get_ydata())) for d in dashes] == [([7], [0.125])], "under the last point"
+    assert texts(figure)[0] == ["out", "chance (shuffled labels)"]
+    assert texts(plot_information_plane(plain))[0] == ["out"]
 
 
 @pytest.mark.parametrize("n_layers", [3, 12])

@@ -26,17 +26,23 @@ def randn(*shape, seed=0, dtype=torch.float32):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
 
 
+def reduced(narrowing, activation):
+    """One batch as it is kept: ids where the edges are known, else values."""
+    z = narrowing.values(activation)
+    return z if narrowing.edges is None else narrowing.in_bins(z).ids
+
+
 def fitted(quantizer, activation):
     """A narrowing that has seen ``activation`` in one measurement, and the ids of that."""
     narrowing = Narrowing(quantizer)
-    held = narrowing.reduce(activation)
+    held = reduced(narrowing, activation)
     assert held.is_floating_point()
     narrowing.fit(held)
-    return narrowing, narrowing.held_ids(held)
+    return narrowing, narrowing.held_in_bins(held).ids
 
 
 def ids_in_batches(narrowing, activation, batch_size):
-    return torch.cat([narrowing.reduce(batch) for batch in activation.split(batch_size)])
+    return torch.cat([reduced(narrowing, batch) for batch in activation.split(batch_size)])
 
 
 # --- FixedBins -------------------------------------------------------------------------------------------------------
@@ -56,14 +62,14 @@ def test_fixed_edges_are_kept_in_double(edges):
 def test_fixed_edges_are_not_rounded_to_single_precision():
     assert FixedBins([0.1]).edges(torch.zeros(1, 1)).item() == 0.1
     # The float32 below 0.7 is 0.69999999: below the edge, though it prints as 0.7.
-    ids = Narrowing(Quantizer(None, FixedBins([0.7]))).reduce(torch.tensor([0.7, 0.6, 0.71]))
+    ids = reduced(Narrowing(Quantizer(None, FixedBins([0.7]))), torch.tensor([0.7, 0.6, 0.71]))
     assert (ids[0] == ids[1]) & (ids[0] != ids[2])
 
 
 def test_fixed_edges_by_coordinate():
     narrowing = Narrowing(Quantizer(None, FixedBins([[0.0, 1.0], [10.0, 20.0]])))
     z = torch.tensor([[0.5, 15.0], [0.6, 16.0], [1.5, 15.0], [0.5, 5.0]])
-    ids = narrowing.reduce(z)
+    ids = reduced(narrowing, z)
     assert ids[0] == ids[1]
     assert len(ids.unique()) == 3
 
@@ -89,7 +95,7 @@ def test_fixed_edges_that_are_none_are_refused(edges, sentence):
 
 def test_fixed_edges_for_another_number_of_coordinates_are_refused():
     with pytest.raises(ValueError, match=r"FixedBins: edges must have shape .*, here D = 3, got \(2, 1\)"):
-        Narrowing(Quantizer(None, FixedBins([[0.0], [1.0]]))).reduce(randn(5, 3))
+        reduced(Narrowing(Quantizer(None, FixedBins([[0.0], [1.0]]))), randn(5, 3))
 
 
 @pytest.mark.parametrize("make", [lambda e: torch.tensor(e, dtype=torch.float64), np.array], ids=["tensor", "numpy"])
@@ -154,7 +160,7 @@ def test_a_constant_layer_has_one_symbol_and_unit_width(per):
 
 def test_uniform_bins_with_known_range_hold_no_values():
     narrowing = Narrowing(Quantizer(None, UniformBins(4, low=-1, high=1)))
-    assert narrowing.reduce(randn(5, 3)).dtype == torch.int64
+    assert reduced(narrowing, randn(5, 3)).dtype == torch.int64
     assert narrowing.edges.tolist() == [-0.5, 0.0, 0.5]
 
 
@@ -303,7 +309,7 @@ def test_own_bins_must_override_edges():
 )
 def test_own_bins_that_are_none_are_refused(edges, sentence):
     narrowing = Narrowing(Quantizer(None, OwnBins(torch.tensor(edges))))
-    held = narrowing.reduce(randn(5, 3))
+    held = reduced(narrowing, randn(5, 3))
     with pytest.raises(ValueError, match=sentence):
         narrowing.fit(held)
     assert narrowing.edges is None
@@ -316,7 +322,7 @@ def test_own_bins_see_all_pooled_values_once():
     narrowing.begin()
     narrowing.fit(ids_in_batches(narrowing, x, 7))
     narrowing.begin()
-    narrowing.reduce(x)
+    reduced(narrowing, x)
     (seen,) = bins.seen
     assert torch.equal(seen, x.sum(2))
 
@@ -329,7 +335,7 @@ def test_codes_of_edges_given_as_numbers_are_numpys(dtype):
     for bins in (FixedBins(edges), OwnBins(edges)):
         narrowing = Narrowing(Quantizer(None, bins))
         narrowing.fit(z.clone())
-        ids = narrowing.reduce(z)
+        ids = reduced(narrowing, z)
         assert [len(set(expected[(ids == i).numpy()].tolist())) for i in ids] == [1] * 5
         assert codes(z, narrowing.edges).flatten().tolist() == expected.tolist()
 
@@ -515,16 +521,16 @@ def test_the_choice_is_frozen(shape):
     narrowing, ids = fitted(AutoQuantizer(), randn(400, *shape))
     chosen, edges = narrowing.quantizer, narrowing.edges.clone()
     narrowing.begin()
-    later = narrowing.reduce(1000 * randn(50, *shape, seed=1))
+    later = reduced(narrowing, 1000 * randn(50, *shape, seed=1))
     assert later.dtype == torch.int64
     assert narrowing.quantizer is chosen
     assert torch.equal(narrowing.edges, edges)
-    assert torch.equal(narrowing.reduce(randn(400, *shape)), ids)
+    assert torch.equal(reduced(narrowing, randn(400, *shape)), ids)
 
 
 @pytest.mark.parametrize("shape", [(), *SHAPES, (4096,), (500, 768), (512, 14, 14), (3, 16, 112, 112)])
 def test_what_is_held_until_the_choice_is_small(shape):
-    held = Narrowing(AutoQuantizer()).reduce(torch.zeros(2, *shape, dtype=torch.bfloat16))
+    held = reduced(Narrowing(AutoQuantizer()), torch.zeros(2, *shape, dtype=torch.bfloat16))
     assert held.dtype == torch.float32
     assert held.shape[1] <= 128
 
@@ -535,15 +541,15 @@ def test_the_choice_ignores_scale_and_offset_of_a_layer():
     scaled, moved = fitted(AutoQuantizer(), 4 * x + 0)
     assert torch.equal(moved, ids)
     # … and frozen at one scale, it reads the same at another: what clips is the pattern, not the size.
-    assert torch.equal(scaled.reduce(x), ids)
+    assert torch.equal(reduced(scaled, x), ids)
 
 
 def test_constant_layers_and_dead_units_can_be_narrowed():
     # No choice is made for a constant, it would be the finest; the next measurement is asked.
     narrowing = Narrowing(AutoQuantizer())
-    narrowing.fit(narrowing.reduce(torch.zeros(100, 20)))
+    narrowing.fit(reduced(narrowing, torch.zeros(100, 20)))
     assert narrowing.edges is None
-    narrowing.fit(narrowing.reduce(randn(100, 20)))
+    narrowing.fit(reduced(narrowing, randn(100, 20)))
     assert narrowing.edges is not None
     x = randn(300, 20).relu()
     x[:, ::2] = 0
@@ -598,7 +604,7 @@ def test_ids_of_the_first_fit_are_those_of_every_later_pass(name, shape, dtype):
     narrowing = Narrowing(NARROWED[name]())
     held = ids_in_batches(narrowing, x, 32)
     narrowing.fit(held)
-    first = narrowing.held_ids(held)
+    first = narrowing.held_in_bins(held).ids
     for batch_size in (50, 11, 1):
         assert torch.equal(ids_in_batches(narrowing, x, batch_size), first), batch_size
 
@@ -612,7 +618,7 @@ def test_the_first_fit_does_not_depend_on_the_batches(name, batch_size):
     held = ids_in_batches(narrowing, x, batch_size)
     narrowing.fit(held)
     assert torch.equal(narrowing.edges, whole.edges)
-    assert torch.equal(narrowing.held_ids(held), ids)
+    assert torch.equal(narrowing.held_in_bins(held).ids, ids)
 
 
 @pytest.mark.parametrize("shape", [(5, 9, 9), (16, 8, 8), (3, 4, 6, 6)], ids=str)
@@ -622,7 +628,7 @@ def test_the_memory_format_changes_no_id(name, shape):
     last = x.to(memory_format=torch.channels_last if len(shape) == 3 else torch.channels_last_3d)
     assert last.stride() != x.stride()
     narrowing, ids = fitted(NARROWED[name](), x)
-    assert torch.equal(narrowing.reduce(last), ids)
+    assert torch.equal(reduced(narrowing, last), ids)
     assert torch.equal(fitted(NARROWED[name](), last)[1], ids)
 
 
@@ -634,7 +640,7 @@ def test_one_number_a_sample_is_held_and_fitted():
 
 def test_one_number_a_sample_is_narrowed_again_after_the_choice():
     narrowing, ids = fitted(AutoQuantizer(), randn(500))
-    assert torch.equal(narrowing.reduce(randn(500)), ids)
+    assert torch.equal(reduced(narrowing, randn(500)), ids)
 
 
 @pytest.mark.parametrize("pool", [None, nn.Identity(), nn.Flatten(), lambda a: a[:, :2]])
@@ -642,7 +648,7 @@ def test_one_number_a_sample_is_narrowed_again_after_the_choice():
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_what_is_held_shares_no_memory_with_the_activation(dtype, shape, pool):
     x = randn(6, *shape).to(dtype)
-    held = Narrowing(Quantizer(pool)).reduce(x)
+    held = reduced(Narrowing(Quantizer(pool)), x)
     before = held.clone()
     x.zero_()
     assert torch.equal(held, before)
@@ -651,7 +657,7 @@ def test_what_is_held_shares_no_memory_with_the_activation(dtype, shape, pool):
 @pytest.mark.parametrize("shape", [(), (4,), (8, 4, 4)])
 def test_what_is_held_for_a_choice_shares_no_memory_with_the_activation(shape):
     x = randn(6, *shape)
-    held = Narrowing(AutoQuantizer()).reduce(x)
+    held = reduced(Narrowing(AutoQuantizer()), x)
     before = held.clone()
     x.zero_()
     assert torch.equal(held, before)
@@ -660,7 +666,7 @@ def test_what_is_held_for_a_choice_shares_no_memory_with_the_activation(shape):
 
 def test_ids_share_no_memory_with_the_activation():
     x = torch.tensor([0, 1, 0])
-    ids = Narrowing(Quantizer(None, FixedBins([0.5]))).reduce(x)
+    ids = reduced(Narrowing(Quantizer(None, FixedBins([0.5]))), x)
     before = ids.clone()
     x.fill_(1)
     assert torch.equal(ids, before)
@@ -671,7 +677,7 @@ def test_the_first_fit_is_frozen_and_refit_is_not():
         narrowing = Narrowing(Quantizer(None, UniformBins(4, refit=refit)))
         for scale, edge in ((1.0, 0.25), (100.0, 25.0 if refit else 0.25)):
             narrowing.begin()
-            value = narrowing.reduce(scale * torch.tensor([[0.0], [0.5], [1.0]]))
+            value = reduced(narrowing, scale * torch.tensor([[0.0], [0.5], [1.0]]))
             assert value.is_floating_point() == (scale == 1.0 or refit)
             if value.is_floating_point():
                 narrowing.fit(value)
@@ -681,7 +687,7 @@ def test_the_first_fit_is_frozen_and_refit_is_not():
 @pytest.mark.parametrize("bins", [FixedBins([0.0]), UniformBins(4, low=0, high=1)])
 def test_known_edges_are_never_forgotten(bins):
     narrowing = Narrowing(Quantizer(None, bins))
-    narrowing.reduce(randn(3, 2))
+    reduced(narrowing, randn(3, 2))
     narrowing.begin()
     assert narrowing.edges is not None
 
@@ -699,21 +705,21 @@ def test_frozen_edges_go_through_a_checkpoint(name, shape):
     make = {**NARROWED, "fixed": lambda: Quantizer(None, FixedBins([-0.1, 0.1]))}[name]
     x, later = randn(200, *shape), 3 * randn(200, *shape, seed=1)
     narrowing = Narrowing(make())
-    first = narrowing.reduce(x)
+    first = reduced(narrowing, x)
     if first.is_floating_point():
         narrowing.fit(first)
     state = saved(narrowing.state_dict())
     resumed = Narrowing(make())
     resumed.load_state_dict(state)
     assert resumed.shape == narrowing.shape == shape
-    assert torch.equal(resumed.reduce(later), narrowing.reduce(later))
+    assert torch.equal(reduced(resumed, later), reduced(narrowing, later))
 
 
 def test_nothing_is_saved_before_the_first_fit():
     narrowing = Narrowing(AutoQuantizer())
     assert saved(narrowing.state_dict()) == {}
     narrowing.load_state_dict({})
-    assert narrowing.reduce(randn(4, 3)).is_floating_point()
+    assert reduced(narrowing, randn(4, 3)).is_floating_point()
 
 
 def test_a_saved_state_is_a_snapshot():
@@ -727,13 +733,13 @@ def test_a_saved_state_is_a_snapshot():
 @pytest.mark.parametrize("old", [Quantizer(None, FixedBins([0.0])), AutoQuantizer()], ids=["fixed", "auto"])
 def test_edges_given_by_name_win_over_those_of_a_checkpoint(old):
     before = Narrowing(old)
-    first = before.reduce(randn(50, 2))
+    first = reduced(before, randn(50, 2))
     if first.is_floating_point():
         before.fit(first)
     resumed = Narrowing(Quantizer(None, FixedBins([0.5])))
     resumed.load_state_dict(saved(before.state_dict()))
-    expected = Narrowing(Quantizer(None, FixedBins([0.5]))).reduce(randn(50, 2))
-    assert torch.equal(resumed.reduce(randn(50, 2)), expected)
+    expected = reduced(Narrowing(Quantizer(None, FixedBins([0.5]))), randn(50, 2))
+    assert torch.equal(reduced(resumed, randn(50, 2)), expected)
 
 
 @pytest.mark.parametrize("asked", [UniformBins(7), UniformBins(4, per="layer"), QuantileBins(4)], ids=repr)
@@ -742,7 +748,7 @@ def test_edges_fitted_for_other_bins_are_not_taken_up(asked):
     resumed = Narrowing(Quantizer(None, asked))
     with pytest.warns(UserWarning, match="fitted anew"):
         resumed.load_state_dict(saved(before.state_dict()))
-    assert resumed.reduce(randn(50, 2)).is_floating_point()  # held, to be fitted
+    assert reduced(resumed, randn(50, 2)).is_floating_point()  # held, to be fitted
 
 
 @pytest.mark.parametrize("name", NARROWED)
@@ -750,7 +756,7 @@ def test_values_that_are_not_finite_are_marked_after_the_fit(name):
     narrowing, ids = fitted(NARROWED[name](), randn(60, 8))
     x = randn(60, 8)
     x[3, 2], x[4, 1], x[59, 0] = math.nan, math.inf, -math.inf
-    found = narrowing.reduce(x)
+    found = reduced(narrowing, x)
     assert (found == NOT_FINITE).nonzero().flatten().tolist() == [3, 4, 59]
     kept = found != NOT_FINITE
     assert torch.equal(found[kept], ids[kept])
@@ -758,13 +764,13 @@ def test_values_that_are_not_finite_are_marked_after_the_fit(name):
 
 def test_rows_of_another_width_are_refused_in_words():
     narrowing = Narrowing(Quantizer(None, UniformBins(4)))
-    narrowing.fit(narrowing.reduce(randn(9, 3)))
+    narrowing.fit(reduced(narrowing, randn(9, 3)))
     with pytest.raises(ValueError, match=r"a sample has 5 coordinates here and had 3 before"):
-        narrowing.reduce(randn(9, 5))
+        reduced(narrowing, randn(9, 5))
 
 
 def test_rows_of_another_width_are_refused_in_words_where_all_share_the_edges():
     narrowing = Narrowing(Quantizer(None, FixedBins([0.0])))
-    narrowing.reduce(randn(9, 3))
+    reduced(narrowing, randn(9, 3))
     with pytest.raises(ValueError, match="coordinates"):
-        narrowing.reduce(randn(9, 5))
+        reduced(narrowing, randn(9, 5))

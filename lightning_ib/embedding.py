@@ -1,0 +1,104 @@
+"""The sampled rows of the layers as points to look at: TensorBoard's projector, and t-SNE in two dimensions."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from lightning_ib.estimators import Rows
+from lightning_ib.loggers import surviving
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+# What the projector and t-SNE are given of wider layers: both begin with principal components anyway.
+_MOST_COORDINATES = 50
+_COLUMNS = 4
+
+
+def principal_components(rows: Tensor, n: int = _MOST_COORDINATES) -> Tensor:
+    """Rows ``(M, …)`` on their first ``n`` principal components, those with the most variance first.
+
+    Args:
+        rows: real numbers; rows that are not finite become zeros.
+        n: how many components at most.
+
+    Returns:
+        float64 on the host, shape ``(M, min(n, D, M))``.
+    """
+    z = rows.detach().flatten(1).to("cpu", torch.float64).nan_to_num(0.0, 0.0, 0.0)
+    z = z - z.mean(0)
+    if z.shape[1] > len(z):  # the same from the smaller of the two products, both symmetric
+        variance, u = torch.linalg.eigh(z @ z.T)
+        found = u * variance.clamp_min(0).sqrt()
+    else:
+        found = z @ torch.linalg.eigh(z.T @ z)[1]
+    found = found.flip(1)[:, :n]
+    # A component has no sign of its own: the same rows are to give the same picture.
+    return found * found.gather(0, found.abs().argmax(0, keepdim=True)).sign()
+
+
+def log_projector(loggers: Iterable[Any], prefix: str, layers: Mapping[str, Rows], step: int, told: set[str]) -> None:
+    """Hand the rows of each layer, with their labels, to every logger that has TensorBoard's projector.
+
+    Of layers with more than 50 coordinates the first 50 principal components are shown.
+    """
+    for logger in loggers:
+        add_embedding = getattr(getattr(logger, "experiment", None), "add_embedding", None)
+        if not callable(add_embedding):
+            continue
+        with surviving(f"{type(logger).__name__} could not log the projector", told):
+            for layer, rows in layers.items():
+                labels = None if rows.labels is None else [str(label) for label in rows.labels.flatten().tolist()]
+                shown = principal_components(rows.t).float()
+                add_embedding(shown, metadata=labels, global_step=step, tag=f"{prefix}/{layer}")
+
+
+def plot_tsne(layers: Mapping[str, Rows]) -> Figure:
+    """Draw the rows of each layer in two dimensions by t-SNE (van der Maaten & Hinton 2008), coloured by class.
+
+    Neighbours are kept, distances are not: how far apart two clusters lie, and how wide they are, means nothing.
+    scikit-learn computes it, from at most 50 principal components, with a random state of its own.
+
+    Args:
+        layers: the rows of each layer; at least four rows.
+
+    Returns:
+        A figure that belongs to nobody: no pyplot, no global state.
+    """
+    from matplotlib import colormaps
+    from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
+    from sklearn.manifold import TSNE
+
+    columns = min(len(layers), _COLUMNS)
+    lines = -(-len(layers) // columns)
+    figure = Figure(figsize=(3.4 * columns + 0.4, 3.4 * lines + 0.9), dpi=130, layout="constrained")
+    figure.suptitle(f"t-SNE of {len(next(iter(layers.values())).t)} rows a layer")
+    handles: dict[str, Line2D] = {}
+    palette = colormaps["tab10"]
+    for k, (layer, rows) in enumerate(layers.items()):
+        axes = figure.add_subplot(lines, columns, k + 1)
+        z = principal_components(rows.t).numpy()
+        perplexity = min(30.0, (len(z) - 1) / 3)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of its own iterations; nothing here to act on
+            places = TSNE(perplexity=perplexity, init="pca", random_state=0).fit_transform(z)
+        classes = [None] if rows.labels is None else rows.labels.unique().tolist()
+        for c, label in enumerate(classes):
+            of = slice(None) if label is None else (rows.labels.flatten() == label).cpu().numpy()  # type: ignore[union-attr]
+            colour = palette(c % 10)
+            axes.scatter(places[of, 0], places[of, 1], s=4, color=colour, linewidths=0)
+            if label is not None and len(classes) <= 20:
+                handles[str(label)] = Line2D([], [], linestyle="", marker="o", markersize=5, color=colour, label=label)
+        axes.set_title(layer, fontsize=9)
+        axes.set(xticks=[], yticks=[])
+    if handles:
+        figure.legend(
+            handles=list(handles.values()), loc="outside lower center", ncols=min(10, len(handles)), frameon=False
+        )
+    return figure

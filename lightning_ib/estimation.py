@@ -1,0 +1,157 @@
+"""Estimators at work on the layers of a measurement: the rows they are shown, what they set once, their figures."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from lightning_ib.estimators import Estimator, Rows
+from lightning_ib.functional import Unit
+from lightning_ib.history import Estimate
+from lightning_ib.sample import Reservoir
+
+Progress = Callable[[Sequence[tuple[str, Estimator]]], Iterable[tuple[str, Estimator]]]
+
+
+class Estimation:
+    """What estimators that do not bin need of a measurement, and what they come to.
+
+    Args:
+        estimators: the estimators at work; where there is none, nothing is kept.
+        max_samples: how many rows are sampled of each pass, the same ones at every pass.
+        keep_rows: sample rows even where there is no estimator.
+    """
+
+    def __init__(self, estimators: Sequence[Estimator], max_samples: int, *, keep_rows: bool = False) -> None:
+        self.estimators, self.max_samples = list(estimators), max_samples
+        self.active = bool(self.estimators) or keep_rows
+        self.needs_input = any(estimator.needs_input for estimator in self.estimators)
+        self.settled: dict[str, dict[str, dict[str, float]]] = {}
+        """Layer → estimator → what was set from the layer's scale at its first measurement."""
+        self._reservoir: Reservoir | None = None
+        self._drawn: dict[str, Tensor] | None = None
+
+    def reset(self) -> None:
+        """Drop the rows; what was settled stays."""
+        self._reservoir = self._drawn = None
+
+    def rows(self, values: Tensor) -> Tensor:
+        """A copy of the rows to keep of a batch ``(B, …)``."""
+        chosen = self._sample().choose(len(values))
+        return values.detach()[chosen.to(values.device, non_blocking=True)]
+
+    def keep(self, n: int, layers: Mapping[str, Tensor], x: Tensor | None, y: Tensor | None) -> None:
+        """Keep the chosen rows of a batch of ``n``: of the layers as :meth:`rows` gave them, of x and y from whole."""
+        others = {"x": x if self.needs_input else None, "y": y}
+        named = {f"layer {layer}": rows for layer, rows in layers.items()}
+        named |= {name: self.rows(values) for name, values in others.items() if values is not None}
+        self._sample().keep(n, named)
+
+    def trim(self, n_samples: int) -> None:
+        """Leave out what came after the first ``n_samples`` of this process."""
+        if self._reservoir is not None:
+            self._reservoir.trim(n_samples)
+
+    def drawn(self, layers: Iterable[str]) -> dict[str, Rows]:
+        """The sampled rows of each layer, those of all processes; all of them must ask."""
+        if self._drawn is None:
+            shared = dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+            self._drawn = self._sample().drawn(_gathered if shared else None)
+        rows, x, y = self._drawn, self._drawn.get("x"), self._drawn.get("y")
+        return {layer: Rows(rows[f"layer {layer}"], y, x) for layer in layers if f"layer {layer}" in rows}
+
+    def estimate(
+        self,
+        layers: Iterable[str],
+        *,
+        unit: Unit,
+        epoch: int,
+        step: int,
+        warn: Callable[[str, str], None],
+        progress: Progress = lambda pairs: pairs,
+    ) -> list[Estimate]:
+        """The figures of all estimators for all layers; NaN, and one warning each, where one cannot be had.
+
+        Args:
+            layers: the layers measured.
+            unit: of the informations.
+            epoch: what to write into the estimates.
+            step: what to write into the estimates.
+            warn: takes what a warning is about, to give it once, and its text.
+            progress: wraps the pairs of layer and estimator, for a progress bar.
+        """
+        rows = self.drawn(layers)
+        found: list[Estimate] = []
+        for layer, estimator in progress([(layer, estimator) for layer in rows for estimator in self.estimators]):
+            try:
+                figures = self._figures(layer, estimator, rows[layer], unit)
+            except Exception as error:  # of any estimator: none of them ends a training
+                figures = dict.fromkeys(estimator.gives(rows[layer]), math.nan)
+                told = str(error) if str(error).endswith(".") else f"{error}."
+                warn(
+                    f"{layer} {estimator.name}",
+                    f"layer {layer!r}: {estimator.name} could not be estimated at epoch {epoch}, its figures are NaN: "
+                    f"{told}",
+                )
+            n = len(rows[layer].t)
+            found += [
+                Estimate(epoch, step, layer, estimator.name, name, value, "" if name == "accuracy" else unit, n)
+                for name, value in figures.items()
+            ]
+        return found
+
+    def _figures(self, layer: str, estimator: Estimator, rows: Rows, unit: Unit) -> dict[str, float]:
+        if estimator.pool is not None:
+            rows = rows._replace(t=estimator.pool(rows.t))
+        settled = self.settled.setdefault(layer, {})
+        if estimator.name not in settled:
+            settled[estimator.name] = estimator.settle(rows)
+        return estimator.figures(rows, settled[estimator.name], unit)
+
+    def load(self, settled: Any) -> None:
+        """Take up what was settled before.
+
+        Raises:
+            ValueError: it is no mapping from layers to estimators to numbers; nothing is taken up then.
+        """
+        try:
+            self.settled = {
+                layer: {name: {key: float(value) for key, value in of.items()} for name, of in estimators.items()}
+                for layer, estimators in settled.items()
+            }
+        except (AttributeError, TypeError, ValueError):
+            raise ValueError("what its estimators were set to is no mapping from layers to estimators") from None
+
+    def _sample(self) -> Reservoir:
+        if self._reservoir is None:
+            shared = dist.is_available() and dist.is_initialized()
+            rank, world = (dist.get_rank(), dist.get_world_size()) if shared else (0, 1)
+            self._reservoir = Reservoir(self.max_samples, rank, world)
+        return self._reservoir
+
+
+def _gathered(own: Any) -> list[Any]:
+    everywhere: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(everywhere, own)
+    return everywhere
+
+
+def checked_max_samples(max_samples: int) -> int:
+    """How many rows to sample.
+
+    Raises:
+        ValueError: fewer than two.
+    """
+    if isinstance(max_samples, bool) or not isinstance(max_samples, int) or max_samples < 2:
+        raise ValueError(f"max_samples must be an integer of at least 2, got {max_samples!r}.")
+    return max_samples
+
+
+def representation_rows(rows: Rows) -> Tensor:
+    """The rows ``(M, D)`` of a layer, float32 on the host: what is shown in a projector."""
+    return rows.t.detach().flatten(1).to("cpu", torch.float32)

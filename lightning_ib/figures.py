@@ -1,0 +1,175 @@
+"""From the symbols of a layer to its point: the figures, how sure they are, and whether they can be believed."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+from lightning_ib.functional import (
+    Correction,
+    Symbols,
+    Unit,
+    add_entropies,
+    entropy_of_counts,
+    joint,
+    shuffled_mutual_information,
+    standard_error,
+)
+from lightning_ib.history import InformationPoint
+from lightning_ib.verdict import verdict
+
+
+class Layer(NamedTuple):
+    """What was counted of a layer.
+
+    Attributes:
+        symbols: its symbols.
+        outside: the share of its values outside the bins; NaN where that cannot be told.
+        tails: the share that its bins leave outside by design.
+    """
+
+    symbols: Symbols
+    outside: float
+    tails: float
+
+
+class Figures:
+    """The figures of all layers against one X and one Y, whose own entropies are counted once.
+
+    Where X is the identity of the sample it determines T, and the joint entropies follow without counting:
+    H(X) = H(X,T) = H(X,T,Y) = log N.
+
+    Args:
+        n: how many samples were counted.
+        x: the input; ``None`` where it is the identity of the sample, or not finite.
+        y: the target; ``None`` where there is none, or it is not finite.
+        identity: whether the input is the identity of the sample.
+        unit: of all figures.
+        correction: of the plug-in entropies; saturation and verdict are of the counts as they are.
+        shuffles: how often the labels are shuffled for what chance gives; every measurement shuffles alike.
+    """
+
+    def __init__(
+        self,
+        n: int,
+        x: Symbols | None,
+        y: Symbols | None,
+        *,
+        identity: bool,
+        unit: Unit,
+        correction: Correction | None,
+        shuffles: int,
+    ) -> None:
+        self.n, self.x, self.y, self.identity = n, x, y, identity
+        self.unit, self.correction = unit, correction
+        self.log_n = math.log2(n) if unit == "bits" else math.log(n)
+        self.h_x = self.log_n if identity else self._h(x)
+        self.h_y = self._h(y)
+        self.xy = None if x is None or y is None else joint(x, y)
+        self.told = y is not None and len(y.counts) > 1
+        self.shuffles = shuffles
+
+    def point(self, layer: str, counted: Layer | None) -> InformationPoint:
+        """The point of a layer; one of NaNs where it was not counted."""
+        if counted is None:
+            return InformationPoint.missing(layer, n_samples=self.n, unit=self.unit)
+        t, n = counted.symbols, self.n
+        singletons = float((t.counts == 1).sum()) / len(t.counts)
+        plug_in = entropy_of_counts(t.counts, unit=self.unit)
+        saturation = plug_in / self.log_n if n > 1 else math.nan
+        point = InformationPoint(
+            epoch=0,
+            step=0,
+            layer=layer,
+            h_t=plug_in if self.correction is None else self._h(t),
+            h_t_se=self._error((1, t)),
+            h_x=self.h_x,
+            h_x_se=0.0 if self.identity else self._error((1, self.x)),
+            h_y=self.h_y,
+            h_y_se=self._error((1, self.y)),
+            i_xt=math.nan,
+            i_ty=math.nan,
+            h_y_given_t=math.nan,
+            i_xt_given_y=math.nan,
+            n_samples=n,
+            n_codes=len(t.counts),
+            saturation=saturation,
+            unit=self.unit,
+            singletons=singletons,
+            outside=counted.outside,
+            verdict=verdict(
+                saturation=saturation,
+                singletons=singletons,
+                n_codes=len(t.counts),
+                n_samples=n,
+                outside=counted.outside,
+                tails=counted.tails,
+            ),
+            correction=self.correction or "",
+        )
+        point = self._about_chance(self._about_target(self._about_input(point, t), t), t)
+        return point if self.correction is None else point._replace(beyond=self._beyond(point))
+
+    def _about_input(self, point: InformationPoint, t: Symbols) -> InformationPoint:
+        if self.identity:
+            return point._replace(i_xt=point.h_t, i_xt_se=point.h_t_se)
+        if self.x is None:
+            return point
+        xt = joint(t, self.x)
+        return point._replace(
+            i_xt=add_entropies(self.h_x, point.h_t, -self._h(xt)),
+            i_xt_se=self._error((1, self.x), (1, t), (-1, xt)),
+        )
+
+    def _about_target(self, point: InformationPoint, t: Symbols) -> InformationPoint:
+        if not self.told or self.y is None:
+            return point
+        ty = joint(t, self.y)
+        h_ty = self._h(ty)
+        point = point._replace(
+            i_ty=add_entropies(point.h_t, self.h_y, -h_ty),
+            i_ty_se=self._error((1, t), (1, self.y), (-1, ty)),
+            h_y_given_t=add_entropies(h_ty, -point.h_t),
+            h_y_given_t_se=self._error((1, ty), (-1, t)),
+        )
+        if self.identity:  # X determines T and Y: I(X;T|Y) = H(T|Y)
+            return point._replace(
+                i_xt_given_y=add_entropies(h_ty, -self.h_y), i_xt_given_y_se=self._error((1, ty), (-1, self.y))
+            )
+        if self.xy is None:
+            return point
+        xty = joint(t, self.xy)
+        return point._replace(
+            i_xt_given_y=add_entropies(self._h(self.xy), h_ty, -self.h_y, -self._h(xty)),
+            i_xt_given_y_se=self._error((1, self.xy), (1, ty), (-1, self.y), (-1, xty)),
+        )
+
+    def _about_chance(self, point: InformationPoint, t: Symbols) -> InformationPoint:
+        if not self.told or self.y is None or not self.shuffles:
+            return point
+        chance = shuffled_mutual_information(
+            t.counts, self.y.counts, shuffles=self.shuffles, correction=self.correction, unit=self.unit
+        )
+        return point._replace(i_ty_shuffled=chance.mean, i_ty_shuffled_sd=chance.standard_deviation)
+
+    def _h(self, variable: Symbols | None) -> float:
+        if variable is None:
+            return math.nan
+        return entropy_of_counts(variable.counts, unit=self.unit, correction=self.correction)
+
+    def _error(self, *terms: tuple[int, Symbols | None]) -> float:
+        known = [(sign, variable) for sign, variable in terms if variable is not None]
+        return standard_error(*known, unit=self.unit) if len(known) == len(terms) else math.nan
+
+    def _beyond(self, point: InformationPoint) -> str:
+        """Which figures a correction pushed past what N samples, or the target, allow."""
+        bounds = {
+            "h_t > log N": point.h_t > self.log_n,
+            "i_xt > H(X)": point.i_xt > point.h_x,
+            "i_xt < 0": point.i_xt < 0,
+            "i_ty > H(Y)": point.i_ty > point.h_y,
+            "i_ty < 0": point.i_ty < 0,
+            "h_y_given_t < 0": point.h_y_given_t < 0,
+            "i_xt_given_y < 0": point.i_xt_given_y < 0,
+        }
+        return ", ".join(name for name, passed in bounds.items() if passed)
