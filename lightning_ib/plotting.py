@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 Colour = tuple[float, float, float, float]
 Place = Callable[[InformationPoint], tuple[float, float]]
 
-_MARKERS = "os^DvPX*<>ph"
+MARKERS = "os^DvPX*<>ph"
 _LONGEST_NAME = 32
-_BOUND: dict[str, Any] = {"color": "0.35", "linewidth": 1.0, "linestyle": (0, (5, 4)), "zorder": 1}
+BOUND: dict[str, Any] = {"color": "0.35", "linewidth": 1.0, "linestyle": (0, (5, 4)), "zorder": 1}
 _LABEL: dict[str, Any] = {"fontsize": 9, "color": "0.25", "textcoords": "offset points"}
 
 
@@ -71,7 +71,7 @@ def plot_information_plane(history: Sequence[InformationPoint]) -> Figure:
     for k, layer in enumerate(layers):
         path = sorted((point for point in points if point.layer == layer), key=lambda point: (point.epoch, point.step))
         colours = [viridis(float(scale(point.epoch))) for point in path]
-        _draw_path(axes, path, place, _MARKERS[k % len(_MARKERS)], colours)
+        _draw_path(axes, path, place, MARKERS[k % len(MARKERS)], colours)
         _draw_bars(axes, path, place, about_target)
         if about_target:
             _draw_chance(axes, path[-1], colours[-1])
@@ -85,8 +85,8 @@ def plot_information_plane(history: Sequence[InformationPoint]) -> Figure:
 def _draw_bounds(axes: Axes, points: Sequence[InformationPoint]) -> None:
     unit = points[-1].unit
     h_y, log_n = max(point.h_y for point in points), _log_n(points)
-    axes.axhline(h_y, **_BOUND)
-    axes.axvline(log_n, **_BOUND)
+    axes.axhline(h_y, **BOUND)
+    axes.axvline(log_n, **BOUND)
     axes.annotate(f"H(Y) = {h_y:.2f} {unit}", (0, h_y), xytext=(4, 4), **_LABEL)
     axes.annotate(f"log N = {log_n:.2f} {unit}", (log_n, 0), xytext=(-4, 6), rotation=90, ha="right", **_LABEL)
     # From zero to the bounds, and as far below zero as a narrowed X or rounding may lead.
@@ -98,7 +98,7 @@ def _draw_bound_over_epochs(axes: Axes, points: Sequence[InformationPoint]) -> N
     from matplotlib.ticker import MaxNLocator
 
     log_n = _log_n(points)
-    axes.axhline(log_n, **_BOUND)
+    axes.axhline(log_n, **BOUND)
     label = f"log N = {log_n:.2f} {points[-1].unit}"
     axes.annotate(label, (0, log_n), xycoords=("axes fraction", "data"), xytext=(4, 4), **_LABEL)
     top = log_n or 1.0
@@ -150,7 +150,7 @@ def _draw_legend(figure: Figure, layers: Sequence[str], doubts: Sequence[str], c
         """What stands for a marker."""
         return Line2D([], [], linestyle="", marker=marker, markersize=7, mfc=face, mec="0.2", label=label)
 
-    entries = [entry(label, _MARKERS[k % len(_MARKERS)], "0.6") for k, label in enumerate(short_labels(layers))]
+    entries = [entry(label, MARKERS[k % len(MARKERS)], "0.6") for k, label in enumerate(short_labels(layers))]
     if doubts:
         entries.append(entry(f"hollow: {', '.join(doubts)}", "o", "none"))
     if chance:
