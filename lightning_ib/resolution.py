@@ -201,9 +201,7 @@ def resolution_sweep(
              4        64    1.500    0.500    1.000      0.25            3       0.00
     """
     if layers is not None and isinstance(layers, Mapping):
-        raise TypeError(
-            "layers must be a list of module names or None, got a mapping: a sweep's pools and n_bins narrow."
-        )
+        raise TypeError("layers must be a list of module names or None, got a mapping: give pools and n_bins instead.")
     binnings = _binnings(n_bins, bins)
     sizes = None if n_samples is None else _ascending(n_samples, "n_samples")
     by_layer = _by_layer(pools)
