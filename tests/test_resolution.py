@@ -17,7 +17,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_ib import Bins, FixedBins, QuantileBins, Quantizer, UniformBins, measure
-from lightning_ib.plotting import plot_resolution
+from lightning_ib.panels import plot_resolution
 from lightning_ib.resolution import Resolution, ResolutionSweep, resolution_sweep, sample_order
 from tests.mnist import ThesisNet
 
@@ -611,7 +611,7 @@ def test_a_single_setting_can_be_drawn():
 
 def test_neither_pyplot_nor_lightning_is_imported():
     program = (
-        "import sys; from types import SimpleNamespace; from lightning_ib.plotting import plot_resolution as plot;"
+        "import sys; from types import SimpleNamespace; from lightning_ib.panels import plot_resolution as plot;"
         "figures = dict(h_t=1.0, i_ty=1.0, h_y=1.0, saturation=0.5, unit='bits');"
         "plot([SimpleNamespace(layer='a', pool='none', n_bins=2, n_samples=8, **figures)]);"
         "assert 'matplotlib.pyplot' not in sys.modules;"  # torchmetrics imports it, for its own plots
