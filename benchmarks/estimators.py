@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-import torch
 from cases import Kind
 from torch import Tensor
 
@@ -72,23 +71,17 @@ def counted(correction: str | None, x: Tensor, y: Tensor) -> float:
 
 
 def rows(values: Tensor) -> Tensor:
-    """Real rows: of ids the number itself, as one coordinate."""
-    return values if values.ndim == 2 else values.double().unsqueeze(1)
+    """Real rows; symbols, which are equal or are not, lie farther apart than any real numbers here."""
+    return values if values.ndim == 2 else 1e6 * values.double().unsqueeze(1)
 
 
 def neighbours_mixed(x: Tensor, y: Tensor) -> float:
-    """For any two variables: labels and ids as numbers, of which only ties matter."""
+    """For any two variables: symbols as numbers that are far apart."""
     return float(functional("neighbours", "mutual_information_mixed", k=3)(rows(x), rows(y)))
 
 
-def renyi(x: Tensor, y: Tensor) -> float:
-    """Labels one-hot, as in Wickstrøm et al. 2019."""
-    target = y if y.ndim == 2 else torch.nn.functional.one_hot(y).double()
-    return float(functional("renyi", "mutual_information_renyi", alpha=1.01)(x, target))
-
-
 def kde(which: int, x: Tensor, y: Tensor) -> float:
-    """The lower or the upper bound."""
+    """From the lower or from the upper bounds."""
     bounds = functional("kde", "mutual_information_bounds_kde", noise_variance=NOISE_VARIANCE)(x, y)
     return float(bounds[which])
 
@@ -96,6 +89,7 @@ def kde(which: int, x: Tensor, y: Tensor) -> float:
 ANY: tuple[Kind, ...] = ("discrete", "continuous", "labelled", "mixed")
 REAL: tuple[Kind, ...] = ("continuous",)
 LABELLED: tuple[Kind, ...] = ("labelled",)
+REAL_OR_LABELLED: tuple[Kind, ...] = ("continuous", "labelled")
 
 ESTIMATORS: dict[str, Estimator] = {
     "plug_in": Estimator("plug-in", ANY, partial(counted, None)),
@@ -108,8 +102,12 @@ ESTIMATORS: dict[str, Estimator] = {
     "ksg_2": Estimator("KSG 2", REAL, functional("neighbours", "mutual_information_ksg", k=3, algorithm=2)),
     "knn": Estimator("kNN, labels", LABELLED, functional("neighbours", "mutual_information_knn", k=3)),
     "mixed": Estimator("kNN, mixed", ANY, neighbours_mixed),
-    "copula": Estimator("Gaussian copula", REAL, functional("gaussian", "mutual_information_gaussian_copula")),
-    "renyi": Estimator("matrix Rényi", ("continuous", "labelled"), renyi, rows=1000),
+    "copula": Estimator(
+        "Gaussian copula", REAL_OR_LABELLED, functional("gaussian", "mutual_information_gaussian_copula")
+    ),
+    "renyi": Estimator(
+        "matrix Rényi", REAL_OR_LABELLED, functional("renyi", "mutual_information_renyi", alpha=1.01), rows=1000
+    ),
     "kde_lower": Estimator("KDE, lower", LABELLED, partial(kde, 0)),
     "kde_upper": Estimator("KDE, upper", LABELLED, partial(kde, 1)),
     "probe_linear": Estimator(
