@@ -29,21 +29,31 @@ class Estimator:
         kinds: the kinds of cases it is meant for; it is not run on others.
         estimate: ``(x, y)`` → bits.
         rows: of how many rows at most it makes use: the first ones are taken.
-        largest: the largest N it is run at.
-        seeds: how many samples at most it is run on.
+        limits: pairs of an N and a number of samples: from that N on it is run on so many at most, 0 being none.
     """
 
     label: str
     kinds: tuple[Kind, ...]
     estimate: Estimate
     rows: int | None = None
-    largest: int | None = None
-    seeds: int | None = None
+    limits: tuple[tuple[int, int], ...] = ()
+
+    def seeds(self, n: int, wanted: int) -> int:
+        """On how many samples of N rows it is run, where some number is wanted."""
+        return min([wanted, *(most for start, most in self.limits if n >= start)])
 
     def policy(self) -> str:
         """What is done to make it affordable, in words; empty where nothing is."""
-        rules = {"the first {} rows only": self.rows, "N up to {} only": self.largest, "{} seeds": self.seeds}
-        return ", ".join(rule.format(f"{limit:,}".replace(",", " ")) for rule, limit in rules.items() if limit)
+        words = [f"the first {spaced(self.rows)} rows only"] if self.rows else []
+        for start, most in self.limits:
+            start_words = f" from N = {spaced(start)} on" if start else ""
+            words.append(f"{most} samples{start_words}" if most else f"not run{start_words}")
+        return ", ".join(words)
+
+
+def spaced(n: int) -> str:
+    """10 000."""
+    return f"{n:,}".replace(",", " ")
 
 
 def functional(module: str, name: str, **arguments: Any) -> Callable[..., Any]:
@@ -91,6 +101,13 @@ REAL: tuple[Kind, ...] = ("continuous",)
 LABELLED: tuple[Kind, ...] = ("labelled",)
 REAL_OR_LABELLED: tuple[Kind, ...] = ("continuous", "labelled")
 
+KSG = "neighbours", "mutual_information_ksg"
+PROBE = "probes", "usable_information"
+
+# So that all of it takes two cores half an hour: these take seconds a call.
+NEIGHBOURS = ((10_000, 5),)
+CRITICS = ((0, 3), (10_000, 0))
+
 ESTIMATORS: dict[str, Estimator] = {
     "plug_in": Estimator("plug-in", ANY, partial(counted, None)),
     "miller_madow": Estimator("Miller–Madow", ANY, partial(counted, "miller_madow")),
@@ -98,23 +115,27 @@ ESTIMATORS: dict[str, Estimator] = {
     "chao_shen": Estimator("Chao–Shen", ANY, partial(counted, "chao_shen")),
     "james_stein": Estimator("James–Stein", ANY, partial(counted, "james_stein")),
     "jackknife": Estimator("jackknife", ANY, partial(counted, "jackknife")),
-    "ksg_1": Estimator("KSG 1", REAL, functional("neighbours", "mutual_information_ksg", k=3, algorithm=1)),
-    "ksg_2": Estimator("KSG 2", REAL, functional("neighbours", "mutual_information_ksg", k=3, algorithm=2)),
-    "knn": Estimator("kNN, labels", LABELLED, functional("neighbours", "mutual_information_knn", k=3)),
-    "mixed": Estimator("kNN, mixed", ANY, neighbours_mixed),
+    "ksg_1": Estimator("KSG 1", REAL, functional(*KSG, k=3, algorithm=1), limits=NEIGHBOURS),
+    "ksg_2": Estimator("KSG 2", REAL, functional(*KSG, k=3, algorithm=2), limits=NEIGHBOURS),
+    "knn": Estimator(
+        "kNN, labels", LABELLED, functional("neighbours", "mutual_information_knn", k=3), limits=NEIGHBOURS
+    ),
+    "mixed": Estimator("kNN, mixed", ANY, neighbours_mixed, limits=NEIGHBOURS),
     "copula": Estimator(
         "Gaussian copula", REAL_OR_LABELLED, functional("gaussian", "mutual_information_gaussian_copula")
     ),
     "renyi": Estimator(
-        "matrix Rényi", REAL_OR_LABELLED, functional("renyi", "mutual_information_renyi", alpha=1.01), rows=1000
+        "matrix Rényi",
+        REAL_OR_LABELLED,
+        functional("renyi", "mutual_information_renyi", alpha=1.01),
+        rows=1000,
+        limits=((10_000, 0),),
     ),
     "kde_lower": Estimator("KDE, lower", LABELLED, partial(kde, 0)),
     "kde_upper": Estimator("KDE, upper", LABELLED, partial(kde, 1)),
-    "probe_linear": Estimator(
-        "linear probe", LABELLED, functional("probes", "usable_information", probe="linear"), seeds=5
-    ),
-    "probe_mlp": Estimator("MLP probe", LABELLED, functional("probes", "usable_information", probe="mlp"), seeds=5),
-    "infonce": Estimator("InfoNCE", REAL, functional("critics", "mutual_information_infonce"), largest=5000, seeds=3),
-    "smile": Estimator("SMILE", REAL, functional("critics", "mutual_information_smile"), largest=5000, seeds=3),
+    "probe_linear": Estimator("linear probe", LABELLED, functional(*PROBE, probe="linear")),
+    "probe_mlp": Estimator("MLP probe", LABELLED, functional(*PROBE, probe="mlp")),
+    "infonce": Estimator("InfoNCE", REAL, functional("critics", "mutual_information_infonce"), limits=CRITICS),
+    "smile": Estimator("SMILE", REAL, functional("critics", "mutual_information_smile"), limits=CRITICS),
 }
 """The estimators by name."""

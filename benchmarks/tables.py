@@ -7,16 +7,11 @@ import statistics
 from collections.abc import Iterable, Sequence
 
 from cases import CASES, KINDS
-from estimators import ESTIMATORS, N_BINS, NOISE_VARIANCE
+from estimators import ESTIMATORS, N_BINS, NOISE_VARIANCE, spaced
 from records import Row, ordered
 
 _PREFERRED = 5000
 """The N that is shown where one is."""
-
-
-def spaced(n: int) -> str:
-    """10 000."""
-    return f"{n:,}".replace(",", " ")
 
 
 def table(header: Sequence[str], body: Iterable[Sequence[str]]) -> str:

@@ -106,9 +106,9 @@ def tasks(cases: Sequence[str], estimators: Sequence[str], sizes: Sequence[int],
     for n in sorted(sizes, reverse=True):
         for estimator_name in estimators:
             estimator = ESTIMATORS[estimator_name]
-            if estimator.largest is None or n <= estimator.largest:
+            if samples := estimator.seeds(n, seeds):
                 fit = [case for case in cases if CASES[case].kind in estimator.kinds]
-                found |= {(case, estimator_name, n): min(seeds, estimator.seeds or seeds) for case in fit}
+                found |= {(case, estimator_name, n): samples for case in fit}
     if not found:
         raise SystemExit("none of these estimators is meant for any of these cases at this N: ask for others.")
     return found

@@ -229,7 +229,7 @@ def test_numbers_that_make_no_sense(arguments, words, capsys):
 def test_tasks_are_those_an_estimator_is_meant_for_the_largest_first(monkeypatch):
     some = {
         "any": Estimator("any", tuple(KINDS), lambda x, y: 0.0),
-        "slow": Estimator("slow", ("continuous",), lambda x, y: 0.0, largest=100, seeds=3),
+        "slow": Estimator("slow", ("continuous",), lambda x, y: 0.0, limits=((50, 3), (1000, 0))),
     }
     monkeypatch.setattr(truth, "ESTIMATORS", some)
     found = truth.tasks(["10 symbols", "spiral 3+3"], list(some), [100, 1000], 10)
@@ -240,6 +240,16 @@ def test_tasks_are_those_an_estimator_is_meant_for_the_largest_first(monkeypatch
         (("spiral 3+3", "any", 100), 10),
         (("spiral 3+3", "slow", 100), 3),
     ]
+
+
+def test_limits_are_kept_and_said():
+    slow = Estimator("slow", ("continuous",), lambda x, y: 0.0, rows=2000, limits=((0, 7), (5000, 3), (10_000, 0)))
+    assert [slow.seeds(n, 10) for n in (10, 4999, 5000, 9999, 10_000)] == [7, 7, 3, 3, 0]
+    assert slow.seeds(5000, 2) == 2
+    assert slow.policy() == (
+        "the first 2 000 rows only, 7 samples, 3 samples from N = 5 000 on, not run from N = 10 000 on"
+    )
+    assert ESTIMATORS["plug_in"].policy() == ""
 
 
 def test_quick_is_small_and_keeps_to_a_file_of_its_own():
