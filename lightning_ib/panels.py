@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 _COLUMNS = 3
 _MOST_COLUMNS = 4
-_LINES = ("-", (0, (5, 1.5)), (0, (1.2, 1.2)), (0, (6, 1.5, 1, 1.5)), (0, (3, 1, 1, 1, 1, 1)))
+_LINES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1.2, 1.2)), (0, (6, 1.5, 1, 1.5)), (0, (3, 1, 1, 1, 1, 1)))
 _HOLLOW = f"hollow: saturated, H(T) > {SATURATED} log N"
 _TITLES = {"I_XT": "I(X;T)", "I_TY": "I(T;Y)", "accuracy": "held-out accuracy"}
 

@@ -332,7 +332,7 @@ REFUSED = [
 ]
 
 
-@pytest.mark.parametrize(("arguments", "kind", "sentence"), REFUSED, ids=lambda value: str(value)[:40])
+@pytest.mark.parametrize(("arguments", "kind", "sentence"), REFUSED)
 def test_wrong_arguments_are_refused_before_the_pass(arguments, kind, sentence):
     model = Exact()
     with pytest.raises(kind, match=sentence):
