@@ -35,8 +35,9 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_ib import Bins, FixedBins, InformationPlaneCallback, InformationPoint, Quantizer
+from lightning_ib.estimators import BY_NAME
 from lightning_ib.functional import quantiles
-from lightning_ib.verdict import SATURATED
+from lightning_ib.verdict import CLIPPED, SATURATED, UNDERSAMPLED
 
 # -- the network -------------------------------------------------------------------------------------------------------
 
@@ -296,17 +297,23 @@ def table(history: Sequence[InformationPoint]) -> str:
         f"Information in {first.unit}, over {first.n_samples} images: log N = {log_n:.3f}, "
         f"H(X) = {first.h_x:.3f}, H(Y) = {first.h_y:.3f}",
         "",
-        f"epoch  {'layer':{width}}  I(X;T)  I(T;Y)    H(T)  saturation",
+        f"epoch  {'layer':{width}}  I(X;T)  I(T;Y)  chance    H(T)  saturation  verdict",
     ]
     for point in history:
-        mark = " *" if point.saturation > SATURATED else ""
         rows.append(
-            f"{point.epoch:5}  {point.layer:{width}}  {point.i_xt:6.3f}  {point.i_ty:6.3f}  {point.h_t:6.3f}  "
-            f"{point.saturation:10.2f}{mark}"
+            f"{point.epoch:5}  {point.layer:{width}}  {point.i_xt:6.3f}  {point.i_ty:6.3f}  "
+            f"{point.i_ty_shuffled:6.3f}  {point.h_t:6.3f}  {point.saturation:10.2f}  {point.verdict}".rstrip()
         )
-    if any(point.saturation > SATURATED for point in history):
-        rows += ["", f"* saturated: H(T) > {SATURATED} log N. Such figures tell the images apart, not what was learnt."]
+    rows += ["", "chance: I(T;Y) with the labels shuffled"]
+    rows += [f"{verdict}: {DOUBTS[verdict]}" for verdict in DOUBTS if any(p.verdict == verdict for p in history)]
     return "\n".join(rows)
+
+
+DOUBTS = {
+    "saturated": f"H(T) > {SATURATED} log N. Such figures tell the images apart, not what was learnt",
+    "clipped": f"more than {CLIPPED:.0%} of the values lie outside the bins. What looks like compression may be theirs",
+    "undersampled": f"more than {UNDERSAMPLED:.0%} of the images have a symbol of their own. See chance",
+}
 
 
 def tensorboard_command(log_dir: str) -> str:
@@ -343,6 +350,14 @@ def parser() -> argparse.ArgumentParser:
         default="auto",
         help="how layers are narrowed (%(default)s); 'none' takes 6 GB of memory",
     )
+    p.add_argument(
+        "--estimators",
+        nargs="+",
+        choices=sorted(BY_NAME),
+        default=[],
+        metavar="NAME",
+        help=f"estimators that do not bin, beside the counted figures: {', '.join(sorted(BY_NAME))} (none)",
+    )
     p.add_argument("--epochs", type=whole_number(1), default=10, metavar="N", help="epochs of training (%(default)s)")
     p.add_argument("--batch-size", type=whole_number(1), default=100, metavar="N", help="batch size (%(default)s)")
     p.add_argument("--limit", type=whole_number(1), metavar="N", help="take the first N images only, for a quick try")
@@ -370,7 +385,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     # The images lie in memory: processes of their own could not load them any faster.
     warnings.filterwarnings("ignore", ".*does not have many workers.*")
-    plane = InformationPlaneCallback(**narrowing(args.narrowing), data="train", unit="nats")
+    plane = InformationPlaneCallback(**narrowing(args.narrowing), data="train", unit="nats", estimators=args.estimators)
     logger = TensorBoardLogger(args.log_dir)
     # One device: on several, every batch would be as many times larger.
     trainer = pl.Trainer(max_epochs=args.epochs, devices=1, logger=logger, log_every_n_steps=10, callbacks=[plane])

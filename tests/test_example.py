@@ -394,17 +394,17 @@ def test_thesis_record_is_met_with_the_narrowings_of_the_example(example, data_d
 
 # -- whole runs --------------------------------------------------------------------------------------------------------
 
-ROW = re.compile(r"^ +(\d+)  (\S+) +(-?\d+\.\d{3}) +(-?\d+\.\d{3}) +(\d+\.\d{3}) +(\d\.\d\d)( \*)?$", re.MULTILINE)
+ROW = re.compile(r"^ +(\d+)  (\S+)" + 4 * r" +(-?\d+\.\d{3})" + r" +(\d\.\d\d)  (\w*)$", re.MULTILINE)
 
 
 def check_report(printed, points, log_dir):
     """What is printed at the end: the table, the figure, the command; and the figure is there."""
     rows = ROW.findall(printed)
     assert [(int(epoch), layer) for epoch, layer, *_ in rows] == [(p.epoch, p.layer) for p in points]
-    for (_, _, *figures, mark), point in zip(rows, points):
-        expected = (point.i_xt, point.i_ty, point.h_t, point.saturation)
+    for (_, _, *figures, verdict), point in zip(rows, points):
+        expected = (point.i_xt, point.i_ty, point.i_ty_shuffled, point.h_t, point.saturation)
         assert [float(figure) for figure in figures] == pytest.approx(expected, abs=0.006)
-        assert bool(mark) == (point.saturation > 0.9)
+        assert verdict == point.verdict
     figure = re.search("^The information plane: (.+)$", printed, re.MULTILINE).group(1)
     assert Path(figure) == log_dir / "information_plane.png"
     assert Path(figure).read_bytes().startswith(b"\x89PNG")
@@ -504,17 +504,19 @@ def test_a_wrong_flag_ends_in_one_line(example, capsys, flags, sentence):
     assert sentence in capsys.readouterr().err.rstrip().splitlines()[-1]
 
 
-def test_the_table_marks_what_is_saturated(example):
+def test_the_table_explains_its_verdicts(example):
     point = InformationPoint.missing("a_long_name", n_samples=8, unit="bits")._replace(h_x=3.0, h_y=1.0)
-    text = example.table([point, point._replace(epoch=1, i_xt=2.9, i_ty=1.0, h_t=2.9, saturation=0.967)])
+    known = {"i_xt": 2.9, "i_ty": 1.0, "i_ty_shuffled": 0.5, "h_t": 2.9, "saturation": 0.967, "verdict": "saturated"}
+    text = example.table([point, point._replace(epoch=1, **known)])
     assert text.splitlines() == [
         "Information in bits, over 8 images: log N = 3.000, H(X) = 3.000, H(Y) = 1.000",
         "",
-        "epoch  layer        I(X;T)  I(T;Y)    H(T)  saturation",
-        "    0  a_long_name     nan     nan     nan         nan",
-        "    1  a_long_name   2.900   1.000   2.900        0.97 *",
+        "epoch  layer        I(X;T)  I(T;Y)  chance    H(T)  saturation  verdict",
+        "    0  a_long_name     nan     nan     nan     nan         nan",
+        "    1  a_long_name   2.900   1.000   0.500   2.900        0.97  saturated",
         "",
-        "* saturated: H(T) > 0.9 log N. Such figures tell the images apart, not what was learnt.",
+        "chance: I(T;Y) with the labels shuffled",
+        "saturated: H(T) > 0.9 log N. Such figures tell the images apart, not what was learnt",
     ]
 
 
