@@ -12,8 +12,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-# Rows of a block, whose kernel then takes 8 MB: enough work to a call, little memory.
-_BLOCK = 1024
+# Rows of a block, whose kernel then takes 32 MB: enough work to a call that many cores do not wait for each other.
+_BLOCK = 2048
 
 # The largest |x|² / 2 width² for which distances are taken from a product of matrices: rounding costs their kernel up
 # to 1e-9 there. Beyond it the rows are subtracted one by one, which takes some eight times as long.
@@ -41,8 +41,9 @@ def kernel_blocks(rows: Tensor, width: float) -> Iterator[tuple[slice, slice, Te
         width: the kernel's standard deviation, positive.
 
     Yields:
-        The rows i and the rows j of a block, and its kernel, float64: a new tensor, the caller's own. What is below the
-        diagonal is the transpose of what is above it. k of a row with itself is exactly 1.
+        The rows i and the rows j of a block, and its kernel, float64. The caller may write to it and must be done with
+        it before the next, which takes the same memory. What is below the diagonal is the transpose of what is above
+        it. k of a row with itself is exactly 1.
 
     Example:
         >>> [(i, j, kernel)] = kernel_blocks(torch.tensor([[0.0], [1.0]]), width=1.0)
@@ -52,17 +53,19 @@ def kernel_blocks(rows: Tensor, width: float) -> Iterator[tuple[slice, slice, Te
     """
     centre = _centre(rows)
     blocks = _blocks(len(rows))
+    memory = rows.new_empty(blocks[0].stop ** 2, dtype=torch.float64)
 
     def scaled(block: slice) -> tuple[Tensor, Tensor]:
         r = rows[block].to(torch.float64, copy=True).sub_(centre).div_(width)
-        return r, r.square().sum(1).div_(2)
+        return r, torch.linalg.vector_norm(r, dim=1).square_().div_(2)
 
     for n, i in enumerate(blocks):
         r_i, h_i = scaled(i)
         for j in blocks[n:]:
             r_j, h_j = (r_i, h_i) if i == j else scaled(j)
             if max(h_i.max(), h_j.max()) < _CANCELLATION:
-                exponent = torch.addmm(-h_j, r_i, r_j.T).sub_(h_i[:, None])
+                out = memory[: len(r_i) * len(r_j)].view(len(r_i), len(r_j))
+                exponent = torch.addmm(-h_j, r_i, r_j.T, out=out).sub_(h_i[:, None])
             else:
                 exponent = torch.cdist(r_i, r_j, compute_mode="donot_use_mm_for_euclid_dist").square_().div_(-2)
             if i == j:

@@ -10,6 +10,8 @@ network: it is the resolution at which T is looked at, and every figure is a fig
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
+from itertools import accumulate
 from typing import NamedTuple
 
 import torch
@@ -74,7 +76,7 @@ def entropy_bounds_kde(t: Tensor, *, noise_variance: float, unit: Unit = "bits")
     rows = checked_rows(t, "t")
     noise_variance = checked_positive(noise_variance, "noise_variance")
     noise = rows.shape[1] / 2 * math.log(2 * math.pi * math.e * noise_variance)
-    everyone, _ = _kernel_sums(rows, None, noise_variance)
+    everyone, _ = _kernel_sums(rows, [], noise_variance)
     return _bounds(noise - (everyone / len(rows)).log().mean(1), unit)
 
 
@@ -90,8 +92,8 @@ def mutual_information_bounds_kde(
 
     with the entropies of :func:`entropy_bounds_kde` (Kolchinsky & Tracey 2017; Saxe et al. 2018). About X, for T a
     function of X, these are bounds: the noise is all that is left of T where X is known. About Y they are two
-    estimates, *from* the lower and *from* the upper bounds: a difference of two bounds is no bound, the "lower" may
-    exceed the "upper", and a figure may fall a little below 0.
+    estimates, *from* the lower and *from* the upper bounds: a difference of two bounds is no bound, and the "lower" may
+    exceed the "upper".
 
     Both saturate: where the samples lie many :math:`\sigma` apart, I(X;T) reads log N and I(T;Y) reads H(Y), whatever
     the network does. Distances grow with the square root of D, so wide layers get there first. Compare figures at the
@@ -125,13 +127,13 @@ def mutual_information_bounds_kde(
     rows = checked_rows(t, "t")
     noise_variance = checked_positive(noise_variance, "noise_variance")
     if y is None:
-        everyone, _ = _kernel_sums(rows, None, noise_variance)
+        everyone, _ = _kernel_sums(rows, [], noise_variance)
         return _bounds(-(everyone / len(rows)).log().mean(1), unit)
     numbers, counts = checked_labels(y, len(rows))
-    numbers, order = numbers.to(rows.device).sort(stable=True)
-    everyone, classmates = _kernel_sums(rows[order], numbers, noise_variance)
-    class_sizes = counts.to(rows.device)[numbers]
-    return _bounds(((classmates / class_sizes).log() - (everyone / len(rows)).log()).mean(1), unit)
+    order = numbers.argsort(stable=True).to(rows.device)
+    everyone, classmates = _kernel_sums(rows[order], counts.tolist(), noise_variance)
+    own = counts.repeat_interleave(counts).to(rows.device)
+    return _bounds(((classmates / own).log() - (everyone / len(rows)).log()).mean(1), unit)
 
 
 def noise_variance_of(t: Tensor, *, share: float = 0.1) -> float:
@@ -170,32 +172,34 @@ def noise_variance_of(t: Tensor, *, share: float = 0.1) -> float:
     return checked_positive(share, "share") * variance / rows.shape[1]
 
 
-def _kernel_sums(rows: Tensor, numbers: Tensor | None, noise_variance: float) -> tuple[Tensor, Tensor]:
+def _kernel_sums(rows: Tensor, class_sizes: list[int], noise_variance: float) -> tuple[Tensor, Tensor]:
     r"""Of each sample, the sums :math:`\sum_j \exp(-\Delta_{ij})` over all samples, and over those of its own class.
 
     One pass over the distances serves both bounds and all classes.
 
     Args:
-        rows: shape ``(N, D)``, in ascending order of ``numbers`` where there are any.
-        numbers: the classes, ascending, shape ``(N,)``.
+        rows: shape ``(N, D)``, class after class.
+        class_sizes: how many rows each class has; none where there are no classes.
         noise_variance: :math:`\sigma^2`.
 
     Returns:
-        Two tensors of shape ``(2, N)``, the lower bound's sums first. Each is at least 1, the sample's own term;
-        without ``numbers`` the second is of no use.
+        Two tensors of shape ``(2, N)``, the lower bound's sums first. A sum is at least 1, the sample's own term;
+        without classes the second tensor is zero.
     """
     everyone, classmates = (rows.new_zeros((2, len(rows)), dtype=torch.float64) for _ in range(2))
-    classes = [] if numbers is None else numbers.tolist()
+    ends = list(accumulate(class_sizes))
     for i, j, kernel in kernel_blocks(rows, width=2 * math.sqrt(noise_variance)):
-        same = None
-        if numbers is not None and classes[i.stop - 1] >= classes[j.start]:
-            same = numbers[i, None] == numbers[None, j]
+        # The classes with rows in both: all those of a block on the diagonal, at most one of another.
+        shared = range(bisect_right(ends, j.start), bisect_right(ends, i.stop - 1) + 1) if ends else ()
         for bound in (0, 1):
             if bound == 1:
                 kernel.square_().square_()  # exp(−d²/8σ²)⁴ = exp(−d²/2σ²)
             _add(everyone[bound], i, j, kernel)
-            if same is not None:
-                _add(classmates[bound], i, j, kernel * same)
+            for c in shared:
+                start, end = ends[c] - class_sizes[c], ends[c]
+                a, b = (slice(max(start, block.start), min(end, block.stop)) for block in (i, j))
+                part = kernel[a.start - i.start : a.stop - i.start, b.start - j.start : b.stop - j.start]
+                _add(classmates[bound], a, b, part)
     return everyone, classmates
 
 

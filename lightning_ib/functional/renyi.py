@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.linalg import eigvalsh
 
 from lightning_ib.functional.checks import Unit, checked_labels, checked_pair, checked_rows, checked_unit, in_unit
 from lightning_ib.functional.counting import add_entropies
@@ -61,7 +62,7 @@ def entropy_renyi(x: Tensor, *, alpha: float = 1.01, kernel_width: float | None 
     checked_unit(unit)
     alpha = checked_positive(alpha, "alpha")
     rows = checked_rows(x, "x")
-    return add_entropies(in_unit(_entropy(_eigenvalues(_gram(rows, kernel_width, "x", "kernel_width")), alpha), unit))
+    return add_entropies(in_unit(_entropy(eigvalsh(_gram(rows, kernel_width, "x", "kernel_width")), alpha), unit))
 
 
 def mutual_information_renyi(
@@ -122,7 +123,7 @@ def mutual_information_renyi(
         rows_x, rows_y = checked_pair(x, y)
         a = _gram(rows_x, kernel_width_x, "x", "kernel_width_x")
         b = _gram(rows_y, kernel_width_y, "y", "kernel_width_y")
-        spectra = _eigenvalues(a), _eigenvalues(b), _eigenvalues(a.mul_(b))
+        spectra = eigvalsh(a), eigvalsh(b), eigvalsh(a.mul_(b))
     s_x, s_y, s_xy = (in_unit(_entropy(eigenvalues, alpha), unit) for eigenvalues in spectra)
     return add_entropies(s_x, s_y, -s_xy)
 
@@ -181,15 +182,11 @@ def _gram(rows: Tensor, width: float | None, name: str, argument: str) -> Tensor
 def _spectra_with_labels(rows: Tensor, y: Tensor, width: float | None) -> tuple[Tensor, Tensor, Tensor]:
     """The eigenvalues of x, of class labels and of both, up to a factor: the matrix of both is the classes' blocks."""
     numbers, counts = checked_labels(y, len(rows), ("x", "y"))
-    order = numbers.to(rows.device).argsort(stable=True)
+    order = numbers.argsort(stable=True).to(rows.device)
     gram = _gram(rows[order], width, "x", "kernel_width_x")
     ends = counts.cumsum(0).tolist()
-    joint = [torch.linalg.eigvalsh(gram[start:end, start:end]) for start, end in zip([0, *ends], ends)]
-    return _eigenvalues(gram), counts.double(), torch.cat(joint)
-
-
-def _eigenvalues(gram: Tensor) -> Tensor:
-    return torch.linalg.eigvalsh(gram)
+    joint = [eigvalsh(gram[start:end, start:end]) for start, end in zip([0, *ends], ends)]
+    return eigvalsh(gram), counts.double(), torch.cat(joint)
 
 
 def _entropy(eigenvalues: Tensor, alpha: float) -> float:
