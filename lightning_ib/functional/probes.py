@@ -200,10 +200,11 @@ def _seen(rows: Tensor, labels: Tensor, fold: Tensor, folds: int) -> Rows:
         others = features[fold != k]
         mean.append(others.mean(0))
         spread = (others - mean[-1]).square().mean(0)
+        # Not where the spread is above zero: rounding keeps that of a constant coordinate from being zero.
+        varies = others.amax(0) > others.amin(0)
         if wide:
-            scale.append(spread.mean().sqrt().expand(n))
-        else:  # rounding keeps the spread of a constant coordinate from being zero
-            scale.append(torch.where(others.amax(0) > others.amin(0), spread.sqrt(), math.inf))
+            spread, varies = spread.mean().expand(n), varies.any().expand(n)
+        scale.append(torch.where(varies, spread.sqrt(), math.inf))
     return Rows(features, labels, torch.stack(mean, 1), torch.stack(scale, 1))
 
 
@@ -216,12 +217,13 @@ def _rotated(rows: Tensor) -> Tensor:
     n = len(rows)
     gram = torch.zeros(n, n, dtype=torch.float64, device=rows.device)
     for block in rows.split(_BLOCK, dim=1):
-        centred = block.double() - block.double().mean(0)
+        moved = block.double() - block[0].double()  # constant coordinates are zero then, exactly
+        centred = moved - moved.mean(0)
         gram.addmm_(centred, centred.t())
     # Centred rows are dependent. This gives every row a direction of its own, too short to be of use to a probe.
-    nudge = float(gram.trace()) / n * 1e-8 or 1.0
+    nudge = gram.trace() / n * 1e-8
     gram.diagonal().add_(nudge)
-    return torch.linalg.cholesky(gram)
+    return torch.linalg.cholesky(gram) if nudge > 0 else gram
 
 
 def _linear(rows: Rows, fold: Tensor) -> Tensor:

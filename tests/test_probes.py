@@ -1,0 +1,472 @@
+"""Probes: scikit-learn's figures, closed forms, what is held out, and surroundings left as they were."""
+
+import inspect
+import math
+import random
+import re
+
+import numpy as np
+import pytest
+import scipy.integrate
+import scipy.stats
+import sklearn.linear_model
+import sklearn.metrics
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.nn.modules.module import register_module_forward_hook
+from torch.optim.optimizer import register_optimizer_step_post_hook
+
+from lightning_ib.functional import probes, training
+from lightning_ib.functional.probes import Decoding, decode, usable_information
+from lightning_ib.functional.softmax_regression import Rows, softmax_regression
+
+law = settings(derandomize=True, database=None, deadline=None, max_examples=10)
+BOTH = pytest.mark.parametrize("probe", ["linear", "mlp"])
+
+
+def generator(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def normal(*shape, seed=0):
+    return torch.randn(*shape, generator=generator(seed), dtype=torch.float64)
+
+
+def labels(n, classes, seed=0):
+    return torch.randint(classes, (n,), generator=generator(seed + 1000))
+
+
+def blobs(n=300, d=4, classes=3, apart=1.0, seed=0):
+    y = labels(n, classes, seed)
+    return normal(n, d, seed=seed) + apart * normal(classes, d, seed=seed + 1)[y], y
+
+
+def one_ridge(monkeypatch, ridge):
+    """The linear probe with one ridge to choose from, and fitted to the end."""
+    monkeypatch.setattr(probes, "_RIDGES", (ridge,))
+    exact = {"tolerance": 1e-9, "steps": 2000}
+    monkeypatch.setattr(probes, "softmax_regression", lambda *a, **_: softmax_regression(*a, **exact))
+
+
+def by_scikit_learn(t, y, ridge, seed=0, folds=5):
+    """Held-out log-probabilities in the same folds, with the scales taken and the fit made by others."""
+    t, y = t.numpy(), y.numpy()
+    n, d = t.shape
+    _, first, numbers = np.unique(y, return_index=True, return_inverse=True)
+    numbers = first.argsort().argsort()[numbers]
+    fold = probes._dealt(torch.tensor(numbers), folds, generator(seed)).numpy()
+    log_q = np.empty((n, numbers.max() + 1))
+    for k in range(folds):
+        known = fold != k
+        if d > n:
+            size, scale = n, np.sqrt(t[known].var(0).sum() / n)
+        else:
+            size, scale = (t[known].var(0) > 0).sum(), np.where(t[known].var(0) > 0, t[known].std(0), 1)
+        z = (t - t[known].mean(0)) / scale
+        z[:, (t[known] == t[known][0]).all(0)] = 0
+        model = sklearn.linear_model.LogisticRegression(C=1 / (ridge * size * known.sum()), tol=1e-10, max_iter=10_000)
+        log_q[~known] = model.fit(z[known], numbers[known]).predict_log_proba(z[~known])
+    return log_q, numbers
+
+
+# --- The linear probe, by scikit-learn -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("ridge", [1e-5, 1e-3, 0.1])
+@pytest.mark.parametrize("d", [1, 7])
+def test_the_held_out_cross_entropy_is_scikit_learns(monkeypatch, ridge, d):
+    t, y = blobs(200, d, 4)
+    t = t * torch.logspace(-3, 3, d, dtype=t.dtype) + 5
+    log_q, numbers = by_scikit_learn(t, y, ridge)
+    one_ridge(monkeypatch, ridge)
+    found = decode(t, y, unit="nats")
+    assert found.cross_entropy == pytest.approx(sklearn.metrics.log_loss(numbers, np.exp(log_q)), abs=1e-6)
+    assert found.accuracy == (log_q.argmax(1) == numbers).mean()
+
+
+def test_more_coordinates_than_samples_give_scikit_learns_cross_entropy_too(monkeypatch):
+    t, y = blobs(90, 300, 3, apart=0.3)
+    t = t * (1 + torch.rand(300, generator=generator(), dtype=t.dtype)) + 5
+    log_q, numbers = by_scikit_learn(t, y, 1e-3)
+    one_ridge(monkeypatch, 1e-3)
+    expected = sklearn.metrics.log_loss(numbers, np.exp(log_q))
+    assert decode(t, y, unit="nats").cross_entropy == pytest.approx(expected, abs=1e-6)
+
+
+def test_it_chooses_a_ridge_hardly_worse_than_the_best():
+    t, y = blobs(400, 30, 3, apart=0.4)
+    fixed = [sklearn.metrics.log_loss(n, np.exp(q)) for q, n in (by_scikit_learn(t, y, r) for r in probes._RIDGES)]
+    assert decode(t, y, unit="nats").cross_entropy < min(fixed) + 0.01
+    assert max(fixed) > min(fixed) + 0.1
+
+
+def test_fits_at_once_are_each_scikit_learns():
+    t, y = blobs(120, 5, 4)
+    chosen = torch.rand(120, 3, generator=generator()) < 0.7
+    ridge = torch.tensor([1e-3, 0.02, 3.0], dtype=torch.float64)
+    rows = Rows(t, y, torch.zeros(5, 3, dtype=t.dtype), torch.ones(5, 3, dtype=t.dtype))
+    start = torch.zeros(6, 3, 4, dtype=t.dtype)
+    theta, z = softmax_regression(rows, chosen, ridge, start, tolerance=1e-10, steps=1000)
+    assert not start.any()
+    for k in range(3):
+        known = chosen[:, k].numpy()
+        model = sklearn.linear_model.LogisticRegression(C=1 / (float(ridge[k]) * known.sum()), tol=1e-12, max_iter=9999)
+        model.fit(t.numpy()[known], y.numpy()[known])
+        np.testing.assert_allclose(theta[:-1, k].t(), model.coef_, atol=1e-5)
+        np.testing.assert_allclose(z[:, k].log_softmax(1), model.predict_log_proba(t.numpy()), atol=1e-5)
+
+
+def test_a_fit_that_cannot_get_better_ends():
+    y = torch.tensor([0, 1] * 3)
+    rows = Rows(normal(6, 1), y, torch.zeros(1, 1).double(), torch.full((1, 1), math.inf).double())
+    ridge, start = torch.ones(1).double(), torch.zeros(2, 1, 2).double()
+    theta, _ = softmax_regression(rows, torch.ones(6, 1).bool(), ridge, start, tolerance=0.0, steps=50)
+    assert not theta.any()
+
+
+# --- Closed forms ----------------------------------------------------------------------------------------------------
+
+
+def two_normals(a):
+    """I(T;Y) in bits of a fair class label and a normal of variance 1 around ±a, by quadrature."""
+
+    def density(t):
+        return (scipy.stats.norm.pdf(t - a) + scipy.stats.norm.pdf(t + a)) / 2
+
+    h_t = scipy.integrate.quad(lambda t: -density(t) * np.log2(density(t)), -a - 12, a + 12)[0]
+    return h_t - 0.5 * math.log2(2 * math.pi * math.e)
+
+
+@BOTH
+@pytest.mark.parametrize("a", [0.3, 1.0, 2.0])
+def test_two_normals_are_read_in_full(probe, a):
+    y = torch.arange(4000) % 2
+    d = decode(normal(4000, 1) + a * (2 * y.unsqueeze(1) - 1), y, probe=probe)
+    assert d.h_y == 1
+    assert abs(d.information - two_normals(a)) < 3 * d.standard_error
+    assert d.accuracy == pytest.approx(scipy.stats.norm.cdf(a), abs=0.02)
+
+
+def test_a_linear_probe_reads_nothing_of_an_exclusive_or_and_a_network_all():
+    bits = torch.randint(2, (2000, 2), generator=generator())
+    y, t = bits[:, 0] ^ bits[:, 1], bits + 0.1 * normal(2000, 2)
+    assert abs(usable_information(t, y)) < 0.01
+    assert usable_information(t, y, probe="mlp") > 0.97
+
+
+@BOTH
+def test_classes_far_apart_are_told_apart(probe):
+    t, y = blobs(500, 5, 4, apart=20.0)
+    d = decode(t, y, probe=probe)
+    assert d.accuracy == 1
+    assert 0 <= d.cross_entropy < 0.02
+    assert d.information == pytest.approx(d.h_y - d.cross_entropy)
+
+
+def test_the_standard_error_is_the_spread_over_samples():
+    a, n = 0.7, 400
+    found = []
+    for seed in range(40):
+        y = labels(n, 2, seed)
+        found.append(decode(normal(n, 1, seed=seed) + a * (2 * y.unsqueeze(1) - 1), y))
+    spread = np.std([d.information for d in found])
+    assert np.mean([d.standard_error for d in found]) == pytest.approx(spread, rel=0.35)
+
+
+def test_units_and_fields_fit_each_other():
+    t, y = blobs()
+    bits, nats = decode(t, y), decode(t, y, unit="nats")
+    for field in ("information", "standard_error", "cross_entropy", "h_y"):
+        assert getattr(bits, field) == pytest.approx(getattr(nats, field) / math.log(2), rel=1e-12)
+    assert bits.h_y == pytest.approx(scipy.stats.entropy(np.bincount(y), base=2), abs=1e-12)
+    assert bits.n_held_out == 300
+    assert usable_information(t, y) == bits.information
+    assert [type(v) for v in bits] == [float] * 5 + [int]
+    assert inspect.signature(decode).parameters.keys() == inspect.signature(usable_information).parameters.keys()
+
+
+# --- Nothing where there is nothing ----------------------------------------------------------------------------------
+
+
+@BOTH
+@pytest.mark.parametrize("seed", [0, 1])
+def test_ten_independent_coordinates_read_nothing(probe, seed):
+    assert abs(usable_information(normal(2000, 10, seed=seed), labels(2000, 10, seed), probe=probe)) < 0.02
+
+
+@BOTH
+@pytest.mark.parametrize("classes", [2, 10])
+def test_wide_independent_coordinates_read_nothing(probe, classes):
+    assert abs(usable_information(normal(500, 2000), labels(500, classes), probe=probe)) < 0.05
+
+
+@BOTH
+def test_constant_coordinates_read_nothing(probe):
+    y = labels(200, 3)
+    for t in (torch.ones(200, 3), torch.full((200, 300), 0.1)):
+        assert usable_information(t, y, probe=probe) == pytest.approx(0, abs=0.02)
+
+
+@BOTH
+def test_constant_coordinates_change_nothing(probe):
+    t, y = blobs(d=3)
+    with_constant = torch.cat([torch.full((300, 1), 1 / 3), t], 1)
+    if probe == "linear":
+        assert usable_information(with_constant, y) == pytest.approx(usable_information(t, y), abs=1e-9)
+    else:  # other first weights
+        expected = usable_information(t, y, probe=probe)
+        assert usable_information(with_constant, y, probe=probe) == pytest.approx(expected, abs=0.1)
+
+
+@BOTH
+def test_a_coordinate_that_varies_in_one_sample_only_does_no_harm(probe):
+    t, y = blobs(d=3)
+    rare = torch.zeros(300, 1, dtype=t.dtype)
+    rare[7] = 1e6
+    expected = usable_information(t, y, probe=probe)
+    assert usable_information(torch.cat([t, rare], 1), y, probe=probe) == pytest.approx(expected, abs=0.1)
+
+
+# --- What is held out ------------------------------------------------------------------------------------------------
+
+
+def log_probabilities(t, y, probe):
+    """Of all samples, each by its own probe; and the folds."""
+    gen = generator()
+    y = probes._by_first_appearance(y, int(y.max()) + 1)
+    fold = probes._dealt(y, 5, gen)
+    rows = probes._seen(t, y, fold, 5)
+    return probes._linear(rows, fold) if probe == "linear" else probes._mlp(rows, fold, gen), fold
+
+
+@BOTH
+def test_held_out_samples_do_not_reach_their_probe(probe):
+    t, y = blobs(200, 4, 3)
+    before, fold = log_probabilities(t, y, probe)
+    one = (fold == 2).nonzero()[0]
+    changed = t.clone()
+    changed[(fold == 2) & (torch.arange(200) != one)] *= 1000  # all others held out with it
+    after, _ = log_probabilities(changed, y, probe)
+    assert torch.allclose(after[one], before[one], rtol=0, atol=1e-6 if probe == "mlp" else 1e-11)
+    assert not torch.allclose(after[fold == 1], before[fold == 1], atol=1e-3)
+
+
+@law
+@given(st.integers(0, 10**6), st.integers(3, 7), st.integers(2, 9))
+def test_every_class_is_dealt_evenly(seed, folds, classes):
+    y = labels(150, classes, seed)
+    fold = probes._dealt(y, folds, generator(seed))
+    assert np.ptp(np.bincount(fold, minlength=folds)) <= 1
+    for k in y.unique():
+        assert np.ptp(np.bincount(fold[y == k], minlength=folds)) <= 1
+
+
+def test_a_label_is_not_read_by_its_place():
+    y = torch.arange(300) % 3  # sorted, or in turn: the place says all
+    for order in (y, y.sort().values):
+        assert abs(usable_information(normal(300, 5), order)) < 0.05
+
+
+# --- Laws ------------------------------------------------------------------------------------------------------------
+
+
+@BOTH
+def test_the_names_of_the_classes_change_nothing(probe):
+    t, y = blobs(150, 3, 3)
+    names = torch.tensor([7, -5, 0])[y]
+    assert decode(t, names, probe=probe) == decode(t, y, probe=probe)
+    assert decode(t, (y == 1), probe=probe) == decode(t, (y != 1).to(torch.uint8), probe=probe)
+
+
+@law
+@given(st.integers(0, 10**6))
+def test_scales_and_shifts_of_coordinates_change_nothing(seed):
+    t, y = blobs(120, 3, 3, seed=seed)
+    moved = t * 2.0 ** torch.randint(-20, 20, (3,), generator=generator(seed)) + 3
+    assert usable_information(moved, y) == pytest.approx(usable_information(t, y), abs=1e-4)
+
+
+def test_other_affine_maps_change_little():
+    t, y = blobs(600, 4, 3)
+    expected = usable_information(t, y)
+    for seed in range(3):
+        assert usable_information(t @ normal(4, 4, seed=seed) + 1, y) == pytest.approx(expected, abs=0.03)
+
+
+def test_turning_a_wide_representation_changes_nothing():
+    t, y = blobs(80, 120, 2, apart=0.3)
+    turn = torch.linalg.qr(normal(120, 120)).Q
+    assert usable_information(3 * t @ turn + 2, y) == pytest.approx(usable_information(t, y), abs=1e-4)
+
+
+@BOTH
+def test_seeds_and_folds_change_the_split_and_little_else(probe):
+    t, y = blobs(600, 4, 3)
+    first = decode(t, y, probe=probe)
+    for other in (decode(t, y, probe=probe, seed=1), decode(t, y, probe=probe, folds=3)):
+        assert other != first
+        assert other.information == pytest.approx(first.information, abs=0.06)
+        assert other.n_held_out == 600
+
+
+@BOTH
+def test_precision_and_shape_hardly_matter(probe):
+    t, y = blobs(200, 6, 3)
+    expected = usable_information(t, y, probe=probe)
+    for same in (t.float(), t.view(200, 2, 3)):
+        assert usable_information(same, y, probe=probe) == pytest.approx(expected, abs=1e-4)
+    assert usable_information(t.half(), y, probe=probe) == pytest.approx(expected, abs=0.02)
+    assert usable_information(t[:, 0], y) == usable_information(t[:, :1], y)
+
+
+# --- Its surroundings ------------------------------------------------------------------------------------------------
+
+
+@BOTH
+def test_it_gives_the_same_figures_wherever_it_is_called(probe):
+    t, y = blobs(100, 3, 2)
+    t = t.float()
+    expected = decode(t, y, probe=probe)
+    assert decode(t, y, probe=probe) == expected
+    with torch.no_grad():
+        assert decode(t, y, probe=probe) == expected
+    with torch.inference_mode():
+        assert decode(t, y, probe=probe) == expected
+        assert decode(t.clone(), y.clone(), probe=probe) == expected  # inference tensors
+        assert not torch.is_grad_enabled()
+    inference = t.clone().requires_grad_()
+    assert decode(inference, y, probe=probe) == expected
+    assert inference.grad is None
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert decode(t, y, probe=probe) == expected
+    torch.set_default_dtype(torch.float64)
+    try:
+        assert decode(t, y, probe=probe) == expected
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+@BOTH
+def test_it_leaves_random_states_and_its_input_as_they_were(probe):
+    t, y = blobs(100, 3, 2)
+    kept = t.clone(), y.clone()
+    states = torch.get_rng_state(), np.random.get_state()[1].copy(), random.getstate()
+    decode(t, y, probe=probe)
+    assert torch.equal(torch.get_rng_state(), states[0])
+    assert (np.random.get_state()[1] == states[1]).all()
+    assert random.getstate() == states[2]
+    assert torch.equal(t, kept[0])
+    assert torch.equal(y, kept[1])
+
+
+def test_hooks_on_all_modules_and_optimisers_see_nothing():
+    seen = []
+    handles = [
+        register_module_forward_hook(lambda *a: seen.append("module")),
+        register_optimizer_step_post_hook(lambda *a: seen.append("step")),
+    ]
+    try:
+        decode(*blobs(60, 2, 2), probe="mlp")
+    finally:
+        for handle in handles:
+            handle.remove()
+    assert not seen
+
+
+GOOD = torch.arange(20) % 2
+
+
+@pytest.mark.parametrize(
+    ("t", "y", "arguments", "error", "words"),
+    [
+        (torch.zeros(20, 2), GOOD * 0, {}, ValueError, "y must have at least two classes, got one: there is nothing"),
+        (
+            torch.zeros(21, 2),
+            torch.cat([GOOD, torch.tensor([5])]),
+            {},
+            ValueError,
+            "every class in y needs at least 5 samples, one for each fold, and one has 1: leave its samples out, or "
+            "give fewer folds.",
+        ),
+        (torch.zeros(20, 2), GOOD, {"folds": 11}, ValueError, "every class in y needs at least 11 samples, one for ea"),
+        (torch.full((20, 2), math.nan), GOOD, {}, ValueError, "t has NaN or infinite values in 20 of 20 rows: leave"),
+        (torch.zeros(20, 2), GOOD.float(), {}, TypeError, "y must be class labels, a tensor of integers of shape (N,)"),
+        (torch.zeros(20, 2), GOOD[:9], {}, ValueError, "t and y must be of the same samples, got 20 of one and 9 of"),
+        (torch.zeros(20, 2), GOOD, {"probe": "knn"}, ValueError, "probe must be 'linear' or 'mlp', got 'knn'."),
+        (torch.zeros(20, 2), GOOD, {"folds": 2}, ValueError, "folds must be at least 3 (to predict, to choose by and "),
+        (torch.zeros(20, 2), GOOD, {"folds": 5.0}, TypeError, "folds must be an integer, got 5.0."),
+        (torch.zeros(20, 2), GOOD, {"unit": "bit"}, ValueError, "unit must be 'bits' or 'nats', got 'bit'."),
+    ],
+)
+def test_what_cannot_be_decoded_is_named(t, y, arguments, error, words):
+    for estimate in (decode, usable_information):
+        with pytest.raises(error, match="^" + re.escape(words)):
+            estimate(t, y, **arguments)
+
+
+def test_the_fewest_samples_are_enough():
+    assert isinstance(decode(torch.tensor([[0.0], [1.0]] * 3), torch.tensor([0, 1] * 3), folds=3), Decoding)
+    assert isinstance(
+        decode(torch.tensor([[0.0], [1.0]] * 3), torch.tensor([0, 1] * 3), folds=3, probe="mlp"), Decoding
+    )
+
+
+# --- The training that probes and critics share ----------------------------------------------------------------------
+
+
+def test_the_network_is_that_of_modules():
+    sizes = (3, 5, 4, 2)
+    weights = training.mlp_weights(sizes, 2, generator(), torch.device("cpu"))
+    x = normal(2, 7, 3).float()
+    for k in range(2):
+        model = torch.nn.Sequential(
+            torch.nn.Linear(3, 5), torch.nn.ReLU(), torch.nn.Linear(5, 4), torch.nn.ReLU(), torch.nn.Linear(4, 2)
+        )
+        at = 0
+        for layer in model[::2]:
+            n_in, n_out = layer.in_features, layer.out_features
+            layer.weight.data = weights[k, at : at + n_in * n_out].view(n_in, n_out).t()
+            layer.bias.data = weights[k, at + n_in * n_out : at + (n_in + 1) * n_out]
+            at += (n_in + 1) * n_out
+        assert at == weights.shape[1]
+        torch.testing.assert_close(training.mlp(weights, sizes, x)[k], model(x[k]))
+
+
+def test_the_steps_are_those_of_adam():
+    target = normal(2, 6).float()
+    scores = iter(range(100, 0, -1))
+    found = training.train(
+        torch.zeros(2, 6),
+        lambda w: (w - target).pow(4).sum(),
+        lambda w: torch.full((2,), float(next(scores))),
+        steps=60,
+        learning_rate=0.03,
+    )
+    expected = torch.zeros(2, 6, requires_grad=True)
+    adam = torch.optim.Adam([expected], lr=0.03)
+    for _ in range(60):
+        adam.zero_grad()
+        (expected - target).pow(4).sum().backward()
+        adam.step()
+    torch.testing.assert_close(found, expected.detach(), rtol=1e-4, atol=1e-6)
+
+
+def test_each_copy_keeps_its_best_weights_and_ends_by_itself():
+    seen = []
+
+    def score(w):  # the first copy is best at 0.5, on its way to 1; the second only gets worse
+        seen.append(w.clone())
+        return torch.stack([(w[0] - 0.5).abs().sum(), w[1].abs().sum()])
+
+    best = training.train(torch.zeros(2, 1), lambda w: (w - 1).square().sum(), score, steps=5000, learning_rate=0.01)
+    assert best[0].item() == min((w[0].item() for w in seen), key=lambda v: abs(v - 0.5))
+    assert best[1].item() == 0
+    assert len(seen) < 30
+
+
+def test_rows_are_drawn_from_each_copys_own_and_none_twice():
+    rows = torch.tensor([[3, 5, 7, 9], [0, 2, 4, 6]])
+    for seed in range(20):
+        drawn = training.drawn(rows, 3, generator(seed))
+        assert all(len(set(d.tolist())) == 3 and set(d.tolist()) <= set(r.tolist()) for d, r in zip(drawn, rows))
