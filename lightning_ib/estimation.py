@@ -6,7 +6,6 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-import torch
 import torch.distributed as dist
 from torch import Tensor
 
@@ -106,8 +105,7 @@ class Estimation:
         return found
 
     def _figures(self, layer: str, estimator: Estimator, rows: Rows, unit: Unit) -> dict[str, float]:
-        if estimator.pool is not None:
-            rows = rows._replace(t=estimator.pool(rows.t))
+        rows = rows._replace(t=estimator.pooled(rows.t))
         settled = self.settled.setdefault(layer, {})
         if estimator.name not in settled:
             settled[estimator.name] = estimator.settle(rows)
@@ -150,8 +148,3 @@ def checked_max_samples(max_samples: int) -> int:
     if isinstance(max_samples, bool) or not isinstance(max_samples, int) or max_samples < 2:
         raise ValueError(f"max_samples must be an integer of at least 2, got {max_samples!r}.")
     return max_samples
-
-
-def representation_rows(rows: Rows) -> Tensor:
-    """The rows ``(M, D)`` of a layer, float32 on the host: what is shown in a projector."""
-    return rows.t.detach().flatten(1).to("cpu", torch.float32)

@@ -27,6 +27,7 @@ from lightning_ib.functional import (
     mutual_information_smile,
     noise_variance_of,
 )
+from lightning_ib.quantize import averaged
 
 
 class Rows(NamedTuple):
@@ -66,6 +67,10 @@ class Estimator(ABC):
             raise TypeError(f"{type(self).__name__}: pool must be a callable on rows (M, …) or None, got {pool!r}.")
         self.pool = pool
 
+    def pooled(self, t: Tensor) -> Tensor:
+        """The rows ``(M, …)`` that it works on: all coordinates, unless there is a pool."""
+        return t if self.pool is None else self.pool(t)
+
     def settle(self, rows: Rows) -> dict[str, float]:
         """What is set from a layer's scale at its first measurement, by name, and frozen from then on."""
         return {}
@@ -90,6 +95,17 @@ class Estimator(ABC):
     def __repr__(self) -> str:
         options = ", ".join(f"{k}={v!r}" for k, v in vars(self).items() if v is not None and k != "name")
         return f"{type(self).__name__}({options})"
+
+
+class _OfFewCoordinates(Estimator):
+    """An estimator that means nothing in hundreds of dimensions: wide layers are averaged onto at most 128 coordinates.
+
+    The grid is the finest of an :class:`~lightning_ib.quantize.AutoQuantizer`; a ``pool`` takes its place.
+    """
+
+    def pooled(self, t: Tensor) -> Tensor:
+        """The rows averaged onto a grid of at most 128 coordinates."""
+        return averaged(t) if self.pool is None else self.pool(t)
 
 
 class KDE(Estimator):
@@ -128,16 +144,17 @@ class KDE(Estimator):
         return {k: v.upper for k, v in found.items()} | {f"{k}_lower": v.lower for k, v in found.items()}
 
 
-class KSG(Estimator):
+class KSG(_OfFewCoordinates):
     """Nearest neighbours of two continuous variables (Kraskov, Stögbauer & Grassberger 2004).
 
     Gives ``I_XT`` and, where the target is real-valued, ``I_TY``. For a network without noise the true I(X;T) has no
-    bound, and the estimate grows with the number of rows.
+    bound, and the estimate grows with the number of rows. Wide layers and inputs are averaged onto at most 128
+    coordinates.
 
     Args:
         k: the number of neighbours.
         algorithm: 1 or 2, as in the paper.
-        pool: see :class:`Estimator`.
+        pool: takes the place of that average, for the layer.
     """
 
     name = "ksg"
@@ -156,7 +173,8 @@ class KSG(Estimator):
 
     def figures(self, rows: Rows, settled: Mapping[str, float], unit: Unit) -> dict[str, float]:
         """I(X;T), and I(T;Y) where Y is real-valued."""
-        others = {"I_XT": rows.x, "I_TY": None if rows.labels is not None else rows.y}
+        x = None if rows.x is None else averaged(rows.x)
+        others = {"I_XT": x, "I_TY": None if rows.labels is not None else rows.y}
         return {
             name: mutual_information_ksg(rows.t, other, k=self.k, algorithm=self.algorithm, unit=unit)
             for name, other in others.items()
@@ -164,12 +182,14 @@ class KSG(Estimator):
         }
 
 
-class KNN(Estimator):
+class KNN(_OfFewCoordinates):
     """Nearest neighbours within and across classes (Ross 2014); gives ``I_TY`` for class labels.
+
+    Wide layers are averaged onto at most 128 coordinates.
 
     Args:
         k: the number of neighbours.
-        pool: see :class:`Estimator`.
+        pool: takes the place of that average.
     """
 
     name = "knn"
@@ -183,14 +203,15 @@ class KNN(Estimator):
         return {"I_TY": mutual_information_knn(rows.t, _labels(self, rows), k=self.k, unit=unit)}
 
 
-class MixedKNN(Estimator):
+class MixedKNN(_OfFewCoordinates):
     """Nearest neighbours of variables that are neither discrete nor continuous (Gao et al. 2017); gives ``I_TY``.
 
-    Repeated rows, such as those of a dead layer, are no fault here.
+    Repeated rows, such as those of a dead layer, are no fault here. Wide layers are averaged onto at most 128
+    coordinates.
 
     Args:
         k: the number of neighbours.
-        pool: see :class:`Estimator`.
+        pool: takes the place of that average.
     """
 
     name = "mixed"
@@ -207,11 +228,13 @@ class MixedKNN(Estimator):
         return {"I_TY": mutual_information_mixed(rows.t, y, k=self.k, unit=unit)}
 
 
-class GaussianCopula(Estimator):
+class GaussianCopula(_OfFewCoordinates):
     """The Gaussian formula after a rank transform (Ince et al. 2017): a lower bound; gives ``I_TY``.
 
+    Wide layers are averaged onto at most 128 coordinates; there must be more rows than coordinates, in each class too.
+
     Args:
-        pool: see :class:`Estimator`; there must be more rows than coordinates.
+        pool: takes the place of that average.
     """
 
     name = "copula"

@@ -393,6 +393,12 @@ def average(z: Tensor, grid: Sequence[int]) -> Tensor:
     return pool(tuple(grid))(z.unsqueeze(1)).squeeze(1)
 
 
+def averaged(activation: Tensor) -> Tensor:
+    """The finest grid of averages of every sample: ``(B, …)`` to ``(B, D)``, D at most 128, float32 or float64."""
+    grid = finest_grid(_at_most_three_axes(activation.shape[1:]))
+    return average(_real(activation), grid).flatten(1)
+
+
 class AutoQuantizer(Quantizer):
     """Choose pool and bins at the first measurement, then freeze them, edges and all.
 
@@ -419,9 +425,7 @@ class AutoQuantizer(Quantizer):
 
     def pooled(self, activation: Tensor) -> Tensor:
         """The finest grid of every sample, shape ``(B, D)``."""
-        grid = finest_grid(_at_most_three_axes(activation.shape[1:]))
-        z = super().pooled(activation)
-        return average(z.reshape(activation.shape), grid).flatten(1)
+        return averaged(super().pooled(activation).reshape(activation.shape))
 
     def fit(self, z: Tensor, shape: Sequence[int]) -> tuple[Quantizer, Tensor]:
         """Choose: see the class."""
