@@ -1,0 +1,587 @@
+"""Do networks compress while they learn? The disputed pictures, drawn again: tanh, ReLU, and ReLU in unfit bins.
+
+Shwartz-Ziv & Tishby (2017) trained small tanh networks on twelve bits and saw every layer forget its input, late in
+training. Saxe et al. (2018) showed that this comes of tanh's saturation, as its bins see it: with ReLU, and bins over
+all that it takes, there is none. Here are both, and a third picture: ReLU in the bins that were made for tanh, where it
+*seems* to compress, since whatever lies above 1 falls into one bin::
+
+    python examples/tanh_vs_relu.py
+
+The networks learn in a plain PyTorch loop, a few at once; :class:`lightning_ib.InformationPlane` measures each of them
+on all 4096 patterns.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import math
+import sys
+import warnings
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from tqdm.auto import tqdm  # type: ignore[import-untyped]
+
+from lightning_ib import Bins, FixedBins, InformationPlane, InformationPoint, Quantizer
+from lightning_ib.history import replacing
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+WIDTHS = (12, 10, 7, 5, 4, 3, 2)
+LAYERS = {f"layer{k}": width for k, width in enumerate(WIDTHS[1:-1], 1)} | {"out": WIDTHS[-1]}
+"""Layer → its number of units."""
+NARROWEST = "layer5"
+"""The layer of three units, which the dispute is about."""
+
+LEARNING_RATE = 4e-4
+BATCH_SIZE = 512
+TRAINING_SHARE = 0.85
+N_MEASUREMENTS = 40
+
+BIN_WIDTH = 0.07
+INFORMATION = 0.99
+"""I(X;Y) in bits, by the rule that labels are drawn by."""
+
+# -- the data: twelve bits on the corners of an icosahedron ------------------------------------------------------------
+
+
+def vertices() -> Tensor:
+    """The corners of an icosahedron, unit vectors, float64 ``(12, 3)``."""
+    golden = (1 + math.sqrt(5)) / 2
+    corners = [(0.0, a, b * golden) for a in (-1, 1) for b in (-1, 1)]
+    turned = [corner[k:] + corner[:k] for k in range(3) for corner in corners]
+    return F.normalize(torch.tensor(turned, dtype=torch.float64))
+
+
+def rotations() -> Tensor:
+    """The rotations of an icosahedron as permutations of its corners, ``(60, 12)``: corner i goes to ``[…, i]``.
+
+    A rotation is told by where it takes one edge, end for end, and an icosahedron has 30 of those.
+    """
+    v = vertices()
+    cosines = v @ v.T
+    nearest = (cosines - cosines[cosines < 0.99].max()).abs() < 1e-9
+    starts, ends = nearest.nonzero().unbind(1)
+
+    across = v[ends] - cosines[starts, ends, None] * v[starts]
+    across = F.normalize(across)
+    frames = torch.stack([v[starts], across, torch.linalg.cross(v[starts], across)], dim=2)
+    turned = v @ (frames @ frames[0].T).mT
+    return (turned @ v.T).argmax(2)
+
+
+def patterns() -> Tensor:
+    """All subsets of the corners, a row each: bits, float64 ``(4096, 12)``."""
+    return (torch.arange(4096)[:, None] >> torch.arange(12) & 1).double()
+
+
+def n_orbits(x: Tensor, turns: Tensor) -> int:
+    """How many patterns there are, where rotated ones count as one.
+
+    Args:
+        x: all patterns.
+        turns: the rotations.
+    """
+    numbers = (x[:, turns].long() << torch.arange(12)).sum(2)
+    return len(numbers.amin(1).unique())
+
+
+def power(x: Tensor) -> Tensor:
+    r"""The power of a pattern on the sphere in the spherical harmonics of degree 1, which no rotation changes.
+
+    For the corners :math:`v_i` of the pattern, by the harmonics' addition theorem,
+
+    .. math:: f(x) = \frac{4\pi}{3} \sum_m \Big|\sum_{i \in x} Y_{1m}(v_i)\Big|^2 = \Big|\sum_{i \in x} v_i\Big|^2
+
+    Args:
+        x: bits, ``(N, 12)``.
+
+    Returns:
+        f, float64 ``(N,)``. Equal values are equal to the last bit.
+    """
+    return (x @ vertices()).square().sum(1).mul(1e9).round().div(1e9)
+
+
+def information(p: Tensor) -> float:
+    r"""I(X;Y) in bits of a label that is 1 with probability ``p[x]``, over equally likely x.
+
+    .. math:: I(X;Y) = H(Y) - H(Y|X) = h(\overline{p}) - \overline{h(p)}
+    """
+
+    def h(p: Tensor) -> Tensor:
+        return (torch.special.entr(p) + torch.special.entr(1 - p)) / math.log(2)
+
+    return float(h(p.mean()) - h(p).mean())
+
+
+class Rule(NamedTuple):
+    """How labels are drawn: p(y = 1 | x) = 1/(1 + exp(−γ (f(x) − θ)))."""
+
+    theta: float
+    gamma: float
+    p: Tensor
+
+
+def rule(f: Tensor) -> Rule:
+    """The rule of Shwartz-Ziv & Tishby (2017): θ splits the patterns evenly, γ makes I(X;Y) 0.99 bit.
+
+    Args:
+        f: what the label depends on, for all patterns.
+    """
+    levels, counts = f.unique(return_counts=True)
+    k = int((counts.cumsum(0)[:-1] / len(f) - 0.5).abs().argmin())
+    theta = float(levels[k : k + 2].mean())
+    low, high = 0.0, 1e6
+    for _ in range(100):  # I(X;Y) grows with γ, from 0 to the entropy of the split
+        gamma = (low + high) / 2
+        low, high = (low, gamma) if information(torch.sigmoid(gamma * (f - theta))) > INFORMATION else (gamma, high)
+    return Rule(theta, high, torch.sigmoid(high * (f - theta)))
+
+
+# -- the networks ------------------------------------------------------------------------------------------------------
+
+
+def network(activation: type[nn.Module], generator: torch.Generator) -> nn.Sequential:
+    """A fully connected network, as it is before training.
+
+    Args:
+        activation: of the hidden layers, ``nn.Tanh`` or ``nn.ReLU``.
+        generator: draws the weights: truncated normal, of variance 1/n for n inputs (2/n for ReLU); offsets are 0.
+    """
+    net = nn.Sequential()
+    for (name, width), n_inputs in zip(LAYERS.items(), WIDTHS):
+        linear = nn.utils.skip_init(nn.Linear, n_inputs, width)
+        scale = math.sqrt((2 if activation is nn.ReLU else 1) / n_inputs)
+        nn.init.trunc_normal_(linear.weight, std=scale, a=-2 * scale, b=2 * scale, generator=generator)
+        nn.init.zeros_(linear.bias)
+        net.add_module(name, nn.Sequential(linear) if name == "out" else nn.Sequential(linear, activation()))
+    return net
+
+
+class Team:
+    """Networks of one form that learn side by side: each by itself, but all in one multiplication a layer.
+
+    Args:
+        nets: the networks; theirs are the weights to begin with, and :meth:`write_back` brings back what was learnt.
+        activation: of the hidden layers.
+    """
+
+    def __init__(self, nets: Sequence[nn.Sequential], activation: nn.Module) -> None:
+        self.nets, self.activation = nets, activation
+        layers = list(zip(*([m for m in net.modules() if isinstance(m, nn.Linear)] for net in nets)))
+        # (networks, inputs, outputs) and (networks, 1, outputs)
+        self.weights = [torch.stack([one.weight.detach().T for one in layer]).requires_grad_() for layer in layers]
+        self.biases = [torch.stack([one.bias.detach()[None] for one in layer]).requires_grad_() for layer in layers]
+        self._layers = layers
+        # A loss that is the sum of the networks' gives each its own gradient, and Adam looks at each number by itself.
+        self.adam = torch.optim.Adam([*self.weights, *self.biases], lr=LEARNING_RATE, fused=True)
+
+    def step(self, x: Tensor, y: Tensor) -> None:
+        """One step of each network on a batch of its own: ``x`` ``(networks, B, 12)``, ``y`` ``(networks, B)``."""
+        h = x
+        for weight, bias in zip(self.weights[:-1], self.biases[:-1]):
+            h = self.activation(torch.baddbmm(bias, h, weight))
+        logits = torch.baddbmm(self.biases[-1], h, self.weights[-1])
+        loss = F.cross_entropy(logits.flatten(0, 1), y.flatten(), reduction="sum") / y.shape[1]
+        self.adam.zero_grad()
+        loss.backward()
+        self.adam.step()
+
+    @torch.no_grad()
+    def write_back(self) -> None:
+        """Copy what was learnt into the networks."""
+        for layer, weight, bias in zip(self._layers, self.weights, self.biases):
+            for one, w, b in zip(layer, weight, bias):
+                one.weight.copy_(w.T)
+                one.bias.copy_(b[0])
+
+
+def train(activation: type[nn.Module], x: Tensor, y: Tensor, n_seeds: int) -> Iterator[tuple[int, Team]]:
+    """Train networks side by side, each with weights, training data and an order of them that its seed draws.
+
+    Args:
+        activation: of the hidden layers.
+        x: all inputs, ``(N, 12)``.
+        y: all labels, ``(N,)``.
+        n_seeds: how many networks; their seeds are 0, 1, …
+
+    Yields:
+        The number of steps so far and the networks: before training, and after every epoch, without end.
+    """
+    generators = [torch.Generator().manual_seed(seed) for seed in range(n_seeds)]
+    team = Team([network(activation, generator) for generator in generators], activation())
+    n = round(TRAINING_SHARE * len(x))
+    rows = [torch.randperm(len(x), generator=generator)[:n] for generator in generators]
+    step = 0
+    while True:
+        yield step, team
+        order = torch.stack([own[torch.randperm(n, generator=g)] for own, g in zip(rows, generators)])
+        for batch in order.split(BATCH_SIZE, dim=1):
+            team.step(x[batch], y[batch])
+            step += 1
+
+
+# -- how the layers are narrowed, and measured -------------------------------------------------------------------------
+
+
+class Grid(Bins):
+    """Bins of one width, however far the values reach: the edges are multiples of the width.
+
+    ``refit=True`` puts more of them where a layer grows, and moves none: unlike bins that are stretched over the range,
+    these keep their resolution.
+
+    Args:
+        width: of all bins.
+    """
+
+    def __init__(self, width: float) -> None:
+        super().__init__(refit=True)
+        self.width = width
+
+    def edges(self, z: Tensor) -> Tensor:
+        """From the multiple below the smallest of the values ``z``, shape ``(N, D)``, to that above the largest."""
+        first, last = math.floor(float(z.min()) / self.width), math.floor(float(z.max()) / self.width) + 1
+        return torch.arange(first, last + 1, device=z.device, dtype=torch.float64) * self.width
+
+
+WHOLE = Grid(BIN_WIDTH)
+UNIT = FixedBins([k * BIN_WIDTH for k in range(-14, 15)])
+"""The same bins between −1 and 1, the range of tanh; the outermost two are open."""
+
+
+class Panel(NamedTuple):
+    """One of the three pictures."""
+
+    title: str
+    activation: type[nn.Module]
+    bins: Bins
+
+
+PANELS = {
+    "tanh": Panel("tanh, bins on [−1, 1]", nn.Tanh, UNIT),
+    "relu": Panel("ReLU, bins over its range", nn.ReLU, WHOLE),
+    "relu_unit": Panel("ReLU, bins on [−1, 1]", nn.ReLU, UNIT),
+}
+
+
+def plane(bins: Bins) -> InformationPlane:
+    """What measures a network whose hidden layers are put into ``bins``; the output's are for its probabilities."""
+    hidden = {layer: Quantizer(bins=bins) for layer in LAYERS if layer != "out"}
+    return InformationPlane(hidden | {"out": Quantizer(nn.Softmax(dim=1), UNIT)})
+
+
+class Measured(NamedTuple):
+    """A point, and what it is a point of."""
+
+    panel: str
+    seed: int
+    point: InformationPoint
+
+
+def measured(
+    planes: Mapping[str, InformationPlane], team: Team, x: Tensor, y: Tensor, epoch: int, step: int
+) -> Iterator[Measured]:
+    """Measure each network of a team, in one forward pass for all planes.
+
+    Args:
+        planes: panel → its plane.
+        team: the networks.
+        x: all inputs.
+        y: all labels.
+        epoch: how many epochs they have been trained for.
+        step: how many steps.
+    """
+    team.write_back()
+    for seed, net in enumerate(team.nets):
+        with ExitStack() as hooks, torch.no_grad():
+            for one in planes.values():
+                hooks.enter_context(one.attach(net))
+            net(x)
+            for one in planes.values():
+                one.update(x, y)
+        for name, one in planes.items():
+            yield from (Measured(name, seed, point) for point in one.compute(epoch=epoch, step=step))
+            one.reset()
+
+
+def moments(n_epochs: int) -> list[int]:
+    """The epochs to measure after: 0, and up to the last in equal ratios, as far as whole numbers allow."""
+    return sorted({0, *(round(n_epochs ** (k / (N_MEASUREMENTS - 2))) for k in range(N_MEASUREMENTS - 1))})
+
+
+def run(x: Tensor, y: Tensor, n_epochs: int, n_seeds: int) -> list[Measured]:
+    """Train and measure all networks.
+
+    Args:
+        x: the patterns, bits ``(4096, 12)``.
+        y: their labels.
+        n_epochs: how long.
+        n_seeds: how many networks of each activation.
+    """
+    x = (2 * x - 1).float()  # ±1: as many above zero as below
+    points: list[Measured] = []
+    with warnings.catch_warnings():
+        # The table says of every point what would be warned of at the first one.
+        warnings.filterwarnings("ignore", "layer .* is (saturated|clipped|undersampled)")
+        for activation in (nn.Tanh, nn.ReLU):
+            planes = {name: plane(panel.bins) for name, panel in PANELS.items() if panel.activation is activation}
+            bar = tqdm(range(n_epochs + 1), desc=f"{n_seeds} × {activation.__name__}", unit=" epochs")
+            for epoch, (step, team) in zip(bar, train(activation, x, y, n_seeds)):
+                if epoch in moments(n_epochs):
+                    points += measured(planes, team, x, y, epoch, step)
+    return points
+
+
+# -- what came of it ---------------------------------------------------------------------------------------------------
+
+
+def doubts(points: Sequence[InformationPoint]) -> str:
+    """What the library holds against points: ``"ok"``, or which of them are what, such as ``"2 of 3 clipped"``."""
+    counts = Counter(point.verdict for point in points)
+    if len(counts) == 1:
+        return next(iter(counts))
+    return ", ".join(f"{count} of {len(points)} {verdict}" for verdict, count in counts.items() if verdict != "ok")
+
+
+def believed(point: InformationPoint) -> bool:
+    """Whether the library holds nothing against a point."""
+    return doubts([point]) == "ok"
+
+
+class Figures(NamedTuple):
+    """One layer at one epoch, over the seeds."""
+
+    h_t: float
+    low: float
+    high: float
+    i_ty: float
+    doubts: str
+
+    def __str__(self) -> str:
+        return f"{self.h_t:.1f} ({self.low:.1f}–{self.high:.1f})"
+
+
+def over_seeds(history: Sequence[Measured], panel: str, layer: str) -> dict[int, Figures]:
+    """Epoch → the figures of one layer in one panel."""
+    by_epoch: dict[int, list[InformationPoint]] = {}
+    for one in history:
+        if (one.panel, one.point.layer) == (panel, layer):
+            by_epoch.setdefault(one.point.epoch, []).append(one.point)
+
+    def figures(points: Sequence[InformationPoint]) -> Figures:
+        h_t = [point.h_t for point in points]
+        i_ty = sum(point.i_ty for point in points) / len(points)
+        return Figures(sum(h_t) / len(h_t), min(h_t), max(h_t), i_ty, doubts(points))
+
+    return {epoch: figures(points) for epoch, points in by_epoch.items()}
+
+
+def table(history: Sequence[Measured]) -> str:
+    """The figures at the first, the middle and the last of the measured epochs, as text."""
+    epochs = sorted({one.point.epoch for one in history})
+    chosen = dict.fromkeys((epochs[0], epochs[len(epochs) // 2], epochs[-1]))
+    rows = []
+    for name, panel in PANELS.items():
+        rows += ["", panel.title, "epoch  layer   units   H(T) (min–max)      I(T;Y)  verdict"]
+        layers = {layer: over_seeds(history, name, layer) for layer in LAYERS}
+        for epoch in chosen:
+            for layer, units in LAYERS.items():
+                f = layers[layer][epoch]
+                span = f"{f.h_t:5.2f} ({f.low:.2f}–{f.high:.2f})"
+                rows.append(f"{epoch:5}  {layer:6}  {units:5}   {span:18}  {f.i_ty:6.3f}  {f.doubts}")
+    rows += [
+        "",
+        "The patterns are all there are, so that H(T) is exact. Where a layer is undersampled, many have a symbol of",
+        "their own, and I(T;Y) would be large with any labels.",
+    ]
+    return "\n".join(rows[1:])
+
+
+def findings(history: Sequence[Measured]) -> str:
+    """What came out, in words."""
+    sentences = []
+    for name, panel in PANELS.items():
+        figures = over_seeds(history, name, NARROWEST)
+        (_, first), *_, (_, last) = figures.items()
+        peak_epoch, peak = max(figures.items(), key=lambda item: item[1].h_t)
+        what = f"{panel.title}: H(T) of the {LAYERS[NARROWEST]}-unit layer goes from {first} to {last} bits"
+        if peak.h_t > max(first.h_t, last.h_t) + 0.1:
+            what += f", by way of {peak} at epoch {peak_epoch}"
+        if last.h_t < peak.h_t / 2:
+            what += ": it falls by more than half"
+        elif last.h_t < first.h_t - 0.1:
+            what += ": it falls"
+        else:
+            what += ": it does not fall"
+        if "clipped" in last.doubts:
+            what += f", but these are the networks of the line above, in bins that they outgrew ({last.doubts})"
+        sentences.append(f"{what}.")
+    figures = over_seeds(history, "tanh", "layer1")
+    lows, highs = [f.low for f in figures.values()], [f.high for f in figures.values()]
+    sentences.append(
+        f"tanh, the first layer: H(T) is {min(lows):.1f} to {max(highs):.1f} of {math.log2(4096):.0f} bits at all "
+        "epochs: nearly every pattern has a symbol of its own there, whatever is learnt."
+    )
+    return "\n".join(sentences)
+
+
+def write_csv(history: Sequence[Measured], path: Path) -> None:
+    """Write all points, one row each, replacing the file as a whole."""
+    with replacing(path) as partial_file, partial_file.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(("panel", "seed", *InformationPoint._fields))
+        writer.writerows((one.panel, one.seed, *one.point) for one in history)
+
+
+def draw(history: Sequence[Measured], i_xy: float) -> Figure:
+    """The three information planes, side by side: a marker a layer, a colour an epoch, a path a seed.
+
+    The end of a path is larger and has a dark rim. Points that the library holds something against are hollow.
+
+    Args:
+        history: the points of all panels.
+        i_xy: I(X;Y) in bits, over the labels that were drawn.
+    """
+    from matplotlib import colormaps
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import LogNorm
+    from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
+
+    scale = LogNorm(1, max(2, *(one.point.epoch for one in history)))
+    colours = colormaps["viridis"]
+    markers = dict(zip(LAYERS, "os^DvP"))
+
+    figure = Figure(figsize=(13.5, 5.4), dpi=100, layout="constrained")
+    panels = figure.subplots(1, len(PANELS), sharex=True, sharey=True)
+    for axes, (name, panel) in zip(panels, PANELS.items()):
+        draw_bounds(axes, i_xy)
+        paths: dict[tuple[str, int], list[InformationPoint]] = {}
+        for one in history:
+            if one.panel == name:
+                paths.setdefault((one.point.layer, one.seed), []).append(one.point)
+        for (layer, _), points in paths.items():
+            x, y = [point.i_xt for point in points], [point.i_ty for point in points]
+            rims = [colours(scale(max(1, point.epoch))) for point in points]
+            faces = [rim if believed(point) else "white" for rim, point in zip(rims, points)]
+            rims[-1] = (0.1, 0.1, 0.1, 1.0)  # where the path ends
+            sizes = [18] * (len(points) - 1) + [60]
+            axes.plot(x, y, color="0.75", linewidth=0.6, zorder=2)
+            style = {"marker": markers[layer], "linewidths": 0.9, "zorder": 3}
+            axes.scatter(x, y, s=sizes, facecolors=faces, edgecolors=rims, **style)
+        axes.set(title=panel.title, xlabel="I(X;T) = H(T) [bits]")
+        axes.grid(alpha=0.25, linewidth=0.6)
+    panels[0].set(ylabel="I(T;Y) [bits]", xlim=(-0.3, 12.9), ylim=(-0.04, 1.12))
+    figure.colorbar(ScalarMappable(scale, colours), ax=list(panels), label="epoch", pad=0.01)
+
+    def entry(label: str, marker: str, face: str) -> Line2D:
+        return Line2D([], [], linestyle="", marker=marker, markersize=7, mfc=face, mec="0.2", label=label)
+
+    entries = [entry(f"{layer} ({units} units)", markers[layer], "0.6") for layer, units in LAYERS.items()]
+    doubted = sorted({doubts([one.point]) for one in history if not believed(one.point)})
+    if doubted:
+        entries.append(entry(f"hollow: {', '.join(doubted)}", "o", "none"))
+    figure.legend(handles=entries, loc="outside lower center", ncols=len(entries), fontsize=9, frameon=False)
+    return figure
+
+
+def draw_bounds(axes: Axes, i_xy: float) -> None:
+    """Draw what I(T;Y) and H(T) cannot exceed."""
+    style: dict[str, Any] = {"color": "0.35", "linewidth": 1.0, "linestyle": (0, (5, 4)), "zorder": 1}
+    axes.axhline(i_xy, **style)
+    axes.axvline(math.log2(4096), **style)
+    text = partial(axes.annotate, textcoords="offset points", fontsize=9, color="0.25")
+    text(f"I(X;Y) = {i_xy:.2f} bit", (0, i_xy), xytext=(0, 8))
+    text("log N = 12 bits", (12, 0), xytext=(4, 2), rotation=90)
+
+
+# -- the run -----------------------------------------------------------------------------------------------------------
+
+
+def at_least_one(text: str) -> int:
+    """For argparse: a whole number of at least 1."""
+    try:
+        value = int(text)
+    except ValueError:
+        value = 0
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number of at least 1, got {text!r}")
+    return value
+
+
+def picture(text: str) -> Path:
+    """For argparse: a path that a picture can be written to; its folder is made."""
+    path = Path(text)
+    if path.suffix.lower() not in (".png", ".pdf", ".svg"):
+        raise argparse.ArgumentTypeError(f"must end in .png, .pdf or .svg, got {text!r}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise argparse.ArgumentTypeError(f"must lie in a folder that can be made, got {text!r} ({error})") from error
+    return path
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    p = argparse.ArgumentParser(
+        description="Train small tanh and ReLU networks on twelve bits and draw their information planes side by side."
+    )
+    p.add_argument("--epochs", type=at_least_one, default=8000, metavar="N", help="epochs of training (%(default)s)")
+    p.add_argument(
+        "--seeds", type=at_least_one, default=3, metavar="N", help="how many networks of each kind (%(default)s)"
+    )
+    p.add_argument(
+        "--out",
+        type=picture,
+        default=Path("tanh_vs_relu.png"),
+        metavar="FILE",
+        help="where to draw, as .png, .pdf or .svg; every point goes into a .csv beside it (%(default)s)",
+    )
+    return p
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Make the data, train, measure, and tell and draw what came out.
+
+    Args:
+        argv: the command line, without the program's name; by default the real one.
+
+    Raises:
+        SystemExit: an argument is wrong, or a file cannot be written.
+    """
+    args = parser().parse_args(argv)
+    # Layers this small gain nothing from a second thread; beside other programs, waiting for it takes ten times longer.
+    torch.set_num_threads(1)
+    x, turns = patterns(), rotations()
+    theta, gamma, p = rule(power(x))
+    y = (torch.rand(len(p), generator=torch.Generator().manual_seed(0), dtype=p.dtype) < p).long()
+    drawn = information(y.double())
+    print(
+        f"{len(x)} patterns, {n_orbits(x, turns)} where the {len(turns)} rotations of the icosahedron count as none; "
+        f"θ = {theta:.4f}, γ = {gamma:.2f}: p(y = 1) = {float(p.mean()):.3f}, I(X;Y) = {information(p):.4f} bit.\n"
+        f"Labels drawn once: I(X;Y) = {drawn:.4f} bit, {int((y != (p > 0.5)).sum())} on the other side of θ."
+    )
+    history = run(x, y, args.epochs, args.seeds)
+    print(f"\n{table(history)}\n\n{findings(history)}\n")
+    try:
+        write_csv(history, args.out.with_suffix(".csv"))
+        with replacing(args.out) as partial_file:
+            kind = args.out.suffix[1:].lower()
+            draw(history, drawn).savefig(partial_file, format=kind)
+    except OSError as error:
+        sys.exit(f"error: {args.out} and the .csv beside it cannot be written: {error}.")
+    print(f"The three planes: {args.out}, and every point: {args.out.with_suffix('.csv')}")
+
+
+if __name__ == "__main__":
+    main()
