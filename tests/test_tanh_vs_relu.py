@@ -299,7 +299,7 @@ def test_a_picture_that_cannot_be_written_is_told_in_a_sentence(example, tmp_pat
 
 @pytest.mark.slow
 def test_tanh_falls_relu_does_not_and_seems_to_where_it_is_clipped(example, tmp_path, capsys):
-    example.main(["--epochs", "1500", "--out", str(tmp_path / "planes.png")])
+    example.main(["--epochs", "1000", "--out", str(tmp_path / "planes.png")])
     rows = read(tmp_path / "planes.csv")
 
     def h_t(panel, layer):
@@ -308,11 +308,11 @@ def test_tanh_falls_relu_does_not_and_seems_to_where_it_is_clipped(example, tmp_
         return [np.mean([float(row["h_t"]) for row in chosen if int(row["epoch"]) == epoch]) for epoch in epochs]
 
     tanh, relu, clipped = (h_t(panel, "layer5") for panel in ("tanh", "relu", "relu_unit"))
-    assert tanh[-1] < tanh[0] / 2
+    assert tanh[-1] < 0.65 * tanh[0]  # and below a half from about epoch 1500 on
     assert relu[-1] > relu[0] + 1
     assert relu[-1] > max(relu) - 0.5
-    assert clipped[-1] < 0.8 * max(clipped)
-    last = [row for row in rows if (row["panel"], row["layer"], row["epoch"]) == ("relu_unit", "layer5", "1500")]
+    assert clipped[-1] < max(clipped) / 2
+    last = [row for row in rows if (row["panel"], row["layer"], row["epoch"]) == ("relu_unit", "layer5", "1000")]
     assert {row["verdict"] for row in last} == {"clipped"}
     assert all(float(row["saturation"]) > 0.9 for row in rows if row["layer"] == "layer1")
     assert "[−1, 1]: H(T) of the 3-unit layer" in capsys.readouterr().out
