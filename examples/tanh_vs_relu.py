@@ -32,6 +32,7 @@ from tqdm.auto import tqdm  # type: ignore[import-untyped]
 
 from lightning_ib import Bins, FixedBins, InformationPlane, InformationPoint, Quantizer
 from lightning_ib.history import replacing
+from lightning_ib.verdict import VerdictWarning
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -332,7 +333,7 @@ def run(x: Tensor, y: Tensor, n_epochs: int, n_seeds: int) -> list[Measured]:
     points: list[Measured] = []
     with warnings.catch_warnings():
         # The table says of every point what would be warned of at the first one.
-        warnings.filterwarnings("ignore", "layer .* is (saturated|clipped|undersampled)")
+        warnings.filterwarnings("ignore", category=VerdictWarning)
         for activation in (nn.Tanh, nn.ReLU):
             planes = {name: plane(panel.bins) for name, panel in PANELS.items() if panel.activation is activation}
             bar = tqdm(range(n_epochs + 1), desc=f"{n_seeds} × {activation.__name__}", unit=" epochs")
