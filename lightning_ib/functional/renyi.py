@@ -37,7 +37,7 @@ def entropy_renyi(x: Tensor, *, alpha: float = 1.01, kernel_width: float | None 
     kernel without the 2: their width is :math:`\sqrt{2}` times this one.
 
     The matrix and its eigenvalues are float64: 8 N² bytes, three times that while they are worked out, and time as N³,
-    about a second for 2 000 samples and half a minute for 8 000. Take a fixed sample of more.
+    half a second of one core for 2 000 samples, half a minute for 8 000. Take a fixed sample of more.
 
     Args:
         x: real, shape ``(N, D)`` or ``(N, …)``.
@@ -88,7 +88,7 @@ def mutual_information_renyi(
     and the information reads :math:`S_\alpha(B)`, whatever x is. For continuous y it is not Shannon's information, nor
     does a variable's information about itself equal its entropy.
 
-    Memory and time are those of three matrices as in :func:`entropy_renyi`, of little more than one with class labels.
+    It takes twice the memory and three times the time of :func:`entropy_renyi`, with class labels little more than it.
 
     Args:
         x: real, shape ``(N, D)`` or ``(N, …)``.
