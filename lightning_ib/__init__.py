@@ -13,6 +13,8 @@ __version__ = "0.1.0.dev0"
 _HOME = {
     "AutoQuantizer": "quantize",
     "Bins": "quantize",
+    "Estimate": "history",
+    "Estimator": "estimators",
     "FixedBins": "quantize",
     "InformationPlane": "plane",
     "InformationPlaneCallback": "callback",
@@ -21,11 +23,14 @@ _HOME = {
     "Quantizer": "quantize",
     "UniformBins": "quantize",
     "measure": "passes",
+    "resolution_sweep": "resolution",
 }
 
 __all__ = [
     "AutoQuantizer",
     "Bins",
+    "Estimate",
+    "Estimator",
     "FixedBins",
     "InformationPlane",
     "InformationPlaneCallback",
@@ -34,14 +39,17 @@ __all__ = [
     "Quantizer",
     "UniformBins",
     "measure",
+    "resolution_sweep",
 ]
 
 if TYPE_CHECKING:
     from lightning_ib.callback import InformationPlaneCallback
-    from lightning_ib.history import InformationPoint
+    from lightning_ib.estimators import Estimator
+    from lightning_ib.history import Estimate, InformationPoint
     from lightning_ib.passes import measure
     from lightning_ib.plane import InformationPlane
     from lightning_ib.quantize import AutoQuantizer, Bins, FixedBins, QuantileBins, Quantizer, UniformBins
+    from lightning_ib.resolution import resolution_sweep
 
 
 def __getattr__(name: str) -> Any:

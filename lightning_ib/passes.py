@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, DistributedSampler, IterableDataset, RandomSampler, Sampler, SequentialSampler
 
-from lightning_ib.functional import Unit
+from lightning_ib.functional import Correction, Unit
 from lightning_ib.history import InformationPoint
 from lightning_ib.plane import InformationPlane, Layers
 from lightning_ib.quantize import Quantizer
@@ -31,6 +31,8 @@ def measure(
     target: Quantizer | None = None,
     unpack: Unpack | None = None,
     unit: Unit = "bits",
+    correction: Correction | None = None,
+    shuffles: int = 5,
     device: torch.device | str | None = None,
 ) -> list[InformationPoint]:
     """Measure a trained network once: eval mode, no gradient, and everything put back as it was.
@@ -43,6 +45,8 @@ def measure(
         target: see :class:`InformationPlane`.
         unpack: batch → (x, y), for batches that are not such pairs.
         unit: ``"bits"`` or ``"nats"``.
+        correction: see :class:`InformationPlane`.
+        shuffles: see :class:`InformationPlane`.
         device: where to run; by default where the model's first parameter is. The model is moved back afterwards.
 
     Returns:
@@ -60,7 +64,7 @@ def measure(
     """
     home = device_of(model)
     away = home if device is None else torch.device(device)
-    plane = InformationPlane(layers, input=input, target=target, unit=unit)
+    plane = InformationPlane(layers, input=input, target=target, unit=unit, correction=correction, shuffles=shuffles)
     try:
         if device is not None:
             model.to(away)
