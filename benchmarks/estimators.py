@@ -46,8 +46,8 @@ class Estimator:
         """What is done to make it affordable, in words; empty where nothing is."""
         words = [f"the first {spaced(self.rows)} rows only"] if self.rows else []
         for start, most in self.limits:
-            start_words = f" from N = {spaced(start)} on" if start else ""
-            words.append(f"{most} samples{start_words}" if most else f"not run{start_words}")
+            at = f" at N = {spaced(start)} and above" if start else ""
+            words.append(f"{most} samples{at}" if most else f"not run{at}")
         return ", ".join(words)
 
 
@@ -118,9 +118,9 @@ ESTIMATORS: dict[str, Estimator] = {
     "ksg_1": Estimator("KSG 1", REAL, functional(*KSG, k=3, algorithm=1), limits=NEIGHBOURS),
     "ksg_2": Estimator("KSG 2", REAL, functional(*KSG, k=3, algorithm=2), limits=NEIGHBOURS),
     "knn": Estimator(
-        "kNN, labels", LABELLED, functional("neighbours", "mutual_information_knn", k=3), limits=NEIGHBOURS
+        "labelled kNN", LABELLED, functional("neighbours", "mutual_information_knn", k=3), limits=NEIGHBOURS
     ),
-    "mixed": Estimator("kNN, mixed", ANY, neighbours_mixed, limits=NEIGHBOURS),
+    "mixed": Estimator("mixed kNN", ANY, neighbours_mixed, limits=NEIGHBOURS),
     "copula": Estimator(
         "Gaussian copula", REAL_OR_LABELLED, functional("gaussian", "mutual_information_gaussian_copula")
     ),
@@ -131,8 +131,8 @@ ESTIMATORS: dict[str, Estimator] = {
         rows=1000,
         limits=((10_000, 0),),
     ),
-    "kde_lower": Estimator("KDE, lower", LABELLED, partial(kde, 0)),
-    "kde_upper": Estimator("KDE, upper", LABELLED, partial(kde, 1)),
+    "kde_lower": Estimator("KDE lower", LABELLED, partial(kde, 0)),
+    "kde_upper": Estimator("KDE upper", LABELLED, partial(kde, 1)),
     "probe_linear": Estimator("linear probe", LABELLED, functional(*PROBE, probe="linear")),
     "probe_mlp": Estimator("MLP probe", LABELLED, functional(*PROBE, probe="mlp")),
     "infonce": Estimator("InfoNCE", REAL, functional("critics", "mutual_information_infonce"), limits=CRITICS),

@@ -81,7 +81,10 @@ def page(rows: Iterable[Row]) -> str:
     found, shown = {row.key: row for row in rows}, shown_size(rows)
     estimators = [name for name in ESTIMATORS if any(row.estimator == name for row in rows)]
     cases = [case for case in CASES.values() if any(row.case == case.name for row in rows)]
-    policies = [(ESTIMATORS[name].label, ESTIMATORS[name].policy()) for name in estimators]
+    policies: dict[str, list[str]] = {}
+    for name in estimators:
+        if policy := ESTIMATORS[name].policy():
+            policies.setdefault(policy, []).append(ESTIMATORS[name].label)
     parts = [
         "# Truth beside estimate",
         f"Every estimator on {len(cases)} cases whose mutual information is known in closed form or by quadrature: "
@@ -91,9 +94,7 @@ def page(rows: Iterable[Row]) -> str:
         "run.",
         f"Where counts are needed, continuous coordinates go into {N_BINS} bins of equal mass each. The KDE bounds are "
         f"for X with added noise of variance {NOISE_VARIANCE}, a hundredth of a class's.",
-        "To be affordable: " + "; ".join(f"{label}, {policy}" for label, policy in policies if policy) + "."
-        if any(policy for _, policy in policies)
-        else "",
+        "".join(f"To be affordable, {policy}: {', '.join(labels)}. " for policy, labels in policies.items()).strip(),
         f"## Summary\n\nBias and error at N = {spaced(shown)}. Then the share of cases with a mean within 0.1 bit "
         "or 10 % of the truth: by kind at that N, and of all it is run on by N. Mind the kinds before comparing two "
         "estimators. Failures are rows, of all N, with a sample that gave no figure. Seconds are the median of a call, "
@@ -113,9 +114,15 @@ def page(rows: Iterable[Row]) -> str:
                 "0.1 bit and 10 %."
             )
             parts.append(table(["case", "truth", *(ESTIMATORS[name].label for name in columns)], body))
-    troubled = [row for row in rows if row.failed]
+    troubled: dict[tuple[str, str], list[Row]] = {}
+    for row in rows:
+        if row.failed:
+            troubled.setdefault((ESTIMATORS[row.estimator].label, row.case), []).append(row)
     if troubled:
         parts.append("## What failed\n\n†: the mean is over the samples that gave a figure.")
-        lines = [f"- {ESTIMATORS[r.estimator].label}, {r.case}, N = {spaced(r.n)}: {r.note}" for r in troubled]
+        lines = []
+        for (label, case), same in troubled.items():
+            where = ", ".join(spaced(row.n) for row in same)
+            lines.append(f"- {label}; {case}; N = {where}: {same[0].note}")
         parts.append("\n".join(lines))
     return "\n\n".join(part for part in parts if part) + "\n"

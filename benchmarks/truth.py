@@ -13,6 +13,8 @@ from __future__ import annotations
 import argparse
 import math
 import os
+import re
+import signal
 import statistics
 import time
 import warnings
@@ -49,7 +51,7 @@ def measure(case_name: str, estimator_name: str, n: int, seeds: int) -> Row:
             try:
                 figure = float(estimator.estimate(x, y))
             except Exception as error:
-                troubles.append(f"{type(error).__name__}: {error}")
+                troubles.append(f"{type(error).__name__}: {' '.join(str(error).split())}")
                 figure = math.inf
             else:
                 if not math.isfinite(figure):
@@ -61,7 +63,6 @@ def measure(case_name: str, estimator_name: str, n: int, seeds: int) -> Row:
     mean = statistics.fmean(figures) if figures else math.nan
     rmse = math.sqrt(statistics.fmean((f - case.truth) ** 2 for f in figures)) if figures else math.nan
     cut = [f"the first {estimator.rows} rows"] if estimator.rows and estimator.rows < n else []
-    notes = cut + [f"{troubles.count(t)} of {seeds}: {' '.join(t.split())}" for t in dict.fromkeys(troubles)]
     return Row(
         case=case_name,
         kind=case.kind,
@@ -75,8 +76,16 @@ def measure(case_name: str, estimator_name: str, n: int, seeds: int) -> Row:
         rmse=round(rmse, 5),
         median_seconds=float(f"{statistics.median(seconds):.3g}"),
         values=" ".join(f"{f:.5g}" for f in figures),
-        note="; ".join(notes),
+        note="; ".join(cut + told(troubles, seeds)),
     )
+
+
+def told(troubles: Sequence[str], seeds: int) -> list[str]:
+    """How many samples each trouble befell, in the words of the first of them: they may differ in numbers only."""
+    alike: dict[str, list[str]] = {}
+    for trouble in troubles:
+        alike.setdefault(re.sub(r"\d+", "#", trouble), []).append(trouble)
+    return [f"{len(same)} of {seeds}: {same[0]}" for same in alike.values()]
 
 
 def chosen(names: Sequence[str], asked: Sequence[str] | None, what: str) -> list[str]:
@@ -100,7 +109,7 @@ def tasks(cases: Sequence[str], estimators: Sequence[str], sizes: Sequence[int],
     """What there is to run, the largest N first, and how many seeds of each.
 
     Raises:
-        SystemExit: nothing is left to run.
+        SystemExit: there is nothing to run.
     """
     found: dict[Key, int] = {}
     for n in sorted(sizes, reverse=True):
@@ -115,8 +124,9 @@ def tasks(cases: Sequence[str], estimators: Sequence[str], sizes: Sequence[int],
 
 
 def one_thread() -> None:
-    """A process of the pool works on one core."""
+    """A process of the pool works on one core, and ends at once where the user stops the run."""
     torch.set_num_threads(1)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def run(todo: dict[Key, int], path: Path, jobs: int) -> None:

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import warnings
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
 from pathlib import Path
 
@@ -120,7 +121,7 @@ def test_measure_gives_mean_bias_and_error_of_the_samples_of_their_seeds():
 
 
 def test_failures_nan_and_warnings_are_kept_with_their_sentence(monkeypatch):
-    answers = iter([0.5, math.nan, ValueError("too few\nrows."), math.inf, 0.7])
+    answers = iter([0.5, math.nan, ValueError("7 are too\nfew."), math.inf, ValueError("8 are too few."), 0.7])
 
     def estimate(x, y):
         warnings.warn("mind the gap", UserWarning, stacklevel=1)
@@ -130,13 +131,13 @@ def test_failures_nan_and_warnings_are_kept_with_their_sentence(monkeypatch):
         return answer
 
     fake(monkeypatch, estimate)
-    row = truth.measure("binary channel, flip 0.1", "fake", 50, 5)
+    row = truth.measure("binary channel, flip 0.1", "fake", 50, 6)
     assert row.mean == pytest.approx(0.6)
     assert row.values == "0.5 0.7"
-    assert row.seeds == 5
+    assert row.seeds == 6
     assert row.failed
     assert row.note == (
-        "5 of 5: warned: mind the gap; 1 of 5: gave nan; 1 of 5: ValueError: too few rows.; 1 of 5: gave inf"
+        "6 of 6: warned: mind the gap; 1 of 6: gave nan; 2 of 6: ValueError: 7 are too few.; 1 of 6: gave inf"
     )
 
 
@@ -247,7 +248,7 @@ def test_limits_are_kept_and_said():
     assert [slow.seeds(n, 10) for n in (10, 4999, 5000, 9999, 10_000)] == [7, 7, 3, 3, 0]
     assert slow.seeds(5000, 2) == 2
     assert slow.policy() == (
-        "the first 2 000 rows only, 7 samples, 3 samples from N = 5 000 on, not run from N = 10 000 on"
+        "the first 2 000 rows only, 7 samples, 3 samples at N = 5 000 and above, not run at N = 10 000 and above"
     )
     assert ESTIMATORS["plug_in"].policy() == ""
 
@@ -268,7 +269,16 @@ def test_again_forgets_what_is_asked_for_and_nothing_else(tmp_path, monkeypatch)
     assert left == [("normal, rho 0.5", "plug_in", 1000)]
 
 
-def test_fewer_seeds_than_asked_for_are_run_again(tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (KeyboardInterrupt, "stopped; .*rows.csv keeps what was done, and the same command goes on"),
+        (BrokenProcessPool, "a process was killed, .*rows.csv keeps what was done: go on with fewer --jobs"),
+    ],
+)
+def test_fewer_seeds_than_asked_for_are_run_again_and_what_ends_a_run_is_said(
+    tmp_path, monkeypatch, capsys, error, words
+):
     path = tmp_path / "rows.csv"
     write(path, [a_row()])
 
@@ -277,7 +287,7 @@ def test_fewer_seeds_than_asked_for_are_run_again(tmp_path, monkeypatch, capsys)
             pass
 
         def submit(self, function, *arguments):
-            raise KeyboardInterrupt
+            raise error
 
         def shutdown(self, **_):
             pass
@@ -285,8 +295,9 @@ def test_fewer_seeds_than_asked_for_are_run_again(tmp_path, monkeypatch, capsys)
     monkeypatch.setattr(truth, "ProcessPoolExecutor", Nothing)
     truth.run({a_row().key: 2}, path, 1)
     assert "1 rows asked for, 1 there already" in capsys.readouterr().out
-    with pytest.raises(SystemExit, match="keeps what was done, and the same command goes on"):
+    with pytest.raises(SystemExit, match=words):
         truth.run({a_row().key: 3}, path, 1)
+    assert list(read(path).values()) == [a_row()]
 
 
 # --- The file --------------------------------------------------------------------------------------------------------
@@ -366,12 +377,13 @@ def test_the_page_has_a_table_for_each_kind_and_says_what_failed_and_what_was_cu
         a_row(estimator="ksg_1", mean=math.nan, bias=math.nan, rmse=math.nan, values="", note=trouble),
         a_row(estimator="renyi", note="the first 1000 rows"),
     ]
+    rows.append(replace(rows[2], n=1000))
     page = tables.page(rows)
     assert "| case | truth | plug-in | KSG 1 | matrix Rényi |" in page
     assert "| normal, rho 0.5 | 0.21 | 0.20 | **failed** | 0.20 |" in page
     assert "| case | truth | plug-in |\n" in page
     assert "| 10 symbols | 3.32 | **2.00** |" in page
     assert "## Labelled" not in page
-    assert f"- KSG 1, normal, rho 0.5, N = 5 000: {trouble}" in page
-    assert "matrix Rényi, the first 1 000 rows only" in page
+    assert f"- KSG 1; normal, rho 0.5; N = 1 000, 5 000: {trouble}" in page
+    assert "To be affordable, 5 samples at N = 10 000 and above: KSG 1. To be affordable, the first 1 000 rows" in page
     assert "What failed" not in tables.page(rows[:2])
