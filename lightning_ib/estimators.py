@@ -229,7 +229,10 @@ class MixedKNN(_OfFewCoordinates):
 
 
 class GaussianCopula(_OfFewCoordinates):
-    """The Gaussian formula after a rank transform (Ince et al. 2017): a lower bound; gives ``I_TY``.
+    """The Gaussian formula after a rank transform (Ince et al. 2017); gives ``I_TY``.
+
+    A lower bound for one coordinate. With several, and for class labels the more they split the layer into clusters, it
+    may exceed H(Y): the Gaussian entropy of T is then far too large.
 
     Wide layers are averaged onto at most 128 coordinates; there must be more rows than coordinates, in each class too.
 
