@@ -11,7 +11,7 @@ EPOCHS ?= 10
 # A folder that holds MNIST/raw; the example downloads into it where it is empty.
 DATA ?= $(or $(LIGHTNING_IB_DATA),data)
 
-.PHONY: example test test-matrix lint types bench clean help
+.PHONY: example disputed truth test test-matrix lint types bench clean help
 
 help: ## what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -28,6 +28,13 @@ $(VENV)/vision: $(STAMP)
 example: $(STAMP) ## train the example network and draw its information plane
 	$(BIN)/python examples/mnist_cnn.py --data-dir '$(DATA)' --narrowing $(NARROWING) --epochs $(EPOCHS)
 
+disputed: $(STAMP) ## draw the disputed planes of tanh and ReLU networks (minutes)
+	$(BIN)/python examples/tanh_vs_relu.py
+
+truth: $(STAMP) ## put every estimator beside the truth and write docs/truth.md (half an hour; goes on where it was)
+	$(BIN)/python benchmarks/truth.py --jobs $(WORKERS)
+	$(BIN)/python benchmarks/truth.py --docs docs/truth.md
+
 test: $(STAMP) $(VENV)/vision ## run all tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS)
 
@@ -43,6 +50,7 @@ types: $(STAMP) ## static types
 
 bench: $(STAMP) ## print the tables of benchmarks/
 	$(BIN)/python benchmarks/measurement.py --data-dir '$(DATA)'
+	$(BIN)/python benchmarks/kernels.py
 
 clean: ## remove the environment and caches
 	rm -rf $(VENV) .matrix .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist *.egg-info

@@ -105,7 +105,7 @@ KSG = "neighbours", "mutual_information_ksg"
 PROBE = "probes", "usable_information"
 
 # So that all of it takes two cores half an hour: these take seconds a call.
-NEIGHBOURS = ((10_000, 5),)
+NEIGHBOURS = ((10_000, 3),)
 CRITICS = ((0, 3), (10_000, 0))
 
 ESTIMATORS: dict[str, Estimator] = {
