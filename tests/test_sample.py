@@ -95,7 +95,7 @@ def test_a_newcomer_is_taken_as_often_as_one_in_all_seen():
 
 def test_every_place_is_in_some_sample_of_its_pass():
     """Each of the first hundred is sampled at some length and left out at another, but for the longest-lived few."""
-    kept_up_to = {place: 0 for place in range(100)}
+    kept_up_to = dict.fromkeys(range(100), 0)
     for n in range(100, 4000, 50):
         for place in sample(n, 100, (n,))["place"].tolist():
             if place in kept_up_to:
