@@ -80,7 +80,7 @@ def joint(a: Symbols, b: Symbols) -> Symbols:
         tensor([1, 1, 2])
     """
     pairs, possible = _paired(a, b), len(a.counts) * len(b.counts)
-    return _numbered(pairs, possible) if possible <= len(pairs) else symbols(pairs)
+    return _numbered(pairs, possible) if possible <= len(pairs) else symbols(_compact(pairs, possible))
 
 
 def joint_counts(a: Symbols, b: Symbols) -> Tensor:
@@ -107,7 +107,12 @@ def counts_of_pairs(pairs: Tensor, possible: int) -> Tensor:
     if possible <= len(pairs):  # a table takes less time and memory than sorting
         counts = torch.bincount(pairs, minlength=possible)
         return counts[counts > 0]
-    return torch.unique(pairs, return_counts=True)[1]
+    return torch.unique(_compact(pairs, possible), return_counts=True)[1]
+
+
+def _compact(pairs: Tensor, possible: int) -> Tensor:
+    """Numbers in half the bits where they fit, which sort in half the time."""
+    return pairs.int() if possible <= torch.iinfo(torch.int32).max else pairs
 
 
 def _paired(a: Symbols, b: Symbols) -> Tensor:
