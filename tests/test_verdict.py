@@ -96,7 +96,7 @@ def numbers(pattern, text):
         (lambda: torch.rand(1000, 1), Quantizer(bins=UniformBins(10)), "ok"),
         (lambda: torch.rand(1000, 5), Quantizer(bins=UniformBins(30)), "saturated"),
         (lambda: torch.rand(1000, 1) * 3, Quantizer(bins=UniformBins(10, low=0, high=1)), "clipped"),
-        (lambda: torch.rand(1000, 3), Quantizer(bins=UniformBins(7)), "undersampled"),
+        (lambda: torch.rand(1000, 3), Quantizer(bins=UniformBins(8)), "undersampled"),
         (lambda: torch.zeros(1000, 3), Quantizer(bins=UniformBins(4)), "ok"),
     ],
 )
