@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch.utils.data import DataLoader
 
-from lightning_ib.embedding import log_projector, plot_tsne
+from lightning_ib.embedding import log_rows, plot_tsne
 from lightning_ib.estimators import Estimators, Rows
 from lightning_ib.functional import Correction, Unit
 from lightning_ib.history import Estimate, InformationPoint, Measurement, restored_points
@@ -30,7 +30,7 @@ from lightning_ib.loggers import (
 from lightning_ib.namespaces import CallbackBase, say, with_progress
 from lightning_ib.own_pass import ForwardError, dev_run, first_loader, has_forward, run_own_pass
 from lightning_ib.panels import plot_estimates
-from lightning_ib.passes import Unpack, genuine, unpacked
+from lightning_ib.passes import Unpack, genuine, undisturbed, unpacked
 from lightning_ib.plane import InformationPlane, Layers
 from lightning_ib.plotting import plot_information_plane
 from lightning_ib.quantize import Quantizer
@@ -167,6 +167,7 @@ class InformationPlaneCallback(CallbackBase):
         self._counting = False
         self._failed = False
         self._told: set[str] = set()
+        self._shown: dict[str, Rows] = {}  # the sampled rows of the measurement at work, where they are to be shown
         self._restored: Mapping[str, Any] | None = None
         self._of_the_fit: Mapping[str, Any] | None = None  # frozen edges, while the plane is that of an evaluation
 
@@ -446,8 +447,9 @@ class InformationPlaneCallback(CallbackBase):
         epoch = trainer.current_epoch + (not _alone(trainer))
         # No process goes on to gather what another cannot give.
         failed = anywhere(trainer, self._failed)
-        measured = None if failed else self._guarded(trainer, lambda: self._computed(trainer, loader, epoch))
-        measured = None if anywhere(trainer, measured is None) else measured
+        points = None if failed else self._guarded(trainer, lambda: self._computed(trainer, loader, epoch))
+        failed = anywhere(trainer, points is None)
+        measured = None if failed or points is None else self._with_estimates(trainer, pl_module, points, epoch)
         self._log(trainer, pl_module, measured, epoch)
 
     # -- in a pass of its own ------------------------------------------------------------------------------------------
@@ -460,7 +462,9 @@ class InformationPlaneCallback(CallbackBase):
         if self._recorder is not None and n and trainer.global_step // n > self._last().step // n:
             epoch = trainer.current_epoch + trainer.is_last_batch
             measured = self._guarded(trainer, lambda: self._measured_in_own_pass(trainer, pl_module, epoch))
-            measured = self._missing(trainer, epoch) if measured is None else measured
+            if measured is None:
+                measured = self._missing(trainer, epoch)
+                self.plane.reset()
             self._tell_monitors(trainer, measured)
             self._log_at_once(trainer, measured)
 
@@ -489,14 +493,14 @@ class InformationPlaneCallback(CallbackBase):
             self._recorder.enabled = False
         # No process goes on to gather what another cannot give, and all raise alike.
         self._agree_on(trainer, error)
-        measured, error = None, None
+        points, error = None, None
         try:
-            measured = self._computed(trainer, loader, epoch)
+            points = self._computed(trainer, loader, epoch)
         except Exception as raised:
             error = raised
         self._agree_on(trainer, error)
-        assert measured is not None
-        return measured
+        assert points is not None
+        return self._with_estimates(trainer, pl_module, points, epoch)
 
     @staticmethod
     def _agree_on(trainer: Trainer, error: Exception | None) -> None:
@@ -536,7 +540,7 @@ class InformationPlaneCallback(CallbackBase):
         """The last point there is."""
         return self.history[-1] if self.history else InformationPoint.missing("", n_samples=0, unit=self.unit)
 
-    def _computed(self, trainer: Trainer, loader: Any, epoch: int) -> Measurement:
+    def _computed(self, trainer: Trainer, loader: Any, epoch: int) -> list[InformationPoint]:
         unfitted = [layer for layer, narrowing in self.plane.narrowings.items() if narrowing.edges is None]
         n_samples = genuine(loader)
         if n_samples is not None:
@@ -553,7 +557,21 @@ class InformationPlaneCallback(CallbackBase):
                     f"{self.prefix}: {point.layer}: {narrowing.summary()}; H(T)/log N = {point.saturation:.2f} on "
                     f"{point.n_samples} samples. Frozen.",
                 )
-        return Measurement(points, self._estimated(trainer, epoch))
+        return points
+
+    def _with_estimates(
+        self, trainer: Trainer, pl_module: LightningModule, points: list[InformationPoint], epoch: int
+    ) -> Measurement:
+        """The points, and what other estimators say; these never cost the points."""
+        self._shown = {}
+        if not self.plane.estimation.active:
+            return Measurement(points, [])
+        with undisturbed(pl_module):  # an estimator of the user's may draw random numbers
+            estimates = self._guarded(trainer, lambda: self._estimated(trainer, epoch))
+            if self.log_projector or self.tsne:
+                self._shown = self._guarded(trainer, lambda: self.plane.estimation.drawn(self.plane.narrowings)) or {}
+        failed = anywhere(trainer, estimates is None)
+        return Measurement(points, self._missing(trainer, epoch).estimates if failed else estimates)
 
     def _estimated(self, trainer: Trainer, epoch: int) -> list[Estimate]:
         """The figures of the estimators that do not bin, and in the log what they set from the layers."""
@@ -594,8 +612,8 @@ class InformationPlaneCallback(CallbackBase):
             return None
 
     def _missing(self, trainer: Trainer, epoch: int) -> Measurement:
-        """The points and estimates of a measurement that failed; what was counted in it is dropped."""
-        self.plane.reset()
+        """The points and estimates of a measurement that failed."""
+        self._shown = {}
         missing = InformationPoint.missing("", n_samples=0, unit=self.unit, epoch=epoch, step=trainer.global_step)
         return Measurement(
             [missing._replace(layer=layer) for layer in self.plane.narrowings],
@@ -608,11 +626,13 @@ class InformationPlaneCallback(CallbackBase):
     def _log(self, trainer: Trainer, pl_module: LightningModule, measured: Measurement | None, epoch: int) -> None:
         if measured is None:
             measured = self._missing(trainer, epoch)
+            self.plane.reset()  # what was counted is of no use
         # Every process has the same figures: the greatest of them is any of them, to the last bit.
         values = scalars(measured, self.prefix, self.beta)
         pl_module.log_dict(values, batch_size=1, reduce_fx="max", sync_dist=trainer.world_size > 1)
         if _alone(trainer):
             self.evaluated, self.evaluated_estimates = measured
+            self.plane.estimation.reset()
         else:
             self._keep(trainer, measured)
 
@@ -631,7 +651,8 @@ class InformationPlaneCallback(CallbackBase):
         now = {getattr(point, of) for point in measured.points}
         self.history[:] = [point for point in self.history if getattr(point, of) not in now] + measured.points
         self.estimates[:] = [one for one in self.estimates if getattr(one, of) not in now] + measured.estimates
-        rows = self._rows_to_show()
+        rows, self._shown = self._shown, {}
+        self.plane.estimation.reset()  # the rows have served; training may need their memory
         if not trainer.is_global_zero or dev_run(trainer):
             return
         stem = "information_plane" + ("" if self.prefix == "ib" else "_" + re.sub(r"[^\w.-]+", "_", self.prefix))
@@ -647,15 +668,10 @@ class InformationPlaneCallback(CallbackBase):
             if any(math.isfinite(estimate.value) for estimate in self.estimates):
                 self._picture(trainer, "estimators", path, lambda: plot_estimates(self.estimates))
         if self.log_projector and rows:
-            log_projector(trainer.loggers, self.prefix, rows, _step(trainer), self._told)
+            log_rows(trainer.loggers, self.prefix, rows, _step(trainer), self._told)
         if self.tsne and rows:
             path = path.with_name(f"{stem.replace('information_plane', 'tsne')}.csv")
             self._picture(trainer, "tsne", path, lambda: plot_tsne(rows))
-
-    def _rows_to_show(self) -> dict[str, Rows]:
-        """The sampled rows, where they are to be shown, those of all processes."""
-        shown = (self.log_projector or self.tsne) and not self._failed
-        return self.plane.estimation.drawn(self.plane.narrowings) if shown else {}
 
     def _picture(self, trainer: Trainer, name: str, path: Path, draw: Callable[[], Figure]) -> bool:
         """Draw a picture, hand it to the loggers and save it beside a CSV; tell whether it is there."""

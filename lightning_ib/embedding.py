@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
@@ -30,7 +31,7 @@ def principal_components(rows: Tensor, n: int = _MOST_COORDINATES) -> Tensor:
     Returns:
         float64 on the host, shape ``(M, min(n, D, M))``.
     """
-    z = rows.detach().flatten(1).to("cpu", torch.float64).nan_to_num(0.0, 0.0, 0.0)
+    z = rows.detach().reshape(len(rows), -1).to("cpu", torch.float64).nan_to_num(0.0, 0.0, 0.0)
     z = z - z.mean(0)
     if z.shape[1] > len(z):  # the same from the smaller of the two products, both symmetric
         variance, u = torch.linalg.eigh(z @ z.T)
@@ -42,7 +43,7 @@ def principal_components(rows: Tensor, n: int = _MOST_COORDINATES) -> Tensor:
     return found * found.gather(0, found.abs().argmax(0, keepdim=True)).sign()
 
 
-def log_projector(loggers: Iterable[Any], prefix: str, layers: Mapping[str, Rows], step: int, told: set[str]) -> None:
+def log_rows(loggers: Iterable[Any], prefix: str, layers: Mapping[str, Rows], step: int, told: set[str]) -> None:
     """Hand the rows of each layer, with their labels, to every logger that has TensorBoard's projector.
 
     Of layers with more than 50 coordinates the first 50 principal components are shown.
@@ -83,11 +84,18 @@ def plot_tsne(layers: Mapping[str, Rows]) -> Figure:
     palette = colormaps["tab10"]
     for k, (layer, rows) in enumerate(layers.items()):
         axes = figure.add_subplot(lines, columns, k + 1)
+        axes.set_title(layer, fontsize=9)
+        axes.set(xticks=[], yticks=[])
         z = principal_components(rows.t).numpy()
+        # What has no two rows apart, such as a dead layer, takes scikit-learn's process down with it.
+        if len(z) < 4 or not math.isfinite(spread := float(z.std())) or spread == 0:
+            axes.text(0.5, 0.5, "no rows to tell apart", transform=axes.transAxes, ha="center", color="0.4")
+            continue
         perplexity = min(30.0, (len(z) - 1) / 3)
+        init = "pca" if z.shape[1] > 1 else "random"
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of its own iterations; nothing here to act on
-            places = TSNE(perplexity=perplexity, init="pca", random_state=0).fit_transform(z)
+            places = TSNE(perplexity=perplexity, init=init, random_state=0).fit_transform(z)
         classes = [None] if rows.labels is None else rows.labels.unique().tolist()
         for c, label in enumerate(classes):
             of = slice(None) if label is None else (rows.labels.flatten() == label).cpu().numpy()  # type: ignore[union-attr]
@@ -95,8 +103,6 @@ def plot_tsne(layers: Mapping[str, Rows]) -> Figure:
             axes.scatter(places[of, 0], places[of, 1], s=4, color=colour, linewidths=0)
             if label is not None and len(classes) <= 20:
                 handles[str(label)] = Line2D([], [], linestyle="", marker="o", markersize=5, color=colour, label=label)
-        axes.set_title(layer, fontsize=9)
-        axes.set(xticks=[], yticks=[])
     if handles:
         figure.legend(
             handles=list(handles.values()), loc="outside lower center", ncols=min(10, len(handles)), frameon=False

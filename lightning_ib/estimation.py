@@ -33,11 +33,13 @@ class Estimation:
         self.settled: dict[str, dict[str, dict[str, float]]] = {}
         """Layer → estimator → what was set from the layer's scale at its first measurement."""
         self._reservoir: Reservoir | None = None
-        self._drawn: dict[str, Tensor] | None = None
+        self._drawn: dict[str, Tensor | Exception] | None = None
+        self._without_input = False  # whether the input does not come sample by sample
 
     def reset(self) -> None:
         """Drop the rows; what was settled stays."""
         self._reservoir = self._drawn = None
+        self._without_input = False
 
     def rows(self, values: Tensor) -> Tensor:
         """A copy of the rows to keep of a batch ``(B, …)``."""
@@ -46,7 +48,13 @@ class Estimation:
 
     def keep(self, n: int, layers: Mapping[str, Tensor], x: Tensor | None, y: Tensor | None) -> None:
         """Keep the chosen rows of a batch of ``n``: of the layers as :meth:`rows` gave them, of x and y from whole."""
-        others = {"x": x if self.needs_input else None, "y": y}
+        self._drawn = None
+        if x is not None and (x.ndim == 0 or len(x) != n):
+            self._without_input = True
+            self._sample().drop("x")
+        if y is not None and not y.is_floating_point() and y.numel() == n:
+            y = y.reshape(-1)  # class labels, which may come in a column
+        others = {"x": None if self._without_input else x, "y": y}
         named = {f"layer {layer}": rows for layer, rows in layers.items()}
         named |= {name: self.rows(values) for name, values in others.items() if values is not None}
         self._sample().keep(n, named)
@@ -57,12 +65,20 @@ class Estimation:
             self._reservoir.trim(n_samples)
 
     def drawn(self, layers: Iterable[str]) -> dict[str, Rows]:
-        """The sampled rows of each layer, those of all processes; all of them must ask."""
+        """The sampled rows of each layer, those of all processes; all of them must ask.
+
+        Layers whose samples differ in shape have none.
+        """
         if self._drawn is None:
-            shared = dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
-            self._drawn = self._sample().drawn(_gathered if shared else None)
-        rows, x, y = self._drawn, self._drawn.get("x"), self._drawn.get("y")
+            self._drawn = self._sample().drawn(_gathered if _shared() else None)
+        rows = {name: values for name, values in self._drawn.items() if isinstance(values, Tensor)}
+        x, y = rows.get("x"), rows.get("y")
         return {layer: Rows(rows[f"layer {layer}"], y, x) for layer in layers if f"layer {layer}" in rows}
+
+    def _faults(self) -> dict[str, Exception]:
+        """Why layers have no rows."""
+        drawn = (self._drawn or {}).items()
+        return {name.removeprefix("layer "): fault for name, fault in drawn if isinstance(fault, Exception)}
 
     def estimate(
         self,
@@ -76,6 +92,8 @@ class Estimation:
     ) -> list[Estimate]:
         """The figures of all estimators for all layers; NaN, and one warning each, where one cannot be had.
 
+        Of several processes, which all must ask, the first does the work.
+
         Args:
             layers: the layers measured.
             unit: of the informations.
@@ -84,13 +102,22 @@ class Estimation:
             warn: takes what a warning is about, to give it once, and its text.
             progress: wraps the pairs of layer and estimator, for a progress bar.
         """
+        layers = list(layers)
         rows = self.drawn(layers)
-        found: list[Estimate] = []
+        if _shared() and dist.get_rank() > 0:
+            found, self.settled = _broadcast(None)
+            return [Estimate._make(estimate) for estimate in found]
+        faults = self._faults()
+        found = []
+        for layer in (layer for layer in layers if layer in faults):
+            warn(f"{layer} rows", f"layer {layer!r}: no estimator can be run at epoch {epoch}: {faults[layer]}")
+            promised = ((estimator, name) for estimator in self.estimators for name in estimator.given)
+            found += [Estimate(epoch, step, layer, of.name, name, math.nan, unit, 0) for of, name in promised]
         for layer, estimator in progress([(layer, estimator) for layer in rows for estimator in self.estimators]):
             try:
                 figures = self._figures(layer, estimator, rows[layer], unit)
             except Exception as error:  # of any estimator: none of them ends a training
-                figures = dict.fromkeys(estimator.gives(rows[layer]), math.nan)
+                figures = dict.fromkeys(_promised(estimator, rows[layer]), math.nan)
                 told = str(error) if str(error).endswith(".") else f"{error}."
                 warn(
                     f"{layer} {estimator.name}",
@@ -99,17 +126,19 @@ class Estimation:
                 )
             n = len(rows[layer].t)
             found += [
-                Estimate(epoch, step, layer, estimator.name, name, value, "" if name == "accuracy" else unit, n)
+                Estimate(epoch, step, layer, estimator.name, name, value, "" if name.endswith("accuracy") else unit, n)
                 for name, value in figures.items()
             ]
+        if _shared():
+            _broadcast(([tuple(estimate) for estimate in found], self.settled))
         return found
 
     def _figures(self, layer: str, estimator: Estimator, rows: Rows, unit: Unit) -> dict[str, float]:
         rows = rows._replace(t=estimator.pooled(rows.t))
-        settled = self.settled.setdefault(layer, {})
-        if estimator.name not in settled:
-            settled[estimator.name] = estimator.settle(rows)
-        return estimator.figures(rows, settled[estimator.name], unit)
+        settled = self.settled.get(layer, {}).get(estimator.name) or estimator.settle(rows)
+        if settled:  # what could not be set yet is asked for again
+            self.settled.setdefault(layer, {})[estimator.name] = dict(settled)
+        return {name: float(value) for name, value in estimator.figures(rows, settled, unit).items()}
 
     def load(self, settled: Any) -> None:
         """Take up what was settled before.
@@ -118,12 +147,17 @@ class Estimation:
             ValueError: it is no mapping from layers to estimators to numbers; nothing is taken up then.
         """
         try:
-            self.settled = {
+            found = {
                 layer: {name: {key: float(value) for key, value in of.items()} for name, of in estimators.items()}
                 for layer, estimators in settled.items()
             }
+            if not all(math.isfinite(v) for by in found.values() for of in by.values() for v in of.values()):
+                raise ValueError
+            self.settled = found
         except (AttributeError, TypeError, ValueError):
-            raise ValueError("what its estimators were set to is no mapping from layers to estimators") from None
+            raise ValueError(
+                "what its estimators were set to is no mapping from layers to estimators to finite numbers"
+            ) from None
 
     def _sample(self) -> Reservoir:
         if self._reservoir is None:
@@ -131,6 +165,24 @@ class Estimation:
             rank, world = (dist.get_rank(), dist.get_world_size()) if shared else (0, 1)
             self._reservoir = Reservoir(self.max_samples, rank, world)
         return self._reservoir
+
+
+def _shared() -> bool:
+    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+
+
+def _broadcast(what: Any) -> Any:
+    """What the first process has."""
+    box = [what]
+    dist.broadcast_object_list(box)
+    return box[0]
+
+
+def _promised(estimator: Estimator, rows: Rows) -> list[str]:
+    try:
+        return estimator.gives(rows)
+    except Exception:
+        return list(estimator.given)
 
 
 def _gathered(own: Any) -> list[Any]:

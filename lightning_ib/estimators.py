@@ -7,6 +7,7 @@ The arithmetic is in :mod:`lightning_ib.functional`; the rows are a sample of th
 from __future__ import annotations
 
 import difflib
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Literal, NamedTuple
@@ -16,6 +17,7 @@ from torch import Tensor
 from lightning_ib.functional import (
     Unit,
     decode,
+    kernel_width_of,
     mutual_information_bounds_kde,
     mutual_information_gaussian_copula,
     mutual_information_infonce,
@@ -77,11 +79,11 @@ class Estimator(ABC):
 
     def gives(self, rows: Rows) -> list[str]:
         """The names of the figures that can be had of such rows; those that fail are NaN."""
-        return [name for name in self.given if rows.y is not None or not name.startswith("I_TY")]
+        return [name for name in self.given if rows.y is not None or not name.startswith(("I_TY", "accuracy"))]
 
     @abstractmethod
     def figures(self, rows: Rows, settled: Mapping[str, float], unit: Unit) -> dict[str, float]:
-        """The figures of a layer by name, such as ``{"I_TY": 1.5}``; those of another unit end in ``accuracy``.
+        """The figures of a layer by name, such as ``{"I_TY": 1.5}``; those whose names end in ``accuracy`` are shares.
 
         Args:
             rows: its rows, pooled.
@@ -125,11 +127,17 @@ class KDE(Estimator):
 
     def __init__(self, noise_variance: float | None = None, pool: Callable[[Tensor], Tensor] | None = None) -> None:
         super().__init__(pool)
-        if noise_variance is not None and not noise_variance > 0:
+        if noise_variance is not None and not (
+            isinstance(noise_variance, (int, float)) and 0 < noise_variance < math.inf
+        ):
             raise ValueError(
-                f"KDE: noise_variance must be above 0, or None to be set from the layer, got {noise_variance}."
+                f"KDE: noise_variance must be a number above 0, or None (set from the layer), got {noise_variance!r}."
             )
         self.noise_variance = noise_variance
+
+    def gives(self, rows: Rows) -> list[str]:
+        """Those about the target with class labels only."""
+        return [name for name in self.given if rows.labels is not None or not name.startswith("I_TY")]
 
     def settle(self, rows: Rows) -> dict[str, float]:
         """σ², where it was not given."""
@@ -165,7 +173,9 @@ class KSG(_OfFewCoordinates):
         self, k: int = 3, algorithm: Literal[1, 2] = 1, pool: Callable[[Tensor], Tensor] | None = None
     ) -> None:
         super().__init__(pool)
-        self.k, self.algorithm = k, algorithm
+        if algorithm not in (1, 2):
+            raise ValueError(f"KSG: algorithm must be 1 or 2, got {algorithm!r}.")
+        self.k, self.algorithm = _checked_k(k, "KSG"), algorithm
 
     def gives(self, rows: Rows) -> list[str]:
         """I(X;T), and I(T;Y) where Y is real-valued."""
@@ -173,8 +183,7 @@ class KSG(_OfFewCoordinates):
 
     def figures(self, rows: Rows, settled: Mapping[str, float], unit: Unit) -> dict[str, float]:
         """I(X;T), and I(T;Y) where Y is real-valued."""
-        x = None if rows.x is None else averaged(rows.x)
-        others = {"I_XT": x, "I_TY": None if rows.labels is not None else rows.y}
+        others = {"I_XT": averaged(_input(self, rows)), "I_TY": None if rows.labels is not None else rows.y}
         return {
             name: mutual_information_ksg(rows.t, other, k=self.k, algorithm=self.algorithm, unit=unit)
             for name, other in others.items()
@@ -196,7 +205,7 @@ class KNN(_OfFewCoordinates):
 
     def __init__(self, k: int = 3, pool: Callable[[Tensor], Tensor] | None = None) -> None:
         super().__init__(pool)
-        self.k = k
+        self.k = _checked_k(k, "KNN")
 
     def figures(self, rows: Rows, settled: Mapping[str, float], unit: Unit) -> dict[str, float]:
         """I(T;Y)."""
@@ -218,7 +227,7 @@ class MixedKNN(_OfFewCoordinates):
 
     def __init__(self, k: int = 3, pool: Callable[[Tensor], Tensor] | None = None) -> None:
         super().__init__(pool)
-        self.k = k
+        self.k = _checked_k(k, "MixedKNN")
 
     def figures(self, rows: Rows, settled: Mapping[str, float], unit: Unit) -> dict[str, float]:
         """I(T;Y)."""
@@ -254,6 +263,8 @@ class Renyi(Estimator):
 
     Args:
         alpha: the order of the entropy.
+        kernel_width: of the layer's kernel, in the unit of the activations; by default from the layer's scale at the
+            first measurement, logged and frozen (see :func:`~lightning_ib.functional.kernel_width_of`).
         pool: see :class:`Estimator`.
     """
 
@@ -261,15 +272,29 @@ class Renyi(Estimator):
     needs_input = True
     given = ("I_XT", "I_TY")
 
-    def __init__(self, alpha: float = 1.01, pool: Callable[[Tensor], Tensor] | None = None) -> None:
+    def __init__(
+        self,
+        alpha: float = 1.01,
+        kernel_width: float | None = None,
+        pool: Callable[[Tensor], Tensor] | None = None,
+    ) -> None:
         super().__init__(pool)
-        self.alpha = alpha
+        if not isinstance(alpha, (int, float)) or not 0 < alpha < math.inf:
+            raise ValueError(f"Renyi: alpha must be a number above 0, got {alpha!r}.")
+        if kernel_width is not None and not (isinstance(kernel_width, (int, float)) and 0 < kernel_width < math.inf):
+            raise ValueError(f"Renyi: kernel_width must be a number above 0 or None, got {kernel_width!r}.")
+        self.alpha, self.kernel_width = alpha, kernel_width
+
+    def settle(self, rows: Rows) -> dict[str, float]:
+        """The kernel's width, where it was not given."""
+        return {} if self.kernel_width is not None else {"kernel_width": kernel_width_of(rows.t)}
 
     def figures(self, rows: Rows, settled: Mapping[str, float], unit: Unit) -> dict[str, float]:
         """I(X;T), and I(T;Y) where there is a target."""
-        others = {"I_XT": rows.x, "I_TY": rows.y}
+        width = settled["kernel_width"] if self.kernel_width is None else self.kernel_width
+        others = {"I_XT": _input(self, rows), "I_TY": rows.y}
         return {
-            name: mutual_information_renyi(rows.t, other, alpha=self.alpha, unit=unit)
+            name: mutual_information_renyi(rows.t, other, alpha=self.alpha, kernel_width_x=width, unit=unit)
             for name, other in others.items()
             if other is not None
         }
@@ -351,18 +376,27 @@ class Quantised(Estimator):
         pool: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
         super().__init__(pool)
+        if bits is not None and (isinstance(bits, bool) or not isinstance(bits, int) or not 1 <= bits <= 16):
+            raise ValueError(f"Quantised: bits must be an integer from 1 to 16, or None, got {bits!r}.")
+        if per not in ("layer", "tensor"):
+            raise ValueError(f"Quantised: per must be 'layer' or 'tensor', got {per!r}.")
         self.bits, self.per = bits, per
         self.name = "quantised" if bits is None else f"quantised{bits}"
 
+    def gives(self, rows: Rows) -> list[str]:
+        """I(X;T), and I(T;Y) with class labels."""
+        return ["I_XT"] if rows.labels is None else ["I_XT", "I_TY"]
+
     def settle(self, rows: Rows) -> dict[str, float]:
-        """The range of the layer."""
-        if self.bits is None or self.per == "tensor":
-            return {}
-        return {"low": float(rows.t.min()), "high": float(rows.t.max())}
+        """The range of the layer, once it has one."""
+        low, high = float(rows.t.min()), float(rows.t.max())
+        ranged = self.bits is not None and self.per == "layer" and math.isfinite(high - low) and low < high
+        return {"low": low, "high": high} if ranged else {}
 
     def figures(self, rows: Rows, settled: Mapping[str, float], unit: Unit) -> dict[str, float]:
         """I(X;T) and, with class labels, I(T;Y)."""
-        bounds = (settled["low"], settled["high"]) if settled else None
+        ranged = settled and self.bits is not None and self.per == "layer"
+        bounds = (settled["low"], settled["high"]) if ranged else None
         others = {"I_XT": None} | ({} if rows.labels is None else {"I_TY": rows.labels})
         return {
             name: mutual_information_quantised(rows.t, y, bits=self.bits, per=self.per, bounds=bounds, unit=unit)
@@ -398,17 +432,26 @@ def checked_estimators(asked: Iterable[str | Estimator]) -> list[Estimator]:
     if isinstance(asked, (str, Estimator)):
         raise TypeError(f"estimators must be a list, got {asked!r}. Did you mean [{asked!r}]?")
     found: list[Estimator] = []
-    for one in asked:
+    for one in asked or ():
         if isinstance(one, str) and one not in BY_NAME:
             near = difflib.get_close_matches(one, BY_NAME, n=1) or list(BY_NAME)
             raise ValueError(f"there is no estimator {one!r}: did you mean {' or '.join(map(repr, near))}?")
         if not isinstance(one, (str, Estimator)):
             raise TypeError(f"an estimator must be a name such as 'kde' or an Estimator such as KDE(), got {one!r}.")
         found.append(BY_NAME[one]() if isinstance(one, str) else one)
+    for one in found:
+        if not isinstance(getattr(one, "name", None), str):
+            raise TypeError(f'{type(one).__name__} has no name to log under: give it one, name = "mine".')
     names = [one.name for one in found]
     if twice := {name for name in names if names.count(name) > 1}:
         raise ValueError(f"two estimators would log as {twice.pop()!r}: give one of them another .name.")
     return found
+
+
+def _checked_k(k: int, owner: str) -> int:
+    if isinstance(k, bool) or not isinstance(k, int) or k < 1:
+        raise ValueError(f"{owner}: k must be an integer of at least 1, got {k!r}.")
+    return k
 
 
 def _labels(estimator: Estimator, rows: Rows) -> Tensor:
@@ -416,6 +459,16 @@ def _labels(estimator: Estimator, rows: Rows) -> Tensor:
         came = "there is no target" if rows.y is None else "the target is real-valued"
         raise ValueError(f"{came}, and {type(estimator).__name__} needs class labels.")
     return rows.labels
+
+
+def _input(estimator: Estimator, rows: Rows) -> Tensor:
+    """The input as real numbers."""
+    if rows.x is None:
+        raise ValueError(
+            f"the input has no row for each sample, which {type(estimator).__name__} needs: give unpack=lambda batch: "
+            "(x, y), x having the batch first, or input=Quantizer(select=…), which takes it out of x."
+        )
+    return rows.x if rows.x.is_floating_point() else rows.x.double()
 
 
 def _target(estimator: Estimator, rows: Rows) -> Tensor:

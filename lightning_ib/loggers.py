@@ -160,7 +160,7 @@ def log_layout(
         for layer in layers
     }
     others = {
-        f"{estimator}: {figure if figure == 'accuracy' else f'{figure} [{unit}]'}": [
+        f"{estimator}: {figure if figure.endswith('accuracy') else f'{figure} [{unit}]'}": [
             "Multiline",
             [f"^{re.escape(prefix)}/{re.escape(estimator)}/{figure}/.+"],
         ]

@@ -46,29 +46,42 @@ def plot_estimates(estimates: Sequence[Estimate]) -> Figure:
     if not known:
         raise ValueError("there is no estimate to draw: none is finite.")
     layers = list(dict.fromkeys(estimate.layer for estimate in known))
-    bands = [(one.estimator, one.figure) for one in known if one.figure.endswith("_lower")]
-    panels = list(dict.fromkeys((one.estimator, one.figure) for one in known if not one.figure.endswith("_lower")))
+    names = dict.fromkeys((one.estimator, one.figure) for one in known)
+    # A lower bound is drawn with its upper one, where there is one.
+    panels = [
+        (estimator, name)
+        for estimator, name in names
+        if not name.endswith("_lower") or (estimator, name.removesuffix("_lower")) not in names
+    ]
     columns = min(_COLUMNS, len(panels))
     lines = -(-len(panels) // columns)
     figure = Figure(figsize=(3.5 * columns + 0.6, 2.8 * lines + 0.9), dpi=130, layout="constrained")
     shades = dict(zip(layers, (colormaps["viridis"](0.9 * k / max(1, len(layers) - 1)) for k in range(len(layers)))))
     for k, (estimator, name) in enumerate(panels):
         axes = figure.add_subplot(lines, columns, k + 1)
-        of = [one for one in known if one.estimator == estimator]
+        of = [one for one in known if (one.estimator, one.figure) == (estimator, name)]
+        below = {
+            (one.layer, one.step): one.value
+            for one in known
+            if (one.estimator, one.figure) == (estimator, f"{name}_lower")
+        }
         for layer in layers:
-            path = sorted((one.epoch, one.value) for one in of if (one.layer, one.figure) == (layer, name))
-            if not path:
-                continue
-            axes.plot(*zip(*path), color=shades[layer], marker="o", markersize=3.5, linewidth=1.2)
-            if (estimator, f"{name}_lower") in bands:
-                lower = {one.epoch: one.value for one in of if (one.layer, one.figure) == (layer, f"{name}_lower")}
-                between = [(epoch, lower[epoch], value) for epoch, value in path if epoch in lower]
-                epochs, low, high = zip(*between)
+            path = sorted((one.epoch, one.step, one.value) for one in of if one.layer == layer)
+            axes.plot(
+                [epoch for epoch, _, _ in path],
+                [value for _, _, value in path],
+                color=shades[layer],
+                marker="o",
+                markersize=3.5,
+                linewidth=1.2,
+            )
+            band = [(e, below[layer, step], value) for e, step, value in path if (layer, step) in below]
+            if band:
+                epochs, low, high = zip(*band)
                 axes.fill_between(epochs, low, high, color=shades[layer], alpha=0.18, linewidth=0)
-        unit = of[0].unit if name != "accuracy" else ""
         axes.set_title(f"{estimator}: {_TITLES.get(name, name)}", fontsize=10)
         axes.set_xlabel("epoch")
-        axes.set_ylabel("share" if name == "accuracy" else f"[{unit}]")
+        axes.set_ylabel(f"[{of[0].unit}]" if of[0].unit else "share")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(alpha=0.25, linewidth=0.6)
     labels = short_labels(layers)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -38,12 +39,12 @@ class InformationPlane(Metric):
     r"""One measurement of a model, in any PyTorch loop.
 
     It keeps 64-bit ids of the narrowed representations, and how many coordinates lie outside the bins: 9 bytes a sample
-    and layer, whatever the layers' width, 8 more a sample for the labels and 8 for a narrowed input; a few batches of
-    pooled values wait, 64 KiB a layer or else one batch, to be put into bins together. Only while edges are being
-    fitted, at the first measurement or with ``refit=True``, the pooled values of all samples are held: 4 bytes a sample
-    and pooled coordinate, and a few times that for a layer at the moment its edges are fitted. Where there are
-    ``estimators``, at most twice ``max_samples`` rows of each layer are held, as wide as it is. :meth:`reset` begins
-    the next measurement; frozen edges stay.
+    and layer (12 with more than 255 pooled coordinates), whatever the layers' width, 8 more a sample for the labels and
+    8 for a narrowed input; a few batches of pooled values wait, 64 KiB a layer or else one batch, to be put into bins
+    together. Only while edges are being fitted, at the first measurement or with ``refit=True``, the pooled values of
+    all samples are held: 4 bytes a sample and pooled coordinate, and a few times that for a layer at the moment its
+    edges are fitted. Where there are ``estimators``, about twice ``max_samples`` rows of each layer are held at the
+    most, as wide as it is. :meth:`reset` begins the next measurement; frozen edges stay.
 
     .. math:: I(X;T) = H(X) + H(T) - H(X,T) \qquad I(T;Y) = H(T) + H(Y) - H(T,Y)
 
@@ -159,8 +160,8 @@ class InformationPlane(Metric):
         return self._recorder
 
     def _reduce(self, layer: str, activation: Tensor) -> _Recorded:
-        rows = self.estimation.rows(activation) if self.estimation.active else None
-        return _Recorded(self.narrowings[layer].values(activation), rows)
+        values = self.narrowings[layer].values(activation)
+        return _Recorded(values, self.estimation.rows(activation) if self.estimation.active else None)
 
     def detach(self) -> None:
         """Take the hooks off. Twice is harmless."""
@@ -219,7 +220,8 @@ class InformationPlane(Metric):
         if self.estimation.active:
             rows = {layer: recorded[layer].rows for layer in self.narrowings}
             sampled = {layer: kept for layer, kept in rows.items() if kept is not None}
-            self.estimation.keep(n, sampled, self._input_rows(x), y)
+            real = y.double() if y is not None and self._target is not None and not y.is_floating_point() else y
+            self.estimation.keep(n, sampled, self._input_rows(x), real)
 
     def _input_rows(self, x: Any) -> Tensor | None:
         """The input as estimators see it: as it is, whether it is narrowed or not."""
@@ -512,7 +514,7 @@ class InformationPlane(Metric):
         """The frozen edges and automatic choices of every variable, in tensors and primitives, for a checkpoint."""
         named: dict[str, Any] = {"layers": {layer: n.state_dict() for layer, n in self.narrowings.items()}}
         if self.estimation.settled:
-            named["estimators"] = self.estimation.settled
+            named["estimators"] = copy.deepcopy(self.estimation.settled)
         return named | {k: n.state_dict() for k, n in (("input", self._input), ("target", self._target)) if n}
 
     def load_frozen_state(self, state: Mapping[str, Any]) -> None:

@@ -20,7 +20,7 @@ class Reservoir:
     Every sample has a key, hashed from its place in the pass, and those with the smallest keys are kept (bottom-k
     sampling; Cohen & Kaplan 2007). So which samples are chosen depends on neither batch size nor how the places are
     spread over processes, and no random state is touched. The choice is made on the host, from places alone: nothing
-    waits for the device, and only rows that are chosen are copied. At most twice ``size`` rows are held at a time.
+    waits for the device, and only rows that are chosen are copied. About twice ``size`` rows are held at the most.
 
     Args:
         size: how many samples to keep at most.
@@ -32,15 +32,17 @@ class Reservoir:
         self.size, self.rank, self.world = size, rank, world
         self._seen = 0
         self._places = torch.empty(0, dtype=torch.int64)
-        self._rows: dict[str, list[Tensor]] = {}
+        self._rows: dict[str, list[Tensor | Exception]] = {}
         self._bound: int | None = None
         self._chosen: tuple[int, Tensor] | None = None
 
     def choose(self, n: int) -> Tensor:
         """Which of the next ``n`` samples to keep, as indices ``(M,)``; the same until :meth:`keep` is called."""
         if self._chosen is None or self._chosen[0] != n:
-            keys = scrambled(self._places_of(n))
+            keys, most = scrambled(self._places_of(n)), self.size + _SPARE
             chosen = torch.arange(n) if self._bound is None else (keys <= self._bound).nonzero().squeeze(1)
+            if len(chosen) > most:
+                chosen = chosen[keys[chosen].argsort()[:most]].sort().values
             self._chosen = n, chosen
         return self._chosen[1]
 
@@ -59,32 +61,48 @@ class Reservoir:
         if len(self._places) > 2 * self.size:
             self._prune(self.size + _SPARE)
 
+    def drop(self, name: str) -> None:
+        """Forget a variable."""
+        self._rows.pop(name, None)
+
     def trim(self, n: int) -> None:
-        """Leave out what came after the first ``n`` samples of this process."""
+        """Leave out what came after the first ``n`` samples of this process: a few, that were there to even out shares.
+
+        What was not kept in their place is lost: of many that are left out, fewer than ``size`` stay.
+        """
         if self._seen > n:
             self._select((self._places < self.rank + self.world * n).nonzero().squeeze(1))
 
-    def drawn(self, gather: Callable[[Any], list[Any]] | None = None) -> dict[str, Tensor]:
+    def drawn(self, gather: Callable[[Any], list[Any]] | None = None) -> dict[str, Tensor | Exception]:
         """The sample, variable by variable, in one order for every process and batch size.
+
+        A variable whose rows cannot be put together, since their shapes differ, is the error that says so.
 
         Args:
             gather: gives what every process has, in the order of their ranks; ``None`` where there is one process.
+                Nothing that can fail lies between two calls of it.
         """
         own = self._places
         everywhere = own if gather is None else torch.cat(gather(own))
         least = everywhere[scrambled(everywhere).argsort()[: self.size]]
-        self._select(torch.isin(own, least).nonzero().squeeze(1))
-        rows = {name: torch.cat(chunks) for name, chunks in self._rows.items()}
-        places = self._places
+        chosen = torch.isin(own, least).nonzero().squeeze(1)
+        rows = {name: _picked(chunks, chosen) for name, chunks in self._rows.items()}
+        places = own[chosen]
         if gather is not None:
-            devices = {name: values.device for name, values in rows.items()}
-            shares = gather((places, {name: values.cpu() for name, values in rows.items()}))
+            devices = {name: values.device for name, values in rows.items() if isinstance(values, Tensor)}
+            shares = gather((places, {name: _on_host(values) for name, values in rows.items()}))
             places = torch.cat([share[0] for share in shares])
             names: Iterable[str] = dict.fromkeys(name for share in shares for name in share[1])
-            rows = {name: torch.cat([share[1][name] for share in shares if name in share[1]]) for name in names}
-            rows = {name: values.to(devices.get(name, values.device)) for name, values in rows.items()}
+            rows = {name: _joined([share[1][name] for share in shares if name in share[1]]) for name in names}
+            rows = {
+                name: values.to(devices[name]) if isinstance(values, Tensor) and name in devices else values
+                for name, values in rows.items()
+            }
         order = scrambled(places).argsort()
-        return {name: values[order.to(values.device)] for name, values in rows.items()}
+        return {
+            name: values[order.to(values.device)] if isinstance(values, Tensor) else values
+            for name, values in rows.items()
+        }
 
     def _prune(self, size: int) -> None:
         keys = scrambled(self._places)
@@ -96,7 +114,27 @@ class Reservoir:
         if len(kept) == len(self._places):
             return
         self._places = self._places[kept]
-        self._rows = {
-            name: [torch.cat(chunks)[kept.to(chunks[0].device, non_blocking=True)]]
-            for name, chunks in self._rows.items()
-        }
+        picked = {name: _picked(chunks, kept) for name, chunks in self._rows.items()}
+        self._rows = {name: [values] for name, values in picked.items()}
+
+
+def _picked(chunks: list[Tensor | Exception], kept: Tensor) -> Tensor | Exception:
+    whole = _joined(chunks)
+    return whole if isinstance(whole, Exception) else whole[kept.to(whole.device, non_blocking=True)]
+
+
+def _joined(chunks: list[Tensor | Exception]) -> Tensor | Exception:
+    """The rows in one tensor; where they do not fit together, or did not before, the error."""
+    for chunk in chunks:
+        if isinstance(chunk, Exception):
+            return chunk
+    shapes = {tuple(chunk.shape[1:]) for chunk in chunks if isinstance(chunk, Tensor) and len(chunk)}
+    if len(shapes) > 1:
+        return ValueError(
+            f"its samples have different shapes, {' and '.join(map(str, sorted(shapes)))}, and rows need one."
+        )
+    return torch.cat([chunk for chunk in chunks if isinstance(chunk, Tensor) and (len(chunk) or not shapes)])
+
+
+def _on_host(values: Tensor | Exception) -> Tensor | Exception:
+    return values.cpu() if isinstance(values, Tensor) else values

@@ -6,7 +6,7 @@ import math
 from typing import Literal
 
 from lightning_ib.history import InformationPoint
-from lightning_ib.quantize import Narrowing, Quantizer
+from lightning_ib.quantize import AutoQuantizer, Narrowing
 
 Verdict = Literal["ok", "saturated", "clipped", "undersampled"]
 
@@ -27,7 +27,9 @@ class VerdictWarning(UserWarning):
     """A layer's figures cannot be believed; what to change is said. Given once a layer."""
 
 
-def verdict(*, saturation: float, singletons: float, n_codes: int, n_samples: int, outside: float, tails: float) -> str:
+def verdict(
+    *, saturation: float, singletons: float, n_codes: int, n_samples: int, outside: float, tails: float
+) -> Verdict:
     r"""Whether the figures of a layer can be believed.
 
     - ``"saturated"``: H(T)/log N > 0.9. The figures tell the samples apart, not what was learnt.
@@ -82,10 +84,12 @@ def advice(point: InformationPoint, narrowing: Narrowing) -> str:
 
 def _other_edges(narrowing: Narrowing) -> str:
     """What to do about values outside."""
-    low, high = narrowing.seen()
-    n_bins = narrowing.n_bins
-    shown = f"low={low:.3g}, high={high:.3g}"
-    if narrowing.asked.bins.needs_data or type(narrowing.asked) is not Quantizer:
+    n_bins, (low, high) = narrowing.n_bins, _rounded_outwards(*narrowing.seen())
+    shown = f"low={low}, high={high}"
+    if isinstance(narrowing.asked, AutoQuantizer):
+        bins = f"UniformBins({n_bins}, quantiles=(0.01, 0.99), refit=True)"
+        return f"and what looks like compression may be theirs. Try Quantizer(pool, {bins}) with a pool of your own."
+    if narrowing.asked.bins.needs_data:
         return (
             "which were fitted at the first measurement and left behind since: what looks like compression may be "
             f"theirs. Try UniformBins({n_bins}, {shown}), which holds what is seen now, or refit=True."
@@ -93,9 +97,22 @@ def _other_edges(narrowing: Narrowing) -> str:
     return f"and what looks like compression may be theirs. Try UniformBins({n_bins}, {shown})."
 
 
+def _rounded_outwards(low: float, high: float) -> tuple[float, float]:
+    """A range of few digits that holds ``low`` and ``high``."""
+    if not math.isfinite(high - low):
+        return low, high
+    width = high - low or abs(high) or 1.0
+    digits = 2 - math.floor(math.log10(width))
+    step = 10.0**-digits
+    below, above = math.floor(low / step), math.ceil(high / step)
+    return round(below * step, max(0, digits)), round((above + (above == below)) * step, max(0, digits))
+
+
 def _coarser(point: InformationPoint, narrowing: Narrowing) -> str:
     """A narrowing with few enough symbols for the samples there are, and how many samples would do for this one."""
     n_bins, width = narrowing.n_bins, narrowing.n_coordinates or 1
+    if n_bins < 2:  # no choice was made yet: too few samples, or all alike
+        return "Try more samples."
     symbols = max(2.0, point.n_samples / _SAMPLES_A_SYMBOL)
     coordinates = int(math.log(symbols) / math.log(n_bins) + 1e-9)
     bins = int(symbols ** (1 / width) + 1e-9)
@@ -107,5 +124,6 @@ def _coarser(point: InformationPoint, narrowing: Narrowing) -> str:
     if point.verdict == "undersampled":
         tries.append(f"at least {_SAMPLES_A_SYMBOL * point.n_codes} samples")
     if not tries:
-        tries.append(f"more samples than {point.n_samples}")
+        few = next((c for c in range(width, 0, -1) if symbols ** (1 / c) >= 2), 1)
+        tries.append(f"a pool to {few} of its {width} coordinates with {int(symbols ** (1 / few) + 1e-9)} bins each")
     return f"Try {', or '.join(tries)}."

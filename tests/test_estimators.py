@@ -142,7 +142,6 @@ def test_a_wrong_choice_is_refused(asked, kind, told):
             ask(asked)
 
 
-@pytest.mark.xfail(strict=True, raises=AttributeError, reason="says only that the object has no attribute 'name'")
 def test_an_estimator_without_a_name_is_refused():
     class Nameless(Estimator):
         def figures(self, rows, settled, unit):
@@ -457,7 +456,6 @@ def test_labels_that_are_booleans(data):
 
 
 @pytest.mark.filterwarnings("ignore:layer 'act'. .* could not be estimated")
-@pytest.mark.xfail(strict=True, reason="labels in a column, which the plane takes, are refused by most estimators")
 def test_labels_in_a_column(data):
     x, y = data
     column, flat = (values(estimated(plane_of(TANH, QUICK), TANH, x, labels)) for labels in (y[:, None], y))
@@ -528,7 +526,6 @@ def test_it_comes_back_when_the_rows_are_of_use_again(name, bad, data):
 
 
 @pytest.mark.filterwarnings("ignore:layer 'act'. .* could not be estimated")
-@pytest.mark.xfail(strict=True, reason="a first range that is none is frozen, and every later figure is NaN")
 @pytest.mark.parametrize("bad", [lambda x: x * math.nan, lambda x: 0 * x + 1, lambda x: x / 0])
 def test_the_quantised_figures_come_back_when_the_rows_are_of_use_again(bad, data):
     plane = plane_of(TANH, ["quantised8"])
@@ -559,7 +556,6 @@ def test_a_constant_layer_tells_nothing(name, data):
 
 
 @pytest.mark.filterwarnings("ignore:layer 'act'. .* could not be estimated")
-@pytest.mark.xfail(strict=True, reason="its range is refused; counted, a constant has no entropy")
 def test_a_constant_layer_has_no_quantised_entropy(data):
     model = net(act=lambda x: 0 * x + 3)
     found = values(estimated(plane_of(model, ["quantised8"]), model, *data))
@@ -604,7 +600,6 @@ def test_what_fails_keeps_nothing_of_the_others_back(data):
     assert [math.isnan(one.value) for one in found] == [True, True, False, False, False, False]
 
 
-@pytest.mark.xfail(strict=True, reason="the rows of all layers cannot be put in order: an IndexError")
 def test_an_input_whose_first_axis_is_not_the_batch_keeps_nothing_else_back(data):
     x, y = data
     steps_first = x.reshape(N, 2, 2).transpose(0, 1)
@@ -676,7 +671,6 @@ class Breaks(Norm):
         return self.at["figures"]()
 
 
-@pytest.mark.xfail(strict=True, reason="only what figures() raises is caught")
 @pytest.mark.parametrize(
     "own", [Breaks(gives=lambda: 1 / 0, figures=lambda: 1 / 0), Breaks(gives=lambda: ["I_TY"], figures=lambda: None)]
 )
@@ -686,13 +680,11 @@ def test_whatever_breaks_in_one_keeps_nothing_of_the_others_back(own, data):
     assert math.isfinite(found["act", "kde", "I_TY"])
 
 
-@pytest.mark.xfail(strict=True, reason="a tensor is handed on as it is, and no checkpoint can be read back with it")
 def test_a_figure_is_a_number_whatever_the_estimator_returned(data):
     own = Breaks(figures=lambda: {"I_TY": torch.tensor(1.0)})
     assert type(estimated(plane_of(TANH, [own]), TANH, *data)[0].value) is float
 
 
-@pytest.mark.xfail(strict=True, reason="only 'accuracy' itself has no unit")
 def test_a_figure_that_ends_in_accuracy_has_no_unit(data):
     own = Breaks(figures=lambda: {"top5_accuracy": 0.5})
     assert estimated(plane_of(TANH, [own]), TANH, *data)[0].unit == ""
@@ -783,7 +775,6 @@ def test_a_damaged_state_is_refused_and_all_else_taken_up(damaged, data):
 
 
 @pytest.mark.filterwarnings("ignore:layer 'act'. kde could not be estimated")
-@pytest.mark.xfail(strict=True, reason="what was set, nothing, is taken for what is to be used: NaN for good")
 def test_what_was_given_before_and_is_left_out_now_is_set_now(data):
     first, second = plane_of(TANH, [KDE(noise_variance=0.1)]), plane_of(TANH, [KDE()])
     estimated(first, TANH, *data)
@@ -792,7 +783,6 @@ def test_what_was_given_before_and_is_left_out_now_is_set_now(data):
     assert all(map(math.isfinite, values(estimated(second, TANH, *data)).values()))
 
 
-@pytest.mark.xfail(strict=True, reason="it is the plane's own mapping")
 def test_the_frozen_state_is_a_copy(data):
     plane = plane_of(TANH, ["kde"])
     estimated(plane, TANH, *data)
@@ -840,7 +830,6 @@ def test_the_same_rows_at_every_measurement_and_none_of_the_one_before(data):
     assert torch.equal(plane.estimation.drawn(["act"])["act"].t, 2 * first.t)
 
 
-@pytest.mark.xfail(strict=True, reason="the rows drawn for the first are shown again")
 def test_what_is_counted_in_after_an_estimate_is_in_the_next(data):
     x, y = data
     plane = plane_of(TANH, ["kde"])

@@ -68,7 +68,6 @@ def test_the_unit_is_that_of_the_estimates():
     assert [axes.get_ylabel() for axes in figure.axes] == ["[nats]"] * 2
 
 
-@pytest.mark.xfail(strict=True, reason="the unit is that of the estimator's first figure: '[]'")
 def test_an_information_has_its_unit_after_an_accuracy_too():
     figure = plot_estimates([estimate("accuracy", 0.9, unit=""), estimate("I_TY", 1.0)])
     assert panels(figure)["kde: I(T;Y)"].get_ylabel() == "[bits]"
@@ -96,7 +95,6 @@ def test_the_order_of_the_estimates_makes_no_difference_to_the_lines():
         assert sorted(lines(axes)) == sorted(lines(panels(reverse)[title]))
 
 
-@pytest.mark.xfail(strict=True, reason="points of one epoch are sorted by their value")
 def test_points_of_one_epoch_are_drawn_in_the_order_of_their_steps():
     """As with every_n_train_steps."""
     figure = plot_estimates([estimate(value=value, step=step) for step, value in ((1, 3.0), (2, 1.0), (3, 2.0))])
@@ -142,13 +140,11 @@ def test_no_lower_bound_no_band():
     assert [len(bands(axes)) for axes in figure.axes] == [2, 0, 0, 0]
 
 
-@pytest.mark.xfail(strict=True, raises=ValueError, reason="not enough values to unpack")
 def test_a_layer_may_lack_the_lower_bound_that_another_has():
     figure = plot_estimates(run(figures=("I_TY",)) + [estimate("I_TY_lower", 0.5, layer="out")])
     assert len(bands(figure.axes[0])) == 1
 
 
-@pytest.mark.xfail(strict=True, raises=ZeroDivisionError, reason="no panel is left")
 def test_a_lower_bound_alone_is_drawn():
     """As one would name what a variational bound gives."""
     assert lines(plot_estimates([estimate("I_TY_lower", 0.5, estimator="mine")]).axes[0]) == [[(0.0, 0.5)]]

@@ -239,7 +239,6 @@ def test_little_more_than_twice_the_sample_is_ever_held():
     assert len(reservoir.drawn()["row"]) == size
 
 
-@pytest.mark.xfail(strict=True, reason="of the first batch every row is copied, however large it is")
 def test_no_more_is_copied_of_a_large_first_batch():
     assert len(Reservoir(40).choose(5000)) <= 80
 

@@ -44,7 +44,7 @@ from lightning_ib.functional.neighbours import (
 )
 from lightning_ib.functional.probes import Decoding, decode, usable_information
 from lightning_ib.functional.quantised import mutual_information_quantised, quantised_ids
-from lightning_ib.functional.renyi import entropy_renyi, mutual_information_renyi
+from lightning_ib.functional.renyi import entropy_renyi, kernel_width_of, mutual_information_renyi
 
 __all__ = [
     "Bounds",
@@ -72,6 +72,7 @@ __all__ = [
     "james_stein",
     "joint",
     "joint_counts",
+    "kernel_width_of",
     "miller_madow",
     "mutual_information",
     "mutual_information_bounds_kde",
