@@ -1,0 +1,701 @@
+"""The callback's estimators, corrections, shuffles and pictures of rows: what is logged, kept, resumed and left alone."""
+
+import importlib.util
+import math
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.custom_scalar import layout_pb2
+from torch import nn
+from torch.utils.data import DataLoader
+
+from lightning_ib import (
+    FixedBins,
+    InformationPlane,
+    InformationPlaneCallback,
+    InformationPoint,
+    QuantileBins,
+    Quantizer,
+)
+from lightning_ib.embedding import plot_tsne
+from lightning_ib.estimators import BY_NAME, KDE, Estimator, Rows
+from lightning_ib.functional import mutual_information_bounds_kde
+from lightning_ib.history import Estimate, read_csv
+from lightning_ib.loggers import scalars
+from lightning_ib.panels import plot_estimates
+from lightning_ib.passes import run_pass, undisturbed
+from tests.test_callback import equal, trained_state
+from tests.test_loggers import Sick, pixels, read_metrics_csv
+from tests.test_resume import exact, go_on, in_checkpoint, same
+from tests.tiny import N_TRAIN, N_VAL, TinyModule, fit, make_data, pl, val_loader
+
+EarlyStopping, ModelCheckpoint = pl.callbacks.EarlyStopping, pl.callbacks.ModelCheckpoint
+
+CHEAP = ["kde", "knn", "probe", "quantised8"]
+GIVEN = {
+    "kde": ["I_XT", "I_TY", "I_XT_lower", "I_TY_lower"],
+    "knn": ["I_TY"],
+    "probe": ["I_TY", "accuracy"],
+    "quantised8": ["I_XT", "I_TY"],
+}
+LAYERS = ["hidden", "out"]
+# Lightning logs the figures of an epoch at the epoch's last step, and counts steps from 0.
+STEPS = [0, 5, 11, 17]
+
+
+def of(estimates, **wanted):
+    """The values of the estimates that have these fields."""
+    return [e.value for e in estimates if all(getattr(e, field) == value for field, value in wanted.items())]
+
+
+def told(caught, words):
+    return [str(warning.message) for warning in caught if words in str(warning.message)]
+
+
+def nan_free(records):
+    """Comparable: a NaN equals nothing."""
+    return [repr(tuple(record)) for record in records]
+
+
+# -- what training is owed ---------------------------------------------------------------------------------------------
+
+
+def assert_left_alone(tmp_path, data, **options):
+    callback = InformationPlaneCallback(data=data, **options)
+    with_it = trained_state(tmp_path, callback, val=True, generator=True)
+    without = trained_state(tmp_path, val=True, generator=True)
+    assert without["losses"]
+    for part in without:
+        assert equal(with_it[part], without[part]), part
+    return callback
+
+
+@pytest.mark.parametrize("data", [None, "train"])
+def test_training_is_bit_identical_with_a_few_estimators_and_without(tmp_path, data):
+    few = ["kde", "probe", "mixed"]
+    callback = assert_left_alone(tmp_path, data, estimators=few, correction="miller_madow", log_projector=True)
+    assert {e.estimator for e in callback.estimates} == set(few)
+    assert all(math.isfinite(e.value) for e in callback.estimates)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("data", [None, "train"])
+def test_training_is_bit_identical_with_all_estimators_and_without(tmp_path, data):
+    everything = {"estimators": list(BY_NAME), "log_projector": True, "tsne": True, "correction": "miller_madow"}
+    callback = assert_left_alone(tmp_path, data, max_samples=64, **everything)
+    assert {e.estimator for e in callback.estimates} == set(BY_NAME)
+    assert {e.epoch for e in callback.estimates} == {0, 1, 2, 3}
+    assert all(math.isfinite(e.value) for e in callback.estimates)
+    assert next(tmp_path.rglob("tsne.png")).is_file()
+
+
+@pytest.mark.parametrize("precision", ["bf16-mixed", "bf16-true", "64-true"])
+def test_other_precisions_are_estimated_in_the_validation_loop_as_in_a_pass_of_its_own(tmp_path, precision):
+    in_loop = InformationPlaneCallback(estimators=["kde", "probe"])
+    by_itself = InformationPlaneCallback(estimators=["kde", "probe"], data="val", prefix="own")
+    fit(tmp_path, in_loop, by_itself, precision=precision, max_epochs=1, logger=False)
+    assert all(math.isfinite(e.value) for e in in_loop.estimates)
+    assert in_loop.estimates == by_itself.estimates
+
+
+# -- what is logged ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def logged(tmp_path_factory):
+    """A run with TensorBoard, the callback, and what TensorBoard shows of it."""
+    folder = tmp_path_factory.mktemp("logged")
+    callback = InformationPlaneCallback(estimators=CHEAP, log_projector=True, tsne=True, max_samples=40)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # pytest's own filters are not at work yet
+        _, run = fit(folder, callback)
+    events = EventAccumulator(run.log_dir, size_guidance={"images": 0, "scalars": 0, "tensors": 0}).Reload()
+    return callback, Path(run.log_dir), events
+
+
+def test_there_is_an_estimate_for_each_measurement_layer_estimator_and_figure(logged):
+    callback, _, _ = logged
+    assert [(e.epoch, e.step, e.layer, e.estimator, e.figure) for e in callback.estimates] == [
+        (epoch, epoch * N_TRAIN // 16, layer, estimator, figure)
+        for epoch in range(4)
+        for layer in LAYERS
+        for estimator in CHEAP
+        for figure in GIVEN[estimator]
+    ]
+    assert {e.n_samples for e in callback.estimates} == {40}
+    assert {e.unit for e in callback.estimates if e.figure != "accuracy"} == {"bits"}
+    assert {e.unit for e in callback.estimates if e.figure == "accuracy"} == {""}
+    assert all(math.isfinite(e.value) for e in callback.estimates)
+
+
+def test_scalars_are_the_estimates_at_the_right_steps(logged):
+    callback, _, events = logged
+    names = [f"ib/{name}/{figure}/{layer}" for layer in LAYERS for name, figures in GIVEN.items() for figure in figures]
+    known = {"I_XT", "I_TY", "H_T", "I_TY_shuffled", "saturation", "singletons", "outside"}
+    known |= {f"{name}_{end}" for name in ("I_XT", "I_TY", "H_T") for end in ("lower", "upper")}
+    names += [f"ib/{name}/{layer}" for layer in LAYERS for name in known]
+    written = [tag for tag in events.Tags()["scalars"] if tag.startswith("ib/")]
+    assert sorted(written) == sorted(names)
+    for tag in names:
+        assert [event.step for event in events.Scalars(tag)] == STEPS, tag
+    for layer in LAYERS:
+        for name, figures in GIVEN.items():
+            for figure in figures:
+                values = [event.value for event in events.Scalars(f"ib/{name}/{figure}/{layer}")]
+                expected = of(callback.estimates, layer=layer, estimator=name, figure=figure)
+                assert values == pytest.approx(expected, rel=1e-6)  # TensorBoard keeps 32 bits
+
+
+def test_custom_scalars_have_bands_and_a_chart_for_each_figure_of_each_estimator(logged):
+    callback, _, events = logged
+    layout = layout_pb2.Layout.FromString(events.Tensors("custom_scalars__config__")[0].tensor_proto.string_val[0])
+    figures, bands, others = layout.category
+    assert bands.title == "Information plane (ib): ± 2 standard errors"
+    of_out = [p for p in callback.history if p.layer == "out"]
+    (band,) = next(chart for chart in bands.chart if chart.title == "I(X;T) [bits]: out").margin.series
+    for tag, sign in ((band.value, 0), (band.lower, -2), (band.upper, 2)):
+        values = [event.value for event in events.Scalars(tag)]
+        assert values == pytest.approx([p.i_xt + sign * p.i_xt_se for p in of_out])
+    assert others.title == "Information plane (ib): other estimators"
+    assert {chart.title: list(chart.multiline.tag) for chart in others.chart} == {
+        f"{name}: {figure}{'' if figure == 'accuracy' else ' [bits]'}": [f"^ib/{name}/{figure}/.+"]
+        for name, of_it in GIVEN.items()
+        for figure in of_it
+    }
+    assert len(figures.chart) == 7
+
+
+def test_files_and_images_show_the_estimates(logged):
+    callback, folder, events = logged
+    assert read_csv(folder / "estimators.csv", Estimate) == callback.estimates
+    assert read_csv(folder / "information_plane.csv") == callback.history
+    for name in ("information_plane", "estimators", "tsne"):
+        images = events.Images(f"ib/{name}")
+        assert [image.step for image in images] == STEPS
+        last = pixels(images[-1].encoded_image_string)
+        assert np.abs(last - pixels(folder / f"{name}.png").astype(float)).mean() < 0.1
+        assert last.std() > 1, "a blank picture"
+
+
+def test_the_projector_is_given_the_same_labelled_rows_at_every_measurement(logged):
+    callback, folder, _ = logged
+    config = (folder / "projector_config.pbtxt").read_text()
+    for layer in LAYERS:
+        labels = [(folder / f"{step:05}" / f"ib%{layer}").parent for step in STEPS]
+        assert all(path.is_dir() for path in labels)
+        found = [next(path.glob(f"ib*{layer}")) for path in labels]
+        shown = [(path / "metadata.tsv").read_text().split() for path in found]
+        assert shown[0] == shown[1] == shown[2] == shown[3]
+        assert set(shown[0]) == {"0", "1", "2", "3"}
+        rows = [np.loadtxt(path / "tensors.tsv") for path in found]
+        assert {table.shape for table in rows} == {(40, {"hidden": 8, "out": 4}[layer])}
+        assert np.abs(rows[0] - rows[-1]).max() > 0.01, "training moves them"
+        assert config.count(f'tensor_name: "ib/{layer}:') == len(STEPS)
+
+
+def test_another_logger_gets_the_scalars_and_what_it_cannot_show_is_no_fault(tmp_path):
+    callback = InformationPlaneCallback(estimators=["knn", "probe"], log_projector=True)
+    _, run = fit(tmp_path, callback, logger=pl.loggers.CSVLogger(tmp_path), max_epochs=2)
+    rows = [(step, row) for step, row in read_metrics_csv(run.log_dir) if "ib/knn/I_TY/out" in row]
+    assert [step for step, _ in rows] == STEPS[:3]
+    for name, figure in (("knn", "I_TY"), ("probe", "I_TY"), ("probe", "accuracy")):
+        values = [float(row[f"ib/{name}/{figure}/out"]) for _, row in rows]
+        assert values == pytest.approx(of(callback.estimates, layer="out", estimator=name, figure=figure), rel=1e-6)
+    assert read_csv(Path(run.log_dir) / "estimators.csv", Estimate) == callback.estimates
+    assert (Path(run.log_dir) / "estimators.png").is_file()
+
+
+@pytest.mark.parametrize("data", [None, "train"])
+def test_early_stopping_and_checkpoints_can_monitor_an_estimate(tmp_path, data):
+    callback = InformationPlaneCallback(["out"], data=data, estimators=["probe"])
+    stopping = EarlyStopping("ib/probe/accuracy/out", mode="max", stopping_threshold=0.0)
+    checkpoint = ModelCheckpoint(tmp_path, monitor="ib/probe/accuracy/out", mode="max")
+    _, run = fit(tmp_path, callback, stopping, checkpoint, enable_checkpointing=True, logger=False)
+    assert run.current_epoch == 1, "any accuracy is above the threshold"
+    (accuracy,) = of(callback.estimates, epoch=1, figure="accuracy")
+    assert checkpoint.best_model_score == pytest.approx(accuracy, rel=1e-6)
+
+
+def test_an_estimate_can_be_monitored_in_epochs_that_are_not_measured(tmp_path):
+    callback = InformationPlaneCallback(["out"], estimators=["knn"], every_n_epochs=2)
+    stopping = EarlyStopping("ib/knn/I_TY/out", mode="max", patience=9)
+    _, run = fit(tmp_path, callback, stopping, logger=False)
+    assert (run.current_epoch, [e.epoch for e in callback.estimates]) == (3, [0, 2])
+
+
+def test_a_monitor_before_the_callback_is_refused_where_it_would_see_nothing(tmp_path):
+    stopping = EarlyStopping("ib/probe/accuracy/out", mode="max")
+    with pytest.raises(ValueError, match="EarlyStopping monitors 'ib/probe/accuracy/out' but comes before"):
+        fit(tmp_path, stopping, InformationPlaneCallback(data="train", estimators=["probe"]))
+
+
+@pytest.mark.parametrize("evaluate", ["validate", "test"])
+def test_an_evaluation_alone_keeps_its_estimates_apart(tmp_path, evaluate):
+    class Tested(TinyModule):
+        test_step = TinyModule.validation_step
+
+    callback = InformationPlaneCallback(estimators=["kde", "quantised8"])
+    model, run = fit(tmp_path, callback, model=Tested(), max_epochs=1, logger=False)
+    before, settled = list(callback.estimates), callback.state_dict()["frozen"]["estimators"]
+    assert callback.evaluated_estimates == []
+    found = getattr(run, evaluate)(model, val_loader(), verbose=False)[0]
+    assert callback.estimates == before
+    # The same weights on the same rows, by what was set at the first measurement.
+    assert [e._replace(epoch=1) for e in callback.evaluated_estimates] == before[len(before) // 2 :]
+    assert callback.state_dict()["frozen"]["estimators"] == settled
+    (value,) = of(callback.evaluated_estimates, layer="out", figure="I_TY", estimator="kde")
+    assert found["ib/kde/I_TY/out"] == pytest.approx(value)
+
+
+def test_an_evaluation_of_a_network_that_was_never_fitted_has_estimates(tmp_path):
+    callback = InformationPlaneCallback(estimators=["kde"])
+    run = pl.Trainer(accelerator="cpu", callbacks=[callback], logger=False, enable_progress_bar=False)
+    run.validate(TinyModule(), val_loader(), verbose=False)
+    assert len(callback.evaluated_estimates) == 8
+    assert (callback.estimates, callback.history) == ([], [])
+
+
+def test_a_fast_dev_run_estimates_one_batch_and_writes_nothing(tmp_path):
+    callback = InformationPlaneCallback(estimators=["knn"], log_projector=True, tsne=True)
+    fit(tmp_path, callback, fast_dev_run=True)
+    assert {e.n_samples for e in callback.estimates} == {16}
+    assert list(tmp_path.rglob("*")) == []
+
+
+def test_a_second_callback_has_its_own_names_and_files(tmp_path):
+    one = InformationPlaneCallback(["out"], estimators=["knn"])
+    other = InformationPlaneCallback(["out"], estimators=["knn", "quantised8"], prefix="own/two", data="train")
+    _, run = fit(tmp_path, one, other, max_epochs=1, logger=False)
+    assert read_csv(tmp_path / "estimators.csv", Estimate) == one.estimates
+    assert read_csv(tmp_path / "estimators_own_two.csv", Estimate) == other.estimates
+    names = {"information_plane", "estimators", "information_plane_own_two", "estimators_own_two"}
+    assert {path.name for path in tmp_path.iterdir()} == {f"{name}.{end}" for name in names for end in ("csv", "png")}
+    for callback, prefix in ((one, "ib"), (other, "own/two")):
+        (value,) = of(callback.estimates, epoch=1, estimator="knn")
+        assert run.callback_metrics[f"{prefix}/knn/I_TY/out"] == pytest.approx(value)
+
+
+def test_what_is_set_from_a_layer_is_told_once(tmp_path, caplog):
+    callback = InformationPlaneCallback(["out"], estimators=["kde", "knn"])
+    with caplog.at_level("INFO"):
+        fit(tmp_path, callback, logger=False)
+    variance = callback.plane.estimation.settled["out"]["kde"]["noise_variance"]
+    messages = [record.message for record in caplog.records if record.message.startswith("ib: out: k")]
+    assert messages == [f"ib: out: kde: noise_variance = {variance:.4g}, from the layer as it is now. Frozen."]
+
+
+def test_a_progress_bar_goes_over_layers_and_estimators(tmp_path, capsys):
+    bar, callback = pl.callbacks.TQDMProgressBar(), InformationPlaneCallback(estimators=["knn"])
+    fit(tmp_path, bar, callback, enable_progress_bar=True, max_epochs=1, logger=False)
+    assert "Estimators" in "".join(capsys.readouterr())
+
+
+# -- what is measured --------------------------------------------------------------------------------------------------
+
+
+class Seen(Estimator):
+    """Keeps the rows it is shown."""
+
+    name = "seen"
+    needs_input = True
+
+    def __init__(self):
+        super().__init__()
+        self.shown = []
+
+    def figures(self, rows, settled, unit):
+        self.shown.append(Rows(*(part.clone() for part in rows)))
+        return {"I_TY": 0.0}
+
+
+@pytest.mark.parametrize("data", [None, "train", "loader"])
+def test_the_same_samples_are_shown_at_every_measurement_whatever_the_loader_shuffles(tmp_path, data):
+    own = DataLoader(make_data(N_VAL, seed=1), 9, shuffle=True) if data == "loader" else data
+    seen = Seen()
+    fit(tmp_path, InformationPlaneCallback(["out"], data=own, estimators=[seen], max_samples=30), logger=False)
+    assert len(seen.shown) == 4
+    x, y = make_data(N_TRAIN)[:] if data == "train" else make_data(N_VAL, seed=1)[:]
+    for rows in seen.shown:
+        assert len(rows.t) == 30
+        assert torch.equal(rows.x, seen.shown[0].x)
+        assert torch.equal(rows.y, seen.shown[0].y)
+        samples = (rows.x[:, None] == x).all(2).nonzero()
+        assert samples[:, 0].tolist() == list(range(30)), "each row is one sample of the data"
+        assert torch.equal(y[samples[:, 1]], rows.y)
+    assert not torch.equal(seen.shown[0].t, seen.shown[-1].t)
+
+
+def test_the_batch_size_chooses_no_other_samples(tmp_path):
+    shown = []
+    for batch in (7, 80):
+        seen = Seen()
+        callback = InformationPlaneCallback(["out"], data="val", estimators=[seen, "kde"], max_samples=20)
+        fit(tmp_path, callback, val=val_loader(batch_size=batch), max_epochs=1, logger=False)
+        shown.append((seen.shown[-1].x, of(callback.estimates, estimator="kde")))
+    assert torch.equal(shown[0][0], shown[1][0])
+    assert shown[0][1] == pytest.approx(shown[1][1], abs=1e-6)  # forward passes differ in their last bits
+
+
+def test_estimates_are_those_of_the_rows_of_the_layer(tmp_path):
+    """Against the function itself, on what the trained network puts out; max_samples spares none."""
+    callback = InformationPlaneCallback(["hidden"], estimators=[KDE(noise_variance=0.1)], unit="nats")
+    model, _ = fit(tmp_path, callback, logger=False)
+    x, y = make_data(N_VAL, seed=1)[:]
+    with torch.no_grad():
+        t = model.eval().hidden(x)
+    expected = mutual_information_bounds_kde(t, y, noise_variance=0.1, unit="nats")
+    last = {e.figure: e.value for e in callback.estimates if e.epoch == 3}
+    assert last["I_TY"] == pytest.approx(expected.upper, abs=1e-6)
+    assert last["I_TY_lower"] == pytest.approx(expected.lower, abs=1e-6)
+
+
+def test_nats_are_bits_times_the_logarithm_of_two_and_shares_are_shares(tmp_path):
+    bits, nats = (InformationPlaneCallback(["out"], estimators=CHEAP, unit=unit) for unit in ("bits", "nats"))
+    for callback in (bits, nats):
+        fit(tmp_path, callback, max_epochs=1, logger=False)
+    for one, other in zip(bits.estimates, nats.estimates):
+        share = one.figure == "accuracy"
+        assert other.value == pytest.approx(one.value * (1.0 if share else math.log(2)), abs=1e-9)
+        assert other.unit == ("" if share else "nats")
+
+
+def test_every_n_steps_are_estimated_too(tmp_path):
+    callback = InformationPlaneCallback(["out"], estimators=["knn"], every_n_train_steps=3)
+    _, run = fit(tmp_path, callback, max_epochs=2)
+    assert [e.step for e in callback.estimates] == [p.step for p in callback.history] == [0, 3, 6, 9, 12]
+    events = EventAccumulator(run.log_dir, size_guidance={"scalars": 0}).Reload().Scalars("ib/knn/I_TY/out")
+    assert [event.value for event in events] == pytest.approx([e.value for e in callback.estimates], rel=1e-6)
+
+
+def test_several_validation_runs_in_an_epoch_leave_one_estimate(tmp_path):
+    callback = InformationPlaneCallback(["out"], estimators=["knn"])
+    fit(tmp_path, callback, val_check_interval=0.5, max_epochs=2, logger=False)
+    assert [(e.epoch, e.step) for e in callback.estimates] == [(0, 0), (1, 6), (2, 12)]
+
+
+def test_a_pool_of_an_estimator_sees_the_rows(tmp_path):
+    shapes = []
+
+    def pool(t):
+        shapes.append(tuple(t.shape))
+        return t[:, :1]
+
+    callback = InformationPlaneCallback(["hidden"], estimators=[KDE(pool=pool)], max_samples=33)
+    fit(tmp_path, callback, max_epochs=1, logger=False)
+    assert shapes == [(33, 8)] * 2
+
+
+# -- correction and shuffles -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("correction", ["miller_madow", "grassberger", "chao_shen", "james_stein", "jackknife"])
+def test_a_correction_reaches_every_point_and_its_scalars(tmp_path, correction):
+    asked = {"hidden": Quantizer(bins=FixedBins([0.0])), "out": Quantizer(bins=FixedBins([-0.3, 0.3]))}
+    options = {"correction": correction, "shuffles": 3, "input": Quantizer(bins=FixedBins([0.0]))}
+    callback = InformationPlaneCallback(asked, **options)
+    model, run = fit(tmp_path, callback, max_epochs=1, logger=False)
+    assert {point.correction for point in callback.history} == {correction}
+    plane = InformationPlane(asked, **options)
+    with plane.attach(model), undisturbed(model):
+        run_pass(plane, val_loader(batch_size=9), model)
+        expected = plane.compute(epoch=1, step=6)
+    assert callback.history[-2:] == expected
+    assert {point.correction for point in plane.compute()} == {correction}
+    for point in expected:
+        assert run.callback_metrics[f"ib/I_TY/{point.layer}"] == pytest.approx(point.i_ty, rel=1e-6)
+        shuffled = run.callback_metrics[f"ib/I_TY_shuffled/{point.layer}"]
+        assert shuffled == pytest.approx(point.i_ty_shuffled, rel=1e-6, abs=1e-6)
+
+
+def test_what_a_correction_pushes_past_a_bound_is_kept_and_flagged(tmp_path):
+    callback = InformationPlaneCallback({"out": Quantizer(bins=QuantileBins(20))}, correction="chao_shen")
+    fit(tmp_path, callback, max_epochs=1, logger=False)
+    for point in callback.history:
+        assert point.h_t > math.log2(N_VAL)
+        assert "h_t > log N" in point.beyond
+    assert read_csv(tmp_path / "information_plane.csv") == callback.history
+
+
+def test_without_shuffles_nothing_is_said_of_chance(tmp_path):
+    callback = InformationPlaneCallback(["out"], shuffles=0)
+    _, run = fit(tmp_path, callback, max_epochs=1, logger=False)
+    assert all(math.isnan(p.i_ty_shuffled) and math.isnan(p.i_ty_shuffled_sd) for p in callback.history)
+    assert "ib/I_TY/out" in run.callback_metrics
+    assert "ib/I_TY_shuffled/out" not in run.callback_metrics
+
+
+def test_every_measurement_shuffles_alike(tmp_path):
+    class Still(TinyModule):
+        def configure_optimizers(self):
+            return torch.optim.SGD(self.parameters(), 0.0)
+
+    callback = InformationPlaneCallback(["out"], shuffles=4)
+    fit(tmp_path, callback, model=Still(), logger=False)
+    assert len({(p.i_ty_shuffled, p.i_ty_shuffled_sd) for p in callback.history}) == 1
+
+
+# -- resume ------------------------------------------------------------------------------------------------------------
+
+
+@exact
+@pytest.mark.parametrize("data", [None, "train"])
+def test_a_resumed_run_has_the_estimates_of_an_uninterrupted_one(tmp_path, data):
+    def callback():
+        return InformationPlaneCallback(data=data, estimators=CHEAP, correction="grassberger", max_samples=50)
+
+    whole, resumed = callback(), callback()
+    go_on(tmp_path, whole)
+    path = tmp_path / "checkpoints" / "epoch=0.ckpt"
+    assert in_checkpoint(path)["estimates"] == [e._asdict() for e in whole.estimates if e.epoch < 2]
+    (tmp_path / "estimators.csv").unlink()
+    go_on(tmp_path, resumed, ckpt_path=path)
+    assert resumed.estimates == whole.estimates == read_csv(tmp_path / "estimators.csv", Estimate)
+    assert resumed.history == whole.history
+    assert same(resumed.plane.frozen_state(), whole.plane.frozen_state())
+    assert set(resumed.plane.estimation.settled["out"]["quantised8"]) == {"low", "high"}
+
+
+@exact
+def test_a_run_that_broke_off_while_it_was_trained_goes_on_with_its_estimates(tmp_path):
+    class Interrupted(pl.Callback):
+        def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+            if (trainer.current_epoch, batch_idx) == (2, 2):
+                raise RuntimeError("power cut")
+
+    def callback():
+        return InformationPlaneCallback(estimators=["kde", "quantised8"])
+
+    whole, broken, resumed = callback(), callback(), callback()
+    go_on(tmp_path / "whole", whole)
+    with pytest.raises(RuntimeError, match="power cut"):
+        go_on(tmp_path / "broken", broken, Interrupted())
+    assert broken.estimates == [e for e in whole.estimates if e.epoch < 3]
+    go_on(tmp_path / "broken", resumed, ckpt_path=tmp_path / "broken" / "checkpoints" / "epoch=1.ckpt")
+    assert resumed.estimates == whole.estimates
+    assert read_csv(tmp_path / "broken" / "estimators.csv", Estimate) == whole.estimates
+
+
+NEW_FIELDS = [name for name in InformationPoint._field_defaults]
+
+
+def test_a_checkpoint_of_a_version_without_estimators_is_taken_up(tmp_path):
+    go_on(tmp_path, InformationPlaneCallback())
+    path = tmp_path / "checkpoints" / "epoch=1.ckpt"
+    checkpoint = torch.load(path, weights_only=True)
+    (state,) = (s for key, s in checkpoint["callbacks"].items() if key.startswith("InformationPlaneCallback"))
+    del state["estimates"]
+    for point in state["history"]:
+        for name in NEW_FIELDS:
+            del point[name]
+    torch.save(checkpoint, path)
+
+    callback = InformationPlaneCallback(estimators=["kde"])
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        go_on(tmp_path, callback, ckpt_path=path)
+    assert len(told(caught, "ib: ")) == 1
+    assert len(told(caught, "points of its history lack ['i_xt_se', ")) == 1
+    assert [p.epoch for p in callback.history if p.layer == "out"] == [0, 1, 2, 3]
+    for point in callback.history:
+        old = point.epoch < 3
+        assert math.isfinite(point.i_ty)
+        assert math.isnan(point.i_ty_se) == math.isnan(point.i_ty_shuffled) == math.isnan(point.singletons) == old
+        assert (point.verdict == "") == old
+    assert {e.epoch for e in callback.estimates} == {3}
+    assert nan_free(read_csv(tmp_path / "information_plane.csv")) == nan_free(callback.history)
+    assert (tmp_path / "information_plane.png").is_file()
+
+
+@pytest.mark.filterwarnings("ignore:Be aware that when using `ckpt_path`")
+@pytest.mark.parametrize(
+    ("damage", "sentence"),
+    [
+        (lambda state: state | {"estimates": 3}, "its history is a int, not a list of points"),
+        (
+            lambda state: state | {"frozen": state["frozen"] | {"estimators": [1]}},
+            "what its estimators were set to is no mapping from layers to estimators",
+        ),
+    ],
+)
+def test_damaged_estimates_cost_one_warning_and_the_rest_is_kept(tmp_path, damage, sentence):
+    go_on(tmp_path, InformationPlaneCallback(["out"], estimators=["kde"]), max_epochs=1)
+    path = tmp_path / "checkpoints" / "epoch=0.ckpt"
+    checkpoint = torch.load(path, weights_only=True)
+    (key,) = (key for key in checkpoint["callbacks"] if key.startswith("InformationPlaneCallback"))
+    checkpoint["callbacks"][key] = damage(checkpoint["callbacks"][key])
+    torch.save(checkpoint, path)
+    callback = InformationPlaneCallback(["out"], estimators=["kde"])
+    with pytest.warns(UserWarning, match=f"what the checkpoint holds .*{sentence}") as caught:
+        go_on(tmp_path, callback, max_epochs=2, ckpt_path=path)
+    assert len(told(caught, "ib: ")) == 1
+    assert [p.epoch for p in callback.history] == [0, 1, 2]
+    assert all(math.isfinite(value) for value in of(callback.estimates, epoch=2))
+
+
+# -- what fails --------------------------------------------------------------------------------------------------------
+
+
+class FailsAt(Estimator):
+    """Cannot go on at some of its calls."""
+
+    name = "moody"
+
+    def __init__(self, *calls, error=ValueError("no figure today")):
+        super().__init__()
+        self.calls, self.error, self.n = calls, error, 0
+
+    def figures(self, rows, settled, unit):
+        self.n += 1
+        if self.n - 1 in self.calls:
+            raise self.error
+        return {"I_TY": float(self.n)}
+
+
+@pytest.mark.parametrize("data", [None, "train"])
+@pytest.mark.parametrize("error", [ValueError("no figure today"), ZeroDivisionError("no figure today")])
+def test_an_estimator_that_raises_once_costs_that_figure_and_one_warning(tmp_path, data, error):
+    callback = InformationPlaneCallback(["out"], data=data, estimators=[FailsAt(2, error=error), "knn"])
+    with pytest.warns(UserWarning, match="moody") as caught:
+        model, run = fit(tmp_path, callback, max_epochs=4)
+    assert told(caught, "moody") == [
+        "layer 'out': moody could not be estimated at epoch 2, its figures are NaN: no figure today."
+    ]
+    assert of(callback.estimates, estimator="moody") == pytest.approx([1, 2, math.nan, 4, 5], nan_ok=True)
+    assert all(math.isfinite(value) for value in of(callback.estimates, estimator="knn"))
+    assert all(math.isfinite(point.i_ty) for point in callback.history)
+    assert run.current_epoch == 4
+    events = EventAccumulator(run.log_dir, size_guidance={"scalars": 0}).Reload().Scalars("ib/moody/I_TY/out")
+    assert [event.value for event in events] == pytest.approx([1, 2, math.nan, 4, 5], nan_ok=True)
+    assert nan_free(read_csv(Path(run.log_dir) / "estimators.csv", Estimate)) == nan_free(callback.estimates)
+
+
+def test_an_estimator_that_always_raises_is_told_once_a_layer(tmp_path):
+    with pytest.warns(UserWarning, match="moody") as caught:
+        fit(tmp_path, InformationPlaneCallback(estimators=[FailsAt(*range(99))]), logger=False)
+    assert [message.split(":")[0] for message in told(caught, "moody")] == ["layer 'hidden'", "layer 'out'"]
+    assert not (tmp_path / "estimators.png").exists(), "there is nothing to draw"
+    assert len(read_csv(tmp_path / "estimators.csv", Estimate)) == 8
+
+
+def test_a_layer_that_turns_nan_costs_its_own_estimates_until_it_is_finite_again(tmp_path):
+    callback = InformationPlaneCallback(estimators=CHEAP, log_projector=True)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        _, run = fit(tmp_path, callback, model=Sick())
+    assert len(told(caught, "layer 'out' gave NaN")) == 1
+    assert len(told(caught, "could not be estimated at epoch 2, its figures are NaN: ")) == len(CHEAP)
+    for e in callback.estimates:
+        assert math.isnan(e.value) == (e.layer == "out" and e.epoch == 2), e
+    assert {e.figure for e in callback.estimates if e.epoch == 2 and e.estimator == "kde"} == set(GIVEN["kde"])
+    assert (Path(run.log_dir) / "00011").is_dir(), "the projector shows the others"
+
+
+@pytest.mark.parametrize("data", [None, "train"])
+def test_a_measurement_that_fails_as_a_whole_leaves_nan_under_the_same_names(tmp_path, data):
+    epoch = None
+
+    def unpack(batch):
+        if epoch.trainer.current_epoch == 1 and epoch.trainer.global_step == 12:
+            raise OSError("the disk is gone")
+        return batch
+
+    callback = InformationPlaneCallback(["out"], data=data, estimators=["probe", "knn"], unpack=unpack)
+    monitors = [EarlyStopping(f"ib/{name}/out", check_finite=False, patience=9) for name in ("probe/accuracy", "I_TY")]
+    model = epoch = TinyModule()
+    with pytest.warns(UserWarning, match="the measurement after epoch 2 failed.*the disk is gone") as caught:
+        _, run = fit(tmp_path, callback, *monitors, model=model, max_epochs=3)
+    assert len(told(caught, "Training goes on")) == 1
+    assert run.current_epoch == 3
+    assert [(e.epoch, e.estimator, e.figure) for e in callback.estimates] == [
+        (epoch, name, figure) for epoch in range(4) for name in ("probe", "knn") for figure in GIVEN[name]
+    ]
+    for e in callback.estimates:
+        assert math.isnan(e.value) == (e.epoch == 2) == (e.n_samples == 0), e
+        assert e.step == e.epoch * 6
+    events = EventAccumulator(run.log_dir, size_guidance={"scalars": 0}).Reload()
+    for figure in ("I_TY", "accuracy"):
+        written = events.Scalars(f"ib/probe/{figure}/out")
+        assert [event.step for event in written] == STEPS
+        assert [math.isnan(event.value) for event in written] == [False, False, True, False]
+
+
+@pytest.mark.parametrize("target", [None, Quantizer(bins=QuantileBins(4))])
+def test_estimators_that_need_labels_say_so_where_there_are_none(tmp_path, target):
+    unpack = (lambda batch: (batch[0], None)) if target is None else (lambda batch: (batch[0], batch[0][:, 0]))
+    came = "there is no target" if target is None else "the target is real-valued"
+    callback = InformationPlaneCallback(["out"], target=target, unpack=unpack, estimators=CHEAP)
+    with pytest.warns(UserWarning, match="could not be estimated") as caught:
+        fit(tmp_path, callback, max_epochs=1, logger=False)
+    assert [message.split(": ", 2)[1:] for message in told(caught, "could not")] == [
+        ["knn could not be estimated at epoch 0, its figures are NaN", f"{came}, and KNN needs class labels."],
+        ["probe could not be estimated at epoch 0, its figures are NaN", f"{came}, and Probe needs class labels."],
+    ]
+    assert all(math.isfinite(value) for value in of(callback.estimates, figure="I_XT"))
+
+
+def test_a_layer_that_starts_as_a_constant_has_its_scale_set_once_it_varies(tmp_path):
+    class ZeroHead(TinyModule):
+        def __init__(self):
+            super().__init__()
+            nn.init.zeros_(self.out.weight)
+            nn.init.zeros_(self.out.bias)
+
+    callback = InformationPlaneCallback(["out"], estimators=["kde", "knn"])
+    with pytest.warns(UserWarning, match="at epoch 0, its figures are NaN: t is "):
+        fit(tmp_path, callback, model=ZeroHead(), logger=False)
+    assert [math.isnan(value) for value in of(callback.estimates, figure="I_TY", estimator="kde")] == [True] + 3 * [
+        False
+    ]
+
+
+# -- wrong arguments ---------------------------------------------------------------------------------------------------
+
+CORRECTIONS = "correction must be None or one of 'miller_madow', 'grassberger', 'chao_shen', 'james_stein', 'jackknife'"
+
+
+@pytest.mark.parametrize(
+    ("wrong", "kind", "sentence"),
+    [
+        ({"correction": "miler_madow"}, ValueError, f"{CORRECTIONS}, got 'miler_madow': did you mean 'miller_madow'?"),
+        ({"correction": 3}, ValueError, f"{CORRECTIONS}, got 3."),
+        ({"shuffles": 1}, ValueError, "shuffles must be 0 for none, or an integer of at least 2, got 1."),
+        ({"shuffles": -2}, ValueError, "shuffles must be 0 for none, or an integer of at least 2, got -2."),
+        ({"shuffles": True}, ValueError, "shuffles must be 0 for none, or an integer of at least 2, got True."),
+        ({"shuffles": 2.0}, ValueError, "shuffles must be 0 for none, or an integer of at least 2, got 2.0."),
+        ({"max_samples": 1}, ValueError, "max_samples must be an integer of at least 2, got 1."),
+        ({"max_samples": 99.5}, ValueError, "max_samples must be an integer of at least 2, got 99.5."),
+        ({"max_samples": None}, ValueError, "max_samples must be an integer of at least 2, got None."),
+        ({"estimators": "kde"}, TypeError, "estimators must be a list, got 'kde'. Did you mean ['kde']?"),
+        ({"estimators": ["kdee"]}, ValueError, "there is no estimator 'kdee': did you mean 'kde'?"),
+        ({"estimators": [3]}, TypeError, "an estimator must be a name such as 'kde' or an Estimator such as KDE()"),
+        ({"estimators": [KDE]}, TypeError, "an estimator must be a name such as 'kde' or an Estimator such as KDE()"),
+        (
+            {"estimators": ["kde", KDE()]},
+            ValueError,
+            "two estimators would log as 'kde': give one of them another .name.",
+        ),
+    ],
+)
+def test_wrong_arguments_are_refused_at_construction(wrong, kind, sentence):
+    with pytest.raises(kind) as raised:
+        InformationPlaneCallback(**wrong)
+    assert str(raised.value).startswith(sentence)
+
+
+def test_an_estimator_of_no_known_name_is_told_all_there_are():
+    with pytest.raises(ValueError, match="there is no estimator 'zzz'") as raised:
+        InformationPlaneCallback(estimators=["zzz"])
+    assert all(repr(name) in str(raised.value) for name in BY_NAME)
+
+
+def test_tsne_without_scikit_learn_is_refused_at_construction(monkeypatch):
+    found = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *of: None if name == "sklearn" else found(name, *of))
+    sentence = "tsne=True needs scikit-learn: pip install scikit-learn, or leave it out."
+    with pytest.raises(ValueError, match=f"^{sentence}$"):
+        InformationPlaneCallback(tsne=True)
+    InformationPlaneCallback(log_projector=True)
