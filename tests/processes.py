@@ -13,6 +13,8 @@ from tests.tiny import TinyModule, make_data, pl, trainer
 
 N_TRAIN, N_VAL, N_OWN, EPOCHS = 61, 83, 47, 2
 INPUT = {"input": Quantizer(bins=UniformBins(3, quantiles=(0.02, 0.98))), "unit": "nats"}
+ESTIMATES = {"estimators": ["kde", "knn", "probe", "quantised8"], "correction": "miller_madow", **INPUT}
+SAMPLED = {"estimators": ["kde", "quantised8"], "max_samples": 8}
 
 
 def loader(n, seed, **options):
@@ -54,7 +56,14 @@ class Recorded(pl.Callback):
     def on_fit_end(self, trainer, pl_module):
         history = [tuple(point) for point in self.measured.history] if self.measured else []
         hooked = any(module._forward_hooks for module in pl_module.modules())
-        found = {"history": history, "weights": self.weights, "losses": pl_module.losses, "hooked": hooked}
+        estimates = [tuple(estimate) for estimate in self.measured.estimates] if self.measured else []
+        found = {
+            "history": history,
+            "estimates": estimates,
+            "weights": self.weights,
+            "losses": pl_module.losses,
+            "hooked": hooked,
+        }
         found["random"] = torch.random.get_rng_state()
         found["edges"] = self.measured.plane.frozen_state() if self.measured else None
         found["logged"] = {name: value.item() for name, value in trainer.callback_metrics.items()}
@@ -149,6 +158,8 @@ def scenarios(folder):
     weighted = WeightedRandomSampler(torch.arange(1, N_OWN + 1), N_OWN, generator=torch.Generator().manual_seed(3))
     sampled = DataLoader(make_data(N_OWN, 2), batch_size=8, sampler=weighted)
     batched = DataLoader(make_data(N_OWN, 2), batch_sampler=BatchSampler(SequentialSampler(range(N_OWN)), 7, False))
+    # A forward pass differs in its last bits with the batches, and estimators take activations as they are.
+    double = {"precision": "64-true"}
     ib = InformationPlaneCallback
     return {
         "alone": (None, TinyModule, tr, va, {}),
@@ -170,6 +181,10 @@ def scenarios(folder):
         "sharded": (ib(**INPUT), Sharded, tr, va, {}),
         "sharded-own": (ib(data=own, **INPUT), Sharded, tr, va, {}),
         "histories": (ib(**INPUT), TinyModule, tr, va, {}),
+        "alone-64": (None, TinyModule, tr, va, double),
+        "estimates": (ib(**ESTIMATES, log_projector=True), TinyModule, tr, va, double),
+        "estimates-sampled": (ib(**(ESTIMATES | SAMPLED)), TinyModule, tr, va, double),
+        "estimates-own": (ib(**ESTIMATES, data=own, max_samples=40), TinyModule, tr, va, double),
     }
 
 

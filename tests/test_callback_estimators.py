@@ -1,4 +1,4 @@
-"""The callback's estimators, corrections, shuffles and pictures of rows: what is logged, kept, resumed and left alone."""
+"""The callback's estimators, corrections and pictures of rows: what is logged, kept, resumed and left alone."""
 
 import importlib.util
 import math
@@ -21,12 +21,9 @@ from lightning_ib import (
     QuantileBins,
     Quantizer,
 )
-from lightning_ib.embedding import plot_tsne
 from lightning_ib.estimators import BY_NAME, KDE, Estimator, Rows
 from lightning_ib.functional import mutual_information_bounds_kde
 from lightning_ib.history import Estimate, read_csv
-from lightning_ib.loggers import scalars
-from lightning_ib.panels import plot_estimates
 from lightning_ib.passes import run_pass, undisturbed
 from tests.test_callback import equal, trained_state
 from tests.test_loggers import Sick, pixels, read_metrics_csv
@@ -479,7 +476,7 @@ def test_a_run_that_broke_off_while_it_was_trained_goes_on_with_its_estimates(tm
     assert read_csv(tmp_path / "broken" / "estimators.csv", Estimate) == whole.estimates
 
 
-NEW_FIELDS = [name for name in InformationPoint._field_defaults]
+NEW_FIELDS = list(InformationPoint._field_defaults)
 
 
 def test_a_checkpoint_of_a_version_without_estimators_is_taken_up(tmp_path):
@@ -544,19 +541,19 @@ class FailsAt(Estimator):
 
     name = "moody"
 
-    def __init__(self, *calls, error=ValueError("no figure today")):
+    def __init__(self, *calls, error=ValueError):
         super().__init__()
         self.calls, self.error, self.n = calls, error, 0
 
     def figures(self, rows, settled, unit):
         self.n += 1
         if self.n - 1 in self.calls:
-            raise self.error
+            raise self.error("no figure today")
         return {"I_TY": float(self.n)}
 
 
 @pytest.mark.parametrize("data", [None, "train"])
-@pytest.mark.parametrize("error", [ValueError("no figure today"), ZeroDivisionError("no figure today")])
+@pytest.mark.parametrize("error", [ValueError, ZeroDivisionError])
 def test_an_estimator_that_raises_once_costs_that_figure_and_one_warning(tmp_path, data, error):
     callback = InformationPlaneCallback(["out"], data=data, estimators=[FailsAt(2, error=error), "knn"])
     with pytest.warns(UserWarning, match="moody") as caught:

@@ -11,8 +11,9 @@ import torch
 from filelock import FileLock
 
 from lightning_ib import AutoQuantizer, InformationPlane, InformationPoint
+from lightning_ib.history import Estimate
 from lightning_ib.passes import run_pass, undisturbed
-from tests.processes import EPOCHS, INPUT, N_OWN, N_TRAIN, N_VAL, batches, callback_fields
+from tests.processes import EPOCHS, ESTIMATES, INPUT, N_OWN, N_TRAIN, N_VAL, SAMPLED, batches, callback_fields
 from tests.tiny import TinyModule
 
 pytestmark = pytest.mark.slow
@@ -21,6 +22,7 @@ TWO = ["alone", "alone-train", "val", "train", "own", "sampled", "batched", "lis
 TWO += ["iterable", "fails", "breaks", "scaled", "histories"]
 THREE = ["val", "fewer"]
 SHARDED = ["sharded", "sharded-own"]
+ESTIMATING = ["alone-64", "estimates", "estimates-sampled", "estimates-own"]
 
 
 def launch(factory, name, strategy, devices, scenarios):
@@ -61,6 +63,12 @@ def three(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
+def estimating(tmp_path_factory):
+    """Two processes with estimators that do not bin."""
+    return launch(tmp_path_factory, "estimating", "ddp", 2, ESTIMATING)
+
+
+@pytest.fixture(scope="module")
 def sharded(tmp_path_factory):
     """Two processes that hold half of every weight each."""
     import torch.distributed.fsdp
@@ -72,28 +80,36 @@ def sharded(tmp_path_factory):
 
 def measured_alone(weights, data, layers=None, **options):
     """The same measurements in this one process, from the weights the processes had at each of them."""
-    plane, model, points = InformationPlane(layers, **options), TinyModule(), []
+    plane, points, estimates = InformationPlane(layers, **options), [], []
+    dtype = weights[0]["out.weight"].dtype
+    model, data = TinyModule().to(dtype), [(x.to(dtype), y) for x, y in data]
     for epoch, state in enumerate(weights):
         model.load_state_dict(state)
         plane.reset()
         with plane.attach(model), undisturbed(model):
             run_pass(plane, data, model)
             points += plane.compute(epoch=epoch)
-    return points
+            estimates += plane.estimate(epoch=epoch)
+    return points, estimates
 
 
 def assert_same(found, data, layers=None, **options):
-    expected = measured_alone(found[0]["weights"], data, layers, **options)
+    """The figures of every process, and of its estimators where there are any, are those of one."""
+    points, estimates = measured_alone(found[0]["weights"], data, layers, **options)
     for process in found:
-        points = [InformationPoint(*point) for point in process["history"]]
-        assert len(points) == len(expected)
-        for point, alone in zip(points, expected):
-            alone = alone._replace(step=point.step)
-            for name, figure, reference in zip(point._fields, point, alone):
-                if isinstance(reference, float):
-                    assert figure == pytest.approx(reference, abs=1e-9, nan_ok=True), (name, point, alone)
-                else:
-                    assert figure == reference, (name, point, alone)
+        assert_equal([InformationPoint(*point) for point in process["history"]], points)
+        assert_equal([Estimate(*estimate) for estimate in process["estimates"]], estimates)
+
+
+def assert_equal(records, expected):
+    assert len(records) == len(expected)
+    for record, alone in zip(records, expected):
+        alone = alone._replace(step=record.step)
+        for name, figure, reference in zip(record._fields, record, alone):
+            if isinstance(reference, float):
+                assert figure == pytest.approx(reference, abs=1e-9, nan_ok=True), (name, record, alone)
+            else:
+                assert figure == reference, (name, record, alone)
 
 
 VALIDATION, TRAINING, OWN = batches(N_VAL, 1), batches(N_TRAIN, 0), batches(N_OWN, 2)
@@ -114,6 +130,57 @@ VALIDATION, TRAINING, OWN = batches(N_VAL, 1), batches(N_TRAIN, 0), batches(N_OW
 )
 def test_two_processes_have_the_figures_of_one(two, name, data, options):
     assert_same(two(name), data, **options)
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "options", "n_rows"),
+    [
+        ("estimates", VALIDATION, {}, N_VAL),
+        ("estimates-sampled", VALIDATION, SAMPLED, 8),
+        ("estimates-own", OWN, {"max_samples": 40}, 40),
+    ],
+)
+def test_two_processes_have_the_estimates_of_one(estimating, name, data, options, n_rows):
+    found = estimating(name)
+    options = ESTIMATES | options
+    assert_same(found, data, **options)
+    for process in found:
+        estimates = [Estimate(*estimate) for estimate in process["estimates"]]
+        assert {estimate.epoch for estimate in estimates} == set(range(EPOCHS + 1))
+        assert {estimate.estimator for estimate in estimates} == set(options["estimators"])
+        assert {estimate.n_samples for estimate in estimates} == {n_rows}, "repeated samples are left out"
+        assert all(math.isfinite(estimate.value) for estimate in estimates)
+        assert all(math.isfinite(InformationPoint(*point).i_ty_shuffled) for point in process["history"])
+
+
+def test_all_processes_set_the_same_and_log_the_same_estimates(estimating):
+    one, other = estimating("estimates")
+    assert one["edges"]["estimators"] == other["edges"]["estimators"]
+    assert one["estimates"] == other["estimates"]
+    last = {estimate[2:5]: estimate[5] for estimate in one["estimates"]}
+    assert len(last) == 2 * 9
+    for (layer, estimator, figure), value in last.items():
+        name = f"ib/{estimator}/{figure}/{layer}"
+        assert one["logged"][name] == other["logged"][name] == pytest.approx(value, rel=1e-6)
+
+
+def test_training_in_two_processes_is_bit_identical_with_estimators_and_without(estimating):
+    for watched, alone in zip(estimating("estimates"), estimating("alone-64")):
+        assert watched["losses"] == alone["losses"]
+        assert torch.equal(watched["random"], alone["random"])
+        for key, value in alone["weights"][-1].items():
+            assert torch.equal(watched["weights"][-1][key], value)
+
+
+def test_only_the_first_process_writes_estimates_and_shows_all_rows(estimating):
+    folder = estimating.folder / "estimates"
+    for name in ("estimators.csv", "estimators.png", "projector_config.pbtxt"):
+        assert len(list(folder.rglob(name))) == 1, name
+    shown = list(folder.rglob("metadata.tsv"))
+    assert len(shown) == 2 * (EPOCHS + 1)
+    assert len({path.read_text() for path in shown}) == 1
+    assert len(shown[0].read_text().split()) == N_VAL
+    assert estimating.output.count("ib: out: kde: noise_variance = ") == len(ESTIMATING) - 1
 
 
 @pytest.mark.parametrize(
