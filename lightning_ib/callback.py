@@ -14,7 +14,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from lightning_ib.embedding import log_rows, plot_tsne
-from lightning_ib.estimators import Estimators, Rows
+from lightning_ib.estimators import Estimators, Rows, checked_estimators
 from lightning_ib.functional import Correction, Unit
 from lightning_ib.history import Estimate, InformationPoint, Measurement, restored_points
 from lightning_ib.loggers import (
@@ -139,7 +139,7 @@ class InformationPlaneCallback(CallbackBase):
             "unit": unit,
             "correction": correction,
             "shuffles": shuffles,
-            "estimators": estimators,
+            "estimators": checked_estimators(estimators),
             "max_samples": max_samples,
             "keep_rows": log_projector or tsne,
         }
@@ -251,7 +251,11 @@ class InformationPlaneCallback(CallbackBase):
         """What the last measurement came to."""
         points = self.history[-len(self.plane.narrowings) :]
         step = points[-1].step if points else 0
-        return Measurement(points, [estimate for estimate in self.estimates if estimate.step == step])
+        estimates = [estimate for estimate in self.estimates if estimate.step == step]
+        return Measurement(points, estimates or self._no_estimates(0, step))
+
+    def _no_estimates(self, epoch: int, step: int) -> list[Estimate]:
+        return self.plane.estimation.missing(self.plane.narrowings, unit=self.unit, epoch=epoch, step=step)
 
     def _missed(self, trainer: Trainer) -> bool:
         """Whether the run was interrupted between the end of an epoch and its measurement."""
@@ -571,7 +575,7 @@ class InformationPlaneCallback(CallbackBase):
             if self.log_projector or self.tsne:
                 self._shown = self._guarded(trainer, lambda: self.plane.estimation.drawn(self.plane.narrowings)) or {}
         failed = anywhere(trainer, estimates is None)
-        return Measurement(points, self._missing(trainer, epoch).estimates if failed else estimates)
+        return Measurement(points, self._no_estimates(epoch, trainer.global_step) if failed else estimates)
 
     def _estimated(self, trainer: Trainer, epoch: int) -> list[Estimate]:
         """The figures of the estimators that do not bin, and in the log what they set from the layers."""
@@ -617,10 +621,7 @@ class InformationPlaneCallback(CallbackBase):
         missing = InformationPoint.missing("", n_samples=0, unit=self.unit, epoch=epoch, step=trainer.global_step)
         return Measurement(
             [missing._replace(layer=layer) for layer in self.plane.narrowings],
-            [
-                estimate._replace(epoch=epoch, step=trainer.global_step, value=math.nan, n_samples=0)
-                for estimate in self._latest().estimates
-            ],
+            self._no_estimates(epoch, trainer.global_step),
         )
 
     def _log(self, trainer: Trainer, pl_module: LightningModule, measured: Measurement | None, epoch: int) -> None:

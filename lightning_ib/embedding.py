@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
@@ -19,6 +18,7 @@ if TYPE_CHECKING:
 # What the projector and t-SNE are given of wider layers: both begin with principal components anyway.
 _MOST_COORDINATES = 50
 _COLUMNS = 4
+_LEAST_SPREAD = 1e-12
 
 
 def principal_components(rows: Tensor, n: int = _MOST_COORDINATES) -> Tensor:
@@ -87,8 +87,8 @@ def plot_tsne(layers: Mapping[str, Rows]) -> Figure:
         axes.set_title(layer, fontsize=9)
         axes.set(xticks=[], yticks=[])
         z = principal_components(rows.t).numpy()
-        # What has no two rows apart, such as a dead layer, takes scikit-learn's process down with it.
-        if len(z) < 4 or not math.isfinite(spread := float(z.std())) or spread == 0:
+        # Rows that hardly differ, such as those of a dead layer, make scikit-learn take the process down.
+        if len(z) < 4 or float(z.std()) < _LEAST_SPREAD:
             axes.text(0.5, 0.5, "no rows to tell apart", transform=axes.transAxes, ha="center", color="0.4")
             continue
         perplexity = min(30.0, (len(z) - 1) / 3)

@@ -34,6 +34,7 @@ class Estimation:
         """Layer → estimator → what was set from the layer's scale at its first measurement."""
         self._reservoir: Reservoir | None = None
         self._drawn: dict[str, Tensor | Exception] | None = None
+        self._gave: dict[tuple[str, str], list[str]] = {}  # the names of figures, by layer and estimator
         self._without_input = False  # whether the input does not come sample by sample
 
     def reset(self) -> None:
@@ -111,13 +112,13 @@ class Estimation:
         found = []
         for layer in (layer for layer in layers if layer in faults):
             warn(f"{layer} rows", f"layer {layer!r}: no estimator can be run at epoch {epoch}: {faults[layer]}")
-            promised = ((estimator, name) for estimator in self.estimators for name in estimator.given)
-            found += [Estimate(epoch, step, layer, of.name, name, math.nan, unit, 0) for of, name in promised]
+            found += self.missing([layer], unit=unit, epoch=epoch, step=step)
         for layer, estimator in progress([(layer, estimator) for layer in rows for estimator in self.estimators]):
             try:
                 figures = self._figures(layer, estimator, rows[layer], unit)
+                self._gave[layer, estimator.name] = list(figures)
             except Exception as error:  # of any estimator: none of them ends a training
-                figures = dict.fromkeys(_promised(estimator, rows[layer]), math.nan)
+                figures = dict.fromkeys(self._promised(layer, estimator, rows[layer]), math.nan)
                 told = str(error) if str(error).endswith(".") else f"{error}."
                 warn(
                     f"{layer} {estimator.name}",
@@ -132,6 +133,25 @@ class Estimation:
         if _shared():
             _broadcast(([tuple(estimate) for estimate in found], self.settled))
         return found
+
+    def missing(self, layers: Iterable[str], *, unit: Unit, epoch: int, step: int) -> list[Estimate]:
+        """The estimates of a measurement that gave none: NaN, under the names they have otherwise."""
+        return [
+            Estimate(epoch, step, layer, estimator.name, name, math.nan, "" if name.endswith("accuracy") else unit, 0)
+            for layer in layers
+            for estimator in self.estimators
+            for name in self._promised(layer, estimator)
+        ]
+
+    def _promised(self, layer: str, estimator: Estimator, rows: Rows | None = None) -> list[str]:
+        """The names of the figures that an estimator gives of a layer: those it gave before, or else says it would."""
+        gave = self._gave.get((layer, estimator.name))
+        if gave is not None:
+            return gave
+        try:
+            return list(estimator.given) if rows is None else estimator.gives(rows)
+        except Exception:
+            return list(estimator.given)
 
     def _figures(self, layer: str, estimator: Estimator, rows: Rows, unit: Unit) -> dict[str, float]:
         rows = rows._replace(t=estimator.pooled(rows.t))
@@ -176,13 +196,6 @@ def _broadcast(what: Any) -> Any:
     box = [what]
     dist.broadcast_object_list(box)
     return box[0]
-
-
-def _promised(estimator: Estimator, rows: Rows) -> list[str]:
-    try:
-        return estimator.gives(rows)
-    except Exception:
-        return list(estimator.given)
 
 
 def _gathered(own: Any) -> list[Any]:

@@ -663,10 +663,11 @@ class Narrowing:
             self._table = hash_table(z.shape[1], self.n_bins, z.device)
             self._ready = rounded_up(self.edges, z.dtype)
             self._bounds = _bounds(self.edges, z.dtype)
-        least, greatest = z.aminmax()
-        if self._seen is not None:
-            least, greatest = torch.minimum(least, self._seen[0]), torch.maximum(greatest, self._seen[1])
-        self._seen = least, greatest
+        if len(z):  # a process may have seen none
+            least, greatest = z.aminmax()
+            if self._seen is not None:
+                least, greatest = torch.minimum(least, self._seen[0]), torch.maximum(greatest, self._seen[1])
+            self._seen = least, greatest
         dtype = torch.uint8 if z.shape[1] <= torch.iinfo(torch.uint8).max else torch.int32
         if self._bounds is None:
             outside = torch.zeros(len(z), dtype=dtype, device=z.device)

@@ -125,5 +125,6 @@ def _coarser(point: InformationPoint, narrowing: Narrowing) -> str:
         tries.append(f"at least {_SAMPLES_A_SYMBOL * point.n_codes} samples")
     if not tries:
         few = next((c for c in range(width, 0, -1) if symbols ** (1 / c) >= 2), 1)
-        tries.append(f"a pool to {few} of its {width} coordinates with {int(symbols ** (1 / few) + 1e-9)} bins each")
+        bins = int(symbols ** (1 / few) + 1e-9)
+        tries.append(f"a coarser pool, to at most {few} of its {width} coordinates with {bins} bins each")
     return f"Try {', or '.join(tries)}."

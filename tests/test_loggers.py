@@ -19,7 +19,7 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from lightning_ib import FixedBins, InformationPlaneCallback, Quantizer
-from lightning_ib.history import read_csv
+from lightning_ib.history import Measurement, read_csv
 from lightning_ib.loggers import log_figure, log_layout, log_scalars, run_folder, scalars
 from lightning_ib.plotting import plot_information_plane
 from tests.tiny import N_TRAIN, TinyModule, fit, pl
@@ -73,7 +73,7 @@ def assert_is_drawn(png, callback, epoch):
 
 
 def assert_scalars_are_the_history(rows, callback):
-    expected = by_name((STEPS[p.epoch], scalars([p], "ib")) for p in callback.history)
+    expected = by_name((STEPS[p.epoch], scalars(Measurement([p], []), "ib")) for p in callback.history)
     written = by_name(rows)
     assert written.keys() == expected.keys()
     for name, points in expected.items():
@@ -158,7 +158,7 @@ def test_the_point_before_training_is_on_the_disk_before_the_first_step(tmp_path
     fit(tmp_path, callback, model=Looking(), logger=pl.loggers.CSVLogger(tmp_path), max_epochs=1)
     ((step, row),) = seen
     assert step == 0
-    assert {k: float(v) for k, v in row.items()} == scalars(callback.history[:2], "ib")
+    assert {k: float(v) for k, v in row.items()} == scalars(Measurement(callback.history[:2], []), "ib")
 
 
 @pytest.fixture

@@ -401,7 +401,9 @@ def test_a_picture_that_cannot_be_drawn_costs_one_warning(tmp_path, monkeypatch)
 
     monkeypatch.setattr("lightning_ib.callback.plot_information_plane", fails)
     callback = InformationPlaneCallback(FIXED)
-    with pytest.warns(UserWarning, match="the figure could not be drawn: OSError: no fonts") as caught:
+    with pytest.warns(
+        UserWarning, match="the figure information_plane could not be drawn: OSError: no fonts"
+    ) as caught:
         fit(tmp_path, callback)
     assert len([w for w in caught if "could not be drawn" in str(w.message)]) == 1
     assert epochs(callback) == [0, 1, 2, 3]

@@ -227,7 +227,7 @@ def test_training_in_two_processes_is_bit_identical_with_and_without(two, name, 
 def test_all_processes_log_the_same_figures_for_whoever_monitors_them(two):
     one, other = two("val")
     names = [name for name in one["logged"] if name.startswith("ib/")]
-    assert len(names) == 8
+    assert len(names) == 26
     for name in names:
         assert one["logged"][name] == other["logged"][name]
     last = InformationPoint(*one["history"][-1])

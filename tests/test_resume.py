@@ -527,7 +527,7 @@ def test_a_point_of_another_version_keeps_the_figures_it_has():
     point = InformationPoint.missing("out", n_samples=8, unit="bits", epoch=3)._replace(i_xt=2, i_ty=1.0)
     saved = point._asdict() | {"colour": "red"}
     del saved["h_t"], saved["n_samples"]
-    (restored,), faults = restored_points([saved])
+    (restored,), faults = restored_points([saved], InformationPoint)
     assert (restored.epoch, restored.layer, restored.i_xt, restored.i_ty) == (3, "out", 2, 1.0)
     assert math.isnan(restored.h_t)
     assert restored.n_samples == 0
@@ -537,18 +537,18 @@ def test_a_point_of_another_version_keeps_the_figures_it_has():
 def test_edges_for_another_number_of_coordinates_are_fitted_anew():
     narrow = Quantizer(bins=UniformBins(4))
     before, after = Narrowing(narrow), Narrowing(narrow)
-    before.fit(before.reduce(torch.rand(9, 3)))
+    before.fit(before.values(torch.rand(9, 3)))
     after.load_state_dict(before.state_dict())
     with pytest.warns(UserWarning, match="edges are for 3 coordinates, and a sample has 5 .* fitted anew"):
-        held = after.reduce(torch.rand(9, 5))
+        held = after.values(torch.rand(9, 5))
     after.fit(held)
     assert after.edges.shape == (5, 3)
 
 
 def test_a_layer_whose_length_varies_keeps_its_choice():
     before, after = Narrowing(AutoQuantizer()), Narrowing(AutoQuantizer())
-    before.fit(before.reduce(torch.rand(50, 20, 8)))
-    before.reduce(torch.rand(50, 5, 8))
+    before.fit(before.values(torch.rand(50, 20, 8)))
+    before.values(torch.rand(50, 5, 8))
     after.load_state_dict(before.state_dict())
     assert torch.equal(after.edges, before.edges)
     assert repr(after.quantizer) == repr(before.quantizer)
