@@ -452,7 +452,7 @@ class InformationPlane(Metric):
             return None
         outside = sum(int(chunk.sum()) for chunk in _listed(getattr(self, f"{state}_outside")))
         values = len(counted.numbers) * (narrowing.n_coordinates or 0)
-        told = narrowing.n_bins > 2 and values > 0
+        told = narrowing.tells_outside and values > 0
         return Layer(counted, outside / values if told else math.nan, narrowing.quantizer.bins.tails)
 
     def _counted(self, state: str, epoch: int) -> Symbols | None:

@@ -201,6 +201,42 @@ class QuantileBins(Bins):
         return quantiles(z, [k / self.n_bins for k in range(1, self.n_bins)])
 
 
+class NormalBins(Bins):
+    r"""Bins of equal mass under the standard normal distribution, the same for all coordinates, whatever is seen.
+
+    For coordinates with zero mean and unit variance. As the edges
+
+    .. math:: e_k = \Phi^{-1}(k / n), \quad k = 1, \dots, n - 1
+
+    are fitted to nothing, training cannot leave them behind.
+
+    Args:
+        n_bins: how many bins n, at least 2.
+
+    Raises:
+        ValueError: fewer than two bins.
+
+    Example:
+        >>> NormalBins(4).edges(torch.rand(8, 3))
+        tensor([-0.6745,  0.0000,  0.6745], dtype=torch.float64)
+    """
+
+    needs_data = False
+
+    def __init__(self, n_bins: int) -> None:
+        super().__init__()
+        self.n_bins = _at_least_two(n_bins, type(self).__name__)
+
+    @property
+    def tails(self) -> float:
+        """The outermost two bins: they are open, and hold their share by design."""
+        return 2.0 / self.n_bins
+
+    def edges(self, z: Tensor) -> Tensor:
+        """The ``n_bins − 1`` edges, float64, on the device of ``z``."""
+        return torch.special.ndtri(torch.arange(1, self.n_bins, dtype=torch.float64) / self.n_bins).to(z.device)
+
+
 def checked_edges(edges: Any, owner: str, n_coordinates: int | None = None) -> Tensor:
     """``edges`` as a tensor, where they are finite, ascending and of a shape that fits.
 
@@ -354,11 +390,17 @@ class Quantizer:
         return "" if self.select is None else f", select={_named(self.select)}"
 
 
+# The averages are those of float32: some eight times its precision.
+_ROUNDING = 1e-6
+
+
 class GridPool:
     """Average onto a grid, then standardise each sample over the grid: zero mean, unit variance.
 
     What is left is the pattern of a sample's response, free of the scale and the offset of the layer, both of which
-    drift in training far beyond edges frozen before it. Grids of one or two coordinates are left as they are.
+    drift in training far beyond edges frozen before it. A coordinate that is no more than rounding away from the mean
+    is zero, as all are of a sample without a pattern. Grids of one or two coordinates are left as they are:
+    standardised, they would keep one bit.
 
     Args:
         finest: the grid that is averaged onto first.
@@ -377,8 +419,11 @@ class GridPool:
         z = average(z, self.grid).flatten(1).double()
         if z.shape[1] <= 2:
             return z
-        z = z - z.mean(1, keepdim=True)
-        return z / z.square().mean(1, keepdim=True).sqrt().clamp_min(torch.finfo(z.dtype).tiny)
+        mean = z.mean(1, keepdim=True)
+        z = z - mean
+        deviation = z.square().mean(1, keepdim=True).sqrt()
+        rounding = _ROUNDING * (mean.abs() + deviation)
+        return torch.where(z.abs() <= rounding, 0.0, z / deviation.clamp_min(torch.finfo(z.dtype).tiny))
 
     def __repr__(self) -> str:
         return f"GridPool({self.finest}, {self.grid})"
@@ -399,29 +444,60 @@ def averaged(activation: Tensor) -> Tensor:
     return average(_real(activation), grid).flatten(1)
 
 
-class AutoQuantizer(Quantizer):
-    """Choose pool and bins at the first measurement, then freeze them, edges and all.
+class _Trial(NamedTuple):
+    """A grid and its bins, tried on the first measurement."""
 
-    The choice is the finest :class:`GridPool`, and for it the most bins (:class:`UniformBins` between the 1 % and the
-    99 % quantile), that keep H(T)/log N under ``saturation``. The bound leaves room: in training H(T) may rise.
+    h_t: float
+    n_coordinates: int
+    quantizer: Quantizer
+    edges: Tensor
+
+
+class AutoQuantizer(Quantizer):
+    """Choose pool and bins at the first measurement, then freeze them; believable whatever training does afterwards.
+
+    - *The number of possible symbols is bounded*, not the entropy seen: D coordinates of n bins each are allowed where
+      :math:`n^D` is at most N / ``samples_per_symbol``. H(T) before training says little of H(T) later; this bound
+      holds for every measurement on as many samples. With 10 samples a symbol at most a tenth of the samples can have
+      a symbol of their own, and H(T) stays below log N by at least log 10.
+    - *The edges depend on nothing that drifts*: each sample is averaged onto a grid and standardised over it
+      (:class:`GridPool`), and the edges are quantiles of the standard normal (:class:`NormalBins`), the same for every
+      coordinate and measurement. Edges fitted before training are left behind by it, and what looks like compression
+      is theirs.
+    - Every grid gets the most bins it is allowed, at most 30, and is tried on the first measurement. Taken is *the
+      finest grid whose H(T) comes within a fifth of the greatest*. H(T) finds the grids on which samples differ:
+      between the channels of a convolution it is often the biases that differ, alike for all samples. And of two grids
+      with much the same H(T), more coordinates tell more of the target than more bins: of the logits of a CNN on 10 000
+      images of MNIST 1.73 nats beyond chance after training, where the greatest H(T) alone gives 1.42 (means of eight
+      initialisations).
+
+    A layer of one or two coordinates cannot be standardised by sample: there :class:`UniformBins` between the 1 % and
+    the 99 % quantile are fitted at the first measurement, which training may leave behind (the verdict is ``"clipped"``
+    then). The same holds where there are too few samples for three coordinates, or their pattern never varies.
+
     Until the choice is made, the finest grid of every sample is held, at most 128 coordinates of 4 bytes.
 
     Args:
-        saturation: the bound on H(T)/log N at the first measurement, between 0 and 1.
+        samples_per_symbol: how many samples of the first measurement there are to be for every possible symbol, at
+            least 1. Fewer give a finer choice, whose figures chance has a larger part in.
         select: what to narrow, see :class:`Quantizer`.
 
     Raises:
         TypeError: ``select`` cannot be called.
-        ValueError: the bound is not between 0 and 1.
+        ValueError: ``samples_per_symbol`` is not a finite number of at least 1.
     """
 
-    _N_BINS = (3, 4, 5, 6, 8, 10, 12, 16, 20, 30)
+    _MOST_BINS = 30
+    _NEAR = 0.8
 
-    def __init__(self, saturation: float = 0.75, *, select: Select | None = None) -> None:
-        if not 0 < saturation < 1:
-            raise ValueError(f"AutoQuantizer: saturation must lie between 0 and 1, got {saturation}.")
+    def __init__(self, samples_per_symbol: float = 10, *, select: Select | None = None) -> None:
+        if not 1 <= samples_per_symbol < math.inf:
+            raise ValueError(
+                f"AutoQuantizer: samples_per_symbol must be a finite number of at least 1, got {samples_per_symbol}: "
+                "with more symbols than samples, every sample may have one of its own."
+            )
         super().__init__(select=select)
-        self.saturation = saturation
+        self.samples_per_symbol = float(samples_per_symbol)
 
     def pooled(self, activation: Tensor) -> Tensor:
         """The finest grid of every sample, shape ``(B, D)``."""
@@ -430,38 +506,42 @@ class AutoQuantizer(Quantizer):
     def fit(self, z: Tensor, shape: Sequence[int]) -> tuple[Quantizer, Tensor]:
         """Choose: see the class."""
         finest = finest_grid(_at_most_three_axes(shape))
-        for grids in _by_size(finest):
-            trials = {grid: self._trial(z, finest, grid, self._N_BINS[0]) for grid in grids}
-            under = {grid: trial for grid, trial in trials.items() if trial[0] <= self.saturation}
-            if not under:
-                continue
-            grid, best = max(under.items(), key=lambda item: item[1][0])
-            for n_bins in self._N_BINS[1:]:
-                finer = self._trial(z, finest, grid, n_bins)
-                if finer[0] > self.saturation:
-                    break
-                best = finer
-            return best[1:]
-        return self._trial(z, finest, (1,) * len(finest), 2)[1:]
+        grids = list(_grids(finest))
+        for standardised in (True, False):
+            tried = [grid for grid in grids if (math.prod(grid) > 2) == standardised]
+            allowed = {grid: n for grid in tried if (n := self._most_bins(math.prod(grid), len(z)))}
+            trials = [self._trial(z, finest, grid, n_bins) for grid, n_bins in allowed.items()]
+            greatest = max((trial.h_t for trial in trials), default=0.0)
+            if greatest > 0:
+                near = [trial for trial in trials if trial.h_t >= self._NEAR * greatest]
+                best = max(near, key=lambda trial: (trial.n_coordinates, trial.h_t))
+                return best.quantizer, best.edges
+        coarsest = self._trial(z, finest, (1,) * len(finest), 2)
+        return coarsest.quantizer, coarsest.edges
+
+    def _most_bins(self, n_coordinates: int, n_samples: int) -> int:
+        """The most bins whose possible symbols are few enough; 0 where two are too many."""
+        bins = range(2, self._MOST_BINS + 1)
+        return max((n for n in bins if n**n_coordinates * self.samples_per_symbol <= n_samples), default=0)
 
     def from_held(self, z: Tensor, chosen: Quantizer) -> Tensor:
         """The grid of ``chosen``, from the finest one."""
         assert isinstance(chosen.pool, GridPool)
         return chosen.pool.from_finest(z.reshape(len(z), *chosen.pool.finest))
 
-    def _trial(
-        self, z: Tensor, finest: Sequence[int], grid: Sequence[int], n_bins: int
-    ) -> tuple[float, Quantizer, Tensor]:
+    def _trial(self, z: Tensor, finest: Sequence[int], grid: Sequence[int], n_bins: int) -> _Trial:
         quantizer = self.chosen(finest, grid, n_bins)
         coordinates = self.from_held(z, quantizer)
         edges = quantizer.bins.edges(coordinates)
         ids = row_ids(codes(coordinates, edges), hash_table(coordinates.shape[1], n_bins, z.device))
-        return entropy(ids, unit="nats") / math.log(max(2, len(z))), quantizer, edges
+        return _Trial(entropy(ids), coordinates.shape[1], quantizer, edges)
 
     @staticmethod
     def chosen(finest: Sequence[int], grid: Sequence[int], n_bins: int) -> Quantizer:
         """The quantizer that a choice stands for."""
-        return Quantizer(GridPool(finest, grid), UniformBins(n_bins, quantiles=(0.01, 0.99)))
+        standardised = math.prod(grid) > 2
+        bins = NormalBins(n_bins) if standardised else UniformBins(n_bins, quantiles=(0.01, 0.99))
+        return Quantizer(GridPool(finest, grid), bins)
 
     @classmethod
     def chosen_before(cls, choice: Any, shape: Sequence[int]) -> Quantizer:
@@ -477,7 +557,7 @@ class AutoQuantizer(Quantizer):
         try:
             finest, grid, n_bins = choice
             fits = len(finest) == len(grid) == len(_at_most_three_axes(shape))
-            fits = fits and all(1 <= n <= most for n, most in zip(grid, finest))
+            fits = fits and all(isinstance(n, int) and 1 <= n <= most for n, most in zip(grid, finest))
             quantizer = cls.chosen(finest, grid, n_bins)
         except (TypeError, ValueError):
             fits = False
@@ -486,11 +566,10 @@ class AutoQuantizer(Quantizer):
         return quantizer
 
     def __repr__(self) -> str:
-        return f"AutoQuantizer(saturation={self.saturation}{self._shown_select()})"
+        return f"AutoQuantizer(samples_per_symbol={self.samples_per_symbol:g}{self._shown_select()})"
 
 
 _CAPS = {1: (32,), 2: (8, 4), 3: (8, 4, 4)}
-_MOST_COORDINATES = 32
 
 
 def _at_most_three_axes(shape: Sequence[int]) -> tuple[int, ...]:
@@ -504,20 +583,22 @@ def finest_grid(shape: Sequence[int]) -> tuple[int, ...]:
     return tuple(min(n, cap) for n, cap in zip(shape, _CAPS[len(shape)]))
 
 
-def _by_size(finest: tuple[int, ...]) -> Iterator[list[tuple[int, ...]]]:
-    """The grids within ``finest``, extents halved (space as a whole), in groups of one size, the largest first."""
-    halvings = [list(_halvings(n)) for n in finest]
+def _grids(finest: tuple[int, ...]) -> Iterator[tuple[int, ...]]:
+    """The grids within ``finest`` that are tried: few enough of them, of all sizes.
+
+    A single axis, and the last of two, takes every extent; the leading of several is halved; of space the grids are
+    taken that are square, or nearly so as far as ``finest`` allows.
+    """
+    if len(finest) == 1:
+        yield from ((n,) for n in range(1, finest[0] + 1))
+        return
+    rest: list[tuple[int, ...]] = [(n,) for n in range(1, finest[1] + 1)]
     if len(finest) == 3:
-        longest = max(len(halvings[1]), len(halvings[2]))
-        space = list(zip(*(h + h[-1:] * (longest - len(h)) for h in halvings[1:])))
-        grids = [(c, *hw) for c in halvings[0] for hw in space]
-    elif len(finest) == 2:
-        grids = [(a, b) for a in halvings[0] for b in halvings[1]]
-    else:
-        grids = [(a,) for a in halvings[0]]
-    for size in sorted({math.prod(grid) for grid in grids}, reverse=True):
-        if size <= _MOST_COORDINATES:
-            yield [grid for grid in grids if math.prod(grid) == size]
+        most_h, most_w = finest[1:]
+        space = [(h, w) for h in range(1, most_h + 1) for w in range(1, most_w + 1)]
+        rest = [(h, w) for h, w in space if abs(h - w) <= 1 or h == most_h < w or w == most_w < h]
+    for n in _halvings(finest[0]):
+        yield from ((n, *extents) for extents in rest)
 
 
 def _halvings(n: int) -> Iterator[int]:
@@ -588,7 +669,23 @@ class Narrowing:
     @property
     def n_coordinates(self) -> int | None:
         """How many coordinates are put into bins; not known before the first batch."""
+        if self._chosen is not None:
+            return math.prod(self._chosen.grid)
         return len(self.edges) if self.edges is not None and self.edges.ndim == 2 else self._width
+
+    @property
+    def tells_outside(self) -> bool:
+        """Whether the share of values outside the bins can be told: two bins have no width to tell it by.
+
+        Of standardised values under edges that were fitted to nothing, none can be outside two bins.
+        """
+        return self.n_bins > 2 or isinstance(self.quantizer.bins, NormalBins)
+
+    @property
+    def _chosen(self) -> GridPool | None:
+        """The grid that was chosen automatically, once one was."""
+        pool = self.quantizer.pool
+        return pool if self.quantizer is not self.asked and isinstance(pool, GridPool) else None
 
     def adopt(self, shape: Sequence[int], width: int | None) -> None:
         """Take over what another process knows of the samples, where this one has seen none."""
@@ -678,11 +775,10 @@ class Narrowing:
 
     def summary(self) -> str:
         """How the variable is narrowed, in words where the choice was automatic."""
-        pool, bins = self.quantizer.pool, self.quantizer.bins
-        if not isinstance(pool, GridPool) or not isinstance(bins, UniformBins):
+        if self._chosen is None:
             return repr(self.quantizer)
-        standardised = ", each sample standardised" if math.prod(pool.grid) > 2 else ""
-        return f"{self.shape} averaged onto {pool.grid}{standardised}, {bins.n_bins} bins a coordinate"
+        standardised = ", each sample standardised" if math.prod(self._chosen.grid) > 2 else ""
+        return f"{self.shape} averaged onto {self._chosen.grid}{standardised}, {self.n_bins} bins a coordinate"
 
     def _freeze(self, edges: Tensor | None) -> None:
         self.edges, self._table, self._ready = edges, None, None
@@ -695,9 +791,8 @@ class Narrowing:
             return {}
         state: dict[str, Any] = {"edges": self.edges.detach().cpu().clone(), "shape": list(self.shape)}
         state["asked"] = self._fingerprint
-        if isinstance(self.quantizer.pool, GridPool) and isinstance(self.quantizer.bins, UniformBins):
-            pool = self.quantizer.pool
-            state["chosen"] = [list(pool.finest), list(pool.grid), self.quantizer.bins.n_bins]
+        if self._chosen is not None:
+            state["chosen"] = [list(self._chosen.finest), list(self._chosen.grid), self.n_bins]
         return state
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -735,5 +830,7 @@ class Narrowing:
             assert isinstance(quantizer.pool, GridPool)
             n_coordinates = math.prod(quantizer.pool.grid)
         edges = checked_edges(state["edges"], "is unusable", n_coordinates)
+        if quantizer is not self.asked and edges.shape[-1] != state["chosen"][2] - 1:
+            raise ValueError(f"has {edges.shape[-1]} edges and chosen={state['chosen']!r}, which is of another number")
         self.quantizer = quantizer
         self._freeze(edges)

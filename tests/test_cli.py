@@ -72,7 +72,7 @@ def test_quantizers_bins_and_pools_from_yaml(tmp_path):
       bins: {class_path: lightning_ib.UniformBins, init_args: {n_bins: 3, quantiles: [0.01, 0.99], per: layer}}
   act:
     class_path: lightning_ib.AutoQuantizer
-    init_args: {saturation: 0.5}
+    init_args: {samples_per_symbol: 5}
   drop:
   out:
     class_path: lightning_ib.Quantizer
@@ -91,7 +91,7 @@ data: train""",
     assert isinstance(asked["hidden"].bins, UniformBins)
     assert (asked["hidden"].bins.quantiles, asked["hidden"].bins.per) == ((0.01, 0.99), "layer")
     assert isinstance(asked["act"], AutoQuantizer)
-    assert (asked["act"].saturation, asked["drop"].saturation) == (0.5, 0.75)
+    assert (asked["act"].samples_per_symbol, asked["drop"].samples_per_symbol) == (5, 10)
     assert isinstance(asked["out"].bins, FixedBins)
     assert callback.data == "train"
     own = callback._options["input"].bins

@@ -2,6 +2,8 @@
 
 import io
 import math
+import re
+from statistics import NormalDist
 
 import numpy as np
 import pytest
@@ -10,7 +12,8 @@ from torch import nn
 
 from lightning_ib import AutoQuantizer, Bins, FixedBins, QuantileBins, Quantizer, UniformBins
 from lightning_ib.functional import NOT_FINITE, codes, entropy, hash_table, row_ids
-from lightning_ib.quantize import GridPool, Narrowing, finest_grid
+from lightning_ib.quantize import GridPool, Narrowing, NormalBins, finest_grid
+from lightning_ib.verdict import verdict
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -187,7 +190,7 @@ def test_uniform_bins_refuse_a_range_that_is_none(options, sentence):
         UniformBins(4, **options)
 
 
-@pytest.mark.parametrize("bins", [UniformBins, QuantileBins])
+@pytest.mark.parametrize("bins", [UniformBins, QuantileBins, NormalBins])
 @pytest.mark.parametrize("n_bins", [1, 0, -3, 2.0, True, "4", None])
 def test_a_single_bin_is_refused(bins, n_bins):
     with pytest.raises(ValueError, match=rf"{bins.__name__}: n_bins must be an integer of at least 2, got {n_bins!r}"):
@@ -205,6 +208,19 @@ def test_quantile_bins_hold_equal_shares(n_bins):
     np.testing.assert_allclose(
         edges.t().numpy(), np.quantile(z.double().numpy(), [k / n_bins for k in range(1, n_bins)], axis=0), rtol=1e-12
     )
+
+
+@pytest.mark.parametrize("n_bins", [2, 3, 4, 7, 30])
+def test_normal_bins_are_of_equal_mass_under_the_standard_normal(n_bins):
+    bins = NormalBins(n_bins)
+    edges = bins.edges(torch.full((5, 3), 1e9))
+    np.testing.assert_allclose(
+        edges.numpy(), [NormalDist().inv_cdf(k / n_bins) for k in range(1, n_bins)], rtol=1e-12, atol=1e-15
+    )
+    assert not bins.needs_data
+    assert bins.tails == 2 / n_bins
+    shares = torch.bincount(codes(randn(100_000, 1), edges).flatten().long(), minlength=n_bins) / 100_000
+    assert (shares - 1 / n_bins).abs().max() < 0.006  # four standard deviations at a half
 
 
 def test_quantile_bins_of_tied_values_put_them_together():
@@ -225,7 +241,9 @@ def test_quantile_bins_of_tied_values_put_them_together():
         ),
         (FixedBins([0, 0.5]), "FixedBins([0.0, 0.5])"),
         (Quantizer(None, QuantileBins(3)), "Quantizer(pool=None, bins=QuantileBins(n_bins=3))"),
-        (AutoQuantizer(0.5), "AutoQuantizer(saturation=0.5)"),
+        (NormalBins(4), "NormalBins(n_bins=4)"),
+        (AutoQuantizer(), "AutoQuantizer(samples_per_symbol=10)"),
+        (AutoQuantizer(2.5), "AutoQuantizer(samples_per_symbol=2.5)"),
     ],
 )
 def test_reprs_show_what_was_given(bins, shown):
@@ -493,14 +511,94 @@ SHAPES = [(10,), (300,), (1,), (6, 20), (40, 6), (5, 9, 9), (64, 3, 3), (2, 3, 8
 ids_of_shapes = ["x".join(map(str, shape)) for shape in SHAPES]
 
 
-@pytest.mark.parametrize("saturation", [0.3, 0.75])
+@pytest.mark.parametrize("n", [100, 600, 3000])
+@pytest.mark.parametrize("samples_per_symbol", [1, 10])
 @pytest.mark.parametrize("shape", [(), *SHAPES], ids=["scalar", *ids_of_shapes])
-def test_the_choice_respects_its_bound_and_uses_its_room(shape, saturation):
-    n = 600
-    _, ids = fitted(AutoQuantizer(saturation), randn(n, *shape))
-    reached = entropy(ids, unit="nats") / math.log(n)
-    # The finest that keeps under the bound: one step finer would cross it, and no step doubles the entropy here.
-    assert saturation / 2 <= reached <= saturation
+def test_the_choice_bounds_the_possible_symbols_and_uses_its_room(shape, samples_per_symbol, n):
+    narrowing, ids = fitted(AutoQuantizer(samples_per_symbol), randn(n, *shape))
+    n_bins, n_coordinates = narrowing.n_bins, narrowing.n_coordinates
+    assert n_bins**n_coordinates * samples_per_symbol <= n
+    assert n_bins == 30 or (n_bins + 1) ** n_coordinates * samples_per_symbol > n
+    assert entropy(ids) > 0.5 * math.log2(min(n / samples_per_symbol, 30))
+
+
+def first_choice(x, near):
+    """The documented rule for samples (N, D), D ≤ 32, written out: the number of coordinates and of bins."""
+    trials = {}
+    for n_coordinates in range(3, x.shape[1] + 1):
+        fitting = [n for n in range(2, 31) if n**n_coordinates <= len(x) / 10]
+        if not fitting:
+            continue
+        means = nn.functional.adaptive_avg_pool1d(x, n_coordinates).double().numpy()
+        z = (means - means.mean(1, keepdims=True)) / means.std(1, keepdims=True)
+        symbols = np.digitize(z, [NormalDist().inv_cdf(k / fitting[-1]) for k in range(1, fitting[-1])])
+        p = np.unique(symbols, axis=0, return_counts=True)[1] / len(x)
+        trials[n_coordinates, fitting[-1]] = -(p * np.log2(p)).sum()
+    return max(trial for trial in trials if trials[trial] >= near * max(trials.values()))
+
+
+def test_the_finest_grid_near_the_greatest_entropy_is_chosen():
+    x = randn(3000, 6)
+    expected = first_choice(x, 0.8)
+    narrowing, _ = fitted(AutoQuantizer(), x)
+    assert (narrowing.n_coordinates, narrowing.n_bins) == expected
+    assert expected != first_choice(x, 1.0)
+
+
+def test_a_grid_on_which_samples_do_not_differ_is_avoided():
+    x = 0.1 * randn(5000, 8, 4, 4)  # large biases of the channels, alike for all samples
+    x += torch.linspace(-1, 1, 8).reshape(8, 1, 1) ** 3 * 100
+    narrowing, ids = fitted(AutoQuantizer(), x)
+    assert narrowing.quantizer.pool.grid[0] == 1
+    assert entropy(ids) > 3
+
+
+def trained(shape, n, seed):
+    """What training makes of a layer: other scales, other offsets, other correlations, heavier tails."""
+    x = randn(n, math.prod(shape), seed=seed)
+    if seed % 2:
+        x = x @ randn(x.shape[1], x.shape[1], seed=seed + 50)
+    x = 10.0 ** (seed - 2) * x.sinh() + (0, 3, -50, 1000)[seed % 4]
+    return x.relu().reshape(n, *shape) if seed == 3 else x.reshape(n, *shape)
+
+
+@pytest.mark.parametrize("shape", [shape for shape in SHAPES if shape != (1,)])
+def test_a_choice_is_believable_whatever_training_does(shape):
+    n = 1000
+    narrowing, _ = fitted(AutoQuantizer(), randn(n, *shape))
+    assert narrowing.edges.ndim == 1
+    for seed in range(1, 6):
+        narrowing.begin()
+        ids, outside = narrowing.in_bins(narrowing.values(trained(shape, n, seed)))
+        counts = ids.unique(return_counts=True)[1]
+        assert entropy(ids, unit="nats") <= math.log(n / 10)
+        told = verdict(
+            saturation=entropy(ids, unit="nats") / math.log(n),
+            singletons=(counts == 1).float().mean().item(),
+            n_codes=len(counts),
+            n_samples=n,
+            outside=outside.sum().item() / n / narrowing.n_coordinates,
+            tails=narrowing.quantizer.bins.tails,
+        )
+        assert told == "ok"
+
+
+@pytest.mark.parametrize(
+    ("n", "shape"), [(2000, (1,)), (2000, (2,)), (2000, ()), (60, (10,)), (15, (5, 9, 9)), (5, ())]
+)
+def test_few_coordinates_or_samples_get_edges_of_their_own(n, shape):
+    narrowing, ids = fitted(AutoQuantizer(), 1000 + 5 * randn(n, *shape))
+    assert narrowing.n_coordinates <= 2
+    assert narrowing.edges.shape == (narrowing.n_coordinates, narrowing.n_bins - 1)
+    assert len(ids.unique()) > 1
+    assert "standardised" not in narrowing.summary()
+
+
+def test_a_pattern_that_never_varies_leaves_its_size():
+    x = randn(2000, 1).abs() * torch.linspace(1, 2, 8)
+    narrowing, ids = fitted(AutoQuantizer(), x)
+    assert narrowing.n_coordinates <= 2
+    assert entropy(ids) > 2
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=ids_of_shapes)
@@ -561,10 +659,14 @@ def test_binary_data_cannot_saturate_and_is_told_apart():
     assert entropy(fitted(AutoQuantizer(), x)[1]) > 1.0
 
 
-@pytest.mark.parametrize("saturation", [0, 1, -0.1, 1.5, math.nan])
-def test_a_bound_that_is_none_is_refused(saturation):
-    with pytest.raises(ValueError, match=f"AutoQuantizer: saturation must lie between 0 and 1, got {saturation}"):
-        AutoQuantizer(saturation)
+@pytest.mark.parametrize("samples_per_symbol", [0, -1, 0.5, math.inf, math.nan])
+def test_a_number_of_samples_that_is_none_is_refused(samples_per_symbol):
+    sentence = (
+        f"AutoQuantizer: samples_per_symbol must be a finite number of at least 1, got {samples_per_symbol}: "
+        "with more symbols than samples, every sample may have one of its own."
+    )
+    with pytest.raises(ValueError, match=re.escape(sentence)):
+        AutoQuantizer(samples_per_symbol)
 
 
 @pytest.mark.parametrize(
@@ -580,6 +682,12 @@ def test_a_grid_averages_and_standardises():
     expected = x.reshape(5, 2, 2, 2, 3, 2, 3).mean((2, 4, 6)).flatten(1).double()
     expected = (expected - expected.mean(1, keepdim=True)) / expected.std(1, correction=0, keepdim=True)
     torch.testing.assert_close(pooled, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("value", [0.1, -1 / 3, 1e6])
+def test_a_grid_of_equal_averages_has_no_pattern(value):
+    pooled = GridPool((7, 4, 4), (7, 1, 1))(torch.full((3, 7, 9, 9), value))
+    assert torch.equal(pooled, torch.zeros(3, 7, dtype=torch.float64))
 
 
 # --- Narrowing at work -----------------------------------------------------------------------------------------------
@@ -720,6 +828,37 @@ def test_nothing_is_saved_before_the_first_fit():
     assert saved(narrowing.state_dict()) == {}
     narrowing.load_state_dict({})
     assert reduced(narrowing, randn(4, 3)).is_floating_point()
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"chosen": None}, "has chosen=None, which is no choice for samples of shape"),
+        ({"chosen": [[10], [6], 1]}, "which is no choice"),
+        ({"chosen": [[10], [11], 3]}, "which is no choice"),
+        ({"chosen": [[10], [6.0], 3]}, "which is no choice"),
+        ({"chosen": [[10, 1], [6, 1], 3]}, "which is no choice"),
+        ({"chosen": [[10], [6], 9]}, r"has \d edges and chosen=\[\[10\], \[6\], 9\], which is of another number"),
+        ({"edges": torch.tensor([1.0, 0.0])}, "is unusable: edges must ascend"),
+        ({"edges": torch.zeros(5, 2)}, "is unusable: edges must have shape"),
+    ],
+)
+def test_a_choice_that_is_none_is_not_taken_up(changes, sentence):
+    before, _ = fitted(AutoQuantizer(), randn(1000, 10))
+    resumed = Narrowing(AutoQuantizer())
+    with pytest.raises(ValueError, match=sentence):
+        resumed.load_state_dict({**before.state_dict(), **changes})
+    assert resumed.edges is None
+
+
+def test_a_choice_by_another_rule_is_made_anew():
+    before, _ = fitted(AutoQuantizer(), randn(1000, 10))
+    state = {**before.state_dict(), "asked": "AutoQuantizer(saturation=0.75)"}
+    for asked, given in ((AutoQuantizer(), state), (AutoQuantizer(20), before.state_dict())):
+        resumed = Narrowing(asked)
+        with pytest.warns(UserWarning, match="fitted anew"):
+            resumed.load_state_dict(given)
+        assert reduced(resumed, randn(1000, 10)).shape == (1000, 10)
 
 
 def test_a_saved_state_is_a_snapshot():

@@ -481,7 +481,7 @@ def without(*keys):
         (frozen(shape="wide"), "layer 'out' has shape='wide', not a list of integers", [0, 1], True),
         (frozen(edges=[0.0, 1.0]), "layer 'out' has edges that are a list, not a tensor", [0, 1], True),
         (frozen(edges=torch.zeros(9, 2)), r"layer 'out' is unusable: edges must have shape", [0, 1], True),
-        (frozen(edges=torch.full((4, 2), math.nan)), "layer 'out' is unusable: edges must be finite", [0, 1], True),
+        (frozen(edges=torch.full((1,), math.nan)), "layer 'out' is unusable: edges must be finite", [0, 1], True),
         (frozen(chosen=[[4], [9], 3]), r"layer 'out' has chosen=\[\[4\], \[9\], 3\], which is no choice", [0, 1], True),
         (lambda state: state | {"version": 2}, "it has version 2, whose edges mean nothing to version 1", [0, 1], True),
     ],
