@@ -431,6 +431,8 @@ def checked_estimators(asked: Iterable[str | Estimator]) -> list[Estimator]:
     """
     if isinstance(asked, (str, Estimator)):
         raise TypeError(f"estimators must be a list, got {asked!r}. Did you mean [{asked!r}]?")
+    if asked is not None and not isinstance(asked, Iterable):
+        raise TypeError(f"estimators must be a list, got {asked!r}.")
     found: list[Estimator] = []
     for one in asked or ():
         if isinstance(one, str) and one not in BY_NAME:
@@ -441,7 +443,7 @@ def checked_estimators(asked: Iterable[str | Estimator]) -> list[Estimator]:
         found.append(BY_NAME[one]() if isinstance(one, str) else one)
     for one in found:
         if not isinstance(getattr(one, "name", None), str):
-            raise TypeError(f'{type(one).__name__} has no name to log under: give it one, name = "mine".')
+            raise TypeError(f'{type(one).__name__} needs a name to log under: name = "mine".')
     names = [one.name for one in found]
     if twice := {name for name in names if names.count(name) > 1}:
         raise ValueError(f"two estimators would log as {twice.pop()!r}: give one of them another .name.")

@@ -45,7 +45,7 @@ def scalars(measured: Measurement, prefix: str, beta: float | None = None) -> di
     edge) is left out too.
 
     Example:
-        >>> point = InformationPoint.missing("out", n_samples=8, unit="bits")._replace(i_xt=3.0, h_t=3.0)
+        >>> point = InformationPoint.missing("out", n_samples=8, unit="bits")._replace(i_xt=3.0, h_t=3.0, verdict="ok")
         >>> for name in scalars(Measurement([point], []), "ib", beta=2.0):
         ...     print(name)
         ib/I_XT/out
@@ -65,7 +65,8 @@ def scalars(measured: Measurement, prefix: str, beta: float | None = None) -> di
             figures[f"{name}_lower"] = figures[name] - STANDARD_ERRORS * error
             figures[f"{name}_upper"] = figures[name] + STANDARD_ERRORS * error
         others = {"I_TY_shuffled": point.i_ty_shuffled, "singletons": point.singletons, "outside": point.outside}
-        figures |= {name: value for name, value in others.items() if not math.isnan(value)}
+        # Where nothing was measured they are NaN, like all others.
+        figures |= {name: value for name, value in others.items() if not (point.verdict and math.isnan(value))}
         if math.isnan(point.h_y) and not math.isnan(point.h_t):
             figures = {name: value for name, value in figures.items() if "I_TY" not in name and name != "IB"}
         logged |= {f"{prefix}/{name}/{point.layer}": value for name, value in figures.items()}
