@@ -45,6 +45,7 @@ def scalars(measured: Measurement, prefix: str, beta: float | None = None) -> di
     edge) is left out too.
 
     Example:
+        >>> from lightning_ib.history import InformationPoint
         >>> point = InformationPoint.missing("out", n_samples=8, unit="bits")._replace(i_xt=3.0, h_t=3.0, verdict="ok")
         >>> for name in scalars(Measurement([point], []), "ib", beta=2.0):
         ...     print(name)
