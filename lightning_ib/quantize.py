@@ -473,7 +473,9 @@ class AutoQuantizer(Quantizer):
 
     A layer of one or two coordinates cannot be standardised by sample: there :class:`UniformBins` between the 1 % and
     the 99 % quantile are fitted at the first measurement, which training may leave behind (the verdict is ``"clipped"``
-    then). The same holds where there are too few samples for three coordinates, or their pattern never varies.
+    then). The same holds where the pattern of more coordinates does not vary at first. Where there are too few samples
+    for any grid of more than two coordinates (fewer than 80, or 160 in space), the bound gives way: the coarsest of
+    them is taken, two bins a coordinate.
 
     Until the choice is made, the finest grid of every sample is held, at most 128 coordinates of 4 bytes.
 
@@ -510,14 +512,17 @@ class AutoQuantizer(Quantizer):
         for standardised in (True, False):
             tried = [grid for grid in grids if (math.prod(grid) > 2) == standardised]
             allowed = {grid: n for grid in tried if (n := self._most_bins(math.prod(grid), len(z)))}
+            if not allowed:  # too few samples for any: the fewest symbols there are
+                coarsest = min((math.prod(grid) for grid in tried), default=0)
+                allowed = {grid: 2 for grid in tried if math.prod(grid) == coarsest}
             trials = [self._trial(z, finest, grid, n_bins) for grid, n_bins in allowed.items()]
             greatest = max((trial.h_t for trial in trials), default=0.0)
             if greatest > 0:
                 near = [trial for trial in trials if trial.h_t >= self._NEAR * greatest]
                 best = max(near, key=lambda trial: (trial.n_coordinates, trial.h_t))
                 return best.quantizer, best.edges
-        coarsest = self._trial(z, finest, (1,) * len(finest), 2)
-        return coarsest.quantizer, coarsest.edges
+        constant = self._trial(z, finest, (1,) * len(finest), 2)
+        return constant.quantizer, constant.edges
 
     def _most_bins(self, n_coordinates: int, n_samples: int) -> int:
         """The most bins whose possible symbols are few enough; 0 where two are too many."""

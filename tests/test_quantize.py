@@ -511,7 +511,7 @@ SHAPES = [(10,), (300,), (1,), (6, 20), (40, 6), (5, 9, 9), (64, 3, 3), (2, 3, 8
 ids_of_shapes = ["x".join(map(str, shape)) for shape in SHAPES]
 
 
-@pytest.mark.parametrize("n", [100, 600, 3000])
+@pytest.mark.parametrize("n", [160, 600, 3000])
 @pytest.mark.parametrize("samples_per_symbol", [1, 10])
 @pytest.mark.parametrize("shape", [(), *SHAPES], ids=["scalar", *ids_of_shapes])
 def test_the_choice_bounds_the_possible_symbols_and_uses_its_room(shape, samples_per_symbol, n):
@@ -583,15 +583,21 @@ def test_a_choice_is_believable_whatever_training_does(shape):
         assert told == "ok"
 
 
-@pytest.mark.parametrize(
-    ("n", "shape"), [(2000, (1,)), (2000, (2,)), (2000, ()), (60, (10,)), (15, (5, 9, 9)), (5, ())]
-)
-def test_few_coordinates_or_samples_get_edges_of_their_own(n, shape):
+@pytest.mark.parametrize(("n", "shape"), [(2000, (1,)), (2000, (2,)), (2000, ()), (5, ()), (15, (2,))])
+def test_few_coordinates_get_edges_of_their_own(n, shape):
     narrowing, ids = fitted(AutoQuantizer(), 1000 + 5 * randn(n, *shape))
     assert narrowing.n_coordinates <= 2
     assert narrowing.edges.shape == (narrowing.n_coordinates, narrowing.n_bins - 1)
     assert len(ids.unique()) > 1
     assert "standardised" not in narrowing.summary()
+
+
+@pytest.mark.parametrize("n", [10, 79])
+@pytest.mark.parametrize(("shape", "n_coordinates"), [((10,), 3), ((5, 9, 9), 3), ((6, 20), 3), ((1, 9, 9), 4)])
+def test_few_samples_still_get_edges_that_do_not_drift(shape, n_coordinates, n):
+    narrowing, _ = fitted(AutoQuantizer(), randn(n, *shape))
+    assert (narrowing.n_coordinates, narrowing.n_bins) == (n_coordinates, 2)
+    assert narrowing.edges.tolist() == [0.0]
 
 
 def test_a_pattern_that_never_varies_leaves_its_size():
