@@ -433,7 +433,10 @@ def test_an_autoencoder_without_labels_has_figures_about_the_input_alone(tmp_pat
     assert list(map(str, read_csv(callback.figure_path.with_suffix(".csv")))) == list(map(str, callback.history))
     assert callback.figure_path.is_file()
     logged = {name.split("/")[1] for name in model.trainer.callback_metrics if name.startswith("ib/")}
-    assert logged == {"I_XT", "H_T", "saturation"}
+    assert logged == {
+        *(f"{name}{end}" for name in ("I_XT", "H_T") for end in ("", "_lower", "_upper")),
+        *("saturation", "singletons", "outside"),
+    }
 
 
 def test_without_labels_the_samples_are_the_rows_of_the_input(tmp_path):
