@@ -167,6 +167,7 @@ class InformationPlaneCallback(CallbackBase):
         self._counting = False
         self._failed = False
         self._told: set[str] = set()
+        self._names: dict[str, None] = {}  # all that was ever logged, in one order
         self._shown: dict[str, Rows] = {}  # the sampled rows of the measurement at work, where they are to be shown
         self._restored: Mapping[str, Any] | None = None
         self._of_the_fit: Mapping[str, Any] | None = None  # frozen edges, while the plane is that of an evaluation
@@ -294,8 +295,16 @@ class InformationPlaneCallback(CallbackBase):
 
     def _tell_monitors(self, trainer: Trainer, measured: Measurement) -> None:
         """Show figures to whoever monitors them, where ``self.log`` is not to be had."""
-        known = scalars(measured, self.prefix, self.beta)
+        known = self._scalars(measured)
         trainer.callback_metrics.update({name: torch.tensor(value) for name, value in known.items()})
+
+    def _scalars(self, measured: Measurement) -> dict[str, float]:
+        """What to log; of a layer that was not measured, NaN under all names it had before."""
+        values = scalars(measured, self.prefix, self.beta)
+        missing = tuple(f"/{point.layer}" for point in measured.points if not point.verdict)
+        lacking = [name for name in self._names if name not in values and missing and name.endswith(missing)]
+        self._names.update(dict.fromkeys(values))
+        return values | dict.fromkeys(lacking, math.nan)
 
     def _take_up(self, trainer: Trainer) -> None:
         restored, self._restored = self._restored, None
@@ -629,7 +638,7 @@ class InformationPlaneCallback(CallbackBase):
             measured = self._missing(trainer, epoch)
             self.plane.reset()  # what was counted is of no use
         # Every process has the same figures: the greatest of them is any of them, to the last bit.
-        values = scalars(measured, self.prefix, self.beta)
+        values = self._scalars(measured)
         pl_module.log_dict(values, batch_size=1, reduce_fx="max", sync_dist=trainer.world_size > 1)
         if _alone(trainer):
             self.evaluated, self.evaluated_estimates = measured
@@ -640,7 +649,7 @@ class InformationPlaneCallback(CallbackBase):
     def _log_at_once(self, trainer: Trainer, measured: Measurement) -> None:
         """Log where ``self.log`` is not to be had, or would wait for ``log_every_n_steps``."""
         if trainer.is_global_zero and not dev_run(trainer):
-            log_scalars(trainer.loggers, scalars(measured, self.prefix, self.beta), _step(trainer), self._told)
+            log_scalars(trainer.loggers, self._scalars(measured), _step(trainer), self._told)
         self._keep(trainer, measured)
 
     def _keep(self, trainer: Trainer, measured: Measurement) -> None:

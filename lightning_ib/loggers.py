@@ -66,8 +66,7 @@ def scalars(measured: Measurement, prefix: str, beta: float | None = None) -> di
             figures[f"{name}_lower"] = figures[name] - STANDARD_ERRORS * error
             figures[f"{name}_upper"] = figures[name] + STANDARD_ERRORS * error
         others = {"I_TY_shuffled": point.i_ty_shuffled, "singletons": point.singletons, "outside": point.outside}
-        # Where nothing was measured they are NaN, like all others.
-        figures |= {name: value for name, value in others.items() if not (point.verdict and math.isnan(value))}
+        figures |= {name: value for name, value in others.items() if not math.isnan(value)}
         if math.isnan(point.h_y) and not math.isnan(point.h_t):
             figures = {name: value for name, value in figures.items() if "I_TY" not in name and name != "IB"}
         logged |= {f"{prefix}/{name}/{point.layer}": value for name, value in figures.items()}

@@ -420,7 +420,7 @@ class Freed(pl.Callback):
 
 folder = Path(sys.argv[1])
 path, callback = folder / "information_plane.csv", InformationPlaneCallback(FIXED)
-resource.setrlimit(resource.RLIMIT_FSIZE, (900, resource.RLIM_INFINITY))
+resource.setrlimit(resource.RLIMIT_FSIZE, (1900, resource.RLIM_INFINITY))
 fit(folder, callback, Freed(), logger=False, max_epochs=6)
 assert read_csv(path) == callback.history and len(callback.history) == 14
 assert sorted(path.parent.iterdir()) == [path, path.with_suffix(".png")]

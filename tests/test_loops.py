@@ -9,7 +9,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch import nn
 from torch.utils.data import DataLoader, IterableDataset
 
-from lightning_ib import FixedBins, InformationPlaneCallback, Quantizer, measure
+from lightning_ib import FixedBins, InformationPlaneCallback, Quantizer, UniformBins, measure
 from lightning_ib.history import read_csv
 from tests.tiny import N_TRAIN, N_VAL, TinyModule, fit, has_hooks, make_data, pl, train_loader, trainer, val_loader
 
@@ -338,12 +338,12 @@ def test_workers_that_persist_go_on_where_training_was(tmp_path, kind, options):
 
 @EVALUATES_WITH_STATE
 def test_edges_of_another_checkpoint_serve_its_evaluation_only(tmp_path):
-    other = InformationPlaneCallback(["out"])
+    other = InformationPlaneCallback({"out": Quantizer(bins=UniformBins(4))})
     _, run = fit(
         tmp_path, other, model=Evaluated(), train=DataLoader(make_data(32, 8), 8), val=DataLoader(make_data(32, 9))
     )
     run.save_checkpoint(tmp_path / "other.ckpt")
-    callback = InformationPlaneCallback(["out"])
+    callback = InformationPlaneCallback({"out": Quantizer(bins=UniformBins(4))})
     model, run = fit(tmp_path, callback, model=Evaluated(), max_epochs=1)
     edges = callback.plane.narrowings["out"].edges
     run.validate(model, val_loader(), ckpt_path=tmp_path / "other.ckpt", verbose=False)

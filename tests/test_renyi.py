@@ -202,7 +202,9 @@ def test_laws(sample):
     assert s_xz > max(s_x, s_z) - 1e-10
     assert close(of_z, s_x + s_z - s_xz)
     assert close(of_z, information(z, x))
-    assert -1e-10 < of_z < min(s_x, s_z) + 1e-10
+    assert of_z < min(s_x, s_z) + 1e-10
+    if alpha < 2:  # of order 2 the joint entropy can exceed the sum
+        assert of_z > -1e-10
     assert -1e-10 < of_y < s_x + 1e-10
     assert entropy(x, width=2 * width) < s_x + 1e-10  # the wider, the less is told apart
 
