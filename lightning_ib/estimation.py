@@ -11,8 +11,8 @@ from torch import Tensor
 
 from lightning_ib.estimators import Estimator, Rows
 from lightning_ib.functional import Unit
-from lightning_ib.history import Estimate
-from lightning_ib.sample import Reservoir
+from lightning_ib.history import Estimate, unit_of
+from lightning_ib.sample import Reservoir, this_process
 
 Progress = Callable[[Sequence[tuple[str, Estimator]]], Iterable[tuple[str, Estimator]]]
 
@@ -71,7 +71,7 @@ class Estimation:
         Layers whose samples differ in shape have none.
         """
         if self._drawn is None:
-            self._drawn = self._sample().drawn(_gathered if _shared() else None)
+            self._drawn = self._sample().drawn(_gathered if this_process()[1] > 1 else None)
         rows = {name: values for name, values in self._drawn.items() if isinstance(values, Tensor)}
         x, y = rows.get("x"), rows.get("y")
         return {layer: Rows(rows[f"layer {layer}"], y, x) for layer in layers if f"layer {layer}" in rows}
@@ -105,7 +105,8 @@ class Estimation:
         """
         layers = list(layers)
         rows = self.drawn(layers)
-        if _shared() and dist.get_rank() > 0:
+        rank, world = this_process()
+        if rank > 0:
             found, self.settled = _broadcast(None)
             return [Estimate._make(estimate) for estimate in found]
         faults = self._faults()
@@ -125,19 +126,18 @@ class Estimation:
                     f"layer {layer!r}: {estimator.name} could not be estimated at epoch {epoch}, its figures are NaN: "
                     f"{told}",
                 )
-            n = len(rows[layer].t)
             found += [
-                Estimate(epoch, step, layer, estimator.name, name, value, "" if name.endswith("accuracy") else unit, n)
+                Estimate(epoch, step, layer, estimator.name, name, value, unit_of(name, unit), len(rows[layer].t))
                 for name, value in figures.items()
             ]
-        if _shared():
+        if world > 1:
             _broadcast(([tuple(estimate) for estimate in found], self.settled))
         return found
 
     def missing(self, layers: Iterable[str], *, unit: Unit, epoch: int, step: int) -> list[Estimate]:
         """The estimates of a measurement that gave none: NaN, under the names they have otherwise."""
         return [
-            Estimate(epoch, step, layer, estimator.name, name, math.nan, "" if name.endswith("accuracy") else unit, 0)
+            Estimate(epoch, step, layer, estimator.name, name, math.nan, unit_of(name, unit), 0)
             for layer in layers
             for estimator in self.estimators
             for name in self._promised(layer, estimator)
@@ -181,14 +181,8 @@ class Estimation:
 
     def _sample(self) -> Reservoir:
         if self._reservoir is None:
-            shared = dist.is_available() and dist.is_initialized()
-            rank, world = (dist.get_rank(), dist.get_world_size()) if shared else (0, 1)
-            self._reservoir = Reservoir(self.max_samples, rank, world)
+            self._reservoir = Reservoir(self.max_samples, *this_process())
         return self._reservoir
-
-
-def _shared() -> bool:
-    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
 
 
 def _broadcast(what: Any) -> Any:

@@ -15,6 +15,7 @@ from lightning_ib.functional import (
     shuffled_mutual_information,
     standard_error,
 )
+from lightning_ib.functional.checks import logarithm
 from lightning_ib.history import InformationPoint
 from lightning_ib.verdict import verdict
 
@@ -62,10 +63,11 @@ class Figures:
     ) -> None:
         self.n, self.x, self.y, self.identity = n, x, y, identity
         self.unit, self.correction = unit, correction
-        self.log_n = math.log2(n) if unit == "bits" else math.log(n)
-        self.h_x = self.log_n if identity else self._h(x)
-        self.h_y = self._h(y)
+        self.log_n = logarithm(unit)(n)
+        self.h_x, self.h_x_se = (self.log_n, 0.0) if identity else (self._h(x), self._error((1, x)))
+        self.h_y, self.h_y_se = self._h(y), self._error((1, y))
         self.xy = None if x is None or y is None else joint(x, y)
+        self.h_xy = self._h(self.xy)
         self.told = y is not None and len(y.counts) > 1
         self.shuffles = shuffles
 
@@ -84,9 +86,9 @@ class Figures:
             h_t=plug_in if self.correction is None else self._h(t),
             h_t_se=self._error((1, t)),
             h_x=self.h_x,
-            h_x_se=0.0 if self.identity else self._error((1, self.x)),
+            h_x_se=self.h_x_se,
             h_y=self.h_y,
-            h_y_se=self._error((1, self.y)),
+            h_y_se=self.h_y_se,
             i_xt=math.nan,
             i_ty=math.nan,
             h_y_given_t=math.nan,
@@ -140,7 +142,7 @@ class Figures:
             return point
         xty = joint(t, self.xy)
         return point._replace(
-            i_xt_given_y=add_entropies(self._h(self.xy), h_ty, -self.h_y, -self._h(xty)),
+            i_xt_given_y=add_entropies(self.h_xy, h_ty, -self.h_y, -self._h(xty)),
             i_xt_given_y_se=self._error((1, self.xy), (1, ty), (-1, self.y), (-1, xty)),
         )
 

@@ -115,6 +115,11 @@ class Estimate(NamedTuple):
     n_samples: int
 
 
+def unit_of(figure: str, unit: str) -> str:
+    """The unit of an estimator's figure: that of informations, or none for a share, whose name ends in ``accuracy``."""
+    return "" if figure.endswith("accuracy") else unit
+
+
 class Measurement(NamedTuple):
     """What one measurement came to.
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lightning_ib.functional import information_bottleneck
-from lightning_ib.history import STANDARD_ERRORS, Measurement, Record, replacing, write_csv
+from lightning_ib.history import STANDARD_ERRORS, Measurement, Record, replacing, unit_of, write_csv
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -161,7 +161,7 @@ def log_layout(
         for layer in layers
     }
     others = {
-        f"{estimator}: {figure if figure.endswith('accuracy') else f'{figure} [{unit}]'}": [
+        f"{estimator}: {f'{figure} [{unit}]' if unit_of(figure, unit) else figure}": [
             "Multiline",
             [f"^{re.escape(prefix)}/{re.escape(estimator)}/{figure}/.+"],
         ]

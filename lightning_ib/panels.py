@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from lightning_ib.functional.checks import logarithm
 from lightning_ib.history import Estimate
 from lightning_ib.plotting import BOUND, MARKERS, Colour, short_labels
 from lightning_ib.verdict import SATURATED
@@ -163,7 +164,7 @@ def _draw_scales(axes: Axes, rows: Sequence[Resolution], quantity: str, colours:
     from matplotlib.ticker import FixedLocator, NullLocator, ScalarFormatter
 
     if quantity == "H(T)":
-        tops = {n: math.log2(n) if rows[0].unit == "bits" else math.log(n) for n in colours}
+        tops = {n: logarithm(rows[0].unit)(n) for n in colours}
         for n, colour in colours.items():
             axes.axhline(tops[n], color=colour, linewidth=0.7, zorder=1)
         top = max(tops.values())

@@ -6,7 +6,7 @@ import copy
 import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple, get_args
+from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
@@ -17,9 +17,11 @@ from lightning_ib.estimation import Estimation, Progress, checked_max_samples
 from lightning_ib.estimators import Estimators, checked_estimators
 from lightning_ib.figures import Figures, Layer
 from lightning_ib.functional import NOT_FINITE, Correction, Symbols, Unit, checked_correction, symbols
+from lightning_ib.functional.checks import checked_unit
 from lightning_ib.history import Estimate, InformationPoint
 from lightning_ib.quantize import AutoQuantizer, Binned, Narrowing, Quantizer
 from lightning_ib.recorder import Recorder, default_layers, device_of, first_tensor, resolve_layers
+from lightning_ib.sample import this_process
 from lightning_ib.verdict import VerdictWarning, advice
 
 # How many pooled values of a variable wait to be put into bins together.
@@ -105,8 +107,7 @@ class InformationPlane(Metric):
         for name, quantizer in (("input", input), ("target", target)):
             if quantizer is not None and not isinstance(quantizer, Quantizer):
                 raise TypeError(f"{name} must be a Quantizer or None, got {quantizer!r}.")
-        if unit not in get_args(Unit):
-            raise ValueError(f"unit must be 'bits' or 'nats', got {unit!r}.")
+        checked_unit(unit)
         if correction is not None:
             checked_correction(correction)
         if isinstance(shuffles, bool) or not isinstance(shuffles, int) or shuffles < 0 or shuffles == 1:
@@ -425,8 +426,9 @@ class InformationPlane(Metric):
         for k, (layer, narrowing) in enumerate(self.narrowings.items()):
             point = figures.point(layer, self._layer(f"t{k}", narrowing, epoch))._replace(epoch=epoch, step=step)
             points.append(point)
-            if point.verdict not in ("", "ok"):
-                self._warn_once(f"verdict of {layer}", advice(point, narrowing), VerdictWarning)
+            key = f"verdict of {layer}"
+            if point.verdict not in ("", "ok") and key not in self._warned:
+                self._warn_once(key, advice(point, narrowing), VerdictWarning)
         return points
 
     def estimate(self, *, epoch: int = 0, step: int = 0, progress: Progress = lambda pairs: pairs) -> list[Estimate]:
@@ -500,8 +502,7 @@ class InformationPlane(Metric):
         return names.get(state) or f"layer {list(self.narrowings)[int(state[1:])]!r}"
 
     def _warn_once(self, key: str, message: str, kind: type[UserWarning] = UserWarning) -> None:
-        synced = self._is_synced or (dist.is_available() and dist.is_initialized())
-        if key not in self._warned and not (synced and dist.get_rank() > 0):
+        if key not in self._warned and this_process()[0] == 0:
             self._warned.add(key)
             warnings.warn(message, kind, stacklevel=4)
 

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from lightning_ib.functional.checks import logarithm
 from lightning_ib.history import STANDARD_ERRORS, InformationPoint
 
 if TYPE_CHECKING:
@@ -108,7 +109,7 @@ def _draw_bound_over_epochs(axes: Axes, points: Sequence[InformationPoint]) -> N
 
 def _log_n(points: Sequence[InformationPoint]) -> float:
     n = max(point.n_samples for point in points)
-    return math.log2(n) if points[-1].unit == "bits" else math.log(n)
+    return logarithm(points[-1].unit)(n)
 
 
 def _draw_path(

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_ib.functional import Symbols, Unit, add_entropies, entropy_of_counts, joint_counts, symbols
+from lightning_ib.functional.checks import logarithm
 from lightning_ib.history import replacing
 from lightning_ib.panels import plot_resolution
 from lightning_ib.passes import Unpack, call, run_pass, to, undisturbed
@@ -309,9 +310,8 @@ class _Target(NamedTuple):
         h_t, i_ty = entropy_of_counts(t.counts, unit=unit), math.nan
         if self.symbols is not None and len(self.symbols.counts) > 1:
             i_ty = add_entropies(h_t, self.entropy, -entropy_of_counts(joint_counts(t, self.symbols), unit=unit))
-        log_n = math.log2(n) if unit == "bits" else math.log(n)
         n_codes, n_once = len(t.counts), int((t.counts == 1).sum())
-        return h_t, i_ty, self.entropy, h_t / log_n if n > 1 else math.nan, n_codes, n_once / n_codes
+        return h_t, i_ty, self.entropy, h_t / logarithm(unit)(n) if n > 1 else math.nan, n_codes, n_once / n_codes
 
 
 def sample_order(n: int, device: torch.device | str | None = None) -> Tensor:

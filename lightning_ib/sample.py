@@ -6,12 +6,19 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 
 from lightning_ib.functional.discretise import scrambled
 
 # A process may show a few samples twice, to even out the shares; more are kept than asked for until those are known.
 _SPARE = 8
+
+
+def this_process() -> tuple[int, int]:
+    """The rank of this process among those that measure together, and how many they are."""
+    alone = not (dist.is_available() and dist.is_initialized())
+    return (0, 1) if alone else (dist.get_rank(), dist.get_world_size())
 
 
 class Reservoir:

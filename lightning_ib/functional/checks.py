@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Literal, get_args
 
 import torch
@@ -20,6 +21,22 @@ def checked_unit(unit: str) -> str:
     if unit not in get_args(Unit):
         raise ValueError(f"unit must be 'bits' or 'nats', got {unit!r}.")
     return unit
+
+
+def logarithm(unit: str) -> Callable[[float], float]:
+    """The logarithm that gives entropies in a unit: to base 2 or base e."""
+    return math.log2 if checked_unit(unit) == "bits" else math.log
+
+
+def checked_positive(value: float, name: str) -> float:
+    """A number above zero.
+
+    Raises:
+        ValueError: it is zero, negative, infinite or NaN.
+    """
+    if not 0 < value < math.inf:
+        raise ValueError(f"{name} must be a positive finite number, got {value}.")
+    return float(value)
 
 
 def in_unit(nats: float, unit: str) -> float:

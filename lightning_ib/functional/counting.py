@@ -17,7 +17,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from lightning_ib.functional.checks import Unit, checked_unit
+from lightning_ib.functional.checks import Unit, logarithm
 from lightning_ib.functional.corrections import Correction, corrected, counts_of_counts, plug_in
 
 # What adding and subtracting a few correctly rounded entropies can leave of an information that is zero.
@@ -151,10 +151,10 @@ def entropy_of_counts(counts: Tensor, *, unit: Unit = "bits", correction: Correc
         >>> round(entropy_of_counts(torch.tensor([1, 1, 2]), correction="miller_madow"), 3)
         1.861
     """
-    checked_unit(unit)
+    log = logarithm(unit)
     if correction is not None:
         return corrected(counts, correction, unit=unit)
-    return plug_in(counts_of_counts(counts), math.log2 if unit == "bits" else math.log)
+    return plug_in(counts_of_counts(counts), log)
 
 
 def entropy(ids: Tensor, *, unit: Unit = "bits", correction: Correction | None = None) -> float:

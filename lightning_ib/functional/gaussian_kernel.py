@@ -6,7 +6,6 @@ product cancel, and float32 leaves too little of it.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 
 import torch
@@ -18,17 +17,6 @@ _BLOCK = 2048
 # The largest |x|² / 2 width² for which distances are taken from a product of matrices: rounding costs their kernel up
 # to 1e-9 there. Beyond it the rows are subtracted one by one, which takes some eight times as long.
 _CANCELLATION = 1e6
-
-
-def checked_positive(value: float, name: str) -> float:
-    """A number above zero.
-
-    Raises:
-        ValueError: it is zero, negative, infinite or NaN.
-    """
-    if not 0 < value < math.inf:
-        raise ValueError(f"{name} must be a positive finite number, got {value}.")
-    return float(value)
 
 
 def kernel_blocks(rows: Tensor, width: float) -> Iterator[tuple[slice, slice, Tensor]]:

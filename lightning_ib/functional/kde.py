@@ -17,9 +17,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from lightning_ib.functional.checks import Unit, checked_labels, checked_rows, checked_unit, in_unit
+from lightning_ib.functional.checks import Unit, checked_labels, checked_positive, checked_rows, checked_unit, in_unit
 from lightning_ib.functional.counting import add_entropies
-from lightning_ib.functional.gaussian_kernel import checked_positive, kernel_blocks, total_variance
+from lightning_ib.functional.gaussian_kernel import kernel_blocks, total_variance
 
 
 class Bounds(NamedTuple):

@@ -14,9 +14,17 @@ import torch
 from torch import Tensor
 from torch.linalg import eigvalsh
 
-from lightning_ib.functional.checks import Unit, checked_labels, checked_pair, checked_rows, checked_unit, in_unit
+from lightning_ib.functional.checks import (
+    Unit,
+    checked_labels,
+    checked_pair,
+    checked_positive,
+    checked_rows,
+    checked_unit,
+    in_unit,
+)
 from lightning_ib.functional.counting import add_entropies
-from lightning_ib.functional.gaussian_kernel import checked_positive, kernel_blocks, total_variance
+from lightning_ib.functional.gaussian_kernel import kernel_blocks, total_variance
 
 
 def entropy_renyi(x: Tensor, *, alpha: float = 1.01, kernel_width: float | None = None, unit: Unit = "bits") -> float:
