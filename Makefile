@@ -6,12 +6,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 WORKERS ?= 2
-NARROWING ?= auto
+NARROWING ?= cells
 EPOCHS ?= 10
 # A folder that holds MNIST/raw; the example downloads into it where it is empty.
 DATA ?= $(or $(LIGHTNING_IB_DATA),data)
 
-.PHONY: example disputed truth test test-matrix lint types bench clean help
+.PHONY: example disputed truth test test-portable test-matrix lint types bench clean help
 
 help: ## what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -37,6 +37,12 @@ truth: $(STAMP) ## put every estimator beside the truth and write docs/truth.md 
 
 test: $(STAMP) $(VENV)/vision ## run all tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS)
+
+test-portable: $(STAMP) $(VENV)/vision ## run the quick tests with the vector units of older processors: none, then AVX2
+	for unit in default avx2; do \
+		ATEN_CPU_CAPABILITY=$$unit OMP_NUM_THREADS=1 \
+			$(BIN)/python -m pytest --numprocesses $(WORKERS) -m 'not slow' || exit 1; \
+	done
 
 test-matrix: ## run the suite's core in every supported environment (several gigabytes)
 	PYTHON=$(PYTHON) WORKERS=$(WORKERS) tests/matrix.sh

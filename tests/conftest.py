@@ -6,10 +6,12 @@ import torch
 
 from tests.mnist import read_mnist
 
-# Small tensors gain nothing from more, and two test processes with two threads each stand in each other's way.
-torch.set_num_threads(1)
-
 DATA_VARIABLE = "LIGHTNING_IB_DATA"
+THREADS_VARIABLE = "LIGHTNING_IB_TEST_THREADS"
+
+# Small tensors gain nothing from more, and two test processes with two threads each stand in each other's way. With
+# more, sums are added up in another order: no test may hang on that.
+torch.set_num_threads(int(os.environ.get(THREADS_VARIABLE, "1")))
 
 
 @pytest.fixture(autouse=True)

@@ -12,7 +12,7 @@ from scipy.integrate import quad
 from scipy.spatial.distance import cdist
 from scipy.special import logsumexp
 
-from lightning_ib.functional import gaussian_kernel
+from lightning_ib.functional import entropy, gaussian_kernel, kde
 from lightning_ib.functional.gaussian_kernel import kernel_blocks
 from lightning_ib.functional.kde import (
     Bounds,
@@ -119,15 +119,21 @@ def test_distances_are_the_same_from_a_product_and_from_differences(monkeypatch,
 
 def test_all_samples_apart_tell_everything():
     t, y = clusters(n=300)
-    counts = y.bincount().double() / 300
-    h_y = -(counts * counts.log2()).sum().item()
-    assert mutual_information_bounds_kde(t, noise_variance=1e-12) == pytest.approx([math.log2(300)] * 2, abs=1e-12)
-    assert mutual_information_bounds_kde(t, y, noise_variance=1e-12) == pytest.approx([h_y] * 2, abs=1e-12)
+    for unit, most in (("bits", math.log2(300)), ("nats", math.log(300))):
+        assert mutual_information_bounds_kde(t, noise_variance=1e-12, unit=unit) == (most, most)
+        h_y = entropy(y, unit=unit)
+        assert mutual_information_bounds_kde(t, y, noise_variance=1e-12, unit=unit) == (h_y, h_y)
+
+
+def test_what_is_more_than_rounding_is_left():
+    off, rounded = (torch.tensor([1 - by, 1 + by], dtype=torch.float64) for by in (2e-12, 5e-13))
+    assert kde._information(off, 1.0, "nats") == (1 - 2e-12, 1 + 2e-12)
+    assert kde._information(rounded, 1.0, "nats") == (1, 1)
 
 
 def test_equal_rows_are_one_value_however_little_noise():
     t = torch.tensor([[0.1, 0.7], [0.3, 0.2], [0.1, 0.7], [0.3, 0.2]])
-    assert mutual_information_bounds_kde(t, noise_variance=1e-30) == (1.0, 1.0)
+    assert mutual_information_bounds_kde(t, noise_variance=1e-30) == pytest.approx([1, 1], abs=1e-12)
 
 
 def test_noise_that_drowns_everything_leaves_nothing():

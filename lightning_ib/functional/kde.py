@@ -17,8 +17,16 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from lightning_ib.functional.checks import Unit, checked_labels, checked_positive, checked_rows, checked_unit, in_unit
-from lightning_ib.functional.counting import add_entropies
+from lightning_ib.functional.checks import (
+    Unit,
+    checked_labels,
+    checked_positive,
+    checked_rows,
+    checked_unit,
+    in_unit,
+    logarithm,
+)
+from lightning_ib.functional.counting import add_entropies, entropy_of_counts
 from lightning_ib.functional.gaussian_kernel import kernel_blocks, total_variance
 
 
@@ -109,7 +117,7 @@ def mutual_information_bounds_kde(
 
     Returns:
         The information in ``unit``: about X between 0 and log N; about Y at most the entropy of the labels, and 0 where
-        there is one class only.
+        there is one class only. What rounding alone keeps from log N or from H(Y) reads exactly that.
 
     Raises:
         TypeError: ``t`` is no real tensor, or ``y`` are not integers.
@@ -128,12 +136,13 @@ def mutual_information_bounds_kde(
     noise_variance = checked_positive(noise_variance, "noise_variance")
     if y is None:
         everyone, _ = _kernel_sums(rows, [], noise_variance)
-        return _bounds(-(everyone / len(rows)).log().mean(1), unit)
+        return _information(-(everyone / len(rows)).log().mean(1), logarithm(unit)(len(rows)), unit)
     numbers, counts = checked_labels(y, len(rows))
     order = numbers.argsort(stable=True).to(rows.device)
     everyone, classmates = _kernel_sums(rows[order], counts.tolist(), noise_variance)
     own = counts.repeat_interleave(counts).to(rows.device)
-    return _bounds(((classmates / own).log() - (everyone / len(rows)).log()).mean(1), unit)
+    nats = ((classmates / own).log() - (everyone / len(rows)).log()).mean(1)
+    return _information(nats, entropy_of_counts(counts, unit=unit), unit)
 
 
 def noise_variance_of(t: Tensor, *, share: float = 0.1) -> float:
@@ -213,3 +222,8 @@ def _add(sums: Tensor, i: slice, j: slice, kernel: Tensor) -> None:
 def _bounds(nats: Tensor, unit: str) -> Bounds:
     lower, upper = (add_entropies(in_unit(bound, unit)) for bound in nats.tolist())
     return Bounds(lower, upper)
+
+
+def _information(nats: Tensor, most: float, unit: str) -> Bounds:
+    """Both figures of an information; one that rounding alone keeps from the most there can be reads just that."""
+    return Bounds(*(bound if add_entropies(most, -bound) else most for bound in _bounds(nats, unit)))
