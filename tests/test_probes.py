@@ -19,7 +19,7 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from lightning_ib.functional import probes, training
 from lightning_ib.functional.probes import Decoding, decode, usable_information
-from lightning_ib.functional.softmax_regression import Rows, softmax_regression
+from lightning_ib.functional.softmax_regression import Rows, class_means, softmax_regression
 
 law = settings(derandomize=True, database=None, deadline=None, max_examples=10)
 BOTH = pytest.mark.parametrize("probe", ["linear", "mlp"])
@@ -45,8 +45,8 @@ def blobs(n=300, d=4, classes=3, apart=1.0, seed=0):
 def one_ridge(monkeypatch, ridge):
     """The linear probe with one ridge to choose from, and fitted to the end."""
     monkeypatch.setattr(probes, "_RIDGES", (ridge,))
-    exact = {"tolerance": 1e-9, "steps": 2000}
-    monkeypatch.setattr(probes, "softmax_regression", lambda *a, **_: softmax_regression(*a, **exact))
+    monkeypatch.setattr(probes, "_FINAL_TOLERANCE", 1e-15)
+    monkeypatch.setattr(probes, "_FIT_STEPS", 2000)
 
 
 def by_scikit_learn(t, y, ridge, seed=0, folds=5):
@@ -101,28 +101,79 @@ def test_it_chooses_a_ridge_hardly_worse_than_the_best():
     assert max(fixed) > min(fixed) + 0.1
 
 
-def test_fits_at_once_are_each_scikit_learns():
+def fit_rows(t, y, classes, preconditioned=True):
+    """All rows, in their own scales."""
+    mean, scale = t.mean(0), t.std(0, correction=0)
+    covariance = torch.cov(((t - mean) / scale).t(), correction=0).view(t.shape[1], -1) if preconditioned else None
+    features = torch.cat([t, torch.ones(len(t), 1, dtype=t.dtype)], 1)
+    return Rows(features, class_means(features, y, classes), mean, scale, covariance)
+
+
+@pytest.mark.parametrize("preconditioned", [True, False])
+@pytest.mark.parametrize("ridge", [1e-3, 0.02, 3.0])
+def test_a_fit_is_scikit_learns(ridge, preconditioned):
     t, y = blobs(120, 5, 4)
-    chosen = torch.rand(120, 3, generator=generator()) < 0.7
-    ridge = torch.tensor([1e-3, 0.02, 3.0], dtype=torch.float64)
-    rows = Rows(t, y, torch.zeros(5, 3, dtype=t.dtype), torch.ones(5, 3, dtype=t.dtype))
-    start = torch.zeros(6, 3, 4, dtype=t.dtype)
-    theta, z = softmax_regression(rows, chosen, ridge, start, tolerance=1e-10, steps=1000)
+    t = t * torch.logspace(-3, 3, 5, dtype=t.dtype) + 5
+    start = torch.zeros(4, 6, dtype=t.dtype)
+    rows = fit_rows(t, y, 4, preconditioned)
+    weights = softmax_regression(rows, ridge, start, tolerance=1e-15, steps=1000)
     assert not start.any()
-    for k in range(3):
-        known = chosen[:, k].numpy()
-        model = sklearn.linear_model.LogisticRegression(C=1 / (float(ridge[k]) * known.sum()), tol=1e-12, max_iter=9999)
-        model.fit(t.numpy()[known], y.numpy()[known])
-        np.testing.assert_allclose(theta[:-1, k].t(), model.coef_, atol=1e-5)
-        np.testing.assert_allclose(z[:, k].log_softmax(1), model.predict_log_proba(t.numpy()), atol=1e-5)
+    z = ((t - rows.mean) / rows.scale).numpy()
+    model = sklearn.linear_model.LogisticRegression(C=1 / (ridge * len(t)), tol=1e-12, max_iter=9999).fit(z, y.numpy())
+    np.testing.assert_allclose(weights[:, :-1] * rows.scale, model.coef_, atol=1e-5)
+    log_q = (rows.features @ weights.t() + rows.target[:, -1].log()).log_softmax(1)
+    np.testing.assert_allclose(log_q, model.predict_log_proba(z), atol=1e-5)
+
+
+def test_a_fit_ends_the_same_wherever_it_starts():
+    t, y = blobs(120, 5, 4)
+    rows = fit_rows(t, y, 4)
+    far = softmax_regression(rows, 3.0, normal(4, 6), tolerance=1e-15, steps=1000)
+    near = softmax_regression(rows, 3.0, torch.zeros(4, 6, dtype=t.dtype), tolerance=1e-15, steps=1000)
+    far, near = ((rows.features @ w.t() + rows.target[:, -1].log()).log_softmax(1) for w in (far, near))
+    torch.testing.assert_close(far, near, atol=1e-6, rtol=0)
+
+
+def test_a_class_without_rows_gets_no_weight():
+    t, y = blobs(60, 3, 2)
+    weights = softmax_regression(fit_rows(t, 2 * y, 4), 1e-3, torch.zeros(4, 4).double(), tolerance=1e-9, steps=100)
+    assert not weights[[1, 3]].any()
+    expected = softmax_regression(fit_rows(t, y, 2), 1e-3, torch.zeros(2, 4).double(), tolerance=1e-9, steps=100)
+    torch.testing.assert_close(weights[[0, 2]].diff(dim=0), expected.diff(dim=0), atol=1e-3, rtol=1e-3)
+
+
+def test_a_coordinate_left_out_gets_no_weight():
+    t, y = blobs(60, 3, 2)
+    rows = fit_rows(t, y, 2)
+    scale, covariance = rows.scale.clone(), rows.covariance.clone()
+    scale[1], covariance[1], covariance[:, 1] = 0, 0, 0
+    for c in (covariance, None):
+        left = rows._replace(scale=scale, covariance=c)
+        weights = softmax_regression(left, 1e-3, torch.zeros(2, 4).double(), tolerance=1e-9, steps=100)
+        assert weights[:, [0, 2]].all()
+        assert not weights[:, 1].any()
 
 
 def test_a_fit_that_cannot_get_better_ends():
-    y = torch.tensor([0, 1] * 3)
-    rows = Rows(normal(6, 1), y, torch.zeros(1, 1).double(), torch.full((1, 1), math.inf).double())
-    ridge, start = torch.ones(1).double(), torch.zeros(2, 1, 2).double()
-    theta, _ = softmax_regression(rows, torch.ones(6, 1).bool(), ridge, start, tolerance=0.0, steps=50)
-    assert not theta.any()
+    t, y = blobs(60, 3, 2)
+    start = torch.zeros(2, 4).double()
+    found = [softmax_regression(fit_rows(t, y, 2), 0.1, start, tolerance=0.0, steps=n) for n in (1000, 100_000)]
+    assert torch.equal(*found)
+
+
+@pytest.mark.parametrize(
+    ("losses", "best"),
+    [
+        ([3.0], (0, False)),
+        ([3.0, 2.0, 1.0], (2, False)),
+        ([3.0, 2.0, 2.5], (1, False)),
+        ([3.0, 2.0, 2.5, 2.5], (1, True)),
+        ([3.0, 2.0, 2.5, 2.5, 1.0], (1, True)),  # the path goes on for the other probe only
+        ([3.0, 2.0, 2.0 - 1e-5, 2.5], (1, True)),
+    ],
+)
+def test_the_best_ridge_is_one_probes_own_choice(losses, best):
+    assert probes._best(losses) == best
 
 
 # --- Closed forms ----------------------------------------------------------------------------------------------------
@@ -236,20 +287,56 @@ def log_probabilities(t, y, probe):
     gen = generator()
     y = probes._by_first_appearance(y, int(y.max()) + 1)
     fold = probes._dealt(y, 5, gen)
-    rows = probes._seen(t, y, fold, 5)
-    return probes._linear(rows, fold) if probe == "linear" else probes._mlp(rows, fold, gen), fold
+    order = fold.argsort(stable=True)
+    data = probes._Folds(t[order], y[order], torch.bincount(fold).tolist())
+    log_q = probes._linear(data) if probe == "linear" else probes._mlp(data, gen)
+    return log_q[order.argsort()], fold
 
 
 @BOTH
 def test_held_out_samples_do_not_reach_their_probe(probe):
     t, y = blobs(200, 4, 3)
     before, fold = log_probabilities(t, y, probe)
-    one = (fold == 2).nonzero()[0]
-    changed = t.clone()
-    changed[(fold == 2) & (torch.arange(200) != one)] *= 1000  # all others held out with it
-    after, _ = log_probabilities(changed, y, probe)
-    assert torch.allclose(after[one], before[one], rtol=0, atol=1e-6 if probe == "mlp" else 1e-11)
-    assert not torch.allclose(after[fold == 1], before[fold == 1], atol=1e-3)
+    for k in range(5):
+        one = (fold == k).nonzero()[0]
+        changed = t.clone()
+        changed[(fold == k) & (torch.arange(200) != one)] *= 1000  # all others held out with it
+        after, _ = log_probabilities(changed, y, probe)
+        assert torch.allclose(after[one], before[one], rtol=0, atol=1e-6 if probe == "mlp" else 1e-10)
+        assert not torch.allclose(after[fold == (k + 1) % 5], before[fold == (k + 1) % 5], atol=1e-3)
+
+
+@BOTH
+def test_held_out_labels_do_not_reach_their_probe(probe):
+    t, y = blobs(200, 4, 3)
+    y[:3] = torch.arange(3)  # the names of the classes go by their first appearance
+    before, fold = log_probabilities(t, y, probe)
+    for k in range(5):
+        held_out = (fold == k) & (torch.arange(200) > 2)
+        # Two samples change labels: the counts and the split stay, whatever the probe.
+        a, b = (held_out & (y == 0)).nonzero()[0], (held_out & (y == 1)).nonzero()[0]
+        other = y.clone()
+        other[a], other[b] = 1, 0
+        order = fold.argsort(stable=True)
+        data = probes._Folds(t[order], other[order], torch.bincount(fold).tolist())
+        gen = generator()
+        probes._dealt(y, 5, gen)
+        after = (probes._linear(data) if probe == "linear" else probes._mlp(data, gen))[order.argsort()]
+        assert torch.equal(after[fold == k], before[fold == k])
+        assert not torch.equal(after[fold != k], before[fold != k])
+
+
+@BOTH
+@pytest.mark.parametrize("n", [60, 200])
+def test_a_name_of_its_own_for_every_row_reads_nothing(probe, n):
+    assert usable_information(torch.eye(n), labels(n, 4), probe=probe) < 0.05
+    assert usable_information(torch.arange(n) * 7 % n, labels(n, 4), probe=probe) < 0.05
+
+
+@pytest.mark.parametrize("d", [100, 400])
+def test_many_coordinates_that_could_learn_all_labels_by_heart_read_nothing(d):
+    for seed in range(3):
+        assert -0.03 < usable_information(normal(300, d, seed=seed), labels(300, 5, seed)) < 0.05
 
 
 @law
@@ -266,6 +353,62 @@ def test_a_label_is_not_read_by_its_place():
     y = torch.arange(300) % 3  # sorted, or in turn: the place says all
     for order in (y, y.sort().values):
         assert abs(usable_information(normal(300, 5), order)) < 0.05
+
+
+# --- Rare classes ----------------------------------------------------------------------------------------------------
+
+
+@BOTH
+def test_labels_all_different_give_no_information(probe):
+    d = decode(normal(100, 3), torch.arange(100), probe=probe, unit="nats")
+    assert d.cross_entropy == pytest.approx(math.log(100))
+    assert d.information == pytest.approx(0, abs=1e-6)
+    assert d.accuracy < 0.1
+
+
+@BOTH
+@pytest.mark.parametrize("n_rare", [1, 2, 4])
+def test_a_rare_class_costs_little(probe, n_rare):
+    t, y = blobs(300, 4, 3)
+    common = decode(t, y, probe=probe, unit="nats")
+    t, y = torch.cat([t, normal(n_rare, 4, seed=9)]), torch.cat([y, torch.full((n_rare,), 7)])
+    d = decode(t, y, probe=probe, unit="nats")
+    assert d.information == pytest.approx(common.information, abs=0.05 + n_rare / 300 * math.log(300))
+    assert d.n_held_out == 300 + n_rare
+
+
+def test_a_class_of_one_is_as_probable_as_one_training_sample():
+    y = torch.cat([torch.arange(199) % 2, torch.tensor([2])])
+    d = decode(torch.zeros(200, 1), y, unit="nats")
+    # The others' probabilities are their shares among 159 to 161 training samples, less that of the unseen class.
+    assert d.cross_entropy == pytest.approx((199 * math.log(2) + math.log(161)) / 200, abs=0.01)
+    known, _ = decode(torch.zeros(200, 1), torch.cat([y[:198], torch.tensor([2, 2])]), unit="nats")[:2]
+    assert -0.02 < known < 0.02
+
+
+@BOTH
+def test_probabilities_with_an_unseen_class_add_up_to_one(probe):
+    t, y = blobs(100, 3, 3)
+    y[:3] = torch.tensor([3, 4, 5])
+    log_q, fold = log_probabilities(t, y, probe)
+    order = fold.argsort(stable=True)
+    data = probes._Folds(t[order], probes._by_first_appearance(y, 6)[order], torch.bincount(fold).tolist())
+    for k, part in enumerate(log_q[order].split(data.sizes)):
+        q = probes._with_unseen(part, data, data.others(k)).double().exp()
+        assert q.min() > 0
+        np.testing.assert_allclose(q.sum(1), 1, atol=1e-6)
+        unseen = data.counts[data.others(k)].sum(0) == 0
+        expected = torch.tensor(1 / (80 + int(unseen.sum())), dtype=q.dtype).expand_as(q[:, unseen])
+        torch.testing.assert_close(q[:, unseen], expected)
+
+
+def test_one_class_may_be_all_but_one_sample():
+    y = torch.zeros(50, dtype=torch.int64)
+    y[3] = 1
+    for probe in ("linear", "mlp"):
+        d = decode(normal(50, 2), y, probe=probe, unit="nats")
+        assert -0.05 < d.information <= 0.02
+        assert d.accuracy == 0.98
 
 
 # --- Laws ------------------------------------------------------------------------------------------------------------
@@ -347,6 +490,13 @@ def test_it_gives_the_same_figures_wherever_it_is_called(probe):
         torch.set_default_dtype(torch.float32)
 
 
+def test_the_linear_probe_gives_the_same_bits_again():
+    for t, y in (blobs(300, 20, 4), blobs(80, 120, 3), blobs(200, 1, 2)):
+        first = decode(t, y)
+        decode(t + 1, y, seed=5)  # nothing stays from one call to the next
+        assert decode(t.clone(), y.clone()) == first
+
+
 @BOTH
 def test_it_leaves_random_states_and_its_input_as_they_were(probe):
     t, y = blobs(100, 3, 2)
@@ -382,14 +532,12 @@ GOOD = torch.arange(20) % 2
     [
         (torch.zeros(20, 2), GOOD * 0, {}, ValueError, "y must have at least two classes, got one: there is nothing"),
         (
-            torch.zeros(21, 2),
-            torch.cat([GOOD, torch.tensor([5])]),
-            {},
+            torch.zeros(20, 2),
+            GOOD,
+            {"folds": 11},
             ValueError,
-            "every class in y needs at least 5 samples, one for each fold, and one has 1: leave its samples out, or "
-            "give fewer folds.",
+            "t needs at least 22 rows, two for each of 11 folds, got 20: give more rows or fewer folds.",
         ),
-        (torch.zeros(20, 2), GOOD, {"folds": 11}, ValueError, "every class in y needs at least 11 samples, one for ea"),
         (torch.full((20, 2), math.nan), GOOD, {}, ValueError, "t has NaN or infinite values in 20 of 20 rows: leave"),
         (torch.zeros(20, 2), GOOD.float(), {}, TypeError, "y must be class labels, a tensor of integers of shape (N,)"),
         (torch.zeros(20, 2), GOOD[:9], {}, ValueError, "t and y must be of the same samples, got 20 of one and 9 of"),

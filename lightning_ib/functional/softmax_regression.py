@@ -1,4 +1,4 @@
-"""Multinomial logistic regression with a ridge: several fits to different rows of one matrix at once."""
+"""Multinomial logistic regression with a ridge, fitted by preconditioned L-BFGS."""
 
 from __future__ import annotations
 
@@ -7,116 +7,137 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-# How many of the last steps L-BFGS keeps, and how often a step is halved before a fit counts as finished.
+# How many of the last steps L-BFGS keeps, and how often a step is halved before the fit counts as finished.
 _HISTORY = 10
 _HALVINGS = 25
 
+# The smallest mean of p (1 - p) that the preconditioner assumes: where all p are near 0 or 1, next to none is left.
+_LEAST_VARIANCE = 1e-3
+
 
 class Rows(NamedTuple):
-    r"""One matrix, and how each of K fits sees it: fit k's row n is :math:`(\phi_n - \mu_k) / \sigma_k`.
+    r"""The rows of one fit, and the scales in which it sees them: :math:`z_n = (\phi_n - \mu) / \sigma`.
 
     Attributes:
-        features: float64, shape ``(N, R)``.
-        labels: int64 in ``0 … C − 1``, shape ``(N,)``.
-        mean: shape ``(R, K)``.
-        scale: shape ``(R, K)``; infinite where fit k leaves the coordinate out.
+        features: float64, shape ``(N, R + 1)``; the last column is one.
+        target: the mean over all rows of the row times its one-hot label, ``(C, R + 1)``: last the class shares.
+        mean: shape ``(R,)``.
+        scale: shape ``(R,)``; zero where the fit leaves the coordinate out.
+        covariance: of the scaled rows, ``(R, R)``, to precondition with; None to do without.
     """
 
     features: Tensor
-    labels: Tensor
+    target: Tensor
     mean: Tensor
     scale: Tensor
+    covariance: Tensor | None
 
 
-def softmax_regression(
-    rows: Rows, chosen: Tensor, ridge: Tensor, start: Tensor, *, tolerance: float, steps: int
-) -> tuple[Tensor, Tensor]:
-    r"""Minimise, for every fit by itself, the mean cross-entropy of its rows plus the ridge.
+def class_means(features: Tensor, labels: Tensor, n_classes: int) -> Tensor:
+    """The mean over all rows of the row times its one-hot label: ``(N, R)`` and ``(N,)`` give ``(C, R)``."""
+    one_hot = features.new_zeros(n_classes, len(labels)).scatter_(0, labels.unsqueeze(0), 1.0)
+    return one_hot @ features / len(labels)
 
-    .. math:: \frac{1}{n_k} \sum_{n \in k} -\log \mathrm{softmax}(W_k^\top z_{kn} + b_k)_{y_n}
-              + \frac{\lambda_k}{2} \lVert W_k \rVert^2
 
-    By L-BFGS (Liu & Nocedal 1989), in float64. All fits share the two products with the matrix that a step takes; its
-    length is halved, each fit's own, until the loss falls enough (Armijo 1966), which takes no product at all.
+def softmax_regression(rows: Rows, ridge: float, start: Tensor, *, tolerance: float, steps: int) -> Tensor:
+    r"""Minimize the mean cross-entropy of the rows plus the ridge.
+
+    .. math:: \frac{1}{N} \sum_n -\log \mathrm{softmax}(W z_n + b + \log \pi)_{y_n}
+              + \frac{\lambda}{2} \lVert W \rVert^2
+
+    where :math:`\pi` are the class shares of the rows; a class without rows has probability zero. By L-BFGS (Liu &
+    Nocedal 1989) in float64, preconditioned with :math:`(v \Sigma + \lambda I)^{-1}`, where :math:`\Sigma` is the
+    covariance of the rows and v the mean of :math:`p (1 - p)` over rows and classes at the start; with v in the place
+    of :math:`v \Sigma` where there is no covariance. A step is halved until the loss falls enough (Armijo 1966).
 
     Args:
-        rows: the matrix, as the fits see it.
-        chosen: bool ``(N, K)``: which rows fit k is fitted to.
-        ridge: float64 ``(K,)``, each above 0.
-        start: float64 ``(R + 1, K, C)``: first W, and b in the last row.
-        tolerance: a fit has ended where no entry of its gradient is larger.
-        steps: at most so many.
+        rows: the rows, with their labels and scales.
+        ridge: λ, above 0.
+        start: the weights to start from, ``(C, R + 1)``: zeros, or what a fit to some of these rows gave.
+        tolerance: in nats. The fit ends where the next step is expected to lower the loss by less.
+        steps: the largest number of steps.
 
     Returns:
-        What ``start`` became, and the logits of all rows, chosen or not, ``(N, K, C)``.
+        The weights ``(C, R + 1)``, those of the features themselves: ``features @ weights.T`` plus :math:`\log \pi`
+        are the logits.
     """
-    (n, r), (k, c) = rows.features.shape, start.shape[1:]
-    weight = chosen.to(rows.features.dtype) / chosen.sum(0)
-    inverse, mean = rows.scale.reciprocal().unsqueeze(2), rows.mean.unsqueeze(2)
-    label = rows.labels.view(n, 1, 1).expand(n, k, 1)
-    target = torch.zeros(n, k, c, dtype=weight.dtype, device=weight.device).scatter_(2, label, 1.0)
+    features, target = rows.features, rows.target
+    log_share = target[:, -1:].log()
+    penalty = ridge * torch.cat([rows.scale, rows.scale.new_zeros(1)]).square()
 
-    def logits(theta: Tensor) -> Tensor:
-        w = theta[:-1] * inverse
-        return (rows.features @ w.reshape(r, k * c)).view(n, k, c) - (mean * w).sum(0) + theta[-1]
+    def gradient(theta: Tensor, p: Tensor) -> Tensor:
+        return torch.addcmul((p @ features).div_(len(features)).sub_(target), theta, penalty)
 
-    def cross_entropy(z: Tensor) -> Tensor:
-        return (weight * (z.logsumexp(2) - z.gather(2, label).squeeze(2))).sum(0)
-
-    def gradient(theta: Tensor, z: Tensor) -> Tensor:
-        residual = weight.unsqueeze(2) * (z.softmax(2) - target)
-        total = residual.sum(0)
-        w = (rows.features.t() @ residual.view(n, k * c)).view(r, k, c) - mean * total
-        return torch.cat([w * inverse + ridge.unsqueeze(1) * theta[:-1], total.unsqueeze(0)])
-
-    theta, z = start, logits(start)
-    g = gradient(theta, z)
-    loss = cross_entropy(z) + ridge / 2 * _dot(theta[:-1], theta[:-1])
-    # A softmax's curvature is at most half the variance of the rows, which is one a coordinate.
-    first = 1 / (0.5 * rows.scale.isfinite().sum(0).clamp(min=1) + ridge)
-    history: list[tuple[Tensor, Tensor, Tensor]] = []
-    moving = torch.ones_like(ridge, dtype=torch.bool)
+    theta = start
+    z = (theta @ features.t()).add_(log_share)
+    normaliser = z.logsumexp(0)
+    p = (z - normaliser).exp_()
+    # The mean logit of the labels is linear in the weights: it takes no product with the rows.
+    loss = float(normaliser.mean()) - _dot(theta, target) + _dot(theta, theta * penalty) / 2
+    g = gradient(theta, p)
+    preconditioner = _Preconditioner(rows, ridge, float((p * (1 - p)).mean().clamp(min=_LEAST_VARIANCE)))
+    history: list[tuple[Tensor, Tensor, float]] = []
+    size = 1.0
     for _ in range(steps):
-        moving = moving & (g.abs().amax((0, 2)) > tolerance)
-        if not moving.any():
+        coefficients = []
+        d = g
+        for step, change, weight in reversed(history):
+            coefficients.append(weight * _dot(step, d))
+            d = d.sub(change, alpha=coefficients[-1])
+        d = preconditioner(d).mul_(-size)
+        for (step, change, weight), a in zip(history, reversed(coefficients)):
+            d.sub_(step, alpha=a + weight * _dot(change, d))
+        slope = _dot(g, d)
+        if -slope / 2 < tolerance:
             break
-        d = _direction(g, history, first)
-        dz, slope = logits(d), _dot(g, d)
-        square, cross, across = _dot(theta[:-1], theta[:-1]), _dot(theta[:-1], d[:-1]), _dot(d[:-1], d[:-1])
-        t = moving.to(g.dtype)
+        dz, bent = d @ features.t(), d * penalty
+        linear, quadratic = _dot(theta, bent) - _dot(d, target), _dot(d, bent) / 2
+        fixed = loss - float(normaliser.mean())
+        t = 1.0
         for _ in range(_HALVINGS):
-            trial = cross_entropy(z + t.unsqueeze(1) * dz) + ridge / 2 * (square + 2 * t * cross + t * t * across)
-            high = trial > loss + 1e-4 * t * slope
-            if not high.any():
+            moved = z.add(dz, alpha=t)
+            tried = moved.logsumexp(0)
+            trial = float(tried.mean()) + fixed + t * linear + t * t * quadratic
+            if trial <= loss + 1e-4 * t * slope:
                 break
-            t = torch.where(high, t / 2, t)
-        else:  # rounding leaves these fits nothing to gain
-            t, moving = torch.where(high, 0.0, t), moving & ~high
-            trial = torch.where(high, loss, trial)
-        step = t.unsqueeze(1) * d
-        theta, z, loss = theta + step, z + t.unsqueeze(1) * dz, trial
-        g, before = gradient(theta, z), g
-        change = g - before
-        curvature = _dot(step, change)
-        # Positive for every step of a strictly convex loss; zero for a fit that did not move, whose pair says nothing.
-        history.append((step, change, torch.where(curvature > 0, 1 / curvature, 0.0)))
-        first = torch.where(curvature > 0, curvature / _dot(change, change), first)
+            t /= 2
+        else:  # rounding leaves nothing to gain
+            break
+        theta, z, normaliser, loss = theta.add(d, alpha=t), moved, tried, trial
+        before, g = g, gradient(theta, (z - normaliser).exp_())
+        step, change = d * t, g - before
+        product = _dot(step, change)
+        if product <= 0:  # by rounding only: the loss is strictly convex
+            break
+        size = product / _dot(change, preconditioner(change))
+        history.append((step, change, 1 / product))
         history = history[-_HISTORY:]
-    return theta, z
+    return theta
 
 
-def _dot(a: Tensor, b: Tensor) -> Tensor:
-    """The inner product of every fit's weights, ``(K,)``."""
-    return (a * b).sum((0, 2))
+class _Preconditioner:
+    """An approximate inverse of the Hessian, for the weights of one class."""
+
+    def __init__(self, rows: Rows, ridge: float, variance: float) -> None:
+        self.mean, self.inverse = rows.mean, torch.where(rows.scale > 0, 1 / rows.scale, 0.0)
+        self.ridge, self.variance = ridge, variance
+        self.matrix = None
+        if rows.covariance is not None:
+            hessian = variance * rows.covariance
+            hessian.diagonal().add_(ridge)
+            within = torch.cholesky_inverse(torch.linalg.cholesky(hessian)).mul_(self.inverse)
+            within.mul_(self.inverse.unsqueeze(1))
+            across = -(within @ rows.mean).unsqueeze(1)
+            corner = (1 / variance - rows.mean @ across).unsqueeze(0)
+            self.matrix = torch.cat([torch.cat([within, across], 1), torch.cat([across.t(), corner], 1)])
+
+    def __call__(self, g: Tensor) -> Tensor:
+        """Of gradients, ``(C, R + 1)``."""
+        if self.matrix is not None:
+            return g @ self.matrix
+        within = (g[:, :-1] - g[:, -1:] * self.mean) * (self.inverse.square() / (self.variance + self.ridge))
+        return torch.cat([within, g[:, -1:] / self.variance - (within @ self.mean).unsqueeze(1)], 1)
 
 
-def _direction(g: Tensor, history: list[tuple[Tensor, Tensor, Tensor]], first: Tensor) -> Tensor:
-    """The two loops of L-BFGS: the gradient, times the inverse curvature as the last steps saw it, downhill."""
-    coefficients = []
-    for step, change, weight in reversed(history):
-        coefficients.append(weight * _dot(step, g))
-        g = g - coefficients[-1].unsqueeze(1) * change
-    d = g * first.unsqueeze(1)
-    for (step, change, weight), a in zip(history, reversed(coefficients)):
-        d = d + (a - weight * _dot(change, d)).unsqueeze(1) * step
-    return -d
+def _dot(a: Tensor, b: Tensor) -> float:
+    return float(torch.dot(a.view(-1), b.view(-1)))
