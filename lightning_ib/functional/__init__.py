@@ -3,6 +3,7 @@
 What counts, and its corrections and errors; and estimators that do not bin. This package needs nothing but torch.
 """
 
+from lightning_ib.functional.cells import Cells, cells, most_cells
 from lightning_ib.functional.checks import Unit
 from lightning_ib.functional.corrections import (
     Correction,
@@ -35,6 +36,7 @@ from lightning_ib.functional.errors import (
     standard_error,
     standard_error_of_entropy,
 )
+from lightning_ib.functional.fano import fano_information
 from lightning_ib.functional.gaussian import mutual_information_gaussian_copula
 from lightning_ib.functional.kde import Bounds, entropy_bounds_kde, mutual_information_bounds_kde, noise_variance_of
 from lightning_ib.functional.neighbours import (
@@ -42,19 +44,26 @@ from lightning_ib.functional.neighbours import (
     mutual_information_ksg,
     mutual_information_mixed,
 )
+from lightning_ib.functional.permutation import expected_mutual_information
 from lightning_ib.functional.probes import Decoding, decode, usable_information
 from lightning_ib.functional.quantised import mutual_information_quantised, quantised_ids
 from lightning_ib.functional.renyi import entropy_renyi, kernel_width_of, mutual_information_renyi
+from lightning_ib.functional.sketch import sketch
+from lightning_ib.functional.soft import SoftEntropy, SoftInformation, soft_information
 
 __all__ = [
     "Bounds",
+    "Cells",
     "Chance",
     "Correction",
     "Decoding",
     "NOT_FINITE",
+    "SoftEntropy",
+    "SoftInformation",
     "Symbols",
     "Unit",
     "add_entropies",
+    "cells",
     "chao_shen",
     "checked_correction",
     "codes",
@@ -65,6 +74,8 @@ __all__ = [
     "entropy_bounds_kde",
     "entropy_of_counts",
     "entropy_renyi",
+    "expected_mutual_information",
+    "fano_information",
     "grassberger",
     "hash_table",
     "information_bottleneck",
@@ -74,6 +85,7 @@ __all__ = [
     "joint_counts",
     "kernel_width_of",
     "miller_madow",
+    "most_cells",
     "mutual_information",
     "mutual_information_bounds_kde",
     "mutual_information_gaussian_copula",
@@ -91,6 +103,8 @@ __all__ = [
     "row_ids",
     "shuffled",
     "shuffled_mutual_information",
+    "sketch",
+    "soft_information",
     "standard_error",
     "standard_error_of_entropy",
     "symbols",

@@ -128,11 +128,15 @@ def grassberger(counts: Tensor, *, unit: Unit = "bits") -> float:
     """
     table = counts_of_counts(counts)
     n = samples(table)
+    g = _g(torch.tensor(list(table), dtype=torch.float64)).tolist()
+    return in_unit(math.log(n) - math.fsum(m * c * g_c for (c, m), g_c in zip(table.items(), g)) / n, unit)
+
+
+def _g(counts: Tensor) -> Tensor:
+    """G(n) of float64 counts."""
     # The duplication formula, psi(n) = log 2 + (psi(n/2) + psi((n+1)/2)) / 2, leaves of G(n) log 2 and the psi of
     # whichever of n/2 and (n+1)/2 is no integer.
-    halves = torch.tensor([c // 2 + 0.5 for c in table], dtype=torch.float64)
-    terms = (m * c * (math.log(2) + psi) for (c, m), psi in zip(table.items(), torch.digamma(halves).tolist()))
-    return in_unit(math.log(n) - math.fsum(terms) / n, unit)
+    return torch.digamma((counts / 2).floor_().add_(0.5)).add_(math.log(2))
 
 
 def chao_shen(counts: Tensor, *, unit: Unit = "bits") -> float:
@@ -251,6 +255,29 @@ _CORRECTED: dict[str, Callable[..., float]] = {
     "chao_shen": chao_shen,
     "james_stein": james_stein,
     "jackknife": jackknife,
+}
+
+
+def _miller_madow_terms(counts: Tensor, n: int) -> Tensor:
+    return 0.5 * ((counts > 0).double() - counts / n)
+
+
+def _grassberger_terms(counts: Tensor, n: int) -> Tensor:
+    return counts * (counts.clamp(min=1).log_() - _g(counts))
+
+
+def _jackknife_terms(counts: Tensor, n: int) -> Tensor:
+    # n log n - n d(n) is n (n - 1) log(1 - 1/n), and 0 for the count 1, which leaves nothing in the logarithm.
+    added = (counts - 1) * (-1 / counts.clamp(min=2)).log1p_()
+    return counts * (added - ((n - 1) * math.log1p(-1 / n) if n > 1 else 0.0))
+
+
+#: The corrections that are sums over the symbols. Each adds :math:`\frac{1}{N} \sum_k h(n_k, N)` nats to the plug-in
+#: entropy; here are the functions :math:`h`, of float64 counts of any shape and of N. A count of 0 adds 0.
+COUNT_TERMS: dict[str, Callable[[Tensor, int], Tensor]] = {
+    "miller_madow": _miller_madow_terms,
+    "grassberger": _grassberger_terms,
+    "jackknife": _jackknife_terms,
 }
 
 

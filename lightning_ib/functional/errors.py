@@ -166,16 +166,40 @@ def shuffled(counts: Tensor, *, shuffles: int = 10, seed: int = _SEED) -> Iterat
         >>> first.counts, first.numbers.sort().values
         (tensor([1, 3]), tensor([0, 1, 1, 1]))
     """
-    ascending = _ascending(counts)
+    ascending = _ascending(counts_of_counts(counts), counts.device)
     numbers = _numbers(ascending)
     orders = _orders(len(numbers), shuffles, seed, counts.device)
     return (Symbols(numbers.index_select(0, order), ascending) for order in orders)
 
 
-def _ascending(counts: Tensor) -> Tensor:
+def tables_of_same_samples(a_counts: Tensor, b_counts: Tensor) -> tuple[dict[int, int], dict[int, int]]:
+    """The :func:`~lightning_ib.functional.corrections.counts_of_counts` of two variables of the same samples.
+
+    Args:
+        a_counts: non-negative integers, shape ``(K_A,)``; zeros count for nothing.
+        b_counts: non-negative integers, shape ``(K_B,)``, with the same sum.
+
+    Raises:
+        TypeError: counts are no integers.
+        ValueError: A and B have different numbers of samples, or none, or a count is negative.
+
+    Example:
+        >>> tables_of_same_samples(torch.tensor([1, 5, 0, 1]), torch.tensor([3, 4]))
+        ({1: 2, 5: 1}, {3: 1, 4: 1})
+    """
+    a, b = counts_of_counts(a_counts), counts_of_counts(b_counts)
+    if samples(a) != samples(b):
+        raise ValueError(
+            "a baseline needs the same samples of both variables, "
+            f"got {samples(a)} of one and {samples(b)} of the other."
+        )
+    return a, b
+
+
+def _ascending(table: dict[int, int], device: torch.device) -> Tensor:
     """The counts in one order, whatever the symbols are called."""
-    counts_of_counts(counts)  # checks them
-    return counts[counts > 0].long().sort().values
+    counts, multiplicities = torch.tensor([[*table], [*table.values()]], device=device)
+    return counts.repeat_interleave(multiplicities)
 
 
 def _numbers(counts: Tensor, dtype: torch.dtype = torch.int64) -> Tensor:
@@ -207,6 +231,8 @@ def shuffled_mutual_information(
     estimates the expected information of Vinh, Epps & Bailey (2009), about :math:`(K_A - 1)(K_B - 1) / 2N` nats where
     samples abound; its own error is ``standard_deviation`` over :math:`\sqrt S`. An information that does not stand
     out from it by several standard deviations says nothing.
+    :func:`~lightning_ib.functional.permutation.expected_mutual_information` computes the mean exactly, without
+    shuffles and without the deviation.
 
     It misleads as an amount to subtract: where B does depend on A, the bias of the information is smaller than under
     independence, and where A has a symbol for every sample, the shuffled information is H(B), as the true one is.
@@ -237,12 +263,9 @@ def shuffled_mutual_information(
     """
     if shuffles < 2:
         raise ValueError(f"a standard deviation over shuffles needs at least 2 of them, got {shuffles}.")
-    a, b = _ascending(a_counts), _ascending(b_counts)
-    n, others = int(a.sum()), int(b.sum())
-    if n != others:
-        raise ValueError(
-            f"a baseline needs the same samples of both variables, got {n} of one and {others} of the other."
-        )
+    tables = tables_of_same_samples(a_counts, b_counts)
+    n = samples(tables[0])
+    a, b = (_ascending(table, counts.device) for table, counts in zip(tables, (a_counts, b_counts)))
     h_a, h_b = (entropy_of_counts(counts, unit=unit, correction=correction) for counts in (a, b))
     possible = len(a) * len(b)
     # Small numbers where they will do, which also sort faster.

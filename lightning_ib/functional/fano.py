@@ -1,0 +1,60 @@
+"""What the accuracy of a network proves about its layers: Fano's inequality."""
+
+from __future__ import annotations
+
+import math
+
+from lightning_ib.functional.checks import Unit, in_unit, logarithm
+
+
+def fano_error(accuracy: float, n_samples: int, n_classes: int) -> float:
+    r"""The standard error of Fano's bound, in nats, from that of the accuracy of N samples (delta method).
+
+    .. math:: \sqrt{\frac{e (1 - e)}{N}} \; \Big| \log \frac{1 - e}{e} + \log(C - 1) \Big|
+
+    0 where all predictions are right, or none.
+    """
+    error = 1 - accuracy
+    if not 0 < error < 1 or n_samples < 1:
+        return 0.0
+    slope = math.log(accuracy / error) + (math.log(n_classes - 1) if n_classes > 2 else 0.0)
+    return math.sqrt(error * accuracy / n_samples) * abs(slope)
+
+
+def fano_information(accuracy: float, h_y: float, n_classes: int, *, unit: Unit = "bits") -> float:
+    r"""The least information about the target that a layer holds from which a prediction of this accuracy is computed.
+
+    .. math:: I(T;Y) \ge H(Y) - h(e) - e \log(C - 1), \qquad e = 1 - \text{accuracy}
+
+    with the binary entropy :math:`h(e) = -e \log e - (1 - e) \log(1 - e)` (Fano 1961; Cover & Thomas 2006, theorem
+    2.10.1). It holds for the samples at hand, where accuracy and H(Y) are counted on the same ones, and for every layer
+    that the prediction is computed from alone: not for one that a skip connection goes around. It is reached where the
+    errors fall evenly on all wrong classes.
+
+    Args:
+        accuracy: the share of correct predictions, 0 … 1.
+        h_y: H(Y), in ``unit``.
+        n_classes: C, the number of classes.
+        unit: ``"bits"`` or ``"nats"``.
+
+    Returns:
+        The bound in ``unit``, at least 0.
+
+    Raises:
+        ValueError: the accuracy is no share, there is no class, or the unit is unknown.
+
+    Example:
+        Ten classes, 99 % right: at least 3.21 of 3.32 bits.
+
+        >>> round(fano_information(0.99, math.log2(10), 10), 2)
+        3.21
+    """
+    if not 0 <= accuracy <= 1:
+        raise ValueError(f"accuracy must be a share between 0 and 1, got {accuracy!r}.")
+    if n_classes < 1:
+        raise ValueError(f"n_classes must be at least 1, got {n_classes!r}.")
+    error = 1 - accuracy
+    nats = sum(-p * math.log(p) for p in (error, accuracy) if p > 0)
+    nats += error * math.log(n_classes - 1) if n_classes > 2 else 0.0
+    logarithm(unit)  # checks it
+    return max(0.0, h_y - in_unit(nats, unit))
