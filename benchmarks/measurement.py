@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from lightning_ib import AutoQuantizer, FixedBins, InformationPlane, Quantizer, UniformBins
+from lightning_ib import FixedBins, InformationPlane, Quantizer, UniformBins
 from lightning_ib.functional import codes
 from lightning_ib.passes import run_pass, undisturbed
 
@@ -192,15 +192,25 @@ def rows(plane: InformationPlane, x: Tensor, y: Tensor, repeats: int) -> None:
         row(name, values, first if values is not first else None)
 
 
-def first_fit(x: Tensor, y: Tensor) -> None:
-    """The one-off cost of the automatic choice."""
+def by_cells(x: Tensor, y: Tensor, repeats: int, batch_size: int) -> None:
+    """The default: a forward pass that keeps a sample of sketched rows, then cells and every figure of them."""
     model = Network().eval()
-    plane = InformationPlane({"conv1": AutoQuantizer(), "conv2": AutoQuantizer(), "out": AutoQuantizer()})
-    with plane.attach(model), undisturbed(model):
-        run_pass(plane, zip(x.split(BATCH), y.split(BATCH)), model)
-    start = time.perf_counter()
-    plane.compute()
-    row("once: automatic choice for three layers", [time.perf_counter() - start])
+    loader = DataLoader(TensorDataset(x, y), batch_size)
+    plane = InformationPlane(["conv1", "conv2", "out"], unit="nats")
+
+    def bare() -> None:
+        with undisturbed(model):
+            for batch, _ in loader:
+                model(batch)
+
+    def measured() -> None:
+        plane.reset()
+        with plane.attach(model), undisturbed(model):
+            run_pass(plane, loader, model)
+
+    seconds = timed({"bare": bare, "measured": measured, "cells": plane.compute}, repeats)
+    row(f"… measured, the default, batches of {batch_size}", seconds["measured"], seconds["bare"])
+    row(f"cells: {plane.sampled.max_samples} sampled rows → all figures, three layers", seconds["cells"])
 
 
 def main() -> None:
@@ -217,7 +227,7 @@ def main() -> None:
         plane = batch_path(x, y, options.repeats, batch_size)
     counting(plane, options.repeats)
     rows(plane, x, y, options.repeats)
-    first_fit(x, y)
+    by_cells(x, y, options.repeats, BATCH)
 
 
 if __name__ == "__main__":

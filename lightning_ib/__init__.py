@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0.dev0"
 
 _HOME = {
-    "AutoQuantizer": "quantize",
     "Bins": "quantize",
+    "CellQuantizer": "quantize",
     "Estimate": "history",
     "Estimator": "estimators",
     "FixedBins": "quantize",
@@ -27,8 +27,8 @@ _HOME = {
 }
 
 __all__ = [
-    "AutoQuantizer",
     "Bins",
+    "CellQuantizer",
     "Estimate",
     "Estimator",
     "FixedBins",
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from lightning_ib.history import Estimate, InformationPoint
     from lightning_ib.passes import measure
     from lightning_ib.plane import InformationPlane
-    from lightning_ib.quantize import AutoQuantizer, Bins, FixedBins, QuantileBins, Quantizer, UniformBins
+    from lightning_ib.quantize import Bins, CellQuantizer, FixedBins, QuantileBins, Quantizer, UniformBins
     from lightning_ib.resolution import resolution_sweep
 
 

@@ -31,7 +31,7 @@ from lightning_ib.namespaces import CallbackBase, say, with_progress
 from lightning_ib.own_pass import ForwardError, dev_run, first_loader, has_forward, run_own_pass
 from lightning_ib.panels import plot_estimates
 from lightning_ib.passes import Unpack, genuine, undisturbed, unpacked
-from lightning_ib.plane import InformationPlane, Layers
+from lightning_ib.plane import MAX_SAMPLES, InformationPlane, Layers
 from lightning_ib.plotting import plot_information_plane
 from lightning_ib.quantize import Quantizer
 from lightning_ib.recorder import Recorder
@@ -48,23 +48,25 @@ class InformationPlaneCallback(CallbackBase):
     """Log, epoch by epoch, what each layer knows about the input and about the target.
 
     Per layer: the mutual information with the input, I(X;T), and with the target, I(T;Y), the entropy H(T) and the
-    saturation H(T)/log N, with standard errors, what shuffled labels give, and a verdict; and the picture of the
-    information plane. These are plug-in estimates on narrowed representations: what narrowing means, and when a figure
-    means nothing, is told by :class:`InformationPlane`, :class:`Quantizer` and :class:`AutoQuantizer`. Estimators that
-    do not bin stand beside them where they are asked for. A training run with the callback is bit-identical to one
-    without.
+    saturation H(T)/log N, with standard errors, the permutation baseline, and a verdict; what a linear probe reads of
+    the same rows; the least I(T;Y) that the accuracy of the head proves (Fano's inequality); and the picture of the
+    information plane. Layers are cut into cells that follow the data (:class:`CellQuantizer`), or into the bins of a
+    :class:`Quantizer`; :class:`InformationPlane` says how the values are computed and when they mislead. A training run
+    with the callback is bit-identical to one without.
 
     Logged, and so open to ``EarlyStopping`` and ``ModelCheckpoint``: ``ib/I_XT/<layer>``, ``ib/I_TY/<layer>``,
     ``ib/H_T/<layer>``, each also with ``_lower`` and ``_upper``, two standard errors away;
-    ``ib/I_TY_shuffled/<layer>``, ``ib/saturation/<layer>``, ``ib/singletons/<layer>``, ``ib/outside/<layer>``, with
-    ``beta`` also ``ib/IB/<layer>``; of estimators ``ib/<estimator>/<figure>/<layer>``; the figures
+    ``ib/I_TY_shuffled/<layer>``, ``ib/saturation/<layer>``, ``ib/singletons/<layer>``, ``ib/outside/<layer>``; of the
+    head ``ib/I_TY_fano/<layer>`` and ``ib/accuracy/<layer>``; with ``beta`` also
+    ``ib/IB/<layer>``; of estimators ``ib/<estimator>/<figure>/<layer>``; the figures
     ``ib/information_plane`` and ``ib/estimators``. In the run's folder, which is that of the first logger or, without
     one, ``default_root_dir``: ``information_plane.csv`` and ``information_plane.png``, and those of the estimators.
 
     Args:
         layers: names as in ``named_modules()``, glob patterns (``*`` does not cross a dot, ``**`` does), or a mapping
-            from those to a :class:`Quantizer`; ``None`` picks leaf modules that have weights, without normalisation
-            layers, at most twelve, spread over the depth. Layers without a quantizer get an :class:`AutoQuantizer`.
+            from those to a :class:`Quantizer` or :class:`CellQuantizer`; ``None`` picks leaf modules that have weights,
+            without normalisation layers, at most twelve, spread over the depth. Layers without a quantizer get a
+            :class:`CellQuantizer`.
         input: ``None`` takes each sample for a symbol of its own: I(X;T) = H(T). A :class:`Quantizer` narrows X.
         target: ``None`` for class labels (integers); a :class:`Quantizer` for real-valued targets.
         data: ``None`` measures during the validation loop, in its own forward passes, and where there is no validation
@@ -83,11 +85,15 @@ class InformationPlaneCallback(CallbackBase):
         correction: of the plug-in entropies and all figures built from them: ``"miller_madow"``, ``"grassberger"``,
             ``"chao_shen"``, ``"james_stein"`` or ``"jackknife"``. A figure past a bound is kept and flagged in the
             history (``beyond``).
-        shuffles: how often the labels are shuffled for what I(T;Y) is by chance; 0 for not at all.
-        estimators: estimators that do not bin, by name (``"kde"``, ``"ksg"``, ``"knn"``, ``"mixed"``, ``"copula"``,
-            ``"renyi"``, ``"probe"``, ``"mlp_probe"``, ``"infonce"``, ``"smile"``, ``"quantised8"``) or as an
+        shuffles: how many random permutations of the labels show the spread of the permutation baseline of I(T;Y); its
+            mean is exact without any.
+        estimators: a second opinion; ``None`` for a linear probe where the target is class labels, ``()`` for none; by
+            name (``"probe"``, ``"mlp_probe"``, ``"soft"``, ``"kde"``, ``"ksg"``, ``"knn"``, ``"mixed"``, ``"copula"``,
+            ``"renyi"``, ``"infonce"``, ``"smile"``, ``"quantised8"``) or as an
             :class:`~lightning_ib.estimators.Estimator`.
-        max_samples: how many rows are sampled for them, the same ones at every measurement.
+        max_samples: how many samples of a pass cells and estimators see, the same ones at every measurement.
+        head: ``None`` measures the last layer to run on its softmax where it has one coordinate for each class (a
+            single logit on its sigmoid); ``False`` measures it as it is; a name says which layer is the head.
         log_projector: hand the sampled rows, labelled, to TensorBoard's projector.
         tsne: draw the sampled rows in two dimensions by t-SNE, which needs scikit-learn: seconds a layer.
 
@@ -115,9 +121,10 @@ class InformationPlaneCallback(CallbackBase):
         beta: float | None = None,
         prefix: str = "ib",
         correction: Correction | None = None,
-        shuffles: int = 5,
-        estimators: Estimators = (),
-        max_samples: int = 2000,
+        shuffles: int = 0,
+        estimators: Estimators | None = None,
+        max_samples: int = MAX_SAMPLES,
+        head: str | bool | None = None,
         log_projector: bool = False,
         tsne: bool = False,
     ) -> None:
@@ -132,6 +139,10 @@ class InformationPlaneCallback(CallbackBase):
             raise ValueError(f"prefix must be a name such as 'ib', got {prefix!r}.")
         if tsne and importlib.util.find_spec("sklearn") is None:
             raise ValueError("tsne=True needs scikit-learn: pip install scikit-learn, or leave it out.")
+        chosen = checked_estimators(("probe",) if estimators is None else estimators)
+        if estimators is None:
+            for estimator in chosen:
+                estimator.optional = True
         self._options: dict[str, Any] = {
             "layers": layers,
             "input": input,
@@ -139,8 +150,9 @@ class InformationPlaneCallback(CallbackBase):
             "unit": unit,
             "correction": correction,
             "shuffles": shuffles,
-            "estimators": checked_estimators(estimators),
+            "estimators": chosen,
             "max_samples": max_samples,
+            "head": head,
             "keep_rows": log_projector or tsne,
         }
         self.plane = InformationPlane(**self._options)
@@ -167,6 +179,7 @@ class InformationPlaneCallback(CallbackBase):
         self._counting = False
         self._failed = False
         self._told: set[str] = set()
+        self._described: set[str] = set()  # the layers of which was said how they are discretized
         self._names: dict[str, None] = {}  # all that was ever logged, in one order
         self._shown: dict[str, Rows] = {}  # the sampled rows of the measurement at work, where they are to be shown
         self._restored: Mapping[str, Any] | None = None
@@ -209,6 +222,7 @@ class InformationPlaneCallback(CallbackBase):
         self._recorder.enabled = False
         self._counting = self._failed = self._late = False
         self._told.clear()
+        self._described.clear()
         if frozen is not None:
             self.plane.load_frozen_state(frozen)
 
@@ -239,7 +253,7 @@ class InformationPlaneCallback(CallbackBase):
                 self.prefix,
                 self.unit,
                 self.beta,
-                layers=self.plane.narrowings,
+                layers=self.plane.layers,
                 estimators={estimator.name: estimator.given for estimator in self.plane.estimation.estimators},
                 told=self._told,
             )
@@ -250,13 +264,15 @@ class InformationPlaneCallback(CallbackBase):
 
     def _latest(self) -> Measurement:
         """What the last measurement came to."""
-        points = self.history[-len(self.plane.narrowings) :]
+        points = self.history[-len(self.plane.layers) :]
         step = points[-1].step if points else 0
         estimates = [estimate for estimate in self.estimates if estimate.step == step]
-        return Measurement(points, estimates or self._no_estimates(0, step))
+        known = {(one.layer, one.estimator) for one in estimates}
+        new = [one for one in self._no_estimates(0, step) if (one.layer, one.estimator) not in known]
+        return Measurement(points, estimates + new)
 
     def _no_estimates(self, epoch: int, step: int) -> list[Estimate]:
-        return self.plane.estimation.missing(self.plane.narrowings, unit=self.unit, epoch=epoch, step=step)
+        return self.plane.estimation.missing(self.plane.layers, unit=self.unit, epoch=epoch, step=step)
 
     def _missed(self, trainer: Trainer) -> bool:
         """Whether the run was interrupted between the end of an epoch and its measurement."""
@@ -554,7 +570,6 @@ class InformationPlaneCallback(CallbackBase):
         return self.history[-1] if self.history else InformationPoint.missing("", n_samples=0, unit=self.unit)
 
     def _computed(self, trainer: Trainer, loader: Any, epoch: int) -> list[InformationPoint]:
-        unfitted = [layer for layer, narrowing in self.plane.narrowings.items() if narrowing.edges is None]
         n_samples = genuine(loader)
         if n_samples is not None:
             self.plane.trim(n_samples)
@@ -562,14 +577,10 @@ class InformationPlaneCallback(CallbackBase):
             # A process that saw no batch has the figures of the others.
             warnings.filterwarnings("ignore", "The ``compute`` method of metric")
             points: list[InformationPoint] = self.plane.compute(epoch=epoch, step=trainer.global_step)
-        for point in points:
-            narrowing = self.plane.narrowings[point.layer]
-            if point.layer in unfitted and narrowing.quantizer is not narrowing.asked:
-                say(
-                    trainer,
-                    f"{self.prefix}: {point.layer}: {narrowing.summary()}; H(T)/log N = {point.saturation:.2f} on "
-                    f"{point.n_samples} samples. Frozen.",
-                )
+        for layer, how in self.plane.discretized.items():
+            if layer not in self._described:
+                self._described.add(layer)
+                say(trainer, f"{self.prefix}: {layer}: {how}.")
         return points
 
     def _with_estimates(
@@ -577,12 +588,12 @@ class InformationPlaneCallback(CallbackBase):
     ) -> Measurement:
         """The points, and what other estimators say; these never cost the points."""
         self._shown = {}
-        if not self.plane.estimation.active:
+        if not self.plane.estimation.estimators and not self.log_projector and not self.tsne:
             return Measurement(points, [])
         with undisturbed(pl_module):  # an estimator of the user's may draw random numbers
             estimates = self._guarded(trainer, lambda: self._estimated(trainer, epoch))
             if self.log_projector or self.tsne:
-                self._shown = self._guarded(trainer, lambda: self.plane.estimation.drawn(self.plane.narrowings)) or {}
+                self._shown = self._guarded(trainer, self.plane.labelled_rows) or {}
         failed = anywhere(trainer, estimates is None)
         return Measurement(points, self._no_estimates(epoch, trainer.global_step) if failed else estimates)
 
@@ -629,7 +640,7 @@ class InformationPlaneCallback(CallbackBase):
         self._shown = {}
         missing = InformationPoint.missing("", n_samples=0, unit=self.unit, epoch=epoch, step=trainer.global_step)
         return Measurement(
-            [missing._replace(layer=layer) for layer in self.plane.narrowings],
+            [missing._replace(layer=layer) for layer in self.plane.layers],
             self._no_estimates(epoch, trainer.global_step),
         )
 
@@ -642,7 +653,7 @@ class InformationPlaneCallback(CallbackBase):
         pl_module.log_dict(values, batch_size=1, reduce_fx="max", sync_dist=trainer.world_size > 1)
         if _alone(trainer):
             self.evaluated, self.evaluated_estimates = measured
-            self.plane.estimation.reset()
+            self.plane.sampled.reset()
         else:
             self._keep(trainer, measured)
 
@@ -662,20 +673,22 @@ class InformationPlaneCallback(CallbackBase):
         self.history[:] = [point for point in self.history if getattr(point, of) not in now] + measured.points
         self.estimates[:] = [one for one in self.estimates if getattr(one, of) not in now] + measured.estimates
         rows, self._shown = self._shown, {}
-        self.plane.estimation.reset()  # the rows have served; training may need their memory
+        self.plane.sampled.reset()  # the rows have served; training may need their memory
         if not trainer.is_global_zero or dev_run(trainer):
             return
         stem = "information_plane" + ("" if self.prefix == "ib" else "_" + re.sub(r"[^\w.-]+", "_", self.prefix))
         path = run_folder(trainer.loggers, trainer.default_root_dir, self._told) / f"{stem}.csv"
         save_history(self.history, path, InformationPoint, self._told)
         if any(math.isfinite(point.i_xt) for point in self.history) and self._picture(
-            trainer, "information_plane", path, lambda: plot_information_plane(self.history)
+            trainer, "information_plane", path, lambda: plot_information_plane(self.history, self.estimates)
         ):
             self.figure_path = path.with_suffix(".png")
         if self.estimates:
             path = path.with_name(path.name.replace("information_plane", "estimators"))
             save_history(self.estimates, path, Estimate, self._told)
-            if any(math.isfinite(estimate.value) for estimate in self.estimates):
+            # What the probe reads is in the plane already.
+            others = (one for one in self.estimates if one.estimator != "probe")
+            if any(math.isfinite(estimate.value) for estimate in others):
                 self._picture(trainer, "estimators", path, lambda: plot_estimates(self.estimates))
         if self.log_projector and rows:
             log_rows(trainer.loggers, self.prefix, rows, _step(trainer), self._told)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from lightning_ib.functional import (
     Correction,
@@ -11,13 +11,24 @@ from lightning_ib.functional import (
     Unit,
     add_entropies,
     entropy_of_counts,
+    expected_mutual_information,
     joint,
+    joint_counts,
     shuffled_mutual_information,
     standard_error,
 )
-from lightning_ib.functional.checks import logarithm
-from lightning_ib.history import InformationPoint
+from lightning_ib.functional.checks import in_unit, logarithm
+from lightning_ib.functional.corrections import COUNT_TERMS
+from lightning_ib.functional.fano import fano_error, fano_information
+from lightning_ib.head import Head
+from lightning_ib.history import STANDARD_ERRORS, InformationPoint
 from lightning_ib.verdict import verdict
+
+# What rounding may add to a bound that is reached.
+_ROUNDING = 1e-9
+
+# How many permutations are drawn where there is no closed form.
+_SHUFFLES = 5
 
 
 class Layer(NamedTuple):
@@ -25,13 +36,24 @@ class Layer(NamedTuple):
 
     Attributes:
         symbols: its symbols.
-        outside: the share of its values outside the bins; NaN where that cannot be told.
+        source: what they are: ``"cells"`` or ``"bins"``.
+        outside: the share of its values outside the bins; NaN where it is undefined.
         tails: the share that its bins leave outside by design.
+        explained: the share of its variance between its cells; NaN for bins.
     """
 
     symbols: Symbols
-    outside: float
-    tails: float
+    source: str
+    outside: float = math.nan
+    tails: float = 0.0
+    explained: float = math.nan
+
+
+def head_bound(head: Head | None, y: Symbols | None, unit: Unit) -> float:
+    """The least I(T;Y) that the accuracy of the head proves, on the samples that it was counted on."""
+    if head is None or y is None:
+        return math.nan
+    return fano_information(head.accuracy, entropy_of_counts(y.counts, unit=unit), head.n_classes, unit=unit)
 
 
 class Figures:
@@ -47,7 +69,9 @@ class Figures:
         identity: whether the input is the identity of the sample.
         unit: of all figures.
         correction: of the plug-in entropies; saturation and verdict are of the counts as they are.
-        shuffles: how often the labels are shuffled for what chance gives; every measurement shuffles alike.
+        shuffles: how often the labels are shuffled for the spread of the permutation baseline.
+        head: the head of the network, where one was measured.
+        bound: the least I(T;Y) that its accuracy proves.
     """
 
     def __init__(
@@ -60,6 +84,8 @@ class Figures:
         unit: Unit,
         correction: Correction | None,
         shuffles: int,
+        head: Head | None = None,
+        bound: float = math.nan,
     ) -> None:
         self.n, self.x, self.y, self.identity = n, x, y, identity
         self.unit, self.correction = unit, correction
@@ -69,7 +95,7 @@ class Figures:
         self.xy = None if x is None or y is None else joint(x, y)
         self.h_xy = self._h(self.xy)
         self.told = y is not None and len(y.counts) > 1
-        self.shuffles = shuffles
+        self.shuffles, self.head, self.bound = shuffles, head, bound
 
     def point(self, layer: str, counted: Layer | None) -> InformationPoint:
         """The point of a layer; one of NaNs where it was not counted."""
@@ -77,7 +103,7 @@ class Figures:
             return InformationPoint.missing(layer, n_samples=self.n, unit=self.unit)
         t, n = counted.symbols, self.n
         singletons = float((t.counts == 1).sum()) / len(t.counts)
-        plug_in = entropy_of_counts(t.counts, unit=self.unit)
+        plug_in = self._plug_in(t)
         saturation = plug_in / self.log_n if n > 1 else math.nan
         point = InformationPoint(
             epoch=0,
@@ -99,18 +125,51 @@ class Figures:
             unit=self.unit,
             singletons=singletons,
             outside=counted.outside,
-            verdict=verdict(
-                saturation=saturation,
-                singletons=singletons,
-                n_codes=len(t.counts),
-                n_samples=n,
-                outside=counted.outside,
-                tails=counted.tails,
-            ),
             correction=self.correction or "",
+            source=counted.source,
+            explained=counted.explained,
+            i_ty_fano=self.bound,
         )
         point = self._about_chance(self._about_target(self._about_input(point, t), t), t)
+        point = self._judged(self._about_head(point), counted)
         return point if self.correction is None else point._replace(beyond=self._beyond(point))
+
+    def _about_head(self, point: InformationPoint) -> InformationPoint:
+        if math.isnan(self.bound) or math.isnan(point.i_ty):
+            return point
+        point = point._replace(fano_shortfall=max(0.0, self.bound - point.i_ty))
+        own = self.head is not None and point.layer == self.head.layer
+        return point._replace(accuracy=self.head.accuracy) if own and self.head is not None else point
+
+    def _below_fano(self, point: InformationPoint, counted: Layer) -> bool:
+        """Whether the head lies below what its accuracy proves, by more than two standard errors of both.
+
+        As all verdicts it is of the counts as they are, without a correction.
+        """
+        if math.isnan(point.accuracy) or self.y is None or self.head is None:
+            return False
+        t = counted.symbols
+        pairs = entropy_of_counts(joint_counts(t, self.y), unit=self.unit)
+        i_ty = add_entropies(self._plug_in(t), self._plug_in(self.y), -pairs)
+        of_bound = fano_error(self.head.accuracy, self.head.n_samples, self.head.n_classes)
+        error = math.hypot(point.i_ty_se, in_unit(of_bound, self.unit))
+        return i_ty < self.bound - STANDARD_ERRORS * error - _ROUNDING
+
+    def _judged(self, point: InformationPoint, counted: Layer) -> InformationPoint:
+        y = self.y
+        return point._replace(
+            verdict=verdict(
+                saturation=point.saturation,
+                singletons=point.singletons,
+                n_codes=point.n_codes,
+                n_samples=self.n,
+                outside=counted.outside,
+                tails=counted.tails,
+                target_saturation=math.nan if y is None or self.n < 2 else self._plug_in(y) / self.log_n,
+                target_singletons=math.nan if y is None else float((y.counts == 1).sum()) / self.n,
+                below_fano=self._below_fano(point, counted),
+            )
+        )
 
     def _about_input(self, point: InformationPoint, t: Symbols) -> InformationPoint:
         if self.identity:
@@ -147,12 +206,22 @@ class Figures:
         )
 
     def _about_chance(self, point: InformationPoint, t: Symbols) -> InformationPoint:
-        if not self.told or self.y is None or not self.shuffles:
+        if not self.told or self.y is None:
             return point
-        chance = shuffled_mutual_information(
-            t.counts, self.y.counts, shuffles=self.shuffles, correction=self.correction, unit=self.unit
-        )
-        return point._replace(i_ty_shuffled=chance.mean, i_ty_shuffled_sd=chance.standard_deviation)
+        options: dict[str, Any] = {"correction": self.correction, "unit": self.unit}
+        exact = self.correction is None or self.correction in COUNT_TERMS
+        if exact:
+            mean = expected_mutual_information(t.counts, self.y.counts, **options)
+            point = point._replace(i_ty_shuffled=mean)
+        if self.shuffles or not exact:
+            shuffles = self.shuffles or _SHUFFLES
+            chance = shuffled_mutual_information(t.counts, self.y.counts, shuffles=shuffles, **options)
+            point = point._replace(i_ty_shuffled_sd=chance.standard_deviation)
+            point = point if exact else point._replace(i_ty_shuffled=chance.mean)
+        return point
+
+    def _plug_in(self, variable: Symbols) -> float:
+        return entropy_of_counts(variable.counts, unit=self.unit)
 
     def _h(self, variable: Symbols | None) -> float:
         if variable is None:

@@ -43,16 +43,27 @@ class InformationPoint(NamedTuple):
         h_y_se: the standard error of ``h_y``.
         h_y_given_t_se: the standard error of ``h_y_given_t``.
         i_xt_given_y_se: the standard error of ``i_xt_given_y``.
-        i_ty_shuffled: I(T;Y) where the labels are shuffled, the mean over several shuffles: what chance alone gives.
-        i_ty_shuffled_sd: the standard deviation of I(T;Y) among those shuffles.
+        i_ty_shuffled: the mean of I(T;Y) over all permutations of the labels, in closed form: what chance alone gives.
+            (With the corrections ``"chao_shen"`` and ``"james_stein"``, the mean over a few random permutations.)
+        i_ty_shuffled_sd: the standard deviation of I(T;Y) among random permutations; NaN unless ``shuffles`` asks.
         singletons: the share of the symbols of T that were seen once.
         outside: the share of the values of T outside the bins: beyond the outermost edge by more than the width of the
             bin next to it. NaN where a coordinate has one edge, and its bins no width.
-        verdict: whether the figures can be believed: ``"ok"``, ``"saturated"``, ``"clipped"`` or ``"undersampled"``
-            (see :func:`~lightning_ib.verdict.verdict`); empty where nothing was measured.
+        verdict: whether the values can be believed: ``"ok"``, ``"constant"``, ``"saturated"``, ``"clipped"``,
+            ``"undersampled"``, ``"too_coarse"``, ``"target_saturated"`` or ``"target_undersampled"`` (see
+            :func:`~lightning_ib.verdict.verdict`); empty where nothing was measured.
         correction: how the plug-in entropies were corrected, such as ``"miller_madow"``; empty where they were not.
         beyond: which figures a correction pushed past a bound, such as ``"h_t > log N, i_ty > H(Y)"``; kept as they
             are. Empty where none was.
+        source: what the symbols are: ``"cells"``, on a sample of ``n_samples``, or ``"bins"``, counted on every sample.
+        explained: the share of the layer's variance that lies between its cells: how much of its spread they show; NaN
+            for bins.
+        accuracy: of the head, the share of the sampled rows whose most probable class is their label; NaN for others.
+        i_ty_fano: the least I(T;Y) of every layer that the head's predictions are computed from alone, by their
+            accuracy (see :func:`~lightning_ib.functional.fano_information`); NaN where no head was measured.
+        fano_shortfall: by how much ``i_ty`` lies below ``i_ty_fano``; 0 where it does not. A layer that the predictions
+            are computed from alone holds at least ``i_ty_fano``, and a shortfall is what its symbols do not show; one
+            that a skip connection goes around may hold less.
     """
 
     epoch: int
@@ -83,6 +94,11 @@ class InformationPoint(NamedTuple):
     verdict: str = ""
     correction: str = ""
     beyond: str = ""
+    source: str = ""
+    explained: float = math.nan
+    accuracy: float = math.nan
+    i_ty_fano: float = math.nan
+    fano_shortfall: float = math.nan
 
     @classmethod
     def missing(cls, layer: str, *, n_samples: int, unit: str, epoch: int = 0, step: int = 0) -> InformationPoint:
@@ -101,8 +117,10 @@ class Estimate(NamedTuple):
         estimator: the name of the estimator, such as ``"kde"``.
         figure: what it estimates, such as ``"I_TY"``, ``"I_XT_lower"`` or ``"accuracy"``.
         value: the figure; NaN where it could not be estimated.
-        unit: ``"bits"`` or ``"nats"``; empty for a share, such as an accuracy.
+        unit: ``"bits"`` or ``"nats"``; empty for what is no information, such as an accuracy or a kernel's width.
         n_samples: how many rows it was estimated from.
+        verdict: whether the value can be believed: ``"ok"``, ``"saturated"``, ``"above_bound"``, ``"outgrown"`` or
+            ``"at_chance"`` (see :func:`~lightning_ib.verdict.estimate_verdict`); empty where there is none.
     """
 
     epoch: int
@@ -113,11 +131,12 @@ class Estimate(NamedTuple):
     value: float
     unit: str
     n_samples: int
+    verdict: str = ""
 
 
 def unit_of(figure: str, unit: str) -> str:
-    """The unit of an estimator's figure: that of informations, or none for a share, whose name ends in ``accuracy``."""
-    return "" if figure.endswith("accuracy") else unit
+    """The unit of an estimator's value: that of informations, or none for an accuracy and for the width of a kernel."""
+    return "" if figure.endswith("accuracy") or figure in ("noise_variance", "kernel_width") else unit
 
 
 class Measurement(NamedTuple):

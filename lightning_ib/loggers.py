@@ -6,7 +6,6 @@ is the caller's memory of what was warned of.
 
 from __future__ import annotations
 
-import io
 import math
 import re
 import warnings
@@ -15,6 +14,7 @@ from contextlib import contextmanager
 from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 from lightning_ib.functional import information_bottleneck
 from lightning_ib.history import STANDARD_ERRORS, Measurement, Record, replacing, unit_of, write_csv
@@ -30,7 +30,7 @@ CHARTS = {
     "I(T;Y)": "I_TY",
     "H(T)": "H_T",
     "H(T)/log N": "saturation",
-    "I(T;Y) of shuffled labels": "I_TY_shuffled",
+    "I(T;Y) under permuted labels": "I_TY_shuffled",
     "symbols seen once": "singletons",
     "values outside the bins": "outside",
 }
@@ -66,6 +66,8 @@ def scalars(measured: Measurement, prefix: str, beta: float | None = None) -> di
             figures[f"{name}_lower"] = figures[name] - STANDARD_ERRORS * error
             figures[f"{name}_upper"] = figures[name] + STANDARD_ERRORS * error
         others = {"I_TY_shuffled": point.i_ty_shuffled, "singletons": point.singletons, "outside": point.outside}
+        if not math.isnan(point.accuracy):  # the head
+            others |= {"I_TY_fano": point.i_ty_fano, "accuracy": point.accuracy}
         figures |= {name: value for name, value in others.items() if not math.isnan(value)}
         if math.isnan(point.h_y) and not math.isnan(point.h_t):
             figures = {name: value for name, value in figures.items() if "I_TY" not in name and name != "IB"}
@@ -88,7 +90,7 @@ def log_figure(loggers: Iterable[Any], tag: str, figure: Figure, step: int, told
     """Hand a figure to every logger that takes figures, at the step of the scalars it shows.
 
     - ``logger.log_image(key, [image], step=)`` (W&B): an image on the axis its scalars have.
-    - ``experiment.add_figure(tag, figure, global_step=)`` (TensorBoard).
+    - ``experiment.add_image(tag, pixels, global_step=, dataformats=)`` (TensorBoard).
     - ``experiment.log_figure(run_id, figure, file)`` (MLflow): the run's file ``<tag>.png``, each figure in the place
       of the one before, since each shows the whole run so far.
     - ``experiment.log_figure(name, figure, step=)`` (Comet).
@@ -102,25 +104,35 @@ def log_figure(loggers: Iterable[Any], tag: str, figure: Figure, step: int, told
 
 def _hand_over(logger: Any, tag: str, figure: Figure, step: int) -> None:
     if callable(getattr(logger, "log_image", None)):
-        logger.log_image(tag, [_image(figure)], step=step)
+        logger.log_image(tag, [rendered(figure)], step=step)
         return
     experiment = getattr(logger, "experiment", None)
-    add_figure, take_figure = getattr(experiment, "add_figure", None), getattr(experiment, "log_figure", None)
-    if callable(add_figure):
-        add_figure(tag, figure, global_step=step, close=False)
+    add_image, take_figure = getattr(experiment, "add_image", None), getattr(experiment, "log_figure", None)
+    if callable(add_image):
+        from numpy import asarray
+
+        add_image(tag, asarray(rendered(figure)), global_step=step, dataformats="HWC")
     elif callable(take_figure) and "run_id" in signature(take_figure).parameters:
         take_figure(logger.run_id, figure, f"{tag}.png")
     elif callable(take_figure):
         take_figure(tag, figure, step=step)
 
 
-def _image(figure: Figure) -> Image:
-    """The figure as pixels: whoever takes matplotlib's own figures as images may ask for pyplot."""
+# Drawing takes longer than all else about a picture: each is drawn once, for all loggers and the file.
+_RENDERED: WeakKeyDictionary[Any, Any] = WeakKeyDictionary()
+
+
+def rendered(figure: Figure) -> Image:
+    """The figure as pixels, drawn once: whoever takes matplotlib's own figures as images may ask for pyplot."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from numpy import asarray
     from PIL import Image
 
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
-    return Image.open(buffer)
+    if figure not in _RENDERED:
+        canvas = FigureCanvasAgg(figure)
+        canvas.draw()
+        _RENDERED[figure] = Image.fromarray(asarray(canvas.buffer_rgba())).convert("RGB")
+    return _RENDERED[figure]
 
 
 def log_layout(
@@ -204,7 +216,7 @@ def save_history(points: Sequence[Record], path: Path, kind: type[Record], told:
 def save_figure(figure: Figure, path: Path, told: set[str]) -> None:
     """Write the figure as a PNG; a failure is a warning, and an older file stays."""
     with surviving(f"the figure could not be written to {path}", told), replacing(path) as partial:
-        figure.savefig(partial, format="png")
+        rendered(figure).save(partial, format="png", dpi=(figure.dpi, figure.dpi))
 
 
 @contextmanager

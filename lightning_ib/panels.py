@@ -22,16 +22,26 @@ _COLUMNS = 3
 _MOST_COLUMNS = 4
 _LINES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1.2, 1.2)), (0, (6, 1.5, 1, 1.5)), (0, (3, 1, 1, 1, 1, 1)))
 _HOLLOW = f"hollow: saturated, H(T) > {SATURATED} log N"
-_TITLES = {"I_XT": "I(X;T)", "I_TY": "I(T;Y)", "accuracy": "held-out accuracy"}
+_TITLES = {
+    "I_XT": "I(X;T)",
+    "I_TY": "I(T;Y)",
+    "H_T": "H(T)",
+    "I_TY_floor": "I(T;Y), permuted labels",
+    "I_TY_above_floor": "I(T;Y) above that",
+    "accuracy": "held-out accuracy",
+    "noise_variance": "σ²",
+    "kernel_width": "kernel width",
+}
 
 
 def plot_estimates(estimates: Sequence[Estimate]) -> Figure:
     """Draw what estimators that do not bin say: a panel for each estimator and figure, a line for each layer.
 
-    Where an estimator gives a lower bound beside an upper one, the band between them is shaded.
+    Where an estimator gives a lower bound beside an upper one, the band between them is shaded. Hollow markers are
+    flagged as unreliable, and the legend names the verdicts.
 
     Args:
-        estimates: those of one run. Figures that are NaN are left out.
+        estimates: those of one run. Values that are NaN are left out.
 
     Returns:
         A figure that belongs to nobody: no pyplot, no global state.
@@ -67,29 +77,28 @@ def plot_estimates(estimates: Sequence[Estimate]) -> Figure:
             if (one.estimator, one.figure) == (estimator, f"{name}_lower")
         }
         for layer in layers:
-            path = sorted((one.epoch, one.step, one.value) for one in of if one.layer == layer)
-            axes.plot(
-                [epoch for epoch, _, _ in path],
-                [value for _, _, value in path],
-                color=shades[layer],
-                marker="o",
-                markersize=3.5,
-                linewidth=1.2,
-            )
-            band = [(e, below[layer, step], value) for e, step, value in path if (layer, step) in below]
+            path = sorted((one.epoch, one.step, one.value, one.verdict) for one in of if one.layer == layer)
+            epochs_of, values = [epoch for epoch, *_ in path], [value for _, _, value, _ in path]
+            axes.plot(epochs_of, values, color=shades[layer], linewidth=1.2)
+            faces = [shades[layer] if doubt in ("", "ok") else "white" for *_, doubt in path]
+            axes.scatter(epochs_of, values, s=14, c=faces, edgecolors=[shades[layer]] * len(path), zorder=3)
+            band = [(e, below[layer, step], value) for e, step, value, _ in path if (layer, step) in below]
             if band:
                 epochs, low, high = zip(*band)
                 axes.fill_between(epochs, low, high, color=shades[layer], alpha=0.18, linewidth=0)
         axes.set_title(f"{estimator}: {_TITLES.get(name, name)}", fontsize=10)
         axes.set_xlabel("epoch")
-        axes.set_ylabel(f"[{of[0].unit}]" if of[0].unit else "share")
+        axes.set_ylabel(f"[{of[0].unit}]" if of[0].unit else "share" if name == "accuracy" else "")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(alpha=0.25, linewidth=0.6)
     labels = short_labels(layers)
     handles = [
         axes.plot([], [], color=shades[layer], marker="o", label=label)[0] for layer, label in zip(layers, labels)
     ]
-    figure.legend(handles=handles, loc="outside lower center", ncols=min(4, len(layers)), fontsize=9, frameon=False)
+    if doubts := sorted({one.verdict for one in known} - {"", "ok"}):
+        hollow = f"hollow: {', '.join(doubts)}"
+        handles += axes.plot([], [], "o", markerfacecolor="white", markeredgecolor="0.2", label=hollow)
+    figure.legend(handles=handles, loc="outside lower center", ncols=min(4, len(handles)), fontsize=9, frameon=False)
     return figure
 
 

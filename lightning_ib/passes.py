@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, DistributedSampler, IterableDataset, Ra
 
 from lightning_ib.functional import Correction, Unit
 from lightning_ib.history import InformationPoint
-from lightning_ib.plane import InformationPlane, Layers
+from lightning_ib.plane import MAX_SAMPLES, InformationPlane, Layers
 from lightning_ib.quantize import Quantizer
 from lightning_ib.recorder import device_of
 
@@ -32,7 +32,9 @@ def measure(
     unpack: Unpack | None = None,
     unit: Unit = "bits",
     correction: Correction | None = None,
-    shuffles: int = 5,
+    shuffles: int = 0,
+    max_samples: int = MAX_SAMPLES,
+    head: str | bool | None = None,
     device: torch.device | str | None = None,
 ) -> list[InformationPoint]:
     """Measure a trained network once: eval mode, no gradient, and everything put back as it was.
@@ -47,6 +49,8 @@ def measure(
         unit: ``"bits"`` or ``"nats"``.
         correction: see :class:`InformationPlane`.
         shuffles: see :class:`InformationPlane`.
+        max_samples: see :class:`InformationPlane`.
+        head: see :class:`InformationPlane`.
         device: where to run; by default where the model's first parameter is. The model is moved back afterwards.
 
     Returns:
@@ -64,7 +68,16 @@ def measure(
     """
     home = device_of(model)
     away = home if device is None else torch.device(device)
-    plane = InformationPlane(layers, input=input, target=target, unit=unit, correction=correction, shuffles=shuffles)
+    plane = InformationPlane(
+        layers,
+        input=input,
+        target=target,
+        unit=unit,
+        correction=correction,
+        shuffles=shuffles,
+        max_samples=max_samples,
+        head=head,
+    )
     try:
         if device is not None:
             model.to(away)

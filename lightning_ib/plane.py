@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -13,61 +13,103 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torchmetrics import Metric
 
-from lightning_ib.estimation import Estimation, Progress, checked_max_samples
-from lightning_ib.estimators import Estimators, checked_estimators
-from lightning_ib.figures import Figures, Layer
-from lightning_ib.functional import NOT_FINITE, Correction, Symbols, Unit, checked_correction, symbols
+from lightning_ib.estimation import Estimation, Progress
+from lightning_ib.estimators import Estimators, Rows, checked_estimators, checked_max_samples
+from lightning_ib.figures import Figures, Layer, head_bound
+from lightning_ib.functional import (
+    NOT_FINITE,
+    Cells,
+    Correction,
+    Symbols,
+    Unit,
+    cells,
+    checked_correction,
+    sketch,
+    symbols,
+)
 from lightning_ib.functional.checks import checked_unit
+from lightning_ib.functional.sketch import WIDTH
+from lightning_ib.head import Head, activation_of, predictions, recognized, runs_last
 from lightning_ib.history import Estimate, InformationPoint
-from lightning_ib.quantize import AutoQuantizer, Binned, Narrowing, Quantizer
-from lightning_ib.recorder import Recorder, default_layers, device_of, first_tensor, resolve_layers
-from lightning_ib.sample import this_process
+from lightning_ib.quantize import Binned, CellQuantizer, Narrowing, Quantizer
+from lightning_ib.recorder import (
+    Recorder,
+    default_layers,
+    device_of,
+    first_tensor,
+    leaves_with_weights,
+    named_modules,
+    resolve_layers,
+)
+from lightning_ib.sample import on_first, this_process
+from lightning_ib.sampled import Chosen, Drawn, SampledLayers
 from lightning_ib.verdict import VerdictWarning, advice
 
 # How many pooled values of a variable wait to be put into bins together.
 _AT_ONCE = 16_384
 
-Layers = Sequence[str] | Mapping[str, Quantizer | None] | None
+MAX_SAMPLES = 10_000
+"""How many samples are kept of a pass, by default."""
+
+Layers = Sequence[str] | Mapping[str, Quantizer | CellQuantizer | None] | None
 
 
 class _Recorded(NamedTuple):
-    """What a hook keeps of a batch: the pooled values, and the rows that are sampled for estimators."""
+    """What a hook keeps of a batch.
 
-    values: Tensor
-    rows: Tensor | None
+    Attributes:
+        n: the number of samples.
+        n_coordinates: of one sample, as the module put it out.
+        values: the pooled values, where they go into bins.
+        chosen: the sampled rows, where some are kept.
+        streamed: the sketched rows of all samples, where they are summed up.
+    """
+
+    n: int
+    n_coordinates: int
+    values: Tensor | None
+    chosen: Chosen | None
+    streamed: Tensor | None
 
 
 class InformationPlane(Metric):
     r"""One measurement of a model, in any PyTorch loop.
 
-    It keeps 64-bit ids of the narrowed representations, and how many coordinates lie outside the bins: 9 bytes a sample
-    and layer (12 with more than 255 pooled coordinates), whatever the layers' width, 8 more a sample for the labels and
-    8 for a narrowed input; a few batches of pooled values wait, 64 KiB a layer or else one batch, to be put into bins
-    together. Only while edges are being fitted, at the first measurement or with ``refit=True``, the pooled values of
-    all samples are held: 4 bytes a sample and pooled coordinate, and a few times that for a layer at the moment its
-    edges are fitted. Where there are ``estimators``, about twice ``max_samples`` rows of each layer are held at the
-    most, as wide as it is. :meth:`reset` begins the next measurement; frozen edges stay.
+    Layers are cut into cells (:class:`CellQuantizer`) on a uniform sample of at most ``max_samples`` samples of the
+    pass, the same ones in every pass over the same data. At most three times as many rows of 512 bytes a layer are
+    held, whatever the number of samples and the width of the layers.
+
+    Layers with a :class:`Quantizer` are counted on every sample: 9 bytes a sample and layer are held (12 with more than
+    255 pooled coordinates), 8 more a sample for the labels and 8 for a narrowed input; a few batches of pooled values
+    wait to be put into bins together. While edges are being fitted, at the first measurement or with ``refit=True``,
+    the pooled values of all samples are held: 4 bytes a sample and pooled coordinate. :meth:`reset` begins the next
+    measurement; frozen edges stay.
 
     .. math:: I(X;T) = H(X) + H(T) - H(X,T) \qquad I(T;Y) = H(T) + H(Y) - H(T,Y)
 
-    all of them plug-in entropies of the ids (see :mod:`lightning_ib.functional`).
+    all of them plug-in entropies of the symbols (see :mod:`lightning_ib.functional`).
+
+    A head, the last layer to run with one coordinate for each class, is measured on its softmax (a single logit on its
+    sigmoid), and its accuracy on the same samples gives the least I(T;Y) of the layers before it (Fano's inequality).
 
     Args:
         layers: names of modules or glob patterns (``*`` does not cross a dot, ``**`` does), or a mapping from those to
-            a :class:`Quantizer` each (``None``: an automatic one); ``None`` picks leaf modules with weights, without
-            normalisation layers, at most twelve, spread over the depth. Layers without a quantizer get an
-            :class:`AutoQuantizer`.
+            a :class:`Quantizer` or :class:`CellQuantizer` each; ``None`` picks leaf modules with weights, without
+            normalisation layers, at most twelve, spread over the depth. Layers without a quantizer get a
+            :class:`CellQuantizer`.
         input: ``None`` takes every sample for a symbol of its own, so that H(X) = log N and I(X;T) = H(T); a
             :class:`Quantizer` narrows X. A narrowed X does not determine T, and I(X;T) may lie below I(T;Y).
         target: ``None`` for class labels, integers ``(B,)``; a :class:`Quantizer` for real-valued targets.
         unit: ``"bits"`` or ``"nats"``.
         correction: of the plug-in entropies and of all figures built from them: ``"miller_madow"``, ``"grassberger"``,
             ``"chao_shen"``, ``"james_stein"`` or ``"jackknife"``; ``None`` leaves them as counted.
-        shuffles: how often the labels are shuffled for what I(T;Y) is by chance; 0 for not at all.
+        shuffles: how many random permutations of the labels show the spread of the permutation baseline, whose mean
+            is known in closed form; 0 for none.
         estimators: estimators that do not bin, by name (``"kde"``, ``"probe"``, …) or as an
-            :class:`~lightning_ib.estimators.Estimator`; :meth:`estimate` gives their figures.
-        max_samples: how many rows are sampled for them, the same ones in every pass over the same data.
-        keep_rows: sample rows even where there is no estimator; ``estimation.drawn(layers)`` gives them.
+            :class:`~lightning_ib.estimators.Estimator`; :meth:`estimate` gives their values.
+        max_samples: how many samples the cells and estimators see.
+        head: ``None`` recognizes the head; ``False`` measures every layer as it is; a name says which layer it is.
+        keep_rows: sample rows even where neither cells nor estimators need them; ``drawn()`` gives them.
         kwargs: passed to :class:`torchmetrics.Metric`.
 
     Raises:
@@ -95,9 +137,10 @@ class InformationPlane(Metric):
         target: Quantizer | None = None,
         unit: Unit = "bits",
         correction: Correction | None = None,
-        shuffles: int = 5,
+        shuffles: int = 0,
         estimators: Estimators = (),
-        max_samples: int = 2000,
+        max_samples: int = MAX_SAMPLES,
+        head: str | bool | None = None,
         keep_rows: bool = False,
         **kwargs: Any,
     ) -> None:
@@ -112,21 +155,45 @@ class InformationPlane(Metric):
             checked_correction(correction)
         if isinstance(shuffles, bool) or not isinstance(shuffles, int) or shuffles < 0 or shuffles == 1:
             raise ValueError(f"shuffles must be 0 for none, or an integer of at least 2, got {shuffles!r}.")
+        if head is True or not (head is None or head is False or isinstance(head, str)):
+            raise ValueError(f"head must be None, False or the name of a layer, got {head!r}.")
         self.unit: Unit = unit
         self.correction, self.shuffles = correction, shuffles
-        self.estimation = Estimation(
-            checked_estimators(estimators), checked_max_samples(max_samples), keep_rows=keep_rows
-        )
+        self.estimation = Estimation(checked_estimators(estimators))
         """The estimators at work; ``estimation.settled`` is what they set from the layers at the first measurement."""
+        self.sampled = SampledLayers(
+            checked_max_samples(max_samples),
+            min(max_samples, self.estimation.raw_samples),
+            with_input=self.estimation.needs_input,
+        )
+        """The sampled rows."""
+        self.quantizers: dict[str, Quantizer | CellQuantizer] = {}
+        """Layer → how it is discretized, in the order the layers are reported; empty before :meth:`attach`."""
         self.narrowings: dict[str, Narrowing] = {}
-        """Layer → its quantizer at work, in the order the layers are reported; empty before :meth:`attach`."""
+        """Layer → its bins at work, of the layers with a :class:`Quantizer`."""
+        self.discretized: dict[str, str] = {}
+        """Layer → how it was discretized at the last measurement, in words, of the layers cut into cells."""
+        self.head: Head | None = None
+        """The head that was recognized at the last measurement."""
+        self._asked_head, self._keep_rows = head, keep_rows
+        self._sampling = False
+        self._head_layer: str | None = None  # the layer that may be the head; empty where none may
+        self._model_layers: list[str] = []  # all leaf modules with weights
         self._input = None if input is None else Narrowing(input)
         self._target = None if target is None else Narrowing(target)
         self._recorder: Recorder | None = None
         self._warned: set[str] = set()
         self._home = torch.device("cpu")
+        self._with_target: bool | None = None
+        self._activations: dict[str, str] = {}  # what each layer is measured on if it is the head
+        self._n_coordinates: dict[str, int] = {}
         for state in ("x", "y"):
             self._add_states(state)
+
+    @property
+    def layers(self) -> list[str]:
+        """The names of the layers, in the order they are reported; empty before :meth:`attach`."""
+        return list(self.quantizers)
 
     def _add_states(self, state: str) -> None:
         kinds = ("", "_held", "_outside") if state.startswith("t") else ("", "_held")
@@ -143,26 +210,49 @@ class InformationPlane(Metric):
         """
         self.detach()
         names: dict[str, str]
-        if self.narrowings:
-            names = resolve_layers(model, self.narrowings)
+        if self.quantizers:
+            names = resolve_layers(model, self.quantizers)
         elif self.asked is None:
             names = {name: name for name in default_layers(model)}
         else:
             names = resolve_layers(model, self.asked)
-        if not self.narrowings:
-            for k, (name, pattern) in enumerate(names.items()):
-                quantizer = None if self.asked is None else self.asked[pattern]
-                self.narrowings[name] = Narrowing(AutoQuantizer() if quantizer is None else quantizer)
-                self._add_states(f"t{k}")
-        self._home = device_of(model)
-        asked = {layer: self.narrowings[layer].asked.select for layer in names}
-        select = {layer: chosen for layer, chosen in asked.items() if chosen is not None}
-        self._recorder = Recorder(model, names, self._reduce, select)
+        if not self.quantizers:
+            for name, pattern in names.items():
+                self._measure(name, None if self.asked is None else self.asked[pattern])
+        if isinstance(self._asked_head, str) and self._asked_head not in self.quantizers:
+            raise ValueError(
+                f"head={self._asked_head!r} is none of the layers watched, {self.layers}: name it in layers too."
+            )
+        self._home, self._model_layers = device_of(model), leaves_with_weights(model)
+        modules = named_modules(model)
+        self._activations = {layer: activation_of(modules[layer]) for layer in names}
+        select = {layer: self.quantizers[layer].select for layer in names}
+        chosen = {layer: function for layer, function in select.items() if function is not None}
+        self._recorder = Recorder(model, names, self._reduce, chosen)
         return self._recorder
 
+    def _measure(self, layer: str, quantizer: Quantizer | CellQuantizer | None) -> None:
+        """Add a layer to those that are measured."""
+        self.quantizers[layer] = quantizer = CellQuantizer() if quantizer is None else quantizer
+        if isinstance(quantizer, Quantizer):
+            self._add_states(f"t{len(self.narrowings)}")
+            self.narrowings[layer] = Narrowing(quantizer)
+        self._sampling = (
+            self._keep_rows or bool(self.estimation.estimators) or len(self.narrowings) < len(self.quantizers)
+        )
+        if self._sampling and self.process_group is not None:
+            raise ValueError(
+                "process_group= works with layers in bins alone: the sampled rows of cells and estimators are gathered "
+                "from all processes. Leave it out."
+            )
+
     def _reduce(self, layer: str, activation: Tensor) -> _Recorded:
-        values = self.narrowings[layer].values(activation)
-        return _Recorded(values, self.estimation.rows(activation) if self.estimation.active else None)
+        narrowing, quantizer = self.narrowings.get(layer), self.quantizers[layer]
+        values = None if narrowing is None else narrowing.values(activation)
+        by_cells = quantizer if isinstance(quantizer, CellQuantizer) else None
+        chosen = self.sampled.choose(activation, by_cells) if self._sampling else None
+        streamed = self.estimation.streams.rows(layer, activation, by_cells)
+        return _Recorded(len(activation), activation.shape[1:].numel(), values, chosen, streamed)
 
     def detach(self) -> None:
         """Take the hooks off. Twice is harmless."""
@@ -175,7 +265,9 @@ class InformationPlane(Metric):
         for state in self._defaults:
             setattr(self, state, [])  # where compute() failed between processes, it left what was gathered
         super().reset()
-        self.estimation.reset()
+        self.sampled.reset()
+        self.estimation.streams.reset()
+        self._with_target = self._head_layer = None
         for narrowing in self._variables().values():
             narrowing.begin()
 
@@ -199,18 +291,28 @@ class InformationPlane(Metric):
         """
         if self._recorder is None:
             raise RuntimeError("update needs a model: call it inside `with plane.attach(model):`, after the forward.")
-        recorded: dict[str, _Recorded] = self._recorder.take()
-        taken = {layer: kept.values for layer, kept in recorded.items()}
+        unfit: dict[str, Exception] = {}
+        recorded: dict[str, _Recorded] = self._recorder.take(unfit)
         others = {} if y is None else {"y": self._target_values(y)}
         if self._input is not None:
-            others["x"] = self._input.values(self._input.asked.selected(x))
-        n = len(next(iter(others.values()))) if others else _n_samples(x, taken)
+            others["x"] = self._input.values(self._input.quantizer.selected(x))
+        n = len(next(iter(others.values()))) if others else _n_samples(x, recorded)
         of = "inputs" if y is None else "labels"
-        faults = {layer: self._fault(taken.get(layer), n, of) for layer in self.narrowings}
+        faults = {layer: self._fault(recorded.get(layer), n, of) for layer in self.quantizers}
+        faults |= {layer: ValueError(f"could not be recorded: {fault}") for layer, fault in unfit.items()}
         self._leave_out({layer: fault for layer, fault in faults.items() if fault is not None})
         if "x" in others and len(others["x"]) != n:
             raise ValueError(f"the input put out {len(others['x'])} rows for {n} labels: its pool must keep the batch.")
-        for state, value in ({f"t{k}": taken[layer] for k, layer in enumerate(self.narrowings)} | others).items():
+        if self._with_target not in (None, y is not None):
+            raise ValueError("some batches came with a target and some without: give one for each, or for none.")
+        self._with_target = y is not None
+        n_coordinates = {layer: one.n_coordinates for layer, one in recorded.items()}
+        self._warn_of_lengths(n_coordinates)
+        self._n_coordinates = n_coordinates
+        binned = {f"t{k}": recorded[layer].values for k, layer in enumerate(self.narrowings)}
+        counted = {state: value for state, value in others.items() if self.narrowings or state in self._variables()}
+        for state, value in (binned | counted).items():
+            assert value is not None
             if not value.is_floating_point():
                 self._keep(state, value)
                 continue
@@ -218,17 +320,56 @@ class InformationPlane(Metric):
             held.append(value)
             if sum(chunk.numel() for chunk in held) >= _AT_ONCE:
                 self._put_into_bins(state)
-        if self.estimation.active:
-            rows = {layer: recorded[layer].rows for layer in self.narrowings}
-            sampled = {layer: kept for layer, kept in rows.items() if kept is not None}
-            real = y.double() if y is not None and self._target is not None and not y.is_floating_point() else y
-            self.estimation.keep(n, sampled, self._input_rows(x), real)
+        if self._sampling:
+            self._sample(n, x, y, others, recorded)
+        streamed = {k: one.streamed for k, one in recorded.items() if one.streamed is not None and k in self.quantizers}
+        if streamed:
+            self.estimation.streams.keep(streamed, None if self._target is not None else others.get("y"), n)
+
+    def _sample(
+        self, n: int, x: Any, y: Tensor | None, others: Mapping[str, Tensor], recorded: Mapping[str, _Recorded]
+    ) -> None:
+        """Keep the chosen rows of a batch."""
+        chosen = {layer: one.chosen for layer, one in recorded.items() if layer in self.quantizers and one.chosen}
+        named = {} if self._input is None else {"pooled x": others["x"]}
+        if self.sampled.with_input:
+            given = self._input_rows(x)
+            if given is not None and given.ndim > 0 and len(given) == n:
+                named["x"] = given
+            else:
+                self.sampled.forget_input()
+        if y is not None and self._target is None:
+            named["y"] = others["y"]
+        elif y is not None:  # real numbers, as bins and estimators each take them
+            named["pooled y"] = others["y"]
+            if self.estimation.estimators or self._keep_rows:
+                named["y"] = sketch(y if y.is_floating_point() else y.double())
+        head = None
+        if self._head_layer is None and y is not None and self._target is None:
+            self._head_layer = self._possible_head(list(recorded))
+        if self._head_layer and (own := chosen.get(self._head_layer)) is not None and own.outputs is not None:
+            head = predictions(own.outputs, self._activations[self._head_layer])
+        self.sampled.keep(n, chosen, named, head)
+
+    def _possible_head(self, fired: list[str]) -> str:
+        """The layer that is the head if its width is the number of classes; empty where there can be none."""
+        if self._asked_head is False:
+            return ""
+        last = self._asked_head or fired[-1]
+        if (
+            self._asked_head is None
+            and self.asked is not None
+            and not runs_last(self._model_layers, self.quantizers, last)
+        ):
+            return ""
+        return last
 
     def _input_rows(self, x: Any) -> Tensor | None:
-        """The input as estimators see it: as it is, whether it is narrowed or not."""
-        if not self.estimation.needs_input:
+        """The input as estimators see it, whether it is pooled or not; none where it holds no tensor."""
+        try:
+            return first_tensor(x) if self._input is None else self._input.quantizer.selected(x)
+        except (TypeError, ValueError):
             return None
-        return first_tensor(x) if self._input is None else self._input.asked.selected(x)
 
     def _put_into_bins(self, state: str) -> None:
         """Turn values that wait into ids, where the edges are known: many batches cost little more than one."""
@@ -255,7 +396,8 @@ class InformationPlane(Metric):
         Args:
             n_samples: how many to keep; where fewer were counted, all are kept.
         """
-        self.estimation.trim(n_samples)
+        self.sampled.trim(n_samples)
+        self.estimation.streams.trim(n_samples)
         for state in (*self._variables(), "y"):
             held, ids = getattr(self, f"{state}_held"), getattr(self, state)
             _trimmed(n_samples, ids, held)  # what waits came last
@@ -294,7 +436,9 @@ class InformationPlane(Metric):
         standings: list[Any] = [None] * dist.get_world_size(group)
         dist.all_gather_object(standings, self._standing(), group=group)
         counted = [standing for standing in standings if standing]
-        self._forget([layer for layer in self.narrowings if any(f"layer {layer!r}" not in one for one in counted)])
+        if counted and not self.update_called:
+            self._n_coordinates, self._head_layer = counted[0]["n_coordinates"], counted[0]["head"]
+        self._forget([layer for layer in self.quantizers if any(layer not in one["layers"] for one in counted)])
         for state in (*self._variables(), "y"):
             name, narrowing = self._name(state), self._variables().get(state)
             seen = [standing[name] for standing in counted if name in standing]
@@ -306,7 +450,7 @@ class InformationPlane(Metric):
             if not seen:
                 continue
             if narrowing is not None:
-                narrowing.adopt(seen[0]["shape"], seen[0]["width"])
+                narrowing.adopt(seen[0]["width"])
             if not any(map(len, (*getattr(self, state), *getattr(self, f"{state}_held")))):
                 tail, dtype = seen[0]["held"] or ((), torch.int64)
                 empty = torch.empty(0, *tail, dtype=dtype, device=self._home)
@@ -316,7 +460,7 @@ class InformationPlane(Metric):
 
     def _standing(self) -> dict[str, Any]:
         """What this process has of each variable it counted: nothing, where it saw no batch."""
-        standing = {}
+        standing: dict[str, Any] = {}
         for state in (*self._variables(), "y"):
             narrowing, held = self._variables().get(state), getattr(self, f"{state}_held")
             if any(map(len, (*held, *getattr(self, state)))):
@@ -324,38 +468,46 @@ class InformationPlane(Metric):
                     "held": (tuple(held[0].shape[1:]), held[0].dtype) if held else None,
                     "outside": next((c.dtype for c in getattr(self, f"{state}_outside", [])), None),
                     "width": narrowing and narrowing.width,
-                    "shape": narrowing and narrowing.shape,
                 }
+        if self.update_called:
+            standing |= {
+                "layers": list(self.quantizers),
+                "n_coordinates": self._n_coordinates,
+                "head": self._head_layer,
+            }
         return standing
 
     def _forget(self, layers: Sequence[str]) -> None:
         """Go on without some layers: their hooks, narrowings and states."""
         kinds = ("", "_held", "_outside")
-        kept = [
+        n_binned = len(self.narrowings)
+        kept: list[dict[str, list[Tensor]]] = [
             {kind: getattr(self, f"t{k}{kind}") for kind in kinds}
             for k, layer in enumerate(self.narrowings)
             if layer not in layers
         ]
         for layer in layers:
-            del self.narrowings[layer]
+            del self.quantizers[layer]
+            self.narrowings.pop(layer, None)
         if self._recorder is not None:
             self._recorder.forget(layers)
-        for k, states in enumerate(kept + [{kind: [] for kind in kinds} for _ in layers]):
+        gone: list[dict[str, list[Tensor]]] = [{kind: [] for kind in kinds} for _ in range(n_binned - len(kept))]
+        for k, states in enumerate(kept + gone):
             for kind, chunks in states.items():
                 setattr(self, f"t{k}{kind}", chunks)
 
     @staticmethod
-    def _fault(value: Tensor | None, n: int, of: str) -> Exception | None:
+    def _fault(recorded: _Recorded | None, n: int, of: str) -> Exception | None:
         """What is wrong with what a layer put out for a batch of ``n``, if anything is."""
-        if value is None:
+        if recorded is None:
             return RuntimeError(
                 "never ran in this forward, so there is nothing to measure: name a module that is called as a module "
                 "(not through its .forward, its weights or a fused path). A compiled model that ran before with other "
                 "layers watched, or none, needs torch.compiler.reset() first, and so does another like it."
             )
-        if len(value) != n:
+        if recorded.n != n:
             return ValueError(
-                f"put out {len(value)} rows for {n} {of}: its first dimension must be the batch. Name another "
+                f"put out {recorded.n} rows for {n} {of}: its first dimension must be the batch. Name another "
                 "module, or one that runs once a forward over the whole batch, or give Quantizer(select=…), which puts "
                 "the batch first: lambda output: output.transpose(0, 1), say."
             )
@@ -363,7 +515,7 @@ class InformationPlane(Metric):
 
     def _leave_out(self, faults: dict[str, Exception]) -> None:
         """Go on without layers at fault, if nobody asked for them by name and nothing was counted yet."""
-        if faults and (self.asked is not None or self._update_count > 1 or len(faults) == len(self.narrowings)):
+        if faults and (self.asked is not None or self._update_count > 1 or len(faults) == len(self.quantizers)):
             fault = next(iter(faults.values()))
             alike = [layer for layer, other in faults.items() if str(other) == str(fault)]
             raise type(fault)(f"layer {', '.join(map(repr, alike))} {fault}")
@@ -377,6 +529,12 @@ class InformationPlane(Metric):
         if self._target is not None:
             return self._target.values(y)
         if y.is_floating_point() or y.is_complex():
+            if y.numel() == len(y) and not y.is_complex() and bool((y == y.round()).all()):
+                raise ValueError(
+                    f"the labels are real-valued ({y.dtype}), but whole numbers: convert class labels to integers, "
+                    "unpack=lambda batch: (batch[0], batch[1].long()), or give target=Quantizer(bins=UniformBins(10)), "
+                    "say, to put real values into bins."
+                )
             raise ValueError(
                 f"the labels are real-valued ({y.dtype}): give target=Quantizer(bins=QuantileBins(10)), say, to put "
                 "them into bins, or convert class labels to integers in unpack."
@@ -401,18 +559,59 @@ class InformationPlane(Metric):
             ValueError: nothing was counted, or bins gave edges that descend or are NaN.
         """
         n = sum(len(chunk) for state in ("t0", "t0_held") for chunk in _listed(getattr(self, state, [])))
-        if n == 0:
+        drawn = self.drawn() if self._sampling else None
+        if n == 0 and (drawn is None or drawn.n == 0):
             raise ValueError("nothing was counted: no batch was seen. Is the data empty?")
         x, y = self._counted("x", epoch), self._counted("y", epoch)
-        if y is not None and len(y.numbers) != n:
-            raise ValueError(f"{len(y.numbers)} of {n} samples came with a target: give one for each, or for none.")
+        sampled_y = None if drawn is None else self._sampled("y", drawn, epoch)
+        self.head = None if drawn is None else self._recognized(drawn, sampled_y)
+        bound = head_bound(self.head, sampled_y, self.unit)
+        found: dict[str, InformationPoint] = {}
+        if self.narrowings:
+            figures = self._figures(n, x, y, bound, epoch)
+            # One layer after the other: the numbered symbols of a layer take more memory than its ids.
+            for k, (layer, narrowing) in enumerate(self.narrowings.items()):
+                found[layer] = figures.point(layer, self._layer(f"t{k}", narrowing, epoch))
+        if drawn is not None and len(self.narrowings) < len(self.quantizers):
+            on_sample = self._figures(drawn.n, self._sampled("x", drawn, epoch), sampled_y, bound, epoch)
+
+            def work() -> tuple[dict[str, InformationPoint], dict[str, str]]:
+                """What the first process tells the others."""
+                fitted = self._cells(self._measured(), epoch)
+                return {layer: on_sample.point(layer, one) for layer, one in fitted}, self.discretized
+
+            sampled, self.discretized = self._on_first(work)
+            found |= {layer: InformationPoint._make(point) for layer, point in sampled.items()}
+        points = [found[layer]._replace(epoch=epoch, step=step) for layer in self.quantizers]
+        for point in points:
+            key = f"verdict of {'the target' if point.verdict.startswith('target_') else point.layer}"
+            if point.verdict not in ("", "ok") and key not in self._warned:
+                quantizer = self.narrowings.get(point.layer) or self.quantizers[point.layer]
+                assert not isinstance(quantizer, Quantizer)
+                self._warn_once(key, advice(point, quantizer), VerdictWarning)
+        return points
+
+    def drawn(self) -> Drawn:
+        """The sampled rows; with several processes those of all of them, all of which must ask."""
+        return self.sampled.drawn(shared=self._shared)
+
+    @property
+    def _shared(self) -> bool:
+        """Whether several processes measure together."""
+        return this_process()[1] > 1 and (self._is_synced or self._to_sync)
+
+    def _on_first(self, work: Callable[[], Any]) -> Any:
+        """What the first process comes to, where they measure together."""
+        return on_first(work) if self._shared else work()
+
+    def _figures(self, n: int, x: Symbols | None, y: Symbols | None, bound: float, epoch: int) -> Figures:
         if y is not None and len(y.counts) == 1:
             self._warn_once(
                 "one class",
                 f"all {len(y.numbers)} samples have the same target at epoch {epoch}: H(Y) is 0 and I(T;Y) says "
                 "nothing, so it is NaN. Measure on data with several classes.",
             )
-        figures = Figures(
+        return Figures(
             n,
             x,
             y,
@@ -420,16 +619,84 @@ class InformationPlane(Metric):
             unit=self.unit,
             correction=self.correction,
             shuffles=self.shuffles,
+            head=self.head,
+            bound=bound,
         )
-        points = []
-        # One layer after the other: the numbered symbols of a layer take more memory than its ids.
-        for k, (layer, narrowing) in enumerate(self.narrowings.items()):
-            point = figures.point(layer, self._layer(f"t{k}", narrowing, epoch))._replace(epoch=epoch, step=step)
-            points.append(point)
-            key = f"verdict of {layer}"
-            if point.verdict not in ("", "ok") and key not in self._warned:
-                self._warn_once(key, advice(point, narrowing), VerdictWarning)
-        return points
+
+    def _recognized(self, drawn: Drawn, y: Symbols | None) -> Head | None:
+        """The head, where the layer that may be one has the width of one."""
+        if not self._head_layer or y is None:
+            return None
+        layer = self._head_layer
+        named = isinstance(self._asked_head, str)
+        head = recognized(layer, self._activations[layer], drawn, self._n_coordinates[layer], named=named)
+        finite = "probabilities" not in drawn.others or bool(drawn.others["probabilities"].isfinite().all())
+        if head is None and self.head is not None and finite:
+            self._warn_once(
+                "head",
+                f"layer {layer!r} was the head before, measured on its {self.head.activation}, and the labels no "
+                f"longer number {self.head.n_classes} classes: it is measured as it is, and its values do not compare.",
+            )
+        elif head is None and isinstance(self._asked_head, str) and finite:
+            raise ValueError(
+                f"head={self._asked_head!r} has {self._n_coordinates.get(self._asked_head)} coordinates, and the "
+                "labels do not number its classes 0 … C − 1: name the layer that has one for each class, or give "
+                "head=False."
+            )
+        return head
+
+    def _cells(self, drawn: Drawn, epoch: int) -> Iterator[tuple[str, Layer | None]]:
+        """The cells of the layers without bins, one layer after the other; none of a layer that is not finite."""
+        for layer, quantizer in self.quantizers.items():
+            if not isinstance(quantizer, CellQuantizer):
+                continue
+            rows = drawn.layers.get(layer)
+            missing = drawn.n if rows is None else int((~rows.isfinite()).any(1).sum())
+            if rows is None:
+                fault = str(drawn.faults.get(layer, "it has no rows")).rstrip(".")
+                self._warn_once(f"{layer} rows", f"layer {layer!r} was not measured at epoch {epoch}: {fault}.")
+            elif missing:
+                self._warn_of_missing(f"layer {layer!r}", missing, len(rows), epoch)
+            if rows is None or missing:
+                yield layer, None
+                continue
+            found = cells(rows, max_cells=quantizer.max_cells)
+            self.discretized[layer] = self._described(layer, rows, found)
+            yield layer, Layer(symbols(found.numbers), "cells", explained=found.explained)
+
+    def _measured(self) -> Drawn:
+        """The sampled rows as they are measured: of the head its probabilities."""
+        drawn = self.drawn()
+        if self.head is None or self.head.layer not in drawn.layers:
+            return drawn
+        return drawn._replace(layers=drawn.layers | {self.head.layer: drawn.others["probabilities"]})
+
+    def labelled_rows(self) -> dict[str, Rows]:
+        """The sampled rows of each layer with their labels, where labels came; with several processes all must ask."""
+        drawn = self._measured()
+        return {layer: Rows(rows, drawn.others.get("y")) for layer, rows in drawn.layers.items()}
+
+    def _described(self, layer: str, rows: Tensor, found: Cells) -> str:
+        what = f"{self._n_coordinates.get(layer, rows.shape[1])} coordinates"
+        what += f", sketched to {rows.shape[1]}" if self._n_coordinates.get(layer, 0) > rows.shape[1] else ""
+        if self.head is not None and layer == self.head.layer:
+            what = str(self.head)
+        shown = (
+            "constant" if found.n_cells == 1 else f"{found.n_cells} cells with {found.explained:.0%} of the variance"
+        )
+        return f"{what}; {shown}, {len(rows)} samples"
+
+    def _sampled(self, name: str, drawn: Drawn, epoch: int) -> Symbols | None:
+        """The symbols of the target or the input on the sample; none where there is none, or it is not finite."""
+        narrowing = self._variables().get(name)
+        values = drawn.others.get(name if narrowing is None else f"pooled {name}")
+        if values is None or (narrowing is None and name == "x"):
+            return None
+        if narrowing is None:
+            return symbols(values)
+        if narrowing.edges is None:  # it was not finite, or alike everywhere
+            return None if not bool(values.isfinite().all()) else symbols(torch.zeros(len(values), dtype=torch.int64))
+        return self._finite(self._name(name), narrowing.held_in_bins(values).ids, epoch)
 
     def estimate(self, *, epoch: int = 0, step: int = 0, progress: Progress = lambda pairs: pairs) -> list[Estimate]:
         """The figures of the estimators that do not bin, for all layers; with several processes all must ask.
@@ -445,7 +712,14 @@ class InformationPlane(Metric):
         if not self.estimation.estimators:
             return []
         return self.estimation.estimate(
-            self.narrowings, unit=self.unit, epoch=epoch, step=step, warn=self._warn_once, progress=progress
+            self.layers,
+            self._measured(),
+            shared=self._shared,
+            unit=self.unit,
+            epoch=epoch,
+            step=step,
+            warn=self._warn_once,
+            progress=progress,
         )
 
     def _layer(self, state: str, narrowing: Narrowing, epoch: int) -> Layer | None:
@@ -455,7 +729,7 @@ class InformationPlane(Metric):
         outside = sum(int(chunk.sum()) for chunk in _listed(getattr(self, f"{state}_outside")))
         values = len(counted.numbers) * (narrowing.n_coordinates or 0)
         told = narrowing.tells_outside and values > 0
-        return Layer(counted, outside / values if told else math.nan, narrowing.quantizer.bins.tails)
+        return Layer(counted, "bins", outside / values if told else math.nan, narrowing.quantizer.bins.tails)
 
     def _counted(self, state: str, epoch: int) -> Symbols | None:
         """The symbols of a variable; none where it was not recorded or is not finite."""
@@ -481,15 +755,43 @@ class InformationPlane(Metric):
             setattr(self, f"{state}_held", [])
             setattr(self, state, [ids])
         del chunks
-        if narrowing is not None and (missing := int((ids == NOT_FINITE).sum())):
-            name = self._name(state)
-            self._warn_once(
-                name,
-                f"{name} gave NaN or infinite values in {missing} of {len(ids)} samples at epoch {epoch}: its figures "
-                "are NaN until they are finite again. Training is not touched.",
-            )
+        return symbols(ids) if narrowing is None else self._finite(self._name(state), ids, epoch)
+
+    def _finite(self, name: str, ids: Tensor, epoch: int) -> Symbols | None:
+        """The symbols of ids; none where a sample was not finite."""
+        missing = int((ids == NOT_FINITE).sum())
+        if missing:
+            self._warn_of_missing(name, missing, len(ids), epoch)
             return None
         return symbols(ids)
+
+    def _warn_of_missing(self, name: str, missing: int, n: int, epoch: int) -> None:
+        self._warn_once(
+            name,
+            f"{name} gave NaN or infinite values in {missing} of {n} samples at epoch {epoch}: its values are NaN "
+            "until they are finite again. Training is not touched.",
+        )
+
+    def _warn_of_lengths(self, n_coordinates: Mapping[str, int]) -> None:
+        """Warn where samples of layers in cells, without a pool, are longer in one batch than in another."""
+        varied = [
+            layer
+            for layer, quantizer in self.quantizers.items()
+            if isinstance(quantizer, CellQuantizer)
+            and quantizer.pool is None
+            and self._update_count > 1
+            and self._n_coordinates.get(layer) != n_coordinates.get(layer)
+            and min(self._n_coordinates.get(layer, 0), n_coordinates.get(layer, 0)) >= WIDTH  # others have no rows
+        ]
+        if varied:
+            of = f"layer {varied[0]!r}" + (f" and {len(varied) - 1} more" if len(varied) > 1 else "")
+            before, now = self._n_coordinates.get(varied[0]), n_coordinates.get(varied[0])
+            self._warn_once(
+                "lengths",
+                f"{of}: a sample had {before} coordinates in one batch and has {now} in another. The shorter ones "
+                "count as padded with zeros, so that the values depend on how the data is batched. Give "
+                "CellQuantizer(pool=…) or CellQuantizer(select=…), such as the mean over positions or one token.",
+            )
 
     def _fit(self, state: str, narrowing: Narrowing, z: Tensor) -> None:
         try:
@@ -516,6 +818,8 @@ class InformationPlane(Metric):
         named: dict[str, Any] = {"layers": {layer: n.state_dict() for layer, n in self.narrowings.items()}}
         if self.estimation.settled:
             named["estimators"] = copy.deepcopy(self.estimation.settled)
+        if self.estimation.streams.centers:
+            named["centers"] = self.estimation.streams.state()
         return named | {k: n.state_dict() for k, n in (("input", self._input), ("target", self._target)) if n}
 
     def load_frozen_state(self, state: Mapping[str, Any]) -> None:
@@ -535,20 +839,21 @@ class InformationPlane(Metric):
                 narrowing.load_state_dict({} if saved is None else saved)
             except ValueError as error:
                 faults.append(f"what is frozen for {name} {error}")
-        try:
-            self.estimation.load(state.get("estimators", {}) if isinstance(state, Mapping) else {})
-        except ValueError as error:
-            faults.append(str(error))
+        for load, part in ((self.estimation.load, "estimators"), (self.estimation.streams.load, "centers")):
+            try:
+                load(state.get(part, {}))
+            except ValueError as error:
+                faults.append(str(error))
         if faults:
             raise ValueError("; ".join(faults))
 
 
-def _n_samples(x: Any, taken: Mapping[str, Tensor]) -> int:
+def _n_samples(x: Any, recorded: Mapping[str, _Recorded]) -> int:
     """How many samples a batch without a target has: the rows of the input, else those of the first layer."""
     try:
         return len(first_tensor(x))
     except (ValueError, TypeError):
-        return len(next(iter(taken.values()), ()))
+        return next((one.n for one in recorded.values()), 0)
 
 
 def _trimmed(n: int, *lists: list[Tensor]) -> None:
@@ -567,7 +872,7 @@ def _listed(state: Tensor | list[Tensor]) -> list[Tensor]:
     return [chunk for chunk in ([state] if isinstance(state, Tensor) else state) if len(chunk)]
 
 
-def checked_layers(layers: Layers) -> dict[str, Quantizer | None] | None:
+def checked_layers(layers: Layers) -> dict[str, Quantizer | CellQuantizer | None] | None:
     """``layers`` as a mapping from names or patterns to quantizers, where they are of a kind that is allowed.
 
     Raises:
@@ -587,6 +892,6 @@ def checked_layers(layers: Layers) -> dict[str, Quantizer | None] | None:
     for name, quantizer in asked.items():
         if not isinstance(name, str):
             raise TypeError(f"layers must name modules by strings as in named_modules(), got {name!r}.")
-        if quantizer is not None and not isinstance(quantizer, Quantizer):
-            raise TypeError(f"the layer {name!r} needs a Quantizer or None, got {quantizer!r}.")
+        if quantizer is not None and not isinstance(quantizer, (Quantizer, CellQuantizer)):
+            raise TypeError(f"the layer {name!r} needs a Quantizer, a CellQuantizer or None, got {quantizer!r}.")
     return asked

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from lightning_ib.functional.checks import logarithm
-from lightning_ib.history import STANDARD_ERRORS, InformationPoint
+from lightning_ib.history import STANDARD_ERRORS, Estimate, InformationPoint
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -18,23 +18,32 @@ Place = Callable[[InformationPoint], tuple[float, float]]
 
 MARKERS = "os^DvPX*<>ph"
 _LONGEST_NAME = 32
+
+# In characters: what fits below the picture, and what a marker takes of it.
+_LEGEND_WIDTH, _MARKER_WIDTH = 88, 6
+
+# The share of log N from which on the plane is drawn up to log N.
+_NEAR = 0.6
 BOUND: dict[str, Any] = {"color": "0.35", "linewidth": 1.0, "linestyle": (0, (5, 4)), "zorder": 1}
 _LABEL: dict[str, Any] = {"fontsize": 9, "color": "0.25", "textcoords": "offset points"}
 
 
-def plot_information_plane(history: Sequence[InformationPoint]) -> Figure:
+def plot_information_plane(history: Sequence[InformationPoint], estimates: Sequence[Estimate] = ()) -> Figure:
     """Draw the information plane: I(X;T) to the right, I(T;Y) up, one path a layer, one colour an epoch.
 
-    A layer is told by its marker, an epoch by its colour. Hollow points are those whose verdict is not ``"ok"``: they
-    are not to be believed, and the legend names the verdicts. The bars reach two standard errors to either side. Under
-    the last point of each layer a dash marks what shuffled labels give: of the height of the point, that much is
-    chance. The broken lines are the bounds: H(Y), which I(T;Y) cannot exceed, and log N, which no entropy of N can.
+    The marker is the layer, the color the epoch. Hollow markers are flagged as unreliable, and the legend names the
+    verdicts. The bars reach two standard errors to either side. A cross at the same I(X;T) is what a linear probe reads
+    of the same rows. A dash below the last point of each layer marks I(T;Y) under permuted labels. The broken lines are
+    bounds: H(Y), which I(T;Y) cannot exceed, and log N, which no entropy of N samples can. The dotted line is Fano's:
+    the layers that predictions are computed from alone hold at least this much I(T;Y) after the last epoch, by the
+    accuracy of the head.
 
     Where there is no target, no point has a finite I(T;Y), and I(X;T) is drawn over the epochs instead.
 
     Args:
         history: the points of one run, of any number of layers and epochs, all in one unit. Points that are NaN are
             left out.
+        estimates: those of the same run; the ones of ``"probe"`` about the target are drawn.
 
     Returns:
         A figure that belongs to nobody: no pyplot, no global state.
@@ -55,6 +64,7 @@ def plot_information_plane(history: Sequence[InformationPoint]) -> Figure:
     if not points:
         raise ValueError("there is no point to draw: the history has none with a finite I(X;T).")
     place: Place = (lambda point: (point.i_xt, point.i_ty)) if about_target else lambda point: (point.epoch, point.i_xt)
+    read = {(one.layer, one.step, one.epoch): one.value for one in estimates if _is_read(one)} if about_target else {}
     layers = list(dict.fromkeys(point.layer for point in points))
     epochs = [point.epoch for point in points]
     scale = Normalize(min(epochs), max(*epochs, min(epochs) + 1))
@@ -76,22 +86,43 @@ def plot_information_plane(history: Sequence[InformationPoint]) -> Figure:
         _draw_bars(axes, path, place, about_target)
         if about_target:
             _draw_chance(axes, path[-1], colours[-1])
+            _draw_probe(axes, path, read, colours)
     axes.grid(alpha=0.25, linewidth=0.6)
     figure.colorbar(ScalarMappable(scale, viridis), ax=axes, label="epoch", ticks=MaxNLocator(integer=True), pad=0.02)
     chance = about_target and any(math.isfinite(point.i_ty_shuffled) for point in points)
-    _draw_legend(figure, layers, sorted({point.verdict for point in points} - {"", "ok"}), chance)
+    doubts = sorted({point.verdict for point in points} - {"", "ok"})
+    _draw_legend(figure, layers, doubts, chance=chance, probe=bool(read))
     return figure
+
+
+def _is_read(estimate: Estimate) -> bool:
+    """Whether an estimate is what the probe reads of the target."""
+    return estimate.estimator == "probe" and estimate.figure == "I_TY" and math.isfinite(estimate.value)
 
 
 def _draw_bounds(axes: Axes, points: Sequence[InformationPoint]) -> None:
     unit = points[-1].unit
     h_y, log_n = max(point.h_y for point in points), _log_n(points)
+    far = max(point.i_xt for point in points)
+    # Where the points stay far from log N, the plane ends where they do.
+    right = log_n if far > _NEAR * log_n else 1.15 * far or 1.0
     axes.axhline(h_y, **BOUND)
-    axes.axvline(log_n, **BOUND)
     axes.annotate(f"H(Y) = {h_y:.2f} {unit}", (0, h_y), xytext=(4, 4), **_LABEL)
-    axes.annotate(f"log N = {log_n:.2f} {unit}", (log_n, 0), xytext=(-4, 6), rotation=90, ha="right", **_LABEL)
+    n = " and ".join(f"{n:,}".replace(",", " ") for n in sorted({point.n_samples for point in points}))
+    told = f"N = {n}, log N = {log_n:.2f} {unit}"
+    if right == log_n:
+        axes.axvline(log_n, **BOUND)
+        axes.annotate(told, (log_n, 0), xytext=(-4, 6), rotation=90, ha="right", **_LABEL)
+    else:
+        axes.annotate(told, (1, 1), xycoords="axes fraction", xytext=(0, 6), ha="right", **_LABEL)
+    last = max(points, key=lambda point: (point.epoch, point.step))
+    if math.isfinite(last.i_ty_fano) and last.i_ty_fano > 0:
+        axes.axhline(last.i_ty_fano, color="0.35", linewidth=1.0, linestyle=":", zorder=1)
+        # Above H(Y), where no point lies.
+        fano = f"dotted: ≥ {last.i_ty_fano:.2f} {unit} by Fano, epoch {last.epoch}"
+        axes.annotate(fano, (right, h_y), xytext=(-4, 4), ha="right", **_LABEL)
     # From zero to the bounds, and as far below zero as a narrowed X or rounding may lead.
-    axes.set_xlim(min(0.0, *(point.i_xt for point in points)) - 0.02 * log_n, 1.04 * log_n)
+    axes.set_xlim(min(0.0, *(point.i_xt for point in points)) - 0.02 * right, 1.04 * right)
     axes.set_ylim(min(0.0, *(point.i_ty for point in points)) - 0.03 * h_y, 1.1 * h_y)
 
 
@@ -144,7 +175,21 @@ def _draw_chance(axes: Axes, point: InformationPoint, colour: Colour) -> None:
         axes.plot(point.i_xt, point.i_ty_shuffled, marker="_", color=colour, markersize=11, markeredgewidth=2, zorder=2)
 
 
-def _draw_legend(figure: Figure, layers: Sequence[str], doubts: Sequence[str], chance: bool) -> None:
+def _draw_probe(
+    axes: Axes, path: Sequence[InformationPoint], read: Mapping[tuple[str, int, int], float], colours: Sequence[Colour]
+) -> None:
+    """What the probe reads of the same rows, above or below each point."""
+    marks = [
+        (point.i_xt, read[key], colour)
+        for point, colour in zip(path, colours)
+        if (key := (point.layer, point.step, point.epoch)) in read
+    ]
+    if marks:
+        x, y, shades = zip(*marks)
+        axes.scatter(x, y, s=16, marker="x", c=shades, linewidths=0.9, zorder=2.5)
+
+
+def _draw_legend(figure: Figure, layers: Sequence[str], doubts: Sequence[str], *, chance: bool, probe: bool) -> None:
     from matplotlib.lines import Line2D
 
     def entry(label: str, marker: str, face: str) -> Line2D:
@@ -155,10 +200,22 @@ def _draw_legend(figure: Figure, layers: Sequence[str], doubts: Sequence[str], c
     if doubts:
         entries.append(entry(f"hollow: {', '.join(doubts)}", "o", "none"))
     if chance:
-        entries.append(entry("chance (shuffled labels)", "_", "0.2"))
-    longest = max(len(str(line.get_label())) for line in entries)
-    columns = max(1, min(len(entries), 88 // (longest + 6)))
+        entries.append(entry("permuted labels", "_", "0.2"))
+    if probe:
+        entries.append(entry("linear probe", "x", "0.2"))
+    columns = _columns([str(line.get_label()) for line in entries])
     figure.legend(handles=entries, loc="outside lower center", ncols=columns, fontsize=9, frameon=False)
+
+
+def _columns(labels: Sequence[str]) -> int:
+    """The most columns, each as wide as its longest label, that fit side by side; a legend fills them one by one."""
+    for n in range(len(labels), 1, -1):
+        size, longer = divmod(len(labels), n)
+        ends = [size * k + min(k, longer) for k in range(n + 1)]
+        widths = [max(map(len, labels[start:end])) + _MARKER_WIDTH for start, end in zip(ends, ends[1:])]
+        if sum(widths) <= _LEGEND_WIDTH:
+            return n
+    return 1
 
 
 def short_labels(names: Sequence[str]) -> list[str]:

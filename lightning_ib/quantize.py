@@ -1,4 +1,4 @@
-"""Narrowing: pool a wide, real representation, put each coordinate into bins, and give every sample one symbol."""
+"""Discretize a representation: into cells that follow the data, or into bins of every pooled coordinate."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 import re
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any, Literal, NamedTuple
 
@@ -14,7 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lightning_ib.functional import codes, entropy, hash_table, quantiles, rounded_up, row_ids
+from lightning_ib.functional import codes, hash_table, quantiles, rounded_up, row_ids
+from lightning_ib.functional.cells import MAX_CELLS, checked_max_cells
+from lightning_ib.functional.sketch import real, sketch
 from lightning_ib.recorder import Select, first_tensor, selected
 
 # How many values that were held are put into bins at once.
@@ -201,42 +203,6 @@ class QuantileBins(Bins):
         return quantiles(z, [k / self.n_bins for k in range(1, self.n_bins)])
 
 
-class NormalBins(Bins):
-    r"""Bins of equal mass under the standard normal distribution, the same for all coordinates, whatever is seen.
-
-    For coordinates with zero mean and unit variance. As the edges
-
-    .. math:: e_k = \Phi^{-1}(k / n), \quad k = 1, \dots, n - 1
-
-    are fitted to nothing, training cannot leave them behind.
-
-    Args:
-        n_bins: how many bins n, at least 2.
-
-    Raises:
-        ValueError: fewer than two bins.
-
-    Example:
-        >>> NormalBins(4).edges(torch.rand(8, 3))
-        tensor([-0.6745,  0.0000,  0.6745], dtype=torch.float64)
-    """
-
-    needs_data = False
-
-    def __init__(self, n_bins: int) -> None:
-        super().__init__()
-        self.n_bins = _at_least_two(n_bins, type(self).__name__)
-
-    @property
-    def tails(self) -> float:
-        """The outermost two bins: they are open, and hold their share by design."""
-        return 2.0 / self.n_bins
-
-    def edges(self, z: Tensor) -> Tensor:
-        """The ``n_bins − 1`` edges, float64, on the device of ``z``."""
-        return torch.special.ndtri(torch.arange(1, self.n_bins, dtype=torch.float64) / self.n_bins).to(z.device)
-
-
 def checked_edges(edges: Any, owner: str, n_coordinates: int | None = None) -> Tensor:
     """``edges`` as a tensor, where they are finite, ascending and of a shape that fits.
 
@@ -276,11 +242,126 @@ def _at_least_two(n_bins: int, owner: str) -> int:
     return n_bins
 
 
-class Quantizer:
-    """Narrow a variable: pool it to few coordinates, put each into bins; the row of bin numbers is its symbol.
+class _Pooling:
+    """What a variable is measured on: a tensor taken out of an output, and pooled."""
 
-    Too fine, and every sample has a symbol of its own: H(T) = log N, I(T;Y) = H(Y), whatever the network does. Too
-    coarse, and the figures follow the edges instead of the network. See ``saturation`` beside each figure.
+    def __init__(self, pool: nn.Module | Pool | None, select: Select | None) -> None:
+        owner = type(self).__name__
+        if pool is not None and not callable(pool):
+            raise TypeError(f"{owner}: pool must be a callable on (B, …) or None, got {pool!r}.")
+        if select is not None and not callable(select):
+            raise TypeError(f"{owner}: select must be a callable on the module's output or None, got {select!r}.")
+        self.pool, self.select = pool, select
+        self._in_place: bool | None = None
+
+    def selected(self, value: Any) -> Tensor:
+        """The tensor ``(B, …)`` to measure, of an output or an input.
+
+        Raises:
+            ValueError: it holds none, or ``select`` returned none.
+        """
+        return first_tensor(value) if self.select is None else selected(value, self.select)
+
+    def pooled(self, activation: Tensor) -> Tensor:
+        """The coordinates of every sample, pooled.
+
+        Args:
+            activation: ``(B, …)``, any real dtype.
+
+        Returns:
+            ``(B, D)``, float32 or float64, without gradient; it may share the memory of ``activation``.
+
+        Raises:
+            ValueError: there is no batch dimension, the pool did not keep it, or a sample has no coordinates.
+        """
+        z = activation.detach()
+        if z.ndim == 0:
+            raise ValueError("got a single number, not a batch (B, …): this module's output cannot be told by sample.")
+        if self.pool is None:
+            z = real(z)
+        else:
+            n = len(z)
+            device = z.device.type
+            autocast = torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else nullcontext()
+            with autocast:
+                z = self._pool(z if z.is_complex() else real(z))
+            if not isinstance(z, Tensor) or z.ndim == 0 or len(z) != n:
+                raise ValueError(
+                    f"the pool {_named(self.pool)} must return a tensor with the batch first, ({n}, …), got "
+                    f"{tuple(z.shape) if isinstance(z, Tensor) else type(z).__name__}."
+                )
+            z = real(z)
+        z = z.flatten(1) if z.ndim > 1 else z.unsqueeze(1)
+        if z.shape[1] == 0:
+            raise ValueError(f"a sample has no coordinates, in a batch of shape {tuple(activation.shape)}.")
+        return z
+
+    def _pool(self, z: Tensor) -> Any:
+        """Pool, and leave ``z``, which the model goes on with, as it was: a pool that works in place gets a copy."""
+        assert self.pool is not None
+        if self._in_place is None:  # the first call is made on a copy, and watched
+            with torch.inference_mode(False), torch.no_grad():
+                copy = z.clone()
+                before = copy._version
+                pooled = self.pool(copy)
+                self._in_place = copy._version != before
+                return pooled
+        return self.pool(z.clone() if self._in_place else z)
+
+    def _shown_select(self) -> str:
+        return "" if self.select is None else f", select={_named(self.select)}"
+
+
+class CellQuantizer(_Pooling):
+    """Cut a layer into at most 256 cells that follow the data, fitted anew at every measurement: the default.
+
+    Each sample is kept as a sketch of at most 128 numbers (:func:`~lightning_ib.functional.sketch`), on a uniform
+    sample of bounded size, and the sketches are cut into cells (:func:`~lightning_ib.functional.cells`). A point is a
+    function of the activations of its epoch alone: nothing is frozen, nothing clips, and the scale and the offset of
+    the layer do not matter. H(T) falls where the layer gathers its samples into few clusters.
+
+    Cells read what stands out. Information in coordinates of small variance is not seen: compare the probe.
+
+    Args:
+        max_cells: the most cells, at least 2; few samples have fewer, about one for 50
+            (:func:`~lightning_ib.functional.most_cells`).
+        pool: any callable on the activation ``(B, …)`` that keeps the samples apart; ``None`` takes all of it.
+        select: takes the tensor, batch first, out of the output as the module gave it; ``None`` takes the first one.
+
+    Raises:
+        TypeError: ``pool`` or ``select`` cannot be called.
+        ValueError: ``max_cells`` is no integer of at least 2.
+
+    Example:
+        >>> CellQuantizer(64).rows(torch.rand(8, 16, 28, 28)).shape
+        torch.Size([8, 128])
+    """
+
+    def __init__(
+        self,
+        max_cells: int = MAX_CELLS,
+        *,
+        pool: nn.Module | Pool | None = None,
+        select: Select | None = None,
+    ) -> None:
+        super().__init__(pool, select)
+        self.max_cells = checked_max_cells(max_cells, "CellQuantizer: ")
+
+    def rows(self, activation: Tensor) -> Tensor:
+        """The sketched rows of a batch: ``(B, …)`` to ``(B, D)``, D at most 128; see :meth:`pooled` for errors."""
+        return sketch(self.pooled(activation))
+
+    def __repr__(self) -> str:
+        pool = "" if self.pool is None else f", pool={_named(self.pool)}"
+        return f"CellQuantizer({self.max_cells}{pool}{self._shown_select()})"
+
+
+class Quantizer(_Pooling):
+    """Pool a variable to few coordinates, put each into bins; the row of bin numbers is the symbol of a sample.
+
+    Every sample of the pass is counted. Too fine, and every sample has a symbol of its own: H(T) = log N,
+    I(T;Y) = H(Y), whatever the network does. Too coarse, and the values follow the edges instead of the network. See
+    ``saturation`` beside each value.
 
     Args:
         pool: any callable or ``nn.Module`` on the activation ``(B, …)`` that keeps the samples apart and returns
@@ -303,314 +384,21 @@ class Quantizer:
     def __init__(
         self, pool: nn.Module | Pool | None = None, bins: Bins | None = None, *, select: Select | None = None
     ) -> None:
-        if pool is not None and not callable(pool):
-            raise TypeError(f"Quantizer: pool must be a callable on (B, …) or None, got {pool!r}.")
+        super().__init__(pool, select)
         if bins is not None and not isinstance(bins, Bins):
             raise TypeError(f"Quantizer: bins must be Bins such as FixedBins([0.0, 0.5]), got {bins!r}.")
-        if select is not None and not callable(select):
-            raise TypeError(f"Quantizer: select must be a callable on the module's output or None, got {select!r}.")
-        self.pool, self.select = pool, select
         self.bins = UniformBins(30) if bins is None else bins
-        self._in_place: bool | None = None
 
-    def selected(self, value: Any) -> Tensor:
-        """The tensor ``(B, …)`` to narrow, of an output or an input.
-
-        Raises:
-            ValueError: it holds none, or ``select`` returned none.
-        """
-        return first_tensor(value) if self.select is None else selected(value, self.select)
-
-    def pooled(self, activation: Tensor) -> Tensor:
-        """The coordinates of every sample before they are put into bins.
-
-        Args:
-            activation: ``(B, …)``, any real dtype.
-
-        Returns:
-            ``(B, D)``, float32 or float64, without gradient; it may share the memory of ``activation``.
-
-        Raises:
-            ValueError: there is no batch dimension, or the pool did not keep it.
-        """
-        z = activation.detach()
-        if z.ndim == 0:
-            raise ValueError("got a single number, not a batch (B, …): this module's output cannot be told by sample.")
-        if self.pool is None:
-            z = _real(z)
-        else:
-            n = len(z)
-            device = z.device.type
-            autocast = torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else nullcontext()
-            with autocast:
-                z = self._pool(z if z.is_complex() else _real(z))
-            if not isinstance(z, Tensor) or z.ndim == 0 or len(z) != n:
-                raise ValueError(
-                    f"the pool {_named(self.pool)} must return a tensor with the batch first, ({n}, …), got "
-                    f"{tuple(z.shape) if isinstance(z, Tensor) else type(z).__name__}."
-                )
-            z = _real(z)
-        return z.flatten(1) if z.ndim > 1 else z.unsqueeze(1)
-
-    def _pool(self, z: Tensor) -> Any:
-        """Pool, and leave ``z``, which the model goes on with, as it was: a pool that works in place gets a copy."""
-        assert self.pool is not None
-        if self._in_place is None:  # the first call is made on a copy, and watched
-            with torch.inference_mode(False), torch.no_grad():
-                copy = z.clone()
-                before = copy._version
-                pooled = self.pool(copy)
-                self._in_place = copy._version != before
-                return pooled
-        return self.pool(z.clone() if self._in_place else z)
-
-    def fit(self, z: Tensor, shape: Sequence[int]) -> tuple[Quantizer, Tensor]:
-        """Fit the edges.
-
-        Args:
-            z: the pooled values of all samples, shape ``(N, D)``.
-            shape: the shape of one sample's activation.
-
-        Returns:
-            The quantizer to use from here on, and its edges.
+    def fit(self, z: Tensor) -> Tensor:
+        """The edges for the pooled values of all samples, ``(N, D)``.
 
         Raises:
             ValueError: the bins gave edges that are not finite, do not ascend or do not fit.
         """
-        return self, checked_edges(self.bins.edges(z), type(self.bins).__name__, z.shape[1]).to(z.device)
-
-    def from_held(self, z: Tensor, chosen: Quantizer) -> Tensor:
-        """The coordinates that ``chosen``, from :meth:`fit`, puts into bins, from the values held for fitting it."""
-        return z
+        return checked_edges(self.bins.edges(z), type(self.bins).__name__, z.shape[1]).to(z.device)
 
     def __repr__(self) -> str:
         return f"Quantizer(pool={_named(self.pool)}, bins={self.bins!r}{self._shown_select()})"
-
-    def _shown_select(self) -> str:
-        return "" if self.select is None else f", select={_named(self.select)}"
-
-
-# The averages are those of float32: some eight times its precision.
-_ROUNDING = 1e-6
-
-
-class GridPool:
-    """Average onto a grid, then standardise each sample over the grid: zero mean, unit variance.
-
-    What is left is the pattern of a sample's response, free of the scale and the offset of the layer, both of which
-    drift in training far beyond edges frozen before it. A coordinate that is no more than rounding away from the mean
-    is zero, as all are of a sample without a pattern. Grids of one or two coordinates are left as they are:
-    standardised, they would keep one bit.
-
-    Args:
-        finest: the grid that is averaged onto first.
-        grid: the grid that is averaged onto from there; each extent at most that of ``finest``.
-    """
-
-    def __init__(self, finest: Sequence[int], grid: Sequence[int]) -> None:
-        self.finest, self.grid = tuple(finest), tuple(grid)
-
-    def __call__(self, activation: Tensor) -> Tensor:
-        """The grid of every sample, shape ``(B, D)``, float64."""
-        return self.from_finest(average(activation, self.finest))
-
-    def from_finest(self, z: Tensor) -> Tensor:
-        """The same, from the finest grid ``(B, *finest)``."""
-        z = average(z, self.grid).flatten(1).double()
-        if z.shape[1] <= 2:
-            return z
-        mean = z.mean(1, keepdim=True)
-        z = z - mean
-        deviation = z.square().mean(1, keepdim=True).sqrt()
-        rounding = _ROUNDING * (mean.abs() + deviation)
-        return torch.where(z.abs() <= rounding, 0.0, z / deviation.clamp_min(torch.finfo(z.dtype).tiny))
-
-    def __repr__(self) -> str:
-        return f"GridPool({self.finest}, {self.grid})"
-
-
-def average(z: Tensor, grid: Sequence[int]) -> Tensor:
-    """Average ``(B, …)`` onto ``(B, *grid)``, a grid of one to three axes; further leading axes are merged."""
-    z = z.unsqueeze(1) if z.ndim == 1 else z
-    if z.ndim - 1 > len(grid):
-        z = z.flatten(1, z.ndim - len(grid))
-    pool = (nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d)[len(grid) - 1]
-    return pool(tuple(grid))(z.unsqueeze(1)).squeeze(1)
-
-
-def averaged(activation: Tensor) -> Tensor:
-    """The finest grid of averages of every sample: ``(B, …)`` to ``(B, D)``, D at most 128, float32 or float64."""
-    grid = finest_grid(_at_most_three_axes(activation.shape[1:]))
-    return average(_real(activation), grid).flatten(1)
-
-
-class _Trial(NamedTuple):
-    """A grid and its bins, tried on the first measurement."""
-
-    h_t: float
-    n_coordinates: int
-    quantizer: Quantizer
-    edges: Tensor
-
-
-class AutoQuantizer(Quantizer):
-    """Choose pool and bins at the first measurement, then freeze them; believable whatever training does afterwards.
-
-    - *The number of possible symbols is bounded*, not the entropy seen: D coordinates of n bins each are allowed where
-      :math:`n^D` is at most N / ``samples_per_symbol``. H(T) before training says little of H(T) later; this bound
-      holds for every measurement on as many samples. With 10 samples a symbol at most a tenth of the samples can have
-      a symbol of their own, and H(T) stays below log N by at least log 10.
-    - *The edges depend on nothing that drifts*: each sample is averaged onto a grid and standardised over it
-      (:class:`GridPool`), and the edges are quantiles of the standard normal (:class:`NormalBins`), the same for every
-      coordinate and measurement. Edges fitted before training are left behind by it, and what looks like compression
-      is theirs.
-    - Every grid gets the most bins it is allowed, at most 30, and is tried on the first measurement. Taken is *the
-      finest grid whose H(T) comes within a fifth of the greatest*. H(T) finds the grids on which samples differ:
-      between the channels of a convolution it is often the biases that differ, alike for all samples. And of two grids
-      with much the same H(T), more coordinates tell more of the target than more bins: of the logits of a CNN on 10 000
-      images of MNIST 1.73 nats beyond chance after training, where the greatest H(T) alone gives 1.42 (means of eight
-      initialisations).
-
-    A layer of one or two coordinates cannot be standardised by sample: there :class:`UniformBins` between the 1 % and
-    the 99 % quantile are fitted at the first measurement, which training may leave behind (the verdict is ``"clipped"``
-    then). The same holds where the pattern of more coordinates does not vary at first. Where there are too few samples
-    for any grid of more than two coordinates (fewer than 80, or 160 in space), the bound gives way: the coarsest of
-    them is taken, two bins a coordinate.
-
-    Until the choice is made, the finest grid of every sample is held, at most 128 coordinates of 4 bytes.
-
-    Args:
-        samples_per_symbol: how many samples of the first measurement there are to be for every possible symbol, at
-            least 1. Fewer give a finer choice, whose figures chance has a larger part in.
-        select: what to narrow, see :class:`Quantizer`.
-
-    Raises:
-        TypeError: ``select`` cannot be called.
-        ValueError: ``samples_per_symbol`` is not a finite number of at least 1.
-    """
-
-    _MOST_BINS = 30
-    _NEAR = 0.8
-
-    def __init__(self, samples_per_symbol: float = 10, *, select: Select | None = None) -> None:
-        if not 1 <= samples_per_symbol < math.inf:
-            raise ValueError(
-                f"AutoQuantizer: samples_per_symbol must be a finite number of at least 1, got {samples_per_symbol}: "
-                "with more symbols than samples, every sample may have one of its own."
-            )
-        super().__init__(select=select)
-        self.samples_per_symbol = float(samples_per_symbol)
-
-    def pooled(self, activation: Tensor) -> Tensor:
-        """The finest grid of every sample, shape ``(B, D)``."""
-        return averaged(super().pooled(activation).reshape(activation.shape))
-
-    def fit(self, z: Tensor, shape: Sequence[int]) -> tuple[Quantizer, Tensor]:
-        """Choose: see the class."""
-        finest = finest_grid(_at_most_three_axes(shape))
-        grids = list(_grids(finest))
-        for standardised in (True, False):
-            tried = [grid for grid in grids if (math.prod(grid) > 2) == standardised]
-            allowed = {grid: n for grid in tried if (n := self._most_bins(math.prod(grid), len(z)))}
-            if not allowed:  # too few samples for any: the fewest symbols there are
-                coarsest = min((math.prod(grid) for grid in tried), default=0)
-                allowed = {grid: 2 for grid in tried if math.prod(grid) == coarsest}
-            trials = [self._trial(z, finest, grid, n_bins) for grid, n_bins in allowed.items()]
-            greatest = max((trial.h_t for trial in trials), default=0.0)
-            if greatest > 0:
-                near = [trial for trial in trials if trial.h_t >= self._NEAR * greatest]
-                best = max(near, key=lambda trial: (trial.n_coordinates, trial.h_t))
-                return best.quantizer, best.edges
-        constant = self._trial(z, finest, (1,) * len(finest), 2)
-        return constant.quantizer, constant.edges
-
-    def _most_bins(self, n_coordinates: int, n_samples: int) -> int:
-        """The most bins whose possible symbols are few enough; 0 where two are too many."""
-        bins = range(2, self._MOST_BINS + 1)
-        return max((n for n in bins if n**n_coordinates * self.samples_per_symbol <= n_samples), default=0)
-
-    def from_held(self, z: Tensor, chosen: Quantizer) -> Tensor:
-        """The grid of ``chosen``, from the finest one."""
-        assert isinstance(chosen.pool, GridPool)
-        return chosen.pool.from_finest(z.reshape(len(z), *chosen.pool.finest))
-
-    def _trial(self, z: Tensor, finest: Sequence[int], grid: Sequence[int], n_bins: int) -> _Trial:
-        quantizer = self.chosen(finest, grid, n_bins)
-        coordinates = self.from_held(z, quantizer)
-        edges = quantizer.bins.edges(coordinates)
-        ids = row_ids(codes(coordinates, edges), hash_table(coordinates.shape[1], n_bins, z.device))
-        return _Trial(entropy(ids), coordinates.shape[1], quantizer, edges)
-
-    @staticmethod
-    def chosen(finest: Sequence[int], grid: Sequence[int], n_bins: int) -> Quantizer:
-        """The quantizer that a choice stands for."""
-        standardised = math.prod(grid) > 2
-        bins = NormalBins(n_bins) if standardised else UniformBins(n_bins, quantiles=(0.01, 0.99))
-        return Quantizer(GridPool(finest, grid), bins)
-
-    @classmethod
-    def chosen_before(cls, choice: Any, shape: Sequence[int]) -> Quantizer:
-        """The quantizer that a choice in a checkpoint stands for.
-
-        Args:
-            choice: ``[finest, grid, n_bins]``.
-            shape: the shape of one sample's activation.
-
-        Raises:
-            ValueError: it is no choice for samples of this shape.
-        """
-        try:
-            finest, grid, n_bins = choice
-            fits = len(finest) == len(grid) == len(_at_most_three_axes(shape))
-            fits = fits and all(isinstance(n, int) and 1 <= n <= most for n, most in zip(grid, finest))
-            quantizer = cls.chosen(finest, grid, n_bins)
-        except (TypeError, ValueError):
-            fits = False
-        if not fits:
-            raise ValueError(f"has chosen={choice!r}, which is no choice for samples of shape {tuple(shape)}")
-        return quantizer
-
-    def __repr__(self) -> str:
-        return f"AutoQuantizer(samples_per_symbol={self.samples_per_symbol:g}{self._shown_select()})"
-
-
-_CAPS = {1: (32,), 2: (8, 4), 3: (8, 4, 4)}
-
-
-def _at_most_three_axes(shape: Sequence[int]) -> tuple[int, ...]:
-    if len(shape) <= 3:
-        return tuple(shape) or (1,)
-    return (math.prod(shape[:-2]), *shape[-2:])
-
-
-def finest_grid(shape: Sequence[int]) -> tuple[int, ...]:
-    """The finest grid for a sample of ``shape`` (one to three axes): at most 128 coordinates."""
-    return tuple(min(n, cap) for n, cap in zip(shape, _CAPS[len(shape)]))
-
-
-def _grids(finest: tuple[int, ...]) -> Iterator[tuple[int, ...]]:
-    """The grids within ``finest`` that are tried: few enough of them, of all sizes.
-
-    A single axis, and the last of two, takes every extent; the leading of several is halved; of space the grids are
-    taken that are square, or nearly so as far as ``finest`` allows.
-    """
-    if len(finest) == 1:
-        yield from ((n,) for n in range(1, finest[0] + 1))
-        return
-    rest: list[tuple[int, ...]] = [(n,) for n in range(1, finest[1] + 1)]
-    if len(finest) == 3:
-        most_h, most_w = finest[1:]
-        space = [(h, w) for h in range(1, most_h + 1) for w in range(1, most_w + 1)]
-        rest = [(h, w) for h, w in space if abs(h - w) <= 1 or h == most_h < w or w == most_w < h]
-    for n in _halvings(finest[0]):
-        yield from ((n, *extents) for extents in rest)
-
-
-def _halvings(n: int) -> Iterator[int]:
-    while n > 1:
-        yield n
-        n = (n + 1) // 2
-    yield 1
 
 
 def _bounds(edges: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor] | None:
@@ -621,14 +409,6 @@ def _bounds(edges: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor] | None:
     low = edges[..., 0] - slack * (edges[..., 1] - edges[..., 0])
     high = edges[..., -1] + slack * (edges[..., -1] - edges[..., -2])
     return low.to(dtype), high.to(dtype)
-
-
-def _real(z: Tensor) -> Tensor:
-    if z.is_complex():
-        raise ValueError("got complex values: give a pool that returns real ones, such as torch.view_as_real.")
-    if not z.is_floating_point():
-        return z.double()
-    return z if z.dtype in (torch.float32, torch.float64) else z.float()
 
 
 def _named(function: Pool | Select | None) -> str:
@@ -656,10 +436,9 @@ class Narrowing:
     """
 
     def __init__(self, quantizer: Quantizer) -> None:
-        self.asked = self.quantizer = quantizer
+        self.quantizer = quantizer
         self._fingerprint = re.sub(r" at 0x[0-9a-fA-F]+", "", repr(quantizer))
         self.edges: Tensor | None = None
-        self.shape: tuple[int, ...] = ()
         self._width: int | None = None
         self._table: Tensor | None = None
         self._ready: Tensor | None = None
@@ -674,27 +453,15 @@ class Narrowing:
     @property
     def n_coordinates(self) -> int | None:
         """How many coordinates are put into bins; not known before the first batch."""
-        if self._chosen is not None:
-            return math.prod(self._chosen.grid)
         return len(self.edges) if self.edges is not None and self.edges.ndim == 2 else self._width
 
     @property
     def tells_outside(self) -> bool:
-        """Whether the share of values outside the bins can be told: two bins have no width to tell it by.
+        """Whether the share of values outside the bins can be told: two bins have no width to tell it by."""
+        return self.n_bins > 2
 
-        Of standardised values under edges that were fitted to nothing, none can be outside two bins.
-        """
-        return self.n_bins > 2 or isinstance(self.quantizer.bins, NormalBins)
-
-    @property
-    def _chosen(self) -> GridPool | None:
-        """The grid that was chosen automatically, once one was."""
-        pool = self.quantizer.pool
-        return pool if self.quantizer is not self.asked and isinstance(pool, GridPool) else None
-
-    def adopt(self, shape: Sequence[int], width: int | None) -> None:
+    def adopt(self, width: int | None) -> None:
         """Take over what another process knows of the samples, where this one has seen none."""
-        self.shape = tuple(shape)
         self._width = width if self._width is None else self._width
 
     def seen(self) -> tuple[float, float]:
@@ -718,7 +485,6 @@ class Narrowing:
         Raises:
             ValueError: a sample has another number of coordinates than before.
         """
-        self.shape = tuple(activation.shape[1:])
         z = self.quantizer.pooled(activation)
         if self._width is None:
             self._width = z.shape[1]
@@ -741,19 +507,13 @@ class Narrowing:
         return z.clone() if z.untyped_storage().data_ptr() == activation.untyped_storage().data_ptr() else z
 
     def fit(self, z: Tensor) -> None:
-        """Fit the edges on the values ``(N, D)`` of a whole measurement.
-
-        No choice is made for a constant: it would be the finest there is. The next measurement is asked then.
-        """
-        if isinstance(self.asked, AutoQuantizer) and bool((z == z[:1]).all()):
-            return
-        self.quantizer, edges = self.quantizer.fit(z, self.shape)
-        self._freeze(edges)
+        """Fit the edges on the values ``(N, D)`` of a whole measurement."""
+        self._freeze(self.quantizer.fit(z))
 
     def held_in_bins(self, z: Tensor) -> Binned:
         """The symbols of values ``(N, D)`` that were held to fit the edges, once they are fitted; block by block."""
         blocks = z.split(max(1, _BLOCK // max(1, z.shape[1])))
-        binned = [self.in_bins(self.asked.from_held(block, self.quantizer)) for block in blocks]
+        binned = [self.in_bins(block) for block in blocks]
         return Binned(torch.cat([block.ids for block in binned]), torch.cat([block.outside for block in binned]))
 
     def in_bins(self, z: Tensor) -> Binned:
@@ -778,27 +538,14 @@ class Narrowing:
             outside = ((z < low) | (z > high)).sum(1, dtype=dtype)
         return Binned(row_ids(codes(z, self._ready), self._table, z), outside)
 
-    def summary(self) -> str:
-        """How the variable is narrowed, in words where the choice was automatic."""
-        if self._chosen is None:
-            return repr(self.quantizer)
-        standardised = ", each sample standardised" if math.prod(self._chosen.grid) > 2 else ""
-        return f"{self.shape} averaged onto {self._chosen.grid}{standardised}, {self.n_bins} bins a coordinate"
-
     def _freeze(self, edges: Tensor | None) -> None:
         self.edges, self._table, self._ready = edges, None, None
-        if self.quantizer is not self.asked:  # the automatic choice pools to a width of its own
-            self._width = None
 
     def state_dict(self) -> dict[str, Any]:
         """What was fitted, in tensors and primitives: empty before the first fit."""
         if self.edges is None:
             return {}
-        state: dict[str, Any] = {"edges": self.edges.detach().cpu().clone(), "shape": list(self.shape)}
-        state["asked"] = self._fingerprint
-        if self._chosen is not None:
-            state["chosen"] = [list(self._chosen.finest), list(self._chosen.grid), self.n_bins]
-        return state
+        return {"edges": self.edges.detach().cpu().clone(), "asked": self._fingerprint}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take up what was fitted.
@@ -806,17 +553,13 @@ class Narrowing:
         Raises:
             ValueError: ``state`` is not what :meth:`state_dict` gives; nothing is taken up then.
         """
-        fitted = self.asked.bins.needs_data and not self.asked.bins.refit
+        fitted = self.quantizer.bins.needs_data and not self.quantizer.bins.refit
         if not isinstance(state, Mapping):
             raise ValueError(f"is a {type(state).__name__}, not a mapping")
         if not state:
             return
-        if lacking := {"edges", "shape", "asked"} - state.keys():
+        if lacking := {"edges", "asked"} - state.keys():
             raise ValueError(f"lacks {sorted(lacking)}")
-        shape = state["shape"]
-        if not isinstance(shape, (list, tuple)) or not all(isinstance(n, int) for n in shape):
-            raise ValueError(f"has shape={shape!r}, not a list of integers")
-        self.shape = tuple(shape)
         if not fitted:
             return
         if state["asked"] != self._fingerprint:
@@ -829,13 +572,4 @@ class Narrowing:
             return
         if not isinstance(state["edges"], Tensor):
             raise ValueError(f"has edges that are a {type(state['edges']).__name__}, not a tensor")
-        quantizer, n_coordinates = self.asked, None
-        if isinstance(self.asked, AutoQuantizer):
-            quantizer = self.asked.chosen_before(state.get("chosen"), self.shape)
-            assert isinstance(quantizer.pool, GridPool)
-            n_coordinates = math.prod(quantizer.pool.grid)
-        edges = checked_edges(state["edges"], "is unusable", n_coordinates)
-        if quantizer is not self.asked and edges.shape[-1] != state["chosen"][2] - 1:
-            raise ValueError(f"has {edges.shape[-1]} edges and chosen={state['chosen']!r}, which is of another number")
-        self.quantizer = quantizer
-        self._freeze(edges)
+        self._freeze(checked_edges(state["edges"], "is unusable"))

@@ -30,16 +30,7 @@ def default_layers(model: nn.Module) -> list[str]:
     Raises:
         ValueError: the model has no such module.
     """
-    names = [
-        name
-        for name, module in named_modules(model).items()
-        if name
-        and "parametrizations" not in name.split(".")
-        and all(child == "parametrizations" for child, _ in module.named_children())
-        and (hasattr(module, "parametrizations") or any(True for _ in module.parameters(recurse=False)))
-        # The projection inside nn.MultiheadAttention is used without being called, and never fires a hook.
-        and not re.search("norm|NonDynamicallyQuantizableLinear", type(module).__name__, re.IGNORECASE)
-    ]
+    names = leaves_with_weights(model)
     if not names:
         raise ValueError(
             f"{type(model).__name__} has no leaf module with weights to watch by default: name the layers "
@@ -49,6 +40,20 @@ def default_layers(model: nn.Module) -> list[str]:
         return names
     step = (len(names) - 1) / (MAX_DEFAULT_LAYERS - 1)
     return [names[round(i * step)] for i in range(MAX_DEFAULT_LAYERS)]
+
+
+def leaves_with_weights(model: nn.Module) -> list[str]:
+    """The leaf modules that have weights, normalisation layers left out, in the order in which they are defined."""
+    return [
+        name
+        for name, module in named_modules(model).items()
+        if name
+        and "parametrizations" not in name.split(".")
+        and all(child == "parametrizations" for child, _ in module.named_children())
+        and (hasattr(module, "parametrizations") or any(True for _ in module.parameters(recurse=False)))
+        # The projection inside nn.MultiheadAttention is used without being called, and never fires a hook.
+        and not re.search("norm|NonDynamicallyQuantizableLinear", type(module).__name__, re.IGNORECASE)
+    ]
 
 
 def resolve_layers(model: nn.Module, patterns: Iterable[str]) -> dict[str, str]:
@@ -187,10 +192,11 @@ class Recorder:
             with torch.no_grad():
                 self._compiled[layer] = tree_map_only(Tensor, torch.clone, output)
             return
+        self._taken.pop(layer, None)  # in the order of the last calls, which tells the layer that ran last
         try:
             with torch.no_grad():
                 self._taken[layer] = self._reduce(layer, self._activation(layer, output))
-        except Exception as error:  # raised in take(), outside the user's forward
+        except Exception as error:  # waits for take(), outside the user's forward
             self._taken[layer] = error
 
     def _activation(self, layer: str, output: Any) -> Tensor:
@@ -215,8 +221,11 @@ class Recorder:
                 stacklevel=2,
             )
 
-    def take(self) -> dict[str, Any]:
-        """What was kept since the last call, by layer; it is handed over.
+    def take(self, faults: dict[str, Exception] | None = None) -> dict[str, Any]:
+        """What was kept since the last call, by layer, in the order in which they ran; it is handed over.
+
+        Args:
+            faults: takes why the outputs of layers could not be reduced; without it that is raised.
 
         Raises:
             ValueError: the output of a layer could not be reduced; the sentence names the layer.
@@ -225,9 +234,12 @@ class Recorder:
         for layer, output in compiled.items():
             self.record(layer, output)
         taken, self._taken = self._taken, {}
-        for layer, value in taken.items():
-            if isinstance(value, Exception):
+        for layer, value in list(taken.items()):
+            if not isinstance(value, Exception):
+                continue
+            if faults is None:
                 raise ValueError(f"layer {layer!r} could not be recorded: {value}") from value
+            faults[layer] = taken.pop(layer)
         return taken
 
     def remove(self) -> None:

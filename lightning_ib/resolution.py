@@ -21,7 +21,7 @@ from lightning_ib.history import replacing
 from lightning_ib.panels import plot_resolution
 from lightning_ib.passes import Unpack, call, run_pass, to, undisturbed
 from lightning_ib.plane import InformationPlane
-from lightning_ib.quantize import Bins, Narrowing, Pool, Quantizer, UniformBins
+from lightning_ib.quantize import Bins, CellQuantizer, Narrowing, Pool, Quantizer, UniformBins
 from lightning_ib.recorder import device_of, resolve_layers
 from lightning_ib.verdict import SATURATED
 
@@ -213,7 +213,7 @@ def resolution_sweep(
         if device is not None:
             model.to(away)
         with values.attach(model), undisturbed(model, dataloader):
-            values.pool_with(_assigned(by_layer, model, list(values.narrowings)))
+            values.pool_with(_assigned(by_layer, model, values.layers))
             run_pass(values, dataloader, lambda x: call(model, x), unpack=unpack, move=lambda batch: to(batch, away))
             return ResolutionSweep(values.rows(binnings, sizes))
     finally:
@@ -249,6 +249,9 @@ class _SideBySide:
 class _PooledValues(InformationPlane):
     """A measurement that holds the pooled values of all samples, to be put into bins in many ways."""
 
+    def _measure(self, layer: str, quantizer: Quantizer | CellQuantizer | None) -> None:
+        super()._measure(layer, Quantizer())
+
     def pool_with(self, pools: Mapping[str, Mapping[str, Pool | None]]) -> None:
         """Pool the layers, once they are hooked and before the first batch."""
         self.narrowings.update({layer: Narrowing(Quantizer(_SideBySide(own))) for layer, own in pools.items()})
@@ -265,8 +268,8 @@ class _PooledValues(InformationPlane):
                 sizes = _checked_sizes(sizes, len(z))
                 order = sample_order(len(z), z.device)
                 targets = {n: self._target_of(y, len(z), order[:n]) for n in sizes}
-            assert isinstance(narrowing.asked.pool, _SideBySide)
-            for pool, own in narrowing.asked.pool.apart(z):
+            assert isinstance(narrowing.quantizer.pool, _SideBySide)
+            for pool, own in narrowing.quantizer.pool.apart(z):
                 missing = int((~own.isfinite().all(1)).sum())
                 if missing:
                     self._warn_once(
@@ -282,10 +285,6 @@ class _PooledValues(InformationPlane):
         return rows
 
     def _target_of(self, y: Symbols | None, n_seen: int, chosen: Tensor) -> _Target:
-        if y is not None and len(y.numbers) != n_seen:
-            raise ValueError(
-                f"{len(y.numbers)} of {n_seen} samples came with a target: give one for each, or for none."
-            )
         if y is not None and len(y.counts) == 1:
             self._warn_once(
                 "one class",

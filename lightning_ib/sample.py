@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -21,13 +21,45 @@ def this_process() -> tuple[int, int]:
     return (0, 1) if alone else (dist.get_rank(), dist.get_world_size())
 
 
+Gather = Callable[[Any], list[Any]]
+Result = TypeVar("Result")
+
+
+def all_gathered(own: Any) -> list[Any]:
+    """What every process has, in the order of their ranks; all of them must ask."""
+    everywhere: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(everywhere, own)
+    return everywhere
+
+
+def on_first(work: Callable[[], Result]) -> Result:
+    """What the first process comes to, for all of them, all of which must ask; its error is an error in all."""
+    rank, world = this_process()
+    if world == 1:
+        return work()
+    box: list[Any] = [None, None]
+    error: Exception | None = None
+    if rank == 0:
+        try:
+            box[0] = work()
+        except Exception as raised:
+            error, box[1] = raised, f"{type(raised).__name__}: {raised}"
+    dist.broadcast_object_list(box)
+    if error is not None:
+        raise error
+    if box[1] is not None:
+        raise RuntimeError(f"the measurement failed in the first process: {box[1]}")
+    result: Result = box[0]
+    return result
+
+
 class Reservoir:
     """A uniform sample without replacement of the samples of a pass, the same at every pass over the same data.
 
     Every sample has a key, hashed from its place in the pass, and those with the smallest keys are kept (bottom-k
     sampling; Cohen & Kaplan 2007). So which samples are chosen depends on neither batch size nor how the places are
     spread over processes, and no random state is touched. The choice is made on the host, from places alone: nothing
-    waits for the device, and only rows that are chosen are copied. About twice ``size`` rows are held at the most.
+    waits for the device, and only rows that are chosen are copied. At most three times ``size`` rows are held.
 
     Args:
         size: how many samples to keep at most.
@@ -80,7 +112,7 @@ class Reservoir:
         if self._seen > n:
             self._select((self._places < self.rank + self.world * n).nonzero().squeeze(1))
 
-    def drawn(self, gather: Callable[[Any], list[Any]] | None = None) -> dict[str, Tensor | Exception]:
+    def drawn(self, gather: Gather | None = None) -> dict[str, Tensor | Exception]:
         """The sample, variable by variable, in one order for every process and batch size.
 
         A variable whose rows cannot be put together, since their shapes differ, is the error that says so.
@@ -106,6 +138,8 @@ class Reservoir:
                 for name, values in rows.items()
             }
         order = scrambled(places).argsort()
+        # What one process has no rows of, and another has, does not come sample by sample.
+        rows = {k: values for k, values in rows.items() if isinstance(values, Exception) or len(values) == len(places)}
         return {
             name: values[order.to(values.device)] if isinstance(values, Tensor) else values
             for name, values in rows.items()

@@ -1,14 +1,30 @@
-"""Whether figures can be believed: from what was counted to a verdict, and to what is to be changed."""
+"""Whether values can be believed: from what was counted to a verdict, and to what is to be changed."""
 
 from __future__ import annotations
 
 import math
-from typing import Literal
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Literal
 
+from lightning_ib.functional import Unit, entropy
+from lightning_ib.functional.cells import most_cells
+from lightning_ib.functional.checks import logarithm
 from lightning_ib.history import InformationPoint
-from lightning_ib.quantize import AutoQuantizer, Narrowing
+from lightning_ib.quantize import CellQuantizer, Narrowing
 
-Verdict = Literal["ok", "saturated", "clipped", "undersampled"]
+if TYPE_CHECKING:
+    from lightning_ib.estimators import Estimator, Rows
+
+Verdict = Literal[
+    "ok",
+    "constant",
+    "saturated",
+    "clipped",
+    "undersampled",
+    "too_coarse",
+    "target_saturated",
+    "target_undersampled",
+]
 
 SATURATED = 0.9
 """H(T)/log N above which a point is saturated: most samples then have a symbol of their own."""
@@ -22,22 +38,38 @@ UNDERSAMPLED = 0.1
 # At most one possible symbol for so many samples, in what is advised.
 _SAMPLES_A_SYMBOL = 10
 
+# What rounding may add to a bound that is reached.
+_ROUNDING = 1e-9
+
 
 class VerdictWarning(UserWarning):
-    """A layer's figures cannot be believed; what to change is said. Given once a layer."""
+    """A layer's values cannot be believed; what to change is said. Given once a layer, once for a target."""
 
 
 def verdict(
-    *, saturation: float, singletons: float, n_codes: int, n_samples: int, outside: float, tails: float
+    *,
+    saturation: float,
+    singletons: float,
+    n_codes: int,
+    n_samples: int,
+    outside: float = math.nan,
+    tails: float = 0.0,
+    target_saturation: float = math.nan,
+    target_singletons: float = math.nan,
+    below_fano: bool = False,
 ) -> Verdict:
-    r"""Whether the figures of a layer can be believed.
+    r"""Whether the values of a layer can be believed.
 
-    - ``"saturated"``: H(T)/log N > 0.9. The figures tell the samples apart, not what was learnt.
+    - ``"constant"``: all samples have one symbol. The layer is dead, or its bins are too wide.
+    - ``"saturated"``: H(T)/log N > 0.9. The values tell the samples apart, not what was learnt.
     - ``"clipped"``: more than a tenth of the values lie outside the bins, and so in the same few: what looks like
       compression may be the edges' doing.
     - ``"undersampled"``: more than a tenth of the samples have a symbol seen once. By Good and Turing
       :math:`f_1 / N` is the probability that the next sample shows a symbol not seen yet (Good 1953): the counts are
-      no sample of the layer's distribution, and the bias of I(T;Y) is large; compare it with that of shuffled labels.
+      no sample of the layer's distribution, and the bias of I(T;Y) is large; compare it with the permutation baseline.
+    - ``"too_coarse"``: the layer is the head, and its I(T;Y) lies below what its own accuracy proves (Fano), by more
+      than two standard errors.
+    - ``"target_saturated"``, ``"target_undersampled"``: the same of the target's symbols; I(T;Y) means nothing.
     - ``"ok"``: none of these. Of several the first counts.
 
     Args:
@@ -45,8 +77,11 @@ def verdict(
         singletons: the share of symbols that were seen once.
         n_codes: the number of symbols seen.
         n_samples: the number of samples.
-        outside: the share of values outside the bins; NaN where that cannot be told.
+        outside: the share of values outside the bins; NaN where it is undefined.
         tails: the share that the bins leave outside by design.
+        target_saturation: H(Y)/log N; NaN where there is no target.
+        target_singletons: the share of samples whose target was seen once.
+        below_fano: whether the layer is the head and lies below Fano's bound by more than its error.
 
     Returns:
         One of :data:`Verdict`.
@@ -55,44 +90,150 @@ def verdict(
         >>> verdict(saturation=0.5, singletons=0.2, n_codes=100, n_samples=1000, outside=0.4, tails=0.02)
         'clipped'
     """
+    if n_codes == 1 and n_samples > 1:
+        return "constant"
     if saturation > SATURATED:
         return "saturated"
     if outside > CLIPPED + tails:
         return "clipped"
-    return "undersampled" if singletons * n_codes > UNDERSAMPLED * n_samples else "ok"
+    if singletons * n_codes > UNDERSAMPLED * n_samples:
+        return "undersampled"
+    if target_saturation > SATURATED:
+        return "target_saturated"
+    if target_singletons > UNDERSAMPLED:
+        return "target_undersampled"
+    return "too_coarse" if below_fano else "ok"
 
 
-def advice(point: InformationPoint, narrowing: Narrowing) -> str:
-    """What to change about a layer whose figures cannot be believed, with the value to try.
+def estimate_verdict(
+    values: Mapping[str, float],
+    rows: Rows,
+    unit: Unit,
+    settled: Mapping[str, float],
+    estimator: Estimator,
+    *,
+    n_samples: int | None = None,
+) -> dict[str, str]:
+    r"""Whether the values of an estimator can be believed, by their names.
+
+    - ``"outgrown"``: the scale of the layer is more than three times, or less than a third of, the one that the width
+      of the kernel was set to.
+    - ``"above_bound"``: an I(T;Y) above H(Y), which no information about Y can be.
+    - ``"saturated"``: an I(X;T) above 0.9 log M, with M rows: they are told apart one by one. It holds for all
+      informations of the estimator then, as kernels that no longer overlap read H(Y) for I(T;Y).
+    - ``"at_chance"``: an I(T;Y) that is at most twice its own floor, ``I_TY_floor``, the mean under permuted labels.
+    - ``"ok"``: none of these. Of several the first counts. Empty for NaN and for what is no information.
+
+    Args:
+        values: the values of one estimator for one layer, by name.
+        rows: the rows it saw, pooled.
+        unit: of the informations.
+        settled: what the estimator set at the first measurement.
+        estimator: the estimator.
+        n_samples: how many samples it saw, where they are not the rows: H(Y) of those is not known here.
+    """
+    m = len(rows.t) if n_samples is None else n_samples
+    known = rows.labels is not None and m == len(rows.t)
+    h_y = entropy(rows.labels.flatten(), unit=unit) if known and rows.labels is not None else math.inf
+    log_m = logarithm(unit)(max(2, m))
+    saturated = any(value > SATURATED * log_m for name, value in values.items() if name.startswith("I_XT"))
+    try:
+        outgrown = estimator.outgrown(rows, settled)
+    except Exception:  # rows without a scale: their values are NaN
+        outgrown = False
+    found = {}
+    for name, value in values.items():
+        if math.isnan(value) or not name.startswith("I_"):
+            found[name] = "ok" if name.endswith("accuracy") and not math.isnan(value) else ""
+        elif outgrown:
+            found[name] = "outgrown"
+        elif name in ("I_TY", "I_TY_lower") and value > h_y + _ROUNDING:
+            found[name] = "above_bound"
+        elif saturated:
+            found[name] = "saturated"
+        else:
+            chance = name == "I_TY" and value <= 2 * values.get("I_TY_floor", -math.inf)
+            found[name] = "at_chance" if chance else "ok"
+    return found
+
+
+def advice(point: InformationPoint, quantizer: Narrowing | CellQuantizer) -> str:
+    """What to change about a layer whose values cannot be believed, with the value to try.
 
     Args:
         point: its point; the verdict is not ``"ok"``.
-        narrowing: how it was narrowed.
+        quantizer: how it was discretized.
     """
     what = f"layer {point.layer!r} is {point.verdict} at epoch {point.epoch}"
+    if point.verdict == "constant":
+        why = "all its samples have one symbol, and H(T) and I(T;Y) are 0"
+        if isinstance(quantizer, Narrowing):
+            low, high = quantizer.seen()
+            if point.outside > CLIPPED and low < high:
+                return (
+                    f"{what}: {why}. {point.outside:.0%} of its values lie outside its bins, {_other_edges(quantizer)}"
+                )
+            seen = f"Its values lie between {low:.4g} and {high:.4g}"
+            return f"{what}: {why}. {seen}: use finer bins, or look for dead units."
+        return f"{what}: {why}. Its activations do not depend on the input: look for dead units."
+    if point.verdict.startswith("target_"):
+        why = (
+            f"H(Y) is {point.h_y:.2f} {point.unit} of log N = {logarithm(point.unit)(point.n_samples):.2f}, so most "
+            "samples have a target of their own"
+            if point.verdict == "target_saturated"
+            else f"more than {UNDERSAMPLED:.0%} of the samples have a target of their own"
+        )
+        return (
+            f"the target is {point.verdict.removeprefix('target_')} at epoch {point.epoch}: {why}, and I(T;Y) says "
+            "nothing of any layer. Give class labels, or for real values target=Quantizer(bins=QuantileBins(10)), with "
+            "a pool to one coordinate where they have several."
+        )
+    if point.verdict == "too_coarse":
+        return (
+            f"{what}: its I(T;Y) of {point.i_ty:.2f} {point.unit} lies below the {point.i_ty_fano:.2f} that its "
+            f"accuracy of {point.accuracy:.3f} proves (Fano): its symbols mix what it tells apart. "
+            f"{_finer(point, quantizer)}"
+        )
     if point.verdict == "clipped":
-        return f"{what}: {point.outside:.0%} of its values lie outside its bins, {_other_edges(narrowing)}"
+        assert isinstance(quantizer, Narrowing)
+        return f"{what}: {point.outside:.0%} of its values lie outside its bins, {_other_edges(quantizer)}"
     if point.verdict == "saturated":
-        why = f"H(T) is {point.saturation:.2f} of log N: its figures tell the samples apart, not what was learnt"
+        why = f"H(T) is {point.saturation:.2f} of log N: its values tell the samples apart, not what was learnt"
     else:
         seen_once = point.singletons * point.n_codes / point.n_samples
-        why = f"{seen_once:.0%} of the samples have a symbol of their own, and chance has a large part in its figures"
+        why = f"{seen_once:.0%} of the samples have a symbol of their own, and chance has a large part in its values"
         if not math.isnan(point.i_ty_shuffled):
-            why += f" (I(T;Y) is {point.i_ty:.2f} {point.unit}, and {point.i_ty_shuffled:.2f} with shuffled labels)"
-    return f"{what}: {why}. {_coarser(point, narrowing)}"
+            why += f" (I(T;Y) is {point.i_ty:.2f} {point.unit}, and {point.i_ty_shuffled:.2f} with permuted labels)"
+    if isinstance(quantizer, CellQuantizer):
+        return f"{what}: {why}. Measure on more than the {point.n_samples} samples: at least 100."
+    return f"{what}: {why}. {_coarser(point, quantizer)}"
+
+
+def _finer(point: InformationPoint, quantizer: Narrowing | CellQuantizer) -> str:
+    """What to do about symbols that are too few."""
+    if isinstance(quantizer, Narrowing):
+        return "Try more bins, or CellQuantizer()."
+    twice = 2 * quantizer.max_cells
+    if most_cells(point.n_samples, twice) > most_cells(point.n_samples, quantizer.max_cells):
+        return f"Try CellQuantizer({twice})."
+    if most_cells(2 * point.n_samples, quantizer.max_cells) == most_cells(point.n_samples, quantizer.max_cells):
+        return "Compare the probe, which reads what is linear, however small."
+    return f"Try more samples than {point.n_samples} (max_samples=, and enough data), which allows more cells."
 
 
 def _other_edges(narrowing: Narrowing) -> str:
     """What to do about values outside."""
     n_bins, (low, high) = narrowing.n_bins, _rounded_outwards(*narrowing.seen())
     shown = f"low={low}, high={high}"
-    if isinstance(narrowing.asked, AutoQuantizer):
-        bins = f"UniformBins({n_bins}, quantiles=(0.01, 0.99), refit=True)"
-        return f"and what looks like compression may be theirs. Try Quantizer(pool, {bins}) with a pool of your own."
-    if narrowing.asked.bins.needs_data:
+    bins = narrowing.quantizer.bins
+    if bins.needs_data:
+        whence = "fitted at the first measurement and left behind since"
+        again = ", or refit=True"
+        if bins.refit:
+            whence, again = "fitted at this measurement to a part of the values", ""
         return (
-            "which were fitted at the first measurement and left behind since: what looks like compression may be "
-            f"theirs. Try UniformBins({n_bins}, {shown}), which holds what is seen now, or refit=True."
+            f"which were {whence}: what looks like compression may be theirs. Try UniformBins({n_bins}, {shown}), "
+            f"which holds what is seen now{again}."
         )
     return f"and what looks like compression may be theirs. Try UniformBins({n_bins}, {shown})."
 
@@ -109,9 +250,9 @@ def _rounded_outwards(low: float, high: float) -> tuple[float, float]:
 
 
 def _coarser(point: InformationPoint, narrowing: Narrowing) -> str:
-    """A narrowing with few enough symbols for the samples there are, and how many samples would do for this one."""
+    """Bins with few enough symbols for the samples there are, and how many samples would do for these."""
     n_bins, width = narrowing.n_bins, narrowing.n_coordinates or 1
-    if n_bins < 2:  # no choice was made yet: too few samples, or all alike
+    if n_bins < 2:  # all alike, or too few samples to fit edges to
         return "Try more samples."
     symbols = max(2.0, point.n_samples / _SAMPLES_A_SYMBOL)
     coordinates = int(math.log(symbols) / math.log(n_bins) + 1e-9)

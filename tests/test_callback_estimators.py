@@ -32,21 +32,23 @@ from lightning_ib.functional import mutual_information_bounds_kde
 from lightning_ib.history import Estimate, read_csv
 from lightning_ib.panels import plot_estimates
 from lightning_ib.passes import run_pass, undisturbed
+from lightning_ib.plotting import plot_information_plane
 from tests.test_callback import equal, trained_state
 from tests.test_loggers import Sick, pixels, read_metrics_csv
-from tests.test_resume import PICTURES, exact, go_on, in_checkpoint, same
+from tests.test_resume import PICTURES, go_on, in_checkpoint, resumes_exactly, same
 from tests.tiny import N_TRAIN, N_VAL, TinyModule, fit, make_data, pl, val_loader
 
 EarlyStopping, ModelCheckpoint = pl.callbacks.EarlyStopping, pl.callbacks.ModelCheckpoint
 
 CHEAP = ["kde", "knn", "probe", "quantised8"]
 GIVEN = {
-    "kde": ["I_XT", "I_TY", "I_XT_lower", "I_TY_lower"],
+    "kde": ["I_XT", "I_TY", "I_XT_lower", "I_TY_lower", "noise_variance"],
     "knn": ["I_TY"],
     "probe": ["I_TY", "accuracy"],
     "quantised8": ["I_XT", "I_TY"],
 }
 LAYERS = ["hidden", "out"]
+NO_UNIT = ("accuracy", "noise_variance")
 # Lightning logs the figures of an epoch at the epoch's last step, and counts steps from 0.
 STEPS = [0, 5, 11, 17]
 
@@ -156,17 +158,19 @@ def test_there_is_an_estimate_for_each_measurement_layer_estimator_and_figure(lo
         for figure in GIVEN[estimator]
     ]
     assert {e.n_samples for e in callback.estimates} == {40}
-    assert {e.unit for e in callback.estimates if e.figure != "accuracy"} == {"bits"}
-    assert {e.unit for e in callback.estimates if e.figure == "accuracy"} == {""}
+    assert {e.unit for e in callback.estimates if e.figure not in NO_UNIT} == {"bits"}
+    assert {e.unit for e in callback.estimates if e.figure in NO_UNIT} == {""}
+    assert all((e.verdict == "") == (e.figure == "noise_variance") for e in callback.estimates)
     assert all(math.isfinite(e.value) for e in callback.estimates)
 
 
 def test_scalars_are_the_estimates_at_the_right_steps(logged):
     callback, _, events = logged
     names = [f"ib/{name}/{figure}/{layer}" for layer in LAYERS for name, figures in GIVEN.items() for figure in figures]
-    known = {"I_XT", "I_TY", "H_T", "I_TY_shuffled", "saturation", "singletons", "outside"}
+    known = {"I_XT", "I_TY", "H_T", "I_TY_shuffled", "saturation", "singletons"}
     known |= {f"{name}_{end}" for name in ("I_XT", "I_TY", "H_T") for end in ("lower", "upper")}
     names += [f"ib/{name}/{layer}" for layer in LAYERS for name in known]
+    names += ["ib/I_TY_fano/out", "ib/accuracy/out"]
     written = [tag for tag in events.Tags()["scalars"] if tag.startswith("ib/")]
     assert sorted(written) == sorted(names)
     for tag in names:
@@ -191,7 +195,7 @@ def test_custom_scalars_have_bands_and_a_chart_for_each_figure_of_each_estimator
         assert values == pytest.approx([p.i_xt + sign * p.i_xt_se for p in of_out])
     assert others.title == "Information plane (ib): other estimators"
     assert {chart.title: list(chart.multiline.tag) for chart in others.chart} == {
-        f"{name}: {figure}{'' if figure == 'accuracy' else ' [bits]'}": [f"^ib/{name}/{figure}/.+"]
+        f"{name}: {figure}{'' if figure in NO_UNIT else ' [bits]'}": [f"^ib/{name}/{figure}/.+"]
         for name, of_it in GIVEN.items()
         for figure in of_it
     }
@@ -201,12 +205,15 @@ def test_custom_scalars_have_bands_and_a_chart_for_each_figure_of_each_estimator
 def test_files_and_images_show_the_estimates(logged):
     callback, folder, events = logged
     assert read_csv(folder / "estimators.csv", Estimate) == callback.estimates
-    assert read_csv(folder / "information_plane.csv") == callback.history
+    assert nan_free(read_csv(folder / "information_plane.csv")) == nan_free(callback.history)
     for name in ("information_plane", "estimators", "tsne"):
         images = events.Images(f"ib/{name}")
         assert [image.step for image in images] == STEPS[:3]
-        last = pixels(images[-1].encoded_image_string)
-        assert np.abs(last - pixels(folder / f"{name}.png").astype(float)).mean() < 0.1
+        # Drawing a figure again moves it by less than a pixel; that of another epoch is farther away.
+        earlier, last = (pixels(image.encoded_image_string).astype(float) for image in images[-2:])
+        saved = pixels(folder / f"{name}.png")
+        assert np.abs(last - saved).mean() < 0.2
+        assert earlier.shape != saved.shape or np.abs(last - saved).mean() < 0.7 * np.abs(earlier - saved).mean()
         assert last.std() > 1, "a blank picture"
 
 
@@ -283,7 +290,7 @@ def test_an_evaluation_of_a_network_that_was_never_fitted_has_estimates(tmp_path
     callback = InformationPlaneCallback(estimators=["kde"])
     run = pl.Trainer(accelerator="cpu", callbacks=[callback], logger=False, enable_progress_bar=False)
     run.validate(TinyModule(), val_loader(), verbose=False)
-    assert len(callback.evaluated_estimates) == 8
+    assert len(callback.evaluated_estimates) == 10
     assert (callback.estimates, callback.history) == ([], [])
 
 
@@ -310,7 +317,7 @@ def test_a_second_callback_has_its_own_names_and_files(tmp_path):
 
 
 def test_what_is_set_from_a_layer_is_told_once(tmp_path, caplog):
-    callback = InformationPlaneCallback(["out"], estimators=["kde", "knn"])
+    callback = InformationPlaneCallback(["out"], estimators=[KDE(frozen=True), "knn"])
     with caplog.at_level("INFO"):
         fit(tmp_path, callback, logger=False)
     variance = callback.plane.estimation.settled["out"]["kde"]["noise_variance"]
@@ -322,6 +329,100 @@ def test_a_progress_bar_goes_over_layers_and_estimators(tmp_path, capsys):
     bar, callback = pl.callbacks.TQDMProgressBar(), InformationPlaneCallback(estimators=["knn"])
     fit(tmp_path, bar, callback, enable_progress_bar=True, max_epochs=1, logger=False)
     assert "Estimators" in "".join(capsys.readouterr())
+
+
+# -- the default -------------------------------------------------------------------------------------------------------
+
+
+def test_by_default_a_linear_probe_stands_beside_every_layer(tmp_path):
+    callback = InformationPlaneCallback()
+    _, run = fit(tmp_path, callback, max_epochs=1)
+    assert [(e.epoch, e.layer, e.estimator, e.figure) for e in callback.estimates] == [
+        (epoch, layer, "probe", figure) for epoch in (0, 1) for layer in LAYERS for figure in ("I_TY", "accuracy")
+    ]
+    assert {e.verdict for e in callback.estimates} == {"ok"}
+    events = EventAccumulator(run.log_dir, size_guidance={"scalars": 0}).Reload()
+    assert sorted(tag for tag in events.Tags()["scalars"] if "probe" in tag) == sorted(
+        f"ib/probe/{figure}/{layer}" for layer in LAYERS for figure in ("I_TY", "accuracy")
+    )
+    assert read_csv(Path(run.log_dir) / "estimators.csv", Estimate) == callback.estimates
+
+
+@pytest.mark.usefixtures("pictures")
+def test_the_probe_is_drawn_in_the_plane_and_has_no_picture_of_its_own(tmp_path, monkeypatch):
+    drawn = []
+
+    def plot(history, estimates):
+        drawn.append((len(history), [e.estimator for e in estimates]))
+        return plot_information_plane(history, estimates)
+
+    monkeypatch.setattr(lightning_ib.callback, "plot_information_plane", plot)
+    fit(tmp_path, InformationPlaneCallback(), max_epochs=1, logger=False)
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "information_plane.csv", "information_plane.png", "estimators.csv"
+    }  # fmt: skip
+    assert drawn == [(2, ["probe"] * 4), (4, ["probe"] * 8)]
+
+
+@pytest.mark.usefixtures("pictures")
+@pytest.mark.parametrize("estimators", [(), []])
+def test_no_estimators_no_tags_and_no_file(tmp_path, estimators):
+    callback = InformationPlaneCallback(estimators=estimators)
+    _, run = fit(tmp_path, callback, max_epochs=1, logger=False)
+    assert callback.estimates == []
+    assert {path.name for path in tmp_path.iterdir()} == {"information_plane.csv", "information_plane.png"}
+    assert not [name for name in run.callback_metrics if "probe" in name]
+
+
+def test_a_width_is_logged_and_has_no_unit(tmp_path):
+    callback = InformationPlaneCallback(["hidden"], estimators=["kde", "renyi"])
+    _, run = fit(tmp_path, callback, max_epochs=1, logger=False)
+    for name, figure in (("kde", "noise_variance"), ("renyi", "kernel_width")):
+        before, after = of(callback.estimates, estimator=name, figure=figure)
+        assert 0 < before != after > 0, "it follows the layer"
+        assert run.callback_metrics[f"ib/{name}/{figure}/hidden"] == pytest.approx(after, rel=1e-6)
+        assert {(e.unit, e.verdict) for e in callback.estimates if e.figure == figure} == {("", "")}
+
+
+# -- doubts ------------------------------------------------------------------------------------------------------------
+
+
+class Louder(TinyModule):
+    """Its hidden layer is a hundred times as large from the first optimizer step on."""
+
+    def forward(self, x):
+        scale = 100.0 if self.trainer.global_step else 1.0
+        return self.out(self.drop(self.act(self.hidden(x * scale) / scale)))
+
+
+@resumes_exactly
+@pytest.mark.usefixtures("pictures")
+def test_the_verdict_of_an_estimate_is_in_history_file_checkpoint_and_picture(tmp_path, monkeypatch):
+    drawn = []
+
+    def plot(estimates):
+        drawn.append(plot_estimates(estimates))
+        return drawn[-1]
+
+    monkeypatch.setattr(lightning_ib.callback, "plot_estimates", plot)
+
+    def callback():
+        return InformationPlaneCallback(["hidden"], estimators=[KDE(frozen=True)])
+
+    whole, resumed = callback(), callback()
+    go_on(tmp_path, whole, model=Louder(), max_epochs=2)
+    informations = [e for e in whole.estimates if e.figure.startswith("I_")]
+    assert len(informations) == 3 * 4
+    assert all((e.verdict == "outgrown") == (e.epoch > 0) for e in informations)
+    assert read_csv(tmp_path / "estimators.csv", Estimate) == whole.estimates
+    path = tmp_path / "checkpoints" / "epoch=0.ckpt"
+    assert in_checkpoint(path)["estimates"] == [e._asdict() for e in whole.estimates if e.epoch < 2]
+    go_on(tmp_path, resumed, model=Louder(), max_epochs=2, ckpt_path=path)
+    assert resumed.estimates == whole.estimates
+    for figure in (drawn[2], drawn[-1]):
+        labels = [text.get_text() for text in figure.legends[0].get_texts()]
+        assert labels[0] == "hidden"
+        assert labels[1].startswith("hollow: outgrown")
 
 
 # -- what is measured --------------------------------------------------------------------------------------------------
@@ -388,8 +489,9 @@ def test_nats_are_bits_times_the_logarithm_of_two_and_shares_are_shares(tmp_path
     for callback in (bits, nats):
         fit(tmp_path, callback, max_epochs=1, logger=False)
     for one, other in zip(bits.estimates, nats.estimates):
-        share = one.figure == "accuracy"
+        share = one.figure in NO_UNIT
         assert other.value == pytest.approx(one.value * (1.0 if share else math.log(2)), abs=1e-9)
+        assert other.verdict == one.verdict
         assert other.unit == ("" if share else "nats")
 
 
@@ -429,11 +531,11 @@ def test_a_correction_reaches_every_point_and_its_scalars(tmp_path, correction):
     callback = InformationPlaneCallback(asked, **options)
     model, run = fit(tmp_path, callback, max_epochs=1, logger=False)
     assert {point.correction for point in callback.history} == {correction}
-    plane = InformationPlane(asked, **options)
+    plane = InformationPlane(asked, **options, keep_rows=True)
     with plane.attach(model), undisturbed(model):
         run_pass(plane, val_loader(batch_size=9), model)
         expected = plane.compute(epoch=1, step=6)
-    assert callback.history[-2:] == expected
+    assert nan_free(callback.history[-2:]) == nan_free(expected)
     assert {point.correction for point in plane.compute()} == {correction}
     for point in expected:
         assert run.callback_metrics[f"ib/I_TY/{point.layer}"] == pytest.approx(point.i_ty, rel=1e-6)
@@ -447,15 +549,14 @@ def test_what_a_correction_pushes_past_a_bound_is_kept_and_flagged(tmp_path):
     for point in callback.history:
         assert point.h_t > math.log2(N_VAL)
         assert "h_t > log N" in point.beyond
-    assert read_csv(tmp_path / "information_plane.csv") == callback.history
+    assert nan_free(read_csv(tmp_path / "information_plane.csv")) == nan_free(callback.history)
 
 
-def test_without_shuffles_nothing_is_said_of_chance(tmp_path):
-    callback = InformationPlaneCallback(["out"], shuffles=0)
+def test_the_permutation_baseline_is_logged_without_any_shuffle(tmp_path):
+    callback = InformationPlaneCallback(["out"])
     _, run = fit(tmp_path, callback, max_epochs=1, logger=False)
-    assert all(math.isnan(p.i_ty_shuffled) and math.isnan(p.i_ty_shuffled_sd) for p in callback.history)
-    assert "ib/I_TY/out" in run.callback_metrics
-    assert "ib/I_TY_shuffled/out" not in run.callback_metrics
+    assert all(0 < p.i_ty_shuffled < p.i_ty and math.isnan(p.i_ty_shuffled_sd) for p in callback.history)
+    assert run.callback_metrics["ib/I_TY_shuffled/out"] == pytest.approx(callback.history[-1].i_ty_shuffled, rel=1e-6)
 
 
 def test_every_measurement_shuffles_alike(tmp_path):
@@ -471,7 +572,7 @@ def test_every_measurement_shuffles_alike(tmp_path):
 # -- resume ------------------------------------------------------------------------------------------------------------
 
 
-@exact
+@resumes_exactly
 @pytest.mark.parametrize("data", [None, "train"])
 def test_a_resumed_run_has_the_estimates_of_an_uninterrupted_one(tmp_path, data):
     def callback():
@@ -484,12 +585,12 @@ def test_a_resumed_run_has_the_estimates_of_an_uninterrupted_one(tmp_path, data)
     (tmp_path / "estimators.csv").unlink()
     go_on(tmp_path, resumed, ckpt_path=path)
     assert resumed.estimates == whole.estimates == read_csv(tmp_path / "estimators.csv", Estimate)
-    assert resumed.history == whole.history
+    assert nan_free(resumed.history) == nan_free(whole.history)
     assert same(resumed.plane.frozen_state(), whole.plane.frozen_state())
     assert set(resumed.plane.estimation.settled["out"]["quantised8"]) == {"low", "high"}
 
 
-@exact
+@resumes_exactly
 def test_a_run_that_broke_off_while_it_was_trained_goes_on_with_its_estimates(tmp_path):
     class Interrupted(pl.Callback):
         def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
@@ -593,7 +694,7 @@ def test_an_estimator_that_raises_once_costs_that_figure_and_one_warning(tmp_pat
     with pytest.warns(UserWarning, match="moody") as caught:
         model, run = fit(tmp_path, callback, max_epochs=4)
     assert told(caught, "moody") == [
-        "layer 'out': moody could not be estimated at epoch 2, its figures are NaN: no figure today."
+        "layer 'out': moody could not be estimated at epoch 2, its values are NaN: no figure today."
     ]
     assert of(callback.estimates, estimator="moody") == pytest.approx([1, 2, math.nan, 4, 5], nan_ok=True)
     assert all(math.isfinite(value) for value in of(callback.estimates, estimator="knn"))
@@ -619,7 +720,7 @@ def test_a_layer_that_turns_nan_costs_its_own_estimates_until_it_is_finite_again
         warnings.simplefilter("always")
         _, run = fit(tmp_path, callback, model=Sick())
     assert len(told(caught, "layer 'out' gave NaN")) == 1
-    assert len(told(caught, "could not be estimated at epoch 2, its figures are NaN: ")) == len(CHEAP)
+    assert len(told(caught, "could not be estimated at epoch 2, its values are NaN: ")) == len(CHEAP)
     for e in callback.estimates:
         assert math.isnan(e.value) == (e.layer == "out" and e.epoch == 2), e
     assert {e.figure for e in callback.estimates if e.epoch == 2 and e.estimator == "kde"} == set(GIVEN["kde"])
@@ -663,8 +764,8 @@ def test_estimators_that_need_labels_say_so_where_there_are_none(tmp_path, targe
     with pytest.warns(UserWarning, match="could not be estimated") as caught:
         fit(tmp_path, callback, max_epochs=1, logger=False)
     assert [message.split(": ", 2)[1:] for message in told(caught, "could not")] == [
-        ["knn could not be estimated at epoch 0, its figures are NaN", f"{came}, and KNN needs class labels."],
-        ["probe could not be estimated at epoch 0, its figures are NaN", f"{came}, and Probe needs class labels."],
+        ["knn could not be estimated at epoch 0, its values are NaN", f"{came}, and KNN needs class labels."],
+        ["probe could not be estimated at epoch 0, its values are NaN", f"{came}, and Probe needs class labels."],
     ]
     assert all(math.isfinite(value) for value in of(callback.estimates, figure="I_XT"))
 
@@ -676,8 +777,8 @@ def test_a_layer_that_starts_as_a_constant_has_its_scale_set_once_it_varies(tmp_
             nn.init.zeros_(self.out.weight)
             nn.init.zeros_(self.out.bias)
 
-    callback = InformationPlaneCallback(["out"], estimators=["kde", "knn"])
-    with pytest.warns(UserWarning, match="at epoch 0, its figures are NaN: t is "):
+    callback = InformationPlaneCallback(["out"], estimators=[KDE(frozen=True), "knn"])
+    with pytest.warns(UserWarning, match="at epoch 0, its values are NaN: t is "):
         fit(tmp_path, callback, model=ZeroHead(), logger=False)
     assert [math.isnan(value) for value in of(callback.estimates, figure="I_TY", estimator="kde")] == [True] + 3 * [
         False
@@ -786,7 +887,7 @@ def test_rows_of_several_lengths_cost_the_estimates_and_nothing_else(tmp_path):
             return self.out(self.token(x.unsqueeze(1).expand(-1, length, -1)).mean(1))
 
     layers = {"token": Quantizer(lambda a: a.mean(1)), "out": None}
-    fit(tmp_path, InformationPlaneCallback(layers), model=Sequences(), max_epochs=1, logger=False)
+    fit(tmp_path, InformationPlaneCallback(layers, estimators=()), model=Sequences(), max_epochs=1, logger=False)
     callback = InformationPlaneCallback(layers, estimators=["knn"])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

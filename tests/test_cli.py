@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from lightning_ib import AutoQuantizer, FixedBins, InformationPlaneCallback, QuantileBins, UniformBins
+from lightning_ib import CellQuantizer, FixedBins, InformationPlaneCallback, QuantileBins, UniformBins
 from tests.tiny import TinyModule, pl, train_loader, val_loader
 
 pytest.importorskip("jsonargparse", reason="LightningCLI needs jsonargparse")
@@ -71,8 +71,10 @@ def test_quantizers_bins_and_pools_from_yaml(tmp_path):
       pool: {class_path: torch.nn.AvgPool1d, init_args: {kernel_size: 2}}
       bins: {class_path: lightning_ib.UniformBins, init_args: {n_bins: 3, quantiles: [0.01, 0.99], per: layer}}
   act:
-    class_path: lightning_ib.AutoQuantizer
-    init_args: {samples_per_symbol: 5}
+    class_path: lightning_ib.CellQuantizer
+    init_args:
+      max_cells: 3
+      pool: {class_path: torch.nn.AvgPool1d, init_args: {kernel_size: 4}}
   drop:
   out:
     class_path: lightning_ib.Quantizer
@@ -85,19 +87,33 @@ input:
     bins: {class_path: lightning_ib.QuantileBins, init_args: {n_bins: 2, refit: true}}
 data: train""",
     )
-    asked = {layer: narrowing.asked for layer, narrowing in callback.plane.narrowings.items()}
+    asked = callback.plane.quantizers
     assert list(asked) == ["hidden", "act", "drop", "out"]
     assert isinstance(asked["hidden"].pool, torch.nn.AvgPool1d)
     assert isinstance(asked["hidden"].bins, UniformBins)
     assert (asked["hidden"].bins.quantiles, asked["hidden"].bins.per) == ((0.01, 0.99), "layer")
-    assert isinstance(asked["act"], AutoQuantizer)
-    assert (asked["act"].samples_per_symbol, asked["drop"].samples_per_symbol) == (5, 10)
+    assert isinstance(asked["act"], CellQuantizer)
+    assert isinstance(asked["act"].pool, torch.nn.AvgPool1d)
+    assert repr(asked["drop"]) == "CellQuantizer(256)"
+    assert asked["act"].max_cells == 3
     assert isinstance(asked["out"].bins, FixedBins)
     assert callback.data == "train"
     own = callback._options["input"].bins
     assert isinstance(own, QuantileBins)
     assert own.refit
     assert all(point.h_t > 0 for point in callback.history)
+
+
+@pytest.mark.parametrize(("asked", "head"), [("false", False), ("out", "out"), ("null", None)])
+def test_what_the_default_measures_can_be_set_from_yaml(tmp_path, asked, head):
+    estimator = "{class_path: lightning_ib.estimators.Soft, init_args: {n_anchors: 9}}"
+    callback = cli(tmp_path, f"head: {asked}\nmax_samples: 60\nestimators: [knn, {estimator}]")
+    assert callback._options["head"] is head or callback._options["head"] == head == "out"
+    assert {point.n_samples for point in callback.history} == {60}
+    assert [one.name for one in callback.plane.estimation.estimators] == ["knn", "soft"]
+    assert callback.plane.estimation.estimators[1].n_anchors == 9
+    assert (callback.plane.head is None) == (head is False)
+    assert cli(tmp_path, "estimators: []").estimates == []
 
 
 def test_a_wrong_value_in_yaml_is_told_with_its_key(tmp_path, capsys):

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from lightning_ib import InformationPlane, Quantizer, UniformBins
+from lightning_ib.estimation import rows_for
 from lightning_ib.estimators import (
     BY_NAME,
     KDE,
@@ -25,10 +26,12 @@ from lightning_ib.estimators import (
     Quantised,
     Renyi,
     Rows,
+    Soft,
     checked_estimators,
 )
 from lightning_ib.functional import (
     decode,
+    kernel_width_of,
     mutual_information_bounds_kde,
     mutual_information_gaussian_copula,
     mutual_information_infonce,
@@ -39,10 +42,13 @@ from lightning_ib.functional import (
     mutual_information_renyi,
     mutual_information_smile,
     noise_variance_of,
+    sketch,
+    soft_information,
 )
 
 COARSE = Quantizer(bins=UniformBins(3))
-QUICK = ["kde", "ksg", "knn", "mixed", "copula", "renyi", "probe", "quantised8"]
+QUICK = ["kde", "ksg", "knn", "mixed", "copula", "renyi", "probe", "quantised8", "soft"]
+WIDTHS = ("noise_variance", "kernel_width")
 N, M = 150, 64
 
 
@@ -83,6 +89,11 @@ def estimated(plane, model, x, y, *, batch=N, epoch=0):
             model(x[k : k + batch])
             plane.update(x[k : k + batch], None if y is None else y[k : k + batch])
     return plane.estimate(epoch=epoch, step=10 * epoch)
+
+
+def shown(plane, estimator=None, layer="act"):
+    """The rows that an estimator is shown of a layer."""
+    return rows_for(plane.estimation.estimators[0] if estimator is None else estimator, layer, plane.drawn())
 
 
 def values(estimates):
@@ -180,7 +191,9 @@ def test_max_samples_must_be_a_number_of_rows(n):
 
 def test_an_estimator_shows_its_options():
     assert repr(KSG(k=5)) == "KSG(k=5, algorithm=1)"
+    assert repr(Probe(folds=5)) == "Probe(probe='linear', folds=5)"
     assert repr(Quantised(None)) == "Quantised(per='layer')"
+    assert repr(KDE(frozen=True, max_samples=500)) == "KDE(max_samples=500, frozen=True)"
 
 
 # -- the figures are those of the pure functions -----------------------------------------------------------------------
@@ -193,7 +206,7 @@ def kde(rows, y=None, variance=None, unit="bits"):
     if rows.y is not None and not rows.y.is_floating_point():
         about = mutual_information_bounds_kde(rows.t, rows.y, noise_variance=variance, unit=unit)
         found |= {"I_TY": about.upper, "I_TY_lower": about.lower}
-    return found
+    return found | {"noise_variance": variance}
 
 
 def ksg(rows, unit="bits"):
@@ -209,12 +222,12 @@ def mixed(rows, unit="bits"):
 
 
 def renyi(rows, unit="bits"):
-    found = {"I_XT": mutual_information_renyi(rows.t, rows.x, unit=unit)}
+    found = {"I_XT": mutual_information_renyi(rows.t, rows.x, unit=unit), "kernel_width": kernel_width_of(rows.t)}
     return found | ({} if rows.y is None else {"I_TY": mutual_information_renyi(rows.t, rows.y, unit=unit)})
 
 
 def probe(rows, unit="bits", kind="linear"):
-    decoded = decode(rows.t, rows.y, probe=kind, unit=unit)
+    decoded = decode(rows.t, rows.y, probe=kind, folds=4, unit=unit)
     return {"I_TY": decoded.information, "accuracy": decoded.accuracy}
 
 
@@ -223,6 +236,19 @@ def quantised(rows, unit="bits"):
     if rows.y is not None and not rows.y.is_floating_point():
         found["I_TY"] = mutual_information_quantised(rows.t, rows.y, unit=unit)
     return found
+
+
+def soft(rows, unit="bits"):
+    about = rows.y is not None and not rows.y.is_floating_point()
+    found = soft_information(rows.t, rows.y if about else None, unit=unit)
+    values = {"H_T": found.h_t, "I_XT": found.i_xt}
+    if about:
+        values |= {
+            "I_TY": found.i_ty,
+            "I_TY_floor": found.i_ty_floor,
+            "I_TY_above_floor": found.i_ty - found.i_ty_floor,
+        }
+    return values
 
 
 PURE = {
@@ -237,6 +263,7 @@ PURE = {
     "infonce": lambda rows, unit="bits": {"I_TY": mutual_information_infonce(rows.t, rows.y, unit=unit)},
     "smile": lambda rows, unit="bits": {"I_TY": mutual_information_smile(rows.t, rows.y, unit=unit)},
     "quantised8": quantised,
+    "soft": soft,
 }
 
 
@@ -250,18 +277,19 @@ def test_the_figures_are_those_of_the_function_on_the_sampled_rows(name, unit, d
     x, y = data
     plane = plane_of(TANH, [name], unit=unit, max_samples=M)
     found = estimated(plane, TANH, x, y, epoch=3)
-    rows = plane.estimation.drawn(["act"])["act"]._replace(x=x[_where(plane, x)])
+    rows = shown(plane)
+    assert rows.x is None or torch.equal(rows.x, x[_where(plane, x)])
     expected = PURE[name](rows, unit=unit)
     assert values(found) == {("act", name, figure): pytest.approx(v, abs=1e-12) for figure, v in expected.items()}
     for one in found:
         assert (one.epoch, one.step, one.n_samples) == (3, 30, M)
-        assert one.unit == ("" if one.figure == "accuracy" else unit)
+        assert one.unit == ("" if one.figure in ("accuracy", *WIDTHS) else unit)
         assert type(one.value) is float
 
 
 def _where(plane, x):
     """Which samples the sampled rows of the tanh layer are."""
-    rows = plane.estimation.drawn(["act"])["act"]
+    rows = shown(plane)
     return (rows.t[:, None] == torch.tanh(x)[None]).all(2).int().argmax(1)
 
 
@@ -269,7 +297,7 @@ def test_the_rows_are_samples_of_the_pass_each_with_its_own_input_and_target(dat
     x, y = data
     plane = plane_of(TANH, ["renyi"], max_samples=M)
     estimated(plane, TANH, x, y, batch=16)
-    rows, where = plane.estimation.drawn(["act"])["act"], _where(plane, x)
+    rows, where = shown(plane), _where(plane, x)
     assert len(where.unique()) == M
     assert torch.equal(rows.t, torch.tanh(x[where]))
     assert torch.equal(rows.x, x[where])
@@ -279,26 +307,26 @@ def test_the_rows_are_samples_of_the_pass_each_with_its_own_input_and_target(dat
 def test_the_input_is_kept_only_where_it_is_needed(data):
     plane = plane_of(TANH, ["kde"])
     estimated(plane, TANH, *data)
-    assert plane.estimation.drawn(["act"])["act"].x is None
+    assert shown(plane).x is None
 
 
-@pytest.mark.parametrize("name", ["kde", "ksg", "mixed", "copula", "renyi", "infonce", "smile", "quantised8"])
+@pytest.mark.parametrize("name", ["kde", "ksg", "mixed", "copula", "renyi", "infonce", "smile", "quantised8", "soft"])
 def test_a_real_valued_target(name, data):
     x, _ = data
     y = x[:, :2].sum(1, keepdim=True) + 0.3 * torch.randn(N, 1)
     plane = plane_of(TANH, [name], target=Quantizer(bins=UniformBins(5)), max_samples=M)
     found = values(estimated(plane, TANH, x, y))
-    rows = plane.estimation.drawn(["act"])["act"]._replace(x=x[_where(plane, x)])
+    rows = shown(plane)
     assert torch.equal(rows.y, y[_where(plane, x)])
     assert found == {("act", name, k): pytest.approx(v, abs=1e-12) for k, v in PURE[name](rows).items()}
 
 
-@pytest.mark.parametrize("name", ["kde", "ksg", "renyi", "quantised8"])
+@pytest.mark.parametrize("name", ["kde", "ksg", "renyi", "quantised8", "soft"])
 def test_without_a_target_the_figures_about_the_input_are_left(name, data):
     x, y = data
     with_target = values(estimated(plane_of(TANH, [name]), TANH, x, y))
     without = values(estimated(plane_of(TANH, [name]), TANH, x, None))
-    assert without == {k: v for k, v in with_target.items() if k[2].startswith("I_XT")}
+    assert without == {k: v for k, v in with_target.items() if not k[2].startswith("I_TY")}
     assert without
 
 
@@ -344,28 +372,159 @@ def test_the_batches_make_no_difference(batch, data):
 def test_the_unit_is_the_only_difference_between_bits_and_nats(data):
     bits, nats = (values(estimated(plane_of(TANH, QUICK, unit=unit), TANH, *data)) for unit in ("bits", "nats"))
     for key, value in bits.items():
-        assert nats[key] == pytest.approx(value if key[2] == "accuracy" else value * math.log(2), abs=1e-9)
+        same_in_both = key[2] in ("accuracy", *WIDTHS)
+        assert nats[key] == pytest.approx(value if same_in_both else value * math.log(2), abs=1e-9)
 
 
-def test_a_wide_layer_is_averaged_where_an_estimator_needs_few_coordinates():
-    x, y = torch.randn(N, 96), torch.arange(N) % 2
-    model = net(flat=lambda x: x[:, :64], map=lambda x: x.reshape(-1, 6, 4, 4).repeat(1, 2, 2, 2))
-    for name in ("ksg", "knn", "mixed", "copula"):
-        y_or_real = x[:, 0] if name == "ksg" else y
-        plane = plane_of(model, [name], target=COARSE if name == "ksg" else None)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # coordinates that repeat others are none for the copula
-            found = values(estimated(plane, model, x, y_or_real))
-        rows = plane.estimation.drawn(["flat"])["flat"]
-        pairs = rows._replace(t=rows.t.reshape(N, 32, 2).mean(2))
-        expected = mutual_information_ksg(pairs.t, pairs.y) if name == "ksg" else PURE[name](pairs)["I_TY"]
-        assert found["flat", name, "I_TY"] == pytest.approx(expected, abs=1e-6)
-    # A map of 12 channels, 8 × 8: onto (8, 4, 4) cells, the channels not dividing evenly.
-    t = plane.estimation.drawn(["map"])["map"].t
-    assert KNN().pooled(t).shape == (N, 8 * 4 * 4)
-    assert torch.allclose(
-        MixedKNN().pooled(t).reshape(N, 8, 4, 4)[:, 0], t[:, :2].reshape(N, 2, 4, 2, 4, 2).mean((1, 3, 5)), atol=1e-6
+@pytest.mark.parametrize("name", ["kde", "ksg", "knn", "mixed", "renyi", "probe", "soft"])
+def test_a_wide_layer_is_sketched(name):
+    """Whatever its shape: the rows are those of the sketch of the whole activation, and so is a wide input."""
+    x = torch.randn(N, 3, 8, 8)
+    y = x[:, 0, 0, 0].sign().long().clamp(0) if name in ("knn", "probe", "soft", "mixed") else x[:, 0, 0, 0]
+    model = net(act=lambda x: torch.cat([x, x.flip(1)], 1))
+    plane = plane_of(model, [name], target=None if y.dtype == torch.int64 else COARSE, max_samples=M)
+    found = values(estimated(plane, model, x, y))
+    rows = shown(plane)
+    assert rows.t.shape == (M, 128)
+    whole = sketch(torch.cat([x, x.flip(1)], 1))
+    where = torch.cdist(rows.t, whole).argmin(1)
+    assert len(where.unique()) == M
+    assert torch.allclose(rows.t, whole[where], atol=1e-5)
+    assert rows.x is None or torch.equal(rows.x, sketch(x)[where])
+    assert found == {("act", name, k): pytest.approx(v, abs=1e-6) for k, v in PURE[name](rows).items()}
+
+
+WIDE = net(act=lambda x: torch.tanh(x.repeat(1, 40)).reshape(len(x), 4, 5, 8))
+
+
+@pytest.mark.parametrize("bins", [COARSE, None])
+def test_raw_rows_are_for_a_pool_and_for_what_is_quantised(bins, data):
+    x, y = data
+    shapes = {}
+
+    class Shape(Estimator):
+        def figures(self, rows, settled, unit):
+            shapes[self.name] = tuple(rows.t.shape), rows.t
+            return {"I_TY": 0.0}
+
+    plain, pooling = Shape(), Shape(pool=lambda t: t.mean((2, 3)))
+    plain.name, pooling.name = "plain", "pooling"
+    plane = InformationPlane({"act": bins}, estimators=[plain, pooling, "quantised8"], max_samples=M)
+    found = values(estimated(plane, WIDE, x, y))
+    raw = shown(plane, plane.estimation.estimators[2])
+    assert shapes["plain"][0] == (M, 128)
+    assert shapes["pooling"][0] == (M, 4)
+    assert raw.t.shape == (M, 4, 5, 8)
+    assert torch.equal(shapes["pooling"][1], raw.t.mean((2, 3)))
+    assert found == {("act", "plain", "I_TY"): 0.0, ("act", "pooling", "I_TY"): 0.0} | {
+        ("act", "quantised8", k): pytest.approx(v, abs=1e-12) for k, v in quantised(raw).items()
+    }
+
+
+def test_without_one_that_asks_for_them_no_raw_rows_are_kept(data):
+    plane = plane_of(WIDE, [name for name in QUICK if name not in ("quantised8", "copula")], max_samples=M)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # coordinates that repeat
+        estimated(plane, WIDE, *data)
+    assert plane.drawn().raw == {}
+
+
+def test_rows_of_several_shapes_cost_those_that_ask_for_them_raw_and_no_others(data):
+    """A sequence longer than the sketch is compared as if padded; its raw rows do not fit together."""
+
+    class Sequences(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.act = Layer(torch.tanh)
+
+        def forward(self, x):
+            self.act(x[:, None].repeat(1, 40 + int(x[0, 0] > 0), 1))
+
+    names = ["knn", "quantised8", "soft"]
+    plane = InformationPlane(["act"], estimators=names, max_samples=M)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        found = [estimated(plane, Sequences(), *data, batch=10, epoch=epoch) for epoch in range(3)]
+    (message,) = told(caught)
+    assert message.startswith(
+        "layer 'act': quantised8 could not be estimated at epoch 0, its values are NaN: its samples have different "
+        "shapes, (40, 4) and (41, 4)"
     )
+    for estimates in found:
+        assert [(one.estimator, one.figure) for one in estimates[:3]] == [
+            ("knn", "I_TY"), ("quantised8", "I_XT"), ("quantised8", "I_TY")
+        ]  # fmt: skip
+        assert len(estimates) == 8
+        assert all(math.isnan(one.value) == (one.estimator == "quantised8") for one in estimates)
+    assert math.isfinite(plane.compute()[0].i_ty)
+
+
+class Asks(Estimator):
+    """Keeps what it is shown."""
+
+    def __init__(self, name, max_samples=None, pool=None):
+        super().__init__(pool, max_samples)
+        self.name = name
+
+    def figures(self, rows, settled, unit):
+        self.seen = rows
+        return {"I_TY": 0.0}
+
+
+@pytest.mark.parametrize("batch", [N, 16])
+def test_each_sees_the_first_of_the_same_rows(batch, data):
+    x, y = data
+    few, more, raw = Asks("few", 20), Asks("more", 50), Asks("raw", 30, pool=lambda t: t)
+    most, default = Asks("most", 10_000), Asks("default")
+    estimators = [few, more, raw, most, default]
+    found = estimated(plane_of(TANH, estimators, max_samples=90), TANH, x, y, batch=batch)
+    assert {one.estimator: one.n_samples for one in found} == {
+        "few": 20, "more": 50, "raw": 30, "most": 90, "default": 90
+    }  # fmt: skip
+    for one in estimators:
+        n = len(one.seen.t)
+        assert torch.equal(one.seen.t, most.seen.t[:n])
+        assert torch.equal(one.seen.y, most.seen.y[:n])
+
+
+def test_two_thousand_rows_unless_another_number_is_asked_for():
+    x, y = torch.randn(3000, 2), torch.arange(3000) % 2
+    found = estimated(plane_of(TANH, ["knn", Quantised(4), "soft", KDE(max_samples=100)]), TANH, x, y)
+    assert {one.estimator: one.n_samples for one in found} == {
+        "knn": 2000,
+        "quantised4": 2000,
+        "soft": 3000,
+        "kde": 100,
+    }
+    fewer = KNN(max_samples=500)
+    plane = plane_of(TANH, [fewer])
+    (one,) = estimated(plane, TANH, x, y)
+    rows = shown(plane)
+    assert (one.n_samples, len(rows.t)) == (500, 500)
+    assert one.value == mutual_information_knn(rows.t, rows.y)
+
+
+@pytest.mark.parametrize("n", [1, 0, 2.0, "many", True])
+@pytest.mark.parametrize("kind", [KDE, KSG, KNN, MixedKNN, GaussianCopula, Renyi, Probe, InfoNCE, SMILE, Quantised])
+def test_an_estimator_needs_two_rows_at_least(kind, n):
+    told = f"{kind.__name__}: max_samples must be an integer of at least 2, got {n!r}."
+    with pytest.raises(ValueError, match=f"^{re.escape(told)}$"):
+        kind(max_samples=n)
+
+
+def test_the_head_is_shown_as_probabilities_and_soft_as_its_outputs(data):
+    x, y = data
+    model = net(hidden=torch.tanh, out=lambda x: 3 * x[:, :3])
+    one, soft = Asks("one"), Soft(64)
+    plane = InformationPlane(["hidden", "out"], estimators=[one, soft])
+    estimated(plane, model, x, y)
+    plane.compute()
+    assert plane.head.layer == "out"
+    found = values(plane.estimate())
+    rows = plane.drawn()
+    assert torch.allclose(one.seen.t, rows.outputs["out"].softmax(1), atol=1e-6)
+    expected = soft_information(rows.outputs["out"], rows.others["y"], n_anchors=64)
+    assert found["out", "soft", "I_TY"] == pytest.approx(expected.i_ty, abs=1e-9)
 
 
 @pytest.mark.parametrize(
@@ -381,11 +540,13 @@ def test_options_reach_the_function(data):
     estimators = [KSG(k=5, algorithm=2), KNN(k=7), MixedKNN(k=4), Renyi(alpha=2.0), KDE(noise_variance=0.5)]
     plane = plane_of(TANH, [*estimators, Quantised(4)])
     found = values(estimated(plane, TANH, x, y))
-    rows = plane.estimation.drawn(["act"])["act"]
+    rows = shown(plane)
     assert found["act", "ksg", "I_XT"] == mutual_information_ksg(rows.t, rows.x, k=5, algorithm=2)
     assert found["act", "knn", "I_TY"] == mutual_information_knn(rows.t, y[_where(plane, x)], k=7)
     assert found["act", "mixed", "I_TY"] == mutual_information_mixed(rows.t, 1e6 * rows.y.double(), k=4)
-    assert found["act", "renyi", "I_TY"] == mutual_information_renyi(rows.t, rows.y, alpha=2.0)
+    width = kernel_width_of(rows.t)
+    expected = mutual_information_renyi(rows.t, rows.y, alpha=2.0, kernel_width_x=width)
+    assert found["act", "renyi", "I_TY"] == expected
     assert found["act", "kde", "I_TY"] == kde(rows, variance=0.5)["I_TY"]
     assert found["act", "quantised4", "I_TY"] == mutual_information_quantised(rows.t, rows.y, bits=4)
 
@@ -407,8 +568,9 @@ def test_rows_of_another_precision_are_kept_and_estimated_as_they_are(dtype, dat
     model = net(act=lambda x: torch.tanh(x).to(dtype))
     plane = plane_of(model, QUICK)
     found = values(estimated(plane, model, x, y))
-    rows = plane.estimation.drawn(["act"])["act"]
-    assert rows.t.dtype == dtype
+    rows = shown(plane)
+    assert rows.t.dtype == (torch.float64 if dtype == torch.float64 else torch.float32), "sketched"
+    assert shown(plane, Quantised()).t.dtype == dtype, "raw"
     for name in QUICK:
         if dtype == torch.bfloat16 and name == "ksg":
             continue  # repeats of so few digits are too many for it
@@ -457,7 +619,8 @@ def test_labels_in_a_column(data):
 def test_labels_are_names_only(data):
     x, y = data
     other = torch.tensor([700, -3, 12])[y]
-    found, renamed = (values(estimated(plane_of(TANH, QUICK), TANH, x, labels)) for labels in (y, other))
+    names = [name for name in QUICK if name != "soft"]  # which counts them in rows of a table
+    found, renamed = (values(estimated(plane_of(TANH, names), TANH, x, labels)) for labels in (y, other))
     assert renamed == {key: pytest.approx(value, abs=1e-9) for key, value in found.items()}
 
 
@@ -497,19 +660,19 @@ def test_rows_that_are_not_finite_are_nan_with_one_warning_a_layer_and_estimator
         first = estimated(plane, model, x, y, epoch=57)
         again = estimated(plane, model, x, y, epoch=58)
     assert told(caught) == [
-        f"layer 'bad': {name} could not be estimated at epoch 57, its figures are NaN: t has NaN or infinite values in "
+        f"layer 'bad': {name} could not be estimated at epoch 57, its values are NaN: t has NaN or infinite values in "
         f"1 of {N} rows: leave those rows out."
         for name in names
     ]
     for found in (first, again):
         assert {one.layer for one in found if math.isnan(one.value)} == {"bad"}
-        assert sum(one.layer == "bad" for one in found) == sum(one.layer == "good" for one in found) == 6
+        assert sum(one.layer == "bad" for one in found) == sum(one.layer == "good" for one in found) == 7
         assert all(math.isnan(one.value) for one in found if one.layer == "bad")
 
 
 @pytest.mark.filterwarnings("ignore:layer 'act'. .* could not be estimated")
 @pytest.mark.filterwarnings("ignore:layer 'act' gave NaN")
-@pytest.mark.parametrize("name", [name for name in QUICK if name != "quantised8"])
+@pytest.mark.parametrize("name", [name for name in QUICK if name not in ("quantised8", "soft")])
 @pytest.mark.parametrize("bad", [lambda x: x * math.nan, lambda x: 0 * x + 1, lambda x: x / 0])
 def test_it_comes_back_when_the_rows_are_of_use_again(name, bad, data):
     plane = plane_of(TANH, [name])
@@ -518,9 +681,10 @@ def test_it_comes_back_when_the_rows_are_of_use_again(name, bad, data):
 
 
 @pytest.mark.filterwarnings("ignore:layer 'act'. .* could not be estimated")
+@pytest.mark.parametrize("name", ["quantised8", "soft"])
 @pytest.mark.parametrize("bad", [lambda x: x * math.nan, lambda x: 0 * x + 1, lambda x: x / 0])
-def test_the_quantised_figures_come_back_when_the_rows_are_of_use_again(bad, data):
-    plane = plane_of(TANH, ["quantised8"])
+def test_what_was_set_before_does_not_keep_finite_values_back(bad, name, data):
+    plane = plane_of(TANH, [name])
     estimated(plane, net(act=bad), *data)
     assert all(map(math.isfinite, values(estimated(plane, TANH, *data)).values()))
 
@@ -559,7 +723,6 @@ def test_a_constant_layer_has_no_quantised_entropy(data):
     [
         ("knn", "class 9 of y has 1 of 150 samples, and k = 3 neighbours of the same class need at least 4"),
         ("copula", "needs at least 6 rows, got 1 in class 9"),
-        ("probe", "every class in y needs at least 5 samples, one for each fold, and one has 1"),
     ],
 )
 def test_one_sample_in_a_class(name, why, data):
@@ -572,7 +735,7 @@ def test_one_sample_in_a_class(name, why, data):
 def test_one_sample_in_a_class_is_no_matter_to_the_others(data):
     x, y = data
     y[17] = 9
-    found = estimated(plane_of(TANH, ["kde", "mixed", "renyi", "quantised8", "infonce"]), TANH, x, y)
+    found = estimated(plane_of(TANH, ["kde", "mixed", "renyi", "quantised8", "infonce", "probe", "soft"]), TANH, x, y)
     assert all(math.isfinite(one.value) for one in found)
 
 
@@ -587,9 +750,9 @@ def test_fewer_rows_than_coordinates_are_too_few_for_the_copula():
 def test_what_fails_keeps_nothing_of_the_others_back(data):
     x, y = data
     y[17] = 9
-    with pytest.warns(UserWarning, match="probe could not be estimated"):
-        found = estimated(plane_of(TANH, ["probe", "kde"]), TANH, x, y)
-    assert [math.isnan(one.value) for one in found] == [True, True, False, False, False, False]
+    with pytest.warns(UserWarning, match="knn could not be estimated"):
+        found = estimated(plane_of(TANH, ["knn", "kde"]), TANH, x, y)
+    assert [math.isnan(one.value) for one in found] == [True, False, False, False, False, False]
 
 
 def test_an_input_whose_first_axis_is_not_the_batch_keeps_nothing_else_back(data):
@@ -631,7 +794,7 @@ def test_an_estimator_of_ones_own(data):
     found = {(one.estimator, one.figure): (one.value, one.unit) for one in estimated(plane, louder, x, y)}
     assert found["norm", "I_TY"] == (pytest.approx(3, abs=1e-5), "bits")
     assert found["norm", "accuracy"] == (0.5, "")
-    first = {"scale": float(plane.estimation.drawn(["act"])["act"].t[:, :2].norm() / 3)}
+    first = {"scale": float(shown(plane).t[:, :2].norm() / 3)}
     assert own.shown == [((M, 2), pytest.approx(first, abs=1e-4), "bits")] * 2
 
 
@@ -642,7 +805,7 @@ def test_one_that_raises_is_nan_with_one_warning_a_layer(data):
         warnings.simplefilter("always")
         first, second, third = (values(estimated(plane, model, *data, epoch=epoch)) for epoch in (4, 5, 6))
     assert told(caught) == [
-        f"layer {layer!r}: norm could not be estimated at epoch 4, its figures are NaN: of no use." for layer in "ab"
+        f"layer {layer!r}: norm could not be estimated at epoch 4, its values are NaN: of no use." for layer in "ab"
     ]
     for layer in "ab":
         for found in (first, second):
@@ -688,10 +851,40 @@ def test_a_figure_that_ends_in_accuracy_has_no_unit(data):
 LOUD = net(act=lambda x: 2 * torch.tanh(x))
 
 
-def test_the_noise_is_that_of_the_first_measurement(data):
-    plane = plane_of(TANH, ["kde"], max_samples=M)
+def scaled(factor, offset=0.0):
+    return net(act=lambda x: factor * torch.tanh(x) + offset)
+
+
+@pytest.mark.parametrize(("make", "name"), [(KDE, "noise_variance"), (Renyi, "kernel_width")])
+def test_a_width_follows_the_layer_unless_it_is_frozen(make, name, data):
+    x, y = (part.double() if part.is_floating_point() else part for part in data)
+    follows, frozen = plane_of(TANH, [make()]), plane_of(TANH, [make(frozen=True)])
+    of = [("act", make.name, figure) for figure in make.given if figure != name]
+    first, first_frozen = (values(estimated(plane, TANH, x, y)) for plane in (follows, frozen))
+    assert first == first_frozen
+    louder, louder_frozen = (values(estimated(plane, scaled(10.0), x, y)) for plane in (follows, frozen))
+    power = 100 if name == "noise_variance" else 10
+    assert [louder[key] for key in of] == pytest.approx([first[key] for key in of], abs=1e-6)
+    assert louder["act", make.name, name] == pytest.approx(power * first["act", make.name, name], rel=1e-6)
+    assert all(abs(louder_frozen[key] - first[key]) > 0.1 for key in of)
+    assert louder_frozen["act", make.name, name] == first["act", make.name, name]
+    assert follows.estimation.settled == {}
+    assert frozen.estimation.settled == {"act": {make.name: {name: first["act", make.name, name]}}}
+
+
+@pytest.mark.parametrize("estimator", [KDE(noise_variance=0.3), Renyi(kernel_width=0.3), KDE(0.3, frozen=True)])
+def test_a_width_that_is_given_stays(estimator, data):
+    plane = plane_of(TANH, [estimator])
+    for factor in (1.0, 10.0):
+        found = values(estimated(plane, scaled(factor), *data))
+        assert found["act", estimator.name, estimator.given[-1]] == 0.3
+    assert plane.estimation.settled == {}
+
+
+def test_a_frozen_noise_is_that_of_the_first_measurement(data):
+    plane = plane_of(TANH, [KDE(frozen=True)], max_samples=M)
     estimated(plane, TANH, *data)
-    rows = plane.estimation.drawn(["act"])["act"]
+    rows = shown(plane)
     variance = noise_variance_of(rows.t)
     assert plane.estimation.settled == {"act": {"kde": {"noise_variance": variance}}}
     found = values(estimated(plane, LOUD, *data))
@@ -703,7 +896,7 @@ def test_the_noise_is_that_of_the_first_measurement(data):
 def test_the_range_is_that_of_the_first_measurement(data):
     plane = plane_of(TANH, ["quantised8"], max_samples=M)
     estimated(plane, TANH, *data)
-    rows = plane.estimation.drawn(["act"])["act"]
+    rows = shown(plane)
     bounds = float(rows.t.min()), float(rows.t.max())
     assert plane.estimation.settled == {"act": {"quantised8": dict(zip(("low", "high"), bounds))}}
     found = values(estimated(plane, net(act=lambda x: 0.01 * torch.tanh(x)), *data))
@@ -727,19 +920,19 @@ def reloaded(state):
 
 
 def test_it_is_frozen_state_and_taken_up_again(data):
-    first = plane_of(TANH, ["kde", "quantised8"])
+    first = plane_of(TANH, [KDE(frozen=True), "quantised8"])
     estimated(first, TANH, *data)
-    second = plane_of(TANH, ["kde", "quantised8"])
+    second = plane_of(TANH, [KDE(frozen=True), "quantised8"])
     with second.attach(TANH):
         second.load_frozen_state(reloaded(first.frozen_state()))
     assert second.estimation.settled == first.estimation.settled
     assert same(values(estimated(second, LOUD, *data)), values(estimated(first, LOUD, *data)))
-    anew = plane_of(LOUD, ["kde", "quantised8"])
+    anew = plane_of(LOUD, [KDE(frozen=True), "quantised8"])
     assert not same(values(estimated(second, LOUD, *data)), values(estimated(anew, LOUD, *data)))
 
 
 def test_a_state_without_estimators_is_none_that_was_set(data):
-    plane, before = plane_of(TANH, ["kde"]), plane_of(TANH, [])
+    plane, before = plane_of(TANH, [KDE(frozen=True)]), plane_of(TANH, [])
     estimated(before, TANH, *data)
     before.compute()
     with plane.attach(TANH):
@@ -753,10 +946,10 @@ def test_a_state_without_estimators_is_none_that_was_set(data):
     [[1], 3, {"act": [1]}, {"act": {"kde": 3}}, {"act": {"kde": {"noise_variance": "much"}}}, {"act": {"kde": None}}],
 )
 def test_a_damaged_state_is_refused_and_all_else_taken_up(damaged, data):
-    first = plane_of(TANH, ["kde"])
+    first = plane_of(TANH, [KDE(frozen=True)])
     estimated(first, TANH, *data)
     first.compute()
-    second = plane_of(TANH, ["kde"])
+    second = plane_of(TANH, [KDE(frozen=True)])
     with (
         second.attach(TANH),
         pytest.raises(ValueError, match="^what its estimators were set to is no mapping from layers to estimators"),
@@ -768,7 +961,7 @@ def test_a_damaged_state_is_refused_and_all_else_taken_up(damaged, data):
 
 @pytest.mark.filterwarnings("ignore:layer 'act'. kde could not be estimated")
 def test_what_was_given_before_and_is_left_out_now_is_set_now(data):
-    first, second = plane_of(TANH, [KDE(noise_variance=0.1)]), plane_of(TANH, [KDE()])
+    first, second = plane_of(TANH, [KDE(noise_variance=0.1)]), plane_of(TANH, [KDE(frozen=True)])
     estimated(first, TANH, *data)
     with second.attach(TANH):
         second.load_frozen_state(first.frozen_state())
@@ -776,7 +969,7 @@ def test_what_was_given_before_and_is_left_out_now_is_set_now(data):
 
 
 def test_the_frozen_state_is_a_copy(data):
-    plane = plane_of(TANH, ["kde"])
+    plane = plane_of(TANH, [KDE(frozen=True)])
     estimated(plane, TANH, *data)
     plane.frozen_state()["estimators"]["act"]["kde"]["noise_variance"] = 99.0
     assert plane.estimation.settled["act"]["kde"]["noise_variance"] < 1
@@ -785,16 +978,16 @@ def test_the_frozen_state_is_a_copy(data):
 # -- what is kept ------------------------------------------------------------------------------------------------------
 
 
-def test_without_estimators_nothing_is_kept(data, monkeypatch):
+def test_with_bins_alone_no_row_is_kept(data, monkeypatch):
     def refuse(*args, **kwargs):
         raise AssertionError("no sample was asked for")
 
-    monkeypatch.setattr("lightning_ib.estimation.Reservoir", refuse)
+    monkeypatch.setattr("lightning_ib.sampled.Reservoir.choose", refuse)
+    monkeypatch.setattr("lightning_ib.sampled.Reservoir.keep", refuse)
     plane = plane_of(TANH, [])
     assert estimated(plane, TANH, *data) == []
     assert len(plane.compute()) == 1
     plane.trim(10)
-    assert not plane.estimation.active
     assert "estimators" not in plane.frozen_state()
 
 
@@ -802,7 +995,7 @@ def test_rows_can_be_kept_without_estimators(data):
     x, y = data
     plane = plane_of(TANH, [], keep_rows=True, max_samples=M)
     assert estimated(plane, TANH, x, y) == []
-    rows = plane.estimation.drawn(["act"])["act"]
+    rows = plane.labelled_rows()["act"]
     assert (len(rows.t), len(rows.y), rows.x) == (M, M, None)
 
 
@@ -817,9 +1010,9 @@ def test_the_same_rows_at_every_measurement_and_none_of_the_one_before(data):
     x, y = data
     plane = plane_of(TANH, ["kde"], max_samples=M)
     estimated(plane, TANH, x, y)
-    first = plane.estimation.drawn(["act"])["act"]
+    first = shown(plane)
     estimated(plane, LOUD, x, y)
-    assert torch.equal(plane.estimation.drawn(["act"])["act"].t, 2 * first.t)
+    assert torch.equal(shown(plane).t, 2 * first.t)
 
 
 def test_what_is_counted_in_after_an_estimate_is_in_the_next(data):

@@ -4,6 +4,7 @@ import gzip
 import hashlib
 import importlib.util
 import json
+import math
 import os
 import random
 import re
@@ -18,13 +19,16 @@ import warnings
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
 import torch
+from torch.utils.data import TensorDataset
 
 from lightning_ib import measure
-from lightning_ib.history import InformationPoint, read_csv
+from lightning_ib.history import Estimate, InformationPoint, read_csv
+from lightning_ib.verdict import Verdict
 
 pytest.importorskip("pooch", reason="needs the extra: pip install 'lightning-ib[example]'")
 pytest.importorskip("sklearn", reason="needs the extra: pip install 'lightning-ib[example]'")
@@ -32,7 +36,7 @@ pytest.importorskip("sklearn", reason="needs the extra: pip install 'lightning-i
 ROOT = Path(__file__).parents[1]
 SCRIPT = ROOT / "examples" / "mnist_cnn.py"
 FILES = [f"{split}-{kind}" for split in ("train", "t10k") for kind in ("images-idx3-ubyte", "labels-idx1-ubyte")]
-NARROWINGS = ["auto", "none", "v1", "v2", "v3", "v4", "v5"]
+NARROWINGS = ["cells", "none", "v1", "v2", "v3", "v4", "v5"]
 
 
 @pytest.fixture(scope="module")
@@ -350,8 +354,9 @@ def test_pools_leave_so_many_coordinates(example, name, conv1, conv2):
     assert torch.allclose(probabilities.sum(1), torch.ones(5)) == (name != "none")
 
 
-def test_auto_leaves_everything_to_the_callback(example):
-    assert example.narrowing("auto") == {"layers": None, "input": None}
+def test_cells_leave_everything_to_the_callback(example):
+    assert example.narrowing("cells") == {"layers": None, "input": None}
+    assert example.parser().parse_args([]).narrowing == "cells"
 
 
 def test_a_narrowing_that_does_not_exist_is_refused(example):
@@ -394,16 +399,21 @@ def test_thesis_record_is_met_with_the_narrowings_of_the_example(example, data_d
 
 # -- whole runs --------------------------------------------------------------------------------------------------------
 
-ROW = re.compile(r"^ +(\d+)  (\S+)" + 4 * r" +(-?\d+\.\d{3})" + r" +(\d\.\d\d)  (\w*)$", re.MULTILINE)
+ROW = re.compile(r"^ +(\d+)  (\S+)" + 6 * r" +(–|-?\d+\.\d{3})" + r"(?:  (\w+))?$", re.MULTILINE)
 
 
 def check_report(printed, points, log_dir):
     """What is printed at the end: the table, the figure, the command; and the figure is there."""
+    estimates = read_csv(log_dir / "estimators.csv", Estimate)
+    read = {(e.epoch, e.layer): e.value for e in estimates if (e.estimator, e.figure) == ("probe", "I_TY")}
+    assert len(read) == len(points)
     rows = ROW.findall(printed)
     assert [(int(epoch), layer) for epoch, layer, *_ in rows] == [(p.epoch, p.layer) for p in points]
     for (_, _, *figures, verdict), point in zip(rows, points):
-        expected = (point.i_xt, point.i_ty, point.i_ty_shuffled, point.h_t, point.saturation)
-        assert [float(figure) for figure in figures] == pytest.approx(expected, abs=0.006)
+        probe = read[point.epoch, point.layer]
+        expected = (point.i_xt, point.i_ty, point.i_ty_shuffled, probe, point.i_ty_fano, point.h_t)
+        shown = [math.nan if figure == "–" else float(figure) for figure in figures]
+        assert shown == pytest.approx(expected, abs=0.0006, nan_ok=True)
         assert verdict == point.verdict
     figure = re.search("^The information plane: (.+)$", printed, re.MULTILINE).group(1)
     assert Path(figure) == log_dir / "information_plane.png"
@@ -427,28 +437,39 @@ def as_script(flags, folder):
 
 
 @pytest.mark.parametrize("name", NARROWINGS)
-def test_every_narrowing_runs_from_end_to_end(run, name):
-    printed, points, log_dir = run("--data", "digits", "--limit", "200", "--epochs", "1", "--narrowing", name)
-    layers = ["conv1.0", "conv2.0", "out"] if name == "auto" else ["conv1", "conv2", "out"]
+def test_every_narrowing_runs_from_end_to_end(example, run, monkeypatch, name):
+    # Fewer images to validate on than to train on: the number of samples says which of them are measured.
+    training, validation = example.load_data("digits", Path())
+    monkeypatch.setattr(example, "load_data", lambda *_: (training, TensorDataset(*validation[:120])))
+    printed, points, log_dir = run("--limit", "200", "--epochs", "1", "--narrowing", name)
+    by_cells = name == "cells"
+    layers = ["conv1.0", "conv2.0", "out"] if by_cells else ["conv1", "conv2", "out"]
+    n = 120 if by_cells else 200
     assert [(point.epoch, point.layer) for point in points] == [(e, layer) for e in (0, 1) for layer in layers]
-    assert {(point.n_samples, point.unit) for point in points} == {(200, "nats")}
-    assert printed.count("Information in nats, over 200 images: log N = 5.298, H(X) = ") == 1
-    assert all(0 <= point.h_t <= 5.299 and 0 <= point.i_ty <= 2.303 for point in points)
+    assert {(point.n_samples, point.unit) for point in points} == {(n, "nats")}
+    assert {point.source for point in points} == {"cells" if by_cells else "bins"}
+    log_n = math.log(n)
+    assert printed.count(f"Information in nats, over {n} images: log N = {log_n:.3f}, H(X) = ") == 1
+    assert all(0 <= point.h_t <= log_n + 1e-9 and 0 <= point.i_ty <= 2.303 for point in points)
     check_report(printed, points, log_dir)
 
 
 @pytest.mark.slow
 def test_the_seed_settles_the_run(run):
     flags = ("--data", "digits", "--limit", "100", "--epochs", "1", "--narrowing", "v4")
-    first, again, other = (run(*flags, "--seed", seed)[1] for seed in ("3", "3", "4"))
-    assert first == again
+    first, again, other = (str(run(*flags, "--seed", seed)[1]) for seed in ("3", "3", "4"))
+    assert first == again  # as text, for NaN equals none
     assert first != other
 
 
-def test_a_single_image_is_no_error(run):
-    # Nothing can be told of one image, and one class is what the library warns of.
-    with pytest.warns(UserWarning, match="all 1 samples have the same target"):
-        printed, _, _ = run("--data", "digits", "--limit", "1", "--epochs", "1", "--narrowing", "v3")
+@pytest.mark.parametrize("name", ["cells", "v3"])
+def test_a_single_image_is_no_error(run, name):
+    # Nothing can be told of one image: the library warns of its one class, and of a probe without a second row.
+    with (
+        pytest.warns(UserWarning, match="all 1 samples have the same target"),
+        pytest.warns(UserWarning, match="probe could not be estimated at epoch 0, its values are NaN"),
+    ):
+        printed, _, _ = run("--data", "digits", "--limit", "1", "--epochs", "1", "--narrowing", name)
     assert "The information plane: " in printed
     assert "information_plane.png" in printed  # without a figure of the target: I(X;T) over the epochs
 
@@ -507,17 +528,28 @@ def test_a_wrong_flag_ends_in_one_line(example, capsys, flags, sentence):
 def test_the_table_explains_its_verdicts(example):
     point = InformationPoint.missing("a_long_name", n_samples=8, unit="bits")._replace(h_x=3.0, h_y=1.0)
     known = {"i_xt": 2.9, "i_ty": 1.0, "i_ty_shuffled": 0.5, "h_t": 2.9, "saturation": 0.967, "verdict": "saturated"}
-    text = example.table([point, point._replace(epoch=1, **known)])
-    assert text.splitlines() == [
+    later = point._replace(epoch=1, **known)
+    probe = Estimate(1, 0, "a_long_name", "probe", "I_TY", 0.75, "bits", 8)
+    estimates = [probe, probe._replace(figure="accuracy", value=0.9), probe._replace(estimator="kde", value=0.25)]
+    expected = [
         "Information in bits, over 8 images: log N = 3.000, H(X) = 3.000, H(Y) = 1.000",
         "",
-        "epoch  layer        I(X;T)  I(T;Y)  chance    H(T)  saturation  verdict",
-        "    0  a_long_name     nan     nan     nan     nan         nan",
-        "    1  a_long_name   2.900   1.000   0.500   2.900        0.97  saturated",
+        "epoch  layer        I(X;T)  I(T;Y)  chance   probe    Fano    H(T)  verdict",
+        "    0  a_long_name       –       –       –       –       –       –",
+        "    1  a_long_name   2.900   1.000   0.500   0.750   0.625   2.900  saturated",
         "",
-        "chance: I(T;Y) with the labels shuffled",
+        "chance: I(T;Y) under permuted labels; probe: what a linear probe reads of the same rows",
+        "Fano: the least I(T;Y) of every layer, by the accuracy of the head",
         "saturated: H(T) > 0.9 log N. Such figures tell the images apart, not what was learnt",
     ]
+    assert example.table([point, later._replace(i_ty_fano=0.625)], estimates).splitlines() == expected
+    without = example.table([point, later]).splitlines()
+    assert without[4] == "    1  a_long_name   2.900   1.000   0.500       –       –   2.900  saturated"
+
+
+def test_every_verdict_of_a_layer_is_explained(example):
+    target = {verdict for verdict in get_args(Verdict) if verdict.startswith("target_")}
+    assert set(example.DOUBTS) == set(get_args(Verdict)) - target - {"ok"}
 
 
 def test_the_tensorboard_command_quotes_the_folder_and_finds_the_program(example, monkeypatch, tmp_path):

@@ -14,6 +14,7 @@ from lightning_ib.functional import (
     conditional_mutual_information,
     entropy,
     entropy_of_counts,
+    expected_mutual_information,
     joint,
     mutual_information,
     shuffled_mutual_information,
@@ -23,6 +24,7 @@ from lightning_ib.functional import (
 
 WHOLE = Quantizer(bins=FixedBins([k + 0.5 for k in range(-64, 64)]))
 """Tells any two small integers apart."""
+IN_CLOSED_FORM = [None, "miller_madow", "grassberger", "jackknife"]
 CORRECTIONS = ["miller_madow", "grassberger", "chao_shen", "james_stein", "jackknife"]
 FIGURES = ("i_xt", "i_ty", "h_t", "h_x", "h_y", "h_y_given_t", "i_xt_given_y")
 
@@ -47,6 +49,11 @@ def point_of(data, *, n_batches=1, **options):
             net(some)
             plane.update(some, labels)
     return plane.compute()[0]
+
+
+def same(one, other):
+    """A NaN is the same as a NaN."""
+    return all(a == b or (a != a and b != b) for a, b in zip(one, other))
 
 
 def ids(rows):
@@ -127,7 +134,7 @@ def test_the_standard_errors_are_how_measurements_of_other_samples_scatter(data)
     resampled = []
     for _ in range(200):
         some = torch.randint(600, (600,), generator=generator)
-        resampled += measure(Net(), [(x[some], y[some])], {"layer": WHOLE}, shuffles=0)
+        resampled += measure(Net(), [(x[some], y[some])], {"layer": WHOLE})
     point = point_of(data)
     for name in ("h_t", "h_y", "i_ty", "h_y_given_t", "i_xt_given_y"):
         scatter = np.std([getattr(one, name) for one in resampled], ddof=1)
@@ -139,7 +146,7 @@ def test_the_standard_errors_are_how_measurements_of_other_samples_scatter(data)
 def test_batches_and_order_make_no_difference(n_batches, narrowed, data):
     order = torch.randperm(600)
     shuffled = tuple(of[order] for of in data)
-    assert point_of(shuffled, n_batches=n_batches, input=narrowed) == point_of(data, input=narrowed)
+    assert same(point_of(shuffled, n_batches=n_batches, input=narrowed), point_of(data, input=narrowed))
 
 
 def test_without_a_target_there_is_no_error_about_it(data):
@@ -165,25 +172,63 @@ def test_a_correction_leaves_the_errors_as_they_are(data):
 # -- what chance gives -------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("correction", [None, *CORRECTIONS])
-@pytest.mark.parametrize("shuffles", [2, 5, 20])
-def test_what_shuffled_labels_give_is_what_the_function_gives(shuffles, correction, data, known):
+@pytest.mark.parametrize("unit", ["bits", "nats"])
+@pytest.mark.parametrize("correction", IN_CLOSED_FORM)
+def test_the_permutation_baseline_is_the_expected_information(correction, unit, data, known, monkeypatch):
+    """No permutation is drawn, and no seed chooses one."""
+
+    def refuse(*args, **kwargs):
+        raise AssertionError("no permutation was asked for")
+
+    monkeypatch.setattr("lightning_ib.figures.shuffled_mutual_information", refuse)
+    _, t, y = known
+    point = point_of(data, correction=correction, unit=unit)
+    expected = expected_mutual_information(t.counts, y.counts, correction=correction, unit=unit)
+    assert point.i_ty_shuffled == pytest.approx(expected, abs=1e-12)
+    assert math.isnan(point.i_ty_shuffled_sd)
+
+
+@pytest.mark.parametrize("correction", IN_CLOSED_FORM)
+@pytest.mark.parametrize("shuffles", [2, 20])
+def test_shuffles_show_the_spread_and_leave_the_mean_exact(shuffles, correction, data, known):
     _, t, y = known
     point = point_of(data, shuffles=shuffles, correction=correction)
     chance = shuffled_mutual_information(t.counts, y.counts, shuffles=shuffles, correction=correction)
+    assert point.i_ty_shuffled == point_of(data, correction=correction).i_ty_shuffled
+    assert point.i_ty_shuffled_sd == pytest.approx(chance.standard_deviation, abs=1e-12)
+    assert abs(point.i_ty_shuffled - chance.mean) < 4 * chance.standard_deviation
+
+
+def test_the_baseline_is_the_mean_of_many_permutations(data, known):
+    _, t, y = known
+    chance = shuffled_mutual_information(t.counts, y.counts, shuffles=400)
+    assert point_of(data).i_ty_shuffled == pytest.approx(
+        chance.mean, abs=5 * chance.standard_deviation / math.sqrt(400)
+    )
+
+
+@pytest.mark.parametrize("correction", ["chao_shen", "james_stein"])
+@pytest.mark.parametrize("shuffles", [0, 2, 20])
+def test_corrections_without_a_closed_form_still_shuffle(shuffles, correction, data, known):
+    """Five times, unless another number is asked for."""
+    _, t, y = known
+    point = point_of(data, shuffles=shuffles, correction=correction)
+    chance = shuffled_mutual_information(t.counts, y.counts, shuffles=shuffles or 5, correction=correction)
     assert (point.i_ty_shuffled, point.i_ty_shuffled_sd) == pytest.approx(tuple(chance), abs=1e-12)
 
 
-def test_it_is_shuffled_five_times_unless_another_number_is_asked_for(data):
-    assert point_of(data) == point_of(data, shuffles=5) != point_of(data, shuffles=6)
-
-
-def test_no_shuffles_no_chance(data):
-    point = point_of(data, shuffles=0)
-    assert math.isnan(point.i_ty_shuffled)
+def test_without_shuffles_only_the_spread_is_missing(data):
+    point, shuffled = point_of(data), point_of(data, shuffles=5)
+    assert point.i_ty_shuffled > 0
     assert math.isnan(point.i_ty_shuffled_sd)
-    shuffled = point_of(data)._replace(i_ty_shuffled=0.0, i_ty_shuffled_sd=0.0)
-    assert point._replace(i_ty_shuffled=0.0, i_ty_shuffled_sd=0.0) == shuffled
+    assert same(point._replace(i_ty_shuffled_sd=0.0), shuffled._replace(i_ty_shuffled_sd=0.0))
+
+
+def test_no_random_state_is_touched(data):
+    before = torch.get_rng_state()
+    point_of(data)
+    point_of(data, shuffles=3)
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 @pytest.mark.parametrize("shuffles", [1, -1, 2.0, None, True, "5"])
@@ -203,7 +248,7 @@ def test_labels_that_say_nothing_give_what_chance_gives(seed):
 
 
 def test_labels_that_are_told_stand_out(data):
-    point = point_of(data)
+    point = point_of(data, shuffles=5)
     assert point.i_ty > point.i_ty_shuffled + 20 * point.i_ty_shuffled_sd
 
 
@@ -344,10 +389,10 @@ def test_a_nat_is_more_than_a_bit(correction, narrowed, data):
     informations = (*FIGURES, *(f"{name}_se" for name in FIGURES), "i_ty_shuffled", "i_ty_shuffled_sd")
     for name, value in bits._asdict().items():
         if name in informations:
-            assert getattr(nats, name) == pytest.approx(value * math.log(2), abs=1e-12), name
+            assert getattr(nats, name) == pytest.approx(value * math.log(2), abs=1e-12, nan_ok=True), name
         elif name != "unit":
-            same = pytest.approx(value, abs=1e-12) if isinstance(value, float) else value
-            assert getattr(nats, name) == same, name
+            alike = pytest.approx(value, abs=1e-12, nan_ok=True) if isinstance(value, float) else value
+            assert getattr(nats, name) == alike, name
     assert (bits.unit, nats.unit) == ("bits", "nats")
 
 

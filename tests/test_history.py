@@ -9,16 +9,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lightning_ib import InformationPoint
-from lightning_ib.history import read_csv, write_csv
+from lightning_ib import Estimate, InformationPoint
+from lightning_ib.history import read_csv, restored_points, unit_of, write_csv
 
 FIGURES = ("i_xt", "i_ty", "h_t", "h_x", "h_y", "h_y_given_t", "i_xt_given_y", "saturation")
 ERRORS = ("i_xt_se", "i_ty_se", "h_t_se", "h_x_se", "h_y_se", "h_y_given_t_se", "i_xt_given_y_se")
 DOUBTS = ("i_ty_shuffled", "i_ty_shuffled_sd", "singletons", "outside")
+CERTAIN = ("explained", "accuracy", "i_ty_fano", "fano_shortfall")
 
 
 def point(value=1.5, *, layer="conv1", **changes):
-    figures = dict.fromkeys((*FIGURES, *ERRORS, *DOUBTS), value)
+    figures = dict.fromkeys((*FIGURES, *ERRORS, *DOUBTS, *CERTAIN), value)
     rest = {"epoch": 3, "step": 1200, "layer": layer, "n_samples": 60_000, "n_codes": 17, "unit": "bits"}
     return InformationPoint(**{**figures, **rest, **changes})
 
@@ -57,7 +58,11 @@ def test_the_fields_are_those_of_the_contract():
         *("n_samples", "n_codes", "saturation", "unit"),
         *ERRORS,
         *DOUBTS,
-        *("verdict", "correction", "beyond"),
+        *("verdict", "correction", "beyond", "source"),
+        *CERTAIN,
+    )
+    assert Estimate._fields == (
+        *("epoch", "step", "layer", "estimator", "figure", "value", "unit", "n_samples", "verdict"),
     )
 
 
@@ -230,7 +235,7 @@ HEADER = ",".join(InformationPoint._fields)
         ("a,b\n1,2\n", r"\('a', 'b'\)"),
         (HEADER.replace("unit", "units") + "\n", "'units'"),
         (HEADER + ",more\n", "'more'"),
-        (HEADER.removesuffix(",beyond") + "\n", "'correction'"),
+        (HEADER.removesuffix(",fano_shortfall") + "\n", "'i_ty_fano'"),
         (HEADER.upper() + "\n", "'EPOCH'"),
     ],
 )
@@ -259,3 +264,49 @@ def test_a_row_of_another_length_is_refused(tmp_path, row):
 def test_a_file_that_is_not_there_is_an_os_error(tmp_path):
     with pytest.raises(FileNotFoundError):
         read_csv(tmp_path / "none.csv")
+
+
+# --- Estimates -------------------------------------------------------------------------------------------------------
+
+
+ESTIMATES = [
+    Estimate(2, 12, "out", "kde", figure, value, unit_of(figure, "nats"), 500, verdict)
+    for figure, value, verdict in (
+        ("I_XT", 6.1, "saturated"),
+        ("I_TY", math.nan, ""),
+        ("accuracy", 0.75, "ok"),
+        ("noise_variance", 1e-3, ""),
+    )
+]
+
+
+def test_estimates_come_back_with_their_verdicts(tmp_path):
+    write_csv(ESTIMATES, tmp_path / "estimators.csv", Estimate)
+    found = read_csv(tmp_path / "estimators.csv", Estimate)
+    assert bits(found) == bits(ESTIMATES)
+    assert [one.verdict for one in found] == ["saturated", "", "ok", ""]
+
+
+@pytest.mark.parametrize(
+    ("figure", "unit"),
+    [("I_XT", "nats"), ("H_T", "nats"), ("I_TY_floor", "nats"), ("accuracy", ""), ("top5_accuracy", "")]
+    + [("noise_variance", ""), ("kernel_width", "")],
+)
+def test_what_is_no_information_has_no_unit(figure, unit):
+    assert unit_of(figure, "nats") == unit
+
+
+def test_a_history_in_a_checkpoint_comes_back_with_all_its_fields():
+    for records, kind in (
+        ([point(), point(layer="out", verdict="target_saturated", source="cells")], InformationPoint),
+        (ESTIMATES, Estimate),
+    ):
+        found, faults = restored_points([record._asdict() for record in records], kind)
+        assert (bits(found), faults) == (bits(records), [])
+
+
+def test_estimates_of_a_version_without_verdicts_have_none():
+    old = [{k: v for k, v in one._asdict().items() if k != "verdict"} for one in ESTIMATES]
+    found, faults = restored_points(old, Estimate)
+    assert [one.verdict for one in found] == [""] * 4
+    assert faults == ["points of its history lack ['verdict']"]

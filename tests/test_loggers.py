@@ -99,7 +99,7 @@ def assert_figures_are_the_history(pictures, callback):
 
 
 def sick_fit(tmp_path, logger, **options):
-    callback = InformationPlaneCallback(FIXED)
+    callback = InformationPlaneCallback(FIXED, estimators=())
     with pytest.warns(UserWarning, match="layer 'out' gave NaN or infinite values in 80 of 80 samples") as caught:
         _, run = fit(tmp_path, callback, model=Sick(), logger=logger, **options)
     assert [str(w.message) for w in caught if "could not" in str(w.message)] == []
@@ -161,7 +161,7 @@ def test_the_point_before_training_is_on_the_disk_before_the_first_step(tmp_path
                 seen.extend(read_metrics_csv(self.logger.log_dir))
             return super().training_step(batch, batch_idx)
 
-    callback = InformationPlaneCallback(FIXED)
+    callback = InformationPlaneCallback(FIXED, estimators=())
     fit(tmp_path, callback, model=Looking(), logger=pl.loggers.CSVLogger(tmp_path), max_epochs=1)
     ((step, row),) = seen
     assert step == 0
@@ -300,7 +300,13 @@ def test_none(tmp_path):
 def test_runs_do_not_overwrite_each_other_and_lie_beside_their_checkpoints(tmp_path, wandb):
     for _ in range(2):
         logger = pl.loggers.WandbLogger(save_dir=tmp_path, offline=True)
-        _, run = fit(tmp_path, InformationPlaneCallback(FIXED), logger=logger, enable_checkpointing=True, max_epochs=1)
+        _, run = fit(
+            tmp_path,
+            InformationPlaneCallback(FIXED, estimators=()),
+            logger=logger,
+            enable_checkpointing=True,
+            max_epochs=1,
+        )
         wandb.finish()
         folder = Path(run.checkpoint_callback.best_model_path).parent.parent
         assert (folder / "information_plane.csv").is_file()
@@ -320,7 +326,7 @@ def test_a_store_that_takes_no_files_costs_one_warning_and_the_others_get_their_
         pl.loggers.MLFlowLogger(save_dir=tmp_path / "mlruns", artifact_location=str(tmp_path / "file" / "below")),
         pl.loggers.TensorBoardLogger(tmp_path),
     ]
-    callback = InformationPlaneCallback(FIXED)
+    callback = InformationPlaneCallback(FIXED, estimators=())
     with pytest.warns(UserWarning, match="MLFlowLogger could not log the figure ib/information_plane: ") as caught:
         fit(tmp_path, callback, logger=loggers)
     assert len(failures(caught)) == 1
@@ -360,7 +366,7 @@ class Failing(pl.loggers.CSVLogger):
     ],
 )
 def test_a_logger_that_fails_costs_one_warning_and_the_others_get_everything(tmp_path, refused, calls, sentence):
-    callback = InformationPlaneCallback(FIXED)
+    callback = InformationPlaneCallback(FIXED, estimators=())
     failing, other = Failing(tmp_path, refused), pl.loggers.TensorBoardLogger(tmp_path)
     with pytest.warns(UserWarning, match=sentence) as caught:
         fit(tmp_path, callback, logger=[failing, other])
@@ -426,7 +432,7 @@ class Freed(pl.Callback):
 
 
 folder = Path(sys.argv[1])
-path, callback = folder / "information_plane.csv", InformationPlaneCallback(FIXED)
+path, callback = folder / "information_plane.csv", InformationPlaneCallback(FIXED, estimators=())
 resource.setrlimit(resource.RLIMIT_FSIZE, (1900, resource.RLIM_INFINITY))
 fit(folder, callback, Freed(), logger=False, max_epochs=6)
 assert repr(read_csv(path)) == repr(callback.history) and len(callback.history) == 14

@@ -11,9 +11,22 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from lightning_ib import FixedBins, InformationPlaneCallback, Quantizer, UniformBins, measure
 from lightning_ib.history import read_csv
-from tests.tiny import N_TRAIN, N_VAL, TinyModule, fit, has_hooks, make_data, pl, train_loader, trainer, val_loader
+from tests.tiny import (
+    N_TRAIN,
+    N_VAL,
+    TinyModule,
+    exact,
+    fit,
+    has_hooks,
+    make_data,
+    pl,
+    train_loader,
+    trainer,
+    val_loader,
+)
 
 FIXED = {"out": Quantizer(nn.Softmax(dim=1), FixedBins([0.3, 0.6]))}
+FITTED = {"hidden": None, "out": Quantizer(nn.Softmax(dim=1), UniformBins(3))}
 STEPS_AN_EPOCH = 6
 # Older releases, 2.4 among them, restore callbacks for fits only; since 2.6 validate takes weights_only.
 EVALUATES_WITH_STATE = pytest.mark.skipif(
@@ -32,8 +45,8 @@ def steps(callback):
 
 
 def same_figures(points, others):
-    for point, other in zip(points, others, strict=True):
-        assert point._replace(epoch=0, step=0) == other._replace(epoch=0, step=0)
+    found, expected = ([one._replace(epoch=0, step=0) for one in of] for of in (points, others))
+    assert exact(found) == exact(expected)
 
 
 # -- a list of epochs --------------------------------------------------------------------------------------------------
@@ -74,7 +87,7 @@ def test_every_nth_step_is_measured_on_the_validation_data(tmp_path):
     assert epochs(callback) == [0, 0, 1, 2]
     assert {point.n_samples for point in callback.history} == {N_VAL}
     (path,) = tmp_path.rglob("information_plane.csv")
-    assert read_csv(path) == callback.history
+    assert exact(read_csv(path)) == exact(callback.history)
 
 
 def test_without_validation_steps_are_measured_on_the_training_data(tmp_path):
@@ -91,9 +104,9 @@ def test_accumulated_batches_are_one_step(tmp_path):
 
 
 def test_figures_of_a_step_are_those_of_the_network_at_that_step(tmp_path):
-    callback = InformationPlaneCallback(FIXED, every_n_train_steps=3)
+    callback = InformationPlaneCallback(["out"], every_n_train_steps=3)
     model, _ = fit(tmp_path, callback, max_epochs=1)
-    same_figures(callback.history[-1:], measure(model, val_loader(), FIXED))
+    same_figures(callback.history[-1:], measure(model, val_loader(), ["out"]))
 
 
 def test_steps_are_logged_whatever_log_every_n_steps_says(tmp_path):
@@ -159,40 +172,65 @@ class Evaluated(TinyModule):
         self.log("test_loss", nn.functional.cross_entropy(self(batch[0]), batch[1]))
 
 
+@pytest.mark.parametrize("layers", [FIXED, ["out"]])
 @pytest.mark.parametrize("loop", ["validate", "test"])
-def test_an_evaluation_alone_measures_its_own_data(tmp_path, loop):
-    model, callback = Evaluated(), InformationPlaneCallback(FIXED)
+def test_an_evaluation_alone_measures_its_own_data(tmp_path, loop, layers):
+    model, callback = Evaluated(), InformationPlaneCallback(layers, estimators=())
     run = trainer(tmp_path, callback)
     (logged,) = getattr(run, loop)(model, DataLoader(make_data(50, seed=5), batch_size=16), verbose=False)
     (point,) = callback.evaluated
     assert point.n_samples == 50
     assert logged["ib/H_T/out"] == pytest.approx(point.h_t, rel=1e-6)
     assert logged["ib/I_TY/out"] == pytest.approx(point.i_ty, rel=1e-6)
-    same_figures([point], measure(model, DataLoader(make_data(50, seed=5), batch_size=16), FIXED))
+    same_figures([point], measure(model, DataLoader(make_data(50, seed=5), batch_size=16), layers))
     assert callback.history == []
     assert not has_hooks(model)
 
 
 @pytest.mark.parametrize("loop", ["validate", "test"])
+def test_an_evaluation_alone_by_default_has_cells_head_and_probe_and_writes_nothing(tmp_path, caplog, loop):
+    model, callback = Evaluated(), InformationPlaneCallback()
+    with caplog.at_level("INFO"):
+        (logged,) = getattr(trainer(tmp_path, callback, logger=False), loop)(model, val_loader(), verbose=False)
+    assert [(point.layer, point.source, point.n_samples) for point in callback.evaluated] == [
+        ("hidden", "cells", N_VAL),
+        ("out", "cells", N_VAL),
+    ]
+    assert logged["ib/accuracy/out"] == pytest.approx(callback.evaluated[1].accuracy, rel=1e-6)
+    assert [(one.layer, one.figure) for one in callback.evaluated_estimates] == [
+        (layer, figure) for layer in ("hidden", "out") for figure in ("I_TY", "accuracy")
+    ]
+    for one in callback.evaluated_estimates:
+        assert logged[f"ib/probe/{one.figure}/{one.layer}"] == pytest.approx(one.value, rel=1e-6)
+    assert sum("of the variance" in record.message for record in caplog.records) == 2
+    assert (callback.history, callback.estimates) == ([], [])
+    assert list(tmp_path.rglob("*.csv")) == []
+    assert not has_hooks(model)
+
+
+@pytest.mark.parametrize("loop", ["validate", "test"])
 def test_an_evaluation_after_training_has_its_edges_and_leaves_its_history(tmp_path, loop):
-    callback = InformationPlaneCallback(["out"])
+    callback = InformationPlaneCallback(FITTED)
     model, run = fit(tmp_path, callback, model=Evaluated())
-    history, edges = list(callback.history), callback.plane.narrowings["out"].edges
+    history, estimates = list(callback.history), list(callback.estimates)
+    edges = callback.plane.narrowings["out"].edges
     getattr(run, loop)(model, val_loader(), verbose=False)
-    same_figures(callback.evaluated, history[-1:])
+    same_figures(callback.evaluated, history[-2:])
+    same_figures(callback.evaluated_estimates, estimates[-4:])
     assert torch.equal(callback.plane.narrowings["out"].edges, edges)
-    assert callback.history == history
+    assert exact(callback.history) == exact(history)
+    assert exact(callback.estimates) == exact(estimates)
 
 
 @RESUMED
 @EVALUATES_WITH_STATE
 def test_an_evaluation_of_a_checkpoint_has_its_edges(tmp_path):
-    before = InformationPlaneCallback(["out"])
+    before = InformationPlaneCallback(FITTED)
     _, run = fit(tmp_path, before, model=Evaluated())
     run.save_checkpoint(tmp_path / "last.ckpt")
-    callback = InformationPlaneCallback(["out"])
+    callback = InformationPlaneCallback(FITTED)
     trainer(tmp_path, callback).test(Evaluated(), val_loader(), ckpt_path=tmp_path / "last.ckpt", verbose=False)
-    same_figures(callback.evaluated, before.history[-1:])
+    same_figures(callback.evaluated, before.history[-2:])
     assert callback.history == []
 
 
@@ -396,7 +434,7 @@ def test_a_bar_of_ones_own_is_left_alone(tmp_path):
 
 
 def test_a_picture_that_cannot_be_drawn_costs_one_warning(tmp_path, monkeypatch):
-    def fails(_):
+    def fails(*_):
         raise OSError("no fonts")
 
     monkeypatch.setattr("lightning_ib.callback.plot_information_plane", fails)

@@ -1,6 +1,7 @@
 """Networks of other people's making, with random weights, a few steps each in a real Trainer."""
 
 import math
+import warnings
 
 import pytest
 import torch
@@ -9,7 +10,7 @@ from torch.nn.utils.rnn import pack_padded_sequence
 from torch.utils.data import DataLoader
 
 from lightning_ib import (
-    AutoQuantizer,
+    CellQuantizer,
     FixedBins,
     InformationPlaneCallback,
     QuantileBins,
@@ -19,7 +20,7 @@ from lightning_ib import (
 )
 from lightning_ib.history import read_csv
 from tests import vision
-from tests.tiny import fit, has_hooks, pl
+from tests.tiny import exact, fit, has_hooks, pl
 
 N_TRAIN, N_VAL, BATCH = 48, 48, 16
 FOUR, HALVES = UniformBins(4), QuantileBins(2)
@@ -82,7 +83,7 @@ def watched(tmp_path, make, data, callback, x=None):
     assert all(torch.equal(with_it[name], without[name]) for name in without)
     assert not has_hooks(model)
     assert {p.n_samples for p in callback.history} == {N_VAL}
-    layers = list(callback.plane.narrowings)
+    layers = callback.plane.layers
     assert [(p.epoch, p.layer) for p in callback.history] == [(epoch, layer) for epoch in range(2) for layer in layers]
     for point in callback.history:
         assert all(map(math.isfinite, (point.i_xt, point.i_ty, point.h_t, point.saturation)))
@@ -93,14 +94,31 @@ def watched(tmp_path, make, data, callback, x=None):
     found = measure(model, data[1], frozen(callback), input=x, unpack=callback.unpack)
     last = [p._replace(epoch=0, step=0) for p in callback.history[-len(layers) :]]
     # What lies outside by design, FixedBins do not know.
-    assert [p._replace(outside=0, verdict="") for p in found] == [p._replace(outside=0, verdict="") for p in last]
+    unknown = {"outside": 0, "verdict": ""}
+    if not callback.plane.discretized:  # nothing of what `measure` does is on a sample then, and nothing of the head
+        unknown |= dict.fromkeys(("accuracy", "i_ty_fano", "fano_shortfall"), 0)
+    found, last = ([p._replace(**unknown) for p in points] for points in (found, last))
+    assert exact(found) == exact(last)
     return layers
 
 
+def assert_default(callback, head):
+    """All layers are in cells, the last one is the head, and a probe has read all of them."""
+    plane = callback.plane
+    assert list(plane.discretized) == plane.layers
+    assert (plane.head.layer, plane.head.n_classes, plane.head.activation) == (head, 4, "softmax")
+    assert {p.source for p in callback.history} == {"cells"}
+    assert {p.layer for p in callback.history if not math.isnan(p.accuracy)} == {head}
+    assert all(0 <= p.i_ty_fano <= p.h_y for p in callback.history)
+    probed = [one for one in callback.estimates if one.figure == "accuracy"]
+    assert [one.layer for one in probed] == 2 * plane.layers
+    assert all(0 <= one.value <= 1 for one in probed)
+
+
 def frozen(callback):
-    """The quantizers a callback came to, edges and all."""
-    return {
-        layer: Quantizer(narrowing.quantizer.pool, FixedBins(narrowing.edges), select=narrowing.asked.select)
+    """The quantizers of a callback, with the edges that it came to; cells need none."""
+    return callback.plane.quantizers | {
+        layer: Quantizer(narrowing.quantizer.pool, FixedBins(narrowing.edges), select=narrowing.quantizer.select)
         for layer, narrowing in callback.plane.narrowings.items()
     }
 
@@ -125,9 +143,12 @@ def vit():
 
 @pytest.mark.slow
 def test_a_resnet_by_default(tmp_path):
-    layers = watched(tmp_path, resnet, images(), InformationPlaneCallback())
+    callback = InformationPlaneCallback()
+    layers = watched(tmp_path, resnet, images(), callback)
     assert len(layers) == 12
     assert (layers[0], layers[-1]) == ("net.conv1", "net.fc")
+    assert_default(callback, "net.fc")
+    assert callback.plane.discretized["net.conv1"].startswith("16384 coordinates, sketched to 128; 2 cells with ")
 
 
 @pytest.mark.slow
@@ -141,9 +162,11 @@ def test_the_stages_of_a_resnet_by_name(tmp_path):
 
 
 def test_a_vision_transformer_by_default(tmp_path):
-    layers = watched(tmp_path, vit, images(), InformationPlaneCallback())
+    callback = InformationPlaneCallback()
+    layers = watched(tmp_path, vit, images(), callback)
     assert len(layers) == 12
     assert (layers[0], layers[-1]) == ("net.patch_embed.proj", "net.head")
+    assert_default(callback, "net.head")
 
 
 def test_the_blocks_of_a_vision_transformer_by_the_token_of_the_class(tmp_path):
@@ -195,16 +218,18 @@ def without_labels(batch):
 @pytest.mark.filterwarnings("ignore:layer 'net.bert.embeddings.position_embeddings' is left out, .* 1 rows for 16")
 def test_bert_by_default(tmp_path):
     """The table of positions is the same for every sentence: its output has no batch, and it is left out."""
-    layers = watched(tmp_path, BertClassifier, sentences(), InformationPlaneCallback(unpack=without_labels))
+    callback = InformationPlaneCallback(unpack=without_labels)
+    layers = watched(tmp_path, BertClassifier, sentences(), callback)
     assert len(layers) == 11
     assert (layers[0], layers[-1]) == ("net.bert.embeddings.word_embeddings", "net.classifier")
+    assert_default(callback, "net.classifier")
 
 
 def test_bert_by_name_with_what_each_module_puts_out(tmp_path):
     named = {
         "net.bert": Quantizer(bins=FOUR, select=lambda output: output.last_hidden_state[:, 0, :4]),
         "net.bert.encoder": Quantizer(mean_over(1), HALVES),
-        "net.bert.encoder.layer.*": AutoQuantizer(),
+        "net.bert.encoder.layer.*": CellQuantizer(),
         "net.bert.encoder.layer.1.attention.self": Quantizer(mean_over(1), HALVES),
         "net.bert.pooler": Quantizer(bins=HALVES),
         "net": Quantizer(bins=HALVES, select=lambda output: output.logits),
@@ -232,8 +257,8 @@ def test_padded_positions_count_unless_the_quantizer_leaves_them_out(tmp_path):
     (token, mean), (other_token, other_mean) = (
         measure(model, [b], named, unpack=without_labels) for b in (batch, other)
     )
-    assert token == other_token
-    assert mean != other_mean
+    assert exact([token]) == exact([other_token])
+    assert mean.h_t != other_mean.h_t
 
 
 # -- graphs --------------------------------------------------------------------------------------------------------
@@ -291,6 +316,7 @@ def test_graphs_as_dense_adjacency_have_the_graphs_first(tmp_path):
     layers = watched(tmp_path, lambda: Classifier(GraphNet("dense")), data, by_default)
     parts = [f"net.{layer}.{part}" for layer in ("first", "second") for part in ("own", "neighbours")]
     assert layers == [*parts, "net.out"]
+    assert_default(by_default, "net.out")
     named = {"net.*": Quantizer(lambda z: z.reshape(len(z), -1)[:, :4], FOUR)}
     by_name = InformationPlaneCallback(named)
     layers = watched(tmp_path, lambda: Classifier(GraphNet("dense")), data, by_name)
@@ -305,6 +331,7 @@ def test_graphs_joined_into_one_are_known_from_where_they_are_pooled_on(tmp_path
         layers = watched(tmp_path, lambda: Classifier(GraphNet("joined")), data, callback)
     assert sum("is left out" in str(warning.message) for warning in told) == 4
     assert layers == ["net.out"]
+    assert_default(callback, "net.out")
     with pytest.raises(ValueError, match=r"layer 'net.second' put out \d+ rows for 16 labels.*give Quantizer.select="):
         fit(
             tmp_path,
@@ -361,12 +388,14 @@ def test_recurrent_networks_give_the_same_figures_in_either_order(tmp_path):
         layers = watched(tmp_path, lambda first=batch_first: Classifier(Recurrent(first)), data, callback)
         assert layers == list(named)
         histories.append(callback.history)
-    assert histories[0] == histories[1]
+    assert exact(histories[0]) == exact(histories[1])
 
 
 def test_a_recurrent_network_by_default(tmp_path):
-    layers = watched(tmp_path, lambda: Classifier(Recurrent(True)), loaders(words), InformationPlaneCallback())
+    callback = InformationPlaneCallback()
+    layers = watched(tmp_path, lambda: Classifier(Recurrent(True)), loaders(words), callback)
     assert layers == ["net.embedding", "net.lstm", "net.out"]
+    assert_default(callback, "net.out")
     callback, data = InformationPlaneCallback(), loaders(words, sequence_first)
     with pytest.warns(UserWarning, match="layer 'net.embedding' is left out, .* put out 9 rows for 16 labels"):
         layers = watched(tmp_path, lambda: Classifier(Recurrent(False)), data, callback)
@@ -375,7 +404,7 @@ def test_a_recurrent_network_by_default(tmp_path):
 
 def test_select_takes_what_is_wanted_of_a_recurrent_network(tmp_path):
     named = {
-        "net.embedding": AutoQuantizer(select=lambda output: output.transpose(0, 1)),
+        "net.embedding": CellQuantizer(select=lambda output: output.transpose(0, 1)),
         "net.lstm": Quantizer(bins=HALVES, select=lambda output: output[1][0][-1]),
     }
     callback, data = InformationPlaneCallback(named), loaders(words, sequence_first)
@@ -429,13 +458,13 @@ def test_an_autoencoder_without_labels_has_figures_about_the_input_alone(tmp_pat
         assert 0 < point.i_xt == point.h_t < math.log2(point.n_samples)
         assert math.isnan(point.i_ty)
         assert math.isnan(point.h_y)
-    # NaN is not equal to itself
-    assert list(map(str, read_csv(callback.figure_path.with_suffix(".csv")))) == list(map(str, callback.history))
+    assert exact(read_csv(callback.figure_path.with_suffix(".csv"))) == exact(callback.history)
+    assert callback.estimates == []
     assert callback.figure_path.is_file()
     logged = {name.split("/")[1] for name in model.trainer.callback_metrics if name.startswith("ib/")}
     assert logged == {
         *(f"{name}{end}" for name in ("I_XT", "H_T") for end in ("", "_lower", "_upper")),
-        *("saturation", "singletons", "outside"),
+        *("saturation", "singletons"),
     }
 
 
@@ -455,3 +484,35 @@ def test_without_labels_the_samples_are_the_rows_of_the_input(tmp_path):
         trained(tmp_path, Patchwise, (train, val), callback)
     assert {p.layer for p in callback.history} == {"net.encoder.1", "net.decoder"}
     assert {p.n_samples for p in callback.history} == {N_VAL}
+
+
+# -- sequences whose length changes from batch to batch ----------------------------------------------------------------
+
+
+def cut_to_the_longest(samples):
+    """As a collator that pads dynamically does: each batch is as wide as its longest sentence."""
+    batch = {name: torch.stack([torch.as_tensor(sample[name]) for sample in samples]) for name in samples[0]}
+    width = int(batch["attention_mask"].sum(1).max())
+    return {name: value if name == "labels" else value[:, :width] for name, value in batch.items()}
+
+
+@pytest.mark.filterwarnings("ignore:layer 'net.bert.embeddings.position_embeddings' is left out")
+@pytest.mark.filterwarnings("ignore:.* such as the mean over positions or one token")  # of measure, too
+def test_bert_with_sentences_of_other_lengths_in_every_batch(tmp_path):
+    train, val = (DataLoader(loader.dataset, 4, collate_fn=cut_to_the_longest) for loader in sentences())
+    widths = {batch["input_ids"].shape[1] for batch in val}
+    assert len(widths) > 1
+    callback = InformationPlaneCallback(unpack=without_labels)
+    with pytest.warns(UserWarning, match="coordinates in one batch and has") as caught:
+        watched(tmp_path, BertClassifier, (train, val), callback)
+    of = "layer 'net.bert.embeddings.word_embeddings' and 8 more: a sample had"
+    told = [str(warning.message) for warning in caught if "in one batch" in str(warning.message)]
+    assert len(told) == 2, "one of the callback, one of measure"
+    assert all(of in sentence and "depend on how the data is batched" in sentence for sentence in told)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        warnings.filterwarnings("ignore", "The number of training batches|.*does not have many workers|.*LeafSpec")
+        first_token = CellQuantizer(select=lambda output: output.last_hidden_state[:, 0])
+        mean = CellQuantizer(pool=mean_over(1))
+        named = {"net.bert.encoder": first_token, "net.bert.encoder.layer.*": mean}
+        watched(tmp_path, BertClassifier, (train, val), InformationPlaneCallback(named, unpack=without_labels))

@@ -29,6 +29,7 @@ assert "ib/I_TY/out" in run.callback_metrics
 bars = [pl.callbacks.TQDMProgressBar(), *([pl.callbacks.RichProgressBar()] if RICH else [])]
 for bar in bars:
     run = pl.Trainer(callbacks=[InformationPlaneCallback(data="train"), bar], max_epochs=2, logger=False,
+                     default_root_dir=sys.argv[1],
                      accelerator="cpu", enable_checkpointing=False)
     run.fit(TinyModule(), train_loader(), val_loader())
 if RICH:
@@ -61,7 +62,7 @@ def test_a_trainer_of_either_namespace_takes_it_bare(tmp_path, namespace, alone)
     ran = python(TRAIN, tmp_path, namespace=namespace, blocked=[other] if alone else [])
     assert ran.returncode == 0, ran.stderr[-3000:]
     # The line goes to the log of the Trainer at hand, and the bar stands under its own.
-    assert "ib: hidden: (8,) averaged onto" in ran.stderr
+    assert "ib: hidden: 8 coordinates; " in ran.stderr
     assert "Information plane: " in ran.stderr
     if alone:
         assert f"modules: {root}" in ran.stdout.splitlines()
@@ -96,8 +97,8 @@ def test_without_lightning_the_sentence_says_what_to_install():
     assert "ModuleNotFoundError" in ran.stderr
 
 
-def test_the_choice_is_told_once_in_the_log_of_the_namespace(tmp_path, caplog):
+def test_how_a_layer_was_discretized_is_said_once_in_the_log_of_the_namespace(tmp_path, caplog):
     with caplog.at_level("INFO"):
         fit(tmp_path, InformationPlaneCallback())
-    told = [record for record in caplog.records if "averaged onto" in record.getMessage()]
-    assert len(told) == 2
+    said = [record for record in caplog.records if "of the variance" in record.getMessage()]
+    assert len(said) == 2

@@ -40,6 +40,31 @@ def bands(axes):
     return [collection for collection in axes.collections if isinstance(collection, PolyCollection)]
 
 
+def test_estimates_in_doubt_are_hollow_and_the_legend_says_why():
+    doubts = ["ok", "saturated", "", "above_bound", "outgrown", "at_chance"]
+    estimates = [estimate(epoch=e)._replace(verdict=doubt) for e, doubt in enumerate(doubts)]
+    figure = drawn_on_canvas(plot_estimates(estimates))
+    (markers,) = figure.axes[0].collections
+    assert [tuple(face) == (1, 1, 1, 1) for face in markers.get_facecolors()] == [
+        doubt not in ("ok", "") for doubt in doubts
+    ]
+    labels = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert labels == ["hidden", "hollow: above_bound, at_chance, outgrown, saturated"]
+    sound = plot_estimates([one._replace(verdict="ok") for one in estimates])
+    assert [text.get_text() for text in sound.legends[0].get_texts()] == ["hidden"]
+
+
+def test_widths_and_soft_entropies_have_panels_with_names():
+    figures = {"noise_variance": "", "kernel_width": "", "H_T": "[bits]", "I_TY_floor": "[bits]"}
+    figure = plot_estimates([estimate(name, unit=unit.strip("[]")) for name, unit in figures.items()])
+    assert {axes.get_title(): axes.get_ylabel() for axes in figure.axes} == {
+        "kde: σ²": "",
+        "kde: kernel width": "",
+        "kde: H(T)": "[bits]",
+        "kde: I(T;Y), permuted labels": "[bits]",
+    }
+
+
 def drawn_on_canvas(figure):
     """As saving would draw it: no warning, no error."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg

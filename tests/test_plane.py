@@ -20,8 +20,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.data import DataLoader, RandomSampler, SubsetRandomSampler, TensorDataset, WeightedRandomSampler
 
 from lightning_ib import (
-    AutoQuantizer,
     Bins,
+    CellQuantizer,
     FixedBins,
     InformationPlane,
     QuantileBins,
@@ -277,7 +277,7 @@ def test_later_changes_of_the_batch_do_not_reach_what_was_counted():
 # --- Batches and order do not matter ---------------------------------------------------------------------------------
 
 QUANTIZERS = {
-    "auto": lambda: AutoQuantizer(),
+    "cells": lambda: CellQuantizer(),
     "fixed": lambda: Quantizer(None, FixedBins([-0.5, 0.0, 0.5])),
     "uniform": lambda: Quantizer(None, UniformBins(3)),
     "quantile": lambda: Quantizer(lambda a: a[:, :3], QuantileBins(3)),
@@ -366,17 +366,17 @@ def test_with_refit_every_measurement_has_edges_of_its_own():
     assert first.h_t == second.h_t == 4.0
 
 
-def test_an_automatic_choice_is_made_once():
-    x = torch.randn(300, 8, generator=generator())
+def test_cells_are_those_of_the_epoch_alone():
+    x, y = torch.randn(300, 8, generator=generator()), SIXTEEN.repeat(5)[:300]
+    other = torch.randn(300, 8, generator=generator(9)).sinh()
     model, plane = known_net(same=lambda x: x), InformationPlane(["same"])
-    (first,) = counted(plane, model, [(x, SIXTEEN.repeat(5)[:300])])
-    chosen, edges = plane.narrowings["same"].quantizer, plane.narrowings["same"].edges.clone()
-    assert first.saturation <= 0.75
-    for other in (x, 2 * x, torch.randn(300, 8, generator=generator(9))):
+    found = []
+    for data in (other, x, 4 * x, other):
         plane.reset()
-        counted(plane, model, [(other, SIXTEEN.repeat(5)[:300])])
-        assert plane.narrowings["same"].quantizer is chosen
-        assert torch.equal(plane.narrowings["same"].edges, edges)
+        found += counted(plane, model, [(data, y)])
+    assert repr(found[1]) == repr(found[2]) == repr(measure(model, [(x, y)], ["same"])[0])
+    assert repr(found[0]) == repr(found[3]) != repr(found[1])
+    assert plane.frozen_state() == {"layers": {}}
 
 
 def test_reset_drops_what_was_counted():
@@ -436,7 +436,7 @@ def test_attaching_again_takes_the_old_hooks_off():
     assert hooks_on(two) == []
 
 
-@pytest.mark.parametrize("quantizer", [AutoQuantizer(), Quantizer(None, UniformBins(5))], ids=["auto", "uniform"])
+@pytest.mark.parametrize("quantizer", [CellQuantizer(), Quantizer(None, UniformBins(5))], ids=["cells", "uniform"])
 def test_frozen_state_goes_through_a_checkpoint(quantizer, tmp_path):
     def plane():
         both = Quantizer(None, QuantileBins(3))
@@ -452,6 +452,7 @@ def test_frozen_state_goes_through_a_checkpoint(quantizer, tmp_path):
     later = [(3 * x + 1, 2 * x[:, 0])]
     assert counted(resumed, model, later) == counted(first, model, later)
     assert counted(fresh, model, later) != first.compute()
+    assert first.frozen_state()["layers"].keys() == ({"same"} if isinstance(quantizer, Quantizer) else set())
 
 
 def test_frozen_state_of_other_layers_is_left_alone():
@@ -508,7 +509,7 @@ def test_a_layer_that_is_not_finite_gives_nan_and_one_warning(name, bad):
     [
         "fixed",
         "range",
-        *(pytest.param(name) for name in ("auto", "uniform", "quantile")),
+        *(pytest.param(name) for name in ("cells", "uniform", "quantile")),
     ],
 )
 def test_the_warning_counts_the_samples_that_are_not_finite(name):
@@ -679,10 +680,25 @@ def test_rows_of_several_widths_are_refused_by_the_name_of_the_layer():
 
 
 def test_sequences_of_several_lengths_are_narrowed_by_default():
-    data = [(torch.rand(20, width, 4, generator=generator(width)), torch.arange(20) % 2) for width in (12, 9, 31)]
-    (point,) = measure(known_net(same=lambda x: x), data, ["same"])
+    """As if padded with zeros, where all of them have more coordinates than a sketch."""
+    data = [(torch.rand(20, width, 4, generator=generator(width)), torch.arange(20) % 2) for width in (42, 39, 61)]
+    with pytest.warns(UserWarning, match="168 coordinates in one batch and has 156 in another.*padded with zeros"):
+        (point,) = measure(known_net(same=lambda x: x), data, ["same"])
     assert point.n_samples == 60
-    assert 0 < point.saturation <= 0.75
+    padded = [(nn.functional.pad(x, (0, 0, 0, 61 - x.shape[1])), y) for x, y in data]
+    assert repr(measure(known_net(same=lambda x: x), padded, ["same"])) == repr([point])
+
+
+def test_sequences_of_several_lengths_below_the_width_of_a_sketch_cost_their_layer_and_one_warning():
+    data = [(torch.rand(20, width, 4, generator=generator(width)), torch.arange(20) % 2) for width in (5, 7)]
+    model = known_net(same=lambda x: x, mean=lambda x: x.mean((1, 2)))
+    sentence = r"layer 'same' was not measured at epoch 0: its samples have different shapes, \(20,\) and \(28,\)"
+    with pytest.warns(UserWarning, match=sentence) as caught:
+        same, mean = measure(model, data, ["same", "mean"])
+    assert len(caught) == 1
+    assert math.isnan(same.h_t)
+    assert mean.h_t > 0
+    assert mean.n_samples == same.n_samples == 40
 
 
 # --- Layers that did not run -----------------------------------------------------------------------------------------
@@ -779,9 +795,18 @@ def test_a_layer_that_was_left_out_may_run_later():
         ({"layers": []}, ValueError, "layers is empty: name at least one module, or give None"),
         ({"layers": {}}, ValueError, "layers is empty"),
         ({"layers": [nn.ReLU()]}, TypeError, r"layers must name modules by strings as in named_modules\(\)"),
-        ({"layers": {"a": FixedBins([0.0])}}, TypeError, "the layer 'a' needs a Quantizer or None, got FixedBins"),
+        (
+            {"layers": {"a": FixedBins([0.0])}},
+            TypeError,
+            "the layer 'a' needs a Quantizer, a CellQuantizer or None, got",
+        ),
         ({"input": FixedBins([0.0])}, TypeError, "input must be a Quantizer or None, got FixedBins"),
+        ({"input": CellQuantizer()}, TypeError, r"input must be a Quantizer or None, got CellQuantizer\(256\)"),
         ({"target": 3}, TypeError, "target must be a Quantizer or None, got 3"),
+        ({"max_samples": 0}, ValueError, "max_samples must be an integer of at least"),
+        ({"head": True}, ValueError, "head must be None, False or the name of a layer, got True"),
+        ({"head": 3}, ValueError, "head must be None, False or the name of a layer, got 3"),
+        ({"shuffles": 1}, ValueError, "shuffles must be 0 for none, or an integer of at least 2, got 1"),
         ({"unit": "bit"}, ValueError, "unit must be 'bits' or 'nats', got 'bit'"),
     ],
 )
@@ -808,10 +833,11 @@ def test_an_unknown_layer_is_answered_with_the_nearest():
 def test_patterns_give_their_quantizer_to_every_layer_they_name():
     plane = InformationPlane({"head": WHOLE, "*": None})
     with plane.attach(Branches()):
-        assert list(plane.narrowings) == ["head", "trunk", "extra"]
-        assert plane.narrowings["head"].asked is WHOLE
-        assert isinstance(plane.narrowings["trunk"].asked, AutoQuantizer)
-        assert plane.narrowings["trunk"].asked is not plane.narrowings["extra"].asked
+        assert plane.layers == ["head", "trunk", "extra"]
+        assert list(plane.narrowings) == ["head"]
+        assert plane.narrowings["head"].quantizer is plane.quantizers["head"] is WHOLE
+        assert isinstance(plane.quantizers["trunk"], CellQuantizer)
+        assert isinstance(plane.quantizers["extra"], CellQuantizer)
 
 
 def test_one_quantizer_for_two_layers_fits_each():
@@ -997,6 +1023,11 @@ def test_waiting_is_noticed(waits):
         waits(x)
 
 
+def binned(name):
+    """A quantizer for an input or a target, which are never cut into cells."""
+    return Quantizer(None, QuantileBins(3)) if name == "cells" else QUANTIZERS[name]()
+
+
 @pytest.mark.parametrize("narrowed", [False, True])
 @pytest.mark.parametrize("name", QUANTIZERS)
 def test_nothing_waits_in_the_batch_path_with_frozen_edges(name, narrowed, monkeypatch):
@@ -1004,8 +1035,8 @@ def test_nothing_waits_in_the_batch_path_with_frozen_edges(name, narrowed, monke
     model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 5), nn.Softmax(1))
     quantizer = QUANTIZERS[name]
     plane = InformationPlane(
-        {"0": Quantizer(nn.MaxPool2d(2), quantizer().bins) if name != "auto" else quantizer(), "3": quantizer()},
-        input=quantizer() if narrowed else None,
+        {"0": Quantizer(nn.MaxPool2d(2), quantizer().bins) if name != "cells" else quantizer(), "3": quantizer()},
+        input=binned(name) if narrowed else None,
         target=Quantizer(None, QuantileBins(3)) if narrowed else None,
     )
     x, y = torch.randn(16, 1, 8, 8), torch.randn(16) if narrowed else torch.arange(16) % 3
@@ -1019,7 +1050,7 @@ def test_nothing_waits_in_the_batch_path_with_frozen_edges(name, narrowed, monke
     assert plane.compute()[0].n_samples == 48
 
 
-@pytest.mark.parametrize("name", ["auto", "uniform", "quantile"])
+@pytest.mark.parametrize("name", ["cells", "uniform", "quantile"])
 def test_nothing_waits_while_values_are_held_for_the_fit(name):
     model = nn.Sequential(nn.Linear(6, 5), nn.ReLU())
     plane = InformationPlane({"*": QUANTIZERS[name]()})
@@ -1028,6 +1059,25 @@ def test_nothing_waits_while_values_are_held_for_the_fit(name):
         for _ in range(3):
             model(x)
             plane.update(x, y)
+
+
+@pytest.mark.parametrize("n_classes", [1, 2, 5, 200])
+@pytest.mark.parametrize("estimators", [[], ["soft"], ["probe", "kde"]], ids=["none", "soft", "probe and kde"])
+def test_nothing_waits_in_the_batch_path_of_cells_heads_and_estimators(estimators, n_classes, monkeypatch):
+    model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, n_classes))
+    plane = InformationPlane(estimators=estimators)
+    x, y = torch.randn(48, 1, 8, 8), torch.arange(48) % min(max(2, n_classes), 8)
+    counted(plane, model, [(x, y)])
+    assert (plane.head is None) == (n_classes == 200)
+    plane.estimate()
+    plane.reset()
+    with plane.attach(model), nothing_waits() as mode:
+        for _ in range(3):
+            model(x)
+            plane.update(x, y)
+    assert mode.seen > 50
+    assert {point.n_samples for point in plane.compute()} == {144}
+    assert {one.n_samples for one in plane.estimate()} == ({144} if estimators else set())
 
 
 @pytest.mark.parametrize("name", ["fixed", "uniform", "range"])
@@ -1046,6 +1096,24 @@ def test_the_batch_path_runs_on_a_device_without_values(name, monkeypatch):
             plane.update(x.to("meta"), y.to("meta"))
     assert [chunk.device.type for chunk in plane.t0] == ["meta"]
     assert sum(len(chunk) for chunk in plane.t0) == sum(len(chunk) for chunk in plane.y) == 32
+
+
+@pytest.mark.parametrize("estimators", [[], ["soft"]], ids=["none", "soft"])
+def test_the_batch_path_of_cells_runs_on_a_device_without_values(estimators):
+    model = nn.Sequential(nn.Linear(6, 300), nn.ReLU(), nn.Linear(300, 3))
+    plane = InformationPlane(estimators=estimators)
+    x, y = torch.randn(16, 6), torch.arange(16) % 3
+    counted(plane, model, [(x, y)])
+    plane.estimate()
+    plane.reset()
+    meta = model.to("meta")
+    with plane.attach(meta):
+        for _ in range(2):
+            meta(x.to("meta"))
+            plane.update(x.to("meta"), y.to("meta"))
+    drawn = plane.drawn()
+    assert {rows.device.type for rows in (*drawn.layers.values(), *drawn.others.values())} == {"meta"}
+    assert {name: tuple(rows.shape) for name, rows in drawn.layers.items()} == {"0": (32, 128), "2": (32, 3)}
 
 
 # --- measure leaves no trace -----------------------------------------------------------------------------------------
@@ -1461,4 +1529,6 @@ def test_two_processes_give_the_figures_of_one(two_ranks, name):
     for out, err, status in two_ranks:
         assert status == 0, err
         measured = json.loads(out)[name]
-        assert [[tuple(point) for point in points] for points in measured] == [[tuple(p) for p in expected]] * 2
+        assert [[repr(tuple(point)) for point in points] for points in measured] == [
+            [repr(tuple(point)) for point in expected]
+        ] * 2

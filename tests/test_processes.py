@@ -10,19 +10,41 @@ import pytest
 import torch
 from filelock import FileLock
 
-from lightning_ib import AutoQuantizer, InformationPlane, InformationPoint
+from lightning_ib import InformationPlane, InformationPoint
+from lightning_ib.estimators import checked_estimators
 from lightning_ib.history import Estimate
 from lightning_ib.passes import run_pass, undisturbed
-from tests.processes import EPOCHS, ESTIMATES, INPUT, N_OWN, N_TRAIN, N_VAL, SAMPLED, batches, callback_fields
-from tests.tiny import TinyModule
+from tests.processes import (
+    ALL_IN_BINS,
+    BINS,
+    DEFAULT,
+    EPOCHS,
+    ESTIMATES,
+    N_OWN,
+    N_TRAIN,
+    N_VAL,
+    SAMPLED,
+    batches,
+    callback_fields,
+)
+from tests.tiny import TinyModule, exact
 
-pytestmark = pytest.mark.slow
+pytestmark = [
+    pytest.mark.slow,
+    # Of two or five samples
+    pytest.mark.filterwarnings("ignore:.* could not be estimated"),
+]
+
+# Scenarios that do not deal samples to processes one by one give them other places than one process does, and by its
+# place a probe deals a sample to a fold.
+OTHER_PLACES = ("batched", "list", "none", "iterable", "default-none")
 
 TWO = ["alone", "alone-train", "val", "train", "own", "sampled", "batched", "list", "steps", "few", "none"]
-TWO += ["iterable", "fails", "breaks", "scaled", "histories"]
-THREE = ["val", "fewer"]
+TWO += ["iterable", "fails", "breaks", "fits-not", "fits-not-own", "scaled", "histories"]
+BY_DEFAULT = ["default", "default-sampled", "default-own", "default-none"]
+THREE = ["val", "fewer", "default", "default-none"]
 SHARDED = ["sharded", "sharded-own"]
-ESTIMATING = ["alone-64", "estimates", "estimates-sampled", "estimates-own"]
+ESTIMATING = ["alone", "estimates", "estimates-sampled", "estimates-own"]
 
 
 def launch(factory, name, strategy, devices, scenarios):
@@ -38,7 +60,7 @@ def launch(factory, name, strategy, devices, scenarios):
                 cwd=root,
                 capture_output=True,
                 text=True,
-                timeout=240,
+                timeout=600,
             )
             assert ran.returncode == 0, ran.stderr[-4000:]
             (folder / "output").write_text(ran.stdout + ran.stderr)
@@ -54,6 +76,12 @@ def launch(factory, name, strategy, devices, scenarios):
 def two(tmp_path_factory):
     """Two processes, each started as a program of its own."""
     return launch(tmp_path_factory, "two", "ddp", 2, TWO)
+
+
+@pytest.fixture(scope="module")
+def two_by_default(tmp_path_factory):
+    """Two processes with cells, head, probe and soft entropies."""
+    return launch(tmp_path_factory, "two_by_default", "ddp", 2, ["alone", *BY_DEFAULT])
 
 
 @pytest.fixture(scope="module")
@@ -78,9 +106,9 @@ def sharded(tmp_path_factory):
     return launch(tmp_path_factory, "sharded", "model_parallel", 2, SHARDED)
 
 
-def measured_alone(weights, data, layers=None, **options):
+def measured_alone(weights, data, **options):
     """The same measurements in this one process, from the weights the processes had at each of them."""
-    plane, points, estimates = InformationPlane(layers, **options), [], []
+    plane, points, estimates = InformationPlane(**({"estimators": ["probe"]} | options)), [], []
     dtype = weights[0]["out.weight"].dtype
     model, data = TinyModule().to(dtype), [(x.to(dtype), y) for x, y in data]
     for epoch, state in enumerate(weights):
@@ -90,15 +118,23 @@ def measured_alone(weights, data, layers=None, **options):
             run_pass(plane, data, model)
             points += plane.compute(epoch=epoch)
             estimates += plane.estimate(epoch=epoch)
-    return points, estimates
+    return points, estimates, plane
 
 
-def assert_same(found, data, layers=None, **options):
-    """The figures of every process, and of its estimators where there are any, are those of one."""
-    points, estimates = measured_alone(found[0]["weights"], data, layers, **options)
+def assert_same(found, data, but=(), **options):
+    """The figures of every process, and of its estimators, are those of one, and so is how it came to them.
+
+    Estimators that are named in ``but`` are the same in all processes only.
+    """
+    points, estimates, plane = measured_alone(found[0]["weights"], data, **options)
+    estimates = [one for one in estimates if one.estimator not in but]
     for process in found:
+        assert process["discretized"] == plane.discretized
+        assert process["head"] == plane.head
         assert_equal([InformationPoint(*point) for point in process["history"]], points)
-        assert_equal([Estimate(*estimate) for estimate in process["estimates"]], estimates)
+        found_estimates = [Estimate(*estimate) for estimate in process["estimates"]]
+        assert_equal([one for one in found_estimates if one.estimator not in but], estimates)
+        assert exact(process["estimates"]) == exact(found[0]["estimates"])
 
 
 def assert_equal(records, expected):
@@ -118,18 +154,51 @@ VALIDATION, TRAINING, OWN = batches(N_VAL, 1), batches(N_TRAIN, 0), batches(N_OW
 @pytest.mark.parametrize(
     ("name", "data", "options"),
     [
-        ("val", VALIDATION, INPUT),
-        ("train", TRAINING, INPUT),
-        ("own", OWN, INPUT),
+        ("val", VALIDATION, BINS),
+        ("train", TRAINING, BINS),
+        ("own", OWN, BINS),
         ("batched", OWN, {}),
-        ("list", OWN, INPUT),
+        ("list", OWN, BINS),
         ("few", batches(5, 2), {"layers": {"out": None}}),
-        ("none", VALIDATION, INPUT),
-        ("iterable", VALIDATION, INPUT),
+        ("none", VALIDATION, BINS),
+        ("iterable", VALIDATION, BINS),
     ],
 )
 def test_two_processes_have_the_figures_of_one(two, name, data, options):
-    assert_same(two(name), data, **options)
+    assert_same(two(name), data, but=["probe"] if name in OTHER_PLACES else (), **options)
+
+
+# The validation loop, the same with fewer samples than there are, a pass of its own, and a process without batches.
+@pytest.mark.parametrize(
+    ("processes", "name", "data", "n_samples"),
+    [
+        ("two_by_default", "default", VALIDATION, N_VAL),
+        ("two_by_default", "default-sampled", VALIDATION, 40),
+        ("two_by_default", "default-own", OWN, 40),
+        ("two_by_default", "default-none", VALIDATION, N_VAL),
+        ("three", "default", VALIDATION, N_VAL),
+        ("three", "default-none", VALIDATION, N_VAL),
+    ],
+)
+def test_several_processes_have_the_cells_head_probe_and_soft_entropies_of_one(
+    request, processes, name, data, n_samples
+):
+    found = request.getfixturevalue(processes)(name)
+    but = ["probe"] if name in OTHER_PLACES else ()
+    assert_same(found, data, but=but, **DEFAULT, max_samples=n_samples)
+    for process in found:
+        points = [InformationPoint(*point) for point in process["history"]]
+        assert {(point.source, point.n_samples) for point in points} == {("cells", n_samples)}, "none is there twice"
+        assert all(math.isfinite(point.i_ty_fano) for point in points)
+        assert (process["head"].layer, process["head"].n_classes) == ("out", 4)
+        seen = {(one.estimator, one.epoch > 0): one.n_samples for one in map(Estimate._make, process["estimates"])}
+        whole = sum(len(y) for _, y in data)
+        assert seen == {
+            ("probe", False): n_samples,
+            ("probe", True): n_samples,
+            ("soft", False): n_samples,
+            ("soft", True): whole,
+        }
 
 
 @pytest.mark.parametrize(
@@ -147,8 +216,13 @@ def test_two_processes_have_the_estimates_of_one(estimating, name, data, options
     for process in found:
         estimates = [Estimate(*estimate) for estimate in process["estimates"]]
         assert {estimate.epoch for estimate in estimates} == set(range(EPOCHS + 1))
-        assert {estimate.estimator for estimate in estimates} == set(options["estimators"])
-        assert {estimate.n_samples for estimate in estimates} == {n_rows}, "repeated samples are left out"
+        assert {estimate.estimator for estimate in estimates} == {
+            one.name for one in checked_estimators(options["estimators"])
+        }
+        streamed = [estimate for estimate in estimates if estimate.estimator == "soft" and estimate.epoch > 0]
+        rows = {estimate.n_samples for estimate in estimates if estimate not in streamed}
+        assert rows == {n_rows}, "repeated samples are left out"
+        assert {estimate.n_samples for estimate in streamed} == {sum(len(y) for _, y in data)}
         assert all(math.isfinite(estimate.value) for estimate in estimates)
         assert all(math.isfinite(InformationPoint(*point).i_ty_shuffled) for point in process["history"])
 
@@ -158,14 +232,14 @@ def test_all_processes_set_the_same_and_log_the_same_estimates(estimating):
     assert one["edges"]["estimators"] == other["edges"]["estimators"]
     assert one["estimates"] == other["estimates"]
     last = {estimate[2:5]: estimate[5] for estimate in one["estimates"]}
-    assert len(last) == 2 * 9
+    assert len(last) == 2 * (5 + 1 + 2 + 5 + 2)
     for (layer, estimator, figure), value in last.items():
         name = f"ib/{estimator}/{figure}/{layer}"
         assert one["logged"][name] == other["logged"][name] == pytest.approx(value, rel=1e-6)
 
 
 def test_training_in_two_processes_is_bit_identical_with_estimators_and_without(estimating):
-    for watched, alone in zip(estimating("estimates"), estimating("alone-64")):
+    for watched, alone in zip(estimating("estimates"), estimating("alone")):
         assert watched["losses"] == alone["losses"]
         assert torch.equal(watched["random"], alone["random"])
         for key, value in alone["weights"][-1].items():
@@ -186,7 +260,7 @@ def test_only_the_first_process_writes_estimates_and_shows_all_rows(estimating):
 @pytest.mark.parametrize(
     ("name", "data", "options"),
     [
-        ("val", VALIDATION, INPUT),
+        ("val", VALIDATION, BINS),
         ("fewer", batches(2, 4), {"layers": {"out": None}}),
     ],
 )
@@ -196,13 +270,14 @@ def test_three_spawned_processes_have_the_figures_of_one(three, name, data, opti
 
 @pytest.mark.parametrize(("name", "data"), [("sharded", VALIDATION), ("sharded-own", OWN)])
 def test_sharded_weights_have_the_figures_of_whole_ones(sharded, name, data):
-    assert_same(sharded(name), data, **INPUT)
+    assert_same(sharded(name), data, **ALL_IN_BINS)
 
 
 def test_a_sampler_of_ones_own_is_shared_out_once(two):
     for process in two("sampled"):
         assert {point[callback_fields().index("n_samples")] for point in process["history"]} == {N_OWN}
-    assert two("sampled")[0]["history"] == two("sampled")[1]["history"]
+    one, other = two("sampled")
+    assert exact(one["history"]) == exact(other["history"])
 
 
 def test_steps_are_measured_alike_in_all_processes(two):
@@ -214,7 +289,10 @@ def test_steps_are_measured_alike_in_all_processes(two):
 
 @pytest.mark.parametrize(
     ("name", "without"),
-    [("val", "alone"), ("own", "alone"), ("steps", "alone"), ("train", "alone-train"), ("list", "alone-train")],
+    [
+        *((name, "alone") for name in ("val", "own", "steps")),
+        *((name, "alone-train") for name in ("train", "list")),
+    ],
 )
 def test_training_in_two_processes_is_bit_identical_with_and_without(two, name, without):
     for watched, alone in zip(two(name), two(without)):
@@ -224,10 +302,26 @@ def test_training_in_two_processes_is_bit_identical_with_and_without(two, name, 
             assert torch.equal(watched["weights"][-1][key], value)
 
 
+@pytest.mark.parametrize("name", ["default", "default-sampled", "default-own"])
+def test_training_in_two_processes_is_bit_identical_with_cells_and_without(two_by_default, name):
+    for watched, alone in zip(two_by_default(name), two_by_default("alone")):
+        assert watched["losses"] == alone["losses"]
+        assert torch.equal(watched["random"], alone["random"])
+        for key, value in alone["weights"][-1].items():
+            assert torch.equal(watched["weights"][-1][key], value)
+
+
 def test_all_processes_log_the_same_figures_for_whoever_monitors_them(two):
     one, other = two("val")
     names = [name for name in one["logged"] if name.startswith("ib/")]
-    assert len(names) == 26
+    of_each = ["I_XT", "I_TY", "H_T"], ["", "_lower", "_upper"]
+    expected = {f"{name}{end}" for name in of_each[0] for end in of_each[1]}
+    expected |= {"saturation", "singletons", "I_TY_shuffled", "probe/I_TY", "probe/accuracy"}
+    assert set(names) == {f"ib/{name}/{layer}" for name in expected for layer in ("hidden", "out")} | {
+        "ib/outside/hidden",
+        "ib/accuracy/out",
+        "ib/I_TY_fano/out",
+    }
     for name in names:
         assert one["logged"][name] == other["logged"][name]
     last = InformationPoint(*one["history"][-1])
@@ -241,15 +335,16 @@ def test_an_evaluation_alone_has_the_figures_of_the_whole_data_in_every_process(
 
 
 def test_all_processes_freeze_the_same_edges(two):
-    one, other = (process["edges"]["layers"]["out"]["edges"] for process in two("val"))
+    one, other = (process["edges"]["layers"]["hidden"]["edges"] for process in two("val"))
     assert torch.equal(one, other)
 
 
 def test_only_the_first_process_writes_files(two):
     assert len(list((two.folder / "val").rglob("information_plane.csv"))) == 1
     assert len(list((two.folder / "val").rglob("information_plane.png"))) == 1
-    # Each choice is told once: in every scenario but those without a callback, an automatic choice, or a first fit.
-    assert two.output.count("ib: out:") == len(TWO) - len(["alone", "alone-train", "fails", "breaks", "histories"])
+    # How cells were made of it is said once: in every scenario but those without a callback or cells, and by the
+    # evaluation after "val".
+    assert two.output.count("ib: out: ") == len(TWO) - len(["alone", "alone-train", "fails", "breaks"]) + 1
 
 
 def test_a_failure_in_one_process_is_nan_in_all_and_ends_nothing(two):
@@ -259,6 +354,13 @@ def test_a_failure_in_one_process_is_nan_in_all_and_ends_nothing(two):
         assert math.isfinite(points[0].h_t)
         assert all(math.isnan(point.h_t) for point in points[1:])
         assert not process["hooked"]
+        names = {(one.epoch, one.estimator, one.figure) for one in map(Estimate._make, process["estimates"])}
+        of_soft = ("H_T", "I_XT", "I_TY", "I_TY_floor", "I_TY_above_floor")
+        assert names == {
+            (epoch, *name)
+            for epoch in range(EPOCHS + 1)
+            for name in [("ksg", "I_XT"), *(("soft", figure) for figure in of_soft)]
+        }
     told = torch.load(two.folder / "fails" / "warnings1.pt", weights_only=False)
     assert len(told) == 1
     assert "this process alone is in trouble. Training goes on." in told[0]
@@ -268,6 +370,20 @@ def test_a_fit_of_edges_that_fails_in_one_process_is_nan_in_all_and_the_next_is_
     for process in two("breaks"):
         points = [InformationPoint(*point) for point in process["history"]]
         assert [math.isnan(point.h_t) for point in points] == [False, True, False]
+
+
+@pytest.mark.parametrize("name", ["fits-not", "fits-not-own"])
+def test_cells_that_the_first_process_cannot_fit_are_nan_in_all_and_the_next_are_not(two, name):
+    for process in two(name):
+        points = [InformationPoint(*point) for point in process["history"]]
+        assert [math.isnan(point.h_t) for point in points] == [False, False, True, True, False, False]
+        assert not process["hooked"]
+    one, other = two(name)
+    assert exact(one["history"]) == exact(other["history"])
+    assert exact(one["estimates"]) == exact(other["estimates"])
+    told = [torch.load(two.folder / name / f"warnings{rank}.pt", weights_only=False) for rank in (0, 1)]
+    assert ["its points are NaN: no cells here. Training goes on." in of[0] for of in told] == [True, False]
+    assert "the measurement failed in the first process: RuntimeError: no cells here." in told[1][0]
 
 
 def test_a_forward_that_cannot_be_called_costs_all_processes_the_point_before_training_only(two):
@@ -284,17 +400,3 @@ def test_histories_that_differ_are_settled_by_the_first_process(two):
         "ib: the processes came with different histories: all go on with that of rank 0, 2 points. Give every process "
         "the same checkpoint."
     ]
-
-
-def test_the_automatic_choice_is_the_one_of_a_single_process(two):
-    found = two("val")
-    alone = InformationPlane({"hidden": AutoQuantizer(), "out": AutoQuantizer()}, **INPUT)
-    model = TinyModule()
-    model.load_state_dict(found[0]["weights"][0])
-    with alone.attach(model), undisturbed(model):
-        run_pass(alone, VALIDATION, model)
-        alone.compute()
-    for layer, state in alone.frozen_state()["layers"].items():
-        chosen = found[0]["edges"]["layers"][layer]
-        assert chosen["chosen"] == state["chosen"]
-        assert torch.allclose(chosen["edges"], state["edges"], rtol=0, atol=1e-6)

@@ -1,19 +1,17 @@
-"""Narrowing: where edges lie, what a pool may do, what is chosen by itself, and what stays frozen."""
+"""Bins: where edges lie, what a pool may do, and what stays frozen; and what a CellQuantizer is asked for."""
 
 import io
 import math
 import re
-from statistics import NormalDist
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from lightning_ib import AutoQuantizer, Bins, FixedBins, QuantileBins, Quantizer, UniformBins
-from lightning_ib.functional import NOT_FINITE, codes, entropy, hash_table, row_ids
-from lightning_ib.quantize import GridPool, Narrowing, NormalBins, finest_grid
-from lightning_ib.verdict import verdict
+from lightning_ib import Bins, CellQuantizer, FixedBins, QuantileBins, Quantizer, UniformBins
+from lightning_ib.functional import NOT_FINITE, codes, entropy, hash_table, row_ids, sketch
+from lightning_ib.quantize import Narrowing
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -190,7 +188,7 @@ def test_uniform_bins_refuse_a_range_that_is_none(options, sentence):
         UniformBins(4, **options)
 
 
-@pytest.mark.parametrize("bins", [UniformBins, QuantileBins, NormalBins])
+@pytest.mark.parametrize("bins", [UniformBins, QuantileBins])
 @pytest.mark.parametrize("n_bins", [1, 0, -3, 2.0, True, "4", None])
 def test_a_single_bin_is_refused(bins, n_bins):
     with pytest.raises(ValueError, match=rf"{bins.__name__}: n_bins must be an integer of at least 2, got {n_bins!r}"):
@@ -208,19 +206,6 @@ def test_quantile_bins_hold_equal_shares(n_bins):
     np.testing.assert_allclose(
         edges.t().numpy(), np.quantile(z.double().numpy(), [k / n_bins for k in range(1, n_bins)], axis=0), rtol=1e-12
     )
-
-
-@pytest.mark.parametrize("n_bins", [2, 3, 4, 7, 30])
-def test_normal_bins_are_of_equal_mass_under_the_standard_normal(n_bins):
-    bins = NormalBins(n_bins)
-    edges = bins.edges(torch.full((5, 3), 1e9))
-    np.testing.assert_allclose(
-        edges.numpy(), [NormalDist().inv_cdf(k / n_bins) for k in range(1, n_bins)], rtol=1e-12, atol=1e-15
-    )
-    assert not bins.needs_data
-    assert bins.tails == 2 / n_bins
-    shares = torch.bincount(codes(randn(100_000, 1), edges).flatten().long(), minlength=n_bins) / 100_000
-    assert (shares - 1 / n_bins).abs().max() < 0.006  # four standard deviations at a half
 
 
 def test_quantile_bins_of_tied_values_put_them_together():
@@ -241,9 +226,8 @@ def test_quantile_bins_of_tied_values_put_them_together():
         ),
         (FixedBins([0, 0.5]), "FixedBins([0.0, 0.5])"),
         (Quantizer(None, QuantileBins(3)), "Quantizer(pool=None, bins=QuantileBins(n_bins=3))"),
-        (NormalBins(4), "NormalBins(n_bins=4)"),
-        (AutoQuantizer(), "AutoQuantizer(samples_per_symbol=10)"),
-        (AutoQuantizer(2.5), "AutoQuantizer(samples_per_symbol=2.5)"),
+        (CellQuantizer(), "CellQuantizer(256)"),
+        (CellQuantizer(64, pool=nn.Flatten()), "CellQuantizer(64, pool=Flatten(start_dim=1, end_dim=-1))"),
     ],
 )
 def test_reprs_show_what_was_given(bins, shown):
@@ -335,14 +319,14 @@ def test_own_bins_that_are_none_are_refused(edges, sentence):
 
 def test_own_bins_see_all_pooled_values_once():
     bins = OwnBins([0.0])
-    narrowing = Narrowing(Quantizer(lambda a: a.sum(2), bins))
+    narrowing = Narrowing(Quantizer(lambda a: a.amax(2), bins))
     x = randn(20, 3, 4)
     narrowing.begin()
     narrowing.fit(ids_in_batches(narrowing, x, 7))
     narrowing.begin()
     reduced(narrowing, x)
     (seen,) = bins.seen
-    assert torch.equal(seen, x.sum(2))
+    assert torch.equal(seen, x.amax(2))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -453,9 +437,7 @@ def test_a_number_is_no_batch():
 
 
 def test_complex_values_need_a_pool_that_is_refused_or_real():
-    with pytest.raises(
-        ValueError, match="complex values: give a pool that returns real ones, such as torch.view_as_real"
-    ):
+    with pytest.raises(ValueError, match="got complex values: take real ones, with pool=torch.view_as_real for one"):
         Quantizer().pooled(torch.zeros(3, 2, dtype=torch.complex64))
 
 
@@ -475,7 +457,7 @@ def test_bins_must_be_bins(bins):
         Quantizer(None, bins)
 
 
-@pytest.mark.parametrize("make", [Quantizer, AutoQuantizer])
+@pytest.mark.parametrize("make", [Quantizer, CellQuantizer])
 def test_select_takes_the_tensor_to_narrow(make):
     pair = (torch.rand(4, 3), torch.rand(4, 2))
     assert make().selected(pair) is pair[0]
@@ -505,201 +487,45 @@ def test_a_pool_that_works_in_place_leaves_the_activation_alone(pool):
     assert torch.equal(x, before)
 
 
-# --- AutoQuantizer ---------------------------------------------------------------------------------------------------
-
-SHAPES = [(10,), (300,), (1,), (6, 20), (40, 6), (5, 9, 9), (64, 3, 3), (2, 3, 8, 8), (1, 1, 28, 28)]
-ids_of_shapes = ["x".join(map(str, shape)) for shape in SHAPES]
+# --- CellQuantizer ---------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("n", [160, 600, 3000])
-@pytest.mark.parametrize("samples_per_symbol", [1, 10])
-@pytest.mark.parametrize("shape", [(), *SHAPES], ids=["scalar", *ids_of_shapes])
-def test_the_choice_bounds_the_possible_symbols_and_uses_its_room(shape, samples_per_symbol, n):
-    narrowing, ids = fitted(AutoQuantizer(samples_per_symbol), randn(n, *shape))
-    n_bins, n_coordinates = narrowing.n_bins, narrowing.n_coordinates
-    assert n_bins**n_coordinates * samples_per_symbol <= n
-    assert n_bins == 30 or (n_bins + 1) ** n_coordinates * samples_per_symbol > n
-    assert entropy(ids) > 0.5 * math.log2(min(n / samples_per_symbol, 30))
+@pytest.mark.parametrize("shape", [(), (1,), (10,), (128,), (129,), (6, 20), (500, 768), (16, 28, 28)], ids=str)
+def test_cells_are_fitted_to_the_sketch_of_the_whole_layer(shape):
+    x = randn(6, *shape)
+    rows = CellQuantizer().rows(x)
+    assert rows.shape == (6, min(128, math.prod(shape)))
+    assert torch.equal(rows, sketch(x.reshape(6, -1)))
 
 
-def first_choice(x, near):
-    """The documented rule for samples (N, D), D ≤ 32, written out: the number of coordinates and of bins."""
-    trials = {}
-    for n_coordinates in range(3, x.shape[1] + 1):
-        fitting = [n for n in range(2, 31) if n**n_coordinates <= len(x) / 10]
-        if not fitting:
-            continue
-        means = nn.functional.adaptive_avg_pool1d(x, n_coordinates).double().numpy()
-        z = (means - means.mean(1, keepdims=True)) / means.std(1, keepdims=True)
-        symbols = np.digitize(z, [NormalDist().inv_cdf(k / fitting[-1]) for k in range(1, fitting[-1])])
-        p = np.unique(symbols, axis=0, return_counts=True)[1] / len(x)
-        trials[n_coordinates, fitting[-1]] = -(p * np.log2(p)).sum()
-    return max(trial for trial in trials if trials[trial] >= near * max(trials.values()))
+def test_cells_are_fitted_to_the_sketch_of_what_a_pool_leaves():
+    x = randn(6, 3, 20, 20)
+    pool = nn.AdaptiveAvgPool2d(2)
+    assert torch.equal(CellQuantizer(pool=pool).rows(x), pool(x).flatten(1))
+    assert torch.equal(CellQuantizer(pool=lambda a: a[:, 0]).rows(x), sketch(x[:, 0]))
 
 
-def test_the_finest_grid_near_the_greatest_entropy_is_chosen():
-    x = randn(3000, 6)
-    expected = first_choice(x, 0.8)
-    narrowing, _ = fitted(AutoQuantizer(), x)
-    assert (narrowing.n_coordinates, narrowing.n_bins) == expected
-    assert expected != first_choice(x, 1.0)
-
-
-def test_a_grid_on_which_samples_do_not_differ_is_avoided():
-    x = 0.1 * randn(5000, 8, 4, 4)  # large biases of the channels, alike for all samples
-    x += torch.linspace(-1, 1, 8).reshape(8, 1, 1) ** 3 * 100
-    narrowing, ids = fitted(AutoQuantizer(), x)
-    assert narrowing.quantizer.pool.grid[0] == 1
-    assert entropy(ids) > 3
-
-
-def trained(shape, n, seed):
-    """What training makes of a layer: other scales, other offsets, other correlations, heavier tails."""
-    x = randn(n, math.prod(shape), seed=seed)
-    if seed % 2:
-        x = x @ randn(x.shape[1], x.shape[1], seed=seed + 50)
-    x = 10.0 ** (seed - 2) * x.sinh() + (0, 3, -50, 1000)[seed % 4]
-    return x.relu().reshape(n, *shape) if seed == 3 else x.reshape(n, *shape)
-
-
-@pytest.mark.parametrize("shape", [shape for shape in SHAPES if shape != (1,)])
-def test_a_choice_is_believable_whatever_training_does(shape):
-    n = 1000
-    narrowing, _ = fitted(AutoQuantizer(), randn(n, *shape))
-    assert narrowing.edges.ndim == 1
-    for seed in range(1, 6):
-        narrowing.begin()
-        ids, outside = narrowing.in_bins(narrowing.values(trained(shape, n, seed)))
-        counts = ids.unique(return_counts=True)[1]
-        assert entropy(ids, unit="nats") <= math.log(n / 10)
-        told = verdict(
-            saturation=entropy(ids, unit="nats") / math.log(n),
-            singletons=(counts == 1).float().mean().item(),
-            n_codes=len(counts),
-            n_samples=n,
-            outside=outside.sum().item() / n / narrowing.n_coordinates,
-            tails=narrowing.quantizer.bins.tails,
-        )
-        assert told == "ok"
-
-
-@pytest.mark.parametrize(("n", "shape"), [(2000, (1,)), (2000, (2,)), (2000, ()), (5, ()), (15, (2,))])
-def test_few_coordinates_get_edges_of_their_own(n, shape):
-    narrowing, ids = fitted(AutoQuantizer(), 1000 + 5 * randn(n, *shape))
-    assert narrowing.n_coordinates <= 2
-    assert narrowing.edges.shape == (narrowing.n_coordinates, narrowing.n_bins - 1)
-    assert len(ids.unique()) > 1
-    assert "standardised" not in narrowing.summary()
-
-
-@pytest.mark.parametrize("n", [10, 79])
-@pytest.mark.parametrize(("shape", "n_coordinates"), [((10,), 3), ((5, 9, 9), 3), ((6, 20), 3), ((1, 9, 9), 4)])
-def test_few_samples_still_get_edges_that_do_not_drift(shape, n_coordinates, n):
-    narrowing, _ = fitted(AutoQuantizer(), randn(n, *shape))
-    assert (narrowing.n_coordinates, narrowing.n_bins) == (n_coordinates, 2)
-    assert narrowing.edges.tolist() == [0.0]
-
-
-def test_a_pattern_that_never_varies_leaves_its_size():
-    x = randn(2000, 1).abs() * torch.linspace(1, 2, 8)
-    narrowing, ids = fitted(AutoQuantizer(), x)
-    assert narrowing.n_coordinates <= 2
-    assert entropy(ids) > 2
-
-
-@pytest.mark.parametrize("shape", SHAPES, ids=ids_of_shapes)
-def test_the_choice_is_deterministic_and_blind_to_the_order(shape):
-    x = randn(400, *shape)
-    order = torch.randperm(400, generator=torch.Generator().manual_seed(3))
-    first, ids = fitted(AutoQuantizer(), x)
-    again, same = fitted(AutoQuantizer(), x)
-    shuffled, moved = fitted(AutoQuantizer(), x[order])
-    for other, other_ids in ((again, same), (shuffled, moved[order.argsort()])):
-        assert torch.equal(other.edges, first.edges)
-        assert other.state_dict()["chosen"] == first.state_dict()["chosen"]
-        assert torch.equal(other_ids, ids)
-
-
-@pytest.mark.parametrize("shape", SHAPES, ids=ids_of_shapes)
-def test_the_choice_is_frozen(shape):
-    narrowing, ids = fitted(AutoQuantizer(), randn(400, *shape))
-    chosen, edges = narrowing.quantizer, narrowing.edges.clone()
-    narrowing.begin()
-    later = reduced(narrowing, 1000 * randn(50, *shape, seed=1))
-    assert later.dtype == torch.int64
-    assert narrowing.quantizer is chosen
-    assert torch.equal(narrowing.edges, edges)
-    assert torch.equal(reduced(narrowing, randn(400, *shape)), ids)
-
-
-@pytest.mark.parametrize("shape", [(), *SHAPES, (4096,), (500, 768), (512, 14, 14), (3, 16, 112, 112)])
-def test_what_is_held_until_the_choice_is_small(shape):
-    held = reduced(Narrowing(AutoQuantizer()), torch.zeros(2, *shape, dtype=torch.bfloat16))
-    assert held.dtype == torch.float32
-    assert held.shape[1] <= 128
-
-
-def test_the_choice_ignores_scale_and_offset_of_a_layer():
-    x = randn(400, 64)
-    _, ids = fitted(AutoQuantizer(), x)
-    scaled, moved = fitted(AutoQuantizer(), 4 * x + 0)
-    assert torch.equal(moved, ids)
-    # … and frozen at one scale, it reads the same at another: what clips is the pattern, not the size.
-    assert torch.equal(reduced(scaled, x), ids)
-
-
-def test_constant_layers_and_dead_units_can_be_narrowed():
-    # No choice is made for a constant, it would be the finest; the next measurement is asked.
-    narrowing = Narrowing(AutoQuantizer())
-    narrowing.fit(reduced(narrowing, torch.zeros(100, 20)))
-    assert narrowing.edges is None
-    narrowing.fit(reduced(narrowing, randn(100, 20)))
-    assert narrowing.edges is not None
-    x = randn(300, 20).relu()
-    x[:, ::2] = 0
-    assert entropy(fitted(AutoQuantizer(), x)[1]) > 1.0
-
-
-def test_binary_data_cannot_saturate_and_is_told_apart():
-    x = torch.randint(2, (4096, 3), generator=torch.Generator().manual_seed(0)).float()
-    assert entropy(fitted(AutoQuantizer(), x)[1]) > 1.0
-
-
-@pytest.mark.parametrize("samples_per_symbol", [0, -1, 0.5, math.inf, math.nan])
-def test_a_number_of_samples_that_is_none_is_refused(samples_per_symbol):
-    sentence = (
-        f"AutoQuantizer: samples_per_symbol must be a finite number of at least 1, got {samples_per_symbol}: "
-        "with more symbols than samples, every sample may have one of its own."
-    )
+@pytest.mark.parametrize("max_cells", [1, 0, -4, 2.0, True, "16", None])
+def test_a_number_of_cells_that_is_none_is_refused(max_cells):
+    sentence = f"CellQuantizer: max_cells must be an integer of at least 2, got {max_cells!r}."
     with pytest.raises(ValueError, match=re.escape(sentence)):
-        AutoQuantizer(samples_per_symbol)
+        CellQuantizer(max_cells)
 
 
-@pytest.mark.parametrize(
-    ("shape", "grid"), [((10,), (10,)), ((300,), (32,)), ((500, 768), (8, 4)), ((512, 14, 14), (8, 4, 4)), ((1,), (1,))]
-)
-def test_the_finest_grid(shape, grid):
-    assert finest_grid(shape) == grid
+@pytest.mark.parametrize("pool", [3, "max", FixedBins([0.0])])
+def test_the_pool_of_cells_must_be_callable(pool):
+    with pytest.raises(TypeError, match=r"CellQuantizer: pool must be a callable on \(B, …\) or None, got"):
+        CellQuantizer(pool=pool)
 
 
-def test_a_grid_averages_and_standardises():
-    x = randn(5, 4, 6, 6)
-    pooled = GridPool((4, 6, 6), (2, 2, 2))(x)
-    expected = x.reshape(5, 2, 2, 2, 3, 2, 3).mean((2, 4, 6)).flatten(1).double()
-    expected = (expected - expected.mean(1, keepdim=True)) / expected.std(1, correction=0, keepdim=True)
-    torch.testing.assert_close(pooled, expected, rtol=1e-5, atol=1e-5)
-
-
-@pytest.mark.parametrize("value", [0.1, -1 / 3, 1e6])
-def test_a_grid_of_equal_averages_has_no_pattern(value):
-    pooled = GridPool((7, 4, 4), (7, 1, 1))(torch.full((3, 7, 9, 9), value))
-    assert torch.equal(pooled, torch.zeros(3, 7, dtype=torch.float64))
+def test_cells_know_no_bins():
+    with pytest.raises(TypeError, match="bins"):
+        CellQuantizer(bins=QuantileBins(4))
 
 
 # --- Narrowing at work -----------------------------------------------------------------------------------------------
 
 NARROWED = {
-    "auto": lambda: AutoQuantizer(),
     "uniform": lambda: Quantizer(None, UniformBins(7)),
     "uniform quantiles": lambda: Quantizer(nn.Flatten(), UniformBins(7, quantiles=(0.05, 0.95))),
     "uniform layer": lambda: Quantizer(None, UniformBins(7, per="layer")),
@@ -746,14 +572,10 @@ def test_the_memory_format_changes_no_id(name, shape):
     assert torch.equal(fitted(NARROWED[name](), last)[1], ids)
 
 
-def test_one_number_a_sample_is_held_and_fitted():
-    narrowing, ids = fitted(AutoQuantizer(), randn(500))
+def test_one_number_a_sample_is_held_and_fitted_and_then_put_into_bins():
+    narrowing, ids = fitted(Quantizer(None, UniformBins(7)), randn(500))
     assert len(ids) == 500
-    assert len(ids.unique()) > 3
-
-
-def test_one_number_a_sample_is_narrowed_again_after_the_choice():
-    narrowing, ids = fitted(AutoQuantizer(), randn(500))
+    assert len(ids.unique()) == 7
     assert torch.equal(reduced(narrowing, randn(500)), ids)
 
 
@@ -766,16 +588,6 @@ def test_what_is_held_shares_no_memory_with_the_activation(dtype, shape, pool):
     before = held.clone()
     x.zero_()
     assert torch.equal(held, before)
-
-
-@pytest.mark.parametrize("shape", [(), (4,), (8, 4, 4)])
-def test_what_is_held_for_a_choice_shares_no_memory_with_the_activation(shape):
-    x = randn(6, *shape)
-    held = reduced(Narrowing(AutoQuantizer()), x)
-    before = held.clone()
-    x.zero_()
-    assert torch.equal(held, before)
-    assert before.any()
 
 
 def test_ids_share_no_memory_with_the_activation():
@@ -825,12 +637,12 @@ def test_frozen_edges_go_through_a_checkpoint(name, shape):
     state = saved(narrowing.state_dict())
     resumed = Narrowing(make())
     resumed.load_state_dict(state)
-    assert resumed.shape == narrowing.shape == shape
+    assert state.keys() == {"edges", "asked"}
     assert torch.equal(reduced(resumed, later), reduced(narrowing, later))
 
 
 def test_nothing_is_saved_before_the_first_fit():
-    narrowing = Narrowing(AutoQuantizer())
+    narrowing = Narrowing(Quantizer())
     assert saved(narrowing.state_dict()) == {}
     narrowing.load_state_dict({})
     assert reduced(narrowing, randn(4, 3)).is_floating_point()
@@ -839,32 +651,34 @@ def test_nothing_is_saved_before_the_first_fit():
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"chosen": None}, "has chosen=None, which is no choice for samples of shape"),
-        ({"chosen": [[10], [6], 1]}, "which is no choice"),
-        ({"chosen": [[10], [11], 3]}, "which is no choice"),
-        ({"chosen": [[10], [6.0], 3]}, "which is no choice"),
-        ({"chosen": [[10, 1], [6, 1], 3]}, "which is no choice"),
-        ({"chosen": [[10], [6], 9]}, r"has \d edges and chosen=\[\[10\], \[6\], 9\], which is of another number"),
         ({"edges": torch.tensor([1.0, 0.0])}, "is unusable: edges must ascend"),
-        ({"edges": torch.zeros(5, 2)}, "is unusable: edges must have shape"),
+        ({"edges": torch.tensor([0.0, math.nan])}, "is unusable: edges must be finite"),
+        ({"edges": torch.zeros(0)}, "is unusable: edges must have shape"),
+        ({"edges": [0.0, 1.0]}, "has edges that are a list, not a tensor"),
     ],
 )
-def test_a_choice_that_is_none_is_not_taken_up(changes, sentence):
-    before, _ = fitted(AutoQuantizer(), randn(1000, 10))
-    resumed = Narrowing(AutoQuantizer())
+def test_edges_that_are_none_are_not_taken_up(changes, sentence):
+    before, _ = fitted(Quantizer(None, UniformBins(4)), randn(1000, 10))
+    resumed = Narrowing(Quantizer(None, UniformBins(4)))
     with pytest.raises(ValueError, match=sentence):
         resumed.load_state_dict({**before.state_dict(), **changes})
     assert resumed.edges is None
 
 
-def test_a_choice_by_another_rule_is_made_anew():
-    before, _ = fitted(AutoQuantizer(), randn(1000, 10))
-    state = {**before.state_dict(), "asked": "AutoQuantizer(saturation=0.75)"}
-    for asked, given in ((AutoQuantizer(), state), (AutoQuantizer(20), before.state_dict())):
-        resumed = Narrowing(asked)
-        with pytest.warns(UserWarning, match="fitted anew"):
-            resumed.load_state_dict(given)
-        assert reduced(resumed, randn(1000, 10)).shape == (1000, 10)
+@pytest.mark.parametrize(
+    ("state", "sentence"), [([], "is a list, not a mapping"), ({"edges": 1}, r"lacks \['asked'\]")]
+)
+def test_a_state_of_another_form_is_refused(state, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        Narrowing(Quantizer()).load_state_dict(state)
+
+
+def test_edges_of_a_checkpoint_for_another_number_of_coordinates_are_fitted_anew():
+    before, _ = fitted(Quantizer(None, UniformBins(4)), randn(100, 10))
+    resumed = Narrowing(Quantizer(None, UniformBins(4)))
+    resumed.load_state_dict(saved(before.state_dict()))
+    with pytest.warns(UserWarning, match="edges are for 10 coordinates, and a sample has 7 .* fitted anew"):
+        assert reduced(resumed, randn(100, 7)).is_floating_point()
 
 
 def test_a_saved_state_is_a_snapshot():
@@ -875,9 +689,9 @@ def test_a_saved_state_is_a_snapshot():
     assert torch.equal(narrowing.edges, before)
 
 
-@pytest.mark.parametrize("old", [Quantizer(None, FixedBins([0.0])), AutoQuantizer()], ids=["fixed", "auto"])
+@pytest.mark.parametrize("old", [FixedBins([0.0]), UniformBins(4)], ids=["fixed", "uniform"])
 def test_edges_given_by_name_win_over_those_of_a_checkpoint(old):
-    before = Narrowing(old)
+    before = Narrowing(Quantizer(None, old))
     first = reduced(before, randn(50, 2))
     if first.is_floating_point():
         before.fit(first)

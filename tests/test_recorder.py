@@ -322,6 +322,21 @@ def test_the_last_call_of_a_forward_counts():
         assert torch.equal(recorder.take()["0"], second)
 
 
+def test_layers_come_in_the_order_in_which_they_last_ran():
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b, self.c = nn.Linear(3, 3), nn.Linear(3, 3), nn.Linear(3, 3)
+
+        def forward(self, x):
+            return self.a(self.b(self.a(self.c(x))))
+
+    model = Net()
+    with Recorder(model, ["a", "b", "c"], clone) as recorder:
+        model(torch.rand(2, 3))
+        assert list(recorder.take()) == ["c", "b", "a"]
+
+
 def test_what_was_taken_is_handed_over():
     model = net()
     with Recorder(model, ["first", "last"], clone) as recorder:

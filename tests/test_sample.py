@@ -13,7 +13,10 @@ from hypothesis import strategies as st
 from scipy import stats
 from torch import Tensor
 
+from lightning_ib.functional import sketch
+from lightning_ib.quantize import CellQuantizer
 from lightning_ib.sample import Reservoir
+from lightning_ib.sampled import SampledLayers
 
 WIDTH = 7  # of the rows here, and of nothing else
 
@@ -274,3 +277,89 @@ def test_no_random_state_is_heeded():
     first = sample(1000, 50)
     torch.manual_seed(99)
     assert same(first, sample(1000, 50))
+
+
+@pytest.mark.parametrize(("smaller", "larger"), [(1, 2), (10, 300), (299, 300)])
+def test_a_smaller_sample_is_the_beginning_of_a_larger_one(smaller, larger):
+    few, many = sample(2000, smaller), sample(2000, larger, (1, 200))
+    assert same(few, {name: values[:smaller] for name, values in many.items()})
+
+
+def test_a_variable_that_is_dropped_is_gone_and_the_others_stay():
+    reservoir = show(Reservoir(30), torch.arange(500), (64,))
+    reservoir.drop("half")
+    reservoir.drop("never there")
+    expected = sample(500, 30)
+    assert same(reservoir.drawn(), {name: expected[name] for name in ("row", "place")})
+
+
+@pytest.mark.parametrize("n", [3, 400])
+def test_rows_of_different_shapes_are_an_error_in_their_place(n):
+    """However early or late they are put together, and whatever came after."""
+    reservoir = Reservoir(20)
+    for width in (2, 3, 2):
+        chosen = reservoir.choose(n)
+        reservoir.keep(n, {"row": torch.zeros(n, width)[chosen], "place": torch.arange(n)[chosen]})
+    drawn = reservoir.drawn()
+    assert len(drawn["place"]) == min(20, 3 * n)
+    sentence = r"its samples have different shapes, \(2,\) and \(3,\), and rows need one\."
+    with pytest.raises(ValueError, match=sentence):
+        raise drawn["row"]
+
+
+def layers_of(n, max_samples, raw_samples, batch=50):
+    """What is sampled of a wide layer, a scalar one and the labels of n samples."""
+    sampled = SampledLayers(max_samples, raw_samples, with_input=True)
+    x, y = torch.arange(n).float(), torch.arange(n) % 7
+    for some, labels in zip(x.split(batch), y.split(batch)):
+        wide = some[:, None, None].expand(-1, 20, 10)
+        chosen = {"wide": sampled.choose(wide, None), "scalar": sampled.choose(some, CellQuantizer())}
+        sampled.keep(len(some), chosen, {"y": labels, "x": some}, None)
+    return sampled
+
+
+@pytest.mark.parametrize("raw_samples", [0, 30, 100])
+@pytest.mark.parametrize("batch", [1, 64, 1000])
+def test_all_that_is_sampled_of_a_sample_stays_together(batch, raw_samples):
+    drawn = layers_of(1000, 100, raw_samples, batch).drawn(shared=False)
+    scalar = drawn.layers["scalar"]
+    assert (drawn.n, scalar.shape, drawn.layers["wide"].shape) == (100, (100, 1), (100, 128))
+    assert torch.equal(drawn.layers["wide"], sketch(scalar.expand(-1, 200)))
+    assert torch.equal(drawn.others["y"], scalar[:, 0].long() % 7)
+    assert torch.equal(drawn.others["x"], scalar)
+    assert set(drawn.raw) == ({"wide", "scalar"} if raw_samples else set())
+    if raw_samples:
+        assert torch.equal(drawn.raw["scalar"], scalar[:raw_samples, 0])
+        assert torch.equal(drawn.raw["wide"], scalar[:raw_samples, :, None].expand(-1, 20, 10))
+
+
+def test_what_was_sampled_shares_no_memory_with_the_batch():
+    sampled = SampledLayers(100, 100, with_input=True)
+    x, y = torch.ones(30, 3), torch.ones(30).long()
+    sampled.keep(30, {"layer": sampled.choose(x, None)}, {"x": x, "y": y}, None)
+    x.zero_(), y.zero_()
+    drawn = sampled.drawn(shared=False)
+    for rows in (drawn.layers["layer"], drawn.raw["layer"], drawn.others["x"], drawn.others["y"]):
+        assert rows.min() == 1
+
+
+def test_a_pass_begins_anew_and_what_came_last_may_be_left_out():
+    sampled = layers_of(1000, 100, 10)
+    first = sampled.drawn(shared=False)
+    sampled.trim(1000)
+    assert torch.equal(sampled.drawn(shared=False).layers["scalar"], first.layers["scalar"])
+    sampled.reset()
+    assert sampled.drawn(shared=False).n == 0
+    short = layers_of(60, 100, 10)
+    assert short.drawn(shared=False).n == 60
+    short.trim(57)
+    assert torch.equal(
+        short.drawn(shared=False).layers["scalar"], layers_of(57, 100, 10).drawn(shared=False).layers["scalar"]
+    )
+
+
+def test_an_input_that_does_not_come_sample_by_sample_is_forgotten():
+    sampled = layers_of(100, 50, 0)
+    assert set(sampled.drawn(shared=False).others) == {"x", "y"}
+    sampled.forget_input()
+    assert set(sampled.drawn(shared=False).others) == {"y"}

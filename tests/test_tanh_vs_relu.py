@@ -1,7 +1,8 @@
-"""The example of tanh against ReLU: its data, its training, its bins, and whole runs of it."""
+"""The example of tanh against ReLU: its data, its training, its bins and cells, and whole runs of it."""
 
 import csv
 import importlib.util
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -11,9 +12,12 @@ import pytest
 import torch
 from torch import nn
 
+from lightning_ib.functional import cells
 from lightning_ib.history import InformationPoint
 
-SCRIPT = Path(__file__).parents[1] / "examples" / "tanh_vs_relu.py"
+ROOT = Path(__file__).parents[1]
+SCRIPT = ROOT / "examples" / "tanh_vs_relu.py"
+PANELS = {"tanh", "relu", "relu_unit", "tanh_cells", "relu_cells"}
 
 
 @pytest.fixture(scope="module")
@@ -177,7 +181,7 @@ def test_training_goes_over_each_networks_own_share_of_the_data(example, monkeyp
     assert not torch.equal(first[0].sort().values, first[1].sort().values)
 
 
-# -- bins and measurements ---------------------------------------------------------------------------------------------
+# -- bins, cells and measurements --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("values", [[0.0, 0.0], [0.5], [-3.0, 0.02, 8.0], [0.069, 0.071, 33.0]])
@@ -190,10 +194,25 @@ def test_edges_are_multiples_of_the_width_that_hold_all_values(example, values):
     assert edges[-2] <= float(z.max()) < edges[-1]
 
 
+def relu_team(example, n_seeds=2):
+    generators = [torch.Generator().manual_seed(seed) for seed in range(n_seeds)]
+    return example.Team([example.network(nn.ReLU, generator) for generator in generators], nn.ReLU())
+
+
+def outputs_of(net, x):
+    """Layer → what it puts out; of the last one the probabilities."""
+    rows = {}
+    with torch.no_grad():
+        for name, layer in net.named_children():
+            x = layer(x)
+            rows[name] = x.softmax(1) if name == "out" else x
+    return rows
+
+
 def test_a_team_is_measured_at_the_width_the_papers_had(example):
     x = 2 * example.patterns().float() - 1
     y = torch.arange(4096) % 2
-    team = example.Team([example.network(nn.ReLU, torch.Generator().manual_seed(seed)) for seed in (0, 1)], nn.ReLU())
+    team = relu_team(example)
     planes = {"whole": example.plane(example.WHOLE), "unit": example.plane(example.UNIT)}
     before = torch.get_rng_state()
     history = list(example.measured(planes, team, x, y, epoch=3, step=21))
@@ -201,23 +220,51 @@ def test_a_team_is_measured_at_the_width_the_papers_had(example):
     assert torch.equal(torch.get_rng_state(), before)
     assert history == again
     assert len(history) == 2 * 2 * 6
-    outputs = []
-    for net in team.nets:
-        h, rows = x, {}
-        with torch.no_grad():
-            for name, layer in net.named_children():
-                h = layer(h)
-                rows[name] = (h.softmax(1) if name == "out" else h).double().numpy()
-        outputs.append(rows)
+    outputs = [outputs_of(net, x) for net in team.nets]
     for one in history:
-        point, z = one.point, outputs[one.seed][one.point.layer]
-        cells = np.floor(z / 0.07)
+        point, z = one.point, outputs[one.seed][one.point.layer].double().numpy()
+        codes = np.floor(z / 0.07)
         if one.panel == "unit":
-            cells = cells.clip(-15, 14)  # all above 14 × 0.07 = 0.98 in one bin, all below −0.98 in another
+            codes = codes.clip(-15, 14)  # all above 14 × 0.07 = 0.98 in one bin, all below −0.98 in another
         assert (point.epoch, point.step, point.n_samples) == (3, 21, 4096)
-        assert point.h_t == pytest.approx(plain_entropy(cells), abs=1e-8)
-        i_ty = point.h_t + 1 - plain_entropy(np.column_stack([cells, y]))
+        assert point.h_t == pytest.approx(plain_entropy(codes), abs=1e-8)
+        i_ty = point.h_t + 1 - plain_entropy(np.column_stack([codes, y]))
         assert point.i_ty == pytest.approx(i_ty, abs=1e-8)
+
+
+def test_a_team_is_measured_in_the_default_cells_of_all_patterns(example):
+    x = 2 * example.patterns().float() - 1
+    y = torch.arange(4096) % 2
+    team = relu_team(example)
+    history = list(example.measured({"cells": example.plane(None)}, team, x, y, epoch=0, step=0))
+    assert len(history) == 2 * 6
+    outputs = [outputs_of(net, x) for net in team.nets]
+    for one in history:
+        found = cells(outputs[one.seed][one.point.layer])
+        assert (one.point.source, one.point.n_samples) == ("cells", 4096)
+        assert one.point.n_codes == found.n_cells <= example.N_CELLS == 64
+        assert one.point.h_t == pytest.approx(plain_entropy(found.numbers[:, None]), abs=1e-8)
+        i_ty = one.point.h_t + 1 - plain_entropy(np.column_stack([found.numbers, y]))
+        assert one.point.i_ty == pytest.approx(i_ty, abs=1e-8)
+
+
+def test_cells_do_not_see_the_scale_that_bins_of_one_width_measure(example):
+    x = 2 * example.patterns().float() - 1
+    y = torch.arange(4096) % 2
+    planes = {"bins": example.plane(example.WHOLE), "cells": example.plane(None)}
+
+    def hidden(factor):
+        team = relu_team(example, 1)
+        with torch.no_grad():
+            team.weights[0] *= factor  # offsets are 0: all ReLU layers grow by the factor
+        points = example.measured(planes, team, x, y, epoch=0, step=0)
+        return {(one.panel, one.point.layer): one.point.h_t for one in points if one.point.layer != "out"}
+
+    before, after = hidden(1), hidden(8)  # a power of two changes no digit
+    for panel, layer in before:
+        if panel == "cells":
+            assert after[panel, layer] == pytest.approx(before[panel, layer], abs=1e-6)
+    assert after["bins", "layer5"] > before["bins", "layer5"] + 1
 
 
 @pytest.mark.parametrize("n_epochs", [1, 2, 3, 40, 8000])
@@ -232,31 +279,53 @@ def test_epochs_to_measure_after_spread_from_the_first_to_the_last(example, n_ep
 # -- whole runs --------------------------------------------------------------------------------------------------------
 
 
-def test_a_run_prints_what_it_found_and_writes_two_files(tmp_path):
-    command = [sys.executable, SCRIPT, "--epochs", "3", "--seeds", "2", "--out", tmp_path / "new" / "planes.png"]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=300)
-    assert done.returncode == 0, done.stderr
-    assert "Warning" not in done.stderr
+def test_a_run_prints_what_it_found_and_writes_two_files(example, tmp_path, capsys):
+    example.main(["--epochs", "2", "--seeds", "2", "--out", str(tmp_path / "new" / "planes.png")])
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["new", "planes.csv", "planes.png"]
     assert (tmp_path / "new" / "planes.png").read_bytes().startswith(b"\x89PNG")
 
-    assert "4096 patterns, 96 where the 60 rotations of the icosahedron count as none" in done.stdout
-    assert "I(X;Y) = 0.9900 bit" in done.stdout
-    assert done.stdout.count("of the 3-unit layer goes from") == 3
+    printed = capsys.readouterr().out
+    assert "4096 patterns, 96 where the 60 rotations of the icosahedron count as none" in printed
+    assert "I(X;Y) = 0.9900 bit" in printed
+    assert printed.count("of the 3-unit layer goes from") == 5
     rows = read(tmp_path / "new" / "planes.csv")
     assert list(rows[0]) == ["panel", "seed", *InformationPoint._fields]
-    assert len(rows) == 3 * 2 * 4 * 6
-    assert {row["panel"] for row in rows} == {"tanh", "relu", "relu_unit"}
-    assert {row["epoch"] for row in rows} == {"0", "1", "2", "3"}
-    assert {row["verdict"] for row in rows if row["layer"] == "layer1"} == {"saturated"}
-    first = next(row for row in rows if row["panel"] == "tanh")
-    assert f"    0  {first['layer']}     10   {float(first['h_t']):.2f}" in done.stdout
+    assert len(rows) == 5 * 2 * 3 * 6
+    assert {row["panel"] for row in rows} == PANELS
+    assert {row["epoch"] for row in rows} == {"0", "1", "2"}
+    for row in rows:
+        in_cells = row["panel"].endswith("_cells")
+        assert row["source"] == ("cells" if in_cells else "bins")
+        assert not in_cells or float(row["h_t"]) <= 6
+        if row["layer"] == "layer1":
+            assert row["verdict"] == ("ok" if in_cells else "saturated")
+    for panel in PANELS:
+        chosen = [row for row in rows if (row["panel"], row["layer"], row["epoch"]) == (panel, "layer1", "0")]
+        h_t = np.mean([float(row["h_t"]) for row in chosen])
+        section = printed.split(f"\n{example.PANELS[panel].title}\n")[1]
+        assert f"    0  layer1     10   {h_t:5.2f} (" in section.splitlines()[1]
+
+
+@pytest.mark.slow
+def test_the_script_runs_without_a_warning(tmp_path):
+    done = subprocess.run(
+        [sys.executable, SCRIPT, "--epochs", "1", "--seeds", "1", "--out", tmp_path / "planes.png"],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Warning" not in done.stderr
+    assert f"The planes: {tmp_path / 'planes.png'}" in done.stdout
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["planes.csv", "planes.png"]
 
 
 def test_two_runs_are_one(example, tmp_path, capsys):
     before = torch.get_rng_state()
     for name in ("one", "two"):
-        example.main(["--epochs", "2", "--seeds", "1", "--out", str(tmp_path / f"{name}.svg")])
+        example.main(["--epochs", "1", "--seeds", "1", "--out", str(tmp_path / f"{name}.svg")])
     assert torch.equal(torch.get_rng_state(), before)
     assert (tmp_path / "one.csv").read_bytes() == (tmp_path / "two.csv").read_bytes()
     one, two = capsys.readouterr().out.replace("one.", "two.").split("4096 patterns")[1:]
@@ -312,7 +381,16 @@ def test_tanh_falls_relu_does_not_and_seems_to_where_it_is_clipped(example, tmp_
     assert relu[-1] > relu[0] + 1
     assert relu[-1] > max(relu) - 0.5
     assert clipped[-1] < max(clipped) / 2
+    # Cells follow the scale: tanh's fall is there, ReLU's rise with its activations and its fall in unfit bins are not.
+    tanh_cells, relu_cells = (h_t(panel, "layer5") for panel in ("tanh_cells", "relu_cells"))
+    assert tanh_cells[-1] < 0.65 * tanh_cells[0]
+    assert relu_cells[-1] > relu_cells[0] - 0.5
+    assert max(relu_cells) < relu_cells[0] + 1.5
     last = [row for row in rows if (row["panel"], row["layer"], row["epoch"]) == ("relu_unit", "layer5", "1000")]
     assert {row["verdict"] for row in last} == {"clipped"}
-    assert all(float(row["saturation"]) > 0.9 for row in rows if row["layer"] == "layer1")
-    assert "[−1, 1]: H(T) of the 3-unit layer" in capsys.readouterr().out
+    in_bins = [row for row in rows if row["source"] == "bins"]
+    assert all(float(row["saturation"]) > 0.9 for row in in_bins if row["layer"] == "layer1")
+    printed = capsys.readouterr().out
+    assert "[−1, 1]: H(T) of the 3-unit layer" in printed
+    assert "tanh, cells: H(T) of the 3-unit layer" in printed
+    assert "(Fano): its cells mix what later layers separate." in printed
