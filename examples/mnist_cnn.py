@@ -1,10 +1,10 @@
 """A small convolutional network learns MNIST, and its information plane is drawn epoch by epoch.
 
-Run it with nothing else, and every layer is narrowed automatically::
+Run it with nothing else, and every layer is cut into cells that follow the data, on the validation images::
 
     python examples/mnist_cnn.py
 
-or narrow the layers by hand, in one of six ways (``--narrowing none``, ``v1`` … ``v5``)::
+or put the layers into bins by hand, on the training images, in six ways (``--narrowing none``, ``v1`` to ``v5``)::
 
     python examples/mnist_cnn.py --narrowing v3 --epochs 10
 
@@ -34,7 +34,7 @@ from pytorch_lightning.loggers import TensorBoardLogger
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from lightning_ib import Bins, FixedBins, InformationPlaneCallback, InformationPoint, Quantizer
+from lightning_ib import Bins, Estimate, FixedBins, InformationPlaneCallback, InformationPoint, Quantizer
 from lightning_ib.estimators import BY_NAME
 from lightning_ib.functional import quantiles
 from lightning_ib.verdict import CLIPPED, SATURATED, UNDERSAMPLED
@@ -120,7 +120,7 @@ def narrowing(name: str) -> dict[str, Any]:
     """What to watch in the network, and how it is narrowed.
 
     Args:
-        name: ``"auto"``, ``"none"`` or ``"v1"`` … ``"v5"``.
+        name: ``"cells"``, ``"none"`` or ``"v1"`` … ``"v5"``.
 
     Returns:
         The arguments ``layers`` and ``input`` of :class:`InformationPlaneCallback` and of :func:`lightning_ib.measure`.
@@ -128,7 +128,7 @@ def narrowing(name: str) -> dict[str, Any]:
     Raises:
         KeyError: there is no narrowing of this name.
     """
-    if name == "auto":
+    if name == "cells":
         return {"layers": None, "input": None}
     pool1, pool2 = POOLS[name]
     # A class counts as told from 0.5 of the probability on. Without narrowing, the logits are taken as they are.
@@ -288,23 +288,25 @@ def load_data(which: str, data_dir: Path) -> tuple[TensorDataset, TensorDataset]
 # -- the run -----------------------------------------------------------------------------------------------------------
 
 
-def table(history: Sequence[InformationPoint]) -> str:
+def table(history: Sequence[InformationPoint], estimates: Sequence[Estimate] = ()) -> str:
     """The points as text, a row for each epoch and layer; epoch 0 is before training."""
     first = history[0]
     log_n = math.log(first.n_samples, 2 if first.unit == "bits" else math.e)
     width = max(len("layer"), *(len(point.layer) for point in history))
+    read = {(e.epoch, e.layer): e.value for e in estimates if e.estimator == "probe" and e.figure == "I_TY"}
     rows = [
         f"Information in {first.unit}, over {first.n_samples} images: log N = {log_n:.3f}, "
         f"H(X) = {first.h_x:.3f}, H(Y) = {first.h_y:.3f}",
         "",
-        f"epoch  {'layer':{width}}  I(X;T)  I(T;Y)  chance    H(T)  saturation  verdict",
+        f"epoch  {'layer':{width}}  I(X;T)  I(T;Y)  chance   probe    Fano    H(T)  verdict",
     ]
     for point in history:
-        rows.append(
-            f"{point.epoch:5}  {point.layer:{width}}  {point.i_xt:6.3f}  {point.i_ty:6.3f}  "
-            f"{point.i_ty_shuffled:6.3f}  {point.h_t:6.3f}  {point.saturation:10.2f}  {point.verdict}".rstrip()
-        )
-    rows += ["", "chance: I(T;Y) with the labels shuffled"]
+        numbers = [point.i_xt, point.i_ty, point.i_ty_shuffled]
+        numbers += [read.get((point.epoch, point.layer), math.nan), point.i_ty_fano, point.h_t]
+        shown = "  ".join("     –" if math.isnan(number) else f"{number:6.3f}" for number in numbers)
+        rows.append(f"{point.epoch:5}  {point.layer:{width}}  {shown}  {point.verdict}".rstrip())
+    rows += ["", "chance: I(T;Y) under permuted labels; probe: what a linear probe reads of the same rows"]
+    rows += ["Fano: the least I(T;Y) of every layer, by the accuracy of the head"]
     rows += [f"{verdict}: {DOUBTS[verdict]}" for verdict in DOUBTS if any(p.verdict == verdict for p in history)]
     return "\n".join(rows)
 
@@ -313,6 +315,8 @@ DOUBTS = {
     "saturated": f"H(T) > {SATURATED} log N. Such figures tell the images apart, not what was learnt",
     "clipped": f"more than {CLIPPED:.0%} of the values lie outside the bins. What looks like compression may be theirs",
     "undersampled": f"more than {UNDERSAMPLED:.0%} of the images have a symbol of their own. See chance",
+    "constant": "all images have one symbol",
+    "too_coarse": "I(T;Y) lies below what the accuracy proves",
 }
 
 
@@ -346,17 +350,17 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--data", choices=["auto", "mnist", "digits"], default="auto", help="which data (%(default)s)")
     p.add_argument(
         "--narrowing",
-        choices=["auto", *POOLS],
-        default="auto",
-        help="how layers are narrowed (%(default)s); 'none' takes 6 GB of memory",
+        choices=["cells", *POOLS],
+        default="cells",
+        help="how layers are discretized (%(default)s); 'none' takes 6 GB of memory",
     )
     p.add_argument(
         "--estimators",
         nargs="+",
         choices=sorted(BY_NAME),
-        default=[],
+        default=["probe"],
         metavar="NAME",
-        help=f"estimators that do not bin, beside the counted figures: {', '.join(sorted(BY_NAME))} (none)",
+        help=f"estimators beside the counted values: {', '.join(sorted(BY_NAME))} (probe)",
     )
     p.add_argument("--epochs", type=whole_number(1), default=10, metavar="N", help="epochs of training (%(default)s)")
     p.add_argument("--batch-size", type=whole_number(1), default=100, metavar="N", help="batch size (%(default)s)")
@@ -385,7 +389,9 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     # The images lie in memory: processes of their own could not load them any faster.
     warnings.filterwarnings("ignore", ".*does not have many workers.*")
-    plane = InformationPlaneCallback(**narrowing(args.narrowing), data="train", unit="nats", estimators=args.estimators)
+    # With cells everything is left at its default: measured in the validation loop, at no extra forward pass.
+    data = None if args.narrowing == "cells" else "train"
+    plane = InformationPlaneCallback(**narrowing(args.narrowing), data=data, unit="nats", estimators=args.estimators)
     logger = TensorBoardLogger(args.log_dir)
     # One device: on several, every batch would be as many times larger.
     trainer = pl.Trainer(max_epochs=args.epochs, devices=1, logger=logger, log_every_n_steps=10, callbacks=[plane])
@@ -395,7 +401,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         DataLoader(validation, batch_size=1000),
     )
 
-    print(f"\n{table(plane.history)}\n")
+    print(f"\n{table(plane.history, plane.estimates)}\n")
     print(f"The information plane: {plane.figure_path or 'not drawn, since no point of it is finite'}")
     print(f"The whole run, in a browser:\n    {tensorboard_command(logger.log_dir)}")
 

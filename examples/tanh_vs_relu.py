@@ -1,9 +1,10 @@
-"""Do networks compress while they learn? The disputed pictures, drawn again: tanh, ReLU, and ReLU in unfit bins.
+"""Do networks compress while they learn? The disputed pictures of tanh and ReLU networks, in bins and in cells.
 
-Shwartz-Ziv & Tishby (2017) trained small tanh networks on twelve bits and saw every layer forget its input, late in
-training. Saxe et al. (2018) showed that this comes of tanh's saturation, as its bins see it: with ReLU, and bins over
-all that it takes, there is none. Here are both, and a third picture: ReLU in the bins that were made for tanh, where it
-*seems* to compress, since whatever lies above 1 falls into one bin::
+Shwartz-Ziv & Tishby (2017) trained small tanh networks on twelve bits and saw every layer compress its input, late in
+training. Saxe et al. (2018) showed that this follows from the saturation of tanh: ReLU networks, in bins over their
+whole range, do not compress. In the bins that were made for tanh they *seem* to, since all values above 1 share a bin.
+All three are drawn here, and below them the same networks in the cells that are the library's default. Cells follow the
+scale of a layer: tanh compresses there too, and ReLU neither grows with its activations nor is cut off at 1::
 
     python examples/tanh_vs_relu.py
 
@@ -30,7 +31,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm.auto import tqdm  # type: ignore[import-untyped]
 
-from lightning_ib import Bins, FixedBins, InformationPlane, InformationPoint, Quantizer
+from lightning_ib import Bins, CellQuantizer, FixedBins, InformationPlane, InformationPoint, Quantizer
+from lightning_ib.functional import most_cells
 from lightning_ib.history import replacing
 from lightning_ib.verdict import VerdictWarning
 
@@ -43,6 +45,7 @@ LAYERS = {f"layer{k}": width for k, width in enumerate(WIDTHS[1:-1], 1)} | {"out
 """Layer → its number of units."""
 NARROWEST = "layer5"
 """The layer of three units, which the dispute is about."""
+MARKERS = dict(zip(LAYERS, "os^DvP"))
 
 LEARNING_RATE = 4e-4
 BATCH_SIZE = 512
@@ -50,6 +53,8 @@ TRAINING_SHARE = 0.85
 N_MEASUREMENTS = 40
 
 BIN_WIDTH = 0.07
+N_PATTERNS = 2 ** WIDTHS[0]
+N_CELLS = most_cells(N_PATTERNS)
 INFORMATION = 0.99
 """I(X;Y) in bits, by the rule that labels are drawn by."""
 
@@ -232,7 +237,7 @@ def train(activation: type[nn.Module], x: Tensor, y: Tensor, n_seeds: int) -> It
             step += 1
 
 
-# -- how the layers are narrowed, and measured -------------------------------------------------------------------------
+# -- how the layers are discretized, and measured ----------------------------------------------------------------------
 
 
 class Grid(Bins):
@@ -261,22 +266,31 @@ UNIT = FixedBins([k * BIN_WIDTH for k in range(-14, 15)])
 
 
 class Panel(NamedTuple):
-    """One of the three pictures."""
+    """One of the pictures: networks of one activation, in ``bins`` or, where they are ``None``, in cells."""
 
     title: str
     activation: type[nn.Module]
-    bins: Bins
+    bins: Bins | None
 
 
 PANELS = {
     "tanh": Panel("tanh, bins on [−1, 1]", nn.Tanh, UNIT),
     "relu": Panel("ReLU, bins over its range", nn.ReLU, WHOLE),
     "relu_unit": Panel("ReLU, bins on [−1, 1]", nn.ReLU, UNIT),
+    "tanh_cells": Panel("tanh, cells", nn.Tanh, None),
+    "relu_cells": Panel("ReLU, cells", nn.ReLU, None),
 }
 
 
-def plane(bins: Bins) -> InformationPlane:
-    """What measures a network whose hidden layers are put into ``bins``; the output's are for its probabilities."""
+def plane(bins: Bins | None) -> InformationPlane:
+    """The information plane of a network.
+
+    Args:
+        bins: of the hidden layers; the output's probabilities are put into ``UNIT``. ``None`` cuts all layers into
+            cells, the output by its probabilities, as a layer without a quantizer is.
+    """
+    if bins is None:
+        return InformationPlane(dict.fromkeys(LAYERS, CellQuantizer()))
     hidden = {layer: Quantizer(bins=bins) for layer in LAYERS if layer != "out"}
     return InformationPlane(hidden | {"out": Quantizer(nn.Softmax(dim=1), UNIT)})
 
@@ -404,6 +418,7 @@ def table(history: Sequence[Measured]) -> str:
         "",
         "The patterns are all there are, so that H(T) is exact. Where a layer is undersampled, many have a symbol of",
         "their own, and I(T;Y) would be large with any labels.",
+        f"There are at most {N_CELLS} cells, so that H(T) is at most {math.log2(N_CELLS):.0f} bits in them.",
     ]
     return "\n".join(rows[1:])
 
@@ -427,11 +442,20 @@ def findings(history: Sequence[Measured]) -> str:
         if "clipped" in last.doubts:
             what += f", but these are the networks of the line above, in bins that they outgrew ({last.doubts})"
         sentences.append(f"{what}.")
+        points = [one.point for one in history if one.panel == name]
+        missed = max(points, key=lambda point: (point.epoch, point.fano_shortfall))
+        if missed.fano_shortfall > 0.1:  # NaN in bins
+            sentences.append(
+                f"{panel.title}: at epoch {missed.epoch}, I(T;Y) of {missed.layer} is {missed.i_ty:.2f} bits in one "
+                f"network, whose accuracy proves at least {missed.i_ty_fano:.2f} (Fano): its cells mix what later "
+                "layers separate."
+            )
     figures = over_seeds(history, "tanh", "layer1")
     lows, highs = [f.low for f in figures.values()], [f.high for f in figures.values()]
     sentences.append(
-        f"tanh, the first layer: H(T) is {min(lows):.1f} to {max(highs):.1f} of {math.log2(4096):.0f} bits at all "
-        "epochs: nearly every pattern has a symbol of its own there, whatever is learnt."
+        f"{PANELS['tanh'].title}: H(T) of the first layer is {min(lows):.1f} to {max(highs):.1f} of "
+        f"{math.log2(N_PATTERNS):.0f} bits at all epochs: nearly every pattern has a symbol of its own, before and "
+        "after training."
     )
     return "\n".join(sentences)
 
@@ -445,9 +469,10 @@ def write_csv(history: Sequence[Measured], path: Path) -> None:
 
 
 def draw(history: Sequence[Measured], i_xy: float) -> Figure:
-    """The three information planes, side by side: a marker a layer, a colour an epoch, a path a seed.
+    """The information planes: bins above, cells below; a marker a layer, a color an epoch, a path a seed.
 
-    The end of a path is larger and has a dark rim. Points that the library holds something against are hollow.
+    The end of a path is larger and has a dark rim. Hollow points are flagged as unreliable. Each row ends at its bound
+    on H(T): log N for bins, the logarithm of the number of cells for cells.
 
     Args:
         history: the points of all panels.
@@ -457,53 +482,61 @@ def draw(history: Sequence[Measured], i_xy: float) -> Figure:
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import LogNorm
     from matplotlib.figure import Figure
-    from matplotlib.lines import Line2D
 
     scale = LogNorm(1, max(2, *(one.point.epoch for one in history)))
-    colours = colormaps["viridis"]
-    markers = dict(zip(LAYERS, "os^DvP"))
+    colors = colormaps["viridis"]
 
-    figure = Figure(figsize=(13.5, 5.4), dpi=100, layout="constrained")
-    panels = figure.subplots(1, len(PANELS), sharex=True, sharey=True)
-    for axes, (name, panel) in zip(panels, PANELS.items()):
-        draw_bounds(axes, i_xy)
+    figure = Figure(figsize=(12, 8.6), dpi=110)
+    figure.set_layout_engine("constrained", hspace=0.05)
+    grid = figure.subplots(2, 3, sharex="row", sharey=True)
+    for axes, (name, panel) in zip(grid.flat, PANELS.items()):
+        draw_bounds(axes, i_xy, in_cells=panel.bins is None)
         paths: dict[tuple[str, int], list[InformationPoint]] = {}
         for one in history:
             if one.panel == name:
                 paths.setdefault((one.point.layer, one.seed), []).append(one.point)
         for (layer, _), points in paths.items():
             x, y = [point.i_xt for point in points], [point.i_ty for point in points]
-            rims = [colours(scale(max(1, point.epoch))) for point in points]
+            rims = [colors(scale(max(1, point.epoch))) for point in points]
             faces = [rim if believed(point) else "white" for rim, point in zip(rims, points)]
             rims[-1] = (0.1, 0.1, 0.1, 1.0)  # where the path ends
             sizes = [18] * (len(points) - 1) + [60]
             axes.plot(x, y, color="0.75", linewidth=0.6, zorder=2)
-            style = {"marker": markers[layer], "linewidths": 0.9, "zorder": 3}
+            style = {"marker": MARKERS[layer], "linewidths": 0.9, "zorder": 3}
             axes.scatter(x, y, s=sizes, facecolors=faces, edgecolors=rims, **style)
         axes.set(title=panel.title, xlabel="I(X;T) = H(T) [bits]")
         axes.grid(alpha=0.25, linewidth=0.6)
-    panels[0].set(ylabel="I(T;Y) [bits]", xlim=(-0.3, 12.9), ylim=(-0.04, 1.12))
-    figure.colorbar(ScalarMappable(scale, colours), ax=list(panels), label="epoch", pad=0.01)
-
-    def entry(label: str, marker: str, face: str) -> Line2D:
-        return Line2D([], [], linestyle="", marker=marker, markersize=7, mfc=face, mec="0.2", label=label)
-
-    entries = [entry(f"{layer} ({units} units)", markers[layer], "0.6") for layer, units in LAYERS.items()]
-    doubted = sorted({doubts([one.point]) for one in history if not believed(one.point)})
-    if doubted:
-        entries.append(entry(f"hollow: {', '.join(doubted)}", "o", "none"))
-    figure.legend(handles=entries, loc="outside lower center", ncols=len(entries), fontsize=9, frameon=False)
+    for axes, bound in zip(grid[:, 0], (math.log2(N_PATTERNS), math.log2(N_CELLS))):
+        axes.set(ylabel="I(T;Y) [bits]", xlim=(-0.025 * bound, 1.075 * bound), ylim=(-0.04, 1.12))
+    figure.colorbar(ScalarMappable(scale, colors), ax=grid, label="epoch", pad=0.01)
+    draw_legend(grid[1, 2], sorted({doubts([one.point]) for one in history if not believed(one.point)}))
     return figure
 
 
-def draw_bounds(axes: Axes, i_xy: float) -> None:
+def draw_legend(axes: Axes, doubted: Sequence[str]) -> None:
+    """Fill the place that the panels leave with what the markers mean."""
+    from matplotlib.lines import Line2D
+
+    def entry(label: str, marker: str, face: str, size: float = 7) -> Line2D:
+        return Line2D([], [], linestyle="", marker=marker, markersize=size, mfc=face, mec="0.2", label=label)
+
+    entries = [entry(f"{layer} ({units} units)", MARKERS[layer], "0.6") for layer, units in LAYERS.items()]
+    entries.append(entry("large, dark rim: the last epoch", "o", "0.6", 9))
+    if doubted:
+        entries.append(entry("hollow: " + ",\n".join(doubted), "o", "none"))
+    axes.set_axis_off()
+    axes.legend(handles=entries, loc="center", fontsize=11, frameon=False, labelspacing=0.8)
+
+
+def draw_bounds(axes: Axes, i_xy: float, *, in_cells: bool) -> None:
     """Draw what I(T;Y) and H(T) cannot exceed."""
     style: dict[str, Any] = {"color": "0.35", "linewidth": 1.0, "linestyle": (0, (5, 4)), "zorder": 1}
+    text = partial(axes.annotate, textcoords="offset points", fontsize=10, color="0.25")
     axes.axhline(i_xy, **style)
-    axes.axvline(math.log2(4096), **style)
-    text = partial(axes.annotate, textcoords="offset points", fontsize=9, color="0.25")
     text(f"I(X;Y) = {i_xy:.2f} bit", (0, i_xy), xytext=(0, 8))
-    text("log N = 12 bits", (12, 0), xytext=(4, 2), rotation=90)
+    bits, name = (math.log2(N_CELLS), f"log {N_CELLS}") if in_cells else (math.log2(N_PATTERNS), "log N")
+    axes.axvline(bits, **style)
+    text(f"{name} = {bits:.0f} bits", (bits, 0), xytext=(4, 2), rotation=90)
 
 
 # -- the run -----------------------------------------------------------------------------------------------------------
@@ -535,7 +568,8 @@ def picture(text: str) -> Path:
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     p = argparse.ArgumentParser(
-        description="Train small tanh and ReLU networks on twelve bits and draw their information planes side by side."
+        description="Train small tanh and ReLU networks on twelve bits, and draw their information planes in bins and "
+        "in cells."
     )
     p.add_argument("--epochs", type=at_least_one, default=8000, metavar="N", help="epochs of training (%(default)s)")
     p.add_argument(
@@ -581,7 +615,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             draw(history, drawn).savefig(partial_file, format=kind)
     except OSError as error:
         sys.exit(f"error: {args.out} and the .csv beside it cannot be written: {error}.")
-    print(f"The three planes: {args.out}, and every point: {args.out.with_suffix('.csv')}")
+    print(f"The planes: {args.out}, and every point: {args.out.with_suffix('.csv')}")
 
 
 if __name__ == "__main__":
