@@ -148,9 +148,10 @@ class Figures:
         """
         if math.isnan(point.accuracy) or self.y is None or self.head is None:
             return False
-        t = counted.symbols
-        pairs = entropy_of_counts(joint_counts(t, self.y), unit=self.unit)
-        i_ty = add_entropies(self._plug_in(t), self._plug_in(self.y), -pairs)
+        t, i_ty = counted.symbols, point.i_ty
+        if self.correction is not None:
+            pairs = entropy_of_counts(joint_counts(t, self.y), unit=self.unit)
+            i_ty = add_entropies(self._plug_in(t), self._plug_in(self.y), -pairs)
         of_bound = fano_error(self.head.accuracy, self.head.n_samples, self.head.n_classes)
         error = math.hypot(point.i_ty_se, in_unit(of_bound, self.unit))
         return i_ty < self.bound - STANDARD_ERRORS * error - _ROUNDING

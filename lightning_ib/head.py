@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Container, Mapping, Sequence
+from typing import NamedTuple
 
 from torch import Tensor, nn
 
 from lightning_ib.functional.sketch import real, sketch
-
-if TYPE_CHECKING:
-    from lightning_ib.sampled import Drawn
 
 # A class is taken for absent by chance where that is no less likely than this, were all classes equally frequent.
 _UNLIKELY = 1e-3
@@ -106,18 +103,20 @@ def n_classes_of(n_coordinates: int, labels: Tensor) -> int | None:
     return classes if by_chance else None
 
 
-def recognized(layer: str, activation: str, drawn: Drawn, n_coordinates: int, *, named: bool = False) -> Head | None:
+def recognized(
+    layer: str, activation: str, sampled: Mapping[str, Tensor], n_coordinates: int, *, named: bool = False
+) -> Head | None:
     """The head, where the layer that may be one is finite and has one coordinate for each class of the labels.
 
     Args:
         layer: its name.
         activation: from :func:`activation_of`.
-        drawn: the sampled rows, with the labels and the predicted classes.
+        sampled: the labels as ``"y"``, the ``"predicted"`` classes and the ``"probabilities"`` of the same rows.
         n_coordinates: the width of its output.
         named: whether the user said which layer is the head.
     """
-    labels, predicted = drawn.others.get("y"), drawn.others.get("predicted")
-    if labels is None or predicted is None or not bool(drawn.others["probabilities"].isfinite().all()):
+    labels, predicted = sampled.get("y"), sampled.get("predicted")
+    if labels is None or predicted is None or not bool(sampled["probabilities"].isfinite().all()):
         return None
     n_classes = n_classes_of(n_coordinates, labels)
     if n_classes is None:

@@ -629,7 +629,7 @@ class InformationPlane(Metric):
             return None
         layer = self._head_layer
         named = isinstance(self._asked_head, str)
-        head = recognized(layer, self._activations[layer], drawn, self._n_coordinates[layer], named=named)
+        head = recognized(layer, self._activations[layer], drawn.others, self._n_coordinates[layer], named=named)
         finite = "probabilities" not in drawn.others or bool(drawn.others["probabilities"].isfinite().all())
         if head is None and self.head is not None and finite:
             self._warn_once(
