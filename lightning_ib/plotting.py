@@ -22,6 +22,10 @@ _LONGEST_NAME = 32
 # In characters: what fits below the picture, and what a marker takes of it.
 _LEGEND_WIDTH, _MARKER_WIDTH = 88, 6
 
+# Of the picture, in inches: its size, its margins, and what a row of the legend takes below it.
+_SIZE = (7.2, 5.6)
+_LEFT, _RIGHT, _TOP, _BOTTOM, _LEGEND_ROW = 0.72, 0.96, 0.42, 0.68, 0.2
+
 # The share of log N from which on the plane is drawn up to log N.
 _NEAR = 0.6
 BOUND: dict[str, Any] = {"color": "0.35", "linewidth": 1.0, "linestyle": (0, (5, 4)), "zorder": 1}
@@ -70,7 +74,7 @@ def plot_information_plane(history: Sequence[InformationPoint], estimates: Seque
     scale = Normalize(min(epochs), max(*epochs, min(epochs) + 1))
     viridis = colormaps["viridis"]
 
-    figure = Figure(figsize=(7.2, 5.6), dpi=130, layout="constrained")
+    figure = Figure(figsize=_SIZE, dpi=130)
     axes = figure.add_subplot()
     unit = points[-1].unit
     if about_target:
@@ -88,10 +92,17 @@ def plot_information_plane(history: Sequence[InformationPoint], estimates: Seque
             _draw_chance(axes, path[-1], colours[-1])
             _draw_probe(axes, path, read, colours)
     axes.grid(alpha=0.25, linewidth=0.6)
-    figure.colorbar(ScalarMappable(scale, viridis), ax=axes, label="epoch", ticks=MaxNLocator(integer=True), pad=0.02)
     chance = about_target and any(math.isfinite(point.i_ty_shuffled) for point in points)
     doubts = sorted({point.verdict for point in points} - {"", "ok"})
-    _draw_legend(figure, layers, doubts, chance=chance, probe=bool(read))
+    n_rows = _draw_legend(figure, layers, doubts, chance=chance, probe=bool(read))
+    # Margins in inches, known beforehand: a layout engine would draw everything twice to find them, at every epoch.
+    (width, height), bottom = _SIZE, _BOTTOM + n_rows * _LEGEND_ROW
+    height += max(0, n_rows - 3) * _LEGEND_ROW  # a long legend does not squeeze the plane
+    figure.set_size_inches(width, height)
+    figure.subplots_adjust(_LEFT / width, bottom / height, 1 - _RIGHT / width, 1 - _TOP / height)
+    right = (1 - (_RIGHT - 0.14) / width, bottom / height, 0.2 / width, 1 - (bottom + _TOP) / height)
+    shades = ScalarMappable(scale, viridis)
+    figure.colorbar(shades, cax=figure.add_axes(right), label="epoch", ticks=MaxNLocator(integer=True))
     return figure
 
 
@@ -189,7 +200,8 @@ def _draw_probe(
         axes.scatter(x, y, s=16, marker="x", c=shades, linewidths=0.9, zorder=2.5)
 
 
-def _draw_legend(figure: Figure, layers: Sequence[str], doubts: Sequence[str], *, chance: bool, probe: bool) -> None:
+def _draw_legend(figure: Figure, layers: Sequence[str], doubts: Sequence[str], *, chance: bool, probe: bool) -> int:
+    """The legend below the picture, and how many rows it has."""
     from matplotlib.lines import Line2D
 
     def entry(label: str, marker: str, face: str) -> Line2D:
@@ -204,7 +216,8 @@ def _draw_legend(figure: Figure, layers: Sequence[str], doubts: Sequence[str], *
     if probe:
         entries.append(entry("linear probe", "x", "0.2"))
     columns = _columns([str(line.get_label()) for line in entries])
-    figure.legend(handles=entries, loc="outside lower center", ncols=columns, fontsize=9, frameon=False)
+    figure.legend(handles=entries, loc="lower center", ncols=columns, fontsize=9, frameon=False, borderaxespad=0.5)
+    return math.ceil(len(entries) / columns)
 
 
 def _columns(labels: Sequence[str]) -> int:
