@@ -28,14 +28,12 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_ib import InformationPlaneCallback, QuantileBins, Quantizer
 from lightning_ib.history import STANDARD_ERRORS, Estimate, InformationPoint
+from lightning_ib.verdict import FAR_APART
 
 sys.path.append(str(Path(__file__).resolve().parent.parent / "examples"))
 from mnist_cnn import MNISTNet, read_mnist
 
 Data = tuple[Tensor, Tensor]
-
-FAR_APART = 0.3
-"""A probe that reads more than the cells by this share of H(Y) is listed."""
 
 
 class Run(NamedTuple):

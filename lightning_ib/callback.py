@@ -35,6 +35,7 @@ from lightning_ib.plane import MAX_SAMPLES, InformationPlane, Layers
 from lightning_ib.plotting import plot_information_plane
 from lightning_ib.quantize import Quantizer
 from lightning_ib.recorder import Recorder
+from lightning_ib.verdict import outread
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -390,6 +391,8 @@ class InformationPlaneCallback(CallbackBase):
         """Take the hooks off; a run that was over when it was resumed has its history all the same."""
         if self._restored is not None:
             self._take_up(trainer)
+        if (hint := outread(self._latest())) is not None:
+            say(trainer, f"{self.prefix}: at the last measurement {hint}")
         self._release()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:

@@ -660,7 +660,8 @@ class InformationPlane(Metric):
             if rows is None or missing:
                 yield layer, None
                 continue
-            found = cells(rows, max_cells=quantizer.max_cells)
+            classes = self.head.n_classes if self.head is not None and layer == self.head.layer else 2
+            found = cells(rows, max_cells=quantizer.max_cells, at_least=classes)
             self.discretized[layer] = self._described(layer, rows, found)
             yield layer, Layer(symbols(found.numbers), "cells", explained=found.explained)
 

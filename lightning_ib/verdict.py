@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Literal
 from lightning_ib.functional import Unit, entropy
 from lightning_ib.functional.cells import most_cells
 from lightning_ib.functional.checks import logarithm
-from lightning_ib.history import InformationPoint
+from lightning_ib.functional.soft import at_chance
+from lightning_ib.history import InformationPoint, Measurement
 from lightning_ib.quantize import CellQuantizer, Narrowing
 
 if TYPE_CHECKING:
@@ -34,6 +35,9 @@ CLIPPED = 0.1
 
 UNDERSAMPLED = 0.1
 """The share of samples whose symbol was seen once above which a point is undersampled."""
+
+FAR_APART = 0.3
+"""The share of H(Y) by which a probe that reads more than the symbols of a layer is worth a word."""
 
 # At most one possible symbol for so many samples, in what is advised.
 _SAMPLES_A_SYMBOL = 10
@@ -152,9 +156,29 @@ def estimate_verdict(
         elif saturated:
             found[name] = "saturated"
         else:
-            chance = name == "I_TY" and value <= 2 * values.get("I_TY_floor", -math.inf)
+            chance = name == "I_TY" and at_chance(value, values.get("I_TY_floor", -math.inf))
             found[name] = "at_chance" if chance else "ok"
     return found
+
+
+def outread(measured: Measurement) -> str | None:
+    """One sentence on the layers of which a linear probe reads far more than their symbols; none where there is none.
+
+    Args:
+        measured: the points and estimates of one measurement.
+    """
+    read = {one.layer: one.value for one in measured.estimates if (one.estimator, one.figure) == ("probe", "I_TY")}
+    far = [p for p in measured.points if p.layer in read and read[p.layer] - p.i_ty > FAR_APART * p.h_y]
+    if not far:
+        return None
+    far.sort(key=lambda p: p.i_ty - read[p.layer])
+    shown = [f"{p.layer!r} ({read[p.layer]:.2f}, its {p.source} {p.i_ty:.2f})" for p in far[:3]]
+    shown += [f"{len(far) - 3} more"] * (len(far) > 3)
+    return (
+        f"a linear probe reads far more of the {far[0].h_y:.2f} {far[0].unit} of the target than is counted at "
+        f"{', '.join(shown)}: their symbols are too few for it, or it lies in directions of small variance. Go by the "
+        "probe there."
+    )
 
 
 def advice(point: InformationPoint, quantizer: Narrowing | CellQuantizer) -> str:
@@ -213,12 +237,14 @@ def _finer(point: InformationPoint, quantizer: Narrowing | CellQuantizer) -> str
     """What to do about symbols that are too few."""
     if isinstance(quantizer, Narrowing):
         return "Try more bins, or CellQuantizer()."
-    twice = 2 * quantizer.max_cells
-    if most_cells(point.n_samples, twice) > most_cells(point.n_samples, quantizer.max_cells):
+    twice, n = 2 * quantizer.max_cells, point.n_samples
+    classes = math.ceil((math.e if point.unit == "nats" else 2) ** point.h_y)  # at least so many
+    now = most_cells(n, quantizer.max_cells, classes)
+    if most_cells(n, twice, classes) > now:
         return f"Try CellQuantizer({twice})."
-    if most_cells(2 * point.n_samples, quantizer.max_cells) == most_cells(point.n_samples, quantizer.max_cells):
+    if most_cells(2 * n, quantizer.max_cells, classes) == now:
         return "Compare the probe, which reads what is linear, however small."
-    return f"Try more samples than {point.n_samples} (max_samples=, and enough data), which allows more cells."
+    return f"Try more samples than {n} (max_samples=, and enough data), which allows more cells."
 
 
 def _other_edges(narrowing: Narrowing) -> str:

@@ -17,6 +17,7 @@ from torch.utils.data import (
     DataLoader,
     RandomSampler,
     SubsetRandomSampler,
+    TensorDataset,
     WeightedRandomSampler,
 )
 
@@ -366,7 +367,7 @@ def test_how_each_layer_was_discretized_is_said_once(tmp_path, caplog):
 
 
 def test_a_layer_in_bins_is_not_said_to_be_in_cells(tmp_path, caplog):
-    callback = InformationPlaneCallback({"hidden": FIXED["hidden"], "act": CellQuantizer(2)})
+    callback = InformationPlaneCallback({"hidden": FIXED["hidden"], "act": CellQuantizer(2)}, estimators=())
     with caplog.at_level("INFO"):
         fit(tmp_path, callback, max_epochs=1)
     assert [line[: len("ib: act: 8 coordinates; 2 cells")] for line in said(caplog)] == [
@@ -374,6 +375,30 @@ def test_a_layer_in_bins_is_not_said_to_be_in_cells(tmp_path, caplog):
     ]
     assert [point.source for point in callback.history] == ["bins", "cells"] * 2
     assert callback.plane.head is None
+
+
+def test_at_the_end_layers_of_which_the_probe_reads_far_more_are_named(tmp_path, caplog):
+    """Classes in small coordinates, beside others of a great spread that the next layer throws away."""
+
+    class Crowded(TinyModule):
+        def __init__(self):
+            super().__init__()
+            self.stem = nn.Identity()
+
+        def forward(self, x):
+            return super().forward(self.stem(x)[:, :6])
+
+    def crowded(n, seed):
+        x, y = make_data(n, seed).tensors
+        return DataLoader(TensorDataset(torch.cat([3 * x, 300 * torch.randn(n, 12)], 1), y), batch_size=50)
+
+    with caplog.at_level("INFO"):
+        callback = InformationPlaneCallback(["stem", "out"])
+        fit(tmp_path, callback, model=Crowded(), train=crowded(400, 0), val=crowded(400, 1), max_epochs=1)
+    *_, last = said(caplog)
+    assert last.startswith("ib: at the last measurement a linear probe reads far more of the 2.00 bits of the target ")
+    assert "'stem' (" in last
+    assert "'out' (" not in last
 
 
 # -- the head ------------------------------------------------------------------------------------------------------

@@ -157,6 +157,14 @@ def test_there_is_a_cell_for_every_fifty_samples_or_for_twenty_of_few(n, most):
     assert most_cells(n) == most
 
 
+@pytest.mark.parametrize(
+    ("n", "at_least", "most"),
+    [(300, 10, 16), (300, 17, 16), (320, 17, 32), (100, 100, 8), (10_000, 10, 128), (40, 1, 2)],
+)
+def test_there_is_a_cell_for_each_cluster_that_is_expected_while_ten_samples_are_left_for_it(n, at_least, most):
+    assert most_cells(n, at_least=at_least) == most
+
+
 @pytest.mark.parametrize(("max_cells", "most"), [(2, 2), (3, 2), (100, 64), (255, 128), (1024, 256 * 4), (2**20, 1024)])
 def test_more_or_fewer_cells_may_be_asked_for(max_cells, most):
     assert most_cells(51_200, max_cells) == most

@@ -23,9 +23,9 @@ from lightning_ib import (
     measure,
 )
 from lightning_ib.estimators import KDE, Renyi
-from lightning_ib.functional import kernel_width_of, noise_variance_of
-from lightning_ib.history import read_csv
-from lightning_ib.verdict import VerdictWarning, verdict
+from lightning_ib.functional import kernel_width_of, most_cells, noise_variance_of
+from lightning_ib.history import Measurement, read_csv
+from lightning_ib.verdict import VerdictWarning, outread, verdict
 from tests.tiny import fit
 
 SOUND = {"saturation": 0.5, "singletons": 0.0, "n_codes": 50, "n_samples": 1000, "outside": 0.0, "tails": 0.0}
@@ -594,12 +594,21 @@ def test_a_head_in_too_few_cells_is_told_more_until_there_are_enough():
 
 
 def test_a_head_of_more_classes_than_its_samples_allow_cells_is_told_more_samples():
-    z, y = classes(6, n=100)
+    z, y = classes(60, n=300)
     found, told = measured_together(Layers(out=lambda x: x), z, y)
     assert found["out"].verdict == "too_coarse"
-    assert told[0].endswith("Try more samples than 100 (max_samples=, and enough data), which allows more cells.")
-    z, y = classes(6)
+    assert told[0].endswith("Try more samples than 300 (max_samples=, and enough data), which allows more cells.")
+    z, y = classes(60, n=3000)
     assert measured_together(Layers(out=lambda x: x), z, y)[0]["out"].verdict == "ok"
+
+
+@pytest.mark.parametrize(("n_classes", "n"), [(6, 100), (10, 160), (10, 300), (20, 400), (50, 1000)])
+def test_a_head_of_few_samples_has_a_cell_for_each_class(n_classes, n):
+    z, y = classes(n_classes, n=n)
+    found, told = measured_together(Layers(hidden=lambda x: x, out=lambda x: x), z, y)
+    assert (found["out"].verdict, told) == ("ok", [])
+    assert found["out"].i_ty > found["out"].i_ty_fano - 0.05
+    assert found["hidden"].n_codes <= most_cells(n), "layers before it have no more cells than ever"
 
 
 def test_a_head_of_many_classes_keeps_them_apart():
@@ -616,6 +625,37 @@ def test_a_head_in_too_few_bins_is_told_cells():
     assert found["out"].verdict == "too_coarse"
     assert told[0].endswith("Try more bins, or CellQuantizer().")
     assert measured_together(Layers(out=lambda x: x), z, y, {"out": CellQuantizer()})[0]["out"].verdict == "ok"
+
+
+# -- beside a probe -------------------------------------------------------------------------------------------------
+
+
+def test_layers_of_which_the_probe_reads_far_more_are_named():
+    """Classes in small coordinates beside others of ten times the spread; the last layer throws these away."""
+    z, y = classes(4)
+    x = torch.cat([z, 90 * torch.randn(len(z), 40)], 1)
+    model = Layers(first=lambda x: x, second=torch.nn.Identity(), head=lambda x: x[:, :4])
+    plane = InformationPlane(["first", "second", "head"], estimators=["probe"])
+    with plane.attach(model):
+        model(x)
+        plane.update(x, y)
+    measured = Measurement(plane.compute(), plane.estimate())
+    read = {one.layer: one.value for one in measured.estimates if one.figure == "I_TY"}
+    counted = {point.layer: point.i_ty for point in measured.points}
+    assert outread(measured) == (
+        "a linear probe reads far more of the 2.00 bits of the target than is counted at "
+        f"'first' ({read['first']:.2f}, its cells {counted['first']:.2f}), "
+        f"'second' ({read['second']:.2f}, its cells {counted['second']:.2f}): their symbols are too few for it, "
+        "or it lies in directions of small variance. Go by the probe there."
+    )
+    assert read["first"] > 1.8
+    assert counted["first"] < 0.1
+    many = [measured.points[0]._replace(layer=f"block{k}") for k in range(5)]
+    probed = [one._replace(layer=f"block{k}") for one in measured.estimates if one.layer == "first" for k in range(5)]
+    assert ", 2 more: their symbols" in outread(Measurement(many, probed))
+    assert outread(Measurement(measured.points[-1:], measured.estimates)) is None
+    assert outread(Measurement(measured.points, [])) is None
+    assert outread(Measurement([], [])) is None
 
 
 # -- estimates ---------------------------------------------------------------------------------------------------------

@@ -30,6 +30,11 @@ _BLOCK = 1 << 20
 _SAMPLES, _NOT_FINITE, _UNLABELED, _OUTSIDE = range(4)
 
 
+def at_chance(i_ty: float, floor: float) -> bool:
+    """Whether an I(T;Y) is within twice what it reads under permuted labels."""
+    return i_ty <= 2 * floor
+
+
 class SoftInformation(NamedTuple):
     r"""Entropies and informations of soft assignments, in the unit asked for.
 
@@ -56,7 +61,7 @@ class SoftInformation(NamedTuple):
     @property
     def at_chance(self) -> bool:
         """Whether ``i_ty`` is within twice its floor, no evidence that the representation carries label information."""
-        return self.i_ty <= 2 * self.i_ty_floor
+        return at_chance(self.i_ty, self.i_ty_floor)
 
 
 class SoftEntropy:
