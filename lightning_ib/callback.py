@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch.utils.data import DataLoader
 
+from lightning_ib.batches import Unpack, unpacked
 from lightning_ib.embedding import log_rows, plot_tsne
 from lightning_ib.estimators import Estimators, Rows, checked_estimators
 from lightning_ib.functional import Correction, Unit
@@ -30,7 +31,7 @@ from lightning_ib.loggers import (
 from lightning_ib.namespaces import CallbackBase, say, with_progress
 from lightning_ib.own_pass import ForwardError, dev_run, first_loader, has_forward, run_own_pass
 from lightning_ib.panels import plot_estimates
-from lightning_ib.passes import Unpack, genuine, undisturbed, unpacked
+from lightning_ib.passes import genuine, undisturbed
 from lightning_ib.plane import MAX_SAMPLES, InformationPlane, Layers
 from lightning_ib.plotting import plot_information_plane
 from lightning_ib.quantize import Quantizer
@@ -231,12 +232,13 @@ class InformationPlaneCallback(CallbackBase):
         """Take up the history of a checkpoint, if there is one; measure the point before training, if there is none."""
         self._take_up(trainer)
         self._follow_rank_zero(trainer)
-        if trainer.enable_validation and trainer.val_dataloaders is None:
-            # Lightning asks for them at the first epoch that validates; whether there are any is to be known now.
+        if trainer.enable_validation and trainer.val_dataloaders is None and self._own_pass:
+            # Lightning asks for them at the first epoch that validates, and they are asked for now.
             trainer.validating = True
             trainer.fit_loop.epoch_loop.val_loop.setup_data()
             trainer.training = True
-        here = sum(trainer.num_val_batches) > 0
+        # Those of a validation that is not yet to be are not asked for: that may draw random numbers.
+        here = trainer.enable_validation and (trainer.val_dataloaders is None or sum(trainer.num_val_batches) > 0)
         self._validated = anywhere(trainer, here)
         self._late = self._validated and anywhere(trainer, not here)
         self._own_pass = self._own_pass or not self._validated
@@ -365,25 +367,43 @@ class InformationPlaneCallback(CallbackBase):
             faults.append(str(error))
         return faults
 
+    @property
+    def _is_default(self) -> bool:
+        """Whether nobody asked for layers, data or variables by name: then no measurement ends a run."""
+        asked = (self._options[name] for name in ("layers", "input", "target"))
+        return all(one is None for one in (*asked, self.data, self.unpack, self.every_n_train_steps))
+
     def _measure_before_training(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        goes_on = "The epochs are measured in the validation loop."
         if not self._own_pass and not has_forward(pl_module):
             warnings.warn(
                 f"{type(pl_module).__name__} defines no forward, so there is no point before training: that takes a "
-                "pass of its own, which calls module(x). The epochs are measured in the validation loop.",
+                f"pass of its own, which calls module(x). {goes_on}",
                 UserWarning,
                 stacklevel=2,
             )
             return
+        if not self._own_pass and anywhere(trainer, trainer.val_dataloaders is None):
+            say(
+                trainer,
+                f"{self.prefix}: there is no point before training, since Lightning asks for the validation data at "
+                'the first epoch that validates. Give data="val" to have it asked for at the beginning.',
+            )
+            return
         try:
             measured = self._measured_in_own_pass(trainer, pl_module, epoch=trainer.current_epoch)
-        except ForwardError as error:
-            if self._own_pass:
+        except Exception as error:
+            if not self._is_default and (self._own_pass or not isinstance(error, ForwardError)):
                 raise
+            lacks = "the layers are not measured in this run" if self._own_pass else "there is no point before training"
+            told = str(error) if str(error).endswith(".") else f"{error}."
             warnings.warn(
-                f"there is no point before training: {error} The epochs are measured in the validation loop.",
+                f"{self.prefix}: {lacks}: {told} {'Training goes on.' if self._own_pass else goes_on}",
                 UserWarning,
                 stacklevel=2,
             )
+            if self._own_pass:
+                self._release()
             return
         self._log_at_once(trainer, measured)
 
@@ -459,7 +479,7 @@ class InformationPlaneCallback(CallbackBase):
         """Count this batch in."""
         if self._recorder is not None and self._recorder.enabled:
             self._recorder.enabled = False
-            self._guarded(trainer, lambda: self.plane.update(*unpacked(batch, self.unpack)))
+            self._guarded(trainer, lambda: self.plane.see(unpacked(batch, self.unpack)))
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Come to the figures, and log them."""
@@ -580,8 +600,8 @@ class InformationPlaneCallback(CallbackBase):
             # A process that saw no batch has the figures of the others.
             warnings.filterwarnings("ignore", "The ``compute`` method of metric")
             points: list[InformationPoint] = self.plane.compute(epoch=epoch, step=trainer.global_step)
-        for layer, how in self.plane.discretized.items():
-            if layer not in self._described:
+        for layer, how in ({"the target": self.plane.target_read} | self.plane.discretized).items():
+            if how and layer not in self._described:
                 self._described.add(layer)
                 say(trainer, f"{self.prefix}: {layer}: {how}.")
         return points

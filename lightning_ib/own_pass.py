@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from torch.utils.data import DataLoader
 
+from lightning_ib.batches import Unpack, described
 from lightning_ib.namespaces import with_progress
-from lightning_ib.passes import Unpack, call, described, in_order, is_share, iter_once, run_pass, undisturbed
+from lightning_ib.passes import call, in_order, is_share, iter_once, run_pass, undisturbed
 
 if TYPE_CHECKING:
     from pytorch_lightning import LightningModule, Trainer
@@ -28,6 +29,8 @@ def run_own_pass(
 ) -> Any:
     """Run the module over ``data`` as Lightning would, count the batches in, and leave no trace of it.
 
+    Of several loaders the first is read. Data without a length is read up to ``max_samples`` samples.
+
     With several processes each takes its share; where shares are evened out by repeated samples, those are counted
     too, and left out by :func:`~lightning_ib.passes.genuine`.
 
@@ -43,7 +46,7 @@ def run_own_pass(
 
     Raises:
         ForwardError: the module cannot be called on what a batch holds.
-        ValueError: it defines no forward, or the data is of no use: it is empty, has no end, or can be read only once.
+        ValueError: it defines no forward, or the data is of no use: it is empty, or can be read only once.
     """
     if not has_forward(pl_module):
         raise ValueError(
@@ -51,6 +54,8 @@ def run_own_pass(
             "it, or measure in the validation loop (data=None and validation data)."
         )
     loader, n_batches = _own_data(trainer, data)
+    # It might never end.
+    at_most = plane.sampled.max_samples if n_batches is None and length(loader) is None else None
     # The Trainer's own loaders show this process its share, as the loops see it; another is shared out here.
     shared = isinstance(data, str) and isinstance(loader, DataLoader)
     rank, world = (0, 1) if shared else (trainer.global_rank, trainer.world_size)
@@ -72,6 +77,7 @@ def run_own_pass(
                 unpack=unpack,
                 move=lambda batch: _transferred(trainer, pl_module, batch),
                 may_be_empty=trainer.world_size > 1,
+                at_most=at_most,
             )
     finally:
         trainer.state.stage = stage
@@ -100,7 +106,7 @@ def _own_data(trainer: Trainer, data: Any) -> tuple[Any, int | None]:
     """The loader of a pass of its own, and how many of its batches the Trainer's limits leave to this process."""
     n_batches: float | None = None
     if data == "train":
-        loader = trainer.train_dataloader
+        loader = first_loader(trainer.train_dataloader)
         if _limited(trainer, trainer.limit_train_batches):
             n_batches = trainer.num_training_batches
     elif data == "val":
@@ -110,16 +116,8 @@ def _own_data(trainer: Trainer, data: Any) -> tuple[Any, int | None]:
     else:
         loader = data
         n_batches = dev_run(trainer) or None
-    if isinstance(loader, (Mapping, list, tuple)) and isinstance(data, str):
-        raise ValueError(
-            f"the {data} data is a {type(loader).__name__} of {len(loader)} loaders, and a pass of its own needs "
-            "one: give data=DataLoader(…)."
-        )
-    if data == "train" and n_batches in (None, math.inf) and length(loader) is None:
-        raise ValueError(
-            "the training data has no length, and a pass of its own over it might never end: give the Trainer "
-            "limit_train_batches=…, or the callback data=DataLoader(…) with what is to be measured."
-        )
+    if loader is None:
+        raise ValueError(f"the Trainer has no {data} data at hand: give data=DataLoader(…) with what is to be measured.")
     if iter_once(loader):
         raise ValueError(
             f"the data is a {type(loader).__name__}, which can be read only once, and every measurement takes a "
@@ -129,7 +127,7 @@ def _own_data(trainer: Trainer, data: Any) -> tuple[Any, int | None]:
 
 
 def first_loader(loaders: Any) -> Any:
-    """The first of the loaders a Trainer evaluates on; what is one loader, as it is."""
+    """The first of the loaders of a Trainer; what is one loader, as it is."""
     if isinstance(loaders, Mapping):
         loaders = list(loaders.values())
     return loaders[0] if isinstance(loaders, (list, tuple)) and loaders else loaders
@@ -173,7 +171,7 @@ def length(loader: Any) -> int | None:
     """How many batches a loader holds, where it knows."""
     try:
         return len(loader)
-    except TypeError:
+    except Exception:  # a loader may say in any way that it does not know
         return None
 
 

@@ -13,13 +13,12 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, DistributedSampler, IterableDataset, RandomSampler, Sampler, SequentialSampler
 
+from lightning_ib.batches import Unpack, is_keywords, unpacked
 from lightning_ib.functional import Correction, Unit
 from lightning_ib.history import InformationPoint
 from lightning_ib.plane import MAX_SAMPLES, InformationPlane, Layers
 from lightning_ib.quantize import Quantizer
 from lightning_ib.recorder import device_of
-
-Unpack = Callable[[Any], tuple[Any, Any]]
 
 
 def measure(
@@ -97,49 +96,30 @@ def run_pass(
     unpack: Unpack | None = None,
     move: Callable[[Any], Any] = lambda batch: batch,
     may_be_empty: bool = False,
+    at_most: int | None = None,
 ) -> None:
-    """Run batches through a model that ``plane`` is attached to, and count them in.
+    """Run batches through a model that ``plane`` is attached to, and count them in; up to ``at_most`` samples.
 
     Raises:
         ValueError: there is no batch, unless there may be none, or a batch cannot be unpacked.
     """
     empty = True
     for batch in batches:
-        x, y = unpacked(move(batch), unpack)
-        forward(x)
-        plane.update(x, y)
+        if batch is None:  # Lightning's loop leaves it out, too
+            continue
+        parts = unpacked(move(batch), unpack)
+        forward(parts.x)
+        plane.see(parts)
         empty = False
+        if at_most is not None and plane.n_seen >= at_most:
+            break
     if empty and not may_be_empty:
         raise ValueError("the data to measure on is empty: it gave no batch.")
 
 
-def unpacked(batch: Any, unpack: Unpack | None = None) -> tuple[Any, Any]:
-    """The pair (x, y) of a batch.
-
-    Raises:
-        ValueError: it is no pair, and there is no ``unpack`` or that does not make it one.
-    """
-    pair = batch if unpack is None else unpack(batch)
-    if isinstance(pair, (tuple, list)) and len(pair) == 2:
-        return pair[0], pair[1]
-    came = described(pair)
-    if unpack is None:
-        raise ValueError(f"a batch must be a pair (x, y), got {came}: give unpack=lambda batch: (x, y).")
-    raise ValueError(f"unpack must return a pair (x, y), got {came}.")
-
-
-def described(value: Any) -> str:
-    """What kind of thing a batch is, for a sentence."""
-    if isinstance(value, Mapping):
-        return f"a mapping with the keys {list(value)}"
-    if isinstance(value, (tuple, list)):
-        return f"a {type(value).__name__} of {len(value)}"
-    return f"a {type(value).__name__}"
-
-
 def call(model: Callable[..., Any], x: Any) -> Any:
-    """``model(x)``, or ``model(**x)`` for a mapping."""
-    return model(**x) if isinstance(x, Mapping) else model(x)
+    """``model(x)``, or ``model(**x)`` for a plain mapping."""
+    return model(**x) if is_keywords(x) else model(x)
 
 
 def to(batch: Any, device: torch.device) -> Any:
@@ -156,8 +136,9 @@ def to(batch: Any, device: torch.device) -> Any:
 
 
 def iter_once(dataloader: Any) -> bool:
-    """Whether data is an iterator, which the first pass uses up."""
-    return isinstance(dataloader, Iterator) and not hasattr(dataloader, "__len__")
+    """Whether data is an iterator, which the first pass uses up: other loaders begin anew when they are asked to."""
+    once = isinstance(dataloader, Iterator) and not hasattr(dataloader, "__len__")
+    return once and type(dataloader).__iter__(dataloader) is dataloader
 
 
 def in_order(dataloader: Any, rank: int = 0, world: int = 1) -> Any:

@@ -13,6 +13,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torchmetrics import Metric
 
+from lightning_ib.batches import Parts
 from lightning_ib.estimation import Estimation, Progress
 from lightning_ib.estimators import Estimators, Rows, checked_estimators, checked_max_samples
 from lightning_ib.figures import Figures, Layer, head_bound
@@ -43,6 +44,7 @@ from lightning_ib.recorder import (
 )
 from lightning_ib.sample import on_first, this_process
 from lightning_ib.sampled import Chosen, Drawn, SampledLayers
+from lightning_ib.target import UnknownTarget, kept, labelled, read
 from lightning_ib.verdict import VerdictWarning, advice
 
 # How many pooled values of a variable wait to be put into bins together.
@@ -173,6 +175,10 @@ class InformationPlane(Metric):
         """Layer → its bins at work, of the layers with a :class:`Quantizer`."""
         self.discretized: dict[str, str] = {}
         """Layer → how it was discretized at the last measurement, in words, of the layers cut into cells."""
+        self.n_seen = 0
+        """How many samples of this process were seen since the measurement began."""
+        self.target_read = ""
+        """How the target became symbols at the last measurement, in words; empty for class labels."""
         self.head: Head | None = None
         """The head that was recognized at the last measurement."""
         self._asked_head, self._keep_rows = head, keep_rows
@@ -268,12 +274,19 @@ class InformationPlane(Metric):
         self.sampled.reset()
         self.estimation.streams.reset()
         self._with_target = self._head_layer = None
+        self.n_seen = 0
         for narrowing in self._variables().values():
             narrowing.begin()
 
     def forward(self, x: Any, y: Tensor | None) -> None:
         """The same as :meth:`update`: one batch has no figures of its own."""
         self.update(x, y)
+
+    def see(self, parts: Parts) -> None:
+        """Count in one batch, and warn once where its target is not known."""
+        if parts.doubt:
+            self._warn_once("doubt", parts.doubt)
+        self.update(parts.x, parts.y)
 
     def update(self, x: Any, y: Tensor | None) -> None:
         """Count in one batch; call it after the model's forward.
@@ -293,7 +306,8 @@ class InformationPlane(Metric):
             raise RuntimeError("update needs a model: call it inside `with plane.attach(model):`, after the forward.")
         unfit: dict[str, Exception] = {}
         recorded: dict[str, _Recorded] = self._recorder.take(unfit)
-        others = {} if y is None else {"y": self._target_values(y)}
+        target = None if y is None else self._target_values(y, [one.n for one in recorded.values()])
+        y, others = (None, {}) if target is None else (y, {"y": target})
         if self._input is not None:
             others["x"] = self._input.values(self._input.quantizer.selected(x))
         n = len(next(iter(others.values()))) if others else _n_samples(x, recorded)
@@ -306,6 +320,7 @@ class InformationPlane(Metric):
         if self._with_target not in (None, y is not None):
             raise ValueError("some batches came with a target and some without: give one for each, or for none.")
         self._with_target = y is not None
+        self.n_seen += n
         n_coordinates = {layer: one.n_coordinates for layer, one in recorded.items()}
         self._warn_of_lengths(n_coordinates)
         self._n_coordinates = n_coordinates
@@ -313,7 +328,7 @@ class InformationPlane(Metric):
         counted = {state: value for state, value in others.items() if self.narrowings or state in self._variables()}
         for state, value in (binned | counted).items():
             assert value is not None
-            if not value.is_floating_point():
+            if state not in self._variables() or not value.is_floating_point():  # symbols, or a target as it is
                 self._keep(state, value)
                 continue
             held = getattr(self, f"{state}_held")
@@ -324,7 +339,9 @@ class InformationPlane(Metric):
             self._sample(n, x, y, others, recorded)
         streamed = {k: one.streamed for k, one in recorded.items() if one.streamed is not None and k in self.quantizers}
         if streamed:
-            self.estimation.streams.keep(streamed, None if self._target is not None else others.get("y"), n)
+            labels = others.get("y") if self._target is None else None
+            labels = None if labels is None or labels.is_floating_point() else labels
+            self.estimation.streams.keep(streamed, labels, n)
 
     def _sample(
         self, n: int, x: Any, y: Tensor | None, others: Mapping[str, Tensor], recorded: Mapping[str, _Recorded]
@@ -343,7 +360,7 @@ class InformationPlane(Metric):
         elif y is not None:  # real numbers, as bins and estimators each take them
             named["pooled y"] = others["y"]
             if self.estimation.estimators or self._keep_rows:
-                named["y"] = sketch(y if y.is_floating_point() else y.double())
+                named["y"] = sketch(y)
         head = None
         if self._head_layer is None and y is not None and self._target is None:
             self._head_layer = self._possible_head(list(recorded))
@@ -452,7 +469,7 @@ class InformationPlane(Metric):
             if narrowing is not None:
                 narrowing.adopt(seen[0]["width"])
             if not any(map(len, (*getattr(self, state), *getattr(self, f"{state}_held")))):
-                tail, dtype = seen[0]["held"] or ((), torch.int64)
+                tail, dtype = seen[0]["held"] or seen[0]["kept"]
                 empty = torch.empty(0, *tail, dtype=dtype, device=self._home)
                 setattr(self, f"{state}_held" if seen[0]["held"] else state, [empty])
             if state.startswith("t") and not getattr(self, f"{state}_outside") and seen[0]["outside"] is not None:
@@ -464,7 +481,9 @@ class InformationPlane(Metric):
         for state in (*self._variables(), "y"):
             narrowing, held = self._variables().get(state), getattr(self, f"{state}_held")
             if any(map(len, (*held, *getattr(self, state)))):
+                chunks = [chunk for chunk in getattr(self, state) if len(chunk)]
                 standing[self._name(state)] = {
+                    "kept": (tuple(chunks[0].shape[1:]), chunks[0].dtype) if chunks else ((), torch.int64),
                     "held": (tuple(held[0].shape[1:]), held[0].dtype) if held else None,
                     "outside": next((c.dtype for c in getattr(self, f"{state}_outside", [])), None),
                     "width": narrowing and narrowing.width,
@@ -509,7 +528,8 @@ class InformationPlane(Metric):
             return ValueError(
                 f"put out {recorded.n} rows for {n} {of}: its first dimension must be the batch. Name another "
                 "module, or one that runs once a forward over the whole batch, or give Quantizer(select=…), which puts "
-                "the batch first: lambda output: output.transpose(0, 1), say."
+                "the batch first: lambda output: output.transpose(0, 1), say. Where a validation step runs several "
+                'views of a batch at once, data="val" measures in a pass of its own.'
             )
         return None
 
@@ -523,28 +543,31 @@ class InformationPlane(Metric):
         for layer, fault in faults.items():
             self._warn_once(layer, f"layer {layer!r} is left out, nobody having named it: it {fault}")
 
-    def _target_values(self, y: Tensor) -> Tensor:
-        if not isinstance(y, Tensor):
-            raise TypeError(f"the target must be a tensor, got {type(y).__name__}: convert it in unpack.")
+    def _target_values(self, y: Any, n_rows: Sequence[int]) -> Tensor | None:
+        """What is kept of the target of a batch; none where nobody said how to read it and its form does not say.
+
+        Args:
+            y: the target.
+            n_rows: how many rows each layer put out.
+        """
         if self._target is not None:
+            if not isinstance(y, Tensor):
+                raise TypeError(f"the target must be a tensor, got {type(y).__name__}: convert it in unpack.")
             return self._target.values(y)
-        if y.is_floating_point() or y.is_complex():
-            if y.numel() == len(y) and not y.is_complex() and bool((y == y.round()).all()):
-                raise ValueError(
-                    f"the labels are real-valued ({y.dtype}), but whole numbers: convert class labels to integers, "
-                    "unpack=lambda batch: (batch[0], batch[1].long()), or give target=Quantizer(bins=UniformBins(10)), "
-                    "say, to put real values into bins."
+        try:
+            values = kept(y)
+            if self.asked is None and n_rows and len(values) not in n_rows:
+                raise UnknownTarget(
+                    f"the target has {len(values)} rows where the layers put out {n_rows[0]}, so I(X;T) and H(T) are "
+                    "measured without it. Where a validation step runs several views of a batch at once, give "
+                    'data="val" for a pass of its own; else unpack=lambda batch: (x, y) with a target a row.'
                 )
-            raise ValueError(
-                f"the labels are real-valued ({y.dtype}): give target=Quantizer(bins=QuantileBins(10)), say, to put "
-                "them into bins, or convert class labels to integers in unpack."
-            )
-        if y.ndim == 0 or y.numel() != len(y):
-            raise ValueError(
-                f"the labels have shape {tuple(y.shape)}: one class index for each sample, (B,), is needed. Convert "
-                "them in unpack (one-hot labels: y.argmax(1)), or give target=Quantizer(…)."
-            )
-        return y.detach().reshape(-1).long().clone()
+        except UnknownTarget as unknown:
+            if self._with_target:  # there was one before
+                raise
+            self._warn_once("the target's form", str(unknown))
+            return None
+        return values
 
     def compute(self, *, epoch: int = 0, step: int = 0) -> list[InformationPoint]:
         """The figures of this measurement, a point a layer.
@@ -593,7 +616,12 @@ class InformationPlane(Metric):
 
     def drawn(self) -> Drawn:
         """The sampled rows; with several processes those of all of them, all of which must ask."""
-        return self.sampled.drawn(shared=self._shared)
+        drawn = self.sampled.drawn(shared=self._shared)
+        y = drawn.others.get("y")
+        if y is None or self._target is not None:
+            return drawn
+        labels, self.target_read = labelled(y)
+        return drawn._replace(others=drawn.others | {"y": labels})
 
     @property
     def _shared(self) -> bool:
@@ -694,7 +722,7 @@ class InformationPlane(Metric):
         if values is None or (narrowing is None and name == "x"):
             return None
         if narrowing is None:
-            return symbols(values)
+            return self._read(values, epoch)
         if narrowing.edges is None:  # it was not finite, or alike everywhere
             return None if not bool(values.isfinite().all()) else symbols(torch.zeros(len(values), dtype=torch.int64))
         return self._finite(self._name(name), narrowing.held_in_bins(values).ids, epoch)
@@ -756,7 +784,20 @@ class InformationPlane(Metric):
             setattr(self, f"{state}_held", [])
             setattr(self, state, [ids])
         del chunks
-        return symbols(ids) if narrowing is None else self._finite(self._name(state), ids, epoch)
+        if narrowing is None:
+            values, self.target_read = labelled(ids)
+            return self._read(values, epoch)
+        return self._finite(self._name(state), ids, epoch)
+
+    def _read(self, values: Tensor, epoch: int) -> Symbols | None:
+        """The symbols of a target without a quantizer; none where a value is not finite."""
+        missing = int((~values.isfinite()).any(-1).sum()) if values.is_floating_point() else 0
+        if missing:
+            self._warn_of_missing("the target", missing, len(values), epoch)
+            return None
+        target = read(values)
+        self.target_read = target.how or self.target_read
+        return target.symbols
 
     def _finite(self, name: str, ids: Tensor, epoch: int) -> Symbols | None:
         """The symbols of ids; none where a sample was not finite."""
@@ -851,10 +892,12 @@ class InformationPlane(Metric):
 
 def _n_samples(x: Any, recorded: Mapping[str, _Recorded]) -> int:
     """How many samples a batch without a target has: the rows of the input, else those of the first layer."""
+    n_rows = [one.n for one in recorded.values()]
     try:
-        return len(first_tensor(x))
+        n = len(first_tensor(x))
     except (ValueError, TypeError):
-        return next((one.n for one in recorded.values()), 0)
+        n = 0
+    return n if n in n_rows or not n_rows else n_rows[0]
 
 
 def _trimmed(n: int, *lists: list[Tensor]) -> None:

@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from lightning_ib.batches import Unpack
 from lightning_ib.functional import Symbols, Unit, add_entropies, entropy_of_counts, joint_counts, symbols
 from lightning_ib.functional.checks import logarithm
 from lightning_ib.history import replacing
 from lightning_ib.panels import plot_resolution
-from lightning_ib.passes import Unpack, call, run_pass, to, undisturbed
+from lightning_ib.passes import call, run_pass, to, undisturbed
 from lightning_ib.plane import InformationPlane
 from lightning_ib.quantize import Bins, CellQuantizer, Narrowing, Pool, Quantizer, UniformBins
 from lightning_ib.recorder import device_of, resolve_layers

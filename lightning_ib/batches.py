@@ -1,0 +1,99 @@
+"""The input and the target in a batch, by its form, where no ``unpack`` says which is which."""
+
+from __future__ import annotations
+
+from collections import UserDict
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+from torch import Tensor
+
+Unpack = Callable[[Any], tuple[Any, Any]]
+
+LABEL_NAMES = ("labels", "label", "targets", "target", "y")
+"""The names by which the target of a batch is recognized, the first that is there."""
+
+
+class Parts(NamedTuple):
+    """The parts of a batch.
+
+    Attributes:
+        x: what the model is called with.
+        y: the target; ``None`` where there is none, or it is not known which part it is.
+        doubt: why the target is not known, in a sentence that says how to name it; empty where it is known.
+    """
+
+    x: Any
+    y: Any
+    doubt: str = ""
+
+
+def parts_of(batch: Any) -> Parts:
+    """Recognize input and target in a batch.
+
+    - A pair is ``(x, y)``.
+    - A mapping, a dataclass or any other object with one of :data:`LABEL_NAMES` has its target there. x is a plain
+      mapping without it, and any other object as it is.
+    - Of anything else only the input is known: a tensor, a mapping or an object itself, the first part of a tuple.
+
+    Example:
+        >>> parts_of({"input_ids": 1, "labels": 2})
+        Parts(x={'input_ids': 1}, y=2, doubt='')
+        >>> parts_of((1, 2, 3)).x
+        1
+    """
+    if isinstance(batch, (tuple, list)) and len(batch) == 2:
+        return Parts(*batch)
+    if isinstance(batch, (tuple, list)) and len(batch) == 1:
+        return parts_of(batch[0])
+    name = _label_name(batch)
+    if name is not None and isinstance(batch, Mapping):
+        return Parts({k: v for k, v in batch.items() if k != name} if is_keywords(batch) else batch, batch[name])
+    if name is not None:
+        return Parts(batch, getattr(batch, name))
+    several = isinstance(batch, (tuple, list)) and len(batch) > 0
+    advice = "lambda batch: (batch[0], batch[1])" if several else "lambda batch: (x, y)"
+    doubt = (
+        f"a batch is {described(batch)}, and its target is not known: I(X;T) and H(T) are measured without one. Give "
+        f"unpack={advice}, say, or unpack=lambda batch: ({'batch[0]' if several else 'batch'}, None) if there is none."
+    )
+    return Parts(batch[0] if several else batch, None, doubt)
+
+
+def unpacked(batch: Any, unpack: Unpack | None = None) -> Parts:
+    """The parts of a batch: as ``unpack`` says, or else by its form.
+
+    Raises:
+        ValueError: ``unpack`` returned no pair.
+    """
+    if unpack is None:
+        return parts_of(batch)
+    pair = unpack(batch)
+    if not isinstance(pair, (tuple, list)) or len(pair) != 2:
+        raise ValueError(f"unpack must return a pair (x, y), got {described(pair)}.")
+    return Parts(*pair)
+
+
+def _label_name(batch: Any) -> str | None:
+    if isinstance(batch, Mapping):
+        return next((name for name in LABEL_NAMES if name in batch.keys()), None)  # noqa: SIM118 - tensordict's own
+    if isinstance(batch, (Tensor, tuple, list, str)):
+        fields = getattr(batch, "_fields", ())
+        return next((name for name in LABEL_NAMES if name in fields), None)
+    return next((name for name in LABEL_NAMES if getattr(batch, name, None) is not None), None)
+
+
+def is_keywords(x: Any) -> bool:
+    """Whether a mapping stands for keyword arguments, as a plain dictionary does and a tensordict does not."""
+    return isinstance(x, (dict, UserDict))
+
+
+def described(value: Any) -> str:
+    """What kind of thing a batch is, for a sentence."""
+    if isinstance(value, Mapping):
+        keys = [str(key) for key in value.keys()]  # noqa: SIM118 - iterating over a tensordict gives its rows
+        shown = ", ".join(map(repr, keys[:6])) + (", …" if len(keys) > 6 else "")
+        return f"a mapping with the keys [{shown}]"
+    if isinstance(value, (tuple, list)):
+        return f"a {type(value).__name__} of {len(value)}"
+    return f"{'an' if type(value).__name__[0] in 'AEIOU' else 'a'} {type(value).__name__}"

@@ -1,0 +1,113 @@
+"""How the target is read where no quantizer says so: as classes, as combinations of labels, in bins or in cells."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from lightning_ib.functional import Symbols, cells, codes, sketch, symbols
+from lightning_ib.quantize import QuantileBins
+
+# Real values with at most so many different ones, all whole numbers, are classes; others have so many bins.
+_N_BINS = 10
+
+# The fewest samples that a bin of equal mass holds.
+_SAMPLES_A_BIN = 10
+
+
+class UnknownTarget(ValueError):
+    """A target whose meaning is not known: it is left out, and the sentence says why and what to give."""
+
+
+class Target(NamedTuple):
+    """A target that was read.
+
+    Attributes:
+        symbols: its symbols.
+        how: how its values became symbols, in words; empty for class labels.
+    """
+
+    symbols: Symbols
+    how: str
+
+
+def kept(y: Any) -> Tensor:
+    """What is kept of the target of a batch, sharing no memory with it.
+
+    Args:
+        y: the target. One value a sample, ``(B,)`` or ``(B, 1)``, is a class label if it is an integer, else a real
+            number; several are yes/no labels if they are 0 and 1, else real numbers ``(B, …)``.
+
+    Returns:
+        Labels int64 ``(B,)``, real numbers float64 ``(B, 1)``, or the sketched rows of several numbers ``(B, D)``.
+
+    Raises:
+        UnknownTarget: it is neither.
+    """
+    if not isinstance(y, Tensor):
+        raise UnknownTarget(
+            f"the target is a {type(y).__name__}, not a tensor. {_ADVICE}: unpack=lambda batch: (batch[0], labels)."
+        )
+    y = y.detach()
+    if y.ndim == 0 or y.is_complex() or not len(y):
+        raise UnknownTarget(
+            f"the target has shape {tuple(y.shape)} and dtype {y.dtype}, and one value a sample is needed. {_ADVICE}."
+        )
+    real = y.is_floating_point()
+    if y.numel() == len(y):
+        return y.double().reshape(-1, 1).clone() if real else y.long().reshape(-1).clone()
+    if not real and (y.ndim > 2 or not is_binary(y)):
+        raise UnknownTarget(
+            f"the target holds several integers a sample, {tuple(y.shape)}: the classes of tokens or pixels, or those "
+            f"of several tasks. {_ADVICE}: unpack=lambda batch: (batch[0], batch[1][:, 0]), say."
+        )
+    rows = sketch(y)
+    return rows.clone() if rows.untyped_storage().data_ptr() == y.untyped_storage().data_ptr() else rows
+
+
+_ADVICE = "I(X;T) and H(T) are measured without it. Name a label for each sample"
+
+
+def is_binary(values: Tensor) -> bool:
+    """Whether all values are 0 or 1."""
+    return bool(((values == 0) | (values == 1)).all())
+
+
+def labelled(values: Tensor) -> tuple[Tensor, str]:
+    """The values of a whole pass as labels int64 ``(N,)`` where they are some, else as they are; and which labels.
+
+    Labels are integers; real numbers, where they are whole and at most ten different ones; rows of zeros and ones:
+    their class where a single one stands in each, else the combination.
+    """
+    if not values.is_floating_point():
+        return values, ""
+    if values.shape[1] == 1:
+        column = values[:, 0]
+        whole = bool((column == column.round()).all()) and len(column.unique()) <= _N_BINS
+        return (column.long(), "whole numbers, taken as classes") if whole else (values, "")
+    if len(values) and is_binary(values):
+        if bool((values.sum(1) == 1).all()):
+            return values.argmax(1), "one-hot rows, taken as classes"
+        how = f"{values.shape[1]} yes/no labels a sample, each combination a symbol"
+        return values.unique(dim=0, return_inverse=True)[1], how
+    return values, ""
+
+
+def read(values: Tensor) -> Target:
+    """The symbols of finite values that :func:`labelled` gave.
+
+    Real numbers are put into ten bins of equal mass, fewer where a bin would hold less than ten of them; rows of
+    several into cells.
+    """
+    if not values.is_floating_point():
+        return Target(symbols(values), "")
+    n = len(values)
+    if values.shape[1] == 1:
+        n_bins = max(2, min(_N_BINS, n // _SAMPLES_A_BIN))
+        numbers = codes(values, QuantileBins(n_bins).edges(values))[:, 0]
+        return Target(symbols(numbers), f"real-valued, in {n_bins} bins of equal mass (target=Quantizer(…) for others)")
+    found = cells(values)
+    how = f"real-valued with {values.shape[1]} coordinates, in {found.n_cells} cells"
+    return Target(symbols(found.numbers), f"{how} (unpack=lambda batch: (batch[0], None) to leave it out)")
