@@ -70,12 +70,16 @@ class InformationPlaneCallback(CallbackBase):
             without normalisation layers, at most twelve, spread over the depth. Layers without a quantizer get a
             :class:`CellQuantizer`.
         input: ``None`` takes each sample for a symbol of its own: I(X;T) = H(T). A :class:`Quantizer` narrows X.
-        target: ``None`` for class labels (integers); a :class:`Quantizer` for real-valued targets.
+        target: ``None`` reads it by its form: class labels as they are, real numbers in ten bins of equal mass, yes/no
+            labels as a symbol for each combination, rows of real numbers in cells; see :class:`InformationPlane`. A
+            :class:`Quantizer` says how to put it into bins.
         data: ``None`` measures during the validation loop, in its own forward passes, and where there is no validation
             loop in a pass of its own over the training data. ``"train"``, ``"val"`` or a DataLoader asks for a pass of
             its own. Of several validation loaders the first is measured. The point before training always takes a pass
             of its own, which calls the module as ``module(x)`` (``module(**x)`` where x is a mapping).
-        unpack: batch → (x, y), for batches that are not such pairs; y is ``None`` where there is no target.
+        unpack: batch → (x, y); y is ``None`` where there is no target. ``None`` recognizes pairs, and the target of
+            mappings and objects by its name (``labels``, ``label``, ``targets``, ``target``, ``y``); of other batches
+            the target is left out with a warning.
         every_n_epochs: measure after every n-th epoch, in the validation loop at the first chance from then on; the
             point before training is always measured.
         epochs: measure after these epochs instead, such as ``[1, 2, 4, 8, 16]``.
@@ -371,7 +375,8 @@ class InformationPlaneCallback(CallbackBase):
     def _is_default(self) -> bool:
         """Whether nobody asked for layers, data or variables by name: then no measurement ends a run."""
         asked = (self._options[name] for name in ("layers", "input", "target"))
-        return all(one is None for one in (*asked, self.data, self.unpack, self.every_n_train_steps))
+        named = isinstance(self._options["head"], str)
+        return not named and all(one is None for one in (*asked, self.data, self.unpack, self.every_n_train_steps))
 
     def _measure_before_training(self, trainer: Trainer, pl_module: LightningModule) -> None:
         goes_on = "The epochs are measured in the validation loop."

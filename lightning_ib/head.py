@@ -116,7 +116,9 @@ def recognized(
         named: whether the user said which layer is the head.
     """
     labels, predicted = sampled.get("y"), sampled.get("predicted")
-    if labels is None or labels.is_floating_point() or predicted is None or not bool(sampled["probabilities"].isfinite().all()):
+    if labels is None or labels.is_floating_point() or predicted is None:
+        return None
+    if not bool(sampled["probabilities"].isfinite().all()):
         return None
     n_classes = n_classes_of(n_coordinates, labels)
     if n_classes is None:

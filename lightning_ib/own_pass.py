@@ -117,7 +117,7 @@ def _own_data(trainer: Trainer, data: Any) -> tuple[Any, int | None]:
         loader = data
         n_batches = dev_run(trainer) or None
     if loader is None:
-        raise ValueError(f"the Trainer has no {data} data at hand: give data=DataLoader(…) with what is to be measured.")
+        raise ValueError(f"the Trainer has no {data} data at hand: give data=DataLoader(…) with what to measure.")
     if iter_once(loader):
         raise ValueError(
             f"the data is a {type(loader).__name__}, which can be read only once, and every measurement takes a "

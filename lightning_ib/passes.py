@@ -5,8 +5,9 @@ from __future__ import annotations
 import copy
 import random
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from inspect import signature
 from typing import Any
 
 import torch
@@ -39,12 +40,13 @@ def measure(
     """Measure a trained network once: eval mode, no gradient, and everything put back as it was.
 
     Args:
-        model: any module; it is called as ``model(x)``, or ``model(**x)`` where x is a mapping.
+        model: any module; it is called as ``model(x)``, or with the keywords that it takes where x is a mapping.
         dataloader: an iterable of batches. For a progress bar, wrap it: ``tqdm(dataloader)``.
         layers: see :class:`InformationPlane`.
         input: see :class:`InformationPlane`.
         target: see :class:`InformationPlane`.
-        unpack: batch → (x, y), for batches that are not such pairs.
+        unpack: batch → (x, y), for batches in which the target is not recognized: see
+            :func:`~lightning_ib.batches.parts_of`.
         unit: ``"bits"`` or ``"nats"``.
         correction: see :class:`InformationPlane`.
         shuffles: see :class:`InformationPlane`.
@@ -118,15 +120,25 @@ def run_pass(
 
 
 def call(model: Callable[..., Any], x: Any) -> Any:
-    """``model(x)``, or ``model(**x)`` for a plain mapping."""
-    return model(**x) if is_keywords(x) else model(x)
+    """``model(x)``; of a plain mapping the keywords that its forward takes, or the mapping if it takes none of them."""
+    if not is_keywords(x):
+        return model(x)
+    try:
+        parameters = signature(getattr(model, "forward", model)).parameters.values()
+    except (TypeError, ValueError):  # not known of what is not written in Python
+        return model(**x)
+    if any(one.kind is one.VAR_KEYWORD for one in parameters):
+        return model(**x)
+    named = {one.name for one in parameters if one.kind in (one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY)}
+    taken = {key: value for key, value in x.items() if key in named}
+    return model(**taken) if taken else model(x)
 
 
 def to(batch: Any, device: torch.device) -> Any:
     """A batch, however nested in tuples, lists and mappings, with all that can move on ``device``."""
     if hasattr(batch, "to"):
         return batch.to(device, non_blocking=True) if isinstance(batch, Tensor) else batch.to(device)
-    if isinstance(batch, Mapping):
+    if is_keywords(batch):
         return {key: to(value, device) for key, value in batch.items()}
     if isinstance(batch, tuple) and hasattr(batch, "_fields"):
         return type(batch)(*(to(value, device) for value in batch))

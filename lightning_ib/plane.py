@@ -101,7 +101,10 @@ class InformationPlane(Metric):
             :class:`CellQuantizer`.
         input: ``None`` takes every sample for a symbol of its own, so that H(X) = log N and I(X;T) = H(T); a
             :class:`Quantizer` narrows X. A narrowed X does not determine T, and I(X;T) may lie below I(T;Y).
-        target: ``None`` for class labels, integers ``(B,)``; a :class:`Quantizer` for real-valued targets.
+        target: ``None`` reads it by its form: integers, one a sample, are classes, as are whole numbers of at most ten
+            values and one-hot rows; other real numbers are put into ten bins of equal mass (fewer for few samples);
+            rows of yes/no labels are a symbol for each combination; rows of real numbers are cut into cells. What is
+            none of these is left out with a warning. A :class:`Quantizer` says how to put it into bins.
         unit: ``"bits"`` or ``"nats"``.
         correction: of the plug-in entropies and of all figures built from them: ``"miller_madow"``, ``"grassberger"``,
             ``"chao_shen"``, ``"james_stein"`` or ``"jackknife"``; ``None`` leaves them as counted.
@@ -274,7 +277,7 @@ class InformationPlane(Metric):
         self.sampled.reset()
         self.estimation.streams.reset()
         self._with_target = self._head_layer = None
-        self.n_seen = 0
+        self.n_seen, self.target_read = 0, ""
         for narrowing in self._variables().values():
             narrowing.begin()
 
@@ -620,7 +623,8 @@ class InformationPlane(Metric):
         y = drawn.others.get("y")
         if y is None or self._target is not None:
             return drawn
-        labels, self.target_read = labelled(y)
+        labels, how = labelled(y)
+        self.target_read = how or self.target_read
         return drawn._replace(others=drawn.others | {"y": labels})
 
     @property
@@ -785,7 +789,8 @@ class InformationPlane(Metric):
             setattr(self, state, [ids])
         del chunks
         if narrowing is None:
-            values, self.target_read = labelled(ids)
+            values, how = labelled(ids)
+            self.target_read = how or self.target_read
             return self._read(values, epoch)
         return self._finite(self._name(state), ids, epoch)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import torch
@@ -46,12 +47,15 @@ def kept(y: Any) -> Tensor:
     Raises:
         UnknownTarget: it is neither.
     """
+    if not isinstance(y, (Tensor, str)):
+        with suppress(Exception):  # NumPy's arrays, and lists of numbers
+            y = torch.as_tensor(y)
     if not isinstance(y, Tensor):
         raise UnknownTarget(
             f"the target is a {type(y).__name__}, not a tensor. {_ADVICE}: unpack=lambda batch: (batch[0], labels)."
         )
     y = y.detach()
-    if y.ndim == 0 or y.is_complex() or not len(y):
+    if y.ndim == 0 or y.is_complex():
         raise UnknownTarget(
             f"the target has shape {tuple(y.shape)} and dtype {y.dtype}, and one value a sample is needed. {_ADVICE}."
         )

@@ -342,8 +342,10 @@ def test_validation_loaders_with_targets_of_different_kinds(tmp_path):
     callback = InformationPlaneCallback(FIXED)
     fit(tmp_path, callback, model=Both(), val=[val_loader(), real], max_epochs=1)
     assert {point.n_samples for point in callback.history} == {N_VAL}
-    with pytest.raises(ValueError, match="the labels are real-valued"):
-        fit(tmp_path, InformationPlaneCallback(FIXED), model=Both(), val=[real, val_loader()], max_epochs=1)
+    assert {point.h_y for point in callback.history} == {2.0}
+    fit(tmp_path, callback, model=Both(), val=[real, val_loader()], max_epochs=1)
+    assert {point.n_samples for point in callback.history} == {40}
+    assert callback.history[-1].h_y == pytest.approx(2), "four bins of ten samples each"
 
 
 @pytest.mark.parametrize("name", ["module.out", "_forward_module.out", "trainer.model.out"])
@@ -406,11 +408,25 @@ def test_what_the_forward_logs_is_logged_by_the_users_loops_only(tmp_path, data)
     assert logged() == logged(InformationPlaneCallback(FIXED, data=data)) != {}
 
 
-def test_validation_that_comes_late_is_known_from_the_start(tmp_path):
-    callback = InformationPlaneCallback(FIXED)
-    fit(tmp_path, callback, max_epochs=4, num_sanity_val_steps=0, check_val_every_n_epoch=2)
-    assert epochs(callback) == [0, 2, 4]
-    assert {point.n_samples for point in callback.history} == {N_VAL}
+def test_validation_data_is_asked_for_when_lightning_does(tmp_path):
+    """It may draw random numbers; so there is no point before training, unless data="val" asks for it."""
+
+    class Draws(TinyModule):
+        def val_dataloader(self):
+            return DataLoader(torch.utils.data.random_split(make_data(N_VAL, 1), [40, N_VAL - 40])[0], 16)
+
+    options = {"max_epochs": 4, "num_sanity_val_steps": 0, "check_val_every_n_epoch": 2, "val": None}
+    callback, losses = InformationPlaneCallback(FIXED), []
+    for callbacks in ([], [callback]):
+        torch.manual_seed(0)
+        model, _ = fit(tmp_path, *callbacks, model=Draws(), **options)
+        losses.append(model.losses)
+    assert losses[0] == losses[1]
+    assert epochs(callback) == [2, 4]
+    assert {point.n_samples for point in callback.history} == {40}
+    asked = InformationPlaneCallback(FIXED, data="val")
+    fit(tmp_path, asked, max_epochs=4, num_sanity_val_steps=0, check_val_every_n_epoch=2)
+    assert epochs(asked) == [0, 1, 2, 3, 4]
 
 
 @RESUMED

@@ -594,55 +594,6 @@ def test_the_wrong_number_of_inputs_is_refused_by_its_name_without_a_target():
             plane.update(torch.rand(3, 1), None)
 
 
-def test_real_valued_labels_are_refused():
-    sentence = r"labels are real-valued \(torch.float32\): give target=Quantizer\(bins=QuantileBins\(10\)\)"
-    with pytest.raises(ValueError, match=sentence):
-        measure(known_net(same=lambda x: x), [(torch.rand(4, 1), torch.rand(4))], {"same": WHOLE})
-
-
-def test_real_valued_labels_are_taken_as_the_refusal_says():
-    y = torch.randn(200, generator=generator())
-    (point,) = measure(
-        known_net(same=lambda x: x), [(y.unsqueeze(1), y)], {"same": WHOLE}, target=Quantizer(bins=QuantileBins(10))
-    )
-    assert point.h_y == pytest.approx(math.log2(10))
-
-
-@pytest.mark.parametrize("shape", [(4, 3), (4, 1, 2), ()])
-def test_labels_that_are_no_class_index_are_refused(shape):
-    sentence = r"the labels have shape .*: one class index for each sample, \(B,\), is needed.*y.argmax\(1\)"
-    with pytest.raises(ValueError, match=sentence):
-        measure(known_net(same=lambda x: x), [(torch.rand(4, 1), torch.zeros(shape).long())], {"same": WHOLE})
-
-
-def test_one_hot_labels_of_floats_are_refused_too():
-    with pytest.raises(ValueError, match="convert class labels to integers in unpack"):
-        measure(known_net(same=lambda x: x), [(torch.rand(4, 1), torch.eye(4))], {"same": WHOLE})
-
-
-@pytest.mark.parametrize("y", [[0, 1, 0, 1], np.arange(4), "abcd", 3])
-def test_labels_that_are_no_tensor_are_refused(y):
-    with pytest.raises(TypeError, match=f"the target must be a tensor, got {type(y).__name__}: convert it in unpack"):
-        measure(known_net(same=lambda x: x), [(torch.rand(4, 1), y)], {"same": WHOLE})
-
-
-@pytest.mark.parametrize(
-    ("batch", "came"),
-    [
-        (torch.rand(4, 1), "a Tensor"),
-        ((torch.rand(4, 1),), "a tuple of 1"),
-        ([torch.rand(4, 1)] * 3, "a list of 3"),
-        ({"x": torch.rand(4, 1), "y": torch.arange(4)}, r"a mapping with the keys \['x', 'y'\]"),
-    ],
-)
-def test_a_batch_that_is_no_pair_is_refused(batch, came):
-    sentence = rf"a batch must be a pair \(x, y\), got {came}: give unpack=lambda batch: \(x, y\)"
-    with pytest.raises(ValueError, match=sentence):
-        measure(known_net(same=lambda x: x), [batch], {"same": WHOLE})
-    with pytest.raises(ValueError, match=rf"unpack must return a pair \(x, y\), got {came}"):
-        measure(known_net(same=lambda x: x), [0], {"same": WHOLE}, unpack=lambda _: batch)
-
-
 @pytest.mark.parametrize("data", [[], iter([]), DataLoader(TensorDataset(torch.empty(0, 1), torch.empty(0).long()))])
 def test_empty_data_is_refused(data):
     with pytest.raises(ValueError, match="the data to measure on is empty: it gave no batch"):

@@ -359,8 +359,7 @@ def test_numpy_integers_are_taken():
             ValueError,
             r"n_samples asks for 301 samples, and the data has 300: ask",
         ),
-        ([torch.rand(4, 4)], {}, ValueError, r"a batch must be a pair \(x, y\), got a Tensor: give unpack"),
-        ([(torch.rand(4, 4), torch.rand(4))], {}, ValueError, r"the labels are real-valued"),
+        ([exact_data()], {"unpack": lambda batch: 1}, ValueError, r"unpack must return a pair \(x, y\), got an int"),
         (
             [exact_data(), (torch.rand(4, 4), None)],
             {},

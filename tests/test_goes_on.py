@@ -1,0 +1,257 @@
+"""The default callback in runs of every kind: they train as they do without it, and what can be measured is."""
+
+import math
+import warnings
+from dataclasses import dataclass
+
+import pytest
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, Dataset, IterableDataset
+
+from lightning_ib import InformationPlaneCallback
+from tests.tiny import has_hooks, make_data, pl, trainer
+
+N = 64
+X, Y = make_data(N)[:]
+
+
+class Anything(pl.LightningModule):
+    """Trains on whatever a batch holds: its first tensor, of shape (B, 6)."""
+
+    def __init__(self):
+        super().__init__()
+        self.net = nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 4))
+        self.losses = []
+
+    def forward(self, x):
+        return self.net(inputs(x))
+
+    def training_step(self, batch, batch_idx):
+        loss = self(batch).square().mean()
+        self.losses.append(loss.item())
+        return loss
+
+    def validation_step(self, batch, batch_idx):
+        self(batch)
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), 0.1)
+
+
+def inputs(batch):
+    if isinstance(batch, torch.Tensor):
+        return batch
+    if isinstance(batch, dict):
+        return inputs(next(iter(batch.values())))
+    return inputs(batch[0]) if isinstance(batch, (tuple, list)) else batch.image
+
+
+@dataclass
+class Pair:
+    image: torch.Tensor
+    target: torch.Tensor
+
+
+class Rows(Dataset):
+    """Samples made by a function of their number."""
+
+    def __init__(self, of):
+        self.of = of
+
+    def __len__(self):
+        return N
+
+    def __getitem__(self, i):
+        return self.of(i)
+
+
+class Stream(IterableDataset):
+    def __iter__(self):
+        return iter(zip(X, Y))
+
+
+class Endless(IterableDataset):
+    def __iter__(self):
+        while True:
+            yield from zip(X, Y)
+
+
+class NoLength:
+    def __init__(self, loader):
+        self.loader = loader
+
+    def __iter__(self):
+        return iter(self.loader)
+
+    def __len__(self):
+        raise NotImplementedError
+
+
+class Anew(NoLength):
+    """It has a ``__next__``, and begins anew whenever it is asked for its iterator."""
+
+    def __iter__(self):
+        self.current = iter(self.loader)
+        return self.current
+
+    def __next__(self):
+        return next(self.current)
+
+
+def rows(of, **options):
+    return lambda: DataLoader(Rows(of), **({"batch_size": 16} | options))
+
+
+def pairs(xs):
+    return Pair(torch.stack([x for x, _ in xs]), torch.stack([y for _, y in xs]))
+
+
+def some_none(xs):
+    return None if xs[0][2] == 16 else torch.utils.data.default_collate([x[:2] for x in xs])
+
+
+BATCHES = {
+    "a tensor": (rows(lambda i: X[i]), None),
+    "a tuple of one": (rows(lambda i: (X[i],)), None),
+    "three": (rows(lambda i: (X[i], Y[i], i)), None),
+    "a dictionary": (rows(lambda i: {"x": X[i], "labels": Y[i]}), 2.0),
+    "a dictionary without a label": (rows(lambda i: {"x": X[i], "z": Y[i]}), None),
+    "a dataclass": (rows(lambda i: (X[i], Y[i]), collate_fn=pairs), 2.0),
+    "strings": (rows(lambda i: (X[i], "abcd"[Y[i]])), None),
+    "real numbers": (rows(lambda i: (X[i], X[i, 0])), math.log2(6)),
+    "rows of real numbers": (rows(lambda i: (X[i], X[i])), ...),
+    "yes and no": (rows(lambda i: (X[i], (Y[i] >= torch.arange(1, 4)).float())), 2.0),
+    "tokens": (rows(lambda i: (X[i], Y[i] + torch.arange(5))), None),
+    "a mask": (rows(lambda i: (X[i], Y[i] + torch.arange(9).view(3, 3))), None),
+    "a detection": (rows(lambda i: (X[i], [{"box": i}]), collate_fn=lambda b: (X[:16], [{}] * 16)), None),
+    "two views": (rows(lambda i: ((X[i], X[i]), Y[i])), 2.0),
+    "none at times": (rows(lambda i: (X[i], Y[i], i), collate_fn=some_none), 2.0),
+    "one sample at a time": (rows(lambda i: (X[i], Y[i]), batch_size=None), None),
+}
+LOADERS = {
+    "a stream": lambda: DataLoader(Stream(), 16),
+    "no length": lambda: NoLength(DataLoader(Stream(), 16)),
+    "begins anew": lambda: Anew(rows(lambda i: (X[i], Y[i]))()),
+    "batches at hand": lambda: NoLength(list(zip(X.split(16), Y.split(16)))),
+    "a list of one loader": lambda: [rows(lambda i: (X[i], Y[i]))()],
+    "two loaders": lambda: {"a": rows(lambda i: (X[i], Y[i]))(), "b": rows(lambda i: (X[i], Y[i]))()},
+    "combined": lambda: pl.utilities.CombinedLoader([rows(lambda i: (X[i], Y[i]))()] * 2, "max_size_cycle"),
+}
+
+
+def fitted(tmp_path, module, train, val, *callbacks, **options):
+    """The losses of a run, the warnings of the callback in it, and whether it left a hook."""
+    torch.manual_seed(0)
+    model = module()
+    options = {"max_epochs": 2, "num_sanity_val_steps": 0, "logger": False} | options
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        trainer(tmp_path, *callbacks, **options).fit(model, train(), None if val is None else val())
+    assert not has_hooks(model)
+    return model.losses, [str(one.message) for one in caught]
+
+
+@pytest.mark.parametrize("validates", [True, False])
+@pytest.mark.parametrize("name", BATCHES)
+def test_batches_of_every_kind(tmp_path, name, validates):
+    loader, h_y = BATCHES[name]
+    if validates and name in ("none at times", "one sample at a time"):
+        pytest.skip("Lightning hands None to a validation step")
+    val = loader if validates else None
+    alone, _ = fitted(tmp_path, Anything, loader, val)
+    callback = InformationPlaneCallback()
+    losses, told = fitted(tmp_path, Anything, loader, val, callback)
+    assert losses == alone
+    assert [one for one in told if "failed" in one] == []
+    if name == "one sample at a time":
+        return
+    last = callback.history[-2:]
+    assert [(point.layer, point.epoch) for point in last] == [("net.0", 2), ("net.2", 2)]
+    assert all(math.isfinite(point.h_t) for point in last)
+    if h_y is None:
+        assert len([one for one in told if "measured without" in one]) == 1
+        assert all(math.isnan(point.i_ty) for point in last)
+    else:
+        assert all(math.isfinite(point.i_ty) for point in last)
+        assert h_y is ... or last[0].h_y == pytest.approx(h_y, abs=0.02)
+
+
+@pytest.mark.parametrize("validates", [True, False])
+@pytest.mark.parametrize("name", LOADERS)
+def test_loaders_of_every_make(tmp_path, name, validates):
+    loader = LOADERS[name]
+
+    class Module(Anything):
+        def validation_step(self, batch, batch_idx, dataloader_idx=0):
+            self(batch)
+
+    val = loader if validates else None
+    alone, _ = fitted(tmp_path, Module, loader, val)
+    callback = InformationPlaneCallback()
+    losses, told = fitted(tmp_path, Module, loader, val, callback)
+    assert losses == alone
+    assert [one for one in told if "failed" in one] == []
+    assert {point.epoch for point in callback.history} == {0, 1, 2}
+    assert {point.n_samples for point in callback.history} == {N}
+
+
+def test_endless_data_is_measured_up_to_a_number_of_samples(tmp_path):
+    options = {"max_epochs": -1, "max_steps": 3}
+    alone, _ = fitted(tmp_path, Anything, lambda: DataLoader(Endless(), 16), None, **options)
+    callback = InformationPlaneCallback(max_samples=100)
+    losses, _ = fitted(tmp_path, Anything, lambda: DataLoader(Endless(), 16), None, callback, **options)
+    assert losses == alone
+    assert callback.history[0].n_samples == 100
+
+
+@pytest.mark.parametrize("validates", [True, False])
+def test_data_that_is_used_up_by_one_pass(tmp_path, validates):
+    def once():
+        return (pair for pair in zip(X.split(16), Y.split(16)))
+
+    val = LOADERS["batches at hand"] if validates else None
+    alone, _ = fitted(tmp_path, Anything, once, val, max_epochs=1)
+    callback = InformationPlaneCallback()
+    losses, told = fitted(tmp_path, Anything, once, val, callback, max_epochs=1)
+    assert losses == alone
+    assert {point.epoch for point in callback.history} == ({0, 1} if validates else set())
+    assert sum("the layers are not measured in this run" in one for one in told) == (not validates)
+
+
+class NoForward(Anything):
+    def training_step(self, batch, batch_idx):
+        loss = self.net(batch[0]).square().mean()
+        self.losses.append(loss.item())
+        return loss
+
+    def validation_step(self, batch, batch_idx):
+        self.net(batch[0])
+
+    forward = pl.LightningModule.forward
+
+
+class TwoArguments(NoForward):
+    def forward(self, x, scale):
+        return self.net(x) * scale
+
+
+@pytest.mark.parametrize("module", [NoForward, TwoArguments])
+@pytest.mark.parametrize("validates", [True, False])
+def test_modules_that_a_pass_of_its_own_cannot_call(tmp_path, module, validates):
+    loader = rows(lambda i: (X[i], Y[i]))
+    val = loader if validates else None
+    alone, _ = fitted(tmp_path, module, loader, val)
+    callback = InformationPlaneCallback()
+    losses, told = fitted(tmp_path, module, loader, val, callback)
+    assert losses == alone
+    assert {point.epoch for point in callback.history} == ({1, 2} if validates else set())
+    lacks = "there is no point before training" if validates else "the layers are not measured in this run"
+    assert sum(lacks in one for one in told) == 1
+
+
+def test_what_was_named_and_cannot_work_stops_before_the_first_step(tmp_path):
+    loader = rows(lambda i: (X[i], Y[i]))
+    for options in ({"layers": ["net.0"]}, {"data": "train"}, {"unpack": lambda batch: batch}):
+        with pytest.raises(RuntimeError, match="calls TwoArguments as module"):
+            fitted(tmp_path, TwoArguments, loader, None, InformationPlaneCallback(**options))
