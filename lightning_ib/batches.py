@@ -21,11 +21,13 @@ class Parts(NamedTuple):
         x: what the model is called with.
         y: the target; ``None`` where there is none, or it is not known which part it is.
         doubt: why the target is not known, in a sentence that says how to name it; empty where it is known.
+        mask: which tokens count, ``(B, L)``, where the batch holds such an ``attention_mask``.
     """
 
     x: Any
     y: Any
     doubt: str = ""
+    mask: Any = None
 
 
 def parts_of(batch: Any) -> Parts:
@@ -48,7 +50,8 @@ def parts_of(batch: Any) -> Parts:
         return parts_of(batch[0])
     name = _label_name(batch)
     if name is not None and isinstance(batch, Mapping):
-        return Parts({k: v for k, v in batch.items() if k != name} if is_keywords(batch) else batch, batch[name])
+        x = {k: v for k, v in batch.items() if k != name} if is_keywords(batch) else batch
+        return Parts(x, batch[name], mask=batch["attention_mask"] if "attention_mask" in batch.keys() else None)  # noqa: SIM118
     if name is not None:
         return Parts(batch, getattr(batch, name))
     several = isinstance(batch, (tuple, list)) and len(batch) > 0
@@ -57,7 +60,8 @@ def parts_of(batch: Any) -> Parts:
         f"a batch is {described(batch)}, and its target is not known: I(X;T) and H(T) are measured without one. Give "
         f"unpack={advice}, say, or unpack=lambda batch: ({'batch[0]' if several else 'batch'}, None) if there is none."
     )
-    return Parts(batch[0] if several else batch, None, doubt)
+    mask = batch.get("attention_mask") if is_keywords(batch) else None
+    return Parts(batch[0] if several else batch, None, doubt, mask)
 
 
 def unpacked(batch: Any, unpack: Unpack | None = None) -> Parts:
@@ -69,9 +73,9 @@ def unpacked(batch: Any, unpack: Unpack | None = None) -> Parts:
     if unpack is None:
         return parts_of(batch)
     pair = unpack(batch)
-    if not isinstance(pair, (tuple, list)) or len(pair) != 2:
-        raise ValueError(f"unpack must return a pair (x, y), got {described(pair)}.")
-    return Parts(*pair)
+    if not isinstance(pair, (tuple, list)) or len(pair) not in (2, 3):
+        raise ValueError(f"unpack must return a pair (x, y), or (x, y, mask) by token, got {described(pair)}.")
+    return Parts(pair[0], pair[1], mask=pair[2] if len(pair) == 3 else None)
 
 
 def _label_name(batch: Any) -> str | None:

@@ -100,6 +100,10 @@ class InformationPlaneCallback(CallbackBase):
         max_samples: how many samples of a pass cells and estimators see, the same ones at every measurement.
         head: ``None`` measures the last layer to run on its softmax where it has one coordinate for each class (a
             single logit on its sigmoid); ``False`` measures it as it is; a name says which layer is the head.
+        ignore_index: rows with this label, such as −100, are left out of every variable.
+        tokens: take the tokens of sequences, or the pixels of pictures, for samples: activations ``(B, L, D)`` or
+            ``(B, C, …)`` with labels ``(B, L)`` or ``(B, …)``. An ``attention_mask`` in the batch is respected;
+            ``unpack`` may return (x, y, mask). Standard errors are taken over sequences.
         log_projector: hand the sampled rows, labelled, to TensorBoard's projector.
         tsne: draw the sampled rows in two dimensions by t-SNE, which needs scikit-learn: seconds a layer.
 
@@ -131,6 +135,8 @@ class InformationPlaneCallback(CallbackBase):
         estimators: Estimators | None = None,
         max_samples: int = MAX_SAMPLES,
         head: str | bool | None = None,
+        ignore_index: int | None = None,
+        tokens: bool = False,
         log_projector: bool = False,
         tsne: bool = False,
     ) -> None:
@@ -159,6 +165,8 @@ class InformationPlaneCallback(CallbackBase):
             "estimators": chosen,
             "max_samples": max_samples,
             "head": head,
+            "ignore_index": ignore_index,
+            "tokens": tokens,
             "keep_rows": log_projector or tsne,
         }
         self.plane = InformationPlane(**self._options)

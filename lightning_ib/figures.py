@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from typing import Any, NamedTuple
 
+from torch import Tensor
+
 from lightning_ib.functional import (
     Correction,
     Symbols,
@@ -72,6 +74,7 @@ class Figures:
         shuffles: how often the labels are shuffled for the spread of the permutation baseline.
         head: the head of the network, where one was measured.
         bound: the least I(T;Y) that its accuracy proves.
+        clusters: the sequence of each sample, where the samples are tokens: errors are taken over sequences.
     """
 
     def __init__(
@@ -86,8 +89,9 @@ class Figures:
         shuffles: int,
         head: Head | None = None,
         bound: float = math.nan,
+        clusters: Tensor | None = None,
     ) -> None:
-        self.n, self.x, self.y, self.identity = n, x, y, identity
+        self.n, self.x, self.y, self.identity, self.clusters = n, x, y, identity, clusters
         self.unit, self.correction = unit, correction
         self.log_n = logarithm(unit)(n)
         self.h_x, self.h_x_se = (self.log_n, 0.0) if identity else (self._h(x), self._error((1, x)))
@@ -231,7 +235,9 @@ class Figures:
 
     def _error(self, *terms: tuple[int, Symbols | None]) -> float:
         known = [(sign, variable) for sign, variable in terms if variable is not None]
-        return standard_error(*known, unit=self.unit) if len(known) == len(terms) else math.nan
+        if len(known) != len(terms):
+            return math.nan
+        return standard_error(*known, unit=self.unit, clusters=self.clusters)
 
     def _beyond(self, point: InformationPoint) -> str:
         """Which figures a correction pushed past what N samples, or the target, allow."""

@@ -35,6 +35,8 @@ def measure(
     shuffles: int = 0,
     max_samples: int = MAX_SAMPLES,
     head: str | bool | None = None,
+    ignore_index: int | None = None,
+    tokens: bool = False,
     device: torch.device | str | None = None,
 ) -> list[InformationPoint]:
     """Measure a trained network once: eval mode, no gradient, and everything put back as it was.
@@ -52,6 +54,8 @@ def measure(
         shuffles: see :class:`InformationPlane`.
         max_samples: see :class:`InformationPlane`.
         head: see :class:`InformationPlane`.
+        ignore_index: see :class:`InformationPlane`.
+        tokens: see :class:`InformationPlane`; ``unpack`` may then return (x, y, mask).
         device: where to run; by default where the model's first parameter is. The model is moved back afterwards.
 
     Returns:
@@ -78,6 +82,8 @@ def measure(
         shuffles=shuffles,
         max_samples=max_samples,
         head=head,
+        ignore_index=ignore_index,
+        tokens=tokens,
     )
     try:
         if device is not None:

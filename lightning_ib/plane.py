@@ -74,6 +74,20 @@ class _Recorded(NamedTuple):
     streamed: Tensor | None
 
 
+class _Batch(NamedTuple):
+    """What of a batch counts.
+
+    Attributes:
+        n_samples: how many samples the loader gave: sequences, where the rows are tokens.
+        n_rows: how many rows each layer put out.
+        valid: bool ``(n_rows,)``: which of them count; ``None`` for all.
+    """
+
+    n_samples: int
+    n_rows: int
+    valid: Tensor | None
+
+
 class InformationPlane(Metric):
     r"""One measurement of a model, in any PyTorch loop.
 
@@ -114,6 +128,12 @@ class InformationPlane(Metric):
             :class:`~lightning_ib.estimators.Estimator`; :meth:`estimate` gives their values.
         max_samples: how many samples the cells and estimators see.
         head: ``None`` recognizes the head; ``False`` measures every layer as it is; a name says which layer it is.
+        ignore_index: rows with this label, such as −100, are left out of every variable. With a GPU it is waited for
+            once a batch.
+        tokens: take the tokens of sequences, or the pixels of pictures, for samples: activations ``(B, L, D)`` and
+            labels ``(B, L)`` count as B·L samples. What convolutions and other modules that work on channels put out,
+            ``(B, C, …)``, is taken apart by place, ``(B · …, C)``. Tokens whose mask is 0 are left out. Those of one
+            sequence are not independent: standard errors are taken over sequences.
         keep_rows: sample rows even where neither cells nor estimators need them; ``drawn()`` gives them.
         kwargs: passed to :class:`torchmetrics.Metric`.
 
@@ -146,6 +166,8 @@ class InformationPlane(Metric):
         estimators: Estimators = (),
         max_samples: int = MAX_SAMPLES,
         head: str | bool | None = None,
+        ignore_index: int | None = None,
+        tokens: bool = False,
         keep_rows: bool = False,
         **kwargs: Any,
     ) -> None:
@@ -162,6 +184,11 @@ class InformationPlane(Metric):
             raise ValueError(f"shuffles must be 0 for none, or an integer of at least 2, got {shuffles!r}.")
         if head is True or not (head is None or head is False or isinstance(head, str)):
             raise ValueError(f"head must be None, False or the name of a layer, got {head!r}.")
+        if ignore_index is not None and (isinstance(ignore_index, bool) or not isinstance(ignore_index, int)):
+            raise TypeError(f"ignore_index must be an integer such as -100 or None, got {ignore_index!r}.")
+        if not isinstance(tokens, bool):
+            raise TypeError(f"tokens must be True or False, got {tokens!r}.")
+        self.ignore_index, self.tokens = ignore_index, tokens
         self.unit: Unit = unit
         self.correction, self.shuffles = correction, shuffles
         self.estimation = Estimation(checked_estimators(estimators))
@@ -196,7 +223,9 @@ class InformationPlane(Metric):
         self._with_target: bool | None = None
         self._activations: dict[str, str] = {}  # what each layer is measured on if it is the head
         self._n_coordinates: dict[str, int] = {}
-        for state in ("x", "y"):
+        self._by_place: set[str] = set()  # layers that put out (B, C, …), where tokens are samples
+        self._batches: list[_Batch] = []
+        for state in ("x", "y", *(["sequence"] if tokens else [])):
             self._add_states(state)
 
     @property
@@ -234,6 +263,7 @@ class InformationPlane(Metric):
             )
         self._home, self._model_layers = device_of(model), leaves_with_weights(model)
         modules = named_modules(model)
+        self._by_place = {layer for layer in names if isinstance(modules[layer], CHANNELS_FIRST)}
         self._activations = {layer: activation_of(modules[layer]) for layer in names}
         select = {layer: self.quantizers[layer].select for layer in names}
         chosen = {layer: function for layer, function in select.items() if function is not None}
@@ -257,6 +287,7 @@ class InformationPlane(Metric):
 
     def _reduce(self, layer: str, activation: Tensor) -> _Recorded:
         narrowing, quantizer = self.narrowings.get(layer), self.quantizers[layer]
+        activation = by_token(activation, layer in self._by_place) if self.tokens else activation
         values = None if narrowing is None else narrowing.values(activation)
         by_cells = quantizer if isinstance(quantizer, CellQuantizer) else None
         chosen = self.sampled.choose(activation, by_cells) if self._sampling else None
@@ -277,7 +308,7 @@ class InformationPlane(Metric):
         self.sampled.reset()
         self.estimation.streams.reset()
         self._with_target = self._head_layer = None
-        self.n_seen, self.target_read = 0, ""
+        self.n_seen, self.target_read, self._batches = 0, "", []
         for narrowing in self._variables().values():
             narrowing.begin()
 
@@ -289,16 +320,17 @@ class InformationPlane(Metric):
         """Count in one batch, and warn once where its target is not known."""
         if parts.doubt:
             self._warn_once("doubt", parts.doubt)
-        self.update(parts.x, parts.y)
+        self.update(parts.x, parts.y, parts.mask if self.tokens else None)
 
-    def update(self, x: Any, y: Tensor | None) -> None:
+    def update(self, x: Any, y: Tensor | None, mask: Tensor | None = None) -> None:
         """Count in one batch; call it after the model's forward.
 
         Args:
             x: the input of the batch, ``(B, …)``; looked at only where ``input`` is a quantizer, and for the number of
                 samples where there is no target.
-            y: the target: integer labels ``(B,)``, or ``(B, …)`` real values with a quantizer; ``None`` where there is
-                none: the figures about Y are NaN then.
+            y: the target: labels ``(B,)``, or real values ``(B, …)``; ``None`` where there is none: the figures about Y
+                are NaN then.
+            mask: with ``tokens``, which of them count, ``(B, L)``; all where it is ``None``.
 
         Raises:
             RuntimeError: no model is attached, or a layer did not run since the last update.
@@ -309,10 +341,15 @@ class InformationPlane(Metric):
             raise RuntimeError("update needs a model: call it inside `with plane.attach(model):`, after the forward.")
         unfit: dict[str, Exception] = {}
         recorded: dict[str, _Recorded] = self._recorder.take(unfit)
+        n_sequences = 0
+        if self.tokens:
+            n_sequences = len(first_tensor(next((one for one in (y, mask) if isinstance(one, Tensor)), x)))
+            y = y.reshape(-1) if isinstance(y, Tensor) else y
         target = None if y is None else self._target_values(y, [one.n for one in recorded.values()])
         y, others = (None, {}) if target is None else (y, {"y": target})
         if self._input is not None:
-            others["x"] = self._input.values(self._input.quantizer.selected(x))
+            selected = self._input.quantizer.selected(x)
+            others["x"] = self._input.values(selected.flatten(0, 1) if self.tokens else selected)
         n = len(next(iter(others.values()))) if others else _n_samples(x, recorded)
         of = "inputs" if y is None else "labels"
         faults = {layer: self._fault(recorded.get(layer), n, of) for layer in self.quantizers}
@@ -323,14 +360,22 @@ class InformationPlane(Metric):
         if self._with_target not in (None, y is not None):
             raise ValueError("some batches came with a target and some without: give one for each, or for none.")
         self._with_target = y is not None
-        self.n_seen += n
+        if self.tokens:
+            others["sequence"] = self._sequences(n_sequences, n)
+        valid = self._valid(y, mask, n)
+        self._batches.append(_Batch(n_sequences or n, n, valid))
+        n_valid = n if valid is None else int(valid.sum())
+        self.n_seen += n_valid
         n_coordinates = {layer: one.n_coordinates for layer, one in recorded.items()}
         self._warn_of_lengths(n_coordinates)
         self._n_coordinates = n_coordinates
+        if self._sampling:
+            self._sample(n, x, y, others, recorded, valid)
         binned = {f"t{k}": recorded[layer].values for k, layer in enumerate(self.narrowings)}
         counted = {state: value for state, value in others.items() if self.narrowings or state in self._variables()}
         for state, value in (binned | counted).items():
             assert value is not None
+            value = _valid_of(value, valid)
             if state not in self._variables() or not value.is_floating_point():  # symbols, or a target as it is
                 self._keep(state, value)
                 continue
@@ -338,20 +383,55 @@ class InformationPlane(Metric):
             held.append(value)
             if sum(chunk.numel() for chunk in held) >= _AT_ONCE:
                 self._put_into_bins(state)
-        if self._sampling:
-            self._sample(n, x, y, others, recorded)
-        streamed = {k: one.streamed for k, one in recorded.items() if one.streamed is not None and k in self.quantizers}
+        streamed = {
+            layer: _valid_of(one.streamed, valid)
+            for layer, one in recorded.items()
+            if one.streamed is not None and layer in self.quantizers
+        }
         if streamed:
             labels = others.get("y") if self._target is None else None
-            labels = None if labels is None or labels.is_floating_point() else labels
-            self.estimation.streams.keep(streamed, labels, n)
+            labels = None if labels is None or labels.is_floating_point() else _valid_of(labels, valid)
+            self.estimation.streams.keep(streamed, labels, n_valid)
+
+    def _valid(self, y: Tensor | None, mask: Tensor | None, n: int) -> Tensor | None:
+        """Which of ``n`` rows count, bool ``(n,)``; none where all do."""
+        valid = None
+        if self.ignore_index is not None and y is not None and y.numel() == n and not y.is_floating_point():
+            valid = y.detach().reshape(-1) != self.ignore_index
+        if mask is None:
+            return valid
+        if mask.numel() != n:
+            raise ValueError(
+                f"the mask has shape {tuple(mask.shape)}, and there are {n} rows: give (B, L), one a token."
+            )
+        counts = mask.detach().reshape(-1).bool()
+        return counts if valid is None else valid & counts.to(valid.device)
+
+    def _sequences(self, n_samples: int, n_rows: int) -> Tensor:
+        """The sequence of each token of a batch, numbered through all processes."""
+        rank, world = this_process()
+        before = sum(batch.n_samples for batch in self._batches)
+        numbers = rank + world * torch.arange(before, before + n_samples)
+        if n_samples == 0 or n_rows % n_samples:
+            raise ValueError(
+                f"{n_rows} tokens are not those of {n_samples} sequences of one length: pad them, with a mask."
+            )
+        return numbers.repeat_interleave(n_rows // n_samples)
 
     def _sample(
-        self, n: int, x: Any, y: Tensor | None, others: Mapping[str, Tensor], recorded: Mapping[str, _Recorded]
+        self,
+        n: int,
+        x: Any,
+        y: Tensor | None,
+        others: Mapping[str, Tensor],
+        recorded: Mapping[str, _Recorded],
+        valid: Tensor | None,
     ) -> None:
         """Keep the chosen rows of a batch."""
         chosen = {layer: one.chosen for layer, one in recorded.items() if layer in self.quantizers and one.chosen}
         named = {} if self._input is None else {"pooled x": others["x"]}
+        if self.tokens:
+            named["sequence"] = others["sequence"]
         if self.sampled.with_input:
             given = self._input_rows(x)
             if given is not None and given.ndim > 0 and len(given) == n:
@@ -369,7 +449,7 @@ class InformationPlane(Metric):
             self._head_layer = self._possible_head(list(recorded))
         if self._head_layer and (own := chosen.get(self._head_layer)) is not None and own.outputs is not None:
             head = predictions(own.outputs, self._activations[self._head_layer])
-        self.sampled.keep(n, chosen, named, head)
+        self.sampled.keep(n, chosen, named, head, valid)
 
     def _possible_head(self, fired: list[str]) -> str:
         """The layer that is the head if its width is the number of classes; empty where there can be none."""
@@ -387,7 +467,8 @@ class InformationPlane(Metric):
     def _input_rows(self, x: Any) -> Tensor | None:
         """The input as estimators see it, whether it is pooled or not; none where it holds no tensor."""
         try:
-            return first_tensor(x) if self._input is None else self._input.quantizer.selected(x)
+            given = first_tensor(x) if self._input is None else self._input.quantizer.selected(x)
+            return given.flatten(0, 1) if self.tokens else given
         except (TypeError, ValueError):
             return None
 
@@ -416,13 +497,29 @@ class InformationPlane(Metric):
         Args:
             n_samples: how many to keep; where fewer were counted, all are kept.
         """
-        self.sampled.trim(n_samples)
-        self.estimation.streams.trim(n_samples)
-        for state in (*self._variables(), "y"):
+        n_rows, n_valid = self._rows_of(n_samples)
+        self.sampled.trim(n_rows)
+        self.estimation.streams.trim(n_valid)
+        for state in (*self._variables(), *self._plain):
             held, ids = getattr(self, f"{state}_held"), getattr(self, state)
-            _trimmed(n_samples, ids, held)  # what waits came last
+            _trimmed(n_valid, ids, held)  # what waits came last
             if state.startswith("t"):
-                _trimmed(n_samples, getattr(self, f"{state}_outside"))
+                _trimmed(n_valid, getattr(self, f"{state}_outside"))
+
+    def _rows_of(self, n_samples: int) -> tuple[int, int]:
+        """How many rows the first ``n_samples`` samples have, and how many of those count."""
+        n_rows = n_valid = 0
+        for batch in self._batches:
+            seen = min(n_samples, batch.n_samples)
+            rows = seen * (batch.n_rows // max(1, batch.n_samples))
+            n_samples, n_rows = n_samples - seen, n_rows + rows
+            n_valid += rows if batch.valid is None else int(batch.valid[:rows].sum())
+        return n_rows, n_valid
+
+    @property
+    def _plain(self) -> tuple[str, ...]:
+        """The states that no quantizer puts into bins."""
+        return ("y", "sequence") if self.tokens else ("y",)
 
     def sync(
         self,
@@ -459,7 +556,7 @@ class InformationPlane(Metric):
         if counted and not self.update_called:
             self._n_coordinates, self._head_layer = counted[0]["n_coordinates"], counted[0]["head"]
         self._forget([layer for layer in self.quantizers if any(layer not in one["layers"] for one in counted)])
-        for state in (*self._variables(), "y"):
+        for state in (*self._variables(), *self._plain):
             name, narrowing = self._name(state), self._variables().get(state)
             seen = [standing[name] for standing in counted if name in standing]
             if len({one["width"] for one in seen}) > 1 or len({one["held"] for one in seen}) > 1:
@@ -481,7 +578,7 @@ class InformationPlane(Metric):
     def _standing(self) -> dict[str, Any]:
         """What this process has of each variable it counted: nothing, where it saw no batch."""
         standing: dict[str, Any] = {}
-        for state in (*self._variables(), "y"):
+        for state in (*self._variables(), *self._plain):
             narrowing, held = self._variables().get(state), getattr(self, f"{state}_held")
             if any(map(len, (*held, *getattr(self, state)))):
                 chunks = [chunk for chunk in getattr(self, state) if len(chunk)]
@@ -587,19 +684,21 @@ class InformationPlane(Metric):
         n = sum(len(chunk) for state in ("t0", "t0_held") for chunk in _listed(getattr(self, state, [])))
         drawn = self.drawn() if self._sampling else None
         if n == 0 and (drawn is None or drawn.n == 0):
-            raise ValueError("nothing was counted: no batch was seen. Is the data empty?")
+            why = f"every label is {self.ignore_index}" if self._batches else "no batch was seen. Is the data empty?"
+            raise ValueError(f"nothing was counted: {why}")
         x, y = self._counted("x", epoch), self._counted("y", epoch)
         sampled_y = None if drawn is None else self._sampled("y", drawn, epoch)
         self.head = None if drawn is None else self._recognized(drawn, sampled_y)
         bound = head_bound(self.head, sampled_y, self.unit)
         found: dict[str, InformationPoint] = {}
         if self.narrowings:
-            figures = self._figures(n, x, y, bound, epoch)
+            figures = self._figures(n, x, y, bound, epoch, _joined(_listed(getattr(self, "sequence", []))))
             # One layer after the other: the numbered symbols of a layer take more memory than its ids.
             for k, (layer, narrowing) in enumerate(self.narrowings.items()):
                 found[layer] = figures.point(layer, self._layer(f"t{k}", narrowing, epoch))
         if drawn is not None and len(self.narrowings) < len(self.quantizers):
-            on_sample = self._figures(drawn.n, self._sampled("x", drawn, epoch), sampled_y, bound, epoch)
+            sampled_x, clusters = self._sampled("x", drawn, epoch), drawn.others.get("sequence")
+            on_sample = self._figures(drawn.n, sampled_x, sampled_y, bound, epoch, clusters)
 
             def work() -> tuple[dict[str, InformationPoint], dict[str, str]]:
                 """What the first process tells the others."""
@@ -636,7 +735,9 @@ class InformationPlane(Metric):
         """What the first process comes to, where they measure together."""
         return on_first(work) if self._shared else work()
 
-    def _figures(self, n: int, x: Symbols | None, y: Symbols | None, bound: float, epoch: int) -> Figures:
+    def _figures(
+        self, n: int, x: Symbols | None, y: Symbols | None, bound: float, epoch: int, clusters: Tensor | None
+    ) -> Figures:
         if y is not None and len(y.counts) == 1:
             self._warn_once(
                 "one class",
@@ -653,6 +754,7 @@ class InformationPlane(Metric):
             shuffles=self.shuffles,
             head=self.head,
             bound=bound,
+            clusters=clusters,
         )
 
     def _recognized(self, drawn: Drawn, y: Symbols | None) -> Head | None:
@@ -893,6 +995,36 @@ class InformationPlane(Metric):
                 faults.append(str(error))
         if faults:
             raise ValueError("; ".join(faults))
+
+
+CHANNELS_FIRST = (
+    nn.modules.conv._ConvNd,
+    nn.modules.batchnorm._NormBase,
+    nn.GroupNorm,
+    nn.modules.pooling._MaxPoolNd,
+    nn.modules.pooling._AvgPoolNd,
+    nn.modules.pooling._AdaptiveAvgPoolNd,
+    nn.modules.pooling._AdaptiveMaxPoolNd,
+    nn.Upsample,
+)
+"""Modules that put out channels before places, ``(B, C, …)``."""
+
+
+def by_token(activation: Tensor, channels_first: bool) -> Tensor:
+    """The tokens of an activation as rows: ``(B, L, …)`` to ``(B·L, …)``, and ``(B, C, …)`` to ``(B · …, C)``."""
+    if activation.ndim < 2:
+        return activation
+    if channels_first and activation.ndim > 2:
+        return activation.movedim(1, -1).flatten(0, -2)
+    return activation.flatten(0, -2) if activation.ndim > 2 else activation.flatten()
+
+
+def _valid_of(values: Tensor, valid: Tensor | None) -> Tensor:
+    return values if valid is None else values[valid.to(values.device)]
+
+
+def _joined(chunks: list[Tensor]) -> Tensor | None:
+    return torch.cat(chunks) if chunks else None
 
 
 def _n_samples(x: Any, recorded: Mapping[str, _Recorded]) -> int:

@@ -134,6 +134,7 @@ def resolution_sweep(
     n_samples: Sequence[int] | None = None,
     target: Quantizer | None = None,
     unpack: Unpack | None = None,
+    ignore_index: int | None = None,
     unit: Unit = "bits",
     device: torch.device | str | None = None,
     bins: Callable[[int], Bins] = between_quantiles,
@@ -170,6 +171,7 @@ def resolution_sweep(
         target: ``None`` for class labels, integers ``(B,)``; a :class:`~lightning_ib.quantize.Quantizer` for
             real-valued targets, its edges fitted on all samples.
         unpack: batch → (x, y), for batches that are not such pairs. Where y is ``None``, I(T;Y) is NaN.
+        ignore_index: rows with this label are left out.
         unit: ``"bits"`` or ``"nats"``.
         device: where to run; by default where the model's first parameter is. The model is moved back afterwards.
         bins: number of bins → :class:`~lightning_ib.quantize.Bins`, such as ``QuantileBins``, or
@@ -209,7 +211,7 @@ def resolution_sweep(
     by_layer = _by_layer(pools)
     home = device_of(model)
     away = home if device is None else torch.device(device)
-    values = _PooledValues(layers, target=target, unit=unit)
+    values = _PooledValues(layers, target=target, unit=unit, ignore_index=ignore_index)
     try:
         if device is not None:
             model.to(away)

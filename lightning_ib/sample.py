@@ -88,10 +88,20 @@ class Reservoir:
     def _places_of(self, n: int) -> Tensor:
         return self.rank + self.world * torch.arange(self._seen, self._seen + n, dtype=torch.int64)
 
-    def keep(self, n: int, rows: Mapping[str, Tensor]) -> None:
-        """Keep the rows that were chosen of the next ``n`` samples, variable by variable, and go on to those after."""
+    def keep(self, n: int, rows: Mapping[str, Tensor], valid: Tensor | None = None) -> None:
+        """Keep the rows that were chosen of the next ``n`` samples, variable by variable, and go on to those after.
+
+        Args:
+            n: how many samples come.
+            rows: the rows of the chosen ones, by variable.
+            valid: bool ``(n,)``: which samples count; all of them where it is left out.
+        """
         chosen, places = self.choose(n), self._places_of(n)
         self._seen, self._chosen = self._seen + n, None
+        if valid is not None:
+            counts = valid.cpu()[chosen]
+            chosen = chosen[counts]
+            rows = {name: values[counts.to(values.device)] for name, values in rows.items()}
         if not len(chosen):
             return
         self._places = torch.cat([self._places, places[chosen]])

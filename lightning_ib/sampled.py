@@ -40,7 +40,8 @@ class Drawn(NamedTuple):
         faults: layer → why it has no rows.
         raw_faults: layer → why it has no rows as they were.
         others: the target as ``"y"``, pooled for bins as ``"pooled y"``; the input as ``"x"``, pooled for bins as
-            ``"pooled x"``; of a possible head ``"probabilities"`` and ``"predicted"``. What was not kept is not there.
+            ``"pooled x"``; the sequence of a token as ``"sequence"``; of a possible head ``"probabilities"`` and
+            ``"predicted"``. What was not kept is not there.
     """
 
     layers: dict[str, Tensor]
@@ -103,7 +104,12 @@ class SampledLayers:
         )
 
     def keep(
-        self, n: int, layers: Mapping[str, Chosen], others: Mapping[str, Tensor], head: Predictions | None
+        self,
+        n: int,
+        layers: Mapping[str, Chosen],
+        others: Mapping[str, Tensor],
+        head: Predictions | None,
+        valid: Tensor | None = None,
     ) -> None:
         """Keep what was chosen of a batch of ``n`` samples.
 
@@ -112,6 +118,7 @@ class SampledLayers:
             layers: of each layer, as :meth:`choose` gave it.
             others: the target, the input, …: whole variables ``(n, …)``, see :class:`Drawn`.
             head: of the layer that may be the head.
+            valid: bool ``(n,)``: which samples count; all of them where it is left out.
         """
         self._drawn = None
         chosen = self._reservoir.choose(n)
@@ -125,9 +132,10 @@ class SampledLayers:
                 named[name] = _copied(sketch(picked) if name == "x" else picked, values)
         if head is not None:
             named |= {"probabilities": head.rows, "predicted": head.classes}
-        self._reservoir.keep(n, named)
+        self._reservoir.keep(n, named, valid)
         if self.raw_samples:
-            self._raw_reservoir.keep(n, {layer: one.raw for layer, one in layers.items() if one.raw is not None})
+            raw = {layer: one.raw for layer, one in layers.items() if one.raw is not None}
+            self._raw_reservoir.keep(n, raw, valid)
 
     def trim(self, n: int) -> None:
         """Leave out what came after the first ``n`` samples of this process."""

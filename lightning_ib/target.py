@@ -65,7 +65,8 @@ def kept(y: Any) -> Tensor:
     if not real and (y.ndim > 2 or not is_binary(y)):
         raise UnknownTarget(
             f"the target holds several integers a sample, {tuple(y.shape)}: the classes of tokens or pixels, or those "
-            f"of several tasks. {_ADVICE}: unpack=lambda batch: (batch[0], batch[1][:, 0]), say."
+            f"of several tasks. {_ADVICE}: unpack=lambda batch: (batch[0], batch[1][:, 0]), say, or take tokens for "
+            "samples: tokens=True."
         )
     rows = sketch(y)
     return rows.clone() if rows.untyped_storage().data_ptr() == y.untyped_storage().data_ptr() else rows

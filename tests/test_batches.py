@@ -110,7 +110,7 @@ def test_classes_of_tokens_and_pixels_are_not_guessed_at(shape):
     assert told == [
         f"the target holds several integers a sample, {shape}: the classes of tokens or pixels, or those of several "
         "tasks. I(X;T) and H(T) are measured without it. Name a label for each sample: unpack=lambda batch: "
-        "(batch[0], batch[1][:, 0]), say."
+        "(batch[0], batch[1][:, 0]), say, or take tokens for samples: tokens=True."
     ]
     assert math.isnan(point.i_ty)
     assert math.isfinite(point.h_t)

@@ -65,7 +65,7 @@ def standard_error_of_entropy(counts: Tensor, *, unit: Unit = "bits") -> float:
     return _of_spread(math.sqrt(variance), n, unit)
 
 
-def standard_error(*terms: tuple[float, Symbols], unit: Unit = "bits") -> float:
+def standard_error(*terms: tuple[float, Symbols], unit: Unit = "bits", clusters: Tensor | None = None) -> float:
     r"""The standard error of a signed sum of plug-in entropies of the same samples, by the delta method.
 
     .. math::
@@ -93,12 +93,21 @@ def standard_error(*terms: tuple[float, Symbols], unit: Unit = "bits") -> float:
     1/N, and :func:`shuffled_mutual_information` shows it. It is no use where most symbols were seen once: their
     surprises are all log N, so that near saturation it reads nearly 0 while the figure says next to nothing.
 
+    Samples of one cluster, such as the tokens of a sequence, are not independent. With ``clusters`` the deviations of a
+    cluster are added up before they are squared (the cluster-robust variance; Liang & Zeger 1986):
+
+    .. math:: \mathrm{SE} = \frac{1}{N} \sqrt{\sum_g \Big( \sum_{i \in g} d_i \Big)^2}
+
+    with :math:`d_i` the deviation of sample i from the figure.
+
     Args:
         terms: the sign (or any factor) of each entropy, and the symbols of its variable, N the same for all.
         unit: ``"bits"`` or ``"nats"``.
+        clusters: int64 ``(N,)``, the cluster of each sample; ``None`` where the samples are independent.
 
     Returns:
-        The standard error in ``unit``. Computed in float64; the order of the samples changes not one bit.
+        The standard error in ``unit``. Computed in float64; the order of the samples changes not one bit (with clusters
+        it may change the last one).
 
     Raises:
         ValueError: there is no term, the variables have different numbers of samples, or the unit is unknown.
@@ -117,7 +126,7 @@ def standard_error(*terms: tuple[float, Symbols], unit: Unit = "bits") -> float:
         came = f"variables of {' and '.join(map(str, sorted(numbers)))} samples" if terms else "no term"
         raise ValueError(f"a standard error needs terms (sign, symbols) of the same samples, got {came}.")
     n = numbers.pop()
-    if len(terms) == 1:
+    if len(terms) == 1 and clusters is None:
         (sign, variable) = terms[0]
         return abs(sign) * standard_error_of_entropy(variable.counts, unit=unit)
     mean = math.fsum(sign * plug_in(counts_of_counts(variable.counts)) for sign, variable in terms)
@@ -129,6 +138,11 @@ def standard_error(*terms: tuple[float, Symbols], unit: Unit = "bits") -> float:
         for numbers in zip(*(variable.numbers.split(_BLOCK) for _, variable in terms)):
             yield sum((of[some] for of, some in zip(surprises, numbers)), start=zero - mean).square_()
 
+    if clusters is not None:
+        deviations = sum((of[v.numbers] for of, (_, v) in zip(surprises, terms)), start=zero - mean)
+        of_cluster = clusters.to(deviations.device).unique(return_inverse=True)[1]
+        sums = deviations.new_zeros(int(of_cluster.max()) + 1).index_add_(0, of_cluster, deviations)
+        return _of_spread(math.sqrt(float(sums.square().sum()) / n), n, unit)
     return _of_spread(math.sqrt(_sum(squares, n) / n), n, unit)
 
 
