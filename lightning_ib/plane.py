@@ -44,7 +44,7 @@ from lightning_ib.recorder import (
 )
 from lightning_ib.sample import on_first, this_process
 from lightning_ib.sampled import Chosen, Drawn, SampledLayers
-from lightning_ib.target import UnknownTarget, kept, labelled, read
+from lightning_ib.target import UnknownTarget, absent_label, kept, labelled, read
 from lightning_ib.verdict import VerdictWarning, advice
 
 # How many pooled values of a variable wait to be put into bins together.
@@ -904,6 +904,12 @@ class InformationPlane(Metric):
             return None
         target = read(values)
         self.target_read = target.how or self.target_read
+        if (absent := absent_label(values, len(target.symbols.counts))) is not None:
+            self._warn_once(
+                "absent labels",
+                f"the target is {absent} in {int((values == absent).sum())} of {len(values)} samples, which is counted "
+                f"as a class. If it says that they have no label, give ignore_index={absent}.",
+            )
         return target.symbols
 
     def _finite(self, name: str, ids: Tensor, epoch: int) -> Symbols | None:

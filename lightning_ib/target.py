@@ -100,6 +100,14 @@ def labelled(values: Tensor) -> tuple[Tensor, str]:
     return values, ""
 
 
+def absent_label(values: Tensor, n_classes: int) -> int | None:
+    """The label that seems to say that there is none: −100, or −1 beside two classes or more; ``None`` without one."""
+    if values.is_floating_point() or not len(values):
+        return None
+    least = int(values.min())
+    return least if least == -100 or (least == -1 and n_classes > 2) else None
+
+
 def read(values: Tensor) -> Target:
     """The symbols of finite values that :func:`labelled` gave.
 

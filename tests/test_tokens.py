@@ -1,6 +1,7 @@
 """Labels that do not count, and tokens or pixels as samples."""
 
 import math
+import warnings
 
 import pytest
 import torch
@@ -82,6 +83,22 @@ def test_an_index_that_is_none_is_refused():
         InformationPlaneCallback(ignore_index="-100")
     with pytest.raises(TypeError, match=r"tokens must be True or False, got 1\."):
         InformationPlaneCallback(tokens=1)
+
+
+@pytest.mark.parametrize(("absent", "warned"), [(-100, True), (-1, True), (-7, False)])
+def test_a_label_that_seems_to_be_none_is_named(absent, warned):
+    x, y = rows()
+    y = torch.where(y == -100, absent, y)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        measure(net(), [(x, y)])
+        measure(net(), [(x, torch.where(y == 0, -1, 1))])  # two classes
+    told = [str(one.message) for one in caught]
+    n = int((y == absent).sum())
+    sentence = (
+        f"the target is {absent} in {n} of 300 samples, which is counted as a class. If it says that they have no "
+    )
+    assert told == [f"{sentence}label, give ignore_index={absent}."] * warned
 
 
 def test_data_whose_labels_are_all_ignored_is_told():
