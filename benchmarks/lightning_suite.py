@@ -38,7 +38,7 @@ def _with_the_callback(init: Any) -> Any:
     return wrapped
 
 
-pl.Trainer.__init__ = _with_the_callback(pl.Trainer.__init__)
+pl.Trainer.__init__ = _with_the_callback(pl.Trainer.__init__)  # type: ignore[method-assign]
 
 
 def pytest_configure(config: Any) -> None:

@@ -74,7 +74,7 @@ def unpacked(batch: Any, unpack: Unpack | None = None) -> Parts:
         return parts_of(batch)
     pair = unpack(batch)
     if not isinstance(pair, (tuple, list)) or len(pair) not in (2, 3):
-        raise ValueError(f"unpack must return a pair (x, y), or (x, y, mask) by token, got {described(pair)}.")
+        raise ValueError(f"unpack must return a pair (x, y), or a triple (x, y, mask), got {described(pair)}.")
     return Parts(pair[0], pair[1], mask=pair[2] if len(pair) == 3 else None)
 
 
