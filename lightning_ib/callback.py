@@ -748,8 +748,8 @@ class InformationPlaneCallback(CallbackBase):
             self._project(trainer, rows)
         if self.tsne and rows:
             path = path.with_name(f"{stem.replace('information_plane', 'tsne')}.csv")
-            bar = lambda layers: self._with_progress(trainer, layers, len(layers), "t-SNE")  # noqa: E731
-            self._picture(trainer, "tsne", path, lambda: plot_tsne(rows, bar))
+            names = self._with_progress(trainer, rows, len(rows), "t-SNE")
+            self._picture(trainer, "tsne", path, lambda: plot_tsne(rows, lambda _: names))
 
     def _project(self, trainer: Trainer, rows: Mapping[str, Rows]) -> None:
         """Hand the rows to the projector, if it is time; or else keep them, as they may be the last."""

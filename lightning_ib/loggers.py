@@ -227,7 +227,7 @@ def board_folder(loggers: Iterable[Any], told: set[str]) -> Path | None:
     """The folder to start TensorBoard with, that of all runs beside this one; None where no logger writes for it."""
     for logger in loggers:
         with surviving(f"{type(logger).__name__} does not say where its files are", told):
-            if callable(getattr(logger.experiment, "add_custom_scalars", None)):
+            if callable(getattr(getattr(logger, "experiment", None), "add_custom_scalars", None)):
                 return Path(getattr(logger, "root_dir", None) or logger.log_dir)
     return None
 
