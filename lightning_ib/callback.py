@@ -109,7 +109,7 @@ class InformationPlaneCallback(CallbackBase):
         head: ``None`` measures the last layer to run on its softmax where it has one coordinate for each class (a
             single logit on its sigmoid); ``False`` measures it as it is; a name says which layer is the head.
         log_projector: hand 1 000 of the sampled rows, labelled, to TensorBoard's projector: at the measurements 0, 1,
-            2, 4, 8, …, 256 and at the last; a layer takes at most 0.4 MB each time.
+            2, 4, 8, …, 256 and at the last; a layer takes at most 0.5 MB each time.
         tsne: draw the sampled rows in two dimensions by t-SNE, which needs scikit-learn: seconds a layer.
         verbose: show progress bars beside the Trainer's own, say in the log how each layer was discretized, and at the
             end of a fit what it came to and where the files are. Warnings are given either way.
@@ -749,7 +749,7 @@ class InformationPlaneCallback(CallbackBase):
         if self.tsne and rows:
             path = path.with_name(f"{stem.replace('information_plane', 'tsne')}.csv")
             names = self._with_progress(trainer, rows, len(rows), "t-SNE")
-            self._picture(trainer, "tsne", path, lambda: plot_tsne(rows, lambda _: names))
+            self._picture(trainer, "tsne", path, lambda: plot_tsne(rows, names))
 
     def _project(self, trainer: Trainer, rows: Mapping[str, Rows]) -> None:
         """Hand the rows to the projector, if it is time; or else keep them, as they may be the last."""

@@ -352,7 +352,7 @@ def test_by_default_a_linear_probe_stands_beside_every_layer(tmp_path):
     ]
     assert {e.verdict for e in callback.estimates} == {"ok"}
     events = EventAccumulator(run.log_dir, size_guidance={"scalars": 0}).Reload()
-    assert sorted(tag for tag in events.Tags()["scalars"] if "probe" in tag) == sorted(
+    assert sorted(tag for tag in events.Tags()["scalars"] if tag.startswith("ib/probe/")) == sorted(
         f"ib/probe/{figure}/{layer}" for layer in LAYERS for figure in ("I_TY", "accuracy")
     )
     assert read_csv(Path(run.log_dir) / "estimators.csv", Estimate) == callback.estimates
