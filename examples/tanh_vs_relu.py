@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from tqdm.auto import tqdm  # type: ignore[import-untyped]
+from tqdm.auto import tqdm
 
 from lightning_ib import Bins, CellQuantizer, FixedBins, InformationPlane, InformationPoint, Quantizer
 from lightning_ib.functional import most_cells

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import math
+import os
 import re
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -14,11 +15,12 @@ import torch
 from torch.utils.data import DataLoader
 
 from lightning_ib.batches import Unpack, unpacked
-from lightning_ib.embedding import log_rows, plot_tsne
+from lightning_ib.embedding import first_rows, is_projected, log_rows, plot_tsne
 from lightning_ib.estimators import Estimators, Rows, checked_estimators
 from lightning_ib.functional import Correction, Unit
 from lightning_ib.history import Estimate, InformationPoint, Measurement, restored_points
 from lightning_ib.loggers import (
+    board_folder,
     log_figure,
     log_layout,
     log_scalars,
@@ -36,6 +38,8 @@ from lightning_ib.plane import MAX_SAMPLES, InformationPlane, Layers
 from lightning_ib.plotting import plot_information_plane
 from lightning_ib.quantize import Quantizer
 from lightning_ib.recorder import Recorder
+from lightning_ib.summary import table, whereabouts
+from lightning_ib.tags import diagnostics, parse_tag
 from lightning_ib.verdict import outread
 
 if TYPE_CHECKING:
@@ -57,12 +61,21 @@ class InformationPlaneCallback(CallbackBase):
     with the callback is bit-identical to one without.
 
     Logged, and so open to ``EarlyStopping`` and ``ModelCheckpoint``: ``ib/I_XT/<layer>``, ``ib/I_TY/<layer>``,
-    ``ib/H_T/<layer>``, each also with ``_lower`` and ``_upper``, two standard errors away;
-    ``ib/I_TY_shuffled/<layer>``, ``ib/saturation/<layer>``, ``ib/singletons/<layer>``, ``ib/outside/<layer>``; of the
-    head ``ib/I_TY_fano/<layer>`` and ``ib/accuracy/<layer>``; with ``beta`` also
-    ``ib/IB/<layer>``; of estimators ``ib/<estimator>/<figure>/<layer>``; the figures
-    ``ib/information_plane`` and ``ib/estimators``. In the run's folder, which is that of the first logger or, without
-    one, ``default_root_dir``: ``information_plane.csv`` and ``information_plane.png``, and those of the estimators.
+    ``ib/H_T/<layer>``, and of estimators ``ib/<estimator>/<quantity>/<layer>``. Among the diagnostics stand the same,
+    their bounds two standard errors away, the permutation baseline, Fano's bound and the functional under their unit,
+    such as ``ib_diagnostics/bits/I_TY_lower/<layer>``, and without one ``ib_diagnostics/saturation/<layer>``,
+    ``…/singletons/…`` (the share of the samples whose symbol was seen once), ``…/outside/…`` and, of the head,
+    ``…/accuracy/…``: :func:`lightning_ib.tags.parse_tag` reads a name. The pictures are ``ib/information_plane``,
+    ``ib/estimators`` and ``ib/tsne``.
+
+    The step of all these is Lightning's, which counts optimizer steps from 0: what is measured after s steps is logged
+    at s − 1, and the point before training at 0. With epochs of 100 steps these are 0, 99, 199, …; the ``step`` of a
+    point in the history counts the steps taken, 0, 100, 200, …
+
+    In the run's folder, which is that of the first logger or, without one, ``default_root_dir``:
+    ``information_plane.csv`` and ``information_plane.png``, and those of the estimators. With ``logger=False`` and no
+    ``default_root_dir`` no file is written, and with ``barebones=True`` nothing is written, logged or shown: the values
+    are in :attr:`history`.
 
     Args:
         layers: names as in ``named_modules()``, glob patterns (``*`` does not cross a dot, ``**`` does), or a mapping
@@ -104,8 +117,11 @@ class InformationPlaneCallback(CallbackBase):
         tokens: take the tokens of sequences, or the pixels of pictures, for samples: activations ``(B, L, D)`` or
             ``(B, C, …)`` with labels ``(B, L)`` or ``(B, …)``. An ``attention_mask`` in the batch is respected;
             ``unpack`` may return (x, y, mask). Standard errors are taken over sequences.
-        log_projector: hand the sampled rows, labelled, to TensorBoard's projector.
+        log_projector: hand 1 000 of the sampled rows, labelled, to TensorBoard's projector: at the measurements 0, 1,
+            2, 4, 8, …, 256 and at the last; a layer takes at most 0.5 MB each time.
         tsne: draw the sampled rows in two dimensions by t-SNE, which needs scikit-learn: seconds a layer.
+        verbose: show progress bars beside the Trainer's own, say in the log how each layer was discretized, and at the
+            end of a fit what it came to and where the files are. Warnings are given either way.
 
     Raises:
         TypeError: an argument is of the wrong kind.
@@ -139,6 +155,7 @@ class InformationPlaneCallback(CallbackBase):
         tokens: bool = False,
         log_projector: bool = False,
         tsne: bool = False,
+        verbose: bool = True,
     ) -> None:
         if (isinstance(data, str) and data not in ("train", "val")) or not (data is None or hasattr(data, "__iter__")):
             raise ValueError(f"data must be None, 'train', 'val' or a DataLoader, got {data!r}.")
@@ -181,7 +198,7 @@ class InformationPlaneCallback(CallbackBase):
         """A point for each layer, from the last ``trainer.validate`` or ``trainer.test``."""
         self.evaluated_estimates: list[Estimate] = []
         """What the estimators gave then."""
-        self.log_projector, self.tsne = log_projector, tsne
+        self.log_projector, self.tsne, self.verbose = log_projector, tsne, verbose
         self.data, self.unpack = data, unpack
         self.every_n_epochs, self.every_n_train_steps = every_n_epochs, every_n_train_steps
         self.epochs = None if epochs is None else sorted(epochs)
@@ -196,6 +213,9 @@ class InformationPlaneCallback(CallbackBase):
         self._described: set[str] = set()  # the layers of which was said how they are discretized
         self._names: dict[str, None] = {}  # all that was ever logged, in one order
         self._shown: dict[str, Rows] = {}  # the sampled rows of the measurement at work, where they are to be shown
+        self._projected: set[int] = set()  # the measurements that went to the projector
+        self._unprojected: tuple[int, dict[str, Rows]] | None = None  # step and rows of the last, where it did not
+        self._csv_path: Path | None = None
         self._restored: Mapping[str, Any] | None = None
         self._of_the_fit: Mapping[str, Any] | None = None  # frozen edges, while the plane is that of an evaluation
 
@@ -218,7 +238,8 @@ class InformationPlaneCallback(CallbackBase):
             )
         for earlier in callbacks[: callbacks.index(self)] if self in callbacks else []:
             monitor = getattr(earlier, "monitor", None)
-            if self._own_pass and isinstance(monitor, str) and monitor.startswith(f"{self.prefix}/"):
+            ours = (f"{self.prefix}/", f"{diagnostics(self.prefix)}/")
+            if self._own_pass and isinstance(monitor, str) and monitor.startswith(ours):
                 raise ValueError(
                     f"{type(earlier).__name__} monitors {monitor!r} but comes before the InformationPlaneCallback that "
                     "logs it: put the InformationPlaneCallback first in callbacks=[…]."
@@ -237,6 +258,8 @@ class InformationPlaneCallback(CallbackBase):
         self._counting = self._failed = self._late = False
         self._told.clear()
         self._described.clear()
+        self._projected.clear()
+        self._unprojected = self._csv_path = None
         if frozen is not None:
             self.plane.load_frozen_state(frozen)
 
@@ -257,9 +280,9 @@ class InformationPlaneCallback(CallbackBase):
         if not self._own_pass and trainer.world_size > 1:
             self._warn_of_unshared(trainer)
         if self.data is None and not self._validated:
-            say(
+            self._say(
                 trainer,
-                f"{self.prefix}: there is no validation loop, so the layers are measured in a pass of their own over "
+                f"there is no validation loop, so the layers are measured in a pass of their own over "
                 f"the training data, {self._schedule()}.",
             )
         if trainer.is_global_zero:
@@ -332,8 +355,9 @@ class InformationPlaneCallback(CallbackBase):
     def _scalars(self, measured: Measurement) -> dict[str, float]:
         """What to log; of a layer that was not measured, NaN under all names it had before."""
         values = scalars(measured, self.prefix, self.beta)
-        missing = tuple(f"/{point.layer}" for point in measured.points if not point.verdict)
-        lacking = [name for name in self._names if name not in values and missing and name.endswith(missing)]
+        missing = {point.layer for point in measured.points if not point.verdict}
+        said = {name: parse_tag(name, self.prefix) for name in self._names if name not in values} if missing else {}
+        lacking = [name for name, tag in said.items() if tag is not None and tag.layer in missing]
         self._names.update(dict.fromkeys(values))
         return values | dict.fromkeys(lacking, math.nan)
 
@@ -425,8 +449,23 @@ class InformationPlaneCallback(CallbackBase):
         if self._restored is not None:
             self._take_up(trainer)
         if (hint := outread(self._latest())) is not None:
-            say(trainer, f"{self.prefix}: at the last measurement {hint}")
+            self._say(trainer, f"at the last measurement {hint}")
+        if self._unprojected is not None:
+            step, rows = self._unprojected
+            log_rows(trainer.loggers, self.prefix, rows, step, self._told)
+        if self.history:
+            self._say(trainer, self._summary(trainer))
         self._release()
+
+    def _summary(self, trainer: Trainer) -> str:
+        """What the fit came to, and where it is."""
+        board = None if dev_run(trainer) or not trainer.is_global_zero else board_folder(trainer.loggers, self._told)
+        where = whereabouts(self._csv_path, self.figure_path if self._csv_path else None, board)
+        if not where:
+            where = "No file was written: the values are in the callback's .history and .estimates."
+            if not dev_run(trainer):
+                where += " Give the Trainer a logger or default_root_dir=… for files."
+        return f"{table(self.history, self._counted_by)}\n{where}"
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Take the hooks off; Lightning calls neither ``teardown`` nor ``on_fit_end`` then."""
@@ -441,6 +480,7 @@ class InformationPlaneCallback(CallbackBase):
         self.plane.detach()
         self._recorder = None
         self._restored = None
+        self._unprojected = None
         if self.plane.update_called:
             self.plane.reset()
 
@@ -551,7 +591,9 @@ class InformationPlaneCallback(CallbackBase):
         self._recorder.enabled = True
         self.plane.reset()
         try:
-            loader = run_own_pass(trainer, pl_module, self.plane, data, self.unpack)
+            loader = run_own_pass(
+                trainer, pl_module, self.plane, data, self.unpack, lambda *bar: self._with_progress(trainer, *bar)
+            )
         except Exception as raised:
             error = raised
         finally:
@@ -616,8 +658,15 @@ class InformationPlaneCallback(CallbackBase):
         for layer, how in ({"the target": self.plane.target_read} | self.plane.discretized).items():
             if how and layer not in self._described:
                 self._described.add(layer)
-                say(trainer, f"{self.prefix}: {layer}: {how}.")
+                self._say(trainer, f"{layer}: {how}.")
         return points
+
+    def _say(self, trainer: Trainer, message: str) -> None:
+        if self.verbose and not trainer.barebones:
+            say(trainer, f"{self.prefix}: {message}")
+
+    def _with_progress(self, trainer: Trainer, items: Iterable[Any], total: int | None, name: str) -> Iterable[Any]:
+        return with_progress(trainer, items, total, name) if self.verbose else items
 
     def _with_estimates(
         self, trainer: Trainer, pl_module: LightningModule, points: list[InformationPoint], epoch: int
@@ -640,13 +689,13 @@ class InformationPlaneCallback(CallbackBase):
         estimates = self.plane.estimate(
             epoch=epoch,
             step=trainer.global_step,
-            progress=lambda pairs: with_progress(trainer, pairs, len(pairs), "Estimators"),
+            progress=lambda pairs: self._with_progress(trainer, pairs, len(pairs), "Estimators"),
         )
         for layer, estimators in estimation.settled.items():
             for name, settled in estimators.items():
                 if settled and name not in before.get(layer, set()):
                     told = ", ".join(f"{key} = {value:.4g}" for key, value in settled.items())
-                    say(trainer, f"{self.prefix}: {layer}: {name}: {told}, from the layer as it is now. Frozen.")
+                    self._say(trainer, f"{layer}: {name}: {told}, from the layer as it is now. Frozen.")
         return estimates
 
     def _guarded(self, trainer: Trainer, measure: Callable[[], Any]) -> Any:
@@ -686,7 +735,8 @@ class InformationPlaneCallback(CallbackBase):
             self.plane.reset()  # what was counted is of no use
         # Every process has the same figures: the greatest of them is any of them, to the last bit.
         values = self._scalars(measured)
-        pl_module.log_dict(values, batch_size=1, reduce_fx="max", sync_dist=trainer.world_size > 1)
+        if not trainer.barebones:  # which only warns of what is logged
+            pl_module.log_dict(values, batch_size=1, reduce_fx="max", sync_dist=trainer.world_size > 1)
         if _alone(trainer):
             self.evaluated, self.evaluated_estimates = measured
             self.plane.sampled.reset()
@@ -704,17 +754,18 @@ class InformationPlaneCallback(CallbackBase):
 
         Several validation runs in one epoch leave one point: that of the last.
         """
-        of = "epoch" if self.every_n_train_steps is None else "step"
+        of = self._counted_by
         now = {getattr(point, of) for point in measured.points}
         self.history[:] = [point for point in self.history if getattr(point, of) not in now] + measured.points
         self.estimates[:] = [one for one in self.estimates if getattr(one, of) not in now] + measured.estimates
         rows, self._shown = self._shown, {}
         self.plane.sampled.reset()  # the rows have served; training may need their memory
-        if not trainer.is_global_zero or dev_run(trainer):
+        if not trainer.is_global_zero or dev_run(trainer) or _nowhere(trainer):
             return
         stem = "information_plane" + ("" if self.prefix == "ib" else "_" + re.sub(r"[^\w.-]+", "_", self.prefix))
         path = run_folder(trainer.loggers, trainer.default_root_dir, self._told) / f"{stem}.csv"
         save_history(self.history, path, InformationPoint, self._told)
+        self._csv_path = path
         if any(math.isfinite(point.i_xt) for point in self.history) and self._picture(
             trainer, "information_plane", path, lambda: plot_information_plane(self.history, self.estimates)
         ):
@@ -727,10 +778,26 @@ class InformationPlaneCallback(CallbackBase):
             if any(math.isfinite(estimate.value) for estimate in others):
                 self._picture(trainer, "estimators", path, lambda: plot_estimates(self.estimates))
         if self.log_projector and rows:
-            log_rows(trainer.loggers, self.prefix, rows, _step(trainer), self._told)
+            self._project(trainer, rows)
         if self.tsne and rows:
             path = path.with_name(f"{stem.replace('information_plane', 'tsne')}.csv")
-            self._picture(trainer, "tsne", path, lambda: plot_tsne(rows))
+            names = self._with_progress(trainer, rows, len(rows), "t-SNE")
+            self._picture(trainer, "tsne", path, lambda: plot_tsne(rows, names))
+
+    def _project(self, trainer: Trainer, rows: Mapping[str, Rows]) -> None:
+        """Hand the rows to the projector, if it is time; or else keep them, as they may be the last."""
+        n = len({getattr(point, self._counted_by) for point in self.history}) - 1
+        self._unprojected = None
+        if is_projected(n) and n not in self._projected:
+            self._projected.add(n)
+            log_rows(trainer.loggers, self.prefix, rows, _step(trainer), self._told)
+        else:
+            self._unprojected = _step(trainer), first_rows(rows)
+
+    @property
+    def _counted_by(self) -> str:
+        """By what one measurement is told from another."""
+        return "epoch" if self.every_n_train_steps is None else "step"
 
     def _picture(self, trainer: Trainer, name: str, path: Path, draw: Callable[[], Figure]) -> bool:
         """Draw a picture, hand it to the loggers and save it beside a CSV; tell whether it is there."""
@@ -762,6 +829,11 @@ def _step(trainer: Trainer) -> int:
     # What is logged in on_train_epoch_end goes to the epoch's last step, as what is logged in the validation loop does.
     ended = trainer.lightning_module._current_fx_name == "on_train_epoch_end"
     return int(trainer.fit_loop.epoch_loop._batches_that_stepped) - ended
+
+
+def _nowhere(trainer: Any) -> bool:
+    """Whether a run has no place for files: without a logger nothing lands in a working directory that nobody named."""
+    return trainer.barebones or (not trainer.loggers and trainer.default_root_dir == os.getcwd())
 
 
 def _alone(trainer: Any) -> bool:

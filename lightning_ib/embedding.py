@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
 
 # What the projector and t-SNE are given of wider layers: both begin with principal components anyway.
 _MOST_COORDINATES = 50
+MOST_ROWS = 1000
+"""How many rows of a layer the projector is given: its own t-SNE and UMAP, in the browser, are quick on as many."""
+
 _COLUMNS = 4
 _LEAST_SPREAD = 1e-12
 
@@ -43,23 +47,50 @@ def principal_components(rows: Tensor, n: int = _MOST_COORDINATES) -> Tensor:
     return found * found.gather(0, found.abs().argmax(0, keepdim=True)).sign()
 
 
-def log_rows(loggers: Iterable[Any], prefix: str, layers: Mapping[str, Rows], step: int, told: set[str]) -> None:
-    """Hand the rows of each layer, with their labels, to every logger that has TensorBoard's projector.
+def first_rows(layers: Mapping[str, Rows], n: int = MOST_ROWS) -> dict[str, Rows]:
+    """At most ``n`` rows of each layer, the same samples of each, held apart from the others."""
+    return {
+        layer: Rows(rows.t[:n].clone(), None if rows.y is None else rows.y[:n].clone())
+        for layer, rows in layers.items()
+    }
 
-    Of layers with more than 50 coordinates the first 50 principal components are shown.
+
+def is_projected(n: int) -> bool:
+    """Whether the n-th measurement of a run, from 0, goes to the projector: 0, 1, 2, 4, 8, …, 256, ten at most.
+
+    A run of a thousand epochs would write a thousand tables; what moves, moves early.
+    """
+    return n <= 256 and n & (n - 1) == 0
+
+
+def log_rows(loggers: Iterable[Any], prefix: str, layers: Mapping[str, Rows], step: int, told: set[str]) -> None:
+    """Hand at most 1 000 rows of each layer, with their labels, to every logger that has TensorBoard's projector.
+
+    Of layers with more than 50 coordinates the first 50 principal components are shown, with four digits: a layer
+    takes at most 0.5 MB.
     """
     for logger in loggers:
         add_embedding = getattr(getattr(logger, "experiment", None), "add_embedding", None)
         if not callable(add_embedding):
             continue
         with surviving(f"{type(logger).__name__} could not log the projector", told):
-            for layer, rows in layers.items():
+            for layer, rows in first_rows(layers).items():
                 labels = None if rows.labels is None else [str(label) for label in rows.labels.flatten().tolist()]
-                shown = principal_components(rows.t).float()
-                add_embedding(shown, metadata=labels, global_step=step, tag=f"{prefix}/{layer}")
+                add_embedding(
+                    _four_digits(principal_components(rows.t)),
+                    metadata=labels,
+                    global_step=step,
+                    tag=f"{prefix}/{layer}",
+                )
 
 
-def plot_tsne(layers: Mapping[str, Rows]) -> Figure:
+def _four_digits(z: Tensor) -> Tensor:
+    """Numbers to a ten-thousandth of the power of ten above the largest: the table they are written to is text."""
+    largest = float(z.abs().max()) if z.numel() else 0.0
+    return z.round(decimals=min(300, 3 - math.floor(math.log10(largest)))) if largest else z
+
+
+def plot_tsne(layers: Mapping[str, Rows], names: Iterable[str] | None = None) -> Figure:
     """Draw the rows of each layer in two dimensions by t-SNE (van der Maaten & Hinton 2008), coloured by class.
 
     Neighbours are kept, distances are not: how far apart two clusters lie, and how wide they are, means nothing.
@@ -67,6 +98,7 @@ def plot_tsne(layers: Mapping[str, Rows]) -> Figure:
 
     Args:
         layers: the rows of each layer; at least four rows.
+        names: their names, such as with a progress bar around them.
 
     Returns:
         A figure that belongs to nobody: no pyplot, no global state.
@@ -82,7 +114,8 @@ def plot_tsne(layers: Mapping[str, Rows]) -> Figure:
     figure.suptitle(f"t-SNE of {len(next(iter(layers.values())).t)} rows a layer")
     handles: dict[str, Line2D] = {}
     palette = colormaps["tab10"]
-    for k, (layer, rows) in enumerate(layers.items()):
+    for k, layer in enumerate(layers if names is None else names):
+        rows = layers[layer]
         axes = figure.add_subplot(lines, columns, k + 1)
         axes.set_title(layer, fontsize=9)
         axes.set(xticks=[], yticks=[])

@@ -32,6 +32,7 @@ from lightning_ib.functional import (
     noise_variance_of,
 )
 from lightning_ib.functional.checks import checked_rows
+from lightning_ib.tags import RESERVED
 
 # By which factor a layer's scale may differ from the one that a kernel was set to.
 _OUTGROWN = 3.0
@@ -582,7 +583,7 @@ def checked_estimators(asked: Iterable[str | Estimator]) -> list[Estimator]:
 
     Raises:
         TypeError: one is neither a name nor an :class:`Estimator`.
-        ValueError: there is none of that name, or two would log under one name.
+        ValueError: there is none of that name, or two values would be logged under one name.
     """
     if isinstance(asked, (str, Estimator)):
         raise TypeError(f"estimators must be a list, got {asked!r}. Did you mean [{asked!r}]?")
@@ -600,6 +601,10 @@ def checked_estimators(asked: Iterable[str | Estimator]) -> list[Estimator]:
         if not isinstance(getattr(one, "name", None), str):
             raise TypeError(f'{type(one).__name__} needs a name to log under: name = "mine".')
     names = [one.name for one in found]
+    if (bad := next((name for name in names if not name or "/" in name or name in RESERVED), None)) is not None:
+        raise ValueError(
+            f"an estimator cannot log as {bad!r}, which is another value's name or has a slash: rename it."
+        )
     if twice := {name for name in names if names.count(name) > 1}:
         raise ValueError(f"two estimators would log as {twice.pop()!r}: give one of them another .name.")
     return found

@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar, get_type_hints
 
+from lightning_ib.tags import SHARES
+
 STANDARD_ERRORS = 2
 """How many of them a bar or a band reaches to either side, wherever one is drawn or logged."""
 
@@ -135,8 +137,9 @@ class Estimate(NamedTuple):
 
 
 def unit_of(figure: str, unit: str) -> str:
-    """The unit of an estimator's value: that of informations, or none for an accuracy and for the width of a kernel."""
-    return "" if figure.endswith("accuracy") or figure in ("noise_variance", "kernel_width") else unit
+    """The unit of a value: that of informations, or none for a share and for the width of a kernel."""
+    unitless = figure.endswith("accuracy") or figure in (*SHARES, "noise_variance", "kernel_width")
+    return "" if unitless else unit
 
 
 class Measurement(NamedTuple):

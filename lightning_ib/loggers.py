@@ -18,6 +18,8 @@ from weakref import WeakKeyDictionary
 
 from lightning_ib.functional import information_bottleneck
 from lightning_ib.history import STANDARD_ERRORS, Measurement, Record, replacing, unit_of, write_csv
+from lightning_ib.tags import is_diagnostic, tag
+from lightning_ib.verdict import seen_once
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,18 +33,17 @@ CHARTS = {
     "H(T)": "H_T",
     "H(T)/log N": "saturation",
     "I(T;Y) under permuted labels": "I_TY_shuffled",
-    "symbols seen once": "singletons",
+    "samples whose symbol was seen once": "singletons",
     "values outside the bins": "outside",
 }
-_SHARES = ("saturation", "singletons", "outside")
 _WITH_BANDS = {"I(X;T)": "I_XT", "I(T;Y)": "I_TY", "H(T)": "H_T"}
 
 
 def scalars(measured: Measurement, prefix: str, beta: float | None = None) -> dict[str, float]:
-    """The scalars of one measurement, by the name they are logged under.
+    """The scalars of one measurement, by the name they are logged under (see :mod:`lightning_ib.tags`).
 
-    Where there is no target, none about it; what was not asked for or cannot be told (the values outside bins of one
-    edge) is left out too.
+    What stands on the first page and has a unit stands among the diagnostics too, for the charts. Where there is no
+    target, none about it; what was not asked for or is undefined (the values outside bins of one edge) is left out.
 
     Example:
         >>> from lightning_ib.history import InformationPoint
@@ -50,12 +51,14 @@ def scalars(measured: Measurement, prefix: str, beta: float | None = None) -> di
         >>> for name in scalars(Measurement([point], []), "ib", beta=2.0):
         ...     print(name)
         ib/I_XT/out
+        ib_diagnostics/bits/I_XT/out
         ib/H_T/out
-        ib/saturation/out
-        ib/I_XT_lower/out
-        ib/I_XT_upper/out
-        ib/H_T_lower/out
-        ib/H_T_upper/out
+        ib_diagnostics/bits/H_T/out
+        ib_diagnostics/saturation/out
+        ib_diagnostics/bits/I_XT_lower/out
+        ib_diagnostics/bits/I_XT_upper/out
+        ib_diagnostics/bits/H_T_lower/out
+        ib_diagnostics/bits/H_T_upper/out
     """
     logged: dict[str, float] = {}
     for point in measured.points:
@@ -65,17 +68,26 @@ def scalars(measured: Measurement, prefix: str, beta: float | None = None) -> di
         for name, error in (("I_XT", point.i_xt_se), ("I_TY", point.i_ty_se), ("H_T", point.h_t_se)):
             figures[f"{name}_lower"] = figures[name] - STANDARD_ERRORS * error
             figures[f"{name}_upper"] = figures[name] + STANDARD_ERRORS * error
-        others = {"I_TY_shuffled": point.i_ty_shuffled, "singletons": point.singletons, "outside": point.outside}
+        others = {"I_TY_shuffled": point.i_ty_shuffled, "singletons": seen_once(point), "outside": point.outside}
         if not math.isnan(point.accuracy):  # the head
             others |= {"I_TY_fano": point.i_ty_fano, "accuracy": point.accuracy}
         figures |= {name: value for name, value in others.items() if not math.isnan(value)}
         if math.isnan(point.h_y) and not math.isnan(point.h_t):
             figures = {name: value for name, value in figures.items() if "I_TY" not in name and name != "IB"}
-        logged |= {f"{prefix}/{name}/{point.layer}": value for name, value in figures.items()}
-    return logged | {
-        f"{prefix}/{estimate.estimator}/{estimate.figure}/{estimate.layer}": estimate.value
-        for estimate in measured.estimates
-    }
+        for name, value in figures.items():
+            logged |= dict.fromkeys(_names(prefix, name, point.layer, point.unit), value)
+    for one in measured.estimates:
+        logged |= dict.fromkeys(_names(prefix, one.figure, one.layer, one.unit, one.estimator), one.value)
+    return logged
+
+
+def _names(prefix: str, quantity: str, layer: str, unit: str, estimator: str = "") -> list[str]:
+    """The names of one value: on the first page, among the diagnostics, or both."""
+    unit = unit_of(quantity, unit)
+    names = [] if is_diagnostic(quantity, estimator) else [tag(prefix, quantity, layer, estimator=estimator)]
+    if unit or not names:
+        names.append(tag(prefix, quantity, layer, estimator=estimator, unit=unit))
+    return names
 
 
 def log_scalars(loggers: Iterable[Any], values: Mapping[str, float], step: int, told: set[str]) -> None:
@@ -147,8 +159,10 @@ def log_layout(
 ) -> None:
     """Lay out TensorBoard's custom scalars. Once a writer.
 
-    All layers on one chart, a chart for each figure; the bands of two standard errors, a chart for each figure and
-    layer (TensorBoard draws one band a chart); and a chart for each figure of each estimator.
+    All layers on one chart, a chart for each quantity; the bands of two standard errors, a chart for each quantity and
+    layer (TensorBoard draws one band a chart); and a chart for each value of each estimator. TensorBoard puts the
+    layouts of all runs of a folder together and shows every chart of every run that has its names: a chart with a unit
+    in its title therefore shows names that hold the unit.
 
     Args:
         loggers: those of the Trainer.
@@ -161,25 +175,27 @@ def log_layout(
     """
     charts = CHARTS | ({"I(X;T) − β I(T;Y)": "IB"} if beta is not None else {})
     title = f"Information plane ({prefix})"
-    layout: dict[str, dict[str, list[Any]]] = {
-        title: {
-            of if name in _SHARES else f"{of} [{unit}]": ["Multiline", [f"^{re.escape(prefix)}/{name}/.+"]]
-            for of, name in charts.items()
-        }
-    }
+
+    def chart(of: str, quantity: str, estimator: str = "") -> tuple[str, list[Any]]:
+        """Title and content of a chart: what has a unit is found under it alone, in the runs of that unit."""
+        in_unit = unit_of(quantity, unit)
+        name = re.escape(tag(prefix, quantity, "", estimator=estimator, unit=in_unit))
+        return f"{of} [{in_unit}]" if in_unit else of, ["Multiline", [f"^{name}/.+"]]
+
+    layout: dict[str, dict[str, list[Any]]] = {title: dict(chart(of, quantity) for of, quantity in charts.items())}
     bands = {
-        f"{of} [{unit}]: {layer}": ["Margin", [f"{prefix}/{name}{end}/{layer}" for end in ("", "_lower", "_upper")]]
-        for of, name in _WITH_BANDS.items()
+        f"{of} [{unit}]: {layer}": [
+            "Margin",
+            [tag(prefix, f"{quantity}{end}", layer, unit=unit) for end in ("", "_lower", "_upper")],
+        ]
+        for of, quantity in _WITH_BANDS.items()
         for layer in layers
     }
-    others = {
-        f"{estimator}: {f'{figure} [{unit}]' if unit_of(figure, unit) else figure}": [
-            "Multiline",
-            [f"^{re.escape(prefix)}/{re.escape(estimator)}/{figure}/.+"],
-        ]
+    others = dict(
+        chart(f"{estimator}: {figure}", figure, estimator)
         for estimator, figures in (estimators or {}).items()
         for figure in figures
-    }
+    )
     layout |= {f"{title}: ± {STANDARD_ERRORS} standard errors": bands} if bands else {}
     layout |= {f"{title}: other estimators": others} if others else {}
     for logger in loggers:
@@ -205,6 +221,15 @@ def run_folder(loggers: Sequence[Any], default_root_dir: str, told: set[str]) ->
             parts = (part for part in (logger.name, version) if part is not None)
             return Path(getattr(logger, "save_dir", None) or default_root_dir, *parts)
     return Path(default_root_dir)
+
+
+def board_folder(loggers: Iterable[Any], told: set[str]) -> Path | None:
+    """The folder to start TensorBoard with, that of all runs beside this one; None where no logger writes for it."""
+    for logger in loggers:
+        with surviving(f"{type(logger).__name__} does not say where its files are", told):
+            if callable(getattr(getattr(logger, "experiment", None), "add_custom_scalars", None)):
+                return Path(getattr(logger, "root_dir", None) or logger.log_dir)
+    return None
 
 
 def save_history(points: Sequence[Record], path: Path, kind: type[Record], told: set[str]) -> None:

@@ -7,9 +7,17 @@ from both where both are there; everything else is taken from the namespace of t
 from __future__ import annotations
 
 import importlib
+import logging
+import math
+import sys
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+from tqdm import tqdm
+
+Item = TypeVar("Item")
 
 if TYPE_CHECKING:
     from pytorch_lightning import Callback as CallbackBase
@@ -47,34 +55,87 @@ def lightning_of(trainer: Any) -> ModuleType:
 
 
 def say(trainer: Any, message: str) -> None:
-    """A line in Lightning's log, from one process."""
-    importlib.import_module(f"{lightning_of(trainer).__name__}.utilities").rank_zero_info(message)
+    """A line in the log of the Trainer's namespace, from one process, that stands above the bars that are shown."""
+    if trainer.is_global_zero:
+        logger = logging.getLogger(f"{lightning_of(trainer).__name__}.utilities.rank_zero")
+        with _above_the_bars(logger):
+            logger.info(message)
 
 
-def with_progress(trainer: Any, batches: Iterable[Any], total: int | None, description: str) -> Iterable[Any]:
-    """``batches`` with a bar beside the one the Trainer shows, tqdm's or Rich's; as they are where it shows none."""
+@contextmanager
+def _above_the_bars(logger: logging.Logger) -> Iterator[None]:
+    """Clear tqdm's bars and draw them again below; where Rich's display is live, let what is logged go through it."""
+    proxies = [stream for stream in (sys.stdout, sys.stderr) if hasattr(stream, "rich_proxied_file")]
+    moved, at = [], cast("logging.Logger | None", logger)
+    while at is not None:
+        for handler in at.handlers:
+            # A handler holds the stream of before; Rich has put its own in its place since.
+            for proxy in proxies:
+                if isinstance(handler, logging.StreamHandler) and handler.stream is proxy.rich_proxied_file:
+                    moved.append((handler, handler.setStream(proxy)))
+        at = at.parent if at.propagate else None
+    try:
+        with tqdm.external_write_mode(file=sys.stderr):
+            yield
+    finally:
+        for handler, stream in moved:
+            handler.setStream(stream)
+
+
+def with_progress(trainer: Any, items: Iterable[Item], total: int | None, description: str) -> Iterable[Item]:
+    """``items`` with a bar beside the one the Trainer shows, tqdm's or Rich's; as they are where it shows none."""
     bar = trainer.progress_bar_callback
     if bar is None or not getattr(bar, "is_enabled", False):
-        return batches
+        return items
     progress = importlib.import_module(f"{lightning_of(trainer).__name__}.callbacks.progress")
     if isinstance(bar, progress.TQDMProgressBar):
-        tqdm, position = progress.tqdm_progress.Tqdm, bar.process_position + 1
-        return tqdm(batches, desc=description, total=total, position=position, leave=False, dynamic_ncols=True)
-    if isinstance(bar, progress.RichProgressBar) and bar.progress is not None:
-        return _on_a_rich_bar(bar.progress, batches, total, description)
-    return batches
+        return _on_a_tqdm_bar(bar, progress.tqdm_progress.Tqdm, items, total, description)
+    if isinstance(bar, progress.RichProgressBar):
+        return _on_a_rich_bar(trainer, bar, progress.rich_progress.CustomProgress, items, total, description)
+    return items
 
 
-def _on_a_rich_bar(progress: Any, batches: Iterable[Any], total: int | None, description: str) -> Iterator[Any]:
-    total_ = float("inf") if total is None else total
-    task = next((task.id for task in progress.tasks if task.description == description), None)
-    if task is None:
-        task = progress.add_task(description, total=total_)
-    progress.reset(task, total=total_, visible=True)
-    try:
-        for batch in batches:
-            yield batch
-            progress.advance(task)
-    finally:
-        # Lightning finds its own tasks by their place: it is hidden, not removed.
-        progress.update(task, visible=False)
+def _on_a_tqdm_bar(bar: Any, kind: Any, items: Iterable[Item], total: int | None, description: str) -> Iterator[Item]:
+    options = {"leave": False, "dynamic_ncols": True, "file": sys.stdout, "bar_format": bar.BAR_FORMAT}
+    # Drawn as often as the Trainer's own, and on the first free line: which of those are shown is not known here.
+    with kind(desc=description, total=total, miniters=bar.refresh_rate, mininterval=0, **options) as shown:
+        for item in items:
+            yield item
+            shown.update()
+        shown.total = shown.n  # what could not be known, or was given too large
+        shown.refresh()
+
+
+def _on_a_rich_bar(
+    trainer: Any, bar: Any, kind: Any, items: Iterable[Item], total: int | None, description: str
+) -> Iterator[Item]:
+    total_ = math.inf if total is None else total
+    with _live_display(trainer, bar, kind) as progress:
+        # Lightning finds its own tasks by their place: ours is hidden in the end, not removed, and taken up again.
+        # One without an end is of a kind of its own.
+        kinds = {(one.description, math.isinf(one.total)): one.id for one in progress.tasks}
+        task = kinds.get((description, math.isinf(total_)))
+        if task is None:
+            task = progress.add_task(description, total=total_)
+        progress.reset(task, total=total_, visible=True)
+        try:
+            n = 0
+            for n, item in enumerate(items, 1):
+                yield item
+                progress.update(task, completed=n)
+                progress.soft_refresh()  # what Lightning's display waits for before it is drawn again
+            if math.isfinite(total_):
+                progress.update(task, total=n)
+            progress.refresh()
+        finally:
+            progress.update(task, visible=False)
+
+
+@contextmanager
+def _live_display(trainer: Any, bar: Any, kind: Any) -> Iterator[Any]:
+    """What the Trainer's bar is drawn in; before there is one, another that goes when it is done."""
+    if bar.progress is not None and bar.progress.live.is_started:
+        yield bar.progress
+    else:
+        with kind(*bar.configure_columns(trainer), transient=True) as own:
+            yield own

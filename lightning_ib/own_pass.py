@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 from torch.utils.data import DataLoader
 
 from lightning_ib.batches import Unpack, described
-from lightning_ib.namespaces import with_progress
 from lightning_ib.passes import call, in_order, is_share, iter_once, run_pass, undisturbed
 
 if TYPE_CHECKING:
@@ -19,13 +18,20 @@ if TYPE_CHECKING:
 
     from lightning_ib.plane import InformationPlane
 
+Progress = Callable[[Iterable[Any], "int | None", str], Iterable[Any]]
+
 
 class ForwardError(RuntimeError):
     """The module raised when it was called in a pass of its own."""
 
 
 def run_own_pass(
-    trainer: Trainer, pl_module: LightningModule, plane: InformationPlane, data: Any, unpack: Unpack | None
+    trainer: Trainer,
+    pl_module: LightningModule,
+    plane: InformationPlane,
+    data: Any,
+    unpack: Unpack | None,
+    progress: Progress = lambda batches, total, description: batches,
 ) -> Any:
     """Run the module over ``data`` as Lightning would, count the batches in, and leave no trace of it.
 
@@ -40,6 +46,7 @@ def run_own_pass(
         plane: what counts.
         data: ``"train"`` or ``"val"`` for the Trainer's own, or an iterable of batches.
         unpack: batch → (x, y), for batches that are not such pairs.
+        progress: wraps the batches, given how many there are and what to call them, for a progress bar.
 
     Returns:
         The loader that was read.
@@ -72,7 +79,7 @@ def run_own_pass(
             total = n_batches if n_batches is not None else length(loader)
             run_pass(
                 plane,
-                with_progress(trainer, batches, total, "Information plane"),
+                progress(batches, total, "Information plane"),
                 lambda x: _forward(trainer, pl_module, x),
                 unpack=unpack,
                 move=lambda batch: _transferred(trainer, pl_module, batch),

@@ -38,12 +38,13 @@ def measure(
     ignore_index: int | None = None,
     tokens: bool = False,
     device: torch.device | str | None = None,
+    progress: bool = False,
 ) -> list[InformationPoint]:
     """Measure a trained network once: eval mode, no gradient, and everything put back as it was.
 
     Args:
         model: any module; it is called as ``model(x)``, or with the keywords that it takes where x is a mapping.
-        dataloader: an iterable of batches. For a progress bar, wrap it: ``tqdm(dataloader)``.
+        dataloader: an iterable of batches.
         layers: see :class:`InformationPlane`.
         input: see :class:`InformationPlane`.
         target: see :class:`InformationPlane`.
@@ -57,6 +58,7 @@ def measure(
         ignore_index: see :class:`InformationPlane`.
         tokens: see :class:`InformationPlane`; ``unpack`` may then return (x, y, mask).
         device: where to run; by default where the model's first parameter is. The model is moved back afterwards.
+        progress: show a tqdm bar over the batches.
 
     Returns:
         A point for each layer.
@@ -89,11 +91,25 @@ def measure(
         if device is not None:
             model.to(away)
         with plane.attach(model), undisturbed(model, dataloader):
-            run_pass(plane, dataloader, lambda x: call(model, x), unpack=unpack, move=lambda batch: to(batch, away))
+            batches = with_bar(dataloader, "Information plane") if progress else dataloader
+            run_pass(plane, batches, lambda x: call(model, x), unpack=unpack, move=lambda batch: to(batch, away))
             return plane.compute()
     finally:
         if device is not None:
             model.to(home)
+
+
+def with_bar(items: Iterable[Any], description: str, total: int | None = None) -> Any:
+    """A tqdm bar over ``items``.
+
+    Raises:
+        ModuleNotFoundError: there is no tqdm.
+    """
+    try:
+        from tqdm.auto import tqdm
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError("progress=True needs tqdm: pip install tqdm, or leave it out.") from error
+    return tqdm(items, desc=description, total=total, dynamic_ncols=True)
 
 
 def run_pass(

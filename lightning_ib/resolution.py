@@ -20,7 +20,7 @@ from lightning_ib.functional import Symbols, Unit, add_entropies, entropy_of_cou
 from lightning_ib.functional.checks import logarithm
 from lightning_ib.history import replacing
 from lightning_ib.panels import plot_resolution
-from lightning_ib.passes import call, run_pass, to, undisturbed
+from lightning_ib.passes import call, run_pass, to, undisturbed, with_bar
 from lightning_ib.plane import InformationPlane
 from lightning_ib.quantize import Bins, CellQuantizer, Narrowing, Pool, Quantizer, UniformBins
 from lightning_ib.recorder import device_of, resolve_layers
@@ -138,6 +138,7 @@ def resolution_sweep(
     unit: Unit = "bits",
     device: torch.device | str | None = None,
     bins: Callable[[int], Bins] = between_quantiles,
+    progress: bool = False,
 ) -> ResolutionSweep:
     r"""Measure a trained network once, at many resolutions: how far do its figures follow the ruler?
 
@@ -162,7 +163,7 @@ def resolution_sweep(
 
     Args:
         model: any module; it is called as ``model(x)``, or ``model(**x)`` where x is a mapping.
-        dataloader: an iterable of batches. For a progress bar, wrap it: ``tqdm(dataloader)``.
+        dataloader: an iterable of batches.
         layers: names of modules or glob patterns; ``None`` picks, see :class:`~lightning_ib.plane.InformationPlane`.
         n_bins: numbers of bins a coordinate.
         pools: what to pool every layer with: callables on the activation (B, …), or ``None`` for every coordinate; or a
@@ -176,6 +177,7 @@ def resolution_sweep(
         device: where to run; by default where the model's first parameter is. The model is moved back afterwards.
         bins: number of bins → :class:`~lightning_ib.quantize.Bins`, such as ``QuantileBins``, or
             ``lambda n: UniformBins(n, low=-1, high=1)``.
+        progress: show a tqdm bar over the batches, and one over the layers, pools and numbers of bins that are counted.
 
     Returns:
         The figures: rows, and a table, a CSV file and a picture of them.
@@ -216,9 +218,14 @@ def resolution_sweep(
         if device is not None:
             model.to(away)
         with values.attach(model), undisturbed(model, dataloader):
-            values.pool_with(_assigned(by_layer, model, values.layers))
-            run_pass(values, dataloader, lambda x: call(model, x), unpack=unpack, move=lambda batch: to(batch, away))
-            return ResolutionSweep(values.rows(binnings, sizes))
+            assigned = _assigned(by_layer, model, values.layers)
+            values.pool_with(assigned)
+            batches = with_bar(dataloader, "Pass over the data") if progress else dataloader
+            run_pass(values, batches, lambda x: call(model, x), unpack=unpack, move=lambda batch: to(batch, away))
+            rows: Iterable[list[Resolution]] = values.rows(binnings, sizes)
+            if progress:
+                rows = with_bar(rows, "Resolutions", len(binnings) * sum(map(len, assigned.values())))
+            return ResolutionSweep([row for of_one in rows for row in of_one])
     finally:
         if device is not None:
             model.to(home)
@@ -259,9 +266,8 @@ class _PooledValues(InformationPlane):
         """Pool the layers, once they are hooked and before the first batch."""
         self.narrowings.update({layer: Narrowing(Quantizer(_SideBySide(own))) for layer, own in pools.items()})
 
-    def rows(self, binnings: Mapping[int, Bins], sizes: Sequence[int] | None) -> list[Resolution]:
-        """The figures of all settings; each layer's values are let go of once it is counted."""
-        rows: list[Resolution] = []
+    def rows(self, binnings: Mapping[int, Bins], sizes: Sequence[int] | None) -> Iterator[list[Resolution]]:
+        """The figures of every layer, pool and number of bins; a layer's values are let go of once it is counted."""
         y, order, targets = self._counted("y", 0), torch.empty(0), dict[int, _Target]()
         for k, (layer, narrowing) in enumerate(self.narrowings.items()):
             held = getattr(self, f"t{k}_held")
@@ -282,10 +288,11 @@ class _PooledValues(InformationPlane):
                     )
                 for n_bins, bins in binnings.items():
                     ids = None if missing else _ids(own, bins, layer)
-                    for n, target in targets.items():
-                        figures = target.figures(None if ids is None else ids[order[:n]], n, self.unit)
-                        rows.append(Resolution(layer, pool, n_bins, n, *figures, self.unit))
-        return rows
+                    of_each = [
+                        (n, target.figures(None if ids is None else ids[order[:n]], n, self.unit))
+                        for n, target in targets.items()
+                    ]
+                    yield [Resolution(layer, pool, n_bins, n, *figures, self.unit) for n, figures in of_each]
 
     def _target_of(self, y: Symbols | None, n_seen: int, chosen: Tensor) -> _Target:
         if y is not None and len(y.counts) == 1:

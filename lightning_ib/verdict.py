@@ -46,6 +46,11 @@ _SAMPLES_A_SYMBOL = 10
 _ROUNDING = 1e-9
 
 
+def seen_once(point: InformationPoint) -> float:
+    """The share of the samples whose symbol was seen once, by which a point is ``"undersampled"``; NaN of none."""
+    return point.singletons * point.n_codes / point.n_samples if point.n_samples else math.nan
+
+
 class VerdictWarning(UserWarning):
     """A layer's values cannot be believed; what to change is said. Given once a layer, once for a target."""
 
@@ -224,8 +229,8 @@ def advice(point: InformationPoint, quantizer: Narrowing | CellQuantizer) -> str
     if point.verdict == "saturated":
         why = f"H(T) is {point.saturation:.2f} of log N: its values tell the samples apart, not what was learnt"
     else:
-        seen_once = point.singletons * point.n_codes / point.n_samples
-        why = f"{seen_once:.0%} of the samples have a symbol of their own, and chance has a large part in its values"
+        share = f"{seen_once(point):.0%} of the samples"
+        why = f"{share} have a symbol of their own, and chance has a large part in its values"
         if not math.isnan(point.i_ty_shuffled):
             why += f" (I(T;Y) is {point.i_ty:.2f} {point.unit}, and {point.i_ty_shuffled:.2f} with permuted labels)"
     if isinstance(quantizer, CellQuantizer):

@@ -94,7 +94,7 @@ def test_validation_figures_are_those_of_measuring_the_trained_network(tmp_path,
         assert run.callback_metrics[f"ib/I_TY/{logged.layer}"] == pytest.approx(logged.i_ty)
         assert run.callback_metrics[f"ib/I_XT/{logged.layer}"] == pytest.approx(logged.i_xt)
         assert run.callback_metrics[f"ib/H_T/{logged.layer}"] == pytest.approx(logged.h_t)
-        assert run.callback_metrics[f"ib/saturation/{logged.layer}"] == pytest.approx(logged.saturation)
+        assert run.callback_metrics[f"ib_diagnostics/saturation/{logged.layer}"] == pytest.approx(logged.saturation)
 
 
 @pytest.mark.parametrize("precision", ["bf16-mixed", "64-true"])
@@ -281,14 +281,20 @@ def test_tensorboard_gets_scalars_figure_and_layout_at_the_right_steps(tmp_path)
     callback = InformationPlaneCallback(beta=2.0)
     _, run = fit(tmp_path, callback)
     events = EventAccumulator(run.log_dir, size_guidance={"images": 0, "scalars": 0, "tensors": 0}).Reload()
-    for name, field in (("I_XT", "i_xt"), ("I_TY", "i_ty"), ("H_T", "h_t"), ("saturation", "saturation")):
+    for name, field in (
+        ("ib/I_XT", "i_xt"),
+        ("ib/I_TY", "i_ty"),
+        ("ib/H_T", "h_t"),
+        ("ib_diagnostics/bits/I_TY", "i_ty"),
+        ("ib_diagnostics/saturation", "saturation"),
+    ):
         for layer in ("hidden", "out"):
-            written = events.Scalars(f"ib/{name}/{layer}")
+            written = events.Scalars(f"{name}/{layer}")
             points = [p for p in callback.history if p.layer == layer]
             assert [event.value for event in written] == pytest.approx([getattr(p, field) for p in points])
             # Lightning logs the figures of an epoch at its last step
             assert [event.step for event in written] == [0, 5, 11, 17]
-    assert [event.value for event in events.Scalars("ib/IB/out")] == pytest.approx(
+    assert [event.value for event in events.Scalars("ib_diagnostics/bits/IB/out")] == pytest.approx(
         [p.i_xt - 2 * p.i_ty for p in callback.history if p.layer == "out"]
     )
     assert len(events.Images("ib/information_plane")) == 4
@@ -296,18 +302,18 @@ def test_tensorboard_gets_scalars_figure_and_layout_at_the_right_steps(tmp_path)
     figures, bands, others = layout.category
     assert others.title == "Information plane (ib): other estimators"
     assert {chart.title: list(chart.multiline.tag) for chart in others.chart} == {
-        "probe: I_TY [bits]": ["^ib/probe/I_TY/.+"],
+        "probe: I_TY [bits]": ["^ib_diagnostics/bits/probe/I_TY/.+"],
         "probe: accuracy": ["^ib/probe/accuracy/.+"],
     }
     assert {chart.title: list(chart.multiline.tag) for chart in figures.chart} == {
-        "I(X;T) [bits]": ["^ib/I_XT/.+"],
-        "I(T;Y) [bits]": ["^ib/I_TY/.+"],
-        "H(T) [bits]": ["^ib/H_T/.+"],
-        "H(T)/log N": ["^ib/saturation/.+"],
-        "I(T;Y) under permuted labels [bits]": ["^ib/I_TY_shuffled/.+"],
-        "symbols seen once": ["^ib/singletons/.+"],
-        "values outside the bins": ["^ib/outside/.+"],
-        "I(X;T) − β I(T;Y) [bits]": ["^ib/IB/.+"],
+        "I(X;T) [bits]": ["^ib_diagnostics/bits/I_XT/.+"],
+        "I(T;Y) [bits]": ["^ib_diagnostics/bits/I_TY/.+"],
+        "H(T) [bits]": ["^ib_diagnostics/bits/H_T/.+"],
+        "H(T)/log N": ["^ib_diagnostics/saturation/.+"],
+        "I(T;Y) under permuted labels [bits]": ["^ib_diagnostics/bits/I_TY_shuffled/.+"],
+        "samples whose symbol was seen once": ["^ib_diagnostics/singletons/.+"],
+        "values outside the bins": ["^ib_diagnostics/outside/.+"],
+        "I(X;T) − β I(T;Y) [bits]": ["^ib_diagnostics/bits/IB/.+"],
     }
     assert bands.title == "Information plane (ib): ± 2 standard errors"
     margins = {chart.title: chart.margin.series[0] for chart in bands.chart}
@@ -319,7 +325,7 @@ def test_tensorboard_gets_scalars_figure_and_layout_at_the_right_steps(tmp_path)
     for tag, sign in ((band.value, 0), (band.lower, -2), (band.upper, 2)):
         written = [event.value for event in events.Scalars(tag)]
         assert written == pytest.approx([p.i_ty + sign * p.i_ty_se for p in of_out])
-    shuffled = [event.value for event in events.Scalars("ib/I_TY_shuffled/out")]
+    shuffled = [event.value for event in events.Scalars("ib_diagnostics/bits/I_TY_shuffled/out")]
     assert shuffled == pytest.approx([p.i_ty_shuffled for p in of_out])
 
 
@@ -348,8 +354,9 @@ def test_fast_dev_run_measures_one_batch_and_writes_nothing(tmp_path):
 
 
 def said(caplog):
-    """The lines that the callback wrote to the log."""
-    return [record.message for record in caplog.records if record.message.startswith("ib: ")]
+    """The lines that the callback wrote to the log, but for the table at the end."""
+    lines = [record.message for record in caplog.records if record.message.startswith("ib: ")]
+    return [line for line in lines if not line.startswith("ib: epoch")]
 
 
 CELLS = r"\d cells with \d+% of the variance, 80 samples\."
@@ -417,9 +424,9 @@ def test_the_head_has_its_accuracy_and_what_it_proves_of_all_layers(tmp_path):
     for point in (hidden, out):
         assert point.fano_shortfall == max(0.0, point.i_ty_fano - point.i_ty)
     logged = run.callback_metrics
-    assert logged["ib/accuracy/out"] == pytest.approx(out.accuracy, rel=1e-6)
-    assert logged["ib/I_TY_fano/out"] == pytest.approx(out.i_ty_fano, rel=1e-6)
-    assert not {"ib/accuracy/hidden", "ib/I_TY_fano/hidden"} & set(logged)
+    assert logged["ib_diagnostics/accuracy/out"] == pytest.approx(out.accuracy, rel=1e-6)
+    assert logged["ib_diagnostics/bits/I_TY_fano/out"] == pytest.approx(out.i_ty_fano, rel=1e-6)
+    assert not {"ib_diagnostics/accuracy/hidden", "ib_diagnostics/bits/I_TY_fano/hidden"} & set(logged)
 
 
 @pytest.mark.parametrize("options", [{"head": False}, {"layers": ["hidden", "act"]}])
@@ -578,7 +585,7 @@ def trained_state(tmp_path, *callbacks, val, generator, workers=0):
         "python": random.getstate(),
         "generator": loader.generator.get_state() if generator else None,
         "losses": model.losses,
-        "logged": {k: v for k, v in run.callback_metrics.items() if not k.startswith("ib/")},
+        "logged": {k: v for k, v in run.callback_metrics.items() if not k.startswith("ib")},
         "modes": [module.training for module in model.modules()],
     }
 

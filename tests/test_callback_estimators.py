@@ -25,6 +25,7 @@ from lightning_ib import (
     InformationPoint,
     QuantileBins,
     Quantizer,
+    tags,
 )
 from lightning_ib.embedding import plot_tsne
 from lightning_ib.estimators import BY_NAME, KDE, Estimator, Rows
@@ -49,6 +50,7 @@ GIVEN = {
 }
 LAYERS = ["hidden", "out"]
 NO_UNIT = ("accuracy", "noise_variance")
+BELOW = ("I_XT_lower", "I_TY_lower", "noise_variance")  # the first page
 # Lightning logs the figures of an epoch at the epoch's last step, and counts steps from 0.
 STEPS = [0, 5, 11, 17]
 
@@ -166,19 +168,25 @@ def test_there_is_an_estimate_for_each_measurement_layer_estimator_and_figure(lo
 
 def test_scalars_are_the_estimates_at_the_right_steps(logged):
     callback, _, events = logged
-    names = [f"ib/{name}/{figure}/{layer}" for layer in LAYERS for name, figures in GIVEN.items() for figure in figures]
-    known = {"I_XT", "I_TY", "H_T", "I_TY_shuffled", "saturation", "singletons"}
-    known |= {f"{name}_{end}" for name in ("I_XT", "I_TY", "H_T") for end in ("lower", "upper")}
-    names += [f"ib/{name}/{layer}" for layer in LAYERS for name in known]
-    names += ["ib/I_TY_fano/out", "ib/accuracy/out"]
-    written = [tag for tag in events.Tags()["scalars"] if tag.startswith("ib/")]
+    first_page = [f"{name}/{figure}" for name, figures in GIVEN.items() for figure in figures if figure not in BELOW]
+    first_page += ["I_XT", "I_TY", "H_T"]
+    below = {"saturation", "singletons", "kde/noise_variance", "bits/I_TY_shuffled"}
+    below |= {f"bits/{name}_{end}" for name in ("I_XT", "I_TY", "H_T") for end in ("lower", "upper")}
+    below |= {f"bits/{name}" for name in first_page if not name.endswith("accuracy")}
+    below |= {"bits/kde/I_XT_lower", "bits/kde/I_TY_lower"}
+    names = [f"ib/{name}/{layer}" for layer in LAYERS for name in first_page]
+    names += [f"ib_diagnostics/{name}/{layer}" for layer in LAYERS for name in below]
+    names += ["ib_diagnostics/bits/I_TY_fano/out", "ib_diagnostics/accuracy/out"]
+    written = [tag for tag in events.Tags()["scalars"] if tag.startswith("ib")]
     assert sorted(written) == sorted(names)
     for tag in names:
         assert [event.step for event in events.Scalars(tag)] == STEPS[:3], tag
     for layer in LAYERS:
         for name, figures in GIVEN.items():
             for figure in figures:
-                values = [event.value for event in events.Scalars(f"ib/{name}/{figure}/{layer}")]
+                unit = "bits" if figure.endswith("_lower") else ""
+                tag = tags.tag("ib", figure, layer, estimator=name, unit=unit)
+                values = [event.value for event in events.Scalars(tag)]
                 expected = of(callback.estimates, layer=layer, estimator=name, figure=figure)
                 assert values == pytest.approx(expected, rel=1e-6)  # TensorBoard keeps 32 bits
 
@@ -195,7 +203,9 @@ def test_custom_scalars_have_bands_and_a_chart_for_each_figure_of_each_estimator
         assert values == pytest.approx([p.i_xt + sign * p.i_xt_se for p in of_out])
     assert others.title == "Information plane (ib): other estimators"
     assert {chart.title: list(chart.multiline.tag) for chart in others.chart} == {
-        f"{name}: {figure}{'' if figure in NO_UNIT else ' [bits]'}": [f"^ib/{name}/{figure}/.+"]
+        f"{name}: {figure}{'' if figure in NO_UNIT else ' [bits]'}": [
+            "^" + tags.tag("ib", figure, ".+", estimator=name, unit="" if figure in NO_UNIT else "bits")
+        ]
         for name, of_it in GIVEN.items()
         for figure in of_it
     }
@@ -342,7 +352,7 @@ def test_by_default_a_linear_probe_stands_beside_every_layer(tmp_path):
     ]
     assert {e.verdict for e in callback.estimates} == {"ok"}
     events = EventAccumulator(run.log_dir, size_guidance={"scalars": 0}).Reload()
-    assert sorted(tag for tag in events.Tags()["scalars"] if "probe" in tag) == sorted(
+    assert sorted(tag for tag in events.Tags()["scalars"] if tag.startswith("ib/probe/")) == sorted(
         f"ib/probe/{figure}/{layer}" for layer in LAYERS for figure in ("I_TY", "accuracy")
     )
     assert read_csv(Path(run.log_dir) / "estimators.csv", Estimate) == callback.estimates
@@ -380,7 +390,7 @@ def test_a_width_is_logged_and_has_no_unit(tmp_path):
     for name, figure in (("kde", "noise_variance"), ("renyi", "kernel_width")):
         before, after = of(callback.estimates, estimator=name, figure=figure)
         assert 0 < before != after > 0, "it follows the layer"
-        assert run.callback_metrics[f"ib/{name}/{figure}/hidden"] == pytest.approx(after, rel=1e-6)
+        assert run.callback_metrics[f"ib_diagnostics/{name}/{figure}/hidden"] == pytest.approx(after, rel=1e-6)
         assert {(e.unit, e.verdict) for e in callback.estimates if e.figure == figure} == {("", "")}
 
 
@@ -539,7 +549,7 @@ def test_a_correction_reaches_every_point_and_its_scalars(tmp_path, correction):
     assert {point.correction for point in plane.compute()} == {correction}
     for point in expected:
         assert run.callback_metrics[f"ib/I_TY/{point.layer}"] == pytest.approx(point.i_ty, rel=1e-6)
-        shuffled = run.callback_metrics[f"ib/I_TY_shuffled/{point.layer}"]
+        shuffled = run.callback_metrics[f"ib_diagnostics/bits/I_TY_shuffled/{point.layer}"]
         assert shuffled == pytest.approx(point.i_ty_shuffled, rel=1e-6, abs=1e-6)
 
 
@@ -556,7 +566,9 @@ def test_the_permutation_baseline_is_logged_without_any_shuffle(tmp_path):
     callback = InformationPlaneCallback(["out"])
     _, run = fit(tmp_path, callback, max_epochs=1, logger=False)
     assert all(0 < p.i_ty_shuffled < p.i_ty and math.isnan(p.i_ty_shuffled_sd) for p in callback.history)
-    assert run.callback_metrics["ib/I_TY_shuffled/out"] == pytest.approx(callback.history[-1].i_ty_shuffled, rel=1e-6)
+    assert run.callback_metrics["ib_diagnostics/bits/I_TY_shuffled/out"] == pytest.approx(
+        callback.history[-1].i_ty_shuffled, rel=1e-6
+    )
 
 
 def test_every_measurement_shuffles_alike(tmp_path):

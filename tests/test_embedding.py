@@ -11,7 +11,7 @@ import torch
 from sklearn.decomposition import PCA
 
 from lightning_ib import InformationPlaneCallback
-from lightning_ib.embedding import log_rows, plot_tsne, principal_components
+from lightning_ib.embedding import is_projected, log_rows, plot_tsne, principal_components
 from lightning_ib.estimators import Rows
 from tests.tiny import fit, pl
 
@@ -149,7 +149,8 @@ def test_the_projector_is_given_rows_and_labels(writer, tmp_path):
         assert name.startswith(f"ib/{layer}:")
         assert files["tensor_path"].startswith("00007/")
         points = np.loadtxt(tmp_path / files["tensor_path"], delimiter="\t", ndmin=2)
-        assert points == pytest.approx(principal_components(rows.t).numpy(), rel=1e-5, abs=1e-5)
+        expected = principal_components(rows.t).numpy()
+        assert points == pytest.approx(expected, abs=1e-3 * np.abs(expected).max())
         told = (tmp_path / files["metadata_path"]).read_text().split()
         assert told == [str(label) for label in labels.tolist()]
 
@@ -166,6 +167,37 @@ def test_without_class_labels_the_points_have_none(y, writer, tmp_path):
     ((_, files),) = tables(tmp_path).items()
     assert "metadata_path" not in files
     assert np.loadtxt(tmp_path / files["tensor_path"]).shape == (9, 3)
+
+
+def test_the_projector_is_given_no_more_rows_and_digits_than_it_shows(writer, tmp_path):
+    rows = 1e-3 * torch.randn(1500, 60, generator=torch.Generator().manual_seed(1))
+    log_rows([logger(writer)], "ib", {"out": Rows(rows, torch.arange(1500))}, 0, set())
+    ((_, files),) = tables(tmp_path).items()
+    assert np.loadtxt(tmp_path / files["tensor_path"]).shape == (1000, 50)
+    assert (tmp_path / files["metadata_path"]).read_text().split() == [str(k) for k in range(1000)]
+    assert (tmp_path / files["tensor_path"]).stat().st_size < 500_000
+
+
+@pytest.mark.parametrize("scale", [0.0, 1e-30, 1.0, 1e30])
+def test_rows_of_any_scale_keep_four_digits(scale, writer, tmp_path):
+    rows = scale * torch.tensor([[1.0, -2.0], [3.0, 4.0], [-5.0, 0.3]], dtype=torch.float64)
+    log_rows([logger(writer)], "ib", {"out": Rows(rows)}, 0, set())
+    ((_, files),) = tables(tmp_path).items()
+    expected = principal_components(rows).numpy()
+    assert np.loadtxt(tmp_path / files["tensor_path"]) == pytest.approx(expected, rel=1e-3, abs=1e-3 * scale)
+
+
+def test_of_many_measurements_few_go_to_the_projector_and_the_last_does(tmp_path):
+    callback = InformationPlaneCallback(["out"], log_projector=True, max_samples=32, estimators=())
+    board = pl.loggers.TensorBoardLogger(tmp_path, name="", version="run")
+    model, _ = fit(tmp_path, callback, max_epochs=7, logger=board)
+    steps = sorted({int(files["tensor_path"].split("/")[0]) for files in tables(tmp_path / "run").values()})
+    # After the epochs 0, 1, 2, 4 and 7, at the steps of their scalars; an epoch has six.
+    assert steps == [0, 5, 11, 23, 41]
+
+
+def test_no_run_has_more_than_eleven_tables_a_layer():
+    assert [n for n in range(10_000) if is_projected(n)] == [0, 1, 2, 4, 8, 16, 32, 64, 128, 256]
 
 
 class Full:

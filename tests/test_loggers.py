@@ -6,6 +6,7 @@ import io
 import json
 import math
 import os
+import re
 import struct
 import subprocess
 import sys
@@ -18,10 +19,12 @@ import numpy as np
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from lightning_ib import FixedBins, InformationPlaneCallback, Quantizer
+from lightning_ib import FixedBins, InformationPlaneCallback, Quantizer, UniformBins
 from lightning_ib.history import Measurement, read_csv
 from lightning_ib.loggers import log_figure, log_layout, log_scalars, run_folder, scalars
 from lightning_ib.plotting import plot_information_plane
+from lightning_ib.tags import parse_tag
+from lightning_ib.verdict import UNDERSAMPLED, VerdictWarning
 from tests.tiny import N_TRAIN, TinyModule, fit, pl
 
 PIL = pytest.importorskip("PIL.Image", reason="pictures are compared by their pixels")
@@ -49,7 +52,7 @@ def by_name(rows):
     written = defaultdict(list)
     for step, row in rows:
         for name, value in row.items():
-            if name.startswith("ib/") and not name.startswith(TAG):
+            if parse_tag(name) is not None:
                 written[name].append((step, float(value)))
     return written
 
@@ -136,6 +139,53 @@ def test_tensorboard(tmp_path):
     assert_scalars_are_the_history(rows, callback)
     assert_figures_are_the_history(pictures, callback)
     assert_files_are_in(tmp_path / "lightning_logs" / "version_0" / "deeper", callback, tmp_path)
+
+
+@pytest.mark.filterwarnings("ignore:html5lib's sanitizer is deprecated:DeprecationWarning")  # TensorBoard's own
+def test_a_chart_with_a_unit_shows_runs_of_that_unit_alone(tmp_path):
+    """Two runs in one folder, as TensorBoard itself puts their layouts together and looks for what they show."""
+    from tensorboard.backend.event_processing import data_provider, plugin_event_multiplexer
+    from tensorboard.context import RequestContext
+    from tensorboard.plugins.base_plugin import TBContext
+    from tensorboard.plugins.custom_scalar.custom_scalars_plugin import CustomScalarsPlugin
+    from tensorboard.plugins.scalar.scalars_plugin import ScalarsPlugin
+
+    for unit in ("bits", "nats"):
+        callback = InformationPlaneCallback(unit=unit, beta=1.5, estimators=["probe", "kde"])
+        fit(tmp_path, callback, logger=pl.loggers.TensorBoardLogger(tmp_path, name="", version=unit), max_epochs=1)
+    multiplexer = plugin_event_multiplexer.EventMultiplexer().AddRunsFromDirectory(str(tmp_path))
+    multiplexer.Reload()
+    provider = data_provider.MultiplexerDataProvider(multiplexer, str(tmp_path))
+    others = {"scalars": ScalarsPlugin(TBContext(logdir=str(tmp_path), data_provider=provider))}
+    plugin = CustomScalarsPlugin(
+        TBContext(logdir=str(tmp_path), data_provider=provider, plugin_name_to_instance=others)
+    )
+
+    def found(pattern, run):
+        answer = plugin.scalars_impl(RequestContext(), run, pattern, "")
+        assert answer["regex_valid"]
+        return answer["tag_to_events"]
+
+    seen = defaultdict(set)
+    for category in json.loads(plugin.layout_impl(RequestContext(), ""))["category"]:
+        for chart in category["chart"]:
+            patterns = chart.get("multiline", {}).get("tag", [])
+            for series in chart.get("margin", {}).get("series", []):
+                patterns += [f"^{re.escape(series[of])}$" for of in ("value", "lower", "upper")]
+            for run in ("bits", "nats"):
+                if any(found(pattern, run) for pattern in patterns):
+                    seen[chart["title"]].add(run)
+    in_unit = {title: runs for title, runs in seen.items() if title.endswith(("[bits]", "[nats]")) or "]: " in title}
+    assert len(in_unit) == 2 * (5 + 3 * 2 + 5)
+    for title, runs in in_unit.items():
+        assert runs == {"bits" if "[bits]" in title else "nats"}, title
+    # What has no unit is one chart of both, and every chart of the layout shows something.
+    assert {title for title, runs in seen.items() if len(runs) == 2} == {
+        "H(T)/log N",
+        "samples whose symbol was seen once",
+        "probe: accuracy",
+        "kde: noise_variance",
+    }
 
 
 @pytest.mark.parametrize("data", [None, "train"])
@@ -454,3 +504,13 @@ def test_a_full_disk_costs_one_warning_a_file_and_loses_nothing(tmp_path):
     assert done.stderr.count("the history could not be written to") == 1, done.stderr
     assert done.stderr.count("the figure could not be written to") == 1, done.stderr
     assert done.stderr.count("File too large. Training goes on.") == 2, done.stderr
+
+
+def test_singletons_are_logged_as_the_share_of_samples_that_the_verdict_uses(tmp_path):
+    callback = InformationPlaneCallback({"out": Quantizer(bins=UniformBins(12))}, estimators=())
+    with pytest.warns(VerdictWarning, match="undersampled|saturated"):
+        _, run = fit(tmp_path, callback, max_epochs=1)
+    last = callback.history[-1]
+    logged = float(run.callback_metrics["ib_diagnostics/singletons/out"])
+    assert logged == pytest.approx(last.singletons * last.n_codes / last.n_samples, rel=1e-6)
+    assert UNDERSAMPLED < logged < last.singletons

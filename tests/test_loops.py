@@ -196,7 +196,7 @@ def test_an_evaluation_alone_by_default_has_cells_head_and_probe_and_writes_noth
         ("hidden", "cells", N_VAL),
         ("out", "cells", N_VAL),
     ]
-    assert logged["ib/accuracy/out"] == pytest.approx(callback.evaluated[1].accuracy, rel=1e-6)
+    assert logged["ib_diagnostics/accuracy/out"] == pytest.approx(callback.evaluated[1].accuracy, rel=1e-6)
     assert [(one.layer, one.figure) for one in callback.evaluated_estimates] == [
         (layer, figure) for layer in ("hidden", "out") for figure in ("I_TY", "accuracy")
     ]

@@ -19,6 +19,7 @@ from lightning_ib import (
     measure,
 )
 from lightning_ib.history import read_csv
+from lightning_ib.tags import parse_tag
 from tests import vision
 from tests.tiny import exact, fit, has_hooks, pl
 
@@ -68,7 +69,7 @@ def loaders(sample, collate_fn=None):
 def trained(tmp_path, make, data, *callbacks):
     pl.seed_everything(7, verbose=False)
     model, run = fit(tmp_path, *callbacks, model=make(), train=data[0], val=data[1], max_epochs=1)
-    logged = {name: value for name, value in run.callback_metrics.items() if not name.startswith("ib/")}
+    logged = {name: value for name, value in run.callback_metrics.items() if not name.startswith("ib")}
     return model, {**model.state_dict(), **logged, "rng": torch.get_rng_state(), "losses": torch.tensor(model.losses)}
 
 
@@ -461,7 +462,7 @@ def test_an_autoencoder_without_labels_has_figures_about_the_input_alone(tmp_pat
     assert exact(read_csv(callback.figure_path.with_suffix(".csv"))) == exact(callback.history)
     assert callback.estimates == []
     assert callback.figure_path.is_file()
-    logged = {name.split("/")[1] for name in model.trainer.callback_metrics if name.startswith("ib/")}
+    logged = {tag.quantity for name in model.trainer.callback_metrics if (tag := parse_tag(name)) is not None}
     assert logged == {
         *(f"{name}{end}" for name in ("I_XT", "H_T") for end in ("", "_lower", "_upper")),
         *("saturation", "singletons"),

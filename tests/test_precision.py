@@ -46,7 +46,7 @@ def trained(tmp_path, make, *callbacks, **options):
     _, run = fit(tmp_path, *callbacks, model=model, max_epochs=1, **options)
     inner = getattr(model, "_orig_mod", model)
     state = {name.replace("_orig_mod.", ""): value for name, value in inner.state_dict().items()}
-    state |= {name: value for name, value in run.callback_metrics.items() if not name.startswith("ib/")}
+    state |= {name: value for name, value in run.callback_metrics.items() if not name.startswith("ib")}
     return inner, {**state, "rng": torch.get_rng_state(), "losses": torch.tensor(inner.losses)}
 
 

@@ -316,14 +316,16 @@ def test_training_in_two_processes_is_bit_identical_with_cells_and_without(two_b
 
 def test_all_processes_log_the_same_figures_for_whoever_monitors_them(two):
     one, other = two("val")
-    names = [name for name in one["logged"] if name.startswith("ib/")]
+    names = [name for name in one["logged"] if name.startswith("ib")]
     of_each = ["I_XT", "I_TY", "H_T"], ["", "_lower", "_upper"]
-    expected = {f"{name}{end}" for name in of_each[0] for end in of_each[1]}
-    expected |= {"saturation", "singletons", "I_TY_shuffled", "probe/I_TY", "probe/accuracy"}
-    assert set(names) == {f"ib/{name}/{layer}" for name in expected for layer in ("hidden", "out")} | {
-        "ib/outside/hidden",
-        "ib/accuracy/out",
-        "ib/I_TY_fano/out",
+    expected = {f"ib/{name}" for name in [*of_each[0], "probe/I_TY", "probe/accuracy"]}
+    expected |= {f"ib_diagnostics/bits/{name}{end}" for name in of_each[0] for end in of_each[1]}
+    expected |= {f"ib_diagnostics/{name}" for name in ("saturation", "singletons", "bits/I_TY_shuffled")}
+    expected.add("ib_diagnostics/bits/probe/I_TY")
+    assert set(names) == {f"{name}/{layer}" for name in expected for layer in ("hidden", "out")} | {
+        "ib_diagnostics/outside/hidden",
+        "ib_diagnostics/accuracy/out",
+        "ib_diagnostics/bits/I_TY_fano/out",
     }
     for name in names:
         assert one["logged"][name] == other["logged"][name]

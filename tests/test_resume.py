@@ -179,7 +179,7 @@ def start(folder, *, version=0, checkpoint=None, kill=None, loader="order", resu
 def logged(folder, version=0):
     """Tag → the steps and values of the scalars that TensorBoard shows."""
     events = EventAccumulator(str(folder / "logs" / f"version_{version}"), size_guidance={"scalars": 0}).Reload()
-    tags = [tag for tag in events.Tags()["scalars"] if tag.startswith("ib/")]
+    tags = [tag for tag in events.Tags()["scalars"] if tag.startswith("ib")]
     return {tag: [(event.step, event.value) for event in events.Scalars(tag)] for tag in tags}
 
 

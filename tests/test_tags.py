@@ -1,0 +1,82 @@
+"""What values are logged under: from a value to its name, and back."""
+
+import itertools
+import subprocess
+import sys
+
+import pytest
+
+from lightning_ib.estimators import BY_NAME, Estimator, checked_estimators
+from lightning_ib.tags import QUANTITIES, RESERVED, SHARES, UNITS, Tag, is_diagnostic, parse_tag, tag
+
+LAYERS = ["out", "encoder.0", "a/b", "a/I_TY/out", "bits", "I_TY", "probe", "/out", "a//b", "schräg ü", "_orig_mod"]
+
+
+@pytest.mark.parametrize("prefix", ["ib", "val", "a/b", "ib_diagnostics"])
+@pytest.mark.parametrize("layer", LAYERS)
+def test_every_name_says_what_it_was_made_of(layer, prefix):
+    counted = [(quantity, "") for quantity in sorted(RESERVED - set(UNITS))]
+    of_estimators = [(figure, name) for name, one in BY_NAME.items() for figure in one().given]
+    for (quantity, estimator), unit in itertools.product(counted + of_estimators, ("", *UNITS)):
+        name = tag(prefix, quantity, layer, estimator=estimator, unit=unit)
+        assert parse_tag(name, prefix) == Tag(quantity, layer, estimator, unit), name
+
+
+def test_no_two_values_have_one_name():
+    counted = [(quantity, "") for quantity in RESERVED - set(UNITS)]
+    of_estimators = [(figure, name) for name, one in BY_NAME.items() for figure in one().given]
+    names = [
+        tag("ib", quantity, layer, estimator=estimator, unit=unit)
+        for quantity, estimator in counted + of_estimators
+        for unit in ("", *UNITS)
+        for layer in LAYERS
+    ]
+    assert len(set(names)) == len(names)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "train_loss",
+        "ib",
+        "ib/",
+        "ib/information_plane",
+        "ib/I_XT",
+        "ib/probe/I_TY",
+        "ib/saturation/out",
+        "ibis/I_XT/out",
+    ]
+    + ["ib_diagnostics/bits", "ib_diagnostics/bits/", "ib_diagnostics/bits/I_TY", "ib_diagnostics/I_XT/out"],
+)
+def test_a_name_of_another_kind_says_nothing(name):
+    assert parse_tag(name) is None
+
+
+def test_on_the_first_page_are_three_quantities_and_the_values_of_estimators():
+    assert [quantity for quantity in sorted(RESERVED) if not is_diagnostic(quantity)] == sorted(QUANTITIES)
+    assert all(is_diagnostic(share) for share in SHARES)
+    assert not is_diagnostic("accuracy", "probe")
+    shown = {
+        name: [figure for figure in one().given if not is_diagnostic(figure, name)] for name, one in BY_NAME.items()
+    }
+    assert shown["kde"] == ["I_XT", "I_TY"]
+    assert shown["probe"] == ["I_TY", "accuracy"]
+    assert shown["renyi"] == ["I_XT", "I_TY"]
+    assert set(shown["soft"]) == {"H_T", "I_XT", "I_TY"}
+
+
+@pytest.mark.parametrize("name", ["I_TY", "saturation", "bits", "a/b", ""])
+def test_an_estimator_cannot_take_the_name_of_another_value(name):
+    class Mine(Estimator):
+        def figures(self, rows, settled, unit):
+            return {}
+
+    mine = Mine()
+    mine.name = name
+    with pytest.raises(ValueError, match=f"an estimator cannot log as '{name}'"):
+        checked_estimators([mine])
+
+
+def test_names_can_be_read_without_torch():
+    code = "import sys; from lightning_ib.tags import parse_tag; assert not {'torch', 'matplotlib'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
