@@ -183,6 +183,7 @@ class InformationPlaneCallback(CallbackBase):
         self._described: set[str] = set()  # the layers of which was said how they are discretized
         self._names: dict[str, None] = {}  # all that was ever logged, in one order
         self._shown: dict[str, Rows] = {}  # the sampled rows of the measurement at work, where they are to be shown
+        self._places: dict[str, Any] = {}  # where t-SNE put them the last time
         self._restored: Mapping[str, Any] | None = None
         self._of_the_fit: Mapping[str, Any] | None = None  # frozen edges, while the plane is that of an evaluation
 
@@ -393,6 +394,10 @@ class InformationPlaneCallback(CallbackBase):
             self._take_up(trainer)
         if (hint := outread(self._latest())) is not None:
             say(trainer, f"{self.prefix}: at the last measurement {hint}")
+        if self.figure_path is not None and trainer.is_global_zero and not dev_run(trainer):
+            with surviving("the figure information_plane could not be drawn", self._told):
+                figure = self._draw_plane(trainer, self.figure_path.parent)
+                save_figure(figure, self.figure_path.with_suffix(".svg"), self._told)
         self._release()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
@@ -683,7 +688,7 @@ class InformationPlaneCallback(CallbackBase):
         path = run_folder(trainer.loggers, trainer.default_root_dir, self._told) / f"{stem}.csv"
         save_history(self.history, path, InformationPoint, self._told)
         if any(math.isfinite(point.i_xt) for point in self.history) and self._picture(
-            trainer, "information_plane", path, lambda: plot_information_plane(self.history, self.estimates)
+            trainer, "information_plane", path, lambda: self._draw_plane(trainer, path.parent)
         ):
             self.figure_path = path.with_suffix(".png")
         if self.estimates:
@@ -697,7 +702,12 @@ class InformationPlaneCallback(CallbackBase):
             log_rows(trainer.loggers, self.prefix, rows, _step(trainer), self._told)
         if self.tsne and rows:
             path = path.with_name(f"{stem.replace('information_plane', 'tsne')}.csv")
-            self._picture(trainer, "tsne", path, lambda: plot_tsne(rows))
+            when = f"{of} {getattr(self._last(), of)}"
+            self._picture(trainer, "tsne", path, lambda: plot_tsne(rows, when, self._places))
+
+    def _draw_plane(self, trainer: Trainer, folder: Path) -> Figure:
+        run = "/".join(folder.parts[-2:]) if trainer.loggers else ""
+        return plot_information_plane(self.history, self.estimates, run=run)
 
     def _picture(self, trainer: Trainer, name: str, path: Path, draw: Callable[[], Figure]) -> bool:
         """Draw a picture, hand it to the loggers and save it beside a CSV; tell whether it is there."""

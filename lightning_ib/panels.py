@@ -72,8 +72,14 @@ def plot_estimates(estimates: Sequence[Estimate]) -> Figure:
     clock = "step" if len({(*one[3:5], one.layer, one.epoch) for one in known}) < len(known) else "epoch"
     columns = min(_COLUMNS, len(panels))
     lines = -(-len(panels) // columns)
-    size = (_PANEL[0] * max(2, columns) + 0.4, _PANEL[1] * lines + 0.9)
-    figure = Figure(figsize=size, dpi=130, layout="constrained")
+    labels = short_labels(layers)
+    verdicts = sorted({one.verdict for one in known} - {"", "ok"})
+    labels += [f"flagged: {verdict}" for verdict in verdicts]
+    width = _PANEL[0] * max(2, columns) + 0.4
+    # As many columns of the legend as fit: a character takes about a fourteenth of an inch.
+    n_columns = max(1, min(len(labels), int(width / (0.5 + max(map(len, labels)) / 14))))
+    height = _PANEL[1] * lines + 0.3 + 0.2 * -(-len(labels) // n_columns)
+    figure = Figure(figsize=(width, height), dpi=130, layout="constrained")
     colors = dict(zip(layers, depth_colors(len(layers))))
     for k, (estimator, name) in enumerate(panels):
         axes = figure.add_subplot(lines, columns, k + 1)
@@ -90,12 +96,7 @@ def plot_estimates(estimates: Sequence[Estimate]) -> Figure:
         axes.tick_params(labelsize=8.5)
         axes.grid(alpha=0.25, linewidth=0.6)
     handles = [Line2D([], [], color=color, marker="o", markersize=4) for color in colors.values()]
-    labels = short_labels(layers)
-    for verdict in sorted({one.verdict for one in known} - {"", "ok"}):
-        handles.append(_flag(verdict))
-        labels.append(f"flagged: {verdict}")
-    # As many columns as fit: a character takes about a fourteenth of an inch.
-    n_columns = max(1, min(len(labels), int(size[0] / (0.45 + max(map(len, labels)) / 14))))
+    handles += [_flag(verdict) for verdict in verdicts]
     legend(figure, handles, labels, loc="outside lower center", ncols=n_columns, fontsize=9)
     return figure
 

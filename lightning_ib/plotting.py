@@ -36,6 +36,7 @@ _LEGEND_WIDTH, _MARKER_WIDTH = 92, 5
 
 # Of the names of layers: how many there are at most, how many of more layers, and how long and large they are.
 _MOST_LABELS, _OF_MORE, _LONGEST_LABEL, _LABEL_SIZE = 14, 8, 24, 9.0
+_LONGEST_RUN = 40
 # A path has at most so many corners, and small dots at all of them where there are few.
 _MOST_CORNERS, MOST_DOTS = 120, 24
 # A bound is drawn in the picture where that widens an axis by at most this share of what the points span.
@@ -459,4 +460,6 @@ def _measured(points: Sequence[InformationPoint], times: Sequence[int], run: str
         parts[-1] += f", {_n_named(n_layers)} of them named"
     parts += [f"{len(times)} measurement{'s' * (len(times) > 1)}", points[-1].unit]
     corrections = sorted({point.correction for point in points} - {""})
-    return " · ".join(parts + [f"corrected: {name}" for name in corrections] + [run] * bool(run))
+    return " · ".join(
+        parts + [f"corrected: {name}" for name in corrections] + short_labels([run], _LONGEST_RUN) * bool(run)
+    )
