@@ -42,7 +42,7 @@ def tinted(color: Color, share: float) -> Color:
     """A color mixed with white, or with black where ``share`` is above 1: 1 is the color itself."""
     if share > 1:
         return tuple(part * (2 - share) for part in color)  # type: ignore[return-value]
-    return tuple(1 - share * (1 - part) for part in color)  # type: ignore[return-value]
+    return tuple(share * part + (1 - share) for part in color)  # type: ignore[return-value]
 
 
 def short_labels(names: Sequence[str], longest: int = _LONGEST_NAME) -> list[str]:
@@ -96,7 +96,7 @@ def extents(labels: Sequence[str], size: float) -> list[tuple[float, float]]:
     found = []
     for label in labels:
         font.set_text(label, 0.0)
-        found.append((font.get_width_height()[0] / 64 + 3, 1.25 * size))
+        found.append((1.06 * font.get_width_height()[0] / 64 + 3, 1.25 * size))  # hinting may widen it
     return found
 
 

@@ -48,7 +48,8 @@ _DOT, _FIRST, _LAST = 7.0, 16.0, 58.0
 
 _DOWN: Any = 7  # matplotlib's caret that points down, its tip at the place
 BOUND: dict[str, Any] = {"color": "0.35", "linewidth": 1.0, "linestyle": (0, (5, 4)), "zorder": 1}
-_GRAY = "0.3"
+_GRAY, _CHANCE = "0.3", "permuted labels"
+_WHITE: Color = (1.0, 1.0, 1.0)
 
 
 class _Path(NamedTuple):
@@ -129,8 +130,7 @@ def plot_information_plane(
     axes.grid(alpha=0.25, linewidth=0.6)
     chance = about_target and any(math.isfinite(path.points[-1].i_ty_shuffled) for path in paths)
     entries = _marker_entries(paths, marked, clock, crosses=bool(crosses), chance=chance)
-    columns = _columns([label for label, _ in entries])
-    n_rows = math.ceil(len(entries) / columns)
+    n_rows = math.ceil(len(entries) / _columns([label for label, _ in entries]))
     # Margins in inches, known beforehand: a layout engine would draw everything twice to find them, at every epoch.
     (width, height), bottom = _SIZE, _BOTTOM + n_rows * _LEGEND_ROW
     height += max(0, n_rows - 3) * _LEGEND_ROW  # a long legend does not squeeze the plane
@@ -141,7 +141,8 @@ def plot_information_plane(
     unit, bound = last.unit, _bound_of_x(points)
     if about_target:
         axes.set(xlabel=f"I(X;T) [{unit}]", ylabel=f"I(T;Y) [{unit}]")
-        _draw_plane(axes, paths, [y for _, y, _ in crosses], bound, last, room)
+        if not _draw_plane(axes, paths, [y for _, y, _ in crosses], bound, last, room):
+            entries = [(label, style) for label, style in entries if label != _CHANCE]  # named at the edge
     else:
         axes.set(xlabel=clock, ylabel=f"I(X;T) [{unit}]")
         _draw_over_time(axes, paths, bound, room)
@@ -151,9 +152,9 @@ def plot_information_plane(
     _draw_paths(axes, paths, marked, times)
     if crosses:
         x, y, colors = zip(*crosses)
-        axes.scatter(x, y, s=18, marker="x", c=colors, linewidths=1.2, zorder=2.5)
+        axes.scatter(x, y, s=18, marker="x", c=list(colors), linewidths=1.2, zorder=2.5)
     _draw_names(axes, paths, crosses, room)
-    _draw_legend(figure, entries, columns)
+    _draw_legend(figure, entries)
     figure.text(0.14 / width, 0.1 / height, _measured(points, times, run), fontsize=7.5, color=_GRAY, **VERBATIM)
     return figure
 
@@ -230,7 +231,8 @@ def _draw_plane(
     bound: _Bound,
     last: InformationPoint,
     room: tuple[float, float],
-) -> None:
+) -> bool:
+    """Axes, bounds and baselines; whether there is a baseline in the picture."""
     chance = [(path.x[-1], path.points[-1].i_ty_shuffled, path.color) for path in paths]
     chance = [one for one in chance if math.isfinite(one[1])]
     bounds = [_Bound(max(point.h_y for path in paths for point in path.points), "H(Y) =")]
@@ -253,11 +255,12 @@ def _draw_plane(
     _draw_levels(axes, bounds, [level for _, level, _ in far], room)
     if near:
         x, y, colors = zip(*near)
-        axes.scatter(x, y, s=110, marker="_", c=colors, linewidths=2.0, zorder=2)
+        axes.scatter(x, y, s=110, marker="_", c=list(colors), linewidths=2.0, zorder=2)
     if far:
         x, _, colors = zip(*far)
         at_the_edge = axes.get_xaxis_transform()
-        axes.scatter(x, [0.0] * len(x), s=34, marker=_DOWN, c=colors, linewidths=0, transform=at_the_edge)
+        axes.scatter(x, [0.0] * len(x), s=34, marker=_DOWN, c=list(colors), linewidths=0, transform=at_the_edge)
+    return bool(near)
 
 
 def _draw_over_time(axes: Axes, paths: Sequence[_Path], bound: _Bound, room: tuple[float, float]) -> None:
@@ -292,7 +295,7 @@ def _draw_levels(axes: Axes, bounds: Sequence[_Bound], below: Sequence[float], r
         named.append((min(max(bound.value, bottom), top), f"{bound.label} {bound.value:.2f}{arrow}"))
     if below:
         low, high = f"{min(below):.2f}", f"{max(below):.2f}"
-        named += [(bottom, f"{low if low == high else f'{low}–{high}'} ↓"), (bottom, "permuted labels")]
+        named += [(bottom, f"{low if low == high else f'{low}–{high}'} ↓"), (bottom, _CHANCE)]
     named.sort(key=lambda one: one[0])
     heights = [room[1] * (level - bottom) / (top - bottom) for level, _ in named]
     for (_, label), height in zip(named, spread_out(heights, 11.0, 2.0, room[1] - 9)):
@@ -314,7 +317,7 @@ def _draw_paths(axes: Axes, paths: Sequence[_Path], marked: set[int], times: Seq
     from matplotlib.collections import LineCollection
 
     pieces, shades, bars = [], [], []
-    markers: dict[str, list[tuple[float, float, float, Any, Any]]] = {}
+    markers: dict[str, list[tuple[float, float, float, Color, Color]]] = {}
     few = len(times) <= MOST_DOTS
     (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
     for path in paths:
@@ -328,16 +331,18 @@ def _draw_paths(axes: Axes, paths: Sequence[_Path], marked: set[int], times: Seq
             if large or few or point.verdict not in seen:
                 sound = point.verdict in ("", "ok")
                 area = _FIRST + (_LAST - _FIRST) * _progress(time, times) if large else _DOT if sound else 2 * _DOT
-                rim = "white" if sound and large else path.color
+                rim = _WHITE if sound and large else path.color
                 marker = "o" if sound else VERDICT_MARKERS.get(point.verdict, "*")
-                face = path.color if sound else "white"
+                face = path.color if sound else _WHITE
                 markers.setdefault(marker, []).append((path.x[k], path.y[k], area, face, rim))
             seen.add(point.verdict)
         bars += _bars(path, axes.get_xlabel().startswith("I("), (right - left) / 380, (top - bottom) / 290)
     axes.add_collection(LineCollection(pieces, colors=shades, linewidths=1.3, zorder=2), autolim=False)
     for marker, of in markers.items():
         x, y, areas, faces, rims = zip(*of)
-        axes.scatter(x, y, s=areas, marker=marker, facecolors=faces, edgecolors=rims, linewidths=0.9, zorder=3)
+        axes.scatter(
+            x, y, s=areas, marker=marker, facecolors=list(faces), edgecolors=list(rims), linewidths=0.9, zorder=3
+        )
     if bars:
         axes.add_collection(LineCollection(bars, colors=_GRAY, linewidths=0.9, zorder=2.7), autolim=False)
 
@@ -418,7 +423,7 @@ def _marker_entries(
     if crosses:
         entries.append(("linear probe", {"marker": "x", "markersize": 4.5, "mec": "0.2"}))
     if chance:
-        entries.append(("permuted labels", {"marker": "_", "markersize": 10, "mec": "0.2", "mew": 2}))
+        entries.append((_CHANCE, {"marker": "_", "markersize": 10, "mec": "0.2", "mew": 2}))
     seen = {point.verdict for path in paths for point in path.points} - {"", "ok"}
     for verdict in sorted(seen):
         style = {"marker": VERDICT_MARKERS.get(verdict, "*"), "markersize": 6, "mfc": "white", "mec": "0.2"}
@@ -426,13 +431,14 @@ def _marker_entries(
     return entries
 
 
-def _draw_legend(figure: Figure, entries: Sequence[tuple[str, dict[str, Any]]], columns: int) -> None:
+def _draw_legend(figure: Figure, entries: Sequence[tuple[str, dict[str, Any]]]) -> None:
     from matplotlib.lines import Line2D
 
     handles = [Line2D([], [], linestyle="", **style) for _, style in entries]
     place: dict[str, Any] = {"loc": "lower center", "bbox_to_anchor": (0.5, 0.22 / figure.get_figheight())}
     spacing: dict[str, Any] = {"handletextpad": 0.2, "columnspacing": 1.4, "borderaxespad": 0.0, "borderpad": 0.2}
-    legend(figure, handles, [label for label, _ in entries], ncols=columns, fontsize=9, **place, **spacing)
+    labels = [label for label, _ in entries]
+    legend(figure, handles, labels, ncols=_columns(labels), fontsize=9, **place, **spacing)
 
 
 def _columns(labels: Sequence[str]) -> int:
