@@ -707,7 +707,7 @@ class InformationPlaneCallback(CallbackBase):
 
     def _draw_plane(self, trainer: Trainer, folder: Path) -> Figure:
         run = "/".join(folder.parts[-2:]) if trainer.loggers else ""
-        return plot_information_plane(self.history, self.estimates, run=run)
+        return plot_information_plane(self.history, self.estimates, run)
 
     def _picture(self, trainer: Trainer, name: str, path: Path, draw: Callable[[], Figure]) -> bool:
         """Draw a picture, hand it to the loggers and save it beside a CSV; tell whether it is there."""

@@ -72,7 +72,7 @@ class _Bound(NamedTuple):
 
 
 def plot_information_plane(
-    history: Sequence[InformationPoint], estimates: Sequence[Estimate] = (), *, run: str = ""
+    history: Sequence[InformationPoint], estimates: Sequence[Estimate] = (), run: str = ""
 ) -> Figure:
     """Draw the information plane: I(X;T) to the right, I(T;Y) up, a path for each layer, named at its last point.
 
