@@ -61,7 +61,8 @@ class InformationPlaneCallback(CallbackBase):
     head ``ib/I_TY_fano/<layer>`` and ``ib/accuracy/<layer>``; with ``beta`` also
     ``ib/IB/<layer>``; of estimators ``ib/<estimator>/<figure>/<layer>``; the figures
     ``ib/information_plane`` and ``ib/estimators``. In the run's folder, which is that of the first logger or, without
-    one, ``default_root_dir``: ``information_plane.csv`` and ``information_plane.png``, and those of the estimators.
+    one, ``default_root_dir``: ``information_plane.csv`` and ``information_plane.png`` (at the end also ``.svg``), and
+    those of the estimators.
 
     Args:
         layers: names as in ``named_modules()``, glob patterns (``*`` does not cross a dot, ``**`` does), or a mapping
