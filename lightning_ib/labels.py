@@ -35,7 +35,8 @@ def depth_colors(n: int) -> list[Color]:
     """
     from matplotlib import colormaps
 
-    return [colormaps["plasma"](0.84 * k / max(1, n - 1))[:3] for k in range(n)]
+    shades = (colormaps["plasma"](0.84 * k / max(1, n - 1)) for k in range(n))
+    return [(float(red), float(green), float(blue)) for red, green, blue, _ in shades]
 
 
 def tinted(color: Color, share: float) -> Color:

@@ -78,11 +78,11 @@ def plot_information_plane(
 
     - The color is the depth of the layer, from dark (first) to light (last).
     - A path becomes stronger with time. Its larger markers are the first measurements at or after the epochs 0, 1, 10,
-      100, … and the last one, which has a dark rim and bars of two standard errors where these are longer than the
-      marker. Where points share an epoch, time is the optimizer step.
+      100, … and the last one, which has bars of two standard errors where these are longer than the marker. Where
+      points share an epoch, time is the optimizer step.
     - A disc is ``ok``; each other verdict has a hollow shape of its own.
-    - A cross at the same I(X;T) is what a linear probe reads of the same rows. A dash, or a triangle at the edge where
-      it is far below, marks I(T;Y) under permuted labels at the last point.
+    - A cross at the same I(X;T) is what a linear probe reads of the rows of the last point. A dash, or a triangle at
+      the edge where it is far below, marks I(T;Y) under permuted labels there.
     - The axes end around the points. The bounds are H(Y), which I(T;Y) cannot exceed, and H(X), or log N where X is
       the identity of the sample, which I(X;T) cannot exceed; and Fano's (dotted), which the layers that predictions are
       computed from alone hold at least. Near bounds are lines, far ones are named with an arrow at the edge.
