@@ -34,6 +34,8 @@ from tqdm.auto import tqdm
 from lightning_ib import Bins, CellQuantizer, FixedBins, InformationPlane, InformationPoint, Quantizer
 from lightning_ib.functional import most_cells
 from lightning_ib.history import replacing
+from lightning_ib.labels import depth_colors
+from lightning_ib.plotting import VERDICT_MARKERS
 from lightning_ib.verdict import VerdictWarning
 
 if TYPE_CHECKING:
@@ -45,7 +47,6 @@ LAYERS = {f"layer{k}": width for k, width in enumerate(WIDTHS[1:-1], 1)} | {"out
 """Layer → its number of units."""
 NARROWEST = "layer5"
 """The layer of three units, which the dispute is about."""
-MARKERS = dict(zip(LAYERS, "os^DvP"))
 
 LEARNING_RATE = 4e-4
 BATCH_SIZE = 512
@@ -469,24 +470,23 @@ def write_csv(history: Sequence[Measured], path: Path) -> None:
 
 
 def draw(history: Sequence[Measured], i_xy: float) -> Figure:
-    """The information planes: bins above, cells below; a marker a layer, a color an epoch, a path a seed.
+    """The information planes: bins above, cells below; a color a layer, from dark (first) to light, a path a seed.
 
-    The end of a path is larger and has a dark rim. Hollow points are flagged as unreliable. Each row ends at its bound
-    on H(T): log N for bins, the logarithm of the number of cells for cells.
+    A path becomes stronger with time, on a logarithmic scale; its end is larger. Hollow points are flagged as
+    unreliable, each verdict with a shape of its own. Each row ends at its bound on H(T): log N for bins, the logarithm
+    of the number of cells for cells.
 
     Args:
         history: the points of all panels.
         i_xy: I(X;Y) in bits, over the labels that were drawn.
     """
-    from matplotlib import colormaps
-    from matplotlib.cm import ScalarMappable
-    from matplotlib.colors import LogNorm
+    from matplotlib.collections import LineCollection
     from matplotlib.figure import Figure
 
-    scale = LogNorm(1, max(2, *(one.point.epoch for one in history)))
-    colors = colormaps["viridis"]
+    colors = dict(zip(LAYERS, depth_colors(len(LAYERS))))
+    end = math.log1p(max(1, *(one.point.epoch for one in history)))
 
-    figure = Figure(figsize=(12, 8.6), dpi=110)
+    figure = Figure(figsize=(10, 7.4), dpi=130)
     figure.set_layout_engine("constrained", hspace=0.05)
     grid = figure.subplots(2, 3, sharex="row", sharey=True)
     for axes, (name, panel) in zip(grid.flat, PANELS.items()):
@@ -495,37 +495,47 @@ def draw(history: Sequence[Measured], i_xy: float) -> Figure:
         for one in history:
             if one.panel == name:
                 paths.setdefault((one.point.layer, one.seed), []).append(one.point)
+        lines, shades = [], []
+        markers: dict[str, list[tuple[float, float, float, Any, Any]]] = {}
         for (layer, _), points in paths.items():
-            x, y = [point.i_xt for point in points], [point.i_ty for point in points]
-            rims = [colors(scale(max(1, point.epoch))) for point in points]
-            faces = [rim if believed(point) else "white" for rim, point in zip(rims, points)]
-            rims[-1] = (0.1, 0.1, 0.1, 1.0)  # where the path ends
-            sizes = [18] * (len(points) - 1) + [60]
-            axes.plot(x, y, color="0.75", linewidth=0.6, zorder=2)
-            style = {"marker": MARKERS[layer], "linewidths": 0.9, "zorder": 3}
-            axes.scatter(x, y, s=sizes, facecolors=faces, edgecolors=rims, **style)
+            color = colors[layer]
+            for before, point in zip(points, points[1:]):
+                lines.append([(before.i_xt, before.i_ty), (point.i_xt, point.i_ty)])
+                shades.append((*color, 0.15 + 0.6 * math.log1p(point.epoch) / end))
+            for point in points:
+                area = 46.0 if point is points[-1] else 9.0
+                marker = "o" if believed(point) else VERDICT_MARKERS[point.verdict]
+                rim = (1.0, 1.0, 1.0) if believed(point) and area > 9 else color
+                face = color if believed(point) else (1.0, 1.0, 1.0)
+                markers.setdefault(marker, []).append((point.i_xt, point.i_ty, area, face, rim))
+        axes.add_collection(LineCollection(lines, colors=shades, linewidths=0.9, zorder=2))
+        for marker, of in markers.items():
+            x, y, areas, faces, rims = map(list, zip(*of))
+            axes.scatter(x, y, s=areas, marker=marker, facecolors=faces, edgecolors=rims, linewidths=0.7, zorder=3)
         axes.set(title=panel.title, xlabel="I(X;T) = H(T) [bits]")
         axes.grid(alpha=0.25, linewidth=0.6)
     for axes, bound in zip(grid[:, 0], (math.log2(N_PATTERNS), math.log2(N_CELLS))):
-        axes.set(ylabel="I(T;Y) [bits]", xlim=(-0.025 * bound, 1.075 * bound), ylim=(-0.04, 1.12))
-    figure.colorbar(ScalarMappable(scale, colors), ax=grid, label="epoch", pad=0.01)
-    draw_legend(grid[1, 2], sorted({doubts([one.point]) for one in history if not believed(one.point)}))
+        axes.set(ylabel="I(T;Y) [bits]", xlim=(-0.025 * bound, 1.09 * bound), ylim=(-0.04, 1.12))
+    draw_legend(grid[1, 2], colors, sorted({doubts([one.point]) for one in history if not believed(one.point)}))
     return figure
 
 
-def draw_legend(axes: Axes, doubted: Sequence[str]) -> None:
-    """Fill the place that the panels leave with what the markers mean."""
+def draw_legend(axes: Axes, colors: Mapping[str, Any], doubted: Sequence[str]) -> None:
+    """Fill the place that the panels leave with what colors and markers mean."""
     from matplotlib.lines import Line2D
 
-    def entry(label: str, marker: str, face: str, size: float = 7) -> Line2D:
-        return Line2D([], [], linestyle="", marker=marker, markersize=size, mfc=face, mec="0.2", label=label)
-
-    entries = [entry(f"{layer} ({units} units)", MARKERS[layer], "0.6") for layer, units in LAYERS.items()]
-    entries.append(entry("large, dark rim: the last epoch", "o", "0.6", 9))
-    if doubted:
-        entries.append(entry("hollow: " + ",\n".join(doubted), "o", "none"))
+    entries = [
+        Line2D([], [], color=colors[layer], marker="o", markersize=5, label=f"{layer} ({units} units)")
+        for layer, units in LAYERS.items()
+    ]
+    style: dict[str, Any] = {"linestyle": "", "mec": "0.2"}
+    entries.append(Line2D([], [], marker="o", markersize=7, mfc="0.2", label="large: the last epoch", **style))
+    entries += [
+        Line2D([], [], marker=VERDICT_MARKERS[verdict], markersize=6, mfc="white", label=f"flagged: {verdict}", **style)
+        for verdict in doubted
+    ]
     axes.set_axis_off()
-    axes.legend(handles=entries, loc="center", fontsize=11, frameon=False, labelspacing=0.8)
+    axes.legend(handles=entries, loc="center", fontsize=11, frameon=False, labelspacing=0.7)
 
 
 def draw_bounds(axes: Axes, i_xy: float, *, in_cells: bool) -> None:

@@ -73,9 +73,9 @@ class InformationPlaneCallback(CallbackBase):
     point in the history counts the steps taken, 0, 100, 200, …
 
     In the run's folder, which is that of the first logger or, without one, ``default_root_dir``:
-    ``information_plane.csv`` and ``information_plane.png``, and those of the estimators. With ``logger=False`` and no
-    ``default_root_dir`` no file is written, and with ``barebones=True`` nothing is written, logged or shown: the values
-    are in :attr:`history`.
+    ``information_plane.csv`` and ``information_plane.png`` (at the end also ``.svg``), and those of the estimators.
+    With ``logger=False`` and no ``default_root_dir`` no file is written, and with ``barebones=True`` nothing is
+    written, logged or shown: the values are in :attr:`history`.
 
     Args:
         layers: names as in ``named_modules()``, glob patterns (``*`` does not cross a dot, ``**`` does), or a mapping
@@ -216,6 +216,7 @@ class InformationPlaneCallback(CallbackBase):
         self._projected: set[int] = set()  # the measurements that went to the projector
         self._unprojected: tuple[int, dict[str, Rows]] | None = None  # step and rows of the last, where it did not
         self._csv_path: Path | None = None
+        self._places: dict[str, Any] = {}  # where t-SNE put them the last time
         self._restored: Mapping[str, Any] | None = None
         self._of_the_fit: Mapping[str, Any] | None = None  # frozen edges, while the plane is that of an evaluation
 
@@ -421,10 +422,10 @@ class InformationPlaneCallback(CallbackBase):
             )
             return
         if not self._own_pass and anywhere(trainer, trainer.val_dataloaders is None):
-            say(
+            self._say(
                 trainer,
-                f"{self.prefix}: there is no point before training, since Lightning asks for the validation data at "
-                'the first epoch that validates. Give data="val" to have it asked for at the beginning.',
+                "there is no point before training, since Lightning asks for the validation data at the first epoch "
+                'that validates. Give data="val" to have it asked for at the beginning.',
             )
             return
         try:
@@ -453,6 +454,10 @@ class InformationPlaneCallback(CallbackBase):
         if self._unprojected is not None:
             step, rows = self._unprojected
             log_rows(trainer.loggers, self.prefix, rows, step, self._told)
+        if self.figure_path is not None and trainer.is_global_zero and not dev_run(trainer):
+            with surviving("the figure information_plane could not be drawn", self._told):
+                figure = self._draw_plane(trainer, self.figure_path.parent)
+                save_figure(figure, self.figure_path.with_suffix(".svg"), self._told)
         if self.history:
             self._say(trainer, self._summary(trainer))
         self._release()
@@ -767,7 +772,7 @@ class InformationPlaneCallback(CallbackBase):
         save_history(self.history, path, InformationPoint, self._told)
         self._csv_path = path
         if any(math.isfinite(point.i_xt) for point in self.history) and self._picture(
-            trainer, "information_plane", path, lambda: plot_information_plane(self.history, self.estimates)
+            trainer, "information_plane", path, lambda: self._draw_plane(trainer, path.parent)
         ):
             self.figure_path = path.with_suffix(".png")
         if self.estimates:
@@ -782,7 +787,12 @@ class InformationPlaneCallback(CallbackBase):
         if self.tsne and rows:
             path = path.with_name(f"{stem.replace('information_plane', 'tsne')}.csv")
             names = self._with_progress(trainer, rows, len(rows), "t-SNE")
-            self._picture(trainer, "tsne", path, lambda: plot_tsne(rows, names))
+            when = f"{of} {getattr(self._last(), of)}"
+            self._picture(trainer, "tsne", path, lambda: plot_tsne(rows, when, self._places, names))
+
+    def _draw_plane(self, trainer: Trainer, folder: Path) -> Figure:
+        run = "/".join(folder.parts[-2:]) if trainer.loggers else ""
+        return plot_information_plane(self.history, self.estimates, run)
 
     def _project(self, trainer: Trainer, rows: Mapping[str, Rows]) -> None:
         """Hand the rows to the projector, if it is time; or else keep them, as they may be the last."""

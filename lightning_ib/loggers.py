@@ -36,6 +36,8 @@ CHARTS = {
     "samples whose symbol was seen once": "singletons",
     "values outside the bins": "outside",
 }
+# In pixels: TensorBoard keeps every picture of a run.
+_WIDEST = 1000
 _WITH_BANDS = {"I(X;T)": "I_XT", "I(T;Y)": "I_TY", "H(T)": "H_T"}
 
 
@@ -102,7 +104,7 @@ def log_figure(loggers: Iterable[Any], tag: str, figure: Figure, step: int, told
     """Hand a figure to every logger that takes figures, at the step of the scalars it shows.
 
     - ``logger.log_image(key, [image], step=)`` (W&B): an image on the axis its scalars have.
-    - ``experiment.add_image(tag, pixels, global_step=, dataformats=)`` (TensorBoard).
+    - ``experiment.add_image(tag, pixels, global_step=, dataformats=)`` (TensorBoard): at most 1000 pixels wide.
     - ``experiment.log_figure(run_id, figure, file)`` (MLflow): the run's file ``<tag>.png``, each figure in the place
       of the one before, since each shows the whole run so far.
     - ``experiment.log_figure(name, figure, step=)`` (Comet).
@@ -123,7 +125,10 @@ def _hand_over(logger: Any, tag: str, figure: Figure, step: int) -> None:
     if callable(add_image):
         from numpy import asarray
 
-        add_image(tag, asarray(rendered(figure)), global_step=step, dataformats="HWC")
+        image = rendered(figure)
+        if image.width > _WIDEST:
+            image = image.resize((_WIDEST, round(image.height * _WIDEST / image.width)), reducing_gap=3.0)
+        add_image(tag, asarray(image), global_step=step, dataformats="HWC")
     elif callable(take_figure) and "run_id" in signature(take_figure).parameters:
         take_figure(logger.run_id, figure, f"{tag}.png")
     elif callable(take_figure):
@@ -239,9 +244,12 @@ def save_history(points: Sequence[Record], path: Path, kind: type[Record], told:
 
 
 def save_figure(figure: Figure, path: Path, told: set[str]) -> None:
-    """Write the figure as a PNG; a failure is a warning, and an older file stays."""
+    """Write the figure as a PNG, or an SVG if the path says so; a failure is a warning, and an older file stays."""
     with surviving(f"the figure could not be written to {path}", told), replacing(path) as partial:
-        rendered(figure).save(partial, format="png", dpi=(figure.dpi, figure.dpi))
+        if path.suffix == ".svg":
+            figure.savefig(partial, format="svg")
+        else:
+            rendered(figure).save(partial, format="png", dpi=(figure.dpi, figure.dpi))
 
 
 @contextmanager

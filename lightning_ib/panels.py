@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from lightning_ib.functional.checks import logarithm
 from lightning_ib.history import Estimate
-from lightning_ib.plotting import BOUND, MARKERS, Colour, short_labels
+from lightning_ib.labels import VERBATIM, Color, depth_colors, legend, short_labels, tinted
+from lightning_ib.plotting import BOUND, MOST_DOTS, VERDICT_MARKERS, marked_times, scale_time
 from lightning_ib.verdict import SATURATED
 
 if TYPE_CHECKING:
@@ -19,7 +20,10 @@ if TYPE_CHECKING:
     from lightning_ib.resolution import Resolution
 
 _COLUMNS = 3
+_PANEL = (2.4, 2.3)  # of estimators, in inches
 _MOST_COLUMNS = 4
+_GRAY: Color = (0.3, 0.3, 0.3)
+_MARKERS = "os^DvPX*<>ph"
 _LINES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1.2, 1.2)), (0, (6, 1.5, 1, 1.5)), (0, (3, 1, 1, 1, 1, 1)))
 _HOLLOW = f"hollow: saturated, H(T) > {SATURATED} log N"
 _TITLES = {
@@ -35,10 +39,12 @@ _TITLES = {
 
 
 def plot_estimates(estimates: Sequence[Estimate]) -> Figure:
-    """Draw what estimators that do not bin say: a panel for each estimator and figure, a line for each layer.
+    """Draw the values of estimators that do not bin: a panel for each estimator and quantity, a line for each layer.
 
-    Where an estimator gives a lower bound beside an upper one, the band between them is shaded. Hollow markers are
-    flagged as unreliable, and the legend names the verdicts.
+    The color is the depth of the layer, as in the information plane. Where an estimator gives a lower bound beside an
+    upper one, the band between them is shaded. Each verdict but ``ok`` has a hollow marker of its own shape. Long runs
+    have markers at the epochs 0, 1, 10, 100, … and the last one, and a logarithmic axis. Where values share an epoch,
+    time is the optimizer step.
 
     Args:
         estimates: those of one run. Values that are NaN are left out.
@@ -49,9 +55,8 @@ def plot_estimates(estimates: Sequence[Estimate]) -> Figure:
     Raises:
         ValueError: there is none that is finite.
     """
-    from matplotlib import colormaps
     from matplotlib.figure import Figure
-    from matplotlib.ticker import MaxNLocator
+    from matplotlib.lines import Line2D
 
     known = [estimate for estimate in estimates if math.isfinite(estimate.value)]
     if not known:
@@ -64,10 +69,18 @@ def plot_estimates(estimates: Sequence[Estimate]) -> Figure:
         for estimator, name in names
         if not name.endswith("_lower") or (estimator, name.removesuffix("_lower")) not in names
     ]
+    clock = "step" if len({(*one[3:5], one.layer, one.epoch) for one in known}) < len(known) else "epoch"
     columns = min(_COLUMNS, len(panels))
     lines = -(-len(panels) // columns)
-    figure = Figure(figsize=(3.5 * columns + 0.6, 2.8 * lines + 0.9), dpi=130, layout="constrained")
-    shades = dict(zip(layers, (colormaps["viridis"](0.9 * k / max(1, len(layers) - 1)) for k in range(len(layers)))))
+    labels = short_labels(layers)
+    verdicts = sorted({one.verdict for one in known} - {"", "ok"})
+    labels += [f"flagged: {verdict}" for verdict in verdicts]
+    width = _PANEL[0] * max(2, columns) + 0.4
+    # As many columns of the legend as fit: a character takes about a fourteenth of an inch.
+    n_columns = max(1, min(len(labels), int(width / (0.5 + max(map(len, labels)) / 14))))
+    height = _PANEL[1] * lines + 0.3 + 0.2 * -(-len(labels) // n_columns)
+    figure = Figure(figsize=(width, height), dpi=130, layout="constrained")
+    colors = dict(zip(layers, depth_colors(len(layers))))
     for k, (estimator, name) in enumerate(panels):
         axes = figure.add_subplot(lines, columns, k + 1)
         of = [one for one in known if (one.estimator, one.figure) == (estimator, name)]
@@ -76,38 +89,69 @@ def plot_estimates(estimates: Sequence[Estimate]) -> Figure:
             for one in known
             if (one.estimator, one.figure) == (estimator, f"{name}_lower")
         }
-        for layer in layers:
-            path = sorted((one.epoch, one.step, one.value, one.verdict) for one in of if one.layer == layer)
-            epochs_of, values = [epoch for epoch, *_ in path], [value for _, _, value, _ in path]
-            axes.plot(epochs_of, values, color=shades[layer], linewidth=1.2)
-            faces = [shades[layer] if doubt in ("", "ok") else "white" for *_, doubt in path]
-            axes.scatter(epochs_of, values, s=14, c=faces, edgecolors=[shades[layer]] * len(path), zorder=3)
-            band = [(e, below[layer, step], value) for e, step, value, _ in path if (layer, step) in below]
-            if band:
-                epochs, low, high = zip(*band)
-                axes.fill_between(epochs, low, high, color=shades[layer], alpha=0.18, linewidth=0)
-        axes.set_title(f"{estimator}: {_TITLES.get(name, name)}", fontsize=10)
-        axes.set_xlabel("epoch")
-        axes.set_ylabel(f"[{of[0].unit}]" if of[0].unit else "share" if name == "accuracy" else "")
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        _draw_estimates(axes, of, below, colors, clock)
+        axes.set_title(f"{estimator}: {_TITLES.get(name, name)}", fontsize=9.5, **VERBATIM)
+        axes.set_xlabel(clock, fontsize=9)
+        axes.set_ylabel(f"[{of[0].unit}]" if of[0].unit else "share" if name == "accuracy" else "", fontsize=9)
+        axes.tick_params(labelsize=8.5)
         axes.grid(alpha=0.25, linewidth=0.6)
-    labels = short_labels(layers)
-    handles = [
-        axes.plot([], [], color=shades[layer], marker="o", label=label)[0] for layer, label in zip(layers, labels)
-    ]
-    if doubts := sorted({one.verdict for one in known} - {"", "ok"}):
-        hollow = f"hollow: {', '.join(doubts)}"
-        handles += axes.plot([], [], "o", markerfacecolor="white", markeredgecolor="0.2", label=hollow)
-    figure.legend(handles=handles, loc="outside lower center", ncols=min(4, len(handles)), fontsize=9, frameon=False)
+    handles = [Line2D([], [], color=color, marker="o", markersize=4) for color in colors.values()]
+    handles += [_flag(verdict) for verdict in verdicts]
+    legend(figure, handles, labels, loc="outside lower center", ncols=n_columns, fontsize=9)
     return figure
+
+
+def _flag(verdict: str) -> Line2D:
+    from matplotlib.lines import Line2D
+
+    marker = VERDICT_MARKERS.get(verdict, "*")
+    return Line2D([], [], linestyle="", marker=marker, markersize=5, mfc="white", mec="0.2")
+
+
+def _draw_estimates(
+    axes: Axes,
+    estimates: Sequence[Estimate],
+    below: Mapping[tuple[str, int], float],
+    colors: Mapping[str, Color],
+    clock: str,
+) -> None:
+    """The lines of one panel, their markers, and the bands down to the lower bounds."""
+    times = sorted({getattr(one, clock) for one in estimates})
+    marked = set(times) if len(times) <= MOST_DOTS else marked_times(times)
+    for layer, color in colors.items():
+        path = sorted((one for one in estimates if one.layer == layer), key=lambda one: (one.epoch, one.step))
+        if not path:
+            continue
+        axes.plot([getattr(one, clock) for one in path], [one.value for one in path], color=color, linewidth=1.2)
+        seen: dict[str, Estimate] = {one.verdict: one for one in reversed(path)}
+        shown = [one for one in path if getattr(one, clock) in marked or seen[one.verdict] is one]
+        for verdict in dict.fromkeys(one.verdict for one in shown):
+            of = [one for one in shown if one.verdict == verdict]
+            sound = verdict in ("", "ok")
+            axes.scatter(
+                [getattr(one, clock) for one in of],
+                [one.value for one in of],
+                s=12 if sound else 20,
+                marker="o" if sound else VERDICT_MARKERS.get(verdict, "*"),
+                facecolors=[color if sound else "white"],
+                edgecolors=[color],
+                linewidths=1.0,
+                zorder=3,
+            )
+        band = [(getattr(one, clock), below[layer, one.step], one.value) for one in path if (layer, one.step) in below]
+        if band:
+            moments, low, high = zip(*band)
+            axes.fill_between(moments, low, high, color=color, alpha=0.18, linewidth=0)
+    scale_time(axes, times)
 
 
 def plot_resolution(rows: Sequence[Resolution]) -> Figure:
     """Draw how figures move with resolution: H(T) and below it I(T;Y) of every layer, against the number of bins.
 
-    A colour is a number of samples, a line style and marker a pool. Points with H(T) above 0.9 log N are drawn hollow:
-    they are saturated. The thin lines are the bounds log N of H(T), one for each number of samples, and the broken one
-    is H(Y), which I(T;Y) cannot exceed. Where there is no target, H(T) alone is drawn.
+    The color is the depth of the layer, as in the information plane; it is stronger and the line wider, the more
+    samples. A line style and marker is a pool. Points with H(T) above 0.9 log N are drawn hollow: they are saturated.
+    The thin lines are the bounds log N of H(T), one for each number of samples, and the broken one is H(Y), which
+    I(T;Y) cannot exceed. Where there is no target, H(T) alone is drawn.
 
     Args:
         rows: what a sweep measured, all in one unit. Rows that are NaN are left out.
@@ -118,7 +162,6 @@ def plot_resolution(rows: Sequence[Resolution]) -> Figure:
     Raises:
         ValueError: there is no row to draw.
     """
-    from matplotlib import colormaps
     from matplotlib.figure import Figure
 
     rows = [row for row in rows if math.isfinite(row.h_t)]
@@ -129,53 +172,58 @@ def plot_resolution(rows: Sequence[Resolution]) -> Figure:
     quantities = ["H(T)", "I(T;Y)"] if any(math.isfinite(row.i_ty) for row in rows) else ["H(T)"]
     n_blocks = math.ceil(len(layers) / _MOST_COLUMNS)
     n_columns = math.ceil(len(layers) / n_blocks)
-    # The end of viridis is too light for lines on white.
-    shades = [0.9 * (1 - k / max(1, len(sizes) - 1)) for k in range(len(sizes))]
-    colours = dict(zip(sizes, map(colormaps["viridis"], shades)))
+    # How strong the lines of each number of samples are.
+    shares = {n: 0.35 + 0.65 * (k + 1) / len(sizes) if len(sizes) > 1 else 1.0 for k, n in enumerate(sizes)}
 
     n_rows = n_blocks * len(quantities)
     figure = Figure(figsize=(max(8.8, 0.8 + 2.9 * n_columns), 1.4 + 2.1 * n_rows), dpi=130, layout="constrained")
     grid = figure.add_gridspec(n_rows, n_columns)
     first: dict[str, Axes] = {}
-    for k, (layer, title) in enumerate(zip(layers, short_labels(layers))):
+    for k, (layer, title, color) in enumerate(zip(layers, short_labels(layers), depth_colors(len(layers)))):
         block, column = divmod(k, n_columns)
         for j, quantity in enumerate(quantities):
             axes = figure.add_subplot(grid[block * len(quantities) + j, column], sharey=first.get(quantity))
             first.setdefault(quantity, axes)
-            _draw_quantity(axes, [row for row in rows if row.layer == layer], quantity, colours, pools)
-            _draw_scales(axes, rows, quantity, colours)
+            _draw_quantity(axes, [row for row in rows if row.layer == layer], quantity, color, shares, pools)
+            _draw_scales(axes, rows, quantity, shares)
             axes.tick_params(labelleft=column == 0, labelbottom=j == len(quantities) - 1, labelsize=8)
-            axes.set_title(title if j == 0 else "", fontsize=9)
+            axes.set_title(title if j == 0 else "", fontsize=9, color=tinted(color, 1.28), **VERBATIM)
             axes.set_xlabel("bins a coordinate" if j == len(quantities) - 1 else "", fontsize=9)
             axes.set_ylabel(f"{quantity} [{rows[0].unit}]" if column == 0 else "", fontsize=9)
     figure.align_ylabels()
-    _draw_resolution_legend(figure, rows, colours, pools, about_target=len(quantities) > 1)
+    _draw_resolution_legend(figure, rows, shares, pools, about_target=len(quantities) > 1)
     return figure
 
 
 def _draw_quantity(
-    axes: Axes, rows: Sequence[Resolution], quantity: str, colours: dict[int, Colour], pools: Sequence[str]
+    axes: Axes,
+    rows: Sequence[Resolution],
+    quantity: str,
+    color: Color,
+    shares: Mapping[int, float],
+    pools: Sequence[str],
 ) -> None:
-    for n, colour in colours.items():
+    for n, share in shares.items():
+        shade = tinted(color, share)
         for k, pool in enumerate(pools):
             line = sorted((r for r in rows if (r.n_samples, r.pool) == (n, pool)), key=lambda row: row.n_bins)
             if not line:
                 continue
             x, y = [row.n_bins for row in line], [row.h_t if quantity == "H(T)" else row.i_ty for row in line]
-            faces = ["white" if row.saturation > SATURATED else colour for row in line]
-            axes.plot(x, y, color=colour, linewidth=1.2, linestyle=_LINES[k % len(_LINES)], zorder=2)
-            marker = MARKERS[k % len(MARKERS)]
-            axes.scatter(x, y, s=20, marker=marker, facecolors=faces, edgecolors=[colour], linewidths=1.1, zorder=3)
+            faces = ["white" if row.saturation > SATURATED else shade for row in line]
+            axes.plot(x, y, color=shade, linewidth=1.6 * share, linestyle=_LINES[k % len(_LINES)], zorder=2)
+            marker = _MARKERS[k % len(_MARKERS)]
+            axes.scatter(x, y, s=20, marker=marker, facecolors=faces, edgecolors=[shade], linewidths=1.1, zorder=3)
 
 
-def _draw_scales(axes: Axes, rows: Sequence[Resolution], quantity: str, colours: dict[int, Colour]) -> None:
+def _draw_scales(axes: Axes, rows: Sequence[Resolution], quantity: str, shares: Mapping[int, float]) -> None:
     """The bounds, and axes from zero to them; the same in every panel of a quantity."""
     from matplotlib.ticker import FixedLocator, NullLocator, ScalarFormatter
 
     if quantity == "H(T)":
-        tops = {n: logarithm(rows[0].unit)(n) for n in colours}
-        for n, colour in colours.items():
-            axes.axhline(tops[n], color=colour, linewidth=0.7, zorder=1)
+        tops = {n: logarithm(rows[0].unit)(n) for n in shares}
+        for n, share in shares.items():
+            axes.axhline(tops[n], color=tinted(_GRAY, share), linewidth=0.7, zorder=1)
         top = max(tops.values())
     else:
         top = max(rows, key=lambda row: row.n_samples).h_y
@@ -199,30 +247,27 @@ def _apart(numbers: Sequence[int]) -> list[int]:
 
 
 def _draw_resolution_legend(
-    figure: Figure, rows: Sequence[Resolution], colours: dict[int, Colour], pools: Sequence[str], *, about_target: bool
+    figure: Figure, rows: Sequence[Resolution], shares: Mapping[int, float], pools: Sequence[str], *, about_target: bool
 ) -> None:
     from matplotlib.lines import Line2D
 
-    numbers = [Line2D([], [], color=colour, linewidth=2.5, label=f"N = {n}") for n, colour in colours.items()]
+    numbers: list[tuple[str, Line2D]] = [
+        (f"N = {n}", Line2D([], [], color=tinted(_GRAY, share), linewidth=2.5 * share)) for n, share in shares.items()
+    ]
     names = []
     for k, label in enumerate(short_labels(pools)):
-        line, marker = _LINES[k % len(_LINES)], MARKERS[k % len(MARKERS)]
-        style: dict[str, Any] = {"color": "0.35", "linewidth": 1.2, "markersize": 5}
-        names.append(Line2D([], [], linestyle=line, marker=marker, label=f"pool: {label}", **style))
-    rest = [Line2D([], [], color="0.35", linewidth=0.7, label="log N")]
+        line, marker = _LINES[k % len(_LINES)], _MARKERS[k % len(_MARKERS)]
+        style: dict[str, Any] = {"color": _GRAY, "linewidth": 1.2, "markersize": 5}
+        names.append((f"pool: {label}", Line2D([], [], linestyle=line, marker=marker, **style)))
+    rest = [("log N", Line2D([], [], color=_GRAY, linewidth=0.7))]
     if about_target:
-        rest.append(Line2D([], [], label="H(Y), all samples", **BOUND))
+        rest.append(("H(Y), all samples", Line2D([], [], **BOUND)))
     if any(row.saturation > SATURATED for row in rows):
-        rest.append(Line2D([], [], linestyle="", marker="o", markersize=5, mfc="none", mec="0.2", label=_HOLLOW))
+        rest.append((_HOLLOW, Line2D([], [], linestyle="", marker="o", markersize=5, mfc="none", mec="0.2")))
     groups = [numbers, names, rest]
     # A legend fills its columns one after the other: blank entries keep each group in a column of its own.
     height = max(map(len, groups))
-    entries = [line for group in groups for line in (*group, *_blank(height - len(group)))]
+    blank = (" ", Line2D([], [], linestyle=""))
+    labels, lines = zip(*(one for group in groups for one in (*group, *[blank] * (height - len(group)))))
     place: dict[str, Any] = {"loc": "outside lower center", "ncols": len(groups), "handlelength": 3.0}
-    figure.legend(handles=entries, fontsize=9, frameon=False, **place)
-
-
-def _blank(n: int) -> list[Line2D]:
-    from matplotlib.lines import Line2D
-
-    return [Line2D([], [], linestyle="", label=" ") for _ in range(n)]
+    legend(figure, lines, labels, fontsize=9, **place)

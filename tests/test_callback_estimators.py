@@ -320,7 +320,9 @@ def test_a_second_callback_has_its_own_names_and_files(tmp_path):
     assert read_csv(tmp_path / "estimators.csv", Estimate) == one.estimates
     assert read_csv(tmp_path / "estimators_own_two.csv", Estimate) == other.estimates
     names = {"information_plane", "estimators", "information_plane_own_two", "estimators_own_two"}
-    assert {path.name for path in tmp_path.iterdir()} == {f"{name}.{end}" for name in names for end in ("csv", "png")}
+    assert {path.name for path in tmp_path.iterdir()} == {
+        f"{name}.{end}" for name in names for end in ("csv", "png")
+    } | {f"{name}.svg" for name in names if name.startswith("information_plane")}
     for callback, prefix in ((one, "ib"), (other, "own/two")):
         (value,) = of(callback.estimates, epoch=1, estimator="knn")
         assert run.callback_metrics[f"{prefix}/knn/I_TY/out"] == pytest.approx(value)
@@ -362,16 +364,16 @@ def test_by_default_a_linear_probe_stands_beside_every_layer(tmp_path):
 def test_the_probe_is_drawn_in_the_plane_and_has_no_picture_of_its_own(tmp_path, monkeypatch):
     drawn = []
 
-    def plot(history, estimates):
+    def plot(history, estimates, run):
         drawn.append((len(history), [e.estimator for e in estimates]))
-        return plot_information_plane(history, estimates)
+        return plot_information_plane(history, estimates, run)
 
     monkeypatch.setattr(lightning_ib.callback, "plot_information_plane", plot)
     fit(tmp_path, InformationPlaneCallback(), max_epochs=1, logger=False)
     assert {path.name for path in tmp_path.iterdir()} == {
-        "information_plane.csv", "information_plane.png", "estimators.csv"
+        "information_plane.csv", "information_plane.png", "information_plane.svg", "estimators.csv"
     }  # fmt: skip
-    assert drawn == [(2, ["probe"] * 4), (4, ["probe"] * 8)]
+    assert drawn == [(2, ["probe"] * 4), *[(4, ["probe"] * 8)] * 2], "the last time as an SVG"
 
 
 @pytest.mark.usefixtures("pictures")
@@ -380,7 +382,7 @@ def test_no_estimators_no_tags_and_no_file(tmp_path, estimators):
     callback = InformationPlaneCallback(estimators=estimators)
     _, run = fit(tmp_path, callback, max_epochs=1, logger=False)
     assert callback.estimates == []
-    assert {path.name for path in tmp_path.iterdir()} == {"information_plane.csv", "information_plane.png"}
+    assert {path.name for path in tmp_path.iterdir()} == {f"information_plane.{kind}" for kind in ("csv", "png", "svg")}
     assert not [name for name in run.callback_metrics if "probe" in name]
 
 
@@ -432,7 +434,7 @@ def test_the_verdict_of_an_estimate_is_in_history_file_checkpoint_and_picture(tm
     for figure in (drawn[2], drawn[-1]):
         labels = [text.get_text() for text in figure.legends[0].get_texts()]
         assert labels[0] == "hidden"
-        assert labels[1].startswith("hollow: outgrown")
+        assert labels[1].startswith("flagged: outgrown")
 
 
 # -- what is measured --------------------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ import torch
 from sklearn.decomposition import PCA
 
 from lightning_ib import InformationPlaneCallback
-from lightning_ib.embedding import is_projected, log_rows, plot_tsne, principal_components
+from lightning_ib.embedding import is_projected, log_rows, plot_tsne, principal_components, turned
 from lightning_ib.estimators import Rows
 from tests.tiny import fit, pl
 
@@ -296,6 +296,44 @@ def test_many_classes_have_no_legend():
     figure = plot_tsne({"out": rows._replace(y=torch.arange(60) // 2)})
     assert figure.legends == []
     assert len(points(figure.axes[0])) == 30
+
+
+def test_the_title_names_the_moment_and_names_of_any_kind_are_shown():
+    rows = clusters()._replace(y=torch.arange(45) % 3)
+    figure = plot_tsne({"_stem": rows, "fc$x$": rows}, "epoch 3")
+    assert figure.get_suptitle() == "t-SNE, epoch 3: 45 rows a layer"
+    assert [axes.get_title() for axes in figure.axes] == ["_stem", "fc$x$"]
+    assert not any(axes.title.get_parse_math() for axes in figure.axes)
+    assert plot_tsne({"out": rows}).get_suptitle() == "t-SNE: 45 rows a layer"
+
+
+@pytest.mark.parametrize("n_layers", [1, 2, 3, 4, 5])
+def test_the_picture_is_at_most_a_thousand_pixels_wide(n_layers):
+    figure = plot_tsne({f"layer{k}": Rows(torch.full((9, 2), 1.0), None) for k in range(n_layers)})
+    assert figure.bbox.width <= 1000
+
+
+def test_a_panel_is_turned_and_mirrored_to_the_one_before():
+    generator = np.random.default_rng(5)
+    before = generator.normal(size=(40, 2))
+    before -= before.mean(0)
+    angle = 2.2
+    rotation = np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
+    for change in (rotation, rotation @ np.diag([1.0, -1.0])):
+        assert turned(before @ change + 3, before) == pytest.approx(before)
+    assert turned(before + 3, None) == pytest.approx(before)
+    assert turned(before + 3, before[:9]) == pytest.approx(before)
+
+
+def test_the_panels_of_a_run_are_aligned():
+    """The rows of the second measurement are those of the first, but for the order of the coordinates and a sign."""
+    rows, places = clusters(m=60), {}
+    (axes,) = plot_tsne({"out": rows}, "epoch 0", places).axes
+    first = places["out"]
+    assert np.concatenate(points(axes)) == pytest.approx(np.concatenate([first[k::3] for k in range(3)]), abs=1e-4)
+    places["out"] = first @ np.array([[0.0, 1.0], [-1.0, 0.0]])
+    plot_tsne({"out": rows}, "epoch 1", places)
+    assert places["out"] == pytest.approx(first @ np.array([[0.0, 1.0], [-1.0, 0.0]]), abs=1e-3)
 
 
 @pytest.mark.parametrize("m", [4, 5, 10])

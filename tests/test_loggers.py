@@ -17,11 +17,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from lightning_ib import FixedBins, InformationPlaneCallback, Quantizer, UniformBins
 from lightning_ib.history import Measurement, read_csv
-from lightning_ib.loggers import log_figure, log_layout, log_scalars, run_folder, scalars
+from lightning_ib.loggers import log_figure, log_layout, log_scalars, rendered, run_folder, scalars
 from lightning_ib.plotting import plot_information_plane
 from lightning_ib.tags import parse_tag
 from lightning_ib.verdict import UNDERSAMPLED, VerdictWarning
@@ -61,17 +62,18 @@ def pixels(png):
     return np.asarray(PIL.open(io.BytesIO(png) if isinstance(png, bytes) else png).convert("RGB"))
 
 
-def drawn(callback, epoch):
-    """The pixels of the picture after an epoch."""
+def drawn(callback, epoch, run=True):
+    """The pixels of the picture after an epoch, of a run that a logger names."""
     buffer = io.BytesIO()
-    figure = plot_information_plane([point for point in callback.history if point.epoch <= epoch])
+    name = "/".join(callback.figure_path.parent.parts[-2:]) if run else ""
+    figure = plot_information_plane([point for point in callback.history if point.epoch <= epoch], run=name)
     figure.savefig(buffer, format="png")
     return pixels(buffer.getvalue())
 
 
-def assert_is_drawn(png, callback, epoch):
+def assert_is_drawn(png, callback, epoch, run=True):
     """Equal but for what drawing a figure again moves, below a pixel; the picture of another epoch is 0.3 away."""
-    difference = pixels(png).astype(float) - drawn(callback, epoch)
+    difference = pixels(png).astype(float) - drawn(callback, epoch, run)
     assert np.abs(difference).mean() < 0.1, epoch
 
 
@@ -111,11 +113,12 @@ def sick_fit(tmp_path, logger, **options):
 
 
 def assert_files_are_in(folder, callback, tmp_path):
-    """CSV and PNG lie there, hold the history, and lie nowhere else."""
+    """CSV, PNG and SVG lie there, hold the history, and lie nowhere else."""
     assert {path.parent for path in tmp_path.rglob("information_plane.csv")} == {folder}
     assert repr(read_csv(folder / "information_plane.csv")) == repr(callback.history)
     assert callback.figure_path == folder / "information_plane.png"
-    assert_is_drawn(callback.figure_path, callback, 3)
+    assert_is_drawn(callback.figure_path, callback, 3, run=folder != tmp_path)
+    assert ET.parse(folder / "information_plane.svg").getroot().tag.endswith("svg")
 
 
 # -- one logger ------------------------------------------------------------------------------------------------------
@@ -194,6 +197,19 @@ def test_figures_and_scalars_are_at_the_same_steps_however_they_are_measured(tmp
     rows, pictures = read_tensorboard(run.log_dir)
     assert [step for step, _ in pictures] == STEPS
     assert {tuple(step for step, _ in points) for points in by_name(rows).values()} == {tuple(STEPS)}
+
+
+def test_a_wide_figure_is_made_a_thousand_pixels_wide_for_tensorboard(tmp_path):
+    logger = pl.loggers.TensorBoardLogger(tmp_path)
+    figure = Figure(figsize=(16, 8), dpi=100)
+    figure.add_subplot().plot([0, 1], color="red", linewidth=40)
+    log_figure([logger], TAG, figure, 3, set())
+    logger.experiment.flush()
+    (picture,) = read_tensorboard(logger.log_dir)[1]
+    shown = pixels(picture[1])
+    assert (picture[0], shown.shape) == (3, (500, 1000, 3))
+    assert rendered(figure).size == (1600, 800)
+    assert np.abs(shown.mean((0, 1)) - np.asarray(rendered(figure)).mean((0, 1))).max() < 1
 
 
 def test_csv(tmp_path):
@@ -344,7 +360,7 @@ def test_several_at_once(tmp_path, wandb):
 def test_none(tmp_path):
     callback, _ = sick_fit(tmp_path, False)
     assert_files_are_in(tmp_path, callback, tmp_path)
-    assert len(list(tmp_path.iterdir())) == 2
+    assert {path.suffix for path in tmp_path.iterdir()} == {".csv", ".png", ".svg"}
 
 
 def test_runs_do_not_overwrite_each_other_and_lie_beside_their_checkpoints(tmp_path, wandb):
@@ -486,7 +502,7 @@ path, callback = folder / "information_plane.csv", InformationPlaneCallback(FIXE
 resource.setrlimit(resource.RLIMIT_FSIZE, (1900, resource.RLIM_INFINITY))
 fit(folder, callback, Freed(), logger=False, max_epochs=6)
 assert repr(read_csv(path)) == repr(callback.history) and len(callback.history) == 14
-assert sorted(path.parent.iterdir()) == [path, path.with_suffix(".png")]
+assert sorted(path.parent.iterdir()) == [path, path.with_suffix(".png"), path.with_suffix(".svg")]
 """
 
 

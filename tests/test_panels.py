@@ -9,7 +9,10 @@ import pytest
 from matplotlib.collections import PolyCollection
 
 from lightning_ib import Estimate
-from lightning_ib.panels import plot_estimates
+from lightning_ib.labels import depth_colors
+from lightning_ib.panels import plot_estimates, plot_resolution
+from lightning_ib.plotting import VERDICT_MARKERS
+from lightning_ib.resolution import Resolution
 
 
 def estimate(figure="I_TY", value=1.0, *, epoch=0, layer="hidden", estimator="kde", unit="bits", step=None):
@@ -40,18 +43,47 @@ def bands(axes):
     return [collection for collection in axes.collections if isinstance(collection, PolyCollection)]
 
 
-def test_estimates_in_doubt_are_hollow_and_the_legend_says_why():
+def test_each_doubt_has_a_hollow_marker_of_its_own_and_the_legend_names_it():
     doubts = ["ok", "saturated", "", "above_bound", "outgrown", "at_chance"]
     estimates = [estimate(epoch=e)._replace(verdict=doubt) for e, doubt in enumerate(doubts)]
     figure = drawn_on_canvas(plot_estimates(estimates))
-    (markers,) = figure.axes[0].collections
-    assert [tuple(face) == (1, 1, 1, 1) for face in markers.get_facecolors()] == [
-        doubt not in ("ok", "") for doubt in doubts
-    ]
+    hollow = {}
+    for markers in figure.axes[0].collections:
+        for (epoch, _), face in zip(markers.get_offsets(), np.resize(markers.get_facecolors(), (9, 4))):
+            hollow[doubts[int(epoch)]] = tuple(face) == (1, 1, 1, 1)
+    assert hollow == {doubt: doubt not in ("ok", "") for doubt in doubts}
+    assert all(doubt in VERDICT_MARKERS for doubt in doubts if hollow[doubt])
     labels = [text.get_text() for text in figure.legends[0].get_texts()]
-    assert labels == ["hidden", "hollow: above_bound, at_chance, outgrown, saturated"]
+    assert labels == ["hidden", *(f"flagged: {doubt}" for doubt in sorted(doubts) if hollow[doubt])]
     sound = plot_estimates([one._replace(verdict="ok") for one in estimates])
     assert [text.get_text() for text in sound.legends[0].get_texts()] == ["hidden"]
+
+
+def test_names_that_begin_with_an_underscore_or_look_like_formulas_are_in_the_legend():
+    layers = ["_conv_stem", "_blocks", "fc$\\alpha$", "out"]
+    figure = drawn_on_canvas(plot_estimates(run("$mine$", layers=layers)))
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == layers
+    assert not any(text.get_parse_math() for text in figure.legends[0].get_texts())
+    assert [axes.get_title() for axes in figure.axes] == ["$mine$: I(X;T)", "$mine$: I(T;Y)"]
+
+
+def test_a_layer_has_the_color_it_has_in_the_plane():
+    layers = ["a", "b", "c"]
+    figure = plot_estimates(run(layers=layers))
+    assert [line.get_color() for line in figure.axes[0].get_lines()] == depth_colors(3)
+    rows = [Resolution(layer, "none", 2, n, 1.0, 0.5, 0.9, 0.1, 4, 0.0, "bits") for layer in layers for n in (10, 20)]
+    panels = plot_resolution(rows).axes[::2]
+    strongest = [[line for line in axes.lines if list(line.get_xdata()) == [2]][-1] for axes in panels]
+    assert [line.get_color() for line in strongest] == depth_colors(3)
+
+
+def test_long_runs_have_few_markers_and_a_logarithmic_axis():
+    estimates = [one._replace(verdict="ok" if one.epoch < 37 else "outgrown") for one in run(epochs=range(301))]
+    axes = drawn_on_canvas(plot_estimates(estimates)).axes[0]
+    assert axes.get_xscale() == "symlog"
+    epochs = {epoch for markers in axes.collections for epoch in markers.get_offsets()[:, 0]}
+    assert epochs == {0, 1, 10, 37, 100, 300}
+    assert [len(line) for line in lines(axes)] == [301, 301]
 
 
 def test_widths_and_soft_entropies_have_panels_with_names():
@@ -120,10 +152,11 @@ def test_the_order_of_the_estimates_makes_no_difference_to_the_lines():
         assert sorted(lines(axes)) == sorted(lines(panels(reverse)[title]))
 
 
-def test_points_of_one_epoch_are_drawn_in_the_order_of_their_steps():
+def test_with_several_values_an_epoch_time_is_counted_in_steps():
     """As with every_n_train_steps."""
     figure = plot_estimates([estimate(value=value, step=step) for step, value in ((1, 3.0), (2, 1.0), (3, 2.0))])
-    assert [value for _, value in lines(figure.axes[0])[0]] == [3.0, 1.0, 2.0]
+    assert lines(figure.axes[0]) == [[(1, 3.0), (2, 1.0), (3, 2.0)]]
+    assert figure.axes[0].get_xlabel() == "step"
 
 
 def test_a_layer_has_one_colour_and_the_legend_tells_which():
