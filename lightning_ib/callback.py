@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
+from torch.nn.parameter import is_lazy
 from torch.utils.data import DataLoader
 
 from lightning_ib.embedding import log_rows, plot_tsne
@@ -34,7 +35,8 @@ from lightning_ib.passes import Unpack, genuine, undisturbed, unpacked
 from lightning_ib.plane import MAX_SAMPLES, InformationPlane, Layers
 from lightning_ib.plotting import plot_information_plane
 from lightning_ib.quantize import Quantizer
-from lightning_ib.recorder import Recorder
+from lightning_ib.recorder import NoLayersError, Recorder
+from lightning_ib.sample import this_process
 from lightning_ib.verdict import outread
 
 if TYPE_CHECKING:
@@ -219,17 +221,33 @@ class InformationPlaneCallback(CallbackBase):
     def _attach(self, pl_module: LightningModule, frozen: Mapping[str, Any] | None) -> None:
         self.plane.detach()
         self.plane = InformationPlane(**self._options)
-        self._recorder = self.plane.attach(pl_module)
-        self._recorder.enabled = False
+        self._recorder = None
         self._counting = self._failed = self._late = False
         self._told.clear()
         self._described.clear()
+        try:
+            self._recorder = self.plane.attach(pl_module)
+        except NoLayersError as error:
+            if isinstance(self._options["head"], str):
+                raise
+            self._measure_nothing(error)
+            return
+        self._recorder.enabled = False
         if frozen is not None:
             self.plane.load_frozen_state(frozen)
+
+    def _measure_nothing(self, why: NoLayersError) -> None:
+        """Go on without measuring, where nobody named a layer and none can be measured."""
+        if this_process()[0] == 0:
+            warnings.warn(f"{self.prefix}: nothing is measured. {why}", UserWarning, stacklevel=2)
+        self.plane.detach()
+        self.plane, self._recorder = InformationPlane(**self._options), None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Take up the history of a checkpoint, if there is one; measure the point before training, if there is none."""
         self._take_up(trainer)
+        if self._recorder is None:
+            return
         self._follow_rank_zero(trainer)
         if trainer.enable_validation and trainer.val_dataloaders is None:
             # Lightning asks for them at the first epoch that validates; whether there are any is to be known now.
@@ -265,7 +283,7 @@ class InformationPlaneCallback(CallbackBase):
 
     def _latest(self) -> Measurement:
         """What the last measurement came to."""
-        points = self.history[-len(self.plane.layers) :]
+        points = self.history[len(self.history) - len(self.plane.layers) :]
         step = points[-1].step if points else 0
         estimates = [estimate for estimate in self.estimates if estimate.step == step]
         known = {(one.layer, one.estimator) for one in estimates}
@@ -366,6 +384,15 @@ class InformationPlaneCallback(CallbackBase):
         return faults
 
     def _measure_before_training(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        lazy = [name for name, p in (*pl_module.named_parameters(), *pl_module.named_buffers()) if is_lazy(p)]
+        if lazy:
+            warnings.warn(
+                f"{self.prefix}: there is no point before training: {lazy[0]!r} gets its values in the first forward, "
+                "which must be one of training.",
+                UserWarning,
+                stacklevel=2,
+            )
+            return
         if not self._own_pass and not has_forward(pl_module):
             warnings.warn(
                 f"{type(pl_module).__name__} defines no forward, so there is no point before training: that takes a "
@@ -376,7 +403,10 @@ class InformationPlaneCallback(CallbackBase):
             return
         try:
             measured = self._measured_in_own_pass(trainer, pl_module, epoch=trainer.current_epoch)
-        except ForwardError as error:
+        except (ForwardError, NoLayersError) as error:
+            if self._own_pass and isinstance(error, NoLayersError):
+                self._measure_nothing(error)
+                return
             if self._own_pass:
                 raise
             warnings.warn(
@@ -591,6 +621,7 @@ class InformationPlaneCallback(CallbackBase):
     ) -> Measurement:
         """The points, and what other estimators say; these never cost the points."""
         self._shown = {}
+        self.plane.warn_of_late_layers(pl_module)
         if not self.plane.estimation.estimators and not self.log_projector and not self.tsne:
             return Measurement(points, [])
         with undisturbed(pl_module):  # an estimator of the user's may draw random numbers

@@ -6,6 +6,7 @@ import copy
 import math
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import torch
@@ -27,12 +28,13 @@ from lightning_ib.functional import (
     sketch,
     symbols,
 )
-from lightning_ib.functional.checks import checked_unit
+from lightning_ib.functional.checks import checked_unit, plain_tensor
 from lightning_ib.functional.sketch import WIDTH
 from lightning_ib.head import Head, activation_of, predictions, recognized, runs_last
 from lightning_ib.history import Estimate, InformationPoint
 from lightning_ib.quantize import Binned, CellQuantizer, Narrowing, Quantizer
 from lightning_ib.recorder import (
+    NoLayersError,
     Recorder,
     default_layers,
     device_of,
@@ -40,6 +42,7 @@ from lightning_ib.recorder import (
     leaves_with_weights,
     named_modules,
     resolve_layers,
+    scripted_layers,
 )
 from lightning_ib.sample import on_first, this_process
 from lightning_ib.sampled import Chosen, Drawn, SampledLayers
@@ -224,6 +227,14 @@ class InformationPlane(Metric):
                 f"head={self._asked_head!r} is none of the layers watched, {self.layers}: name it in layers too."
             )
         self._home, self._model_layers = device_of(model), leaves_with_weights(model)
+        scripted = scripted_layers(model) if self.asked is None else []
+        if scripted:
+            of = f"layer {scripted[0]!r}" + (f" (and {len(scripted) - 1} more)" if len(scripted) > 1 else "")
+            self._warn_once(
+                "TorchScript",
+                f"{of} is left out, nobody having named it: TorchScript takes no hooks. Name a module of Python's "
+                "around it, or script it after the run.",
+            )
         modules = named_modules(model)
         self._activations = {layer: activation_of(modules[layer]) for layer in names}
         select = {layer: self.quantizers[layer].select for layer in names}
@@ -330,12 +341,18 @@ class InformationPlane(Metric):
         self, n: int, x: Any, y: Tensor | None, others: Mapping[str, Tensor], recorded: Mapping[str, _Recorded]
     ) -> None:
         """Keep the chosen rows of a batch."""
+        named: dict[str, Tensor] = {}
+        with suppress(TypeError, ValueError):
+            given = first_tensor(x)
+            if given.ndim > 0 and len(given) == n and not given.is_complex() and given.layout is torch.strided:
+                named["sum of x"] = given
         chosen = {layer: one.chosen for layer, one in recorded.items() if layer in self.quantizers and one.chosen}
-        named = {} if self._input is None else {"pooled x": others["x"]}
+        if self._input is not None:
+            named["pooled x"] = others["x"]
         if self.sampled.with_input:
-            given = self._input_rows(x)
-            if given is not None and given.ndim > 0 and len(given) == n:
-                named["x"] = given
+            rows = self._input_rows(x)
+            if rows is not None and rows.ndim > 0 and len(rows) == n:
+                named["x"] = rows
             else:
                 self.sampled.forget_input()
         if y is not None and self._target is None:
@@ -346,7 +363,7 @@ class InformationPlane(Metric):
                 named["y"] = sketch(y if y.is_floating_point() else y.double())
         head = None
         if self._head_layer is None and y is not None and self._target is None:
-            self._head_layer = self._possible_head(list(recorded))
+            self._head_layer = self._possible_head([layer for layer in recorded if layer in self.quantizers])
         if self._head_layer and (own := chosen.get(self._head_layer)) is not None and own.outputs is not None:
             head = predictions(own.outputs, self._activations[self._head_layer])
         self.sampled.keep(n, chosen, named, head)
@@ -491,6 +508,10 @@ class InformationPlane(Metric):
             self.narrowings.pop(layer, None)
         if self._recorder is not None:
             self._recorder.forget(layers)
+        self.sampled.forget(layers, head=self._head_layer in layers)
+        self.estimation.streams.forget(layers)
+        if self._head_layer in layers:
+            self._head_layer = ""
         gone: list[dict[str, list[Tensor]]] = [{kind: [] for kind in kinds} for _ in range(n_binned - len(kept))]
         for k, states in enumerate(kept + gone):
             for kind, chunks in states.items():
@@ -514,18 +535,45 @@ class InformationPlane(Metric):
         return None
 
     def _leave_out(self, faults: dict[str, Exception]) -> None:
-        """Go on without layers at fault, if nobody asked for them by name and nothing was counted yet."""
-        if faults and (self.asked is not None or self._update_count > 1 or len(faults) == len(self.quantizers)):
+        """Go on without layers at fault, if nobody asked for them by name and others are left."""
+        if faults and (self.asked is not None or len(faults) == len(self.quantizers)):
             fault = next(iter(faults.values()))
             alike = [layer for layer, other in faults.items() if str(other) == str(fault)]
-            raise type(fault)(f"layer {', '.join(map(repr, alike))} {fault}")
+            told = f"layer {', '.join(map(repr, alike))} {fault}"
+            if self.asked is None:
+                raise NoLayersError(told)
+            raise type(fault)(f"{told.rstrip('.')}. Or leave it out of layers=….")
         self._forget(list(faults))
         for layer, fault in faults.items():
             self._warn_once(layer, f"layer {layer!r} is left out, nobody having named it: it {fault}")
 
+    def warn_of_late_layers(self, model: nn.Module) -> None:
+        """Warn where nobody named layers, and the model has some that it had not when it was hooked."""
+        late = [layer for layer in leaves_with_weights(model) if layer not in self._model_layers]
+        if late and self.asked is None:
+            of = f"layer {late[0]!r}" + (f" (and {len(late) - 1} more)" if len(late) > 1 else "")
+            self._warn_once(
+                "late",
+                f"{of} is left out: it was made after the run began. Make it in __init__ or configure_model.",
+            )
+
+    def _leave_out_alike(self, layers: Sequence[str]) -> None:
+        """Go on without layers that put out the same in every batch; of those that were named, only warn."""
+        for layer in layers:
+            left_out = " is left out, nobody having named it: it" if self.asked is None else ""
+            self._warn_once(
+                f"{layer} alike",
+                f"layer {layer!r}{left_out} put out the same rows in every batch, one for each place in it, as an "
+                "embedding of positions does: they do not belong to the samples"
+                + (". Name another module." if self.asked is None else ", and its values say nothing of them."),
+            )
+        if self.asked is None:
+            self._forget(layers)
+
     def _target_values(self, y: Tensor) -> Tensor:
         if not isinstance(y, Tensor):
             raise TypeError(f"the target must be a tensor, got {type(y).__name__}: convert it in unpack.")
+        y = plain_tensor(y)
         if self._target is not None:
             return self._target.values(y)
         if y.is_floating_point() or y.is_complex():
@@ -560,6 +608,8 @@ class InformationPlane(Metric):
         """
         n = sum(len(chunk) for state in ("t0", "t0_held") for chunk in _listed(getattr(self, state, [])))
         drawn = self.drawn() if self._sampling else None
+        if drawn is not None:
+            self._leave_out_alike(drawn.alike_in_every_batch())
         if n == 0 and (drawn is None or drawn.n == 0):
             raise ValueError("nothing was counted: no batch was seen. Is the data empty?")
         x, y = self._counted("x", epoch), self._counted("y", epoch)

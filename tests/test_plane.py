@@ -752,8 +752,8 @@ def test_no_layer_that_ran_is_an_error():
         plane.update(torch.rand(4, 4), torch.arange(4))
 
 
-def test_a_layer_that_stops_running_is_an_error():
-    model, plane = Branches(), InformationPlane()
+def test_a_named_layer_that_stops_running_is_an_error():
+    model, plane = Branches(), InformationPlane(["trunk", "extra"])
     model.use_extra = True
     x, y = branches_data()[0]
     with plane.attach(model):
