@@ -161,7 +161,7 @@ def named_modules(model: nn.Module) -> dict[str, nn.Module]:
 
 def _plainly_named(model: nn.Module, *, remove_duplicate: bool = True) -> dict[str, nn.Module]:
     modules = dict(model.named_modules(remove_duplicate=remove_duplicate))
-    wrapping = {name for name, m in modules.items() if type(m).__module__.split(".")[0] in _WRAPPING_LIBRARIES}
+    wrapping = {name for name, m in modules.items() if _is_of_a_library(type(m))}
 
     def plain(name: str) -> str:
         parts = name.split(".")
@@ -172,6 +172,11 @@ def _plainly_named(model: nn.Module, *, remove_duplicate: bool = True) -> dict[s
         )
 
     return {plain(name): module for name, module in modules.items()}
+
+
+def _is_of_a_library(kind: type[nn.Module]) -> bool:
+    """Whether a module is a library's, other than a container that a user puts modules into."""
+    return kind.__module__.split(".")[0] in _WRAPPING_LIBRARIES and not kind.__module__.startswith("torch.nn.modules.")
 
 
 def _first_name(model: nn.Module, name: str) -> str | None:
