@@ -23,6 +23,7 @@ from lightning_ib.loggers import (
     log_layout,
     log_scalars,
     run_folder,
+    safe_name,
     save_figure,
     save_history,
     scalars,
@@ -684,7 +685,12 @@ class InformationPlaneCallback(CallbackBase):
             self.plane.reset()  # what was counted is of no use
         # Every process has the same figures: the greatest of them is any of them, to the last bit.
         values = self._scalars(measured)
-        pl_module.log_dict(values, batch_size=1, reduce_fx="max", sync_dist=trainer.world_size > 1)
+        # Names that some logger refuses are handed to each as it takes them.
+        odd = {name: value for name, value in values.items() if safe_name(name) != name}
+        for some, logger in (({name: values[name] for name in values if name not in odd}, None), (odd, False)):
+            pl_module.log_dict(some, logger=logger, batch_size=1, reduce_fx="max", sync_dist=trainer.world_size > 1)
+        if odd and trainer.is_global_zero and not dev_run(trainer):
+            log_scalars(trainer.loggers, odd, _step(trainer), self._told)
         if _alone(trainer):
             self.evaluated, self.evaluated_estimates = measured
             self.plane.sampled.reset()
