@@ -53,6 +53,8 @@ if TYPE_CHECKING:
 
 
 def __getattr__(name: str) -> Any:
+    if name == "InformationPlaneCallback":  # LightningCLI asks for it by name, and of which namespace it is
+        importlib.import_module("lightning_ib.namespaces").follow_imports()
     if name in _HOME:
         return getattr(importlib.import_module(f"lightning_ib.{_HOME[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
+from torch.nn.parameter import is_lazy
 from torch.utils.data import DataLoader
 
 from lightning_ib.batches import Unpack, unpacked
@@ -25,6 +26,7 @@ from lightning_ib.loggers import (
     log_layout,
     log_scalars,
     run_folder,
+    safe_name,
     save_figure,
     save_history,
     scalars,
@@ -37,7 +39,8 @@ from lightning_ib.passes import genuine, undisturbed
 from lightning_ib.plane import MAX_SAMPLES, InformationPlane, Layers
 from lightning_ib.plotting import plot_information_plane
 from lightning_ib.quantize import Quantizer
-from lightning_ib.recorder import Recorder
+from lightning_ib.recorder import NoLayersError, Recorder
+from lightning_ib.sample import this_process
 from lightning_ib.summary import table, whereabouts
 from lightning_ib.tags import diagnostics, parse_tag
 from lightning_ib.verdict import outread
@@ -254,19 +257,35 @@ class InformationPlaneCallback(CallbackBase):
     def _attach(self, pl_module: LightningModule, frozen: Mapping[str, Any] | None) -> None:
         self.plane.detach()
         self.plane = InformationPlane(**self._options)
-        self._recorder = self.plane.attach(pl_module)
-        self._recorder.enabled = False
+        self._recorder = None
         self._counting = self._failed = self._late = False
         self._told.clear()
         self._described.clear()
         self._projected.clear()
         self._unprojected = self._csv_path = None
+        try:
+            self._recorder = self.plane.attach(pl_module)
+        except NoLayersError as error:
+            if isinstance(self._options["head"], str):
+                raise
+            self._measure_nothing(error)
+            return
+        self._recorder.enabled = False
         if frozen is not None:
             self.plane.load_frozen_state(frozen)
+
+    def _measure_nothing(self, why: NoLayersError) -> None:
+        """Go on without measuring, where nobody named a layer and none can be measured."""
+        if this_process()[0] == 0:
+            warnings.warn(f"{self.prefix}: nothing is measured. {why}", UserWarning, stacklevel=2)
+        self.plane.detach()
+        self.plane, self._recorder = InformationPlane(**self._options), None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Take up the history of a checkpoint, if there is one; measure the point before training, if there is none."""
         self._take_up(trainer)
+        if self._recorder is None:
+            return
         self._follow_rank_zero(trainer)
         if trainer.enable_validation and trainer.val_dataloaders is None and self._own_pass:
             # Lightning asks for them at the first epoch that validates, and they are asked for now.
@@ -303,7 +322,7 @@ class InformationPlaneCallback(CallbackBase):
 
     def _latest(self) -> Measurement:
         """What the last measurement came to."""
-        points = self.history[-len(self.plane.layers) :]
+        points = self.history[len(self.history) - len(self.plane.layers) :]
         step = points[-1].step if points else 0
         estimates = [estimate for estimate in self.estimates if estimate.step == step]
         known = {(one.layer, one.estimator) for one in estimates}
@@ -413,6 +432,15 @@ class InformationPlaneCallback(CallbackBase):
 
     def _measure_before_training(self, trainer: Trainer, pl_module: LightningModule) -> None:
         goes_on = "The epochs are measured in the validation loop."
+        lazy = [name for name, p in (*pl_module.named_parameters(), *pl_module.named_buffers()) if is_lazy(p)]
+        if lazy:
+            warnings.warn(
+                f"{self.prefix}: there is no point before training: {lazy[0]!r} gets its values in the first forward, "
+                "which must be one of training.",
+                UserWarning,
+                stacklevel=2,
+            )
+            return
         if not self._own_pass and not has_forward(pl_module):
             warnings.warn(
                 f"{type(pl_module).__name__} defines no forward, so there is no point before training: that takes a "
@@ -431,7 +459,10 @@ class InformationPlaneCallback(CallbackBase):
         try:
             measured = self._measured_in_own_pass(trainer, pl_module, epoch=trainer.current_epoch)
         except Exception as error:
-            if not self._is_default and (self._own_pass or not isinstance(error, ForwardError)):
+            if self._own_pass and isinstance(error, NoLayersError):
+                self._measure_nothing(error)
+                return
+            if not self._is_default and (self._own_pass or not isinstance(error, (ForwardError, NoLayersError))):
                 raise
             lacks = "the layers are not measured in this run" if self._own_pass else "there is no point before training"
             told = str(error) if str(error).endswith(".") else f"{error}."
@@ -678,6 +709,7 @@ class InformationPlaneCallback(CallbackBase):
     ) -> Measurement:
         """The points, and what other estimators say; these never cost the points."""
         self._shown = {}
+        self.plane.warn_of_late_layers(pl_module)
         if not self.plane.estimation.estimators and not self.log_projector and not self.tsne:
             return Measurement(points, [])
         with undisturbed(pl_module):  # an estimator of the user's may draw random numbers
@@ -741,7 +773,12 @@ class InformationPlaneCallback(CallbackBase):
         # Every process has the same figures: the greatest of them is any of them, to the last bit.
         values = self._scalars(measured)
         if not trainer.barebones:  # which only warns of what is logged
-            pl_module.log_dict(values, batch_size=1, reduce_fx="max", sync_dist=trainer.world_size > 1)
+            # Names that some logger refuses are handed to each as it takes them.
+            odd = {name: value for name, value in values.items() if safe_name(name) != name}
+            for some, logger in (({name: values[name] for name in values if name not in odd}, None), (odd, False)):
+                pl_module.log_dict(some, logger=logger, batch_size=1, reduce_fx="max", sync_dist=trainer.world_size > 1)
+            if odd and trainer.is_global_zero and not dev_run(trainer):
+                log_scalars(trainer.loggers, odd, _step(trainer), self._told)
         if _alone(trainer):
             self.evaluated, self.evaluated_estimates = measured
             self.plane.sampled.reset()

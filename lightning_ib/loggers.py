@@ -92,11 +92,25 @@ def _names(prefix: str, quantity: str, layer: str, unit: str, estimator: str = "
     return names
 
 
+def safe_name(name: str) -> str:
+    """A name that every logger takes, MLflow being the strictest: ASCII letters, digits and ``_ - .`` between slashes.
+
+    Any other character is given by its code, and so are parts of a path that are empty or lead elsewhere.
+
+    Example:
+        >>> safe_name("ib/I_XT/net.blocks.0"), safe_name("ib/I_XT/größe (1)"), safe_name("ib/H_T//a")
+        ('ib/I_XT/net.blocks.0', 'ib/I_XT/gr_f6__df_e (1)', 'ib/H_T/_/a')
+    """
+    parts = re.sub(r"[^\w./ -]", lambda found: f"_{ord(found[0]):x}_", name, flags=re.ASCII).split("/")
+    return "/".join("_" + "2e" * len(part) if part in ("", ".", "..") else part for part in parts)
+
+
 def log_scalars(loggers: Iterable[Any], values: Mapping[str, float], step: int, told: set[str]) -> None:
     """Hand scalars to every logger at once, past ``self.log``: for moments where that is not to be had."""
     for logger in loggers:
         with surviving(f"{type(logger).__name__} could not log the figures", told):
-            logger.log_metrics(dict(values), step=step)
+            named = safe_name if _is_mlflow(logger) else str
+            logger.log_metrics({named(name): value for name, value in values.items()}, step=step)
             logger.save()  # as Lightning does after every row: some loggers keep rows in memory until then
 
 
@@ -129,10 +143,16 @@ def _hand_over(logger: Any, tag: str, figure: Figure, step: int) -> None:
         if image.width > _WIDEST:
             image = image.resize((_WIDEST, round(image.height * _WIDEST / image.width)), reducing_gap=3.0)
         add_image(tag, asarray(image), global_step=step, dataformats="HWC")
-    elif callable(take_figure) and "run_id" in signature(take_figure).parameters:
-        take_figure(logger.run_id, figure, f"{tag}.png")
+    elif _is_mlflow(logger):
+        assert callable(take_figure)
+        take_figure(logger.run_id, figure, f"{safe_name(tag)}.png")
     elif callable(take_figure):
         take_figure(tag, figure, step=step)
+
+
+def _is_mlflow(logger: Any) -> bool:
+    take_figure = getattr(getattr(logger, "experiment", None), "log_figure", None)
+    return callable(take_figure) and "run_id" in signature(take_figure).parameters
 
 
 # Drawing takes longer than all else about a picture: each is drawn once, for all loggers and the file.

@@ -1,7 +1,8 @@
 """Lightning's two namespaces: ``pytorch_lightning`` and ``lightning.pytorch`` are two class trees of one library.
 
 Either may be installed, or both, and a Trainer of either must take the callback. The callback's base class inherits
-from both where both are there; everything else is taken from the namespace of the Trainer at hand.
+from those that the program itself imported: to import the other as well would move Lightning's log to the logger of
+that one, past what the user set. Everything else is taken from the namespace of the Trainer at hand.
 """
 
 from __future__ import annotations
@@ -19,36 +20,51 @@ from tqdm import tqdm
 
 Item = TypeVar("Item")
 
+_NAMES = ("pytorch_lightning", "lightning.pytorch")
+
+
+def _imported() -> list[ModuleType]:
+    """The namespaces that are imported; where there is none yet, the first that is installed."""
+    imported = [module for module in map(sys.modules.get, _NAMES) if hasattr(module, "Callback")]
+    for name in () if imported else _NAMES:
+        try:
+            return [importlib.import_module(name)]
+        except ModuleNotFoundError as error:
+            # Something else that is missing, inside Lightning, is not ours to hide.
+            if error.name not in (name, name.split(".")[0]):
+                raise
+    if not imported:
+        raise ModuleNotFoundError(
+            "InformationPlaneCallback needs PyTorch Lightning: pip install pytorch-lightning (or lightning). "
+            "InformationPlane and measure work without it."
+        )
+    return [module for module in imported if module is not None]
+
+
 if TYPE_CHECKING:
     from pytorch_lightning import Callback as CallbackBase
 else:
 
-    def _found() -> dict[str, ModuleType]:
-        found = {}
-        for name in ("pytorch_lightning", "lightning.pytorch"):
-            try:
-                found[name] = importlib.import_module(name)
-            except ModuleNotFoundError as error:
-                # Something else that is missing, inside Lightning, is not ours to hide.
-                if error.name not in (name, name.split(".")[0]):
-                    raise
-        if not found:
-            raise ModuleNotFoundError(
-                "InformationPlaneCallback needs PyTorch Lightning: pip install pytorch-lightning (or lightning). "
-                "InformationPlane and measure work without it."
-            )
-        return found
+    class CallbackBase(*(module.Callback for module in _imported())):
+        """Lightning's ``Callback``, of every namespace that is imported by the time an instance is made."""
 
-    _FOUND = _found()
+        def __new__(cls, *_: Any, **__: Any) -> CallbackBase:
+            """An instance that a Trainer of every namespace at hand takes for one of its callbacks."""
+            follow_imports()
+            return super().__new__(cls)
 
-    class CallbackBase(*(module.Callback for module in _FOUND.values())):
-        """Lightning's ``Callback``, of every namespace that is installed."""
+
+def follow_imports() -> None:
+    """Make the callback one of every namespace that was imported meanwhile."""
+    bases = tuple(module.Callback for module in _imported())
+    if CallbackBase.__bases__ != bases:
+        CallbackBase.__bases__ = bases
 
 
 def lightning_of(trainer: Any) -> ModuleType:
     """The namespace that a Trainer belongs to, as a module."""
     for kind in type(trainer).__mro__:
-        for name in ("pytorch_lightning", "lightning.pytorch"):
+        for name in _NAMES:
             if kind.__module__.startswith(f"{name}."):
                 return importlib.import_module(name)
     raise TypeError(f"{type(trainer).__name__} is no Trainer of pytorch_lightning or lightning.pytorch.")

@@ -6,7 +6,7 @@ import copy
 import random
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from inspect import signature
 from typing import Any
 
@@ -297,7 +297,7 @@ def undisturbed(model: nn.Module, dataloader: Any = None) -> Iterator[None]:
             if numpy is not None:
                 numpy.random.seed(0)
             random.seed(0)
-            model.eval()
+            _evaluating(model)
             yield
     finally:
         for module, training in modes:
@@ -307,6 +307,16 @@ def undisturbed(model: nn.Module, dataloader: Any = None) -> Iterator[None]:
         random.setstate(python_state)
         if numpy is not None:
             numpy.random.set_state(numpy_state)
+
+
+def _evaluating(model: nn.Module) -> None:
+    """Eval mode, but for modules out of torch.export, which are as they were exported and refuse to change."""
+    try:
+        model.eval()
+    except NotImplementedError:
+        for module in model.modules():
+            with suppress(NotImplementedError):
+                module.eval()
 
 
 def _generators(dataloader: Any) -> Iterator[Any]:

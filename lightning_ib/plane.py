@@ -6,6 +6,7 @@ import copy
 import math
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import torch
@@ -28,12 +29,13 @@ from lightning_ib.functional import (
     sketch,
     symbols,
 )
-from lightning_ib.functional.checks import checked_unit
+from lightning_ib.functional.checks import checked_unit, plain_tensor
 from lightning_ib.functional.sketch import WIDTH
 from lightning_ib.head import Head, activation_of, predictions, recognized, runs_last
 from lightning_ib.history import Estimate, InformationPoint
 from lightning_ib.quantize import Binned, CellQuantizer, Narrowing, Quantizer
 from lightning_ib.recorder import (
+    NoLayersError,
     Recorder,
     default_layers,
     device_of,
@@ -41,6 +43,7 @@ from lightning_ib.recorder import (
     leaves_with_weights,
     named_modules,
     resolve_layers,
+    scripted_layers,
 )
 from lightning_ib.sample import on_first, this_process
 from lightning_ib.sampled import Chosen, Drawn, SampledLayers
@@ -262,6 +265,14 @@ class InformationPlane(Metric):
                 f"head={self._asked_head!r} is none of the layers watched, {self.layers}: name it in layers too."
             )
         self._home, self._model_layers = device_of(model), leaves_with_weights(model)
+        scripted = scripted_layers(model) if self.asked is None else []
+        if scripted:
+            of = f"layer {scripted[0]!r}" + (f" (and {len(scripted) - 1} more)" if len(scripted) > 1 else "")
+            self._warn_once(
+                "TorchScript",
+                f"{of} is left out, nobody having named it: TorchScript takes no hooks. Name a module of Python's "
+                "around it, or script it after the run.",
+            )
         modules = named_modules(model)
         self._by_place = {layer for layer in names if isinstance(modules[layer], CHANNELS_FIRST)}
         self._activations = {layer: activation_of(modules[layer]) for layer in names}
@@ -428,14 +439,20 @@ class InformationPlane(Metric):
         valid: Tensor | None,
     ) -> None:
         """Keep the chosen rows of a batch."""
+        named: dict[str, Tensor] = {}
+        with suppress(TypeError, ValueError):
+            given = first_tensor(x)
+            if given.ndim > 0 and len(given) == n and not given.is_complex() and given.layout is torch.strided:
+                named["sum of x"] = given
         chosen = {layer: one.chosen for layer, one in recorded.items() if layer in self.quantizers and one.chosen}
-        named = {} if self._input is None else {"pooled x": others["x"]}
+        if self._input is not None:
+            named["pooled x"] = others["x"]
         if self.tokens:
             named["sequence"] = others["sequence"]
         if self.sampled.with_input:
-            given = self._input_rows(x)
-            if given is not None and given.ndim > 0 and len(given) == n:
-                named["x"] = given
+            rows = self._input_rows(x)
+            if rows is not None and rows.ndim > 0 and len(rows) == n:
+                named["x"] = rows
             else:
                 self.sampled.forget_input()
         if y is not None and self._target is None:
@@ -446,7 +463,7 @@ class InformationPlane(Metric):
                 named["y"] = sketch(y)
         head = None
         if self._head_layer is None and y is not None and self._target is None:
-            self._head_layer = self._possible_head(list(recorded))
+            self._head_layer = self._possible_head([layer for layer in recorded if layer in self.quantizers])
         if self._head_layer and (own := chosen.get(self._head_layer)) is not None and own.outputs is not None:
             head = predictions(own.outputs, self._activations[self._head_layer])
         self.sampled.keep(n, chosen, named, head, valid)
@@ -610,6 +627,10 @@ class InformationPlane(Metric):
             self.narrowings.pop(layer, None)
         if self._recorder is not None:
             self._recorder.forget(layers)
+        self.sampled.forget(layers, head=self._head_layer in layers)
+        self.estimation.streams.forget(layers)
+        if self._head_layer in layers:
+            self._head_layer = ""
         gone: list[dict[str, list[Tensor]]] = [{kind: [] for kind in kinds} for _ in range(n_binned - len(kept))]
         for k, states in enumerate(kept + gone):
             for kind, chunks in states.items():
@@ -621,7 +642,8 @@ class InformationPlane(Metric):
         if recorded is None:
             return RuntimeError(
                 "never ran in this forward, so there is nothing to measure: name a module that is called as a module "
-                "(not through its .forward, its weights or a fused path). A compiled model that ran before with other "
+                "(not through its .forward, its weights or a fused path; torch.export makes one graph of a model, and "
+                "torch.export.unflatten modules again). A compiled model that ran before with other "
                 "layers watched, or none, needs torch.compiler.reset() first, and so does another like it."
             )
         if recorded.n != n:
@@ -634,14 +656,40 @@ class InformationPlane(Metric):
         return None
 
     def _leave_out(self, faults: dict[str, Exception]) -> None:
-        """Go on without layers at fault, if nobody asked for them by name and nothing was counted yet."""
-        if faults and (self.asked is not None or self._update_count > 1 or len(faults) == len(self.quantizers)):
+        """Go on without layers at fault, if nobody asked for them by name and others are left."""
+        if faults and (self.asked is not None or len(faults) == len(self.quantizers)):
             fault = next(iter(faults.values()))
             alike = [layer for layer, other in faults.items() if str(other) == str(fault)]
-            raise type(fault)(f"layer {', '.join(map(repr, alike))} {fault}")
+            told = f"layer {', '.join(map(repr, alike))} {fault}"
+            if self.asked is None:
+                raise NoLayersError(told)
+            raise type(fault)(f"{told.rstrip('.')}. Or leave it out of layers=….")
         self._forget(list(faults))
         for layer, fault in faults.items():
             self._warn_once(layer, f"layer {layer!r} is left out, nobody having named it: it {fault}")
+
+    def warn_of_late_layers(self, model: nn.Module) -> None:
+        """Warn where nobody named layers, and the model has some that it had not when it was hooked."""
+        late = [layer for layer in leaves_with_weights(model) if layer not in self._model_layers]
+        if late and self.asked is None:
+            of = f"layer {late[0]!r}" + (f" (and {len(late) - 1} more)" if len(late) > 1 else "")
+            self._warn_once(
+                "late",
+                f"{of} is left out: it was made after the run began. Make it in __init__ or configure_model.",
+            )
+
+    def _leave_out_alike(self, layers: Sequence[str]) -> None:
+        """Go on without layers that put out the same in every batch; of those that were named, only warn."""
+        for layer in layers:
+            left_out = " is left out, nobody having named it: it" if self.asked is None else ""
+            self._warn_once(
+                f"{layer} alike",
+                f"layer {layer!r}{left_out} put out the same rows in every batch, one for each place in it, as an "
+                "embedding of positions does: they do not belong to the samples"
+                + (". Name another module." if self.asked is None else ", and its values say nothing of them."),
+            )
+        if self.asked is None:
+            self._forget(layers)
 
     def _target_values(self, y: Any, n_rows: Sequence[int]) -> Tensor | None:
         """What is kept of the target of a batch; none where nobody said how to read it and its form does not say.
@@ -650,6 +698,7 @@ class InformationPlane(Metric):
             y: the target.
             n_rows: how many rows each layer put out.
         """
+        y = plain_tensor(y) if isinstance(y, Tensor) else y
         if self._target is not None:
             if not isinstance(y, Tensor):
                 raise TypeError(f"the target must be a tensor, got {type(y).__name__}: convert it in unpack.")
@@ -683,6 +732,8 @@ class InformationPlane(Metric):
         """
         n = sum(len(chunk) for state in ("t0", "t0_held") for chunk in _listed(getattr(self, state, [])))
         drawn = self.drawn() if self._sampling else None
+        if drawn is not None:
+            self._leave_out_alike(drawn.alike_in_every_batch())
         if n == 0 and (drawn is None or drawn.n == 0):
             why = f"every label is {self.ignore_index}" if self._batches else "no batch was seen. Is the data empty?"
             raise ValueError(f"nothing was counted: {why}")

@@ -6,6 +6,8 @@ import difflib
 import re
 import warnings
 from collections.abc import Callable, Iterable, Mapping
+from itertools import takewhile
+from types import FunctionType
 from typing import Any
 
 import torch
@@ -14,12 +16,21 @@ from torch.nn.utils.rnn import PackedSequence, pad_packed_sequence
 from torch.utils._pytree import tree_map_only
 from torch.utils.hooks import RemovableHandle
 
+from lightning_ib.functional.checks import plain_tensor
+
 MAX_DEFAULT_LAYERS = 12
 
 Select = Callable[[Any], Tensor]
 
-# What torch.compile, activation checkpointing and FSDP put into the names of modules.
-_WRAPPERS = {"_orig_mod", "_checkpoint_wrapped_module", "_fsdp_wrapped_module"}
+# What torch.compile, activation checkpointing, FSDP and Lightning put into the names of modules.
+_WRAPPERS = {"_orig_mod", "_checkpoint_wrapped_module", "_fsdp_wrapped_module", "_forward_module"}
+
+# Whose wrappers (DistributedDataParallel, AveragedModel, …) call what they wrap ``module``, as a user's model may too.
+_WRAPPING_LIBRARIES = {"torch", "lightning", "lightning_fabric", "pytorch_lightning", "deepspeed"}
+
+
+class NoLayersError(ValueError, RuntimeError):
+    """No layer was named, and none that the model has can be measured."""
 
 
 def default_layers(model: nn.Module) -> list[str]:
@@ -28,11 +39,11 @@ def default_layers(model: nn.Module) -> list[str]:
     Where there are more than twelve, twelve are taken, spread evenly over the depth, the first and the last included.
 
     Raises:
-        ValueError: the model has no such module.
+        NoLayersError: the model has no such module.
     """
     names = leaves_with_weights(model)
     if not names:
-        raise ValueError(
+        raise NoLayersError(
             f"{type(model).__name__} has no leaf module with weights to watch by default: name the layers "
             f"(layers=[…]). It has {_listed(n for n, _ in model.named_modules() if n)}."
         )
@@ -43,17 +54,59 @@ def default_layers(model: nn.Module) -> list[str]:
 
 
 def leaves_with_weights(model: nn.Module) -> list[str]:
-    """The leaf modules that have weights, normalisation layers left out, in the order in which they are defined."""
-    return [
-        name
-        for name, module in named_modules(model).items()
-        if name
-        and "parametrizations" not in name.split(".")
-        and all(child == "parametrizations" for child, _ in module.named_children())
-        and (hasattr(module, "parametrizations") or any(True for _ in module.parameters(recurse=False)))
-        # The projection inside nn.MultiheadAttention is used without being called, and never fires a hook.
-        and not re.search("norm|NonDynamicallyQuantizableLinear", type(module).__name__, re.IGNORECASE)
-    ]
+    """The leaf modules that have weights, in the order in which they are defined.
+
+    Left out are normalisation layers and TorchScript, which takes no hooks. A layer with its adapter (LoRA of PEFT,
+    torchtune, LitGPT) counts as one leaf, measured on what the next layer sees: the output of the layer plus that of
+    the adapter. It is recognized by a child ``base_layer`` or ``original_module``, or by parts called ``lora_…``.
+    """
+    found: list[str] = []
+    inside: set[nn.Module] = set()  # the parts of layers with an adapter
+    for name, module in named_modules(model).items():
+        if module in inside:
+            continue
+        if _has_adapter(module):
+            inside.update(module.modules())
+        if name and "parametrizations" not in name.split(".") and _is_layer(module):
+            found.append(name)
+    return found
+
+
+def _has_adapter(module: nn.Module) -> bool:
+    parts = [name for name, _ in (*module.named_children(), *module.named_parameters(recurse=False))]
+    return any(part in _ADAPTED or part.startswith("lora_") for part in parts)
+
+
+def _is_layer(module: nn.Module) -> bool:
+    """Whether a module is a leaf with weights, or one with its adapter."""
+    # The projection inside nn.MultiheadAttention is used without being called, and never fires a hook.
+    if is_scripted(module) or re.search("norm|NonDynamicallyQuantizableLinear", type(module).__name__, re.IGNORECASE):
+        return False
+    children = {name for name, _ in module.named_children()}
+    if _has_adapter(module):
+        adapted = next((getattr(module, name) for name in _ADAPTED if name in children), None)
+        return adapted is None or _is_layer(adapted)
+    # A layer that is quantized holds its weights packed, and gives them by a method.
+    has_weights = any(True for _ in module.parameters(recurse=False)) or callable(getattr(module, "weight", None))
+    return children <= {"parametrizations", "_packed_params"} and (has_weights or "parametrizations" in children)
+
+
+_ADAPTED = ("base_layer", "original_module")
+
+
+def is_scripted(module: nn.Module) -> bool:
+    """Whether a module is TorchScript, which takes no hooks."""
+    return isinstance(module, torch.jit.ScriptModule)
+
+
+def scripted_layers(model: nn.Module) -> list[str]:
+    """The outermost modules of TorchScript that have weights."""
+    found: list[str] = []
+    for name, module in named_modules(model).items():
+        inside = any(name.startswith(f"{outer}.") for outer in found)
+        if name and not inside and is_scripted(module) and any(True for _ in module.parameters()):
+            found.append(name)
+    return found
 
 
 def resolve_layers(model: nn.Module, patterns: Iterable[str]) -> dict[str, str]:
@@ -70,9 +123,10 @@ def resolve_layers(model: nn.Module, patterns: Iterable[str]) -> dict[str, str]:
         Module name → what named it: the name itself, or else the first pattern that fits.
 
     Raises:
-        ValueError: a pattern names nothing; the sentence tells the nearest right names.
+        ValueError: a pattern names nothing; the sentence tells the nearest right names. Or it names TorchScript.
     """
-    names = [name for name in named_modules(model) if name]
+    modules = named_modules(model)
+    names = [name for name in modules if name]
     found: dict[str, str] = {}
     for pattern in patterns:
         matches = [name for name in names if _matches(pattern, name)]
@@ -90,23 +144,44 @@ def resolve_layers(model: nn.Module, patterns: Iterable[str]) -> dict[str, str]:
             hint = f"did you mean {' or '.join(map(repr, near))}?" if near else f"the model has {_listed(names)}."
             raise ValueError(f"{type(model).__name__} has no layer {pattern!r}: {hint}")
         for name in matches:
+            if is_scripted(modules[name]):
+                raise ValueError(
+                    f"layer {name!r} is TorchScript, which takes no hooks: name a module of Python's around it, script "
+                    "it after the run, or leave it out."
+                )
             if found.setdefault(name, pattern) != pattern and name == pattern:
                 found[name] = pattern
     return found
 
 
 def named_modules(model: nn.Module) -> dict[str, nn.Module]:
-    """``model.named_modules()``, without what torch.compile, activation checkpointing and FSDP put into names."""
-    return {_plain(name): module for name, module in model.named_modules()}
+    """``model.named_modules()``, without what torch.compile, activation checkpointing, FSDP, DDP and others put in."""
+    return _plainly_named(model)
 
 
-def _plain(name: str) -> str:
-    return ".".join(part for part in name.split(".") if part not in _WRAPPERS)
+def _plainly_named(model: nn.Module, *, remove_duplicate: bool = True) -> dict[str, nn.Module]:
+    modules = dict(model.named_modules(remove_duplicate=remove_duplicate))
+    wrapping = {name for name, m in modules.items() if _is_of_a_library(type(m))}
+
+    def plain(name: str) -> str:
+        parts = name.split(".")
+        return ".".join(
+            part
+            for k, part in enumerate(parts)
+            if part not in _WRAPPERS and not (part == "module" and ".".join(parts[:k]) in wrapping)
+        )
+
+    return {plain(name): module for name, module in modules.items()}
+
+
+def _is_of_a_library(kind: type[nn.Module]) -> bool:
+    """Whether a module is a library's, other than a container that a user puts modules into."""
+    return kind.__module__.split(".")[0] in _WRAPPING_LIBRARIES and not kind.__module__.startswith("torch.nn.modules.")
 
 
 def _first_name(model: nn.Module, name: str) -> str | None:
     """The name that ``named_modules()`` gives to a module that has several, ``name`` being another of them."""
-    everywhere = {_plain(n): module for n, module in model.named_modules(remove_duplicate=False)}
+    everywhere = _plainly_named(model, remove_duplicate=False)
     return next((n for n, module in named_modules(model).items() if module is everywhere.get(name)), None)
 
 
@@ -140,6 +215,23 @@ def _matches(pattern: str, name: str) -> bool:
     return re.fullmatch("".join(regex.get(part, re.escape(part)) for part in parts), name) is not None
 
 
+def _in_graphs(model: nn.Module) -> set[nn.Module]:
+    """The modules that torch.compile may put into a graph, which never calls a hook that comes after it was made."""
+    found: set[nn.Module] = set()
+    for module in model.modules():
+        whole = "_orig_mod" in module._modules or getattr(module, "_compiled_call_impl", None) is not None
+        kinds = takewhile(lambda kind: kind is not nn.Module, type(module).__mro__)
+        if whole or any(_is_compiled(value) for owner in (module, *kinds) for value in vars(owner).values()):
+            found.update(module.modules())
+    return found
+
+
+def _is_compiled(value: Any) -> bool:
+    """Whether an attribute is a function that torch.compile made, and not one that it leaves alone."""
+    made = isinstance(value, FunctionType) and hasattr(value, "_torchdynamo_orig_callable")
+    return made and not getattr(value, "_torchdynamo_disable", False)
+
+
 def _listed(names: Iterable[str], most: int = 20) -> str:
     names = list(names)
     more = f", … ({len(names) - most} more)" if len(names) > most else ""
@@ -153,8 +245,12 @@ class Recorder:
     in a forward, the last call counts. Within a graph of torch.compile an output is copied, and reduced only in
     :meth:`take`: the graph stays whole, and one batch of the layer's activations is held until then.
 
+    The hooks are on only while ``enabled`` is set, so that TorchScript can compile the model at other times. Those
+    inside torch.compile stay on, and idle: its graphs call only the hooks they were made with.
+
     Of an output that is no tensor the first tensor in it is taken, and the batch comes first: sequence-first modules of
-    PyTorch (``batch_first=False``) are transposed, packed and nested sequences padded with zeros.
+    PyTorch (``batch_first=False``) are transposed, packed and nested sequences padded with zeros. A quantized tensor
+    is dequantized, and one of a subclass, such as MONAI's MetaTensor, becomes a plain tensor.
 
     Args:
         model: the model to watch.
@@ -171,7 +267,6 @@ class Recorder:
         reduce: Callable[[str, Tensor], Any],
         select: Mapping[str, Select] | None = None,
     ) -> None:
-        self.enabled = True
         self._reduce = reduce
         self._select = dict(select or {})
         self._taken: dict[str, Any] = {}
@@ -181,9 +276,29 @@ class Recorder:
         watched = {layer: modules[layer] for layer in layers}
         batch_second = _sequence_first(model)
         self._batch_second = {layer for layer, module in watched.items() if module in batch_second}
-        self._handles: dict[str, RemovableHandle] = {
-            layer: module.register_forward_hook(_Hook(self, layer)) for layer, module in watched.items()
-        }
+        graphs = _in_graphs(model)
+        self._watched, self._handles = watched, dict[str, RemovableHandle]()
+        self._always_on = {layer for layer, module in watched.items() if module in graphs}
+        self.enabled = True
+
+    @property
+    def enabled(self) -> bool:
+        """Whether outputs are recorded."""
+        return self._enabled
+
+    @enabled.setter
+    def enabled(self, enabled: bool) -> None:
+        self._enabled = enabled
+        if not enabled:
+            for layer in self._handles.keys() - self._always_on:
+                self._handles.pop(layer).remove()
+            return
+        try:
+            for layer in self._watched.keys() - self._handles.keys():
+                self._handles[layer] = self._watched[layer].register_forward_hook(_Hook(self, layer))
+        except BaseException:
+            self.remove()
+            raise
 
     def record(self, layer: str, output: Any) -> None:
         """Keep what ``reduce`` makes of an output; called by the hooks."""
@@ -207,6 +322,7 @@ class Recorder:
         if isinstance(found, PackedSequence) or found.is_nested:
             self._warn_of_ragged(layer, found)
             return _padded(found)
+        found = plain_tensor(found)
         return found.transpose(0, 1) if layer in self._batch_second and found.ndim > 2 else found
 
     def _warn_of_ragged(self, layer: str, found: Tensor | PackedSequence) -> None:
@@ -244,14 +360,16 @@ class Recorder:
 
     def remove(self) -> None:
         """Take the hooks off and drop what was kept. Twice is harmless."""
-        self.forget(list(self._handles))
+        self.forget(list(self._watched))
         self._taken.clear()
         self._compiled.clear()
 
     def forget(self, layers: Iterable[str]) -> None:
         """Take the hooks of some layers off."""
         for layer in layers:
-            self._handles.pop(layer).remove()
+            self._watched.pop(layer, None)
+            if layer in self._handles:
+                self._handles.pop(layer).remove()
 
     def __enter__(self) -> Recorder:
         return self
@@ -294,7 +412,7 @@ def selected(output: Any, select: Select) -> Tensor:
     tensor = select(output)
     if not isinstance(tensor, Tensor):
         raise ValueError(f"select must return a tensor with the batch first, got {type(tensor).__name__}.")
-    return tensor
+    return plain_tensor(tensor)
 
 
 def _first(output: Any) -> Tensor | PackedSequence:
@@ -315,7 +433,7 @@ def _first(output: Any) -> Tensor | PackedSequence:
 def _padded(found: Tensor | PackedSequence) -> Tensor:
     if isinstance(found, PackedSequence):
         return pad_packed_sequence(found, batch_first=True)[0]
-    return found.to_padded_tensor(0.0) if found.is_nested else found
+    return plain_tensor(found.to_padded_tensor(0.0) if found.is_nested else found)
 
 
 def device_of(model: nn.Module) -> torch.device:

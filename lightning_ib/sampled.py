@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from lightning_ib.functional.sketch import sketch
@@ -40,8 +41,9 @@ class Drawn(NamedTuple):
         faults: layer → why it has no rows.
         raw_faults: layer → why it has no rows as they were.
         others: the target as ``"y"``, pooled for bins as ``"pooled y"``; the input as ``"x"``, pooled for bins as
-            ``"pooled x"``; the sequence of a token as ``"sequence"``; of a possible head ``"probabilities"`` and
-            ``"predicted"``. What was not kept is not there.
+            ``"pooled x"``; ``"sum of x"``, over all that a sample holds; the sequence of a token as ``"sequence"``; of
+            a possible head ``"probabilities"`` and ``"predicted"``. What was not kept is not there.
+        places: of each sample in its batch, int64 ``(M,)``.
     """
 
     layers: dict[str, Tensor]
@@ -50,11 +52,33 @@ class Drawn(NamedTuple):
     faults: dict[str, Exception]
     raw_faults: dict[str, Exception]
     others: dict[str, Tensor]
+    places: Tensor | None = None
 
     @property
     def n(self) -> int:
         """M, the number of samples; 0 where none was seen."""
         return max((len(rows) for rows in (*self.layers.values(), *self.others.values())), default=0)
+
+    def alike_in_every_batch(self) -> list[str]:
+        """The layers whose rows differ within a batch and are the same in every batch, though the data is not.
+
+        They follow the place in the batch, and not the sample: an embedding of as many positions as a batch has
+        samples.
+        """
+        if self.places is None:
+            return []
+        order = self.places.argsort(stable=True)
+        twins = self.places[order].diff() == 0  # samples that follow one another at one place of their batches
+        first, second = order[:-1][twins], order[1:][twins]
+
+        def alike(rows: Tensor) -> bool:
+            return len(rows) == len(order) and torch.equal(rows[first], rows[second])
+
+        data = [self.others[name] for name in ("y", "sum of x") if name in self.others]
+        if not len(first) or all(map(alike, data)):
+            return []
+        layers = [layer for layer, rows in self.layers.items() if alike(rows)]
+        return [layer for layer in layers if bool((self.layers[layer][first] != self.layers[layer][first[0]]).any())]
 
 
 class SampledLayers:
@@ -123,12 +147,16 @@ class SampledLayers:
         self._drawn = None
         chosen = self._reservoir.choose(n)
         named = {f"layer {layer}": one.rows for layer, one in layers.items() if one.rows is not None}
+        named["place"] = torch.arange(n)[chosen]
         if len(chosen):
             for name, values in others.items():
                 if name == "x" and not self._input_fits:
                     continue
                 picked = _picked(values, chosen)
                 assert picked is not None
+                if name == "sum of x":
+                    named[name] = picked.flatten(1).double().sum(1) if picked.ndim > 1 else picked.double()
+                    continue
                 named[name] = _copied(sketch(picked) if name == "x" else picked, values)
         if head is not None:
             named |= {"probabilities": head.rows, "predicted": head.classes}
@@ -152,6 +180,7 @@ class SampledLayers:
             raw = self._raw_reservoir.drawn(gather) if self.raw_samples else {}
             faults = {k.removeprefix("layer "): v for k, v in rows.items() if isinstance(v, Exception)}
             sound = {k: v for k, v in rows.items() if isinstance(v, Tensor)}
+            places = sound.pop("place", None)
             layers = {k.removeprefix("layer "): v for k, v in sound.items() if k.startswith("layer ")}
             self._drawn = Drawn(
                 layers,
@@ -160,8 +189,20 @@ class SampledLayers:
                 faults,
                 {k: v for k, v in raw.items() if isinstance(v, Exception)},
                 {k: v for k, v in sound.items() if not k.startswith("layer ")},
+                places,
             )
         return self._drawn
+
+    def forget(self, layers: Sequence[str], *, head: bool) -> None:
+        """Go on without some layers, and without what was kept of the head, where that is one of them."""
+        names = [f"layer {layer}" for layer in layers] + ["probabilities", "predicted"] * head
+        for reservoir, own in ((self._rows, names), (self._raw, layers)):
+            for name in own if reservoir is not None else ():
+                reservoir.drop(name)  # type: ignore[union-attr]
+        if self._drawn is not None:
+            for rows in (self._drawn.layers, self._drawn.raw, self._drawn.faults, self._drawn.raw_faults):
+                for layer in layers:
+                    rows.pop(layer, None)
 
     def forget_input(self) -> None:
         """Go on without the input, which does not come sample by sample."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
@@ -68,6 +68,12 @@ class Streams:
                 sums = self._sums[layer] = self.soft.sums(center)
             sums.update(values, labels)
         self._last = {}
+
+    def forget(self, layers: Sequence[str]) -> None:
+        """Go on without some layers."""
+        for layer in layers:
+            for known in (self._sums, self._last, self.centers, self.faults):
+                known.pop(layer, None)
 
     def trim(self, n_samples: int) -> None:
         """Leave out what came after the first ``n_samples``, as far as the last batch holds it."""

@@ -988,3 +988,165 @@ def test_uniform_bins_that_are_refitted_follow_the_layer(tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert all(p.n_codes > 1 for p in callback.history)
+
+
+# -- what a compiler sees, and models with few, late or lazy layers ----------------------------------------------------
+
+
+class Exports(pl.Callback):
+    """Exports the model whenever a user might, before and after the callback at work."""
+
+    def __init__(self):
+        self.exported = []
+
+    def export(self, trainer, module):
+        scripted = torch.jit.script(nn.Sequential(module.hidden, module.act, module.out))
+        x, mode = torch.ones(2, 6), module.training
+        module.eval()
+        self.exported.append(torch.equal(scripted(x), module(x)) and not has_hooks(module))
+        module.train(mode)
+
+    on_train_start = on_train_epoch_end = on_train_end = on_fit_end = export
+
+    def on_validation_end(self, trainer, module):
+        self.export(trainer, module)
+
+    def on_train_batch_end(self, trainer, module, *_):
+        self.export(trainer, module)
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.*is deprecated", "ignore:.*to_torchscript.* has been deprecated")
+@pytest.mark.parametrize("val", ["default", None])
+def test_the_model_can_be_exported_at_any_time_of_a_fit(tmp_path, val):
+    class Exporting(TinyModule):
+        def on_train_end(self):
+            self.exported = [self.to_torchscript()]
+
+    callback, before, after = InformationPlaneCallback(estimators=()), Exports(), Exports()
+    model, _ = fit(tmp_path, before, callback, after, model=Exporting(), val=val, max_epochs=2)
+    assert epochs(callback) == [0, 1, 2]
+    assert all(before.exported + after.exported)
+    assert len(before.exported) > 15
+    assert torch.equal(model.exported[0].eval()(torch.ones(2, 6)), model.eval()(torch.ones(2, 6)))
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.*is deprecated")
+def test_a_torchscript_part_is_left_out_or_stops_a_fit_that_names_it(tmp_path):
+    class Scripted(TinyModule):
+        def __init__(self):
+            super().__init__()
+            self.hidden = torch.jit.script(nn.Sequential(nn.Linear(6, 8), nn.Tanh()))
+
+    callback = InformationPlaneCallback()
+    with pytest.warns(UserWarning, match="layer 'hidden' is left out, nobody having named it: TorchScript takes no"):
+        model, _ = fit(tmp_path, callback, model=Scripted(), max_epochs=1)
+    assert not has_hooks(model.out)
+    assert {p.layer for p in callback.history} == {"out"}
+    model = Scripted()
+    with pytest.raises(ValueError, match="layer 'hidden' is TorchScript, which takes no hooks: name a module of"):
+        fit(tmp_path, InformationPlaneCallback(["out", "hidden"]), model=model)
+    assert model.losses == []
+    assert not has_hooks(model.out)
+
+
+def in_both_ways(tmp_path, make, **options):
+    """Train with the default callback and without: nothing may differ. The callback and what it warned of."""
+    callback = InformationPlaneCallback()
+    pl.seed_everything(7, verbose=False)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        model, _ = fit(tmp_path, callback, model=make(), **options)
+    pl.seed_everything(7, verbose=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        plain, _ = fit(tmp_path, model=make(), **options)
+    assert model.losses == plain.losses
+    assert all(torch.equal(value, plain.state_dict()[name]) for name, value in model.state_dict().items())
+    assert not has_hooks(model)
+    return callback, [str(warning.message) for warning in caught]
+
+
+class Weightless(TinyModule):
+    """Its weights are its own, and no layer has any."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(6, 4))
+        del self.hidden, self.out
+
+    def forward(self, x):
+        return x @ self.weight
+
+
+class Twofold(TinyModule):
+    """All its layers see every sample twice."""
+
+    def forward(self, x):
+        return super().forward(x.repeat_interleave(2, 0))[::2]
+
+
+@pytest.mark.parametrize(
+    ("make", "told"),
+    [
+        (
+            Weightless,
+            "ib: nothing is measured. Weightless has no leaf module with weights to watch by default: name the",
+        ),
+        (Twofold, "ib: nothing is measured. layer 'hidden', 'out' put out 32 rows for 16 labels"),
+    ],
+)
+def test_a_model_without_a_layer_to_measure_trains_on(tmp_path, make, told):
+    callback, warned = in_both_ways(tmp_path, make, val=None, max_epochs=1)
+    assert sum(told in sentence for sentence in warned) == 1
+    assert callback.history == []
+    assert not (tmp_path / "information_plane.csv").exists()
+    never_trained(tmp_path, InformationPlaneCallback(["layer"]), ValueError, "has no layer 'layer'", model=make())
+    never_trained(tmp_path, InformationPlaneCallback(head="out"), ValueError, "has no leaf module", model=Weightless())
+
+
+def test_layers_that_fit_in_the_validation_loop_alone_are_measured_there(tmp_path):
+    class Otherwise(Twofold):
+        def validation_step(self, batch, batch_idx, dataloader_idx=0):
+            TinyModule.forward(self, batch[0])
+
+    callback, warned = in_both_ways(tmp_path, Otherwise, max_epochs=1)
+    assert epochs(callback) == [1]
+    assert sum("there is no point before training: layer 'hidden', 'out' put out 32" in told for told in warned) == 1
+
+
+class Lazy(TinyModule):
+    def __init__(self):
+        super().__init__()
+        self.hidden, self.out = nn.LazyLinear(8), nn.LazyLinear(4)
+
+
+class Configured(TinyModule):
+    def configure_model(self):
+        if self.hidden.out_features == 8:
+            self.hidden, self.out = nn.Linear(6, 9), nn.Linear(9, 4)
+
+
+class Late(TinyModule):
+    def training_step(self, batch, batch_idx):
+        if not hasattr(self, "late"):
+            self.late = nn.Linear(6, 3)
+        self.late(batch[0])
+        return super().training_step(batch, batch_idx)
+
+
+@pytest.mark.parametrize("val", ["default", None])
+@pytest.mark.parametrize(
+    ("make", "told"),
+    [
+        (Lazy, "there is no point before training: 'hidden.weight' gets its values in the first forward"),
+        (Configured, None),
+        (Late, "layer 'late' is left out: it was made after the run began. Make it in __init__ or configure_model."),
+    ],
+)
+def test_layers_made_late_are_measured_or_left_out(tmp_path, make, told, val):
+    callback, warned = in_both_ways(tmp_path, make, val=val, max_epochs=2, num_sanity_val_steps=0)
+    ours = [sentence for sentence in warned if "left out" in sentence or "before training" in sentence]
+    assert len(ours) == (told is not None)
+    assert all(told in sentence for sentence in ours)
+    assert epochs(callback) == ([1, 2] if make is Lazy else [0, 1, 2])
+    assert {point.layer for point in callback.history} == {"hidden", "out"}

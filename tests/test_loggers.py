@@ -19,14 +19,15 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch import nn
 
 from lightning_ib import FixedBins, InformationPlaneCallback, Quantizer, UniformBins
 from lightning_ib.history import Measurement, read_csv
-from lightning_ib.loggers import log_figure, log_layout, log_scalars, rendered, run_folder, scalars
+from lightning_ib.loggers import log_figure, log_layout, log_scalars, rendered, run_folder, safe_name, scalars
 from lightning_ib.plotting import plot_information_plane
 from lightning_ib.tags import parse_tag
 from lightning_ib.verdict import UNDERSAMPLED, VerdictWarning
-from tests.tiny import N_TRAIN, TinyModule, fit, pl
+from tests.tiny import N_TRAIN, TinyModule, exact, fit, pl
 
 PIL = pytest.importorskip("PIL.Image", reason="pictures are compared by their pixels")
 
@@ -384,6 +385,51 @@ def test_runs_do_not_overwrite_each_other_and_lie_beside_their_checkpoints(tmp_p
 
 def failures(caught):
     return [str(w.message) for w in caught if "Training goes on" in str(w.message)]
+
+
+class OddNames(TinyModule):
+    """Layers called as no one would, and no PyTorch forbids."""
+
+    def __init__(self):
+        super().__init__()
+        self.odd = nn.ModuleDict({name: nn.Linear(8, 8) for name in ("_in", "a/b", "größe", "α", "β", "/", "w (1)")})
+
+    def forward(self, x):
+        x = self.act(self.hidden(x))
+        for layer in self.odd.values():
+            x = x + layer(x)
+        return self.out(x)
+
+
+ODD = [f"odd.{name}" for name in ("_in", "a/b", "größe", "α", "β", "/", "w (1)")]
+
+
+def test_names_of_any_kind_stay_in_tags_csv_and_checkpoints(tmp_path):
+    callback = InformationPlaneCallback(estimators=())
+    logger = pl.loggers.TensorBoardLogger(tmp_path)
+    _, run = fit(tmp_path, callback, model=OddNames(), max_epochs=1, logger=logger)
+    assert set(ODD) < {point.layer for point in callback.history}
+    assert {f"ib/I_TY/{layer}" for layer in ODD} < run.callback_metrics.keys()
+    events = EventAccumulator(logger.log_dir)
+    events.Reload()
+    for layer in ("hidden", *ODD):
+        assert len(events.Scalars(f"ib/I_TY/{layer}")) == 2, "before training, and after an epoch"
+        assert {e.step for e in events.Scalars(f"ib/I_TY/{layer}")} == {e.step for e in events.Scalars("ib/I_TY/out")}
+    assert exact(read_csv(callback.figure_path.with_suffix(".csv"))) == exact(callback.history)
+    run.save_checkpoint(tmp_path / "odd.ckpt")
+    resumed = InformationPlaneCallback(estimators=())
+    fit(tmp_path, resumed, model=OddNames(), max_epochs=2, ckpt_path=tmp_path / "odd.ckpt")
+    assert exact(resumed.history[: len(callback.history)]) == exact(callback.history)
+
+
+def test_mlflow_takes_names_of_any_kind(tmp_path, mlflow):
+    where = {"tracking_uri": f"file:{tmp_path}/mlruns"}
+    logger = pl.loggers.MLFlowLogger(**where)
+    fit(tmp_path, InformationPlaneCallback(prefix="ib: mine?", estimators=()), model=OddNames(), logger=logger)
+    metrics = mlflow.MlflowClient(where["tracking_uri"]).get_run(logger.run_id).data.metrics
+    odd = {name for name in metrics if "/I_TY/odd." in name}
+    assert odd == {safe_name(f"ib: mine?/I_TY/{layer}") for layer in ODD}
+    assert len(odd) == len(ODD)
 
 
 def test_a_store_that_takes_no_files_costs_one_warning_and_the_others_get_their_figures(tmp_path, mlflow):

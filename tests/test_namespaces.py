@@ -68,11 +68,38 @@ def test_a_trainer_of_either_namespace_takes_it_bare(tmp_path, namespace, alone)
         assert f"modules: {root}" in ran.stdout.splitlines()
 
 
-def test_the_callback_is_one_of_every_namespace_that_is_installed():
-    bases = {f"{base.__module__}.{base.__name__}" for base in InformationPlaneCallback.__mro__}
-    for root in INSTALLED:
-        name = "lightning.pytorch" if root == "lightning" else root
-        assert f"{name}.callbacks.callback.Callback" in bases
+QUIET = """
+import importlib, logging, pickle, sys
+first, name = sys.argv[1:]
+if first == "ib":
+    from lightning_ib import InformationPlaneCallback
+pl = importlib.import_module(name)
+logging.getLogger(name).setLevel(logging.ERROR)
+import lightning_ib
+from lightning_utilities.core import rank_zero
+assert issubclass(lightning_ib.InformationPlaneCallback, pl.Callback)
+callback = pickle.loads(pickle.dumps(lightning_ib.InformationPlaneCallback()))
+assert rank_zero.log.name == f"{name}.utilities.rank_zero", rank_zero.log.name
+pl.Trainer(callbacks=callback, accelerator="cpu", logger=False, enable_checkpointing=False)
+"""
+
+
+@pytest.mark.parametrize("first", ["ib", "lightning"])
+@pytest.mark.parametrize("namespace", ["pytorch_lightning", "lightning.pytorch"])
+def test_lightnings_log_stays_that_of_the_namespace_in_use(namespace, first):
+    """Whichever is imported first, and with both installed: what the user silenced stays silent."""
+    if namespace.split(".")[0] not in INSTALLED:
+        pytest.skip(f"{namespace} is not installed: the environments of `make test-matrix` have it")
+    ran = python(QUIET, first, namespace, namespace=namespace)
+    assert ran.returncode == 0, ran.stderr[-3000:]
+    assert "GPU available" not in ran.stderr + ran.stdout
+
+
+def test_the_callback_is_one_of_every_namespace_that_is_imported():
+    made = InformationPlaneCallback()
+    for name in ("pytorch_lightning", "lightning.pytorch"):
+        if name in sys.modules:
+            assert isinstance(made, sys.modules[name].Callback)
 
 
 def test_the_namespace_is_that_of_the_trainer(tmp_path):

@@ -703,8 +703,8 @@ def test_no_layer_that_ran_is_an_error():
         plane.update(torch.rand(4, 4), torch.arange(4))
 
 
-def test_a_layer_that_stops_running_is_an_error():
-    model, plane = Branches(), InformationPlane()
+def test_a_named_layer_that_stops_running_is_an_error():
+    model, plane = Branches(), InformationPlane(["trunk", "extra"])
     model.use_extra = True
     x, y = branches_data()[0]
     with plane.attach(model):
@@ -714,6 +714,157 @@ def test_a_layer_that_stops_running_is_an_error():
         model(x)
         with pytest.raises(RuntimeError, match="layer 'extra' never ran in this forward"):
             plane.update(x, y)
+
+
+def test_a_layer_picked_by_default_that_stops_running_is_left_out():
+    model, plane = Branches(), InformationPlane(estimators=["probe", "soft"], max_samples=30)
+    model.use_extra = True
+    x, y = branches_data()[0]
+    with plane.attach(model):
+        for k in range(4):
+            model.use_extra = k < 2
+            model(x + k)
+            with warnings.catch_warnings() if k != 2 else pytest.warns(UserWarning, match="layer 'extra' is left out"):
+                plane.update(x + k, y)
+    assert [(point.layer, point.n_samples) for point in plane.compute()] == [("trunk", 30), ("head", 30)]
+    assert {one.layer for one in plane.estimate()} == {"trunk", "head"}
+
+
+def test_a_head_that_stops_running_is_left_out_with_what_it_predicted():
+    class Net(Branches):
+        def forward(self, x):
+            return self.head(self.trunk(x)) if self.use_extra else self.trunk(x)
+
+    model, plane = Net(), InformationPlane(max_samples=30)
+    model.use_extra = True
+    x, y = branches_data()[0]
+    with plane.attach(model), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for k in range(4):
+            model.use_extra = k < 2
+            model(x + k)
+            plane.update(x + k, y)
+        assert [(point.layer, point.n_samples) for point in plane.compute()] == [("trunk", 30)]
+    assert plane.head is None
+
+
+class Positions(nn.Module):
+    """As many positions as a batch has samples."""
+
+    def __init__(self, n=16):
+        super().__init__()
+        self.token, self.position, self.out = nn.Embedding(50, 8), nn.Embedding(n, 8), nn.Linear(8, 4)
+
+    def forward(self, x):
+        return self.out((self.token(x) + self.position(torch.arange(self.position.num_embeddings)))[:, 0])
+
+
+def positions_data(n=80, size=16):
+    x = torch.randint(0, 50, (n, 16), generator=generator())
+    return [(x[k : k + size], x[k : k + size, 0] % 3) for k in range(0, n, size)]
+
+
+@pytest.mark.parametrize("without_target", [False, True])
+def test_a_layer_picked_by_default_that_follows_the_place_in_the_batch_is_left_out(without_target):
+    data = [(x, None if without_target else y) for x, y in positions_data()]
+    sentence = "layer 'position' is left out, nobody having named it: it put out the same rows in every batch"
+    with pytest.warns(UserWarning, match=sentence) as caught:
+        points = measure(Positions(), data)
+    assert len(caught) == 1
+    assert [point.layer for point in points] == ["token", "out"]
+
+
+def test_a_named_layer_that_follows_the_place_in_the_batch_is_warned_of():
+    with pytest.warns(UserWarning, match="layer 'position' put out the same rows .*, and its values say nothing"):
+        assert [p.layer for p in measure(Positions(), positions_data(), ["token", "position"])] == ["token", "position"]
+
+
+def test_rows_of_the_positions_that_do_not_fit_the_last_batch_leave_the_layer_out():
+    with pytest.warns(UserWarning, match="layer 'position' is left out, .* it put out 16 rows for 8 labels"):
+        assert [point.layer for point in measure(Positions(), positions_data(72))] == ["token", "out"]
+
+
+def test_data_that_repeats_from_batch_to_batch_leaves_no_layer_out():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        points = measure(Branches(), branches_data() * 3, ["trunk", "head"])
+    assert [point.layer for point in points] == ["trunk", "head"]
+
+
+@pytest.mark.parametrize(
+    ("output", "what"),
+    [
+        (lambda x: torch.distributions.Categorical(logits=x), "its output holds no tensor, it is a Categorical"),
+        (lambda x: x.mean(), "got a single number"),
+        (lambda x: torch.fft.rfft(x), "got complex values"),
+        (lambda x: None, "its output holds no tensor, it is a NoneType"),
+    ],
+)
+def test_a_layer_whose_output_cannot_be_recorded_is_left_out_or_a_sentence_where_it_is_named(output, what):
+    class Odd(Branches):
+        def forward(self, x):
+            self.extra(x)
+            return super().forward(x)
+
+    class Extra(nn.Linear):
+        def forward(self, x):
+            return output(super().forward(x))
+
+    model = Odd()
+    model.extra = Extra(4, 4)
+    with pytest.warns(UserWarning, match=f"layer 'extra' is left out, nobody having named it: .*{what}"):
+        assert [point.layer for point in measure(model, branches_data())] == ["trunk", "head"]
+    with pytest.raises(ValueError, match=f"layer 'extra' could not be recorded: {what}.* Or leave it out of layers="):
+        measure(model, branches_data(), ["trunk", "extra"])
+    assert hooks_on(model) == []
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.*is deprecated")
+def test_torchscript_that_nobody_named_is_left_out():
+    model = nn.Sequential(nn.Linear(4, 4), torch.jit.script(nn.Sequential(nn.Linear(4, 4), nn.Tanh())), nn.Linear(4, 2))
+    with pytest.warns(UserWarning, match="layer '1' is left out, nobody having named it: TorchScript takes no hooks"):
+        assert [point.layer for point in measure(model, branches_data())] == ["0", "2"]
+    assert hooks_on(model) == []
+
+
+def test_a_module_out_of_torch_export_is_measured_as_it_is():
+    model, (data,) = nn.Sequential(nn.Linear(4, 4), nn.Tanh(), nn.Linear(4, 2)).eval(), branches_data()
+    shapes = ({0: torch.export.Dim("batch", min=2, max=64)},)
+    program = torch.export.export(model, (torch.rand(8, 4),), dynamic_shapes=shapes)
+    points = measure(torch.export.unflatten(program), [data])
+    assert [p.layer for p in points] == ["0", "2"]
+    assert [p.h_t for p in points] == pytest.approx([p.h_t for p in measure(model, [data])])
+    both = nn.Sequential(nn.Dropout(0.9), program.module(), nn.Linear(2, 2))
+    plain = nn.Sequential(nn.Dropout(0.9), model, both[2])
+    with pytest.warns(UserWarning, match=r"is left out, .* it never ran .* torch.export.unflatten modules again"):
+        (point,) = measure(both, [data])
+    assert (point.layer, both.training) == ("2", True)
+    assert point.h_t == pytest.approx(measure(plain, [data], ["2"])[0].h_t), "the dropout was in eval mode"
+
+
+class Tagged(torch.Tensor):
+    """As MONAI's MetaTensor: it goes through every operation, its results are its own, and it refuses one in place."""
+
+    @classmethod
+    def __torch_function__(cls, func, types, args=(), kwargs=None):
+        if getattr(func, "__name__", "").startswith("fill_diagonal"):
+            raise TypeError("not in place")
+        return super().__torch_function__(func, types, args, kwargs or {})
+
+
+def test_estimators_take_activations_and_labels_of_a_tensor_subclass():
+    estimators = ["probe", "kde", "knn", "mixed", "copula", "renyi"]
+    model = nn.Sequential(nn.Linear(4, 8), nn.Tanh())
+
+    def found(convert):
+        plane = InformationPlane(["0", "1"], estimators=estimators)
+        with plane.attach(model), torch.no_grad():
+            for x, y in branches_data(100):
+                model(convert(x))
+                plane.update(convert(x), convert(y))
+        return repr(plane.compute()), repr(plane.estimate())
+
+    assert found(lambda t: t.as_subclass(Tagged)) == found(lambda t: t)
 
 
 def test_an_update_without_a_forward_is_an_error():

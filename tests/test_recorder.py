@@ -548,3 +548,186 @@ def test_a_watched_model_can_be_pickled():
 
 def test_a_name_goes_before_a_pattern_that_fits_it_too():
     assert resolve_layers(net(), ["*", "last"]) == {"first": "*", "act": "*", "last": "last"} | {}
+
+
+# --- Layers with an adapter, TorchScript, quantized layers ------------------------------------------------------------
+
+
+class Adapted(nn.Module):
+    """As PEFT wraps a layer for LoRA."""
+
+    def __init__(self, base_layer):
+        super().__init__()
+        self.base_layer = base_layer
+        self.lora_dropout = nn.ModuleDict({"default": nn.Identity()})
+        self.lora_A = nn.ModuleDict({"default": nn.Linear(4, 2, bias=False)})
+        self.lora_B = nn.ModuleDict({"default": nn.Linear(2, 8, bias=False)})
+
+    def forward(self, x):
+        return self.base_layer(x) + self.lora_B["default"](self.lora_A["default"](x))
+
+
+class Saved(nn.Module):
+    """As PEFT wraps a module that is trained in full."""
+
+    def __init__(self, module):
+        super().__init__()
+        self.original_module, self.modules_to_save = module, nn.ModuleDict({"default": nn.Linear(8, 2)})
+
+
+class WithItsOwnWeight(nn.Module):
+    """As in torchtune."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(8, 8))
+        self.lora_a, self.lora_b = nn.Linear(8, 2), nn.Linear(2, 8)
+
+
+def test_a_layer_with_its_adapter_counts_as_one():
+    attention = Adapted(nn.MultiheadAttention(8, 2))
+    model = nn.Sequential(Adapted(nn.Linear(4, 8)), Saved(nn.LayerNorm(8)), WithItsOwnWeight(), attention)
+    assert default_layers(model) == ["0", "2"]
+    assert default_layers(nn.Sequential(Saved(nn.Linear(8, 2)), nn.Linear(2, 2))) == ["0", "1"]
+    x = torch.rand(5, 4)
+    with Recorder(model, ["0"], clone) as recorder, torch.no_grad():
+        assert torch.equal(recorder_of(recorder, model[0], x), model[0](x))
+
+
+def recorder_of(recorder, module, x):
+    module(x)
+    return recorder.take()["0"]
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.*is deprecated")
+def test_torchscript_is_not_picked_and_a_sentence_where_it_is_named():
+    model = nn.Sequential(nn.Linear(4, 4), torch.jit.script(nn.Sequential(nn.Linear(4, 4), nn.Tanh())), nn.Linear(4, 2))
+    assert default_layers(model) == ["0", "2"]
+    with pytest.raises(ValueError, match="layer '1.0' is TorchScript, which takes no hooks: name a module of Python's"):
+        resolve_layers(model, ["0", "1.0"])
+    with pytest.raises(RuntimeError, match="ScriptModules"):
+        Recorder(model, ["0", "1"], clone)
+    assert hooks_on(model) == []
+
+
+@pytest.mark.filterwarnings("ignore:.*deprecated", "ignore:.*quant")
+def test_a_quantized_layer_is_read_as_its_dequantized_values():
+    import torch.ao.quantization as quantization
+
+    torch.manual_seed(0)
+    model = nn.Sequential(quantization.QuantStub(), nn.Linear(8, 16), nn.ReLU(), quantization.DeQuantStub()).eval()
+    model.qconfig = quantization.get_default_qconfig("fbgemm")
+    quantization.prepare(model, inplace=True)(torch.randn(32, 8))
+    quantization.convert(model, inplace=True)
+    assert default_layers(model) == ["1"]
+    x = torch.randn(5, 8)
+    with Recorder(model, ["1"], clone) as recorder:
+        model(x)
+        kept = recorder.take()["1"]
+    assert not kept.is_quantized
+    assert torch.equal(kept, model[1](model[0](x)).dequantize())
+
+
+# --- Hooks and compilers ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.*is deprecated")
+def test_a_watched_model_can_be_scripted_while_switched_off():
+    model, x = net(), torch.rand(3, 4)
+    with Recorder(model, ["first", "last"], clone) as recorder:
+        recorder.enabled = False
+        assert hooks_on(model) == []
+        assert torch.equal(torch.jit.script(model)(x), model(x))
+        recorder.enabled = recorder.enabled = True
+        assert len(hooks_on(model)) == 2
+        recorder.forget(["last"])
+        recorder.enabled = False
+        recorder.enabled = True
+        assert hooks_on(model) == [("first", "_forward_hooks")]
+    recorder.enabled = True
+    assert hooks_on(model) == []
+
+
+class Compiling(nn.Module):
+    """Compiled through a method, through an attribute, or not."""
+
+    def __init__(self, how):
+        super().__init__()
+        self.inner = nn.Linear(4, 4)
+        if how == "an attribute":
+            self.run = torch.compile(self.run, backend="eager")
+
+    def run(self, x):
+        return self.inner(x)
+
+    def forward(self, x):
+        return self.run(x)
+
+
+class CompilingByDecorator(Compiling):
+    @torch.compile(backend="eager")
+    def run(self, x):
+        return self.inner(x)
+
+
+@pytest.mark.parametrize("make", [lambda: Compiling("an attribute"), lambda: CompilingByDecorator("a method")])
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf Tensor")
+@pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated")
+def test_hooks_inside_a_compiled_function_stay_on_and_idle(make):
+    torch.compiler.reset()
+    model, x = nn.Sequential(make(), nn.Linear(4, 2)), torch.rand(3, 4)
+    with Recorder(model, ["0.inner", "1"], clone) as recorder, torch.no_grad():
+        recorder.enabled = False
+        assert hooks_on(model) == [("0.inner", "_forward_hooks")]
+        model(x)
+        assert recorder.take() == {}
+        recorder.enabled = True
+        out = model(x)
+        assert torch.equal(recorder.take()["1"], out)
+    assert hooks_on(model) == []
+    torch.compiler.reset()
+
+
+# --- Tensor subclasses ------------------------------------------------------------------------------------------------
+
+
+class Tagged(torch.Tensor):
+    """As MONAI's MetaTensor: it goes through every operation, and refuses some that are in place."""
+
+    @classmethod
+    def __torch_function__(cls, func, types, args=(), kwargs=None):
+        if func is torch.Tensor.__imul__:
+            raise TypeError("not in place")
+        return super().__torch_function__(func, types, args, kwargs or {})
+
+
+def test_a_tensor_of_a_subclass_is_kept_as_a_plain_one():
+    x = torch.rand(5, 3).as_subclass(Tagged)
+    model = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2))
+    assert type(model(x)) is Tagged
+    with Recorder(model, ["0", "1"], clone, {"1": lambda output: output * 2}) as recorder:
+        model(x)
+        assert {type(kept) for kept in recorder.take().values()} == {torch.Tensor}
+    assert type(first_tensor({"x": x})) is torch.Tensor
+
+
+# --- Wrappers ---------------------------------------------------------------------------------------------------------
+
+
+def test_what_wraps_a_model_leaves_its_names_as_they_are(deep):
+    wrapped = nn.ModuleDict({"net": torch.optim.swa_utils.AveragedModel(nn.DataParallel(deep))})
+    assert default_layers(wrapped) == [f"net.{name}" for name in default_layers(deep)]
+    assert named_modules(wrapped)["net.conv1"] is wrapped["net"].module.module["conv1"]
+    forwarding = nn.ModuleDict({"_forward_module": deep})
+    assert default_layers(forwarding) == default_layers(deep)
+
+
+def test_a_layer_of_the_users_that_is_called_module_keeps_its_name():
+    class Mine(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.module = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
+
+    assert default_layers(Mine()) == ["module.0", "module.1"]
+    assert resolve_layers(Mine(), ["module"]) == {"module": "module"}
+    assert default_layers(nn.ModuleDict({"module": nn.Linear(2, 2)})) == ["module"]

@@ -28,6 +28,16 @@ def logarithm(unit: str) -> Callable[[float], float]:
     return math.log2 if checked_unit(unit) == "bits" else math.log
 
 
+def plain_tensor(values: Tensor) -> Tensor:
+    """A tensor of torch's own class with the same values: a subclass may do arithmetic of its own (MONAI's MetaTensor).
+
+    One that is quantized is dequantized. One without a storage of its own (a nested or distributed tensor) stays.
+    """
+    if type(values) is not Tensor and type(values).__torch_dispatch__ is Tensor.__torch_dispatch__:
+        values = values.as_subclass(Tensor)
+    return values.dequantize() if values.is_quantized else values
+
+
 def checked_positive(value: float, name: str) -> float:
     """A number above zero.
 
@@ -68,7 +78,7 @@ def checked_rows(values: Tensor, name: str, *, at_least: int = 2) -> Tensor:
         raise ValueError(
             f"{name} must have shape (N, D) with N at least {at_least} and D at least 1, got {tuple(values.shape)}."
         )
-    rows = values.detach().reshape(len(values), -1)
+    rows = plain_tensor(values.detach()).reshape(len(values), -1)
     if not rows.is_floating_point():
         return rows.double()
     rows = rows if rows.dtype in (torch.float32, torch.float64) else rows.float()
@@ -113,7 +123,7 @@ def checked_labels(y: Tensor, n: int, names: tuple[str, str] = ("t", "y")) -> tu
     if y.ndim != 1:
         raise ValueError(f"{names[1]} must be class labels of shape (N,), got {tuple(y.shape)}.")
     _same_number(n, len(y), names)
-    _, numbers, counts = torch.unique(y.detach(), return_inverse=True, return_counts=True)
+    _, numbers, counts = torch.unique(plain_tensor(y.detach()), return_inverse=True, return_counts=True)
     return numbers, counts
 
 

@@ -7,6 +7,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
+from lightning_ib.functional.checks import plain_tensor
 from lightning_ib.functional.discretise import scrambled
 
 WIDTH = 128
@@ -61,13 +62,12 @@ def sketch(values: Tensor, width: int = WIDTH) -> Tensor:
 
 
 def real(values: Tensor) -> Tensor:
-    """Real numbers to compute with: half precision as float32, integers and booleans as float64.
+    """Real numbers to compute with: half precision as float32, integers and booleans as float64, in a plain tensor.
 
     Raises:
         ValueError: they are complex.
     """
-    if values.is_quantized:
-        values = values.dequantize()
+    values = plain_tensor(values)
     if values.is_complex():
         raise ValueError("got complex values: take real ones, with pool=torch.view_as_real for one.")
     if not values.is_floating_point():
