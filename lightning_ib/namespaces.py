@@ -139,7 +139,8 @@ def _on_a_rich_bar(
             for n, item in enumerate(items, 1):
                 yield item
                 progress.update(task, completed=n)
-                progress.soft_refresh()  # what Lightning's display waits for before it is drawn again
+                # Lightning's display is drawn again when it is told to: by its own clock, or at once in older releases.
+                getattr(progress, "soft_refresh", progress.refresh)()
             if math.isfinite(total_):
                 progress.update(task, total=n)
             progress.refresh()
