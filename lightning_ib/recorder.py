@@ -58,7 +58,7 @@ def leaves_with_weights(model: nn.Module) -> list[str]:
 
     Left out are normalisation layers and TorchScript, which takes no hooks. A layer with its adapter (LoRA of PEFT,
     torchtune, LitGPT) counts as one leaf, measured on what the next layer sees: the output of the layer plus that of
-    the adapter. It is recognized by a leaf ``base_layer`` or ``original_module`` in it, or by ``lora_A`` and ``lora_B``.
+    the adapter. It is recognized by a leaf ``base_layer`` or ``original_module``, or by ``lora_A`` and ``lora_B``.
     """
     found: list[str] = []
     inside: set[nn.Module] = set()  # the parts of layers with an adapter

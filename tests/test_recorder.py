@@ -587,9 +587,7 @@ class WithItsOwnWeight(nn.Module):
 def test_a_layer_with_its_adapter_counts_as_one():
     model = nn.ModuleDict({"0": Adapted(nn.Linear(4, 8)), "1": WithItsOwnWeight(), "lora_model": nn.Linear(8, 8)})
     assert default_layers(model) == ["0", "1", "lora_model"]
-    around_more = nn.ModuleDict(
-        {"base_layer": nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4)), "head": nn.Linear(4, 2)}
-    )
+    around_more = nn.ModuleDict({"base_layer": nn.Sequential(nn.Linear(4, 4), nn.ReLU()), "head": nn.Linear(4, 2)})
     assert default_layers(around_more) == ["base_layer.0", "head"]
     assert default_layers(nn.Sequential(Saved(nn.Linear(8, 2)), nn.Linear(2, 2))) == ["0", "1"]
     x = torch.rand(5, 4)
