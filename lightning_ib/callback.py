@@ -82,8 +82,9 @@ class InformationPlaneCallback(CallbackBase):
 
     Args:
         layers: names as in ``named_modules()``, glob patterns (``*`` does not cross a dot, ``**`` does), or a mapping
-            from those to a :class:`Quantizer` or :class:`CellQuantizer`; ``None`` picks leaf modules that have weights,
-            without normalisation layers, at most twelve, spread over the depth. Layers without a quantizer get a
+            from those to a :class:`Quantizer` or :class:`CellQuantizer`; ``None`` picks leaf modules that have weights
+            (a layer with its adapter counts as one), without normalisation layers, at most twelve, spread over the
+            depth; what cannot be measured is left out with a warning. Layers without a quantizer get a
             :class:`CellQuantizer`.
         input: ``None`` takes each sample for a symbol of its own: I(X;T) = H(T). A :class:`Quantizer` narrows X.
         target: ``None`` reads it by its form: class labels as they are, real numbers in ten bins of equal mass, yes/no
@@ -250,7 +251,7 @@ class InformationPlaneCallback(CallbackBase):
                 )
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Find the layers and hook them, before the first forward; the hooks stay idle until a measurement."""
+        """Find the layers before the first forward; hooks are on during a measurement, and inside torch.compile."""
         self._attach(pl_module, self._frozen() if trainer.global_step > 0 else None)
         self._of_the_fit = None
 

@@ -58,23 +58,21 @@ def leaves_with_weights(model: nn.Module) -> list[str]:
 
     Left out are normalisation layers and TorchScript, which takes no hooks. A layer with its adapter (LoRA of PEFT,
     torchtune, LitGPT) counts as one leaf, measured on what the next layer sees: the output of the layer plus that of
-    the adapter. It is recognized by a child ``base_layer`` or ``original_module``, or by parts called ``lora_…``.
+    the adapter. It is recognized by a leaf ``base_layer`` or ``original_module``, or by ``lora_A`` and ``lora_B``.
     """
     found: list[str] = []
     inside: set[nn.Module] = set()  # the parts of layers with an adapter
     for name, module in named_modules(model).items():
-        if module in inside:
+        if module in inside or not name or "parametrizations" in name.split(".") or not _is_layer(module):
             continue
-        if _has_adapter(module):
-            inside.update(module.modules())
-        if name and "parametrizations" not in name.split(".") and _is_layer(module):
-            found.append(name)
+        found.append(name)
+        inside.update(module.modules())
     return found
 
 
 def _has_adapter(module: nn.Module) -> bool:
     parts = [name for name, _ in (*module.named_children(), *module.named_parameters(recurse=False))]
-    return any(part in _ADAPTED or part.startswith("lora_") for part in parts)
+    return any(part in _ADAPTED or part.lower() in ("lora_a", "lora_b") for part in parts)
 
 
 def _is_layer(module: nn.Module) -> bool:
@@ -87,7 +85,8 @@ def _is_layer(module: nn.Module) -> bool:
         adapted = next((getattr(module, name) for name in _ADAPTED if name in children), None)
         return adapted is None or _is_layer(adapted)
     # A layer that is quantized holds its weights packed, and gives them by a method.
-    has_weights = any(True for _ in module.parameters(recurse=False)) or callable(getattr(module, "weight", None))
+    quantized = type(module).__module__.startswith("torch.ao.nn.") and hasattr(module, "weight")
+    has_weights = quantized or any(True for _ in module.parameters(recurse=False))
     return children <= {"parametrizations", "_packed_params"} and (has_weights or "parametrizations" in children)
 
 

@@ -155,7 +155,7 @@ class SampledLayers:
                 picked = _picked(values, chosen)
                 assert picked is not None
                 if name == "sum of x":
-                    named[name] = picked.flatten(1).double().sum(1) if picked.ndim > 1 else picked.double()
+                    named[name] = picked.reshape(len(picked), -1).sum(1, dtype=torch.float64)
                     continue
                 named[name] = _copied(sketch(picked) if name == "x" else picked, values)
         if head is not None:

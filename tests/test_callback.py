@@ -1090,7 +1090,7 @@ class Twofold(TinyModule):
     [
         (
             Weightless,
-            "ib: nothing is measured. Weightless has no leaf module with weights to watch by default: name the",
+            "ib: nothing is measured. Weightless has no leaf module with weights to watch by default: name",
         ),
         (Twofold, "ib: nothing is measured. layer 'hidden', 'out' put out 32 rows for 16 labels"),
     ],

@@ -585,18 +585,15 @@ class WithItsOwnWeight(nn.Module):
 
 
 def test_a_layer_with_its_adapter_counts_as_one():
-    attention = Adapted(nn.MultiheadAttention(8, 2))
-    model = nn.Sequential(Adapted(nn.Linear(4, 8)), Saved(nn.LayerNorm(8)), WithItsOwnWeight(), attention)
-    assert default_layers(model) == ["0", "2"]
+    model = nn.ModuleDict({"0": Adapted(nn.Linear(4, 8)), "1": WithItsOwnWeight(), "lora_model": nn.Linear(8, 8)})
+    assert default_layers(model) == ["0", "1", "lora_model"]
+    around_more = nn.ModuleDict({"base_layer": nn.Sequential(nn.Linear(4, 4), nn.ReLU()), "head": nn.Linear(4, 2)})
+    assert default_layers(around_more) == ["base_layer.0", "head"]
     assert default_layers(nn.Sequential(Saved(nn.Linear(8, 2)), nn.Linear(2, 2))) == ["0", "1"]
     x = torch.rand(5, 4)
     with Recorder(model, ["0"], clone) as recorder, torch.no_grad():
-        assert torch.equal(recorder_of(recorder, model[0], x), model[0](x))
-
-
-def recorder_of(recorder, module, x):
-    module(x)
-    return recorder.take()["0"]
+        out = model["0"](x)
+        assert torch.equal(recorder.take()["0"], out)
 
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit.*is deprecated")
