@@ -40,7 +40,7 @@ def parts_of(batch: Any) -> Parts:
 
     Example:
         >>> parts_of({"input_ids": 1, "labels": 2})
-        Parts(x={'input_ids': 1}, y=2, doubt='')
+        Parts(x={'input_ids': 1}, y=2, doubt='', mask=None)
         >>> parts_of((1, 2, 3)).x
         1
     """

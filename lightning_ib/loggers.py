@@ -98,8 +98,8 @@ def safe_name(name: str) -> str:
     Any other character is given by its code, and so are parts of a path that are empty or lead elsewhere.
 
     Example:
-        >>> safe_name("ib/I_XT/net.blocks.0"), safe_name("ib/I_XT/größe (1)"), safe_name("ib/H_T//a")
-        ('ib/I_XT/net.blocks.0', 'ib/I_XT/gr_f6__df_e (1)', 'ib/H_T/_/a')
+        >>> safe_name("ib/I_XT/net.blocks.0"), safe_name("ib/I_XT/größe 1"), safe_name("ib/H_T//a")
+        ('ib/I_XT/net.blocks.0', 'ib/I_XT/gr_f6__df_e 1', 'ib/H_T/_/a')
     """
     parts = re.sub(r"[^\w./ -]", lambda found: f"_{ord(found[0]):x}_", name, flags=re.ASCII).split("/")
     return "/".join("_" + "2e" * len(part) if part in ("", ".", "..") else part for part in parts)

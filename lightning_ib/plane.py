@@ -440,7 +440,7 @@ class InformationPlane(Metric):
     ) -> None:
         """Keep the chosen rows of a batch."""
         named: dict[str, Tensor] = {}
-        with suppress(TypeError, ValueError):
+        with suppress(Exception):  # it is the user's, and may be of any kind
             given = first_tensor(x)
             if given.ndim > 0 and len(given) == n and not given.is_complex() and given.layout is torch.strided:
                 named["sum of x"] = given
@@ -735,7 +735,8 @@ class InformationPlane(Metric):
         if drawn is not None:
             self._leave_out_alike(drawn.alike_in_every_batch())
         if n == 0 and (drawn is None or drawn.n == 0):
-            why = f"every label is {self.ignore_index}" if self._batches else "no batch was seen. Is the data empty?"
+            ignored = self.ignore_index is not None and any(batch.n_rows for batch in self._batches)
+            why = f"every label is {self.ignore_index}" if ignored else "no batch was seen. Is the data empty?"
             raise ValueError(f"nothing was counted: {why}")
         x, y = self._counted("x", epoch), self._counted("y", epoch)
         sampled_y = None if drawn is None else self._sampled("y", drawn, epoch)
@@ -1089,7 +1090,7 @@ def _n_samples(x: Any, recorded: Mapping[str, _Recorded]) -> int:
     n_rows = [one.n for one in recorded.values()]
     try:
         n = len(first_tensor(x))
-    except (ValueError, TypeError):
+    except Exception:  # it is the user's, and may be of any kind
         n = 0
     return n if n in n_rows or not n_rows else n_rows[0]
 

@@ -1078,11 +1078,27 @@ class Weightless(TinyModule):
         return x @ self.weight
 
 
-class Twofold(TinyModule):
-    """All its layers see every sample twice."""
+class Speechless(nn.Linear):
+    """It puts out nothing that can be measured, but where it is told to speak."""
+
+    speaks = False
 
     def forward(self, x):
-        return super().forward(x.repeat_interleave(2, 0))[::2]
+        return super().forward(x) if self.speaks else None
+
+
+class Unfit(TinyModule):
+    """None of its layers puts out anything."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(6, 4))
+        self.hidden, self.out = Speechless(6, 8), Speechless(8, 4)
+
+    def forward(self, x):
+        self.hidden(x)
+        self.out(x)
+        return x @ self.weight
 
 
 @pytest.mark.parametrize(
@@ -1092,7 +1108,7 @@ class Twofold(TinyModule):
             Weightless,
             "ib: nothing is measured. Weightless has no leaf module with weights to watch by default: name",
         ),
-        (Twofold, "ib: nothing is measured. layer 'hidden', 'out' put out 32 rows for 16 labels"),
+        (Unfit, "ib: nothing is measured. layer 'hidden', 'out' could not be recorded"),
     ],
 )
 def test_a_model_without_a_layer_to_measure_trains_on(tmp_path, make, told):
@@ -1105,13 +1121,31 @@ def test_a_model_without_a_layer_to_measure_trains_on(tmp_path, make, told):
 
 
 def test_layers_that_fit_in_the_validation_loop_alone_are_measured_there(tmp_path):
-    class Otherwise(Twofold):
+    class Otherwise(Unfit):
         def validation_step(self, batch, batch_idx, dataloader_idx=0):
-            TinyModule.forward(self, batch[0])
+            self.hidden.speaks = self.out.speaks = True
+            self.out(self.hidden(batch[0]))
+            self.hidden.speaks = self.out.speaks = False
 
     callback, warned = in_both_ways(tmp_path, Otherwise, max_epochs=1)
     assert epochs(callback) == [1]
-    assert sum("there is no point before training: layer 'hidden', 'out' put out 32" in told for told in warned) == 1
+    assert sum("there is no point before training: layer 'hidden', 'out' could not be" in told for told in warned) == 1
+
+
+def test_a_target_that_does_not_fit_the_rows_of_any_layer_is_left_out(tmp_path):
+    """As of a network that runs several views of every sample."""
+
+    class Twofold(TinyModule):
+        def forward(self, x):
+            return super().forward(x.repeat_interleave(2, 0))[::2]
+
+    callback, warned = in_both_ways(tmp_path, Twofold, max_epochs=1)
+    assert {(point.n_samples, math.isnan(point.i_ty)) for point in callback.history} == {(2 * N_VAL, True)}
+    (told,) = [one for one in warned if one.startswith("the target")]
+    assert told.startswith(
+        "the target has 16 rows where the layers put out 32, so I(X;T) and H(T) are measured without"
+    )
+    assert 'give data="val" for a pass of its own' in told
 
 
 class Lazy(TinyModule):

@@ -206,6 +206,7 @@ def test_one_class_says_nothing_and_says_so():
     assert all(math.isnan(v) for v in (point.i_ty, point.h_y_given_t, point.i_ty_shuffled, point.accuracy))
 
 
+@pytest.mark.filterwarnings("ignore:the target is -")
 @pytest.mark.parametrize("y", [torch.arange(400) % 4 - 100, (torch.arange(400) % 4) * 10**12, (torch.arange(400) % 4)])
 @pytest.mark.parametrize("shape", [(400,), (400, 1)])
 def test_labels_of_any_value_count(y, shape):

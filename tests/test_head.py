@@ -162,6 +162,7 @@ def test_a_layer_of_another_width_is_no_head():
     no_head(Scores(nn.Unflatten(1, (1, 10))), x, y)
 
 
+@pytest.mark.filterwarnings("ignore:the target is -")
 @pytest.mark.parametrize("y", [torch.arange(500) % 10 - 1, torch.arange(500) % 10 + 1, (torch.arange(500) % 10) * 7])
 def test_labels_that_do_not_number_the_coordinates_make_no_head(y):
     no_head(Scores(), labelled_scores(500, 10)[0], y)

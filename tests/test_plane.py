@@ -254,6 +254,7 @@ def test_labels_of_any_integer_dtype_count(dtype, shape):
     assert (point.i_ty, point.h_y) == (1.0, 1.0)
 
 
+@pytest.mark.filterwarnings("ignore:the target is -")
 def test_negative_labels_are_a_class_like_any_other():
     y = SIXTEEN % 2 - 100
     (point,) = measure(known_net(same=lambda x: x), batches(SIXTEEN.unsqueeze(1), y, 10), {"same": WHOLE})

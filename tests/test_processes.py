@@ -14,6 +14,7 @@ from lightning_ib import InformationPlane, InformationPoint
 from lightning_ib.estimators import checked_estimators
 from lightning_ib.history import Estimate
 from lightning_ib.passes import run_pass, undisturbed
+from lightning_ib.tags import is_diagnostic, tag
 from tests.processes import (
     ALL_IN_BINS,
     BINS,
@@ -237,10 +238,11 @@ def test_all_processes_set_the_same_and_log_the_same_estimates(estimating):
     one, other = estimating("estimates")
     assert one["edges"]["estimators"] == other["edges"]["estimators"]
     assert one["estimates"] == other["estimates"]
-    last = {estimate[2:5]: estimate[5] for estimate in one["estimates"]}
+    last = {estimate[2:5]: Estimate(*estimate) for estimate in one["estimates"]}
     assert len(last) == 2 * (5 + 1 + 2 + 5 + 2)
-    for (layer, estimator, figure), value in last.items():
-        name = f"ib/{estimator}/{figure}/{layer}"
+    for (layer, estimator, figure), (*_, value, unit, _, _) in last.items():
+        unit = unit if is_diagnostic(figure, estimator) else ""
+        name = tag("ib", figure, layer, estimator=estimator, unit=unit)
         assert one["logged"][name] == other["logged"][name] == pytest.approx(value, rel=1e-6)
 
 
@@ -319,13 +321,13 @@ def test_all_processes_log_the_same_figures_for_whoever_monitors_them(two):
     names = [name for name in one["logged"] if name.startswith("ib")]
     of_each = ["I_XT", "I_TY", "H_T"], ["", "_lower", "_upper"]
     expected = {f"ib/{name}" for name in [*of_each[0], "probe/I_TY", "probe/accuracy"]}
-    expected |= {f"ib_diagnostics/bits/{name}{end}" for name in of_each[0] for end in of_each[1]}
-    expected |= {f"ib_diagnostics/{name}" for name in ("saturation", "singletons", "bits/I_TY_shuffled")}
-    expected.add("ib_diagnostics/bits/probe/I_TY")
+    expected |= {f"ib_diagnostics/nats/{name}{end}" for name in of_each[0] for end in of_each[1]}
+    expected |= {f"ib_diagnostics/{name}" for name in ("saturation", "singletons", "nats/I_TY_shuffled")}
+    expected.add("ib_diagnostics/nats/probe/I_TY")
     assert set(names) == {f"{name}/{layer}" for name in expected for layer in ("hidden", "out")} | {
         "ib_diagnostics/outside/hidden",
         "ib_diagnostics/accuracy/out",
-        "ib_diagnostics/bits/I_TY_fano/out",
+        "ib_diagnostics/nats/I_TY_fano/out",
     }
     for name in names:
         assert one["logged"][name] == other["logged"][name]
@@ -368,7 +370,8 @@ def test_a_failure_in_one_process_is_nan_in_all_and_ends_nothing(two):
         }
     told = torch.load(two.folder / "fails" / "warnings1.pt", weights_only=False)
     assert len(told) == 1
-    assert "this process alone is in trouble. Training goes on." in told[0]
+    assert "this process alone is in trouble. " in told[0]
+    assert told[0].endswith(" Training goes on.")
 
 
 def test_a_fit_of_edges_that_fails_in_one_process_is_nan_in_all_and_the_next_is_not(two):
