@@ -963,8 +963,8 @@ class Thesis(pl.LightningModule):
 @pytest.mark.parametrize("data", [None, "train"])
 def test_the_default_works_without_tuning_on_mnist(tmp_path, mnist_train, mnist_test, data):
     """Every layer it picks can be believed at every epoch, and the head comes to what its accuracy proves (Fano)."""
-    train = DataLoader(torch.utils.data.TensorDataset(*(t[:20_000] for t in mnist_train)), 100, shuffle=True)
-    val = DataLoader(torch.utils.data.TensorDataset(*mnist_test), 500)
+    train = DataLoader(torch.utils.data.TensorDataset(*(t[:10_000] for t in mnist_train)), 50, shuffle=True)
+    val = DataLoader(torch.utils.data.TensorDataset(*(t[:5_000] for t in mnist_test)), 500)
     callback = InformationPlaneCallback(data=data)
     fit(tmp_path, callback, model=Thesis(), train=train, val=val, max_epochs=2)
     assert {p.layer for p in callback.history} == {"conv1.0", "conv2.0", "out"}
