@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import UserDict
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 from torch import Tensor
@@ -44,24 +45,25 @@ def parts_of(batch: Any) -> Parts:
         >>> parts_of((1, 2, 3)).x
         1
     """
+    name = _label_name(batch)
     if isinstance(batch, (tuple, list)) and len(batch) == 2:
-        return Parts(*batch)
+        at = 1 if name is None else batch._fields.index(name)  # type: ignore[union-attr]
+        return Parts(batch[1 - at], batch[at], mask=_mask_of(batch[1 - at]))
     if isinstance(batch, (tuple, list)) and len(batch) == 1:
         return parts_of(batch[0])
-    name = _label_name(batch)
     if name is not None and isinstance(batch, Mapping):
         x = {k: v for k, v in batch.items() if k != name} if is_keywords(batch) else batch
-        return Parts(x, batch[name], mask=batch["attention_mask"] if "attention_mask" in batch.keys() else None)  # noqa: SIM118
+        return Parts(x, batch[name], mask=_mask_of(batch))
     if name is not None:
-        return Parts(batch, getattr(batch, name))
+        return Parts(batch, getattr(batch, name), mask=_mask_of(batch))
     several = isinstance(batch, (tuple, list)) and len(batch) > 0
     advice = "lambda batch: (batch[0], batch[1])" if several else "lambda batch: (x, y)"
     doubt = (
         f"a batch is {described(batch)}, and its target is not known: I(X;T) and H(T) are measured without one. Give "
         f"unpack={advice}, say, or unpack=lambda batch: ({'batch[0]' if several else 'batch'}, None) if there is none."
     )
-    mask = batch.get("attention_mask") if is_keywords(batch) else None
-    return Parts(batch[0] if several else batch, None, doubt, mask)
+    x = batch[0] if several else batch
+    return Parts(x, None, doubt, _mask_of(x))
 
 
 def unpacked(batch: Any, unpack: Unpack | None = None) -> Parts:
@@ -78,13 +80,22 @@ def unpacked(batch: Any, unpack: Unpack | None = None) -> Parts:
     return Parts(pair[0], pair[1], mask=pair[2] if len(pair) == 3 else None)
 
 
+def _mask_of(x: Any) -> Any:
+    """The attention mask of a mapping or an object, where it has one."""
+    with suppress(Exception):  # it is the user's, and may be of any kind
+        return x["attention_mask"] if isinstance(x, Mapping) else getattr(x, "attention_mask", None)
+    return None
+
+
 def _label_name(batch: Any) -> str | None:
     if isinstance(batch, Mapping):
         return next((name for name in LABEL_NAMES if name in batch.keys()), None)  # noqa: SIM118 - tensordict's own
     if isinstance(batch, (Tensor, tuple, list, str)):
         fields = getattr(batch, "_fields", ())
         return next((name for name in LABEL_NAMES if name in fields), None)
-    return next((name for name in LABEL_NAMES if getattr(batch, name, None) is not None), None)
+    with suppress(Exception):  # a property of the user's may raise anything
+        return next((name for name in LABEL_NAMES if getattr(batch, name, None) is not None), None)
+    return None
 
 
 def is_keywords(x: Any) -> bool:

@@ -253,7 +253,7 @@ class InformationPlaneCallback(CallbackBase):
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Find the layers before the first forward; hooks are on during a measurement, and inside torch.compile."""
         self._attach(pl_module, self._frozen() if trainer.global_step > 0 else None)
-        self._of_the_fit = None
+        self._of_the_fit = self.figure_path = None
 
     def _attach(self, pl_module: LightningModule, frozen: Mapping[str, Any] | None) -> None:
         self.plane.detach()
@@ -481,8 +481,6 @@ class InformationPlaneCallback(CallbackBase):
         """Take the hooks off; a run that was over when it was resumed has its history all the same."""
         if self._restored is not None:
             self._take_up(trainer)
-        if (hint := outread(self._latest())) is not None:
-            self._say(trainer, f"at the last measurement {hint}")
         if self._unprojected is not None:
             step, rows = self._unprojected
             log_rows(trainer.loggers, self.prefix, rows, step, self._told)
@@ -490,9 +488,18 @@ class InformationPlaneCallback(CallbackBase):
             with surviving("the figure information_plane could not be drawn", self._told):
                 figure = self._draw_plane(trainer, self.figure_path.parent)
                 save_figure(figure, self.figure_path.with_suffix(".svg"), self._told)
+        with surviving("what the fit came to could not be told", self._told):
+            self._tell_the_end(trainer)
+        self._release()
+
+    def _tell_the_end(self, trainer: Trainer) -> None:
+        """Where the probe reads more than the symbols, what the fit came to, and where it is."""
+        if not self.verbose or trainer.barebones:
+            return
+        if (hint := outread(self._latest())) is not None:
+            self._say(trainer, f"at the last measurement {hint}")
         if self.history:
             self._say(trainer, self._summary(trainer))
-        self._release()
 
     def _summary(self, trainer: Trainer) -> str:
         """What the fit came to, and where it is."""
@@ -759,8 +766,9 @@ class InformationPlaneCallback(CallbackBase):
             return None
 
     def _missing(self, trainer: Trainer, epoch: int) -> Measurement:
-        """The points and estimates of a measurement that failed."""
+        """The points and estimates of a measurement that failed; all processes must ask."""
         self._shown = {}
+        self.plane.agree_on_layers()
         missing = InformationPoint.missing("", n_samples=0, unit=self.unit, epoch=epoch, step=trainer.global_step)
         return Measurement(
             [missing._replace(layer=layer) for layer in self.plane.layers],

@@ -21,6 +21,9 @@ from lightning_ib.plane import MAX_SAMPLES, InformationPlane, Layers
 from lightning_ib.quantize import Quantizer
 from lightning_ib.recorder import device_of
 
+# Of data without an end, how many times as many samples are read as are to count, where few of them do.
+_MOST_SHOWN = 20
+
 
 def measure(
     model: nn.Module,
@@ -135,7 +138,7 @@ def run_pass(
         forward(parts.x)
         plane.see(parts)
         empty = False
-        if at_most is not None and plane.n_seen >= at_most:
+        if at_most is not None and (plane.n_seen >= at_most or plane.n_shown >= _MOST_SHOWN * at_most):
             break
     if empty and not may_be_empty:
         raise ValueError("the data to measure on is empty: it gave no batch.")

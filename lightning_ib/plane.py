@@ -45,7 +45,7 @@ from lightning_ib.recorder import (
     resolve_layers,
     scripted_layers,
 )
-from lightning_ib.sample import on_first, this_process
+from lightning_ib.sample import all_gathered, on_first, this_process
 from lightning_ib.sampled import Chosen, Drawn, SampledLayers
 from lightning_ib.target import UnknownTarget, absent_label, kept, labelled, read
 from lightning_ib.verdict import VerdictWarning, advice
@@ -65,6 +65,7 @@ class _Recorded(NamedTuple):
     Attributes:
         n: the number of samples.
         n_coordinates: of one sample, as the module put it out.
+        places: the shape ``(B, L, …)`` of what became rows, where those are tokens.
         values: the pooled values, where they go into bins.
         chosen: the sampled rows, where some are kept.
         streamed: the sketched rows of all samples, where they are summed up.
@@ -72,6 +73,7 @@ class _Recorded(NamedTuple):
 
     n: int
     n_coordinates: int
+    places: tuple[int, ...]
     values: Tensor | None
     chosen: Chosen | None
     streamed: Tensor | None
@@ -131,8 +133,8 @@ class InformationPlane(Metric):
             :class:`~lightning_ib.estimators.Estimator`; :meth:`estimate` gives their values.
         max_samples: how many samples the cells and estimators see.
         head: ``None`` recognizes the head; ``False`` measures every layer as it is; a name says which layer it is.
-        ignore_index: rows with this label, such as −100, are left out of every variable. With a GPU it is waited for
-            once a batch.
+        ignore_index: rows with this label, such as −100, are left out of every variable. A GPU is waited for once a
+            batch then, and for a mask.
         tokens: take the tokens of sequences, or the pixels of pictures, for samples: activations ``(B, L, D)`` and
             labels ``(B, L)`` count as B·L samples. What convolutions and other modules that work on channels put out,
             ``(B, C, …)``, is taken apart by place, ``(B · …, C)``. Tokens whose mask is 0 are left out. Those of one
@@ -200,6 +202,7 @@ class InformationPlane(Metric):
             checked_max_samples(max_samples),
             min(max_samples, self.estimation.raw_samples),
             with_input=self.estimation.needs_input,
+            partial=ignore_index is not None or tokens,
         )
         """The sampled rows."""
         self.quantizers: dict[str, Quantizer | CellQuantizer] = {}
@@ -226,8 +229,10 @@ class InformationPlane(Metric):
         self._with_target: bool | None = None
         self._activations: dict[str, str] = {}  # what each layer is measured on if it is the head
         self._n_coordinates: dict[str, int] = {}
-        self._by_place: set[str] = set()  # layers that put out (B, C, …), where tokens are samples
+        # Whether layers put out (B, C, …) or (B, …, C), where tokens are samples; others as their shape says.
+        self._by_place: dict[str, bool] = {}
         self._batches: list[_Batch] = []
+        self._target_lost = False  # whether a batch of this pass had a target of a form that is not known
         for state in ("x", "y", *(["sequence"] if tokens else [])):
             self._add_states(state)
 
@@ -274,7 +279,8 @@ class InformationPlane(Metric):
                 "around it, or script it after the run.",
             )
         modules = named_modules(model)
-        self._by_place = {layer for layer in names if isinstance(modules[layer], CHANNELS_FIRST)}
+        self._by_place = {layer: True for layer in names if isinstance(modules[layer], CHANNELS_FIRST)}
+        self._by_place |= {layer: False for layer in names if isinstance(modules[layer], CHANNELS_LAST)}
         self._activations = {layer: activation_of(modules[layer]) for layer in names}
         select = {layer: self.quantizers[layer].select for layer in names}
         chosen = {layer: function for layer, function in select.items() if function is not None}
@@ -298,12 +304,14 @@ class InformationPlane(Metric):
 
     def _reduce(self, layer: str, activation: Tensor) -> _Recorded:
         narrowing, quantizer = self.narrowings.get(layer), self.quantizers[layer]
-        activation = by_token(activation, layer in self._by_place) if self.tokens else activation
+        places: tuple[int, ...] = (len(activation),) if activation.ndim else ()
+        if self.tokens:
+            activation, places = by_token(activation, self._by_place.get(layer))
         values = None if narrowing is None else narrowing.values(activation)
         by_cells = quantizer if isinstance(quantizer, CellQuantizer) else None
         chosen = self.sampled.choose(activation, by_cells) if self._sampling else None
         streamed = self.estimation.streams.rows(layer, activation, by_cells)
-        return _Recorded(len(activation), activation.shape[1:].numel(), values, chosen, streamed)
+        return _Recorded(len(activation), activation.shape[1:].numel(), places, values, chosen, streamed)
 
     def detach(self) -> None:
         """Take the hooks off. Twice is harmless."""
@@ -320,6 +328,7 @@ class InformationPlane(Metric):
         self.estimation.streams.reset()
         self._with_target = self._head_layer = None
         self.n_seen, self.target_read, self._batches = 0, "", []
+        self._target_lost = False
         for narrowing in self._variables().values():
             narrowing.begin()
 
@@ -345,25 +354,27 @@ class InformationPlane(Metric):
 
         Raises:
             RuntimeError: no model is attached, or a layer did not run since the last update.
-            TypeError: the labels are no tensor.
-            ValueError: labels are real-valued without a quantizer, or the rows of a layer do not match them.
+            TypeError: ``target`` is a quantizer, and the target no tensor.
+            ValueError: the rows of a layer that was named, or of all, do not match the target.
         """
         if self._recorder is None:
             raise RuntimeError("update needs a model: call it inside `with plane.attach(model):`, after the forward.")
         unfit: dict[str, Exception] = {}
         recorded: dict[str, _Recorded] = self._recorder.take(unfit)
-        n_sequences = 0
+        n_sequences, places = 0, None
         if self.tokens:
-            n_sequences = len(first_tensor(next((one for one in (y, mask) if isinstance(one, Tensor)), x)))
+            by_place = next((one for one in (y, mask) if isinstance(one, Tensor)), None)
+            n_sequences = len(first_tensor(x if by_place is None else by_place))
+            places = None if by_place is None else tuple(by_place.shape)
             y = y.reshape(-1) if isinstance(y, Tensor) else y
         target = None if y is None else self._target_values(y, [one.n for one in recorded.values()])
         y, others = (None, {}) if target is None else (y, {"y": target})
         if self._input is not None:
             selected = self._input.quantizer.selected(x)
-            others["x"] = self._input.values(selected.flatten(0, 1) if self.tokens else selected)
+            others["x"] = self._input.values(by_token(selected)[0] if self.tokens else selected)
         n = len(next(iter(others.values()))) if others else _n_samples(x, recorded)
         of = "inputs" if y is None else "labels"
-        faults = {layer: self._fault(recorded.get(layer), n, of) for layer in self.quantizers}
+        faults = {layer: self._fault(recorded.get(layer), n, of, places) for layer in self.quantizers}
         faults |= {layer: ValueError(f"could not be recorded: {fault}") for layer, fault in unfit.items()}
         self._leave_out({layer: fault for layer, fault in faults.items() if fault is not None})
         if "x" in others and len(others["x"]) != n:
@@ -373,9 +384,10 @@ class InformationPlane(Metric):
         self._with_target = y is not None
         if self.tokens:
             others["sequence"] = self._sequences(n_sequences, n)
-        valid = self._valid(y, mask, n)
+        valid = self._valid(y if self._target is not None else others.get("y"), mask, n)
         self._batches.append(_Batch(n_sequences or n, n, valid))
-        n_valid = n if valid is None else int(valid.sum())
+        index = None if valid is None else valid.nonzero().squeeze(1)
+        n_valid = n if index is None else len(index)
         self.n_seen += n_valid
         n_coordinates = {layer: one.n_coordinates for layer, one in recorded.items()}
         self._warn_of_lengths(n_coordinates)
@@ -386,7 +398,7 @@ class InformationPlane(Metric):
         counted = {state: value for state, value in others.items() if self.narrowings or state in self._variables()}
         for state, value in (binned | counted).items():
             assert value is not None
-            value = _valid_of(value, valid)
+            value = _chosen(value, index)
             if state not in self._variables() or not value.is_floating_point():  # symbols, or a target as it is
                 self._keep(state, value)
                 continue
@@ -395,34 +407,34 @@ class InformationPlane(Metric):
             if sum(chunk.numel() for chunk in held) >= _AT_ONCE:
                 self._put_into_bins(state)
         streamed = {
-            layer: _valid_of(one.streamed, valid)
+            layer: _chosen(one.streamed, index)
             for layer, one in recorded.items()
             if one.streamed is not None and layer in self.quantizers
         }
-        if streamed:
-            labels = others.get("y") if self._target is None else None
-            labels = None if labels is None or labels.is_floating_point() else _valid_of(labels, valid)
-            self.estimation.streams.keep(streamed, labels, n_valid)
+        labels = others.get("y") if self._target is None else None
+        # Real numbers may turn out to be classes at the end of the pass: then the sample says more than sums without.
+        if streamed and (labels is None or not labels.is_floating_point()):
+            self.estimation.streams.keep(streamed, None if labels is None else _chosen(labels, index), n_valid)
 
     def _valid(self, y: Tensor | None, mask: Tensor | None, n: int) -> Tensor | None:
-        """Which of ``n`` rows count, bool ``(n,)``; none where all do."""
+        """Which of ``n`` rows count, bool ``(n,)`` on the host; none where all do."""
         valid = None
-        if self.ignore_index is not None and y is not None and y.numel() == n and not y.is_floating_point():
-            valid = y.detach().reshape(-1) != self.ignore_index
+        if self.ignore_index is not None and y is not None and y.numel() == n:
+            valid = (y.detach().reshape(-1) != self.ignore_index).cpu()
         if mask is None:
             return valid
         if mask.numel() != n:
             raise ValueError(
                 f"the mask has shape {tuple(mask.shape)}, and there are {n} rows: give (B, L), one a token."
             )
-        counts = mask.detach().reshape(-1).bool()
-        return counts if valid is None else valid & counts.to(valid.device)
+        counts = mask.detach().reshape(-1).bool().cpu()
+        return counts if valid is None else valid & counts
 
     def _sequences(self, n_samples: int, n_rows: int) -> Tensor:
         """The sequence of each token of a batch, numbered through all processes."""
         rank, world = this_process()
         before = sum(batch.n_samples for batch in self._batches)
-        numbers = rank + world * torch.arange(before, before + n_samples)
+        numbers = rank + world * torch.arange(before, before + n_samples, device=self._home)
         if n_samples == 0 or n_rows % n_samples:
             raise ValueError(
                 f"{n_rows} tokens are not those of {n_samples} sequences of one length: pad them, with a mask."
@@ -485,7 +497,7 @@ class InformationPlane(Metric):
         """The input as estimators see it, whether it is pooled or not; none where it holds no tensor."""
         try:
             given = first_tensor(x) if self._input is None else self._input.quantizer.selected(x)
-            return given.flatten(0, 1) if self.tokens else given
+            return by_token(given)[0] if self.tokens else given
         except (TypeError, ValueError):
             return None
 
@@ -507,6 +519,11 @@ class InformationPlane(Metric):
         # Merging equal-sized neighbours keeps the list, and the memory it costs, logarithmic in the batches.
         while len(chunks) > 1 and len(chunks[-2]) <= len(chunks[-1]):
             chunks[-2:] = [torch.cat(chunks[-2:])]
+
+    @property
+    def n_shown(self) -> int:
+        """How many rows were seen since the measurement began, whether they count or not."""
+        return sum(batch.n_rows for batch in self._batches)
 
     def trim(self, n_samples: int) -> None:
         """Leave out what was counted after the first ``n_samples``, such as what evened out the shares of processes.
@@ -637,7 +654,7 @@ class InformationPlane(Metric):
                 setattr(self, f"t{k}{kind}", chunks)
 
     @staticmethod
-    def _fault(recorded: _Recorded | None, n: int, of: str) -> Exception | None:
+    def _fault(recorded: _Recorded | None, n: int, of: str, places: tuple[int, ...] | None = None) -> Exception | None:
         """What is wrong with what a layer put out for a batch of ``n``, if anything is."""
         if recorded is None:
             return RuntimeError(
@@ -645,6 +662,12 @@ class InformationPlane(Metric):
                 "(not through its .forward, its weights or a fused path; torch.export makes one graph of a model, and "
                 "torch.export.unflatten modules again). A compiled model that ran before with other "
                 "layers watched, or none, needs torch.compiler.reset() first, and so does another like it."
+            )
+        if places is not None and recorded.places != places:
+            return ValueError(
+                f"put out tokens of shape {recorded.places}, and the {of} have {places}: the batch comes first, and "
+                "each token once. Name another module, or give CellQuantizer(select=…) or Quantizer(select=…), which "
+                "takes (B, L, D) out of the output."
             )
         if recorded.n != n:
             return ValueError(
@@ -654,6 +677,11 @@ class InformationPlane(Metric):
                 'views of a batch at once, data="val" measures in a pass of its own.'
             )
         return None
+
+    def agree_on_layers(self) -> None:
+        """Go on with the layers that no process left out, where a measurement failed; all processes must ask."""
+        everywhere = all_gathered(self.layers) if this_process()[1] > 1 else []
+        self._forget([layer for layer in self.layers if any(layer not in layers for layers in everywhere)])
 
     def _leave_out(self, faults: dict[str, Exception]) -> None:
         """Go on without layers at fault, if nobody asked for them by name and others are left."""
@@ -712,11 +740,16 @@ class InformationPlane(Metric):
                     'data="val" for a pass of its own; else unpack=lambda batch: (x, y) with a target a row.'
                 )
         except UnknownTarget as unknown:
-            if self._with_target:  # there was one before
-                raise
             self._warn_once("the target's form", str(unknown))
-            return None
-        return values
+            self._forget_target()
+        return None if self._target_lost else values
+
+    def _forget_target(self) -> None:
+        """Go on without a target to the end of the pass."""
+        self._target_lost, self._head_layer = True, ""
+        self._with_target = None if self._with_target is None else False
+        self.y: Any = []
+        self.sampled.forget_target()
 
     def compute(self, *, epoch: int = 0, step: int = 0) -> list[InformationPoint]:
         """The figures of this measurement, a point a layer.
@@ -1007,7 +1040,7 @@ class InformationPlane(Metric):
             raise ValueError(f"{self._name(state)} cannot be put into bins: {error}") from error
 
     def _name(self, state: str) -> str:
-        names = {"x": "the input", "y": "the target"}
+        names = {"x": "the input", "y": "the target", "sequence": "the sequences"}
         return names.get(state) or f"layer {list(self.narrowings)[int(state[1:])]!r}"
 
     def _warn_once(self, key: str, message: str, kind: type[UserWarning] = UserWarning) -> None:
@@ -1068,17 +1101,28 @@ CHANNELS_FIRST = (
 """Modules that put out channels before places, ``(B, C, …)``."""
 
 
-def by_token(activation: Tensor, channels_first: bool) -> Tensor:
-    """The tokens of an activation as rows: ``(B, L, …)`` to ``(B·L, …)``, and ``(B, C, …)`` to ``(B · …, C)``."""
-    if activation.ndim < 2:
-        return activation
-    if channels_first and activation.ndim > 2:
-        return activation.movedim(1, -1).flatten(0, -2)
-    return activation.flatten(0, -2) if activation.ndim > 2 else activation.flatten()
+CHANNELS_LAST = (nn.Linear, nn.Embedding, nn.LayerNorm, nn.RNNBase, nn.MultiheadAttention)
+"""Modules that put out channels last, ``(B, …, C)``."""
 
 
-def _valid_of(values: Tensor, valid: Tensor | None) -> Tensor:
-    return values if valid is None else values[valid.to(values.device)]
+def by_token(activation: Tensor, channels_first: bool | None = None) -> tuple[Tensor, tuple[int, ...]]:
+    """The tokens of an activation as rows, and the shape they had: ``(B, L, D)`` to ``(B·L, D)``.
+
+    Args:
+        activation: batch first.
+        channels_first: whether it is ``(B, C, …)``, to become ``(B · …, C)``; where that is not known, four dimensions
+            and more are taken for it, as of pictures.
+    """
+    if activation.ndim < 3:
+        return activation.flatten(), tuple(activation.shape)
+    if channels_first or (channels_first is None and activation.ndim > 3):
+        activation = activation.movedim(1, -1)
+    return activation.flatten(0, -2), tuple(activation.shape[:-1])
+
+
+def _chosen(values: Tensor, index: Tensor | None) -> Tensor:
+    """The rows at an index of the host; all of them without one."""
+    return values if index is None else values[index.to(values.device, non_blocking=True)]
 
 
 def _joined(chunks: list[Tensor]) -> Tensor | None:

@@ -162,7 +162,7 @@ def resolution_sweep(
     only the figures of all samples stay the same to the last bit.
 
     Args:
-        model: any module; it is called as ``model(x)``, or ``model(**x)`` where x is a mapping.
+        model: any module; it is called as ``model(x)``, or with the keywords that it takes where x is a mapping.
         dataloader: an iterable of batches.
         layers: names of modules or glob patterns; ``None`` picks, see :class:`~lightning_ib.plane.InformationPlane`.
         n_bins: numbers of bins a coordinate.

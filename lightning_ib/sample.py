@@ -65,10 +65,12 @@ class Reservoir:
         size: how many samples to keep at most.
         rank: which of several processes this is: it shows the places rank, rank + world, ….
         world: how many processes there are.
+        partial: whether :meth:`keep` may be told that some of the chosen samples do not count: then none is left out
+            for others of its batch before that is known.
     """
 
-    def __init__(self, size: int, rank: int = 0, world: int = 1) -> None:
-        self.size, self.rank, self.world = size, rank, world
+    def __init__(self, size: int, rank: int = 0, world: int = 1, *, partial: bool = False) -> None:
+        self.size, self.rank, self.world, self.partial = size, rank, world, partial
         self._seen = 0
         self._places = torch.empty(0, dtype=torch.int64)
         self._rows: dict[str, list[Tensor | Exception]] = {}
@@ -80,7 +82,7 @@ class Reservoir:
         if self._chosen is None or self._chosen[0] != n:
             keys, most = scrambled(self._places_of(n)), self.size + _SPARE
             chosen = torch.arange(n) if self._bound is None else (keys <= self._bound).nonzero().squeeze(1)
-            if len(chosen) > most:
+            if len(chosen) > most and not self.partial:
                 chosen = chosen[keys[chosen].argsort()[:most]].sort().values
             self._chosen = n, chosen
         return self._chosen[1]
@@ -94,14 +96,14 @@ class Reservoir:
         Args:
             n: how many samples come.
             rows: the rows of the chosen ones, by variable.
-            valid: bool ``(n,)``: which samples count; all of them where it is left out.
+            valid: bool ``(n,)``, on the host: which samples count; all of them where it is left out.
         """
         chosen, places = self.choose(n), self._places_of(n)
         self._seen, self._chosen = self._seen + n, None
         if valid is not None:
-            counts = valid.cpu()[chosen]
+            counts = valid[chosen].nonzero().squeeze(1)
             chosen = chosen[counts]
-            rows = {name: values[counts.to(values.device)] for name, values in rows.items()}
+            rows = {name: values[counts.to(values.device, non_blocking=True)] for name, values in rows.items()}
         if not len(chosen):
             return
         self._places = torch.cat([self._places, places[chosen]])

@@ -13,6 +13,9 @@ from lightning_ib.head import Predictions, may_be_head
 from lightning_ib.quantize import CellQuantizer
 from lightning_ib.sample import Gather, Reservoir, all_gathered, this_process
 
+# The fewest pairs of samples at one place of two batches by which a layer is seen to follow the place.
+_FEWEST = 4
+
 
 class Chosen(NamedTuple):
     """What is kept of one layer's activation of a batch, in its hook.
@@ -74,8 +77,8 @@ class Drawn(NamedTuple):
         def alike(rows: Tensor) -> bool:
             return len(rows) == len(order) and torch.equal(rows[first], rows[second])
 
-        data = [self.others[name] for name in ("y", "sum of x") if name in self.others]
-        if not len(first) or all(map(alike, data)):
+        x = self.others.get("sum of x", self.others.get("y"))
+        if len(first) < _FEWEST or x is None or alike(x):
             return []
         layers = [layer for layer, rows in self.layers.items() if alike(rows)]
         return [layer for layer in layers if bool((self.layers[layer][first] != self.layers[layer][first[0]]).any())]
@@ -91,9 +94,11 @@ class SampledLayers:
         max_samples: how many samples to keep.
         raw_samples: of how many of them to keep the activations as they are, too; of all where there are fewer.
         with_input: whether the input is kept, sketched.
+        partial: whether rows may turn out not to count, once they were chosen.
     """
 
-    def __init__(self, max_samples: int, raw_samples: int, *, with_input: bool) -> None:
+    def __init__(self, max_samples: int, raw_samples: int, *, with_input: bool, partial: bool = False) -> None:
+        self.partial = partial
         self.max_samples, self.raw_samples, self.with_input = max_samples, min(raw_samples, max_samples), with_input
         self.reset()
 
@@ -204,6 +209,12 @@ class SampledLayers:
                 for layer in layers:
                     rows.pop(layer, None)
 
+    def forget_target(self) -> None:
+        """Go on without the target, and without the predictions of it."""
+        self._drawn = None
+        for name in ("y", "pooled y", "probabilities", "predicted"):
+            self._reservoir.drop(name)
+
     def forget_input(self) -> None:
         """Go on without the input, which does not come sample by sample."""
         self._input_fits, self._drawn = False, None
@@ -212,13 +223,13 @@ class SampledLayers:
     @property
     def _reservoir(self) -> Reservoir:
         if self._rows is None:
-            self._rows = Reservoir(self.max_samples, *this_process())
+            self._rows = Reservoir(self.max_samples, *this_process(), partial=self.partial)
         return self._rows
 
     @property
     def _raw_reservoir(self) -> Reservoir:
         if self._raw is None:
-            self._raw = Reservoir(self.raw_samples, *this_process())
+            self._raw = Reservoir(self.raw_samples, *this_process(), partial=self.partial)
         return self._raw
 
 

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 
 from lightning_ib.functional import Symbols, cells, codes, sketch, symbols
+from lightning_ib.functional.discretise import scrambled
+from lightning_ib.functional.sketch import WIDTH
 from lightning_ib.quantize import QuantileBins
 
 # Real values with at most so many different ones, all whole numbers, are classes; others have so many bins.
@@ -55,9 +57,10 @@ def kept(y: Any) -> Tensor:
             f"the target is a {type(y).__name__}, not a tensor. {_ADVICE}: unpack=lambda batch: (batch[0], labels)."
         )
     y = y.detach()
-    if y.ndim == 0 or y.is_complex():
+    if y.ndim == 0 or y.is_complex() or y.layout is not torch.strided or (len(y) and not y.numel()):
         raise UnknownTarget(
-            f"the target has shape {tuple(y.shape)} and dtype {y.dtype}, and one value a sample is needed. {_ADVICE}."
+            f"the target is a tensor of layout {y.layout} and dtype {y.dtype}, and one value a sample is needed. "
+            f"{_ADVICE}."
         )
     real = y.is_floating_point()
     if y.numel() == len(y):
@@ -69,7 +72,17 @@ def kept(y: Any) -> Tensor:
             "samples: tokens=True."
         )
     rows = sketch(y)
+    if y.ndim == 2 and y.shape[1] > WIDTH:
+        return torch.cat([rows.double(), _of_labels(y)], 1)
     return rows.clone() if rows.untyped_storage().data_ptr() == y.untyped_storage().data_ptr() else rows
+
+
+def _of_labels(y: Tensor) -> Tensor:
+    """What a sketch does not show of wide rows: whether all is 0 or 1, their sum, the first 1, and which they are."""
+    wide = y.double()
+    weights = (scrambled(torch.arange(y.shape[1], device=y.device, dtype=torch.int64)) >> 20).double()
+    binary = ((wide == 0) | (wide == 1)).all(1)
+    return torch.stack([binary.double(), wide.sum(1), wide.argmax(1).double(), wide @ weights], 1)
 
 
 _ADVICE = "I(X;T) and H(T) are measured without it. Name a label for each sample"
@@ -90,14 +103,19 @@ def labelled(values: Tensor) -> tuple[Tensor, str]:
         return values, ""
     if values.shape[1] == 1:
         column = values[:, 0]
-        whole = bool((column == column.round()).all()) and len(column.unique()) <= _N_BINS
+        whole = bool((column.isfinite() & (column == column.round())).all()) and len(column.unique()) <= _N_BINS
         return (column.long(), "whole numbers, taken as classes") if whole else (values, "")
-    if len(values) and is_binary(values):
-        if bool((values.sum(1) == 1).all()):
-            return values.argmax(1), "one-hot rows, taken as classes"
-        how = f"{values.shape[1]} yes/no labels a sample, each combination a symbol"
-        return values.unique(dim=0, return_inverse=True)[1], how
-    return values, ""
+    if values.shape[1] > WIDTH:
+        values, (binary, sums, first, which) = values[:, :WIDTH], values[:, WIDTH:].t()
+        yes_no, one_hot, what = bool((binary == 1).all()), bool((sums == 1).all()), "many"
+    else:
+        yes_no, one_hot, what = is_binary(values), bool((values.sum(1) == 1).all()), f"{values.shape[1]}"
+        first, which = values.argmax(1), values
+    if not yes_no or not len(values):
+        return values, ""
+    if one_hot:
+        return first.long(), "one-hot rows, taken as classes"
+    return which.unique(dim=0, return_inverse=True)[1], f"{what} yes/no labels a sample, each combination a symbol"
 
 
 def absent_label(values: Tensor, n_classes: int) -> int | None:

@@ -23,6 +23,7 @@ ESTIMATES = {
     "correction": "miller_madow",
     **BINS,
 }
+TOKENS = {"layers": {"hidden": Quantizer(bins=UniformBins(4)), "out": None}, "ignore_index": -100, "tokens": True}
 SAMPLED = {"estimators": [KDE(frozen=True), "soft", "quantised8"], "max_samples": 8}
 
 
@@ -142,6 +143,55 @@ class FitsNot(CellQuantizer):
         pass
 
 
+class Tokens(TinyModule):
+    """A class for each of the tokens of a sequence; some have none."""
+
+    def training_step(self, batch, batch_idx):
+        loss = nn.functional.cross_entropy(self(batch[0]).flatten(0, 1), batch[1].flatten())
+        self.losses.append(loss.item())
+        return loss
+
+    def validation_step(self, batch, batch_idx):
+        self(batch[0])
+
+
+def sequences(n, seed):
+    """Sequences of three tokens, every fifth of which has no label."""
+    x, y = make_data(3 * n, seed)[:]
+    y = torch.where(torch.arange(3 * n) % 5 == 0, -100, y)
+    return torch.utils.data.TensorDataset(x.view(n, 3, 6), y.view(n, 3))
+
+
+class LosesOne(TinyModule):
+    """Process 0 never runs one of the layers in the validation loop, where process 1 is in trouble."""
+
+    def __init__(self):
+        super().__init__()
+        self.spare = nn.Linear(6, 2)
+
+    forward = pl.LightningModule.forward
+
+    def training_step(self, batch, batch_idx):
+        loss = nn.functional.cross_entropy(TinyModule.forward(self, batch[0]), batch[1])
+        loss = loss + 0 * self.spare(batch[0]).sum()
+        self.losses.append(loss.item())
+        return loss
+
+    def validation_step(self, batch, batch_idx):
+        TinyModule.forward(self, batch[0])
+        if torch.distributed.get_rank() == 1:
+            self.spare(batch[0])
+
+
+class InTrouble(InformationPlaneCallback):
+    """Process 1 cannot go on with what it sees."""
+
+    def on_validation_batch_end(self, trainer, pl_module, outputs, batch, batch_idx, dataloader_idx=0):
+        if trainer.global_rank == 1:
+            batch = (batch[0], batch[1][:1])
+        super().on_validation_batch_end(trainer, pl_module, outputs, batch, batch_idx, dataloader_idx)
+
+
 class Scaled(TinyModule):
     """A forward that no pass of one's own can call."""
 
@@ -217,6 +267,14 @@ def scenarios(folder):
         "breaks": (ib({"out": Quantizer(bins=BreaksInOne(4, refit=True))}), TinyModule, tr, va, {}),
         "fits-not": (ib({"hidden": None, "out": FitsNot()}, **DEFAULT), TinyModule, tr, va, {}),
         "fits-not-own": (ib({"hidden": None, "out": FitsNot()}, **DEFAULT, data=own), TinyModule, tr, va, {}),
+        "tokens": (
+            ib(**TOKENS),
+            Tokens,
+            DataLoader(sequences(N_TRAIN, 0), 8, shuffle=True),
+            DataLoader(sequences(N_VAL, 1), 8),
+            {},
+        ),
+        "loses-one": (InTrouble(input=INPUT["input"], estimators=()), LosesOne, tr, va, {}),
         "scaled": (ib(**BINS), Scaled, NoneForTheLast(), None, alone),
         # This strategy knows no double precision; bins forgive the last bits.
         "sharded": (ib(**ALL_IN_BINS), Sharded, tr, va, {"precision": "32-true"}),

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from lightning_ib import FixedBins, InformationPlane, QuantileBins, Quantizer, measure
+from lightning_ib.batches import parts_of
 from lightning_ib.verdict import VerdictWarning
 from tests.samples import generator
 from tests.test_plane import known_net
@@ -90,6 +91,69 @@ def test_one_hot_labels_are_classes_and_the_head_is_recognized(dtype):
     point, _, plane = target_of(nn.functional.one_hot(y).to(dtype))
     assert exact([point]) == exact([target_of(y)[0]])
     assert plane.head.n_classes == 4
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.int64])
+def test_wide_rows_of_labels_are_read_as_narrow_ones(dtype):
+    y = torch.arange(600) % 200
+    point, _, plane = target_of(nn.functional.one_hot(y, 200).to(dtype), head=False)
+    assert exact([point]) == exact([target_of(y, head=False)[0]])
+    assert plane.target_read == "one-hot rows, taken as classes"
+    several = torch.randint(2, (20, 150), generator=generator()).to(dtype)[y % 20]
+    point, _, plane = target_of(several)
+    assert exact([point]) == exact([target_of(y % 20, head=False)[0]])
+    assert plane.target_read == "many yes/no labels a sample, each combination a symbol"
+    assert target_of(torch.randn(600, 150))[2].target_read.startswith("real-valued with 128 coordinates")
+
+
+def test_one_batch_of_another_form_leaves_the_target_out_of_the_pass():
+    """Two classes a sample, and by chance only zeros and ones in one batch."""
+    for at in (0, 50):
+        y = torch.randint(9, (150, 2), generator=generator())
+        y[at : at + 50] = 1
+        point, told, _ = target_of(y)
+        assert (point.n_samples, math.isfinite(point.h_t), math.isnan(point.i_ty)) == (150, True, True)
+        assert len(told) == 1
+
+
+def test_infinite_targets_are_no_class():
+    point, (told,), _ = target_of(torch.tensor([0.0, 1.0, math.inf] * 40))
+    assert told.startswith("the target gave NaN or infinite values in 40 of 120")
+    assert math.isnan(point.i_ty)
+
+
+@pytest.mark.parametrize("y", [torch.eye(4).to_sparse(), torch.zeros(4, 0)])
+def test_tensors_of_other_kinds_are_left_out(y):
+    with pytest.warns(UserWarning, match="the target is a tensor of layout torch"):
+        (point,) = measure(nn.Sequential(nn.Linear(3, 2)), [(torch.rand(4, 3), y)])
+    assert math.isfinite(point.h_t)
+
+
+def test_soft_entropies_of_real_classes_are_finite_at_every_measurement():
+    plane, model = InformationPlane(estimators=["soft"]), nn.Sequential(nn.Linear(3, 4))
+    x, y = torch.rand(300, 3, generator=generator()), (torch.arange(300) % 3).double()
+    for _ in range(3):
+        plane.reset()
+        with plane.attach(model):
+            model(x)
+            plane.update(x, y)
+            assert all(math.isfinite(one.value) for one in plane.compute() and plane.estimate())
+
+
+Swapped = namedtuple("Swapped", "label image")
+
+
+def test_a_named_pair_goes_by_its_names_and_a_mask_is_found_where_it_is():
+    assert parts_of(Swapped(1, 2))[:2] == (2, 1)
+    assert parts_of(({"input_ids": 1, "attention_mask": 2}, 3)).mask == 2
+    assert parts_of(SimpleNamespace(label=1, attention_mask=2)).mask == 2
+
+    class Odd:
+        @property
+        def y(self):
+            raise RuntimeError
+
+    assert parts_of(Odd()).y is None
 
 
 def test_a_target_of_several_real_numbers_is_cut_into_cells():

@@ -25,8 +25,10 @@ from tests.processes import (
     N_TRAIN,
     N_VAL,
     SAMPLED,
+    TOKENS,
     batches,
     callback_fields,
+    sequences,
 )
 from tests.tiny import TinyModule, exact
 
@@ -42,6 +44,7 @@ OTHER_PLACES = ("batched", "list", "none", "iterable", "default-none")
 
 TWO = ["alone", "alone-train", "val", "train", "own", "sampled", "batched", "list", "steps", "few", "none"]
 TWO += ["iterable", "fails", "breaks", "fits-not", "fits-not-own", "scaled", "histories"]
+TWO += ["tokens", "loses-one"]
 BY_DEFAULT = ["default", "default-sampled", "default-own", "default-none"]
 THREE = ["fewer", "default", "default-none"]
 SHARDED = ["sharded", "sharded-own"]
@@ -173,6 +176,20 @@ VALIDATION, TRAINING, OWN = batches(N_VAL, 1), batches(N_TRAIN, 0), batches(N_OW
 )
 def test_two_processes_have_the_figures_of_one(two, name, data, options):
     assert_same(two(name), data, but=["probe"] if name in OTHER_PLACES else (), **options)
+
+
+def test_two_processes_have_the_tokens_of_one(two):
+    data = [sequences(N_VAL, 1)[k : k + 8] for k in range(0, N_VAL, 8)]
+    found = two("tokens")
+    assert_same(found, data, **TOKENS)
+    n = int((sequences(N_VAL, 1)[:][1] != -100).sum())
+    assert {InformationPoint(*point).n_samples for point in found[1]["history"]} == {n}
+
+
+def test_a_layer_left_out_in_one_process_and_a_failure_in_another_are_nan_in_all(two):
+    one, other = two("loses-one")
+    assert exact(one["history"]) == exact(other["history"])
+    assert {(point[2], math.isnan(point[3])) for point in one["history"]} == {("hidden", True), ("out", True)}
 
 
 # The validation loop, the same with fewer samples than there are, a pass of its own, and a process without batches.

@@ -253,3 +253,58 @@ def test_a_language_model_is_measured_by_token(tmp_path):
     of_head = [point for point in callback.history if point.layer == "head"]
     assert of_head[-1].accuracy > of_head[0].accuracy
     assert math.isfinite(of_head[-1].i_ty_fano)
+
+
+@pytest.mark.parametrize("ignored", [0.1, 0.85])
+def test_the_sample_of_rows_that_count_depends_on_no_batch_size(ignored):
+    x, y = rows(3000, ignored)
+    options = {"max_samples": 300, "ignore_index": -100, "estimators": ()}
+    small, *others = (planes(batches(x, y, size=size), **options)[0][0] for size in (8, 64, 1000, 3000))
+    assert small[0].n_samples == 300
+    assert all(exact(other) == exact(small) for other in others)
+
+
+def test_labels_that_are_no_tensor_or_real_numbers_are_ignored_too():
+    x, y = rows()
+    expected = exact(measure(net(), [(x, y)], ignore_index=-100))
+    assert exact(measure(net(), [(x, y.numpy())], ignore_index=-100)) == expected
+    assert exact(measure(net(), [(x, y.double())], ignore_index=-100)) == expected
+
+
+class Swapped(nn.Module):
+    """Sequences by sequence: (B, L, D), then (L, B, D)."""
+
+    def __init__(self):
+        super().__init__()
+        self.right, self.wrong = nn.Linear(6, 4), nn.Linear(6, 4)
+
+    def forward(self, x):
+        return self.right(x), self.wrong(x.transpose(0, 1))
+
+
+def test_tokens_in_another_order_than_their_labels_are_left_out():
+    x, y = sequences()
+    with pytest.warns(
+        UserWarning, match=r"layer 'wrong' is left out, .* put out tokens of shape \(5, 60\), and the labe"
+    ):
+        found = measure(Swapped(), [(x, y)], tokens=True)
+    assert [point.layer for point in found] == ["right"]
+    with pytest.raises(ValueError, match="Name another module, or give CellQuantizer"):
+        measure(Swapped(), [(x, y)], ["wrong"], tokens=True)
+
+
+def test_pictures_are_taken_apart_by_place_whatever_module_puts_them_out():
+    """As many channels as pixels a side."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(1, 8, 1), nn.ReLU(), nn.Sequential(nn.Identity()))
+    x = torch.randn(30, 1, 8, 8, generator=generator())
+    points = measure(model, [(x, (x[:, 0] > 0).long())], ["0", "1", "2"], tokens=True)
+    assert all(point.i_ty > 0.5 for point in points)
+
+
+def test_the_input_of_pictures_is_discretized_by_place():
+    model = nn.Sequential(nn.Conv2d(1, 3, 1))
+    x = torch.randn(30, 1, 8, 8, generator=generator())
+    (point,) = measure(model, [(x, (x[:, 0] > 0).long())], ["0"], input=BINS, tokens=True)
+    assert 1 < point.h_x <= 2
+    assert point.n_samples == 30 * 64
