@@ -188,7 +188,7 @@ class InTrouble(InformationPlaneCallback):
 
     def on_validation_batch_end(self, trainer, pl_module, outputs, batch, batch_idx, dataloader_idx=0):
         if trainer.global_rank == 1:
-            batch = (batch[0], batch[1][:1])
+            batch = (batch[0][:1], batch[1])
         super().on_validation_batch_end(trainer, pl_module, outputs, batch, batch_idx, dataloader_idx)
 
 
