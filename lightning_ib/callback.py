@@ -19,6 +19,7 @@ from lightning_ib.batches import Unpack, unpacked
 from lightning_ib.embedding import first_rows, is_projected, log_rows, plot_tsne
 from lightning_ib.estimators import Estimators, Rows, checked_estimators
 from lightning_ib.functional import Correction, Unit
+from lightning_ib.functional.checks import sentence
 from lightning_ib.history import Estimate, InformationPoint, Measurement, restored_points
 from lightning_ib.loggers import (
     board_folder,
@@ -466,9 +467,8 @@ class InformationPlaneCallback(CallbackBase):
             if not self._is_default and (self._own_pass or not isinstance(error, (ForwardError, NoLayersError))):
                 raise
             lacks = "the layers are not measured in this run" if self._own_pass else "there is no point before training"
-            told = str(error) if str(error).endswith(".") else f"{error}."
             warnings.warn(
-                f"{self.prefix}: {lacks}: {told} {'Training goes on.' if self._own_pass else goes_on}",
+                f"{self.prefix}: {lacks}: {sentence(error)} {'Training goes on.' if self._own_pass else goes_on}",
                 UserWarning,
                 stacklevel=2,
             )
@@ -756,10 +756,9 @@ class InformationPlaneCallback(CallbackBase):
                 if self.every_n_train_steps is not None:
                     when = f" after step {trainer.global_step}"
                 goes_on = "The evaluation goes on." if _alone(trainer) else "Training goes on."
-                told = str(error) if str(error).endswith(".") else f"{error}."
                 warnings.warn(
                     f"{self.prefix}: the measurement{'' if _alone(trainer) else when} failed, its points are NaN: "
-                    f"{told} {goes_on}",
+                    f"{sentence(error)} {goes_on}",
                     UserWarning,
                     stacklevel=2,
                 )

@@ -8,6 +8,7 @@ from typing import Any
 
 from lightning_ib.estimators import Estimator, Rows, Soft
 from lightning_ib.functional import SoftEntropy, Unit
+from lightning_ib.functional.checks import sentence
 from lightning_ib.history import Estimate, unit_of
 from lightning_ib.sample import on_first
 from lightning_ib.sampled import Drawn
@@ -126,8 +127,7 @@ class Estimation:
     def _warn_of_failure(
         layer: str, estimator: Estimator, error: Exception, epoch: int, warn: Callable[[str, str], None]
     ) -> None:
-        told = str(error) if str(error).endswith(".") else f"{error}."
-        told = f"{estimator.name} could not be estimated at epoch {epoch}, its values are NaN: {told}"
+        told = f"{estimator.name} could not be estimated at epoch {epoch}, its values are NaN: {sentence(error)}"
         if estimator.optional:
             warn(estimator.name, f"{told} Give estimators=() to go without.")
         else:

@@ -272,11 +272,10 @@ class InformationPlane(Metric):
         self._home, self._model_layers = device_of(model), leaves_with_weights(model)
         scripted = scripted_layers(model) if self.asked is None else []
         if scripted:
-            of = f"layer {scripted[0]!r}" + (f" (and {len(scripted) - 1} more)" if len(scripted) > 1 else "")
             self._warn_once(
                 "TorchScript",
-                f"{of} is left out, nobody having named it: TorchScript takes no hooks. Name a module of Python's "
-                "around it, or script it after the run.",
+                f"{_first_of(scripted)} is left out, nobody having named it: TorchScript takes no hooks. Name a module "
+                "of Python's around it, or script it after the run.",
             )
         modules = named_modules(model)
         self._by_place = {layer: True for layer in names if isinstance(modules[layer], CHANNELS_FIRST)}
@@ -700,10 +699,10 @@ class InformationPlane(Metric):
         """Warn where nobody named layers, and the model has some that it had not when it was hooked."""
         late = [layer for layer in leaves_with_weights(model) if layer not in self._model_layers]
         if late and self.asked is None:
-            of = f"layer {late[0]!r}" + (f" (and {len(late) - 1} more)" if len(late) > 1 else "")
             self._warn_once(
                 "late",
-                f"{of} is left out: it was made after the run began. Make it in __init__ or configure_model.",
+                f"{_first_of(late)} is left out: it was made after the run began. Make it in __init__ or "
+                "configure_model.",
             )
 
     def _leave_out_alike(self, layers: Sequence[str]) -> None:
@@ -1118,6 +1117,11 @@ def by_token(activation: Tensor, channels_first: bool | None = None) -> tuple[Te
     if channels_first or (channels_first is None and activation.ndim > 3):
         activation = activation.movedim(1, -1)
     return activation.flatten(0, -2), tuple(activation.shape[:-1])
+
+
+def _first_of(layers: Sequence[str]) -> str:
+    """Layers in a sentence: the first, and how many more there are."""
+    return f"layer {layers[0]!r}" + (f" (and {len(layers) - 1} more)" if len(layers) > 1 else "")
 
 
 def _chosen(values: Tensor, index: Tensor | None) -> Tensor:

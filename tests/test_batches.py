@@ -15,8 +15,8 @@ from torch import nn
 from lightning_ib import FixedBins, InformationPlane, QuantileBins, Quantizer, measure
 from lightning_ib.batches import parts_of
 from lightning_ib.verdict import VerdictWarning
+from tests.nets import known_net
 from tests.samples import generator
-from tests.test_plane import known_net
 from tests.tiny import exact
 
 WHOLE = Quantizer(None, FixedBins([k / 8 for k in range(-16, 16)]))

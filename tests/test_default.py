@@ -12,37 +12,11 @@ from lightning_ib import CellQuantizer, FixedBins, InformationPlane, QuantileBin
 from lightning_ib.functional import cells, entropy, mutual_information, sketch
 from lightning_ib.verdict import VerdictWarning
 from tests.mnist import ThesisNet
+from tests.nets import Function
+from tests.nets import known_net as net
 from tests.samples import generator
 
 FIGURES = ("i_xt", "i_ty", "h_t", "h_x", "h_y", "h_y_given_t", "i_xt_given_y")
-
-
-class Function(nn.Module):
-    """A layer that is a function one knows."""
-
-    def __init__(self, function):
-        super().__init__()
-        self.function = function
-
-    def forward(self, x):
-        return self.function(x)
-
-
-def net(**functions):
-    """Layers side by side, each on the input itself."""
-
-    class Net(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.weight = nn.Parameter(torch.ones(1))
-            for name, function in functions.items():
-                self.add_module(name, Function(function))
-
-        def forward(self, x):
-            for module in self.children():
-                module(x)
-
-    return Net()
 
 
 def same(x):

@@ -39,6 +39,7 @@ from lightning_ib.functional import (
     row_ids,
 )
 from lightning_ib.passes import in_order, to, undisturbed
+from tests.nets import Function, known_net
 
 ROOT = Path(__file__).parents[1]
 WHOLE = Quantizer(None, FixedBins([k + 0.5 for k in range(-64, 64)]))
@@ -52,33 +53,6 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
-
-
-class Function(nn.Module):
-    """A layer that is a function one knows."""
-
-    def __init__(self, function):
-        super().__init__()
-        self.function = function
-
-    def forward(self, x):
-        return self.function(x)
-
-
-def known_net(**functions):
-    """Layers side by side, each on the input itself."""
-
-    class Net(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.weight = nn.Parameter(torch.ones(1))
-            for name, function in functions.items():
-                self.add_module(name, Function(function))
-
-        def forward(self, x):
-            return sum(module(x).sum() for module in self.children()) * self.weight
-
-    return Net()
 
 
 def batches(x, y, batch_size):

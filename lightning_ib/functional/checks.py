@@ -130,3 +130,9 @@ def checked_labels(y: Tensor, n: int, names: tuple[str, str] = ("t", "y")) -> tu
 def _same_number(n: int, m: int, names: tuple[str, str]) -> None:
     if n != m:
         raise ValueError(f"{names[0]} and {names[1]} must be of the same samples, got {n} of one and {m} of the other.")
+
+
+def sentence(error: Exception) -> str:
+    """The message of an error, with the stop at its end."""
+    message = str(error)
+    return message if message.endswith(".") else f"{message}."
