@@ -658,8 +658,7 @@ class InformationPlane(Metric):
         if recorded is None:
             return RuntimeError(
                 "never ran in this forward, so there is nothing to measure: name a module that is called as a module "
-                "(not through its .forward, its weights or a fused path; torch.export makes one graph of a model, and "
-                "torch.export.unflatten modules again). A compiled model that ran before with other "
+                "(not through its .forward, its weights or a fused path). A compiled model that ran before with other "
                 "layers watched, or none, needs torch.compiler.reset() first, and so does another like it."
             )
         if places is not None and recorded.places != places:

@@ -16,6 +16,7 @@ from torch.nn.utils.rnn import PackedSequence, pad_packed_sequence
 from torch.utils._pytree import tree_map_only
 from torch.utils.hooks import RemovableHandle
 
+from lightning_ib.exported import Taps
 from lightning_ib.functional.checks import plain_tensor
 
 MAX_DEFAULT_LAYERS = 12
@@ -273,6 +274,8 @@ class Recorder:
         self._warned = False
         modules = named_modules(model)
         watched = {layer: modules[layer] for layer in layers}
+        self._taps = Taps(modules, watched)
+        watched |= self._taps.modules
         batch_second = _sequence_first(model)
         self._batch_second = {layer for layer, module in watched.items() if module in batch_second}
         graphs = _in_graphs(model)
@@ -360,6 +363,7 @@ class Recorder:
     def remove(self) -> None:
         """Take the hooks off and drop what was kept. Twice is harmless."""
         self.forget(list(self._watched))
+        self._taps.remove()
         self._taken.clear()
         self._compiled.clear()
 

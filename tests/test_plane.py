@@ -802,19 +802,39 @@ def test_torchscript_that_nobody_named_is_left_out():
     assert hooks_on(model) == []
 
 
+class Exportable(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.features = nn.Sequential(nn.Linear(4, 4), nn.Tanh(), nn.Linear(4, 4))
+        self.rnn, self.head = nn.GRU(4, 3, batch_first=True), nn.Linear(3, 2)
+
+    def forward(self, x):
+        return self.head(self.rnn(self.features(x).relu_()[:, None])[0][:, -1])
+
+
+@pytest.mark.filterwarnings("ignore:The tensor attributes .* were assigned during export")
 def test_a_module_out_of_torch_export_is_measured_as_it_is():
-    model, (data,) = nn.Sequential(nn.Linear(4, 4), nn.Tanh(), nn.Linear(4, 2)).eval(), branches_data()
+    model, (data,) = Exportable().eval(), branches_data()
     shapes = ({0: torch.export.Dim("batch", min=2, max=64)},)
     program = torch.export.export(model, (torch.rand(8, 4),), dynamic_shapes=shapes)
-    points = measure(torch.export.unflatten(program), [data])
-    assert [p.layer for p in points] == ["0", "2"]
-    assert [p.h_t for p in points] == pytest.approx([p.h_t for p in measure(model, [data])])
-    both = nn.Sequential(nn.Dropout(0.9), program.module(), nn.Linear(2, 2))
-    plain = nn.Sequential(nn.Dropout(0.9), model, both[2])
-    with pytest.warns(UserWarning, match=r"is left out, .* it never ran .* torch.export.unflatten modules again"):
-        (point,) = measure(both, [data])
-    assert (point.layer, both.training) == ("2", True)
-    assert point.h_t == pytest.approx(measure(plain, [data], ["2"])[0].h_t), "the dropout was in eval mode"
+    layers = ["features.0", "features.2", "rnn", "head", "features"]
+    plain = [(p.layer, pytest.approx(p.h_t)) for p in measure(model, [data], layers)]
+    assert [(p.layer, p.h_t) for p in measure(torch.export.unflatten(program), [data], layers)] == plain
+
+    graph = program.module()
+    code, modules = graph.code, [name for name, _ in graph.named_modules()]
+    assert [(p.layer, p.h_t) for p in measure(graph, [data], layers)] == plain
+    with pytest.raises(Exception, match="Guard failed|mat1 and mat2"):
+        measure(graph, [(torch.rand(8, 5), torch.zeros(8).long())], layers)
+    assert graph.code == code
+    assert [name for name, _ in graph.named_modules()] == modules, "the graph is what it was"
+
+    both = nn.Sequential(nn.Dropout(0.9), graph, nn.Linear(2, 2))
+    points = measure(both, [data], ["1.rnn", "2"])
+    assert both.training
+    assert [p.h_t for p in points] == pytest.approx(
+        [p.h_t for p in measure(nn.Sequential(both[0], model, both[2]), [data], ["1.rnn", "2"])]
+    ), "the dropout was in eval mode"
 
 
 class Tagged(torch.Tensor):
