@@ -314,6 +314,7 @@ class InformationPlaneCallback(CallbackBase):
                 self.unit,
                 self.beta,
                 layers=self.plane.layers,
+                binned=bool(self.plane.narrowings),
                 estimators={estimator.name: estimator.given for estimator in self.plane.estimation.estimators},
                 told=self._told,
             )

@@ -179,6 +179,7 @@ def log_layout(
     beta: float | None = None,
     *,
     layers: Iterable[str] = (),
+    binned: bool = True,
     estimators: Mapping[str, Sequence[str]] | None = None,
     told: set[str],
 ) -> None:
@@ -195,10 +196,12 @@ def log_layout(
         unit: of the informations.
         beta: where given, the information-bottleneck functional has a chart.
         layers: the layers that get bands.
+        binned: whether a layer is counted in bins; where none is, there is no chart of values outside of them.
         estimators: the name of each estimator, and what it gives.
         told: what was warned of.
     """
     charts = CHARTS | ({"I(X;T) − β I(T;Y)": "IB"} if beta is not None else {})
+    charts = {of: quantity for of, quantity in charts.items() if binned or quantity != "outside"}
     title = f"Information plane ({prefix})"
 
     def chart(of: str, quantity: str, estimator: str = "") -> tuple[str, list[Any]]:

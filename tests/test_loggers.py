@@ -171,8 +171,10 @@ def test_a_chart_with_a_unit_shows_runs_of_that_unit_alone(tmp_path):
         return answer["tag_to_events"]
 
     seen = defaultdict(set)
+    titles = set()
     for category in json.loads(plugin.layout_impl(RequestContext(), ""))["category"]:
         for chart in category["chart"]:
+            titles.add(chart["title"])
             patterns = chart.get("multiline", {}).get("tag", [])
             for series in chart.get("margin", {}).get("series", []):
                 patterns += [f"^{re.escape(series[of])}$" for of in ("value", "lower", "upper")]
@@ -183,7 +185,8 @@ def test_a_chart_with_a_unit_shows_runs_of_that_unit_alone(tmp_path):
     assert len(in_unit) == 2 * (5 + 3 * 2 + 5)
     for title, runs in in_unit.items():
         assert runs == {"bits" if "[bits]" in title else "nats"}, title
-    # What has no unit is one chart of both, and every chart of the layout shows something.
+    # What has no unit is one chart of both, and every chart of the layout shows something: without bins, none of them.
+    assert titles == set(seen)
     assert {title for title, runs in seen.items() if len(runs) == 2} == {
         "H(T)/log N",
         "samples whose symbol was seen once",
