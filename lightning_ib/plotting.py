@@ -43,6 +43,8 @@ _MOST_CORNERS, MOST_DOTS = 120, 24
 _NEAR = 0.3
 # The least that an axis spans, as a share of the bound: rounding does not fill the picture.
 _LEAST_SPAN = 0.05
+# Above the points, for each name, as a share of what the axis spans.
+_HEADROOM = 0.015
 # Areas of markers, in square points: a dot, and from the first measurement to the last.
 _DOT, _FIRST, _LAST = 7.0, 16.0, 58.0
 
@@ -240,7 +242,9 @@ def _draw_plane(
         bounds.append(_Bound(last.i_ty_fano, "Fano ≥", BOUND | {"linestyle": ":", "linewidth": 1.3}))
     levels = [one.value for one in bounds] + [level for _, level, _ in chance]
     axes.set_xlim(_limits([x for path in paths for x in path.x], [bound.value], _LEAST_SPAN * bound.value))
-    axes.set_ylim(_limits([*read, *(y for path in paths for y in path.y)], levels, _LEAST_SPAN * bounds[0].value))
+    low, high = _limits([*read, *(y for path in paths for y in path.y)], levels, _LEAST_SPAN * bounds[0].value)
+    # Layers that know the target end side by side at the top; their names stand above them.
+    axes.set_ylim(low, high + _HEADROOM * _n_named(len(paths)) * (high - low))
     right, bottom = axes.get_xlim()[1], axes.get_ylim()[0]
     above: dict[str, Any] = {"xycoords": ("data", "axes fraction"), "xytext": (0, 5), "textcoords": "offset points"}
     above |= {"fontsize": 8.5, "color": _GRAY, "ha": "right"}
