@@ -482,6 +482,11 @@ class InformationPlaneCallback(CallbackBase):
         """Take the hooks off; a run that was over when it was resumed has its history all the same."""
         if self._restored is not None:
             self._take_up(trainer)
+        self._finish(trainer)
+        self._release()
+
+    def _finish(self, trainer: Trainer) -> None:
+        """The last files of a fit, and what it came to."""
         if self._unprojected is not None:
             step, rows = self._unprojected
             log_rows(trainer.loggers, self.prefix, rows, step, self._told)
@@ -491,7 +496,6 @@ class InformationPlaneCallback(CallbackBase):
                 save_figure(figure, self.figure_path.with_suffix(".svg"), self._told)
         with surviving("what the fit came to could not be told", self._told):
             self._tell_the_end(trainer)
-        self._release()
 
     def _tell_the_end(self, trainer: Trainer) -> None:
         """Where the probe reads more than the symbols, what the fit came to, and where it is."""
@@ -513,7 +517,12 @@ class InformationPlaneCallback(CallbackBase):
         return f"{table(self.history, self._counted_by)}\n{where}"
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Take the hooks off; Lightning calls neither ``teardown`` nor ``on_fit_end`` then."""
+        """Take the hooks off; Lightning calls neither ``teardown`` nor ``on_fit_end`` then.
+
+        A fit that the user interrupts ends as one that is over.
+        """
+        if isinstance(exception, KeyboardInterrupt) and trainer.state.fn == "fit" and self.history:
+            self._finish(trainer)
         self._release()
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:

@@ -705,6 +705,8 @@ def test_hooks_come_off_when_training_breaks(tmp_path, where, error):
     assert not has_hooks(model)
     assert epochs(callback) == [0, 1]
     assert not callback.plane.update_called
+    # A fit that the user interrupts ends as one that is over.
+    assert bool(list(tmp_path.rglob("*.svg"))) == isinstance(error, KeyboardInterrupt)
 
 
 def test_hooks_come_off_at_a_normal_end_and_a_second_fit_begins_anew(tmp_path):

@@ -193,6 +193,18 @@ def test_a_fit_ends_with_the_table_and_where_its_files_are(tmp_path, caplog):
     assert [len(line) < 100 for line in end.splitlines()[:4]] == [True] * 4
 
 
+def test_a_fit_that_is_interrupted_ends_with_the_table_too(tmp_path, caplog):
+    class Interrupted(TinyModule):
+        def on_train_epoch_start(self):
+            if self.current_epoch == 1:
+                raise KeyboardInterrupt
+
+    with caplog.at_level("INFO"), pytest.raises((SystemExit, KeyboardInterrupt)):
+        fit(tmp_path, callback := InformationPlaneCallback(), model=Interrupted())
+    (end,) = ends(caplog)
+    assert end.startswith(f"ib: {table(callback.history)}")
+
+
 @pytest.mark.parametrize("logger", [False, "csv"])
 def test_without_tensorboard_there_is_no_command(tmp_path, caplog, logger):
     with caplog.at_level("INFO"):
