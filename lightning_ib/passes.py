@@ -18,6 +18,7 @@ from lightning_ib.batches import Unpack, is_keywords, unpacked
 from lightning_ib.functional import Correction, Unit
 from lightning_ib.history import InformationPoint
 from lightning_ib.plane import MAX_SAMPLES, InformationPlane, Layers
+from lightning_ib.preserve import module_state_kept
 from lightning_ib.quantize import Quantizer
 from lightning_ib.recorder import device_of
 
@@ -282,8 +283,9 @@ def genuine(dataloader: Any) -> int | None:
 def undisturbed(model: nn.Module, dataloader: Any = None) -> Iterator[None]:
     """Eval mode, no gradient, and random states seeded with 0; all of it put back at the end, whatever happens.
 
-    The seed makes random augmentation in the data the same at every pass. Put back are the mode of every module, the
-    random states of torch (on the CPU and every GPU in use), NumPy and Python, and the generators of ``dataloader``.
+    The seed makes random augmentation in the data the same at every pass. Put back are the mode of every module, what
+    :func:`~lightning_ib.preserve.module_state_kept` says, the random states of torch (on the CPU and every GPU in use),
+    NumPy and Python, and the generators of ``dataloader``.
     """
     modes = [(module, module.training) for module in model.modules()]
     generators = [g for g in _generators(dataloader) if isinstance(g, torch.Generator)]
@@ -293,7 +295,7 @@ def undisturbed(model: nn.Module, dataloader: Any = None) -> Iterator[None]:
     python_state = random.getstate()
     gpus = list(range(torch.cuda.device_count())) if torch.cuda.is_available() and torch.cuda.is_initialized() else []
     try:
-        with torch.random.fork_rng(devices=gpus), torch.no_grad():
+        with torch.random.fork_rng(devices=gpus), torch.no_grad(), module_state_kept(model):
             torch.default_generator.manual_seed(0)
             if gpus:
                 torch.cuda.manual_seed_all(0)
