@@ -23,12 +23,14 @@ class Parts(NamedTuple):
         y: the target; ``None`` where there is none, or it is not known which part it is.
         doubt: why the target is not known, in a sentence that says how to name it; empty where it is known.
         mask: which tokens count, ``(B, L)``, where the batch holds such an ``attention_mask``.
+        label: the key under which the target stood beside x in a plain mapping; empty elsewhere.
     """
 
     x: Any
     y: Any
     doubt: str = ""
     mask: Any = None
+    label: str = ""
 
 
 def parts_of(batch: Any) -> Parts:
@@ -41,7 +43,7 @@ def parts_of(batch: Any) -> Parts:
 
     Example:
         >>> parts_of({"input_ids": 1, "labels": 2})
-        Parts(x={'input_ids': 1}, y=2, doubt='', mask=None)
+        Parts(x={'input_ids': 1}, y=2, doubt='', mask=None, label='labels')
         >>> parts_of((1, 2, 3)).x
         1
     """
@@ -52,15 +54,17 @@ def parts_of(batch: Any) -> Parts:
     if isinstance(batch, (tuple, list)) and len(batch) == 1:
         return parts_of(batch[0])
     if name is not None and isinstance(batch, Mapping):
-        x = {k: v for k, v in batch.items() if k != name} if is_keywords(batch) else batch
-        return Parts(x, batch[name], mask=_mask_of(batch))
+        if not is_keywords(batch):
+            return Parts(batch, batch[name], mask=_mask_of(batch))
+        x = {k: v for k, v in batch.items() if k != name}
+        return Parts(x, batch[name], mask=_mask_of(batch), label=name)
     if name is not None:
         return Parts(batch, getattr(batch, name), mask=_mask_of(batch))
     several = isinstance(batch, (tuple, list)) and len(batch) > 0
-    advice = "lambda batch: (batch[0], batch[1])" if several else "lambda batch: (x, y)"
+    advice = "lambda batch: (batch[i], batch[j]), i and j being their places" if several else "lambda batch: (x, y)"
     doubt = (
         f"a batch is {described(batch)}, and its target is not known: I(X;T) and H(T) are measured without one. Give "
-        f"unpack={advice}, say, or unpack=lambda batch: ({'batch[0]' if several else 'batch'}, None) if there is none."
+        f"unpack={advice}, or unpack=lambda batch: ({'batch[0]' if several else 'batch'}, None) if there is none."
     )
     x = batch[0] if several else batch
     return Parts(x, None, doubt, _mask_of(x))

@@ -36,7 +36,7 @@ from lightning_ib.loggers import (
 from lightning_ib.namespaces import CallbackBase, say, with_progress
 from lightning_ib.own_pass import ForwardError, dev_run, first_loader, has_forward, run_own_pass
 from lightning_ib.panels import plot_estimates
-from lightning_ib.passes import genuine, undisturbed
+from lightning_ib.passes import checked_loader, genuine, undisturbed
 from lightning_ib.plane import MAX_SAMPLES, InformationPlane, Layers
 from lightning_ib.plotting import plot_information_plane
 from lightning_ib.quantize import Quantizer
@@ -51,6 +51,10 @@ if TYPE_CHECKING:
     from pytorch_lightning import LightningModule, Trainer
 
 _STATE_VERSION = 1
+
+_SEVERAL_VIEWS = (
+    'Where a validation step runs several views of a batch at once, data="val" measures in a pass of its own.'
+)
 """Of what a checkpoint holds. It rises when edges that were frozen before would mean something else."""
 
 
@@ -164,6 +168,8 @@ class InformationPlaneCallback(CallbackBase):
     ) -> None:
         if (isinstance(data, str) and data not in ("train", "val")) or not (data is None or hasattr(data, "__iter__")):
             raise ValueError(f"data must be None, 'train', 'val' or a DataLoader, got {data!r}.")
+        if data is not None and not isinstance(data, str):
+            checked_loader(data)
         if unpack is not None and not callable(unpack):
             raise TypeError(f"unpack must be a callable, batch → (x, y), or None, got {unpack!r}.")
         _checked_schedule(every_n_epochs, epochs, every_n_train_steps)
@@ -259,6 +265,8 @@ class InformationPlaneCallback(CallbackBase):
     def _attach(self, pl_module: LightningModule, frozen: Mapping[str, Any] | None) -> None:
         self.plane.detach()
         self.plane = InformationPlane(**self._options)
+        if self.data is None:
+            self.plane.several_views = _SEVERAL_VIEWS
         self._recorder = None
         self._counting = self._failed = self._late = False
         self._told.clear()
@@ -586,6 +594,9 @@ class InformationPlaneCallback(CallbackBase):
         """Count this batch in."""
         if self._recorder is not None and self._recorder.enabled:
             self._recorder.enabled = False
+            if batch is None:  # Lightning leaves it out, too
+                self._recorder.take({})
+                return
             self._guarded(trainer, lambda: self.plane.see(unpacked(batch, self.unpack)))
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

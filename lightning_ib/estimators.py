@@ -586,7 +586,8 @@ def checked_estimators(asked: Iterable[str | Estimator]) -> list[Estimator]:
         ValueError: there is none of that name, or two values would be logged under one name.
     """
     if isinstance(asked, (str, Estimator)):
-        raise TypeError(f"estimators must be a list, got {asked!r}. Did you mean [{asked!r}]?")
+        meant = difflib.get_close_matches(asked, BY_NAME, n=1, cutoff=0.0)[0] if isinstance(asked, str) else asked
+        raise TypeError(f"estimators must be a list, got {asked!r}. Did you mean [{meant!r}]?")
     if asked is not None and not isinstance(asked, Iterable):
         raise TypeError(f"estimators must be a list, got {asked!r}.")
     found: list[Estimator] = []

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch.utils.data import DataLoader
 
-from lightning_ib.batches import Unpack, described
+from lightning_ib.batches import Parts, Unpack, described, is_keywords
 from lightning_ib.passes import call, in_order, is_share, iter_once, run_pass, undisturbed
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ def run_own_pass(
             run_pass(
                 plane,
                 progress(batches, total, "Information plane"),
-                lambda x: _forward(trainer, pl_module, x),
+                lambda parts: _forward(trainer, pl_module, parts),
                 unpack=unpack,
                 move=lambda batch: _transferred(trainer, pl_module, batch),
                 may_be_empty=trainer.world_size > 1,
@@ -140,18 +140,20 @@ def first_loader(loaders: Any) -> Any:
     return loaders[0] if isinstance(loaders, (list, tuple)) and loaders else loaders
 
 
-def _forward(trainer: Trainer, pl_module: LightningModule, x: Any) -> Any:
+def _forward(trainer: Trainer, pl_module: LightningModule, parts: Parts) -> Any:
     wrapper: Any = trainer.strategy.model
     # FSDP's wrapper (FSDP1) brings the weights together, and must be the first of its kind that is called.
     outermost = wrapper if type(wrapper).__name__ == "FullyShardedDataParallel" else pl_module
     try:
-        return call(outermost, x)
+        return call(outermost, parts)
     except Exception as error:
         if "OutOfMemory" in type(error).__name__:
             raise
+        x = parts.x
         shape = f" of shape {tuple(x.shape)}" if hasattr(x, "shape") else ""
+        how = "module(**x)" if is_keywords(x) else "module(x)"
         raise ForwardError(
-            f"a pass of its own calls {type(pl_module).__name__} as module(x), x being {described(x)}{shape}, and it "
+            f"a pass of its own calls {type(pl_module).__name__} as {how}, x being {described(x)}{shape}, and it "
             f"raised {type(error).__name__}: {error}. Give unpack=lambda batch: (x, y), x being what forward takes (a "
             "mapping: its keywords)."
         ) from error

@@ -5,16 +5,24 @@ from __future__ import annotations
 import copy
 import random
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from inspect import signature
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, DistributedSampler, IterableDataset, RandomSampler, Sampler, SequentialSampler
+from torch.utils.data import (
+    DataLoader,
+    Dataset,
+    DistributedSampler,
+    IterableDataset,
+    RandomSampler,
+    Sampler,
+    SequentialSampler,
+)
 
-from lightning_ib.batches import Unpack, is_keywords, unpacked
+from lightning_ib.batches import Parts, Unpack, described, is_keywords, unpacked
 from lightning_ib.functional import Correction, Unit
 from lightning_ib.history import InformationPoint
 from lightning_ib.plane import MAX_SAMPLES, InformationPlane, Layers
@@ -68,6 +76,7 @@ def measure(
         A point for each layer.
 
     Raises:
+        TypeError: the data is a tensor, a data set or a mapping, which gives no batches.
         ValueError: the data is empty, a batch cannot be unpacked, or an argument is wrong: see
             :class:`InformationPlane`.
 
@@ -77,6 +86,7 @@ def measure(
         >>> [point.layer for point in points], points[0].n_samples
         (['0', '2'], 256)
     """
+    checked_loader(dataloader)
     home = device_of(model)
     away = home if device is None else torch.device(device)
     plane = InformationPlane(
@@ -96,11 +106,25 @@ def measure(
             model.to(away)
         with plane.attach(model), undisturbed(model, dataloader):
             batches = with_bar(dataloader, "Information plane") if progress else dataloader
-            run_pass(plane, batches, lambda x: call(model, x), unpack=unpack, move=lambda batch: to(batch, away))
+            run_pass(plane, batches, lambda parts: call(model, parts), unpack=unpack, move=lambda one: to(one, away))
             return plane.compute()
     finally:
         if device is not None:
             model.to(home)
+
+
+def checked_loader(dataloader: Any) -> None:
+    """Refuse what is iterable and gives single samples, or nothing, instead of batches.
+
+    Raises:
+        TypeError: it is a tensor, a data set that is not iterable, a mapping or a string, or not iterable at all.
+    """
+    single = isinstance(dataloader, (Tensor, str, Mapping, Dataset)) and not isinstance(dataloader, IterableDataset)
+    if single or not (hasattr(dataloader, "__iter__") or hasattr(dataloader, "__getitem__")):
+        advice = (
+            "DataLoader(dataset, batch_size=256)" if isinstance(dataloader, Dataset) else "DataLoader(…) or [(x, y)]"
+        )
+        raise TypeError(f"the data must be an iterable of batches, got {described(dataloader)}: give {advice}, say.")
 
 
 def with_bar(items: Iterable[Any], description: str, total: int | None = None) -> Any:
@@ -119,7 +143,7 @@ def with_bar(items: Iterable[Any], description: str, total: int | None = None) -
 def run_pass(
     plane: InformationPlane,
     batches: Iterable[Any],
-    forward: Callable[[Any], Any],
+    forward: Callable[[Parts], Any],
     *,
     unpack: Unpack | None = None,
     move: Callable[[Any], Any] = lambda batch: batch,
@@ -136,7 +160,7 @@ def run_pass(
         if batch is None:  # Lightning's loop leaves it out, too
             continue
         parts = unpacked(move(batch), unpack)
-        forward(parts.x)
+        forward(parts)
         plane.see(parts)
         empty = False
         if at_most is not None and (plane.n_seen >= at_most or plane.n_shown >= _MOST_SHOWN * at_most):
@@ -145,19 +169,26 @@ def run_pass(
         raise ValueError("the data to measure on is empty: it gave no batch.")
 
 
-def call(model: Callable[..., Any], x: Any) -> Any:
-    """``model(x)``; of a plain mapping the keywords that its forward takes, or the mapping if it takes none of them."""
+def call(model: Callable[..., Any], parts: Parts) -> Any:
+    """``model(x)``; of a plain mapping the keywords that its forward takes, or the mapping if it takes none of them.
+
+    The label of a mapping is among the keywords where forward names it, as encoders with a decoder need theirs, or
+    where it is called ``labels`` and forward takes any.
+    """
+    x = parts.x
     if not is_keywords(x):
         return model(x)
     try:
         parameters = signature(getattr(model, "forward", model)).parameters.values()
     except (TypeError, ValueError):  # not known of what is not written in Python
         return model(**x)
+    label = {parts.label: parts.y} if parts.label else {}
     if any(one.kind is one.VAR_KEYWORD for one in parameters):
-        return model(**x)
+        named = {one.name for one in parameters} | {"labels"}
+        return model(**x, **{key: value for key, value in label.items() if key in named})
     named = {one.name for one in parameters if one.kind in (one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY)}
-    taken = {key: value for key, value in x.items() if key in named}
-    return model(**taken) if taken else model(x)
+    taken = {key: value for key, value in (x | label).items() if key in named}
+    return model(**taken) if taken.keys() - label.keys() else model(x)
 
 
 def to(batch: Any, device: torch.device) -> Any:

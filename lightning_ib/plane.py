@@ -53,6 +53,11 @@ from lightning_ib.verdict import VerdictWarning, advice
 # How many pooled values of a variable wait to be put into bins together.
 _AT_ONCE = 16_384
 
+_NEVER_RAN = "never ran in this forward"
+
+# How many batches in which no layer ran are left out before one in which one did.
+_MOST_IDLE = 3
+
 MAX_SAMPLES = 10_000
 """How many samples are kept of a pass, by default."""
 
@@ -133,8 +138,8 @@ class InformationPlane(Metric):
             :class:`~lightning_ib.estimators.Estimator`; :meth:`estimate` gives their values.
         max_samples: how many samples the cells and estimators see.
         head: ``None`` recognizes the head; ``False`` measures every layer as it is; a name says which layer it is.
-        ignore_index: rows with this label, such as −100, are left out of every variable. A GPU is waited for once a
-            batch then, and for a mask.
+        ignore_index: rows with this label, such as −100, are left out of every variable, rows of several labels where
+            one of them is it. A GPU is waited for once a batch then, and for a mask.
         tokens: take the tokens of sequences, or the pixels of pictures, for samples: activations ``(B, L, D)`` and
             labels ``(B, L)`` count as B·L samples. What convolutions and other modules that work on channels put out,
             ``(B, C, …)``, is taken apart by place, ``(B · …, C)``. Tokens whose mask is 0 are left out. Those of one
@@ -215,6 +220,8 @@ class InformationPlane(Metric):
         """How many samples of this process were seen since the measurement began."""
         self.target_read = ""
         """How the target became symbols at the last measurement, in words; empty for class labels."""
+        self.several_views = ""
+        """What to do where a step runs several views of a batch, for the sentence on rows that do not match."""
         self.head: Head | None = None
         """The head that was recognized at the last measurement."""
         self._asked_head, self._keep_rows = head, keep_rows
@@ -232,6 +239,7 @@ class InformationPlane(Metric):
         # Whether layers put out (B, C, …) or (B, …, C), where tokens are samples; others as their shape says.
         self._by_place: dict[str, bool] = {}
         self._batches: list[_Batch] = []
+        self._n_idle = 0  # the batches of this pass in which no layer ran
         self._target_lost = False  # whether a batch of this pass had a target of a form that is not known
         for state in ("x", "y", *(["sequence"] if tokens else [])):
             self._add_states(state)
@@ -274,8 +282,8 @@ class InformationPlane(Metric):
         if scripted:
             self._warn_once(
                 "TorchScript",
-                f"{_first_of(scripted)} is left out, nobody having named it: TorchScript takes no hooks. Name a module "
-                "of Python's around it, or script it after the run.",
+                f"{_first_of(scripted)} is not among the layers picked by default: TorchScript takes no hooks. Name a "
+                "module of Python's around it, or script it after the run.",
             )
         modules = named_modules(model)
         self._by_place = {layer: True for layer in names if isinstance(modules[layer], CHANNELS_FIRST)}
@@ -326,7 +334,7 @@ class InformationPlane(Metric):
         self.sampled.reset()
         self.estimation.streams.reset()
         self._with_target = self._head_layer = None
-        self.n_seen, self.target_read, self._batches = 0, "", []
+        self.n_seen, self._n_idle, self.target_read, self._batches = 0, 0, "", []
         self._target_lost = False
         for narrowing in self._variables().values():
             narrowing.begin()
@@ -336,7 +344,10 @@ class InformationPlane(Metric):
         self.update(x, y)
 
     def see(self, parts: Parts) -> None:
-        """Count in one batch, and warn once where its target is not known."""
+        """Count in one batch, and warn once where its target is not known; leave out one in which no layer ran."""
+        if self._recorder is not None and not self._recorder.ran and (self.n_shown or self._n_idle < _MOST_IDLE):
+            self._n_idle += 1  # a step may return early, as on a batch that is of no use
+            return
         if parts.doubt:
             self._warn_once("doubt", parts.doubt)
         self.update(parts.x, parts.y, parts.mask if self.tokens else None)
@@ -363,6 +374,11 @@ class InformationPlane(Metric):
         n_sequences, places = 0, None
         if self.tokens:
             by_place = next((one for one in (y, mask) if isinstance(one, Tensor)), None)
+            if isinstance(y, Tensor) and y.ndim == 1 and any(len(one.places) > 1 for one in recorded.values()):
+                raise ValueError(
+                    f"the target has one label for each of {len(y)} samples, and tokens=True takes one a token, (B, "
+                    "L): leave tokens out, or give the labels of tokens in unpack."
+                )
             n_sequences = len(first_tensor(x if by_place is None else by_place))
             places = None if by_place is None else tuple(by_place.shape)
             y = y.reshape(-1) if isinstance(y, Tensor) else y
@@ -383,7 +399,7 @@ class InformationPlane(Metric):
         self._with_target = y is not None
         if self.tokens:
             others["sequence"] = self._sequences(n_sequences, n)
-        valid = self._valid(y if self._target is not None else others.get("y"), mask, n)
+        valid = self._valid(y if isinstance(y, Tensor) else others.get("y"), mask, n)
         self._batches.append(_Batch(n_sequences or n, n, valid))
         index = None if valid is None else valid.nonzero().squeeze(1)
         n_valid = n if index is None else len(index)
@@ -418,8 +434,8 @@ class InformationPlane(Metric):
     def _valid(self, y: Tensor | None, mask: Tensor | None, n: int) -> Tensor | None:
         """Which of ``n`` rows count, bool ``(n,)`` on the host; none where all do."""
         valid = None
-        if self.ignore_index is not None and y is not None and y.numel() == n:
-            valid = (y.detach().reshape(-1) != self.ignore_index).cpu()
+        if self.ignore_index is not None and y is not None and len(y) == n:
+            valid = (y.detach().reshape(n, -1) != self.ignore_index).all(1).cpu()
         if mask is None:
             return valid
         if mask.numel() != n:
@@ -652,16 +668,17 @@ class InformationPlane(Metric):
             for kind, chunks in states.items():
                 setattr(self, f"t{k}{kind}", chunks)
 
-    @staticmethod
-    def _fault(recorded: _Recorded | None, n: int, of: str, places: tuple[int, ...] | None = None) -> Exception | None:
+    def _fault(
+        self, recorded: _Recorded | None, n: int, of: str, places: tuple[int, ...] | None = None
+    ) -> Exception | None:
         """What is wrong with what a layer put out for a batch of ``n``, if anything is."""
         if recorded is None:
             return RuntimeError(
-                "never ran in this forward, so there is nothing to measure: name a module that is called as a module "
-                "(not through its .forward, its weights or a fused path). A compiled model that ran before with other "
+                f"{_NEVER_RAN}, so there is nothing to measure: name a module that is called as a module (not "
+                "through its .forward, its weights or a fused path). A compiled model that ran before with other "
                 "layers watched, or none, needs torch.compiler.reset() first, and so does another like it."
             )
-        if places is not None and recorded.places != places:
+        if places is not None and _long(recorded.places) != _long(places):
             return ValueError(
                 f"put out tokens of shape {recorded.places}, and the {of} have {places}: the batch comes first, and "
                 "each token once. Name another module, or give CellQuantizer(select=…) or Quantizer(select=…), which "
@@ -671,8 +688,8 @@ class InformationPlane(Metric):
             return ValueError(
                 f"put out {recorded.n} rows for {n} {of}: its first dimension must be the batch. Name another "
                 "module, or one that runs once a forward over the whole batch, or give Quantizer(select=…), which puts "
-                "the batch first: lambda output: output.transpose(0, 1), say. Where a validation step runs several "
-                'views of a batch at once, data="val" measures in a pass of its own.'
+                "the batch first: lambda output: output.transpose(0, 1), say."
+                + (f" {self.several_views}" if self.several_views else "")
             )
         return None
 
@@ -691,8 +708,18 @@ class InformationPlane(Metric):
                 raise NoLayersError(told)
             raise type(fault)(f"{told.rstrip('.')}. Or leave it out of layers=….")
         self._forget(list(faults))
-        for layer, fault in faults.items():
-            self._warn_once(layer, f"layer {layer!r} is left out, nobody having named it: it {fault}")
+        # Where layers were picked, no advice is needed on how to name them.
+        reasons = {
+            layer: _NEVER_RAN if isinstance(fault, RuntimeError) else str(fault).split(". ")[0]
+            for layer, fault in faults.items()
+        }
+        for reason in dict.fromkeys(reasons.values()):
+            alike = [layer for layer, other in reasons.items() if other == reason]
+            are, they = ("is", "it") if len(alike) == 1 else ("are", "they")
+            self._warn_once(
+                f"left out: {alike}",
+                f"{_first_of(alike, most=6)} {are} left out: picked by default, {they} {reason.rstrip('.')}.",
+            )
 
     def warn_of_late_layers(self, model: nn.Module) -> None:
         """Warn where nobody named layers, and the model has some that it had not when it was hooked."""
@@ -707,12 +734,12 @@ class InformationPlane(Metric):
     def _leave_out_alike(self, layers: Sequence[str]) -> None:
         """Go on without layers that put out the same in every batch; of those that were named, only warn."""
         for layer in layers:
-            left_out = " is left out, nobody having named it: it" if self.asked is None else ""
+            left_out = " is left out: picked by default, it" if self.asked is None else ""
             self._warn_once(
                 f"{layer} alike",
                 f"layer {layer!r}{left_out} put out the same rows in every batch, one for each place in it, as an "
                 "embedding of positions does: they do not belong to the samples"
-                + (". Name another module." if self.asked is None else ", and its values say nothing of them."),
+                + ("." if self.asked is None else ", and its values say nothing of them."),
             )
         if self.asked is None:
             self._forget(layers)
@@ -730,12 +757,11 @@ class InformationPlane(Metric):
                 raise TypeError(f"the target must be a tensor, got {type(y).__name__}: convert it in unpack.")
             return self._target.values(y)
         try:
-            values = kept(y)
+            values = kept(y, self.ignore_index)
             if self.asked is None and n_rows and len(values) not in n_rows:
                 raise UnknownTarget(
                     f"the target has {len(values)} rows where the layers put out {n_rows[0]}, so I(X;T) and H(T) are "
-                    "measured without it. Where a validation step runs several views of a batch at once, give "
-                    'data="val" for a pass of its own; else unpack=lambda batch: (x, y) with a target a row.'
+                    "measured without it. Give unpack=lambda batch: (x, y) with a target a row. " + self.several_views
                 )
         except UnknownTarget as unknown:
             self._warn_once("the target's form", str(unknown))
@@ -766,6 +792,9 @@ class InformationPlane(Metric):
         if drawn is not None:
             self._leave_out_alike(drawn.alike_in_every_batch())
         if n == 0 and (drawn is None or drawn.n == 0):
+            if self._n_idle:
+                never_ran = self._fault(None, 0, "inputs")
+                self._leave_out({layer: never_ran for layer in self.quantizers if never_ran is not None})
             ignored = self.ignore_index is not None and any(batch.n_rows for batch in self._batches)
             why = f"every label is {self.ignore_index}" if ignored else "no batch was seen. Is the data empty?"
             raise ValueError(f"nothing was counted: {why}")
@@ -990,8 +1019,9 @@ class InformationPlane(Metric):
         if (absent := absent_label(values, len(target.symbols.counts))) is not None:
             self._warn_once(
                 "absent labels",
-                f"the target is {absent} in {int((values == absent).sum())} of {len(values)} samples, which is counted "
-                f"as a class. If it says that they have no label, give ignore_index={absent}.",
+                f"the target is {absent} in {int((values == absent).reshape(len(values), -1).any(1).sum())} of "
+                f"{len(values)} samples, which is counted like any other value. If it says that they have no label, "
+                f"give ignore_index={absent}.",
             )
         return target.symbols
 
@@ -1006,8 +1036,14 @@ class InformationPlane(Metric):
     def _warn_of_missing(self, name: str, missing: int, n: int, epoch: int) -> None:
         self._warn_once(
             name,
-            f"{name} gave NaN or infinite values in {missing} of {n} samples at epoch {epoch}: its values are NaN "
-            "until they are finite again. Training is not touched.",
+            f"{name} gave NaN or infinite values in {missing} of {n} samples at epoch {epoch}: "
+            + ("the values about it" if name == "the target" else "its values")
+            + " are NaN until they are finite again. Training is not touched."
+            + (
+                " Leave such samples out in unpack=…, or give them a label of their own and ignore_index=…."
+                if name == "the target"
+                else ""
+            ),
         )
 
     def _warn_of_lengths(self, n_coordinates: Mapping[str, int]) -> None:
@@ -1118,9 +1154,15 @@ def by_token(activation: Tensor, channels_first: bool | None = None) -> tuple[Te
     return activation.flatten(0, -2), tuple(activation.shape[:-1])
 
 
-def _first_of(layers: Sequence[str]) -> str:
-    """Layers in a sentence: the first, and how many more there are."""
-    return f"layer {layers[0]!r}" + (f" (and {len(layers) - 1} more)" if len(layers) > 1 else "")
+def _long(places: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape of tokens without the axes that hold one: masks are ``(B, 1, H, W)`` to some."""
+    return places[:1] + tuple(size for size in places[1:] if size != 1)
+
+
+def _first_of(layers: Sequence[str], most: int = 1) -> str:
+    """Layers in a sentence: the first ones, and how many more there are."""
+    more = f" (and {len(layers) - most} more)" if len(layers) > most else ""
+    return f"layer{'s' * (min(most, len(layers)) > 1)} {', '.join(map(repr, layers[:most]))}{more}"
 
 
 def _chosen(values: Tensor, index: Tensor | None) -> Tensor:

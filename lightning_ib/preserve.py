@@ -62,17 +62,18 @@ class _Value:
     """An attribute: which object it is, and what that holds."""
 
     def __init__(self, value: Any) -> None:
-        self._value = value
+        self._value: Any = value
+        self._held: Any = None
         if isinstance(value, Tensor):
             self._held = value.detach().clone()
         elif isinstance(value, _CONTAINERS):
             self._held = copy(value)
 
     def as_it_was(self) -> Any:
-        value: Any = self._value
+        value = self._value
         if isinstance(value, Tensor):
             # Not by its version: batch norm writes without counting. Not always: a graph may hold it for backward.
-            if not value.is_inference() and not torch.equal(value, self._held):
+            if not value.is_inference() and not value.is_meta and not torch.equal(value, self._held):
                 value.detach().copy_(self._held)
         elif isinstance(value, _CONTAINERS) and list(map(id, _items(value))) != list(map(id, _items(self._held))):
             value.clear()

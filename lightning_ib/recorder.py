@@ -302,6 +302,11 @@ class Recorder:
             self.remove()
             raise
 
+    @property
+    def ran(self) -> bool:
+        """Whether a layer has run since the last :meth:`take`."""
+        return bool(self._taken or self._compiled)
+
     def record(self, layer: str, output: Any) -> None:
         """Keep what ``reduce`` makes of an output; called by the hooks."""
         if torch.compiler.is_compiling():

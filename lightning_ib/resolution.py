@@ -20,7 +20,7 @@ from lightning_ib.functional import Symbols, Unit, add_entropies, entropy_of_cou
 from lightning_ib.functional.checks import logarithm
 from lightning_ib.history import replacing
 from lightning_ib.panels import plot_resolution
-from lightning_ib.passes import call, run_pass, to, undisturbed, with_bar
+from lightning_ib.passes import call, checked_loader, run_pass, to, undisturbed, with_bar
 from lightning_ib.plane import InformationPlane
 from lightning_ib.quantize import Bins, CellQuantizer, Narrowing, Pool, Quantizer, UniformBins
 from lightning_ib.recorder import device_of, resolve_layers
@@ -208,6 +208,7 @@ def resolution_sweep(
     """
     if layers is not None and isinstance(layers, Mapping):
         raise TypeError("layers must be a list of module names or None, got a mapping: give pools and n_bins instead.")
+    checked_loader(dataloader)
     binnings = _binnings(n_bins, bins)
     sizes = None if n_samples is None else _ascending(n_samples, "n_samples")
     by_layer = _by_layer(pools)
@@ -221,7 +222,7 @@ def resolution_sweep(
             assigned = _assigned(by_layer, model, values.layers)
             values.pool_with(assigned)
             batches = with_bar(dataloader, "Pass over the data") if progress else dataloader
-            run_pass(values, batches, lambda x: call(model, x), unpack=unpack, move=lambda batch: to(batch, away))
+            run_pass(values, batches, lambda parts: call(model, parts), unpack=unpack, move=lambda one: to(one, away))
             rows: Iterable[list[Resolution]] = values.rows(binnings, sizes)
             if progress:
                 rows = with_bar(rows, "Resolutions", len(binnings) * sum(map(len, assigned.values())))

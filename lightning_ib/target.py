@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from lightning_ib.batches import described
 from lightning_ib.functional import Symbols, cells, codes, sketch, symbols
 from lightning_ib.functional.discretise import scrambled
 from lightning_ib.functional.sketch import WIDTH
@@ -36,12 +37,13 @@ class Target(NamedTuple):
     how: str
 
 
-def kept(y: Any) -> Tensor:
+def kept(y: Any, ignore_index: int | None = None) -> Tensor:
     """What is kept of the target of a batch, sharing no memory with it.
 
     Args:
         y: the target. One value a sample, ``(B,)`` or ``(B, 1)``, is a class label if it is an integer, else a real
             number; several are yes/no labels if they are 0 and 1, else real numbers ``(B, …)``.
+        ignore_index: the value of rows that do not count, in which it may stand beside others.
 
     Returns:
         Labels int64 ``(B,)``, real numbers float64 ``(B, 1)``, or the sketched rows of several numbers ``(B, D)``.
@@ -53,23 +55,20 @@ def kept(y: Any) -> Tensor:
         with suppress(Exception):  # NumPy's arrays, and lists of numbers
             y = torch.as_tensor(y)
     if not isinstance(y, Tensor):
-        raise UnknownTarget(
-            f"the target is a {type(y).__name__}, not a tensor. {_ADVICE}: unpack=lambda batch: (batch[0], labels)."
-        )
+        raise UnknownTarget(f"the target is {described(y)}, not a tensor. {_ADVICE}.")
     y = y.detach()
+    what = "a single number" if y.ndim == 0 else f"a tensor of layout {y.layout}, dtype {y.dtype}, {tuple(y.shape)}"
     if y.ndim == 0 or y.is_complex() or y.layout is not torch.strided or (len(y) and not y.numel()):
-        raise UnknownTarget(
-            f"the target is a tensor of layout {y.layout} and dtype {y.dtype}, and one value a sample is needed. "
-            f"{_ADVICE}."
-        )
+        raise UnknownTarget(f"the target is {what}, and one value a sample is needed. {_ADVICE}.")
     real = y.is_floating_point()
     if y.numel() == len(y):
         return y.double().reshape(-1, 1).clone() if real else y.long().reshape(-1).clone()
+    if ignore_index is not None:  # such a row has no label, and does not decide what labels are
+        y = y.masked_fill((y == ignore_index).flatten(1).any(1).reshape(-1, *[1] * (y.ndim - 1)), 0)
     if not real and (y.ndim > 2 or not is_binary(y)):
         raise UnknownTarget(
             f"the target holds several integers a sample, {tuple(y.shape)}: the classes of tokens or pixels, or those "
-            f"of several tasks. {_ADVICE}: unpack=lambda batch: (batch[0], batch[1][:, 0]), say, or take tokens for "
-            "samples: tokens=True."
+            f"of several tasks. {_ADVICE}, that of one task, say, or take tokens for samples: tokens=True."
         )
     rows = sketch(y)
     if y.ndim == 2 and y.shape[1] > WIDTH:
@@ -85,7 +84,9 @@ def _of_labels(y: Tensor) -> Tensor:
     return torch.stack([binary.double(), wide.sum(1), wide.argmax(1).double(), wide @ weights], 1)
 
 
-_ADVICE = "I(X;T) and H(T) are measured without it. Name a label for each sample"
+_ADVICE = (
+    "I(X;T) and H(T) are measured without it. Give unpack=lambda batch: (x, y), y having one label for each sample"
+)
 
 
 def is_binary(values: Tensor) -> bool:
@@ -120,7 +121,9 @@ def labelled(values: Tensor) -> tuple[Tensor, str]:
 
 def absent_label(values: Tensor, n_classes: int) -> int | None:
     """The label that seems to say that there is none: −100, or −1 beside two classes or more; ``None`` without one."""
-    if values.is_floating_point() or not len(values):
+    if values.is_floating_point():
+        return -100 if bool((values == -100).any()) else None
+    if not len(values):
         return None
     least = int(values.min())
     return least if least == -100 or (least == -1 and n_classes > 2) else None

@@ -215,7 +215,7 @@ def advice(point: InformationPoint, quantizer: Narrowing | CellQuantizer) -> str
         return (
             f"the target is {point.verdict.removeprefix('target_')} at epoch {point.epoch}: {why}, and I(T;Y) says "
             "nothing of any layer. Give class labels, or for real values target=Quantizer(bins=QuantileBins(10)), with "
-            "a pool to one coordinate where they have several."
+            "a pool to one coordinate where they have several; where each token or pixel has a label, tokens=True."
         )
     if point.verdict == "too_coarse":
         return (

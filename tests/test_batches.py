@@ -173,8 +173,8 @@ def test_classes_of_tokens_and_pixels_are_not_guessed_at(shape):
     point, told, _ = target_of(torch.randint(9, shape, generator=generator()))
     assert told == [
         f"the target holds several integers a sample, {shape}: the classes of tokens or pixels, or those of several "
-        "tasks. I(X;T) and H(T) are measured without it. Name a label for each sample: unpack=lambda batch: "
-        "(batch[0], batch[1][:, 0]), say, or take tokens for samples: tokens=True."
+        "tasks. I(X;T) and H(T) are measured without it. Give unpack=lambda batch: (x, y), y having one label for each "
+        "sample, that of one task, say, or take tokens for samples: tokens=True."
     ]
     assert math.isnan(point.i_ty)
     assert math.isfinite(point.h_t)
@@ -184,7 +184,7 @@ def test_classes_of_tokens_and_pixels_are_not_guessed_at(shape):
 def test_a_target_that_is_none_is_left_out(y):
     point, (told,), _ = target_of(y)
     assert told.startswith("the target ")
-    assert "I(X;T) and H(T) are measured without it. Name a label for each sample" in told
+    assert "I(X;T) and H(T) are measured without it. Give unpack=lambda batch: (x, y), y having one label for" in told
     assert math.isnan(point.i_ty)
 
 
@@ -241,10 +241,10 @@ def test_the_target_of_a_batch_is_recognized(batch_of):
 @pytest.mark.parametrize(
     ("batch", "came", "advice"),
     [
-        (torch.rand(4, 1), "a Tensor", r"lambda batch: \(x, y\), say, or unpack=lambda batch: \(batch, None\)"),
-        ((torch.rand(4, 1),), "a Tensor", r"lambda batch: \(x, y\), say"),
-        ([torch.rand(4, 1)] * 3, "a list of 3", r"lambda batch: \(batch\[0\], batch\[1\]\), say"),
-        ({"x": torch.rand(4, 1), "z": 1}, r"a mapping with the keys \['x', 'z'\]", r"lambda batch: \(x, y\), say"),
+        (torch.rand(4, 1), "a Tensor", r"lambda batch: \(x, y\), or unpack=lambda batch: \(batch, None\)"),
+        ((torch.rand(4, 1),), "a Tensor", r"lambda batch: \(x, y\)"),
+        ([torch.rand(4, 1)] * 3, "a list of 3", r"lambda batch: \(batch\[i\], batch\[j\]\)"),
+        ({"x": torch.rand(4, 1), "z": 1}, r"a mapping with the keys \['x', 'z'\]", r"lambda batch: \(x, y\)"),
     ],
 )
 def test_a_batch_whose_target_is_not_known_is_measured_without_one(batch, came, advice):

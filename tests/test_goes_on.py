@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
-from lightning_ib import InformationPlaneCallback
+from lightning_ib import InformationPlaneCallback, measure, resolution_sweep
 from tests.tiny import has_hooks, make_data, pl, trainer
 
 N = 64
@@ -257,3 +257,114 @@ def test_what_was_named_and_cannot_work_stops_before_the_first_step(tmp_path):
     for options in ({"layers": ["net.0"]}, {"data": "train"}, {"unpack": lambda batch: batch}):
         with pytest.raises(RuntimeError, match="calls TwoArguments as module"):
             fitted(tmp_path, TwoArguments, loader, None, InformationPlaneCallback(**options))
+
+
+@pytest.mark.parametrize("early", ["no batch", "no forward"])
+@pytest.mark.parametrize("first", [True, False])
+def test_a_validation_batch_that_is_not_run_is_left_out(tmp_path, early, first):
+    class Skipping(Anything):
+        def validation_step(self, batch, batch_idx):
+            if batch is not None and len(batch[0]) != 15:
+                self(batch)
+
+        def training_step(self, batch, batch_idx):
+            return None if batch is None else super().training_step(batch, batch_idx)
+
+    batches = [(X[k : k + 16], Y[k : k + 16]) for k in range(0, N, 16)]
+    batches.insert(0 if first else 2, None if early == "no batch" else (X[:15], Y[:15]))
+
+    class Batches:
+        def __iter__(self):
+            return iter(batches)
+
+    callback = InformationPlaneCallback()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", ".*measurement.*|.*never ran.*|.*target.*")
+        warnings.filterwarnings("ignore", ".*yielded None.*")
+        trainer(tmp_path, callback, max_epochs=2).fit(Skipping(), Batches(), Batches())
+    ran = {point.epoch: point.n_samples for point in callback.history}
+    assert ran == {0: N + 15 * (early == "no forward"), 1: N, 2: N}  # before training a pass of its own runs them all
+
+
+def test_layers_that_run_in_no_batch_of_a_validation_are_named(tmp_path):
+    class Idle(Anything):
+        def validation_step(self, batch, batch_idx):
+            pass
+
+    callback = InformationPlaneCallback(["net.0"])
+    data = DataLoader(Rows(lambda i: (X[i], Y[i])), 16)
+    with pytest.warns(
+        UserWarning, match="points are NaN: layer 'net.0' never ran in this forward, so there is nothing"
+    ):
+        trainer(tmp_path, callback, max_epochs=1).fit(Idle(), data, data)
+    assert [point.n_samples for point in callback.history] == [N, 0]
+
+
+class Decoder(nn.Module):
+    """It cannot do without labels, as encoders with a decoder of Hugging Face."""
+
+    def __init__(self):
+        super().__init__()
+        self.encode, self.decode = nn.Linear(6, 8), nn.Embedding(4, 8)
+        self.out = nn.Linear(8, 4)
+
+    def forward(self, x, labels=None):
+        if labels is None:
+            raise ValueError("You must specify labels")
+        return self.out(self.encode(x) + self.decode(labels))
+
+
+@pytest.mark.parametrize("keywords", ["named", "any"])
+def test_labels_are_keywords_where_forward_takes_them(tmp_path, keywords):
+    class Module(Anything):
+        def __init__(self):
+            super().__init__()
+            self.net = Decoder()
+
+        def training_step(self, batch, batch_idx):
+            return self(**batch).square().mean()
+
+    class Named(Module):
+        def forward(self, x, labels=None):
+            return self.net(x, labels)
+
+    class Any(Module):
+        def forward(self, **inputs):
+            return self.net(**inputs)
+
+    labels = Y[torch.randperm(N)]
+    data = DataLoader(Rows(lambda i: {"x": X[i], "labels": labels[i]}), 16)
+    callback = InformationPlaneCallback()
+    trainer(tmp_path, callback, max_epochs=1).fit(Named() if keywords == "named" else Any(), data)
+    assert [point.layer for point in callback.history] == ["net.encode", "net.decode", "net.out"] * 2
+    assert all(math.isfinite(point.i_ty) for point in callback.history)
+
+
+def test_layers_that_never_ran_are_left_out_in_one_sentence(tmp_path):
+    class Spare(Anything):
+        def __init__(self):
+            super().__init__()
+            self.spare = nn.ModuleList(nn.Linear(2, 2) for _ in range(8))
+
+    data = DataLoader(Rows(lambda i: (X[i], Y[i])), 16)
+    with pytest.warns(UserWarning, match="left out") as caught:
+        trainer(tmp_path, InformationPlaneCallback(), max_epochs=1).fit(Spare(), data, data)
+    (sentence,) = [str(one.message) for one in caught if "left out" in str(one.message)]
+    named = ", ".join(f"'spare.{k}'" for k in range(6))
+    assert sentence == f"layers {named} (and 2 more) are left out: picked by default, they never ran in this forward."
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (X, r"got a Tensor: give DataLoader\(…\) or \[\(x, y\)\], say"),
+        (make_data(N), r"got a TensorDataset: give DataLoader\(dataset, batch_size=256\), say"),
+        ({"x": X}, r"got a mapping with the keys \['x'\]: give DataLoader"),
+        (7, "got an int: give DataLoader"),
+    ],
+)
+def test_what_gives_no_batches_is_refused(data, said):
+    with pytest.raises(TypeError, match=f"the data must be an iterable of batches, {said}"):
+        measure(nn.Linear(6, 4), data)
+    with pytest.raises(TypeError, match=f"the data must be an iterable of batches, {said}"):
+        resolution_sweep(nn.Linear(6, 4), data)

@@ -216,7 +216,7 @@ def without_labels(batch):
     return {name: value for name, value in batch.items() if name != "labels"}, batch["labels"]
 
 
-@pytest.mark.filterwarnings("ignore:layer 'net.bert.embeddings.position_embeddings' is left out, .* 1 rows for 16")
+@pytest.mark.filterwarnings("ignore:layer 'net.bert.embeddings.position_embeddings' is left out: .* 1 rows for 16")
 def test_bert_by_default(tmp_path):
     """The table of positions is the same for every sentence: its output has no batch, and it is left out."""
     callback = InformationPlaneCallback(unpack=without_labels)
@@ -328,9 +328,9 @@ def test_graphs_joined_into_one_are_known_from_where_they_are_pooled_on(tmp_path
     """The rows of the graph layers are nodes, and those of the labels are graphs: only ``out`` can be measured."""
     callback = InformationPlaneCallback()
     data = loaders(lambda k, generator: graph(k, generator, n_nodes=4 + k % 3), collate_fn=joined)
-    with pytest.warns(UserWarning, match=r"is left out, .* it put out \d+ rows for 16 labels") as told:
+    with pytest.warns(UserWarning, match=r"are left out: .* they put out \d+ rows for 16 labels") as told:
         layers = watched(tmp_path, lambda: Classifier(GraphNet("joined")), data, callback)
-    assert sum("is left out" in str(warning.message) for warning in told) == 4
+    assert sum("are left out" in str(warning.message) for warning in told) == 1
     assert layers == ["net.out"]
     assert_default(callback, "net.out")
     with pytest.raises(ValueError, match=r"layer 'net.second' put out \d+ rows for 16 labels.*give Quantizer.select="):
@@ -398,7 +398,7 @@ def test_a_recurrent_network_by_default(tmp_path):
     assert layers == ["net.embedding", "net.lstm", "net.out"]
     assert_default(callback, "net.out")
     callback, data = InformationPlaneCallback(), loaders(words, sequence_first)
-    with pytest.warns(UserWarning, match="layer 'net.embedding' is left out, .* put out 9 rows for 16 labels"):
+    with pytest.warns(UserWarning, match="layer 'net.embedding' is left out: .* put out 9 rows for 16 labels"):
         layers = watched(tmp_path, lambda: Classifier(Recurrent(False)), data, callback)
     assert layers == ["net.lstm", "net.out"]
 
@@ -481,7 +481,7 @@ def test_without_labels_the_samples_are_the_rows_of_the_input(tmp_path):
 
     callback = InformationPlaneCallback(unpack=lambda x: (x, None))
     train, val = loaders(lambda k, generator: torch.randn(1, 8, 8, generator=generator))
-    with pytest.warns(UserWarning, match="layer 'net.patches' is left out, .* put out 512 rows for 16 inputs"):
+    with pytest.warns(UserWarning, match="layer 'net.patches' is left out: .* put out 512 rows for 16 inputs"):
         trained(tmp_path, Patchwise, (train, val), callback)
     assert {p.layer for p in callback.history} == {"net.encoder.1", "net.decoder"}
     assert {p.n_samples for p in callback.history} == {N_VAL}

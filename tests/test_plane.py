@@ -11,6 +11,7 @@ import sys
 import warnings
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -652,7 +653,7 @@ def test_a_named_layer_that_never_ran_is_an_error():
 
 def test_a_layer_picked_by_default_that_never_ran_is_left_out():
     model = Branches()
-    with pytest.warns(UserWarning, match="layer 'extra' is left out, nobody having named it: it never ran") as caught:
+    with pytest.warns(UserWarning, match="layer 'extra' is left out: picked by default, it never ran") as caught:
         points = measure(model, branches_data() * 3)
     assert len(caught) == 1
     assert [point.layer for point in points] == ["trunk", "head"]
@@ -742,7 +743,7 @@ def positions_data(n=80, size=16):
 @pytest.mark.parametrize("without_target", [False, True])
 def test_a_layer_picked_by_default_that_follows_the_place_in_the_batch_is_left_out(without_target):
     data = [(x, None if without_target else y) for x, y in positions_data()]
-    sentence = "layer 'position' is left out, nobody having named it: it put out the same rows in every batch"
+    sentence = "layer 'position' is left out: picked by default, it put out the same rows in every batch"
     with pytest.warns(UserWarning, match=sentence) as caught:
         points = measure(Positions(), data)
     assert len(caught) == 1
@@ -755,7 +756,7 @@ def test_a_named_layer_that_follows_the_place_in_the_batch_is_warned_of():
 
 
 def test_rows_of_the_positions_that_do_not_fit_the_last_batch_leave_the_layer_out():
-    with pytest.warns(UserWarning, match="layer 'position' is left out, .* it put out 16 rows for 8 labels"):
+    with pytest.warns(UserWarning, match="layer 'position' is left out: .* it put out 16 rows for 8 labels"):
         assert [point.layer for point in measure(Positions(), positions_data(72))] == ["token", "out"]
 
 
@@ -787,7 +788,7 @@ def test_a_layer_whose_output_cannot_be_recorded_is_left_out_or_a_sentence_where
 
     model = Odd()
     model.extra = Extra(4, 4)
-    with pytest.warns(UserWarning, match=f"layer 'extra' is left out, nobody having named it: .*{what}"):
+    with pytest.warns(UserWarning, match=f"layer 'extra' is left out: picked by default, it .*{what}"):
         assert [point.layer for point in measure(model, branches_data())] == ["trunk", "head"]
     with pytest.raises(ValueError, match=f"layer 'extra' could not be recorded: {what}.* Or leave it out of layers="):
         measure(model, branches_data(), ["trunk", "extra"])
@@ -797,7 +798,7 @@ def test_a_layer_whose_output_cannot_be_recorded_is_left_out_or_a_sentence_where
 @pytest.mark.filterwarnings("ignore:.*torch.jit.*is deprecated")
 def test_torchscript_that_nobody_named_is_left_out():
     model = nn.Sequential(nn.Linear(4, 4), torch.jit.script(nn.Sequential(nn.Linear(4, 4), nn.Tanh())), nn.Linear(4, 2))
-    with pytest.warns(UserWarning, match="layer '1' is left out, nobody having named it: TorchScript takes no hooks"):
+    with pytest.warns(UserWarning, match="layer '1' is not among the layers picked by default: TorchScript"):
         assert [point.layer for point in measure(model, branches_data())] == ["0", "2"]
     assert hooks_on(model) == []
 
@@ -1235,11 +1236,11 @@ class Touchy(nn.Module):
         self.drop = nn.Dropout(0.5)
         self.head = nn.Linear(4, 2)
         self.fails_at = None
-        self.calls = 0
+        self.calls = SimpleNamespace(n=0)  # out of sight of what is put back
 
     def forward(self, x):
-        self.calls += 1
-        if self.calls == self.fails_at:
+        self.calls.n += 1
+        if self.calls.n == self.fails_at:
             raise ArithmeticError("in the middle")
         torch.rand(1)
         return self.head(self.drop(self.norm(self.frozen(x))))
@@ -1278,7 +1279,7 @@ def test_measuring_puts_everything_back(loader, fails_at):
     model.drop.train()
     model.head.training = False
     model(torch.rand(8, 4)).sum().backward()
-    model.calls, model.fails_at = 0, fails_at
+    model.calls.n, model.fails_at = 0, fails_at
     gradients = {name: p.grad for name, p in model.named_parameters()}
 
     def state():
@@ -1300,7 +1301,7 @@ def test_measuring_puts_everything_back(loader, fails_at):
     if fails_at is None:
         points = measure(model, dataloader, ["frozen", "head"])
         assert [point.layer for point in points] == ["frozen", "head"]
-        assert model.calls > 1
+        assert model.calls.n > 1
     else:
         with pytest.raises(ArithmeticError, match="in the middle"):
             measure(model, dataloader, ["frozen", "head"])

@@ -71,11 +71,16 @@ def test_everything_is_put_back_as_the_object_it_was():
     busy(x)
     lists, center, seen = busy.seen, busy.center, {**vars(busy)}
     before = {name: value.clone() for name, value in busy.named_buffers()}
-    with pytest.raises(KeyboardInterrupt), module_state_kept(busy):
-        busy(2 * x)
-        busy(3 * x)
-        busy.extra = 1
-        raise KeyboardInterrupt
+
+    def interrupted():
+        with module_state_kept(busy):
+            busy(2 * x)
+            busy(3 * x)
+            busy.extra = 1
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
     assert busy.seen is lists == [1]
     assert busy.center is center
     assert not hasattr(busy, "extra")

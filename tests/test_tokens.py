@@ -95,10 +95,30 @@ def test_a_label_that_seems_to_be_none_is_named(absent, warned):
         measure(net(), [(x, torch.where(y == 0, -1, 1))])  # two classes
     told = [str(one.message) for one in caught]
     n = int((y == absent).sum())
-    sentence = (
-        f"the target is {absent} in {n} of 300 samples, which is counted as a class. If it says that they have no "
-    )
-    assert told == [f"{sentence}label, give ignore_index={absent}."] * warned
+    sentence = f"the target is {absent} in {n} of 300 samples, which is counted like any other value."
+    assert told == [f"{sentence} If it says that they have no label, give ignore_index={absent}."] * warned
+
+
+@pytest.mark.parametrize("dtype", [torch.long, torch.float])
+def test_rows_of_several_labels_are_left_out_where_one_is_ignored(dtype):
+    x, _ = rows()
+    y = (x[:, :3] > 0).to(dtype)
+    y[::7, 1] = -100
+    y[::5] = -100
+    kept = (y != -100).all(1)
+    (point, *_), _ = planes(batches(x, y), ignore_index=-100)[0]
+    (point_of, *_), _ = planes(batches(x[kept], y[kept]))[0]
+    assert point.n_samples == int(kept.sum())
+    assert point.h_y == point_of.h_y > 2.9
+    assert point.i_ty == pytest.approx(point_of.i_ty, abs=1e-6)
+
+
+def test_a_row_of_real_labels_that_seem_to_be_none_is_named():
+    x, _ = rows()
+    y = (x[:, :3] > 0).float()
+    y[::5, 0] = -100
+    with pytest.warns(UserWarning, match="the target is -100 in 60 of 300 samples, .* give ignore_index=-100"):
+        measure(net(), [(x, y)])
 
 
 def test_data_whose_labels_are_all_ignored_is_told():
@@ -216,6 +236,24 @@ def test_a_network_that_segments_is_measured_by_pixel(tmp_path):
     assert last.i_ty > first.i_ty
 
 
+@pytest.mark.parametrize("shape", [(40, 8, 8), (40, 1, 8, 8), (40, 8, 8, 1)])
+@pytest.mark.parametrize("dtype", [torch.long, torch.float])
+def test_masks_may_have_an_axis_of_one(shape, dtype):
+    x = torch.randn(40, 1, 8, 8, generator=generator())
+    y = (x[:, 0] > 0).to(dtype).reshape(shape)
+    model = nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.Tanh(), nn.Conv2d(4, 1, 1))
+    points = measure(model, batches(x, y, size=8), tokens=True)
+    assert [(point.layer, point.n_samples) for point in points] == [("0", 40 * 64), ("2", 40 * 64)]
+    assert points[0].h_y == pytest.approx(1, abs=0.01)
+
+
+def test_labels_of_samples_are_no_labels_of_tokens():
+    with pytest.raises(
+        ValueError, match=r"one label for each of 300 samples, and tokens=True takes one a token, .*leave"
+    ):
+        measure(net(), [rows()], tokens=True)
+
+
 class Words(pl.LightningModule):
     """A language model in miniature, with batches as those of Hugging Face."""
 
@@ -285,7 +323,7 @@ class Swapped(nn.Module):
 def test_tokens_in_another_order_than_their_labels_are_left_out():
     x, y = sequences()
     with pytest.warns(
-        UserWarning, match=r"layer 'wrong' is left out, .* put out tokens of shape \(5, 60\), and the labe"
+        UserWarning, match=r"layer 'wrong' is left out: .* put out tokens of shape \(5, 60\), and the labe"
     ):
         found = measure(Swapped(), [(x, y)], tokens=True)
     assert [point.layer for point in found] == ["right"]

@@ -518,7 +518,8 @@ def test_a_target_with_a_value_for_every_sample_is_told_once_and_what_to_do(y, t
     assert told == [
         f"the target is saturated at epoch 0: H(Y) is {math.log2(600):.2f} bits of log N = {math.log2(600):.2f}, so "
         "most samples have a target of their own, and I(T;Y) says nothing of any layer. Give class labels, or for real "
-        "values target=Quantizer(bins=QuantileBins(10)), with a pool to one coordinate where they have several."
+        "values target=Quantizer(bins=QuantileBins(10)), with a pool to one coordinate where they have several; "
+        "where each token or pixel has a label, tokens=True."
     ]
     assert found["first"].i_ty == pytest.approx(found["first"].i_ty_shuffled, abs=1e-9), "nothing is left of it"
     found, told = measured_together(Layers(**TWO), x, y, target=narrowed(told[0]))
