@@ -315,6 +315,8 @@ class InformationPlaneCallback(CallbackBase):
                 f"there is no validation loop, so the layers are measured in a pass of their own over "
                 f"the training data, {self._schedule()}.",
             )
+        if not self.history or self._missed(trainer):
+            self._measure_before_training(trainer, pl_module)
         if trainer.is_global_zero:
             log_layout(
                 trainer.loggers,
@@ -326,14 +328,13 @@ class InformationPlaneCallback(CallbackBase):
                 estimators={estimator.name: estimator.given for estimator in self.plane.estimation.estimators},
                 told=self._told,
             )
-        if not self.history or self._missed(trainer):
-            self._measure_before_training(trainer, pl_module)
         # Whoever monitors a figure finds the last one from the start, also in epochs that are not measured.
         self._tell_monitors(trainer, self._latest())
 
     def _latest(self) -> Measurement:
         """What the last measurement came to."""
-        points = self.history[len(self.history) - len(self.plane.layers) :]
+        last = self._last()
+        points = [point for point in self.history if (point.epoch, point.step) == (last.epoch, last.step)]
         step = points[-1].step if points else 0
         estimates = [estimate for estimate in self.estimates if estimate.step == step]
         known = {(one.layer, one.estimator) for one in estimates}

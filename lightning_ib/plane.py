@@ -41,9 +41,11 @@ from lightning_ib.recorder import (
     device_of,
     first_tensor,
     leaves_with_weights,
+    may_be_hooked_later,
     named_modules,
     resolve_layers,
     scripted_layers,
+    spread_over,
 )
 from lightning_ib.sample import all_gathered, on_first, this_process
 from lightning_ib.sampled import Chosen, Drawn, SampledLayers
@@ -83,6 +85,12 @@ class _Recorded(NamedTuple):
     chosen: Chosen | None
     streamed: Tensor | None
 
+    @property
+    def is_one_row(self) -> bool:
+        """Whether the sampled rows of several samples are all the same."""
+        rows = None if self.chosen is None else self.chosen.rows
+        return rows is not None and len(rows) > 1 and bool((rows == rows[0]).all())
+
 
 class _Batch(NamedTuple):
     """What of a batch counts.
@@ -120,8 +128,8 @@ class InformationPlane(Metric):
 
     Args:
         layers: names of modules or glob patterns (``*`` does not cross a dot, ``**`` does), or a mapping from those to
-            a :class:`Quantizer` or :class:`CellQuantizer` each; ``None`` picks leaf modules with weights, without
-            normalisation layers, at most twelve, spread over the depth. Layers without a quantizer get a
+            a :class:`Quantizer` or :class:`CellQuantizer` each; ``None`` picks leaf modules with weights that run,
+            without normalisation layers, at most twelve, spread over the depth. Layers without a quantizer get a
             :class:`CellQuantizer`.
         input: ``None`` takes every sample for a symbol of its own, so that H(X) = log N and I(X;T) = H(T); a
             :class:`Quantizer` narrows X. A narrowed X does not determine T, and I(X;T) may lie below I(T;Y).
@@ -239,6 +247,8 @@ class InformationPlane(Metric):
         # Whether layers put out (B, C, …) or (B, …, C), where tokens are samples; others as their shape says.
         self._by_place: dict[str, bool] = {}
         self._batches: list[_Batch] = []
+        self._tables: set[str] = set()  # the layers that are embeddings
+        self._to_pick = False  # whether some of the layers are to be picked in the first batch
         self._n_idle = 0  # the batches of this pass in which no layer ran
         self._target_lost = False  # whether a batch of this pass had a target of a form that is not known
         for state in ("x", "y", *(["sequence"] if tokens else [])):
@@ -246,8 +256,11 @@ class InformationPlane(Metric):
 
     @property
     def layers(self) -> list[str]:
-        """The names of the layers, in the order they are reported; empty before :meth:`attach`."""
-        return list(self.quantizers)
+        """The names of the layers, in the order they are reported; empty before :meth:`attach`.
+
+        Where ``None`` picks twelve of more, they are those that ran in the first batch.
+        """
+        return spread_over(list(self.quantizers)) if self._to_pick else list(self.quantizers)
 
     def _add_states(self, state: str) -> None:
         kinds = ("", "_held", "_outside") if state.startswith("t") else ("", "_held")
@@ -267,7 +280,10 @@ class InformationPlane(Metric):
         if self.quantizers:
             names = resolve_layers(model, self.quantizers)
         elif self.asked is None:
-            names = {name: name for name in default_layers(model)}
+            picked = default_layers(model)
+            # Which of many ran is known after the first batch.
+            names = {name: name for name in (leaves_with_weights(model) if may_be_hooked_later(model) else picked)}
+            self._to_pick = len(names) > len(picked)
         else:
             names = resolve_layers(model, self.asked)
         if not self.quantizers:
@@ -288,6 +304,7 @@ class InformationPlane(Metric):
         modules = named_modules(model)
         self._by_place = {layer: True for layer in names if isinstance(modules[layer], CHANNELS_FIRST)}
         self._by_place |= {layer: False for layer in names if isinstance(modules[layer], CHANNELS_LAST)}
+        self._tables = {layer for layer in names if isinstance(modules[layer], nn.Embedding)}
         self._activations = {layer: activation_of(modules[layer]) for layer in names}
         select = {layer: self.quantizers[layer].select for layer in names}
         chosen = {layer: function for layer, function in select.items() if function is not None}
@@ -392,6 +409,8 @@ class InformationPlane(Metric):
         faults = {layer: self._fault(recorded.get(layer), n, of, places) for layer in self.quantizers}
         faults |= {layer: ValueError(f"could not be recorded: {fault}") for layer, fault in unfit.items()}
         self._leave_out({layer: fault for layer, fault in faults.items() if fault is not None})
+        if self._to_pick:
+            self._pick({layer: one for layer, one in recorded.items() if layer in self.quantizers})
         if "x" in others and len(others["x"]) != n:
             raise ValueError(f"the input put out {len(others['x'])} rows for {n} labels: its pool must keep the batch.")
         if self._with_target not in (None, y is not None):
@@ -695,8 +714,8 @@ class InformationPlane(Metric):
 
     def agree_on_layers(self) -> None:
         """Go on with the layers that no process left out, where a measurement failed; all processes must ask."""
-        everywhere = all_gathered(self.layers) if this_process()[1] > 1 else []
-        self._forget([layer for layer in self.layers if any(layer not in layers for layers in everywhere)])
+        everywhere = all_gathered(list(self.quantizers)) if this_process()[1] > 1 else []
+        self._forget([layer for layer in self.quantizers if any(layer not in layers for layers in everywhere)])
 
     def _leave_out(self, faults: dict[str, Exception]) -> None:
         """Go on without layers at fault, if nobody asked for them by name and others are left."""
@@ -720,6 +739,16 @@ class InformationPlane(Metric):
                 f"left out: {alike}",
                 f"{_first_of(alike, most=6)} {are} left out: picked by default, {they} {reason.rstrip('.')}.",
             )
+
+    def _pick(self, ran: Mapping[str, _Recorded]) -> None:
+        """Go on with some of the layers that ran, spread over the depth, the last to run included.
+
+        An embedding that put out one row for all samples, such as that of token types, is none of them.
+        """
+        varied = [layer for layer, one in ran.items() if not (layer in self._tables and one.is_one_row)]
+        picked = {*spread_over(varied), self._asked_head}
+        self._to_pick = False
+        self._forget([layer for layer in self.quantizers if layer not in picked])
 
     def warn_of_late_layers(self, model: nn.Module) -> None:
         """Warn where nobody named layers, and the model has some that it had not when it was hooked."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import takewhile
 from types import FunctionType
 from typing import Any
@@ -48,10 +48,24 @@ def default_layers(model: nn.Module) -> list[str]:
             f"{type(model).__name__} has no leaf module with weights to watch by default: name the layers "
             f"(layers=[…]). It has {_listed(n for n, _ in model.named_modules() if n)}."
         )
-    if len(names) <= MAX_DEFAULT_LAYERS:
-        return names
-    step = (len(names) - 1) / (MAX_DEFAULT_LAYERS - 1)
-    return [names[round(i * step)] for i in range(MAX_DEFAULT_LAYERS)]
+    return spread_over(names)
+
+
+def spread_over(names: Sequence[str], most: int = MAX_DEFAULT_LAYERS) -> list[str]:
+    """At most so many of some names, evenly spread, the first and the last included.
+
+    Example:
+        >>> spread_over(["a", "b", "c", "d", "e"], most=3)
+        ['a', 'c', 'e']
+    """
+    if len(names) <= most:
+        return list(names)
+    return [names[round(k * (len(names) - 1) / (most - 1))] for k in range(most)]
+
+
+def may_be_hooked_later(model: nn.Module) -> bool:
+    """Whether hooks can come and go while a model is in use: in the graphs of torch.compile they stay as they were."""
+    return not _in_graphs(model)
 
 
 def leaves_with_weights(model: nn.Module) -> list[str]:

@@ -368,3 +368,41 @@ def test_what_gives_no_batches_is_refused(data, said):
         measure(nn.Linear(6, 4), data)
     with pytest.raises(TypeError, match=f"the data must be an iterable of batches, {said}"):
         resolution_sweep(nn.Linear(6, 4), data)
+
+
+class Towers(Anything):
+    """Thirty layers that never run stand before and after the head."""
+
+    def __init__(self):
+        super().__init__()
+        self.teacher = nn.ModuleList(nn.Linear(6, 6) for _ in range(15))
+        self.head = nn.Linear(8, 4)
+        self.net = nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 8), nn.Tanh(), nn.Linear(8, 8))
+        self.other = nn.ModuleList(nn.Linear(6, 6) for _ in range(15))
+
+    def forward(self, x):
+        return self.head(self.net(inputs(x)))
+
+
+@pytest.mark.parametrize("val", [True, False])
+def test_the_layers_that_are_picked_are_those_that_run(tmp_path, val):
+    data = DataLoader(Rows(lambda i: (X[i], Y[i])), 16)
+    callback = InformationPlaneCallback()
+    run = trainer(tmp_path, callback, max_epochs=2)
+    with pytest.warns(UserWarning, match=r"layers 'teacher.0', .* \(and 24 more\) are left out") as caught:
+        run.fit(Towers(), data, data if val else None)
+    assert sum("left out" in str(one.message) for one in caught) == 1
+    assert [point.layer for point in callback.history] == ["net.0", "net.2", "net.4", "head"] * 3
+    assert callback.plane.head.layer == "head"
+    assert {name for name in run.callback_metrics if name.startswith("ib/H_T/")} == {
+        f"ib/H_T/{layer}" for layer in ("head", "net.0", "net.2", "net.4")
+    }
+
+
+def test_of_many_layers_that_run_twelve_are_picked_the_last_to_run_included():
+    torch.manual_seed(0)
+    model = nn.Sequential(*(nn.Linear(6, 6) for _ in range(40)))
+    points = measure(model, [(X, Y)])
+    assert [int(point.layer) for point in points] == [round(k * 39 / 11) for k in range(12)]
+    model[1], model[2] = nn.Linear(6, 4), nn.Linear(4, 6)
+    assert [point.layer for point in measure(model, [(X, Y)], head="1")][:2] == ["0", "1"]

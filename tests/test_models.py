@@ -216,13 +216,14 @@ def without_labels(batch):
     return {name: value for name, value in batch.items() if name != "labels"}, batch["labels"]
 
 
-@pytest.mark.filterwarnings("ignore:layer 'net.bert.embeddings.position_embeddings' is left out: .* 1 rows for 16")
+@pytest.mark.filterwarnings("ignore:layer 'net.bert.embeddings.position_embeddings' is left out. .* 1 rows for 16")
 def test_bert_by_default(tmp_path):
     """The table of positions is the same for every sentence: its output has no batch, and it is left out."""
     callback = InformationPlaneCallback(unpack=without_labels)
     layers = watched(tmp_path, BertClassifier, sentences(), callback)
-    assert len(layers) == 11
+    assert len(layers) == 12
     assert (layers[0], layers[-1]) == ("net.bert.embeddings.word_embeddings", "net.classifier")
+    assert "net.bert.embeddings.token_type_embeddings" not in layers, "it is the same for all"
     assert_default(callback, "net.classifier")
 
 
@@ -506,7 +507,7 @@ def test_bert_with_sentences_of_other_lengths_in_every_batch(tmp_path):
     callback = InformationPlaneCallback(unpack=without_labels)
     with pytest.warns(UserWarning, match="coordinates in one batch and has") as caught:
         watched(tmp_path, BertClassifier, (train, val), callback)
-    of = "layer 'net.bert.embeddings.word_embeddings' and 8 more: a sample had"
+    of = "layer 'net.bert.embeddings.word_embeddings' and 9 more: a sample had"
     told = [str(warning.message) for warning in caught if "in one batch" in str(warning.message)]
     assert len(told) == 2, "one of the callback, one of measure"
     assert all(of in sentence and "depend on how the data is batched" in sentence for sentence in told)
