@@ -120,7 +120,7 @@ def batch_path(x: Tensor, y: Tensor, repeats: int, batch_size: int) -> Informati
     def measured() -> None:
         plane.reset()
         with plane.attach(model), undisturbed(model):
-            run_pass(plane, loader, model)
+            run_pass(plane, loader, lambda parts: model(parts.x))
 
     measured()
     plane.compute()  # fits the edges; frozen from here on
@@ -206,7 +206,7 @@ def by_cells(x: Tensor, y: Tensor, repeats: int, batch_size: int) -> None:
     def measured() -> None:
         plane.reset()
         with plane.attach(model), undisturbed(model):
-            run_pass(plane, loader, model)
+            run_pass(plane, loader, lambda parts: model(parts.x))
 
     seconds = timed({"bare": bare, "measured": measured, "cells": plane.compute}, repeats)
     row(f"… measured, the default, batches of {batch_size}", seconds["measured"], seconds["bare"])

@@ -125,7 +125,7 @@ def measured_alone(weights, data, **options):
         model.load_state_dict(state)
         plane.reset()
         with plane.attach(model), undisturbed(model):
-            run_pass(plane, data, model)
+            run_pass(plane, data, lambda parts: model(parts.x))
             points += plane.compute(epoch=epoch)
             estimates += plane.estimate(epoch=epoch)
     return points, estimates, plane
