@@ -21,8 +21,8 @@ import torch
 from measurement import row, timed
 from torch import Tensor
 
-from lightning_ib.functional.kde import mutual_information_bounds_kde, noise_variance_of
-from lightning_ib.functional.renyi import mutual_information_renyi
+from lightning_ib.functional.continuous.kde import mutual_information_bounds_kde, noise_variance_of
+from lightning_ib.functional.continuous.renyi import mutual_information_renyi
 
 D, CLASSES = 144, 10
 DTYPES = (torch.float64, torch.float32)

@@ -25,8 +25,8 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_ib import FixedBins, InformationPlane, Quantizer, UniformBins
+from lightning_ib.evaluation.passes import run_pass, undisturbed
 from lightning_ib.functional import codes
-from lightning_ib.passes import run_pass, undisturbed
 
 N, BATCH = 60_000, 100
 

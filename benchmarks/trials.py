@@ -27,8 +27,8 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_ib import InformationPlaneCallback, QuantileBins, Quantizer
-from lightning_ib.history import STANDARD_ERRORS, Estimate, InformationPoint
-from lightning_ib.verdict import FAR_APART
+from lightning_ib.records.history import STANDARD_ERRORS, Estimate, InformationPoint
+from lightning_ib.records.reliability import FAR_APART
 
 sys.path.append(str(Path(__file__).resolve().parent.parent / "examples"))
 from mnist_cnn import MNISTNet, read_mnist

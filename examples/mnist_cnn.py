@@ -35,9 +35,9 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_ib import Bins, Estimate, FixedBins, InformationPlaneCallback, InformationPoint, Quantizer
-from lightning_ib.estimators import BY_NAME
+from lightning_ib.estimators.registry import BY_NAME
 from lightning_ib.functional import quantiles
-from lightning_ib.verdict import CLIPPED, SATURATED, UNDERSAMPLED
+from lightning_ib.records.reliability import CLIPPED, SATURATED, UNDERSAMPLED
 
 # -- the network -------------------------------------------------------------------------------------------------------
 

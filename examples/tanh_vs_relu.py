@@ -33,10 +33,10 @@ from tqdm.auto import tqdm
 
 from lightning_ib import Bins, CellQuantizer, FixedBins, InformationPlane, InformationPoint, Quantizer
 from lightning_ib.functional import most_cells
-from lightning_ib.history import replacing
-from lightning_ib.labels import depth_colors
-from lightning_ib.plotting import VERDICT_MARKERS
-from lightning_ib.verdict import VerdictWarning
+from lightning_ib.plot.information_plane import VERDICT_MARKERS
+from lightning_ib.plot.labels import depth_colors
+from lightning_ib.records.history import replacing
+from lightning_ib.records.reliability import VerdictWarning
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

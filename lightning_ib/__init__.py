@@ -11,19 +11,19 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0.dev0"
 
 _HOME = {
-    "Bins": "quantize",
-    "CellQuantizer": "quantize",
-    "Estimate": "history",
+    "Bins": "binning",
+    "CellQuantizer": "binning",
+    "Estimate": "records",
     "Estimator": "estimators",
-    "FixedBins": "quantize",
-    "InformationPlane": "plane",
-    "InformationPlaneCallback": "callback",
-    "InformationPoint": "history",
-    "QuantileBins": "quantize",
-    "Quantizer": "quantize",
-    "UniformBins": "quantize",
-    "measure": "passes",
-    "resolution_sweep": "resolution",
+    "FixedBins": "binning",
+    "InformationPlane": "measurement",
+    "InformationPlaneCallback": "callbacks",
+    "InformationPoint": "records",
+    "QuantileBins": "binning",
+    "Quantizer": "binning",
+    "UniformBins": "binning",
+    "measure": "evaluation",
+    "resolution_sweep": "evaluation",
 }
 
 __all__ = [
@@ -43,18 +43,19 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from lightning_ib.callback import InformationPlaneCallback
-    from lightning_ib.estimators import Estimator
-    from lightning_ib.history import Estimate, InformationPoint
-    from lightning_ib.passes import measure
-    from lightning_ib.plane import InformationPlane
-    from lightning_ib.quantize import Bins, CellQuantizer, FixedBins, QuantileBins, Quantizer, UniformBins
-    from lightning_ib.resolution import resolution_sweep
+    from lightning_ib.binning.bins import Bins, FixedBins, QuantileBins, UniformBins
+    from lightning_ib.binning.quantizer import CellQuantizer, Quantizer
+    from lightning_ib.callbacks.information_plane import InformationPlaneCallback
+    from lightning_ib.estimators.base import Estimator
+    from lightning_ib.evaluation.measure import measure
+    from lightning_ib.evaluation.resolution import resolution_sweep
+    from lightning_ib.measurement.information_plane import InformationPlane
+    from lightning_ib.records.history import Estimate, InformationPoint
 
 
 def __getattr__(name: str) -> Any:
     if name == "InformationPlaneCallback":  # LightningCLI asks for it by name, and of which namespace it is
-        importlib.import_module("lightning_ib.namespaces").follow_imports()
+        importlib.import_module("lightning_ib.callbacks.namespaces").follow_imports()
     if name in _HOME:
         return getattr(importlib.import_module(f"lightning_ib.{_HOME[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -9,7 +9,7 @@ from torch import nn
 from torch.utils.data import BatchSampler, DataLoader, IterableDataset, SequentialSampler, WeightedRandomSampler
 
 from lightning_ib import CellQuantizer, InformationPlaneCallback, Quantizer, UniformBins
-from lightning_ib.estimators import KDE
+from lightning_ib.estimators.kernels import KDE
 from tests.tiny import TinyModule, make_data, pl, trainer
 
 N_TRAIN, N_VAL, N_OWN, EPOCHS = 61, 83, 47, 2

@@ -13,8 +13,8 @@ import torch
 from torch import nn
 
 from lightning_ib import FixedBins, InformationPlane, QuantileBins, Quantizer, measure
-from lightning_ib.batches import parts_of
-from lightning_ib.verdict import VerdictWarning
+from lightning_ib.capture.batches import parts_of
+from lightning_ib.records.reliability import VerdictWarning
 from tests.nets import known_net
 from tests.samples import generator
 from tests.tiny import exact

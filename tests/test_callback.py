@@ -31,8 +31,8 @@ from lightning_ib import (
     UniformBins,
     measure,
 )
-from lightning_ib.functional.fano import fano_information
-from lightning_ib.history import read_csv
+from lightning_ib.functional.discrete.fano import fano_information
+from lightning_ib.records.history import read_csv
 from tests.mnist import ThesisNet
 from tests.tiny import (
     N_TRAIN,

@@ -17,7 +17,7 @@ from tensorboard.plugins.custom_scalar import layout_pb2
 from torch import nn
 from torch.utils.data import DataLoader
 
-import lightning_ib.callback
+import lightning_ib.callbacks.information_plane
 from lightning_ib import (
     FixedBins,
     InformationPlane,
@@ -25,15 +25,17 @@ from lightning_ib import (
     InformationPoint,
     QuantileBins,
     Quantizer,
-    tags,
 )
-from lightning_ib.embedding import plot_tsne
-from lightning_ib.estimators import BY_NAME, KDE, Estimator, Rows
+from lightning_ib.estimators.base import Estimator, Rows
+from lightning_ib.estimators.kernels import KDE
+from lightning_ib.estimators.registry import BY_NAME
+from lightning_ib.evaluation.passes import run_pass, undisturbed
 from lightning_ib.functional import mutual_information_bounds_kde
-from lightning_ib.history import Estimate, read_csv
-from lightning_ib.panels import plot_estimates
-from lightning_ib.passes import run_pass, undisturbed
-from lightning_ib.plotting import plot_information_plane
+from lightning_ib.plot.embedding import plot_tsne
+from lightning_ib.plot.estimates import plot_estimates
+from lightning_ib.plot.information_plane import plot_information_plane
+from lightning_ib.records import tags
+from lightning_ib.records.history import Estimate, read_csv
 from tests.test_callback import equal, trained_state
 from tests.test_loggers import Sick, pixels, read_metrics_csv
 from tests.test_resume import PICTURES, go_on, in_checkpoint, resumes_exactly, same
@@ -79,7 +81,7 @@ def _no_pictures(request, monkeypatch):
     """Drawing takes most of the time of a small run."""
     if "pictures" not in request.fixturenames:
         for name in (*PICTURES, "plot_estimates"):
-            monkeypatch.setattr(lightning_ib.callback, name, lambda *_: None)
+            monkeypatch.setattr(lightning_ib.callbacks.information_plane, name, lambda *_: None)
 
 
 # -- what training is owed ---------------------------------------------------------------------------------------------
@@ -368,7 +370,7 @@ def test_the_probe_is_drawn_in_the_plane_and_has_no_picture_of_its_own(tmp_path,
         drawn.append((len(history), [e.estimator for e in estimates]))
         return plot_information_plane(history, estimates, run)
 
-    monkeypatch.setattr(lightning_ib.callback, "plot_information_plane", plot)
+    monkeypatch.setattr(lightning_ib.callbacks.information_plane, "plot_information_plane", plot)
     fit(tmp_path, InformationPlaneCallback(), max_epochs=1, logger=False)
     assert {path.name for path in tmp_path.iterdir()} == {
         "information_plane.csv", "information_plane.png", "information_plane.svg", "estimators.csv"
@@ -416,7 +418,7 @@ def test_the_verdict_of_an_estimate_is_in_history_file_checkpoint_and_picture(tm
         drawn.append(plot_estimates(estimates))
         return drawn[-1]
 
-    monkeypatch.setattr(lightning_ib.callback, "plot_estimates", plot)
+    monkeypatch.setattr(lightning_ib.callbacks.information_plane, "plot_estimates", plot)
 
     def callback():
         return InformationPlaneCallback(["hidden"], estimators=[KDE(frozen=True)])
@@ -1018,7 +1020,7 @@ def test_a_layer_of_one_coordinate_does_not_cost_the_picture_of_the_others(tmp_p
 
 CONSTANT = """
 import torch
-from lightning_ib.embedding import plot_tsne
+from lightning_ib.plot.embedding import plot_tsne
 from lightning_ib.estimators import Rows
 
 plot_tsne({"out": Rows(torch.zeros(40, 4))})

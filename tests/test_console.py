@@ -12,9 +12,9 @@ import pytest
 from torch import nn
 
 from lightning_ib import InformationPlaneCallback, measure, resolution_sweep
-from lightning_ib.history import InformationPoint
-from lightning_ib.namespaces import say, with_progress
-from lightning_ib.summary import table, whereabouts
+from lightning_ib.callbacks.namespaces import say, with_progress
+from lightning_ib.records.history import InformationPoint
+from lightning_ib.report.summary import table, whereabouts
 from tests.tiny import TinyModule, exact, fit, make_data, pl, trainer, val_loader
 
 ROOT = Path(__file__).parents[1]

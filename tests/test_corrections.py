@@ -11,8 +11,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lightning_ib.functional import corrections
-from lightning_ib.functional.corrections import (
+from lightning_ib.functional.discrete import corrections
+from lightning_ib.functional.discrete.corrections import (
     Correction,
     chao_shen,
     checked_correction,
@@ -23,7 +23,7 @@ from lightning_ib.functional.corrections import (
     james_stein,
     miller_madow,
 )
-from lightning_ib.functional.counting import (
+from lightning_ib.functional.discrete.counting import (
     Symbols,
     conditional_entropy,
     conditional_mutual_information,

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from lightning_ib.functional import critics
-from lightning_ib.functional.critics import mutual_information_infonce, mutual_information_smile
+from lightning_ib.functional.variational import critics
+from lightning_ib.functional.variational.critics import mutual_information_infonce, mutual_information_smile
 
 BOTH = pytest.mark.parametrize("estimate", [mutual_information_infonce, mutual_information_smile])
 QUICK = {"steps": 40}

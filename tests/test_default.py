@@ -10,7 +10,7 @@ from torch import nn
 
 from lightning_ib import CellQuantizer, FixedBins, InformationPlane, QuantileBins, Quantizer, UniformBins, measure
 from lightning_ib.functional import cells, entropy, mutual_information, sketch
-from lightning_ib.verdict import VerdictWarning
+from lightning_ib.records.reliability import VerdictWarning
 from tests.mnist import ThesisNet
 from tests.nets import Function
 from tests.nets import known_net as net

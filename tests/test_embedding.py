@@ -11,8 +11,10 @@ import torch
 from sklearn.decomposition import PCA
 
 from lightning_ib import InformationPlaneCallback
-from lightning_ib.embedding import is_projected, log_rows, plot_tsne, principal_components, turned
-from lightning_ib.estimators import Rows
+from lightning_ib.estimators.base import Rows
+from lightning_ib.functional.continuous.principal_components import principal_components
+from lightning_ib.plot.embedding import plot_tsne, turned
+from lightning_ib.report.projector import is_projected, log_rows
 from tests.tiny import fit, pl
 
 

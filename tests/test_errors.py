@@ -12,15 +12,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lightning_ib.functional.counting import Symbols, entropy, joint, mutual_information, symbols
-from lightning_ib.functional.errors import (
+from lightning_ib.functional.discrete.counting import Symbols, entropy, joint, mutual_information, symbols
+from lightning_ib.functional.discrete.permutation import expected_mutual_information
+from lightning_ib.functional.discrete.standard_errors import (
     Chance,
     shuffled,
     shuffled_mutual_information,
     standard_error,
     standard_error_of_entropy,
 )
-from lightning_ib.functional.permutation import expected_mutual_information
 
 # The same examples at every run, on every machine: a failure is never a matter of luck.
 law = settings(derandomize=True, database=None, deadline=None, max_examples=60)

@@ -11,24 +11,14 @@ import torch
 from torch import nn
 
 from lightning_ib import InformationPlane, Quantizer, UniformBins
-from lightning_ib.estimation import rows_for
-from lightning_ib.estimators import (
-    BY_NAME,
-    KDE,
-    KNN,
-    KSG,
-    SMILE,
-    Estimator,
-    GaussianCopula,
-    InfoNCE,
-    MixedKNN,
-    Probe,
-    Quantised,
-    Renyi,
-    Rows,
-    Soft,
-    checked_estimators,
-)
+from lightning_ib.estimators.base import Estimator, Rows
+from lightning_ib.estimators.copula import GaussianCopula
+from lightning_ib.estimators.kernels import KDE, Renyi
+from lightning_ib.estimators.neighbors import KNN, KSG, MixedKNN
+from lightning_ib.estimators.quantized import Quantised
+from lightning_ib.estimators.registry import BY_NAME, checked_estimators
+from lightning_ib.estimators.soft import Soft
+from lightning_ib.estimators.variational import SMILE, InfoNCE, Probe
 from lightning_ib.functional import (
     decode,
     kernel_width_of,
@@ -45,6 +35,7 @@ from lightning_ib.functional import (
     sketch,
     soft_information,
 )
+from lightning_ib.measurement.estimation import rows_for
 
 COARSE = Quantizer(bins=UniformBins(3))
 QUICK = ["kde", "ksg", "knn", "mixed", "copula", "renyi", "probe", "quantised8", "soft"]
@@ -143,7 +134,7 @@ def test_names_and_estimators_can_be_mixed():
         ([KDE(0.1), "kde"], ValueError, "two estimators would log as 'kde': give one of them another .name."),
         ([3], TypeError, "an estimator must be a name such as 'kde' or an Estimator such as KDE(), got 3."),
         ([None], TypeError, "an estimator must be a name such as 'kde' or an Estimator such as KDE(), got None."),
-        ([KDE], TypeError, "an Estimator such as KDE(), got <class 'lightning_ib.estimators.KDE'>."),
+        ([KDE], TypeError, "an Estimator such as KDE(), got <class 'lightning_ib.estimators.kernels.KDE'>."),
     ],
 )
 def test_a_wrong_choice_is_refused(asked, kind, told):
@@ -982,8 +973,8 @@ def test_with_bins_alone_no_row_is_kept(data, monkeypatch):
     def refuse(*args, **kwargs):
         raise AssertionError("no sample was asked for")
 
-    monkeypatch.setattr("lightning_ib.sampled.Reservoir.choose", refuse)
-    monkeypatch.setattr("lightning_ib.sampled.Reservoir.keep", refuse)
+    monkeypatch.setattr("lightning_ib.measurement.sampled.Reservoir.choose", refuse)
+    monkeypatch.setattr("lightning_ib.measurement.sampled.Reservoir.keep", refuse)
     plane = plane_of(TANH, [])
     assert estimated(plane, TANH, *data) == []
     assert len(plane.compute()) == 1

@@ -27,8 +27,8 @@ import torch
 from torch.utils.data import TensorDataset
 
 from lightning_ib import measure
-from lightning_ib.history import Estimate, InformationPoint, read_csv
-from lightning_ib.verdict import Verdict
+from lightning_ib.records.history import Estimate, InformationPoint, read_csv
+from lightning_ib.records.reliability import Verdict
 
 pytest.importorskip("pooch", reason="needs the extra: pip install 'lightning-ib[example]'")
 pytest.importorskip("sklearn", reason="needs the extra: pip install 'lightning-ib[example]'")

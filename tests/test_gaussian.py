@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import digamma
 
-from lightning_ib.functional.gaussian import mutual_information_gaussian_copula
+from lightning_ib.functional.continuous.copula import mutual_information_gaussian_copula
 from tests.samples import correlated, generator, normal, two_classes
 
 law = settings(derandomize=True, database=None, deadline=None, max_examples=25)

@@ -10,9 +10,9 @@ from torch import nn
 
 from lightning_ib import FixedBins, InformationPlane, Quantizer, measure
 from lightning_ib.functional import entropy, mutual_information, sketch
-from lightning_ib.functional.fano import fano_error, fano_information
-from lightning_ib.head import n_classes_of
-from lightning_ib.verdict import VerdictWarning
+from lightning_ib.functional.discrete.fano import fano_error, fano_information
+from lightning_ib.measurement.head import n_classes_of
+from lightning_ib.records.reliability import VerdictWarning
 from tests.samples import generator
 
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lightning_ib import Estimate, InformationPoint
-from lightning_ib.history import read_csv, restored_points, unit_of, write_csv
+from lightning_ib.records.history import read_csv, restored_points, unit_of, write_csv
 
 FIGURES = ("i_xt", "i_ty", "h_t", "h_x", "h_y", "h_y_given_t", "i_xt_given_y", "saturation")
 ERRORS = ("i_xt_se", "i_ty_se", "h_t_se", "h_x_se", "h_y_se", "h_y_given_t_se", "i_xt_given_y_se")

@@ -12,9 +12,10 @@ from scipy.integrate import quad
 from scipy.spatial.distance import cdist
 from scipy.special import logsumexp
 
-from lightning_ib.functional import entropy, gaussian_kernel, kde
-from lightning_ib.functional.gaussian_kernel import kernel_blocks
-from lightning_ib.functional.kde import (
+from lightning_ib.functional import entropy
+from lightning_ib.functional.continuous import gaussian_kernel, kde
+from lightning_ib.functional.continuous.gaussian_kernel import kernel_blocks
+from lightning_ib.functional.continuous.kde import (
     Bounds,
     entropy_bounds_kde,
     mutual_information_bounds_kde,

@@ -6,7 +6,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from lightning_ib.labels import extents, free_places, legend, short_labels, spread_out, tinted
+from lightning_ib.plot.labels import extents, free_places, legend, short_labels, spread_out, tinted
 
 
 def test_names_that_fit_stay_as_they_are():

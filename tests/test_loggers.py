@@ -22,11 +22,12 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch import nn
 
 from lightning_ib import FixedBins, InformationPlaneCallback, Quantizer, UniformBins
-from lightning_ib.history import Measurement, read_csv
-from lightning_ib.loggers import log_figure, log_layout, log_scalars, rendered, run_folder, safe_name, scalars
-from lightning_ib.plotting import plot_information_plane
-from lightning_ib.tags import parse_tag
-from lightning_ib.verdict import UNDERSAMPLED, VerdictWarning
+from lightning_ib.plot.information_plane import plot_information_plane
+from lightning_ib.records.history import Measurement, read_csv
+from lightning_ib.records.reliability import UNDERSAMPLED, VerdictWarning
+from lightning_ib.records.tags import parse_tag
+from lightning_ib.report.layout import log_layout
+from lightning_ib.report.loggers import log_figure, log_scalars, rendered, run_folder, safe_name, scalars
 from tests.tiny import N_TRAIN, TinyModule, exact, fit, pl
 
 PIL = pytest.importorskip("PIL.Image", reason="pictures are compared by their pixels")
@@ -532,7 +533,7 @@ from pathlib import Path
 import matplotlib.font_manager  # before the limit: it may write a cache
 
 from lightning_ib import InformationPlaneCallback
-from lightning_ib.history import read_csv
+from lightning_ib.records.history import read_csv
 from tests.test_loggers import FIXED
 from tests.tiny import fit, pl
 

@@ -10,7 +10,7 @@ from torch import nn
 from torch.utils.data import DataLoader, IterableDataset
 
 from lightning_ib import FixedBins, InformationPlaneCallback, Quantizer, UniformBins, measure
-from lightning_ib.history import read_csv
+from lightning_ib.records.history import read_csv
 from tests.tiny import (
     N_TRAIN,
     N_VAL,
@@ -453,7 +453,7 @@ def test_a_picture_that_cannot_be_drawn_costs_one_warning(tmp_path, monkeypatch)
     def fails(*_):
         raise OSError("no fonts")
 
-    monkeypatch.setattr("lightning_ib.callback.plot_information_plane", fails)
+    monkeypatch.setattr("lightning_ib.callbacks.information_plane.plot_information_plane", fails)
     callback = InformationPlaneCallback(FIXED)
     with pytest.warns(
         UserWarning, match="the figure information_plane could not be drawn: OSError: no fonts"

@@ -18,8 +18,8 @@ from lightning_ib import (
     UniformBins,
     measure,
 )
-from lightning_ib.history import read_csv
-from lightning_ib.tags import parse_tag
+from lightning_ib.records.history import read_csv
+from lightning_ib.records.tags import parse_tag
 from tests import vision
 from tests.tiny import exact, fit, has_hooks, pl
 

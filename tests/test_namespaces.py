@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from lightning_ib import InformationPlaneCallback
-from lightning_ib.namespaces import lightning_of
+from lightning_ib.callbacks.namespaces import lightning_of
 from tests.tiny import fit, pl
 
 ROOT = Path(__file__).parents[1]

@@ -14,8 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import digamma
 
-from lightning_ib.functional import mutual_information, neighbours
-from lightning_ib.functional.neighbours import (
+from lightning_ib.functional import mutual_information
+from lightning_ib.functional.continuous import neighbors
+from lightning_ib.functional.continuous.neighbors import (
     mutual_information_knn,
     mutual_information_ksg,
     mutual_information_mixed,
@@ -318,7 +319,7 @@ def test_bits_are_nats_over_log_2(estimate, seed):
 def test_the_size_of_a_block_does_not_matter(estimate, entries, monkeypatch):
     x, y = normal(203, 3), normal(203, 2, seed=1)
     whole = estimate(x, y)
-    monkeypatch.setattr(neighbours, "_BLOCK", entries)
+    monkeypatch.setattr(neighbors, "_BLOCK", entries)
     assert estimate(x, y) == whole
 
 
@@ -332,7 +333,7 @@ def test_no_more_than_a_block_of_distances_at_once(estimate, monkeypatch):
         sizes.append(distances.numel())
         return distances
 
-    monkeypatch.setattr(neighbours, "_BLOCK", 5000)
+    monkeypatch.setattr(neighbors, "_BLOCK", 5000)
     monkeypatch.setattr(torch, "cdist", recorded)
     estimate(normal(400, 2), normal(400, seed=1))
     assert max(sizes) <= 5000

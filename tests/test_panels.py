@@ -9,10 +9,11 @@ import pytest
 from matplotlib.collections import PolyCollection
 
 from lightning_ib import Estimate
-from lightning_ib.labels import depth_colors
-from lightning_ib.panels import plot_estimates, plot_resolution
-from lightning_ib.plotting import VERDICT_MARKERS
-from lightning_ib.resolution import Resolution
+from lightning_ib.plot.estimates import plot_estimates
+from lightning_ib.plot.information_plane import VERDICT_MARKERS
+from lightning_ib.plot.labels import depth_colors
+from lightning_ib.plot.resolution import plot_resolution
+from lightning_ib.records.resolution import Resolution
 
 
 def estimate(figure="I_TY", value=1.0, *, epoch=0, layer="hidden", estimator="kde", unit="bits", step=None):
@@ -257,8 +258,8 @@ def test_epochs_are_whole_numbers():
 def test_no_pyplot_and_no_lightning():
     """Neither by these panels nor by the rows as points."""
     program = (
-        "import sys, torch; from lightning_ib.panels import plot_estimates; from lightning_ib.history import Estimate;"
-        "from lightning_ib.embedding import plot_tsne; from lightning_ib.estimators import Rows;"
+        "import sys, torch; from lightning_ib.plot import plot_estimates; from lightning_ib.records import Estimate;"
+        "from lightning_ib.plot.embedding import plot_tsne; from lightning_ib.estimators import Rows;"
         "plot_estimates([Estimate(0, 0, 'out', 'kde', 'I_TY', 1.0, 'bits', 9)]);"
         "plot_tsne({'out': Rows(torch.rand(12, 3), torch.arange(12) % 2)});"
         "assert 'matplotlib.pyplot' not in sys.modules; assert 'pytorch_lightning' not in sys.modules"

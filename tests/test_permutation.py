@@ -13,11 +13,11 @@ from sklearn.metrics.cluster import contingency_matrix
 from sklearn.metrics.cluster import expected_mutual_information as sklearns_expected
 
 import lightning_ib.functional
-from lightning_ib.functional import permutation
-from lightning_ib.functional.corrections import COUNT_TERMS
-from lightning_ib.functional.counting import entropy_of_counts, mutual_information
-from lightning_ib.functional.errors import shuffled_mutual_information
-from lightning_ib.functional.permutation import expected_mutual_information
+from lightning_ib.functional.discrete import permutation
+from lightning_ib.functional.discrete.corrections import COUNT_TERMS
+from lightning_ib.functional.discrete.counting import entropy_of_counts, mutual_information
+from lightning_ib.functional.discrete.permutation import expected_mutual_information
+from lightning_ib.functional.discrete.standard_errors import shuffled_mutual_information
 
 # The same examples at every run, on every machine: a failure is never a matter of luck.
 law = settings(derandomize=True, database=None, deadline=None, max_examples=60)

@@ -30,6 +30,8 @@ from lightning_ib import (
     UniformBins,
     measure,
 )
+from lightning_ib.evaluation.loaders import in_order
+from lightning_ib.evaluation.passes import to, undisturbed
 from lightning_ib.functional import (
     codes,
     conditional_entropy,
@@ -39,7 +41,6 @@ from lightning_ib.functional import (
     mutual_information,
     row_ids,
 )
-from lightning_ib.passes import in_order, to, undisturbed
 from tests.nets import Function, known_net
 
 ROOT = Path(__file__).parents[1]
@@ -1129,7 +1130,7 @@ def binned(name):
 @pytest.mark.parametrize("narrowed", [False, True])
 @pytest.mark.parametrize("name", QUANTIZERS)
 def test_nothing_waits_in_the_batch_path_with_frozen_edges(name, narrowed, monkeypatch):
-    monkeypatch.setattr("lightning_ib.plane._AT_ONCE", 1)
+    monkeypatch.setattr("lightning_ib.measurement.information_plane._AT_ONCE", 1)
     model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 5), nn.Softmax(1))
     quantizer = QUANTIZERS[name]
     plane = InformationPlane(
@@ -1180,7 +1181,7 @@ def test_nothing_waits_in_the_batch_path_of_cells_heads_and_estimators(estimator
 
 @pytest.mark.parametrize("name", ["fixed", "uniform", "range"])
 def test_the_batch_path_runs_on_a_device_without_values(name, monkeypatch):
-    monkeypatch.setattr("lightning_ib.plane._AT_ONCE", 1)
+    monkeypatch.setattr("lightning_ib.measurement.information_plane._AT_ONCE", 1)
     # Tensors on "meta" have no values at all: whatever looks at one fails.
     model = nn.Sequential(nn.Linear(6, 5), nn.ReLU())
     plane = InformationPlane({"*": QUANTIZERS[name]()}, input=QUANTIZERS[name]())

@@ -10,10 +10,10 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import LineCollection, PathCollection
 
-from lightning_ib.history import Estimate, InformationPoint
-from lightning_ib.labels import depth_colors
-from lightning_ib.plotting import VERDICT_MARKERS, plot_information_plane
-from lightning_ib.verdict import Verdict
+from lightning_ib.plot.information_plane import VERDICT_MARKERS, plot_information_plane
+from lightning_ib.plot.labels import depth_colors
+from lightning_ib.records.history import Estimate, InformationPoint
+from lightning_ib.records.reliability import Verdict
 
 LOG_N, H_Y = math.log2(60_000), math.log2(10)
 
@@ -349,8 +349,8 @@ def test_a_single_point_and_a_single_class_can_be_drawn():
 
 def test_drawing_never_touches_pyplot():
     program = (
-        "import sys; from lightning_ib.plotting import plot_information_plane as plot;"
-        "from lightning_ib.history import InformationPoint as P;"
+        "import sys; from lightning_ib.plot.information_plane import plot_information_plane as plot;"
+        "from lightning_ib.records.history import InformationPoint as P;"
         "p = P.missing('out', n_samples=8, unit='bits')._replace(i_xt=1.0, i_ty=1.0, h_y=1.0, saturation=0.5);"
         "plot([p]); assert 'matplotlib.pyplot' not in sys.modules; assert 'pytorch_lightning' not in sys.modules"
     )

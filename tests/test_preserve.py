@@ -9,7 +9,7 @@ import torchmetrics
 from torch import nn
 
 from lightning_ib import InformationPlaneCallback, measure
-from lightning_ib.preserve import module_state_kept
+from lightning_ib.evaluation.preserve import module_state_kept
 from tests.tiny import TinyModule, fit
 
 

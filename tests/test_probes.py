@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 from torch.nn.modules.module import register_module_forward_hook
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
-from lightning_ib.functional import probes, training
-from lightning_ib.functional.probes import Decoding, decode, usable_information
-from lightning_ib.functional.softmax_regression import Rows, class_means, softmax_regression
+from lightning_ib.functional.variational import probes, training
+from lightning_ib.functional.variational.probes import Decoding, decode, usable_information
+from lightning_ib.functional.variational.softmax_regression import Rows, class_means, softmax_regression
 
 law = settings(derandomize=True, database=None, deadline=None, max_examples=10)
 BOTH = pytest.mark.parametrize("probe", ["linear", "mlp"])

@@ -11,10 +11,10 @@ import torch
 from filelock import FileLock
 
 from lightning_ib import InformationPlane, InformationPoint
-from lightning_ib.estimators import checked_estimators
-from lightning_ib.history import Estimate
-from lightning_ib.passes import run_pass, undisturbed
-from lightning_ib.tags import is_diagnostic, tag
+from lightning_ib.estimators.registry import checked_estimators
+from lightning_ib.evaluation.passes import run_pass, undisturbed
+from lightning_ib.records.history import Estimate
+from lightning_ib.records.tags import is_diagnostic, tag
 from tests.processes import (
     ALL_IN_BINS,
     BINS,

@@ -12,8 +12,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lightning_ib.functional.counting import entropy
-from lightning_ib.functional.quantised import _quantised, mutual_information_quantised, quantised_ids
+from lightning_ib.functional.discrete.counting import entropy
+from lightning_ib.functional.discretize.quantized import _quantised, mutual_information_quantised, quantised_ids
 
 law = settings(derandomize=True, database=None, deadline=None, max_examples=60)
 
@@ -140,7 +140,7 @@ def test_ids_are_of_the_values_whatever_the_precision():
 def test_ids_do_not_depend_on_the_blocks_they_are_computed_in(monkeypatch):
     t = normal(40, 17)
     whole = quantised_ids(t)
-    monkeypatch.setattr("lightning_ib.functional.quantised._BLOCK", 80)
+    monkeypatch.setattr("lightning_ib.functional.discretize.quantized._BLOCK", 80)
     assert torch.equal(quantised_ids(t), whole)
 
 

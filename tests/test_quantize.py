@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 from lightning_ib import Bins, CellQuantizer, FixedBins, QuantileBins, Quantizer, UniformBins
+from lightning_ib.binning.fitted import Narrowing
 from lightning_ib.functional import NOT_FINITE, codes, entropy, hash_table, row_ids, sketch
-from lightning_ib.quantize import Narrowing
 
 
 @pytest.fixture(autouse=True, scope="module")

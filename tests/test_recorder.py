@@ -9,7 +9,9 @@ import torch
 from torch import nn
 from torch.nn.utils.rnn import pack_sequence
 
-from lightning_ib.recorder import Recorder, default_layers, first_tensor, named_modules, resolve_layers
+from lightning_ib.capture.layers import default_layers, named_modules, resolve_layers
+from lightning_ib.capture.outputs import first_tensor
+from lightning_ib.capture.recorder import Recorder
 
 
 def clone(layer, activation):

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.distance import cdist
 
-from lightning_ib.functional import gaussian_kernel
-from lightning_ib.functional.renyi import entropy_renyi, kernel_width_of, mutual_information_renyi
+from lightning_ib.functional.continuous import gaussian_kernel
+from lightning_ib.functional.continuous.renyi import entropy_renyi, kernel_width_of, mutual_information_renyi
 
 
 def reference_gram(x, width):

@@ -18,8 +18,9 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_ib import Bins, FixedBins, QuantileBins, Quantizer, UniformBins, measure
-from lightning_ib.panels import plot_resolution
-from lightning_ib.resolution import Resolution, ResolutionSweep, resolution_sweep, sample_order
+from lightning_ib.evaluation.resolution import ResolutionSweep, resolution_sweep, sample_order
+from lightning_ib.plot.resolution import plot_resolution
+from lightning_ib.records.resolution import Resolution
 from tests.mnist import ThesisNet
 
 
@@ -611,12 +612,12 @@ def test_a_single_setting_can_be_drawn():
 
 def test_neither_pyplot_nor_lightning_is_imported():
     program = (
-        "import sys; from types import SimpleNamespace; from lightning_ib.panels import plot_resolution as plot;"
+        "import sys; from types import SimpleNamespace; from lightning_ib.plot import plot_resolution as plot;"
         "figures = dict(h_t=1.0, i_ty=1.0, h_y=1.0, saturation=0.5, unit='bits');"
         "plot([SimpleNamespace(layer='a', pool='none', n_bins=2, n_samples=8, **figures)]);"
         "assert 'matplotlib.pyplot' not in sys.modules;"  # torchmetrics imports it, for its own plots
-        "import lightning_ib.resolution;"
-        "assert not {'pytorch_lightning', 'lightning', 'lightning_ib.callback'} & set(sys.modules)"
+        "import lightning_ib.evaluation.resolution;"
+        "assert not {'pytorch_lightning', 'lightning', 'lightning_ib.callbacks'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", program], check=True)
 

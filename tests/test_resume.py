@@ -12,11 +12,11 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch.utils.data import DataLoader, Sampler
 
-import lightning_ib.callback
+import lightning_ib.callbacks.information_plane
 from lightning_ib import Estimate, InformationPlaneCallback, InformationPoint, QuantileBins, Quantizer, UniformBins
-from lightning_ib.estimators import KDE
-from lightning_ib.history import read_csv, restored_points
-from lightning_ib.quantize import Narrowing
+from lightning_ib.binning.fitted import Narrowing
+from lightning_ib.estimators.kernels import KDE
+from lightning_ib.records.history import read_csv, restored_points
 from tests.tiny import (
     BATCH,
     N_TRAIN,
@@ -46,7 +46,9 @@ resumes_exactly = pytest.mark.skipif(
 )
 
 processes = multiprocessing.get_context("forkserver")
-processes.set_forkserver_preload(["tests.tiny", "lightning_ib.callback", "lightning_ib.plotting"])
+processes.set_forkserver_preload(
+    ["tests.tiny", "lightning_ib.callbacks.information_plane", "lightning_ib.plot.information_plane"]
+)
 
 
 # -- a training that Lightning resumes to the last bit ---------------------------------------------------------------
@@ -131,7 +133,7 @@ def train(folder, version, checkpoint, kill, loader, ckpt_path, options):
     """What the process does: train, resumed or not, to the end or not, and leave what there is to compare."""
     torch.set_num_threads(1)
     for name in PICTURES:
-        setattr(lightning_ib.callback, name, lambda *_: None)
+        setattr(lightning_ib.callbacks.information_plane, name, lambda *_: None)
     when, *where = kill or [None]
     batches = iter(range(10**6))
 
@@ -449,7 +451,7 @@ def test_a_checkpoint_needs_no_more_than_weights_only(tmp_path):
 @pytest.fixture
 def no_pictures(monkeypatch):
     for name in PICTURES:
-        monkeypatch.setattr(lightning_ib.callback, name, lambda *_: None)
+        monkeypatch.setattr(lightning_ib.callbacks.information_plane, name, lambda *_: None)
 
 
 @pytest.fixture(scope="module")

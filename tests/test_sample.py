@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from scipy import stats
 from torch import Tensor
 
+from lightning_ib.binning.quantizer import CellQuantizer
 from lightning_ib.functional import sketch
-from lightning_ib.quantize import CellQuantizer
-from lightning_ib.sample import Reservoir
-from lightning_ib.sampled import SampledLayers
+from lightning_ib.measurement.reservoir import Reservoir
+from lightning_ib.measurement.sampled import SampledLayers
 
 WIDTH = 7  # of the rows here, and of nothing else
 

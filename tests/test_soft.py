@@ -9,7 +9,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from lightning_ib.functional import SoftEntropy, soft_information
-from lightning_ib.functional.soft import anchors
+from lightning_ib.functional.continuous.soft import anchors
 from tests.test_plane import NoSync
 
 FIGURES = ("h_t", "i_xt", "i_ty", "i_ty_floor", "h_y")
@@ -110,7 +110,7 @@ def test_any_batching_says_the_same(sizes):
 def test_long_batches_are_worked_on_in_blocks(monkeypatch):
     t, y = clusters()
     whole = soft_information(t, y, n_anchors=40)
-    monkeypatch.setattr("lightning_ib.functional.soft._BLOCK", 40 * 7)
+    monkeypatch.setattr("lightning_ib.functional.continuous.soft._BLOCK", 40 * 7)
     assert close(soft_information(t, y, n_anchors=40), whole)
 
 

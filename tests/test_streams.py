@@ -9,12 +9,12 @@ import pytest
 import torch
 from torch import nn
 
-import lightning_ib.callback
+import lightning_ib.callbacks.information_plane
 from lightning_ib import InformationPlane, InformationPlaneCallback, Quantizer, UniformBins
-from lightning_ib.estimators import Soft
+from lightning_ib.estimators.soft import Soft
 from lightning_ib.functional import SoftEntropy, sketch, soft_information
-from lightning_ib.history import Estimate, read_csv
-from lightning_ib.streams import Streams
+from lightning_ib.measurement.streams import Streams
+from lightning_ib.records.history import Estimate, read_csv
 from tests.test_resume import PICTURES, go_on, in_checkpoint, resumes_exactly, same
 from tests.tiny import N_VAL
 
@@ -43,7 +43,7 @@ def data():
 def _no_pictures(monkeypatch):
     """Drawing takes most of the time of a small run."""
     for name in (*PICTURES, "plot_estimates"):
-        monkeypatch.setattr(lightning_ib.callback, name, lambda *_: None)
+        monkeypatch.setattr(lightning_ib.callbacks.information_plane, name, lambda *_: None)
 
 
 @pytest.fixture

@@ -6,8 +6,9 @@ import sys
 
 import pytest
 
-from lightning_ib.estimators import BY_NAME, Estimator, checked_estimators
-from lightning_ib.tags import QUANTITIES, RESERVED, SHARES, UNITS, Tag, is_diagnostic, parse_tag, tag
+from lightning_ib.estimators.base import Estimator
+from lightning_ib.estimators.registry import BY_NAME, checked_estimators
+from lightning_ib.records.tags import QUANTITIES, RESERVED, SHARES, UNITS, Tag, is_diagnostic, parse_tag, tag
 
 LAYERS = ["out", "encoder.0", "a/b", "a/I_TY/out", "bits", "I_TY", "probe", "/out", "a//b", "schräg ü", "_orig_mod"]
 
@@ -78,5 +79,7 @@ def test_an_estimator_cannot_take_the_name_of_another_value(name):
 
 
 def test_names_can_be_read_without_torch():
-    code = "import sys; from lightning_ib.tags import parse_tag; assert not {'torch', 'matplotlib'} & set(sys.modules)"
+    code = (
+        "import sys; from lightning_ib.records import parse_tag; assert not {'torch', 'matplotlib'} & set(sys.modules)"
+    )
     subprocess.run([sys.executable, "-c", code], check=True)

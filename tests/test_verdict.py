@@ -22,10 +22,10 @@ from lightning_ib import (
     UniformBins,
     measure,
 )
-from lightning_ib.estimators import KDE, Renyi
+from lightning_ib.estimators.kernels import KDE, Renyi
 from lightning_ib.functional import kernel_width_of, most_cells, noise_variance_of
-from lightning_ib.history import Measurement, read_csv
-from lightning_ib.verdict import VerdictWarning, outread, verdict
+from lightning_ib.records.history import Measurement, read_csv
+from lightning_ib.records.reliability import VerdictWarning, outread, verdict
 from tests.tiny import fit
 
 SOUND = {"saturation": 0.5, "singletons": 0.0, "n_codes": 50, "n_samples": 1000, "outside": 0.0, "tails": 0.0}

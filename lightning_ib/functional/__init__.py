@@ -3,9 +3,22 @@
 What counts, and its corrections and errors; and estimators that do not bin. This package needs nothing but torch.
 """
 
-from lightning_ib.functional.cells import Cells, cells, most_cells
 from lightning_ib.functional.checks import Unit
-from lightning_ib.functional.corrections import (
+from lightning_ib.functional.continuous.copula import mutual_information_gaussian_copula
+from lightning_ib.functional.continuous.kde import (
+    Bounds,
+    entropy_bounds_kde,
+    mutual_information_bounds_kde,
+    noise_variance_of,
+)
+from lightning_ib.functional.continuous.neighbors import (
+    mutual_information_knn,
+    mutual_information_ksg,
+    mutual_information_mixed,
+)
+from lightning_ib.functional.continuous.renyi import entropy_renyi, kernel_width_of, mutual_information_renyi
+from lightning_ib.functional.continuous.soft import SoftEntropy, SoftInformation, soft_information
+from lightning_ib.functional.discrete.corrections import (
     Correction,
     chao_shen,
     checked_correction,
@@ -14,7 +27,7 @@ from lightning_ib.functional.corrections import (
     james_stein,
     miller_madow,
 )
-from lightning_ib.functional.counting import (
+from lightning_ib.functional.discrete.counting import (
     Symbols,
     add_entropies,
     conditional_entropy,
@@ -27,29 +40,21 @@ from lightning_ib.functional.counting import (
     mutual_information,
     symbols,
 )
-from lightning_ib.functional.critics import mutual_information_infonce, mutual_information_smile
-from lightning_ib.functional.discretise import NOT_FINITE, codes, hash_table, quantiles, rounded_up, row_ids
-from lightning_ib.functional.errors import (
+from lightning_ib.functional.discrete.fano import fano_information
+from lightning_ib.functional.discrete.permutation import expected_mutual_information
+from lightning_ib.functional.discrete.standard_errors import (
     Chance,
     shuffled,
     shuffled_mutual_information,
     standard_error,
     standard_error_of_entropy,
 )
-from lightning_ib.functional.fano import fano_information
-from lightning_ib.functional.gaussian import mutual_information_gaussian_copula
-from lightning_ib.functional.kde import Bounds, entropy_bounds_kde, mutual_information_bounds_kde, noise_variance_of
-from lightning_ib.functional.neighbours import (
-    mutual_information_knn,
-    mutual_information_ksg,
-    mutual_information_mixed,
-)
-from lightning_ib.functional.permutation import expected_mutual_information
-from lightning_ib.functional.probes import Decoding, decode, usable_information
-from lightning_ib.functional.quantised import mutual_information_quantised, quantised_ids
-from lightning_ib.functional.renyi import entropy_renyi, kernel_width_of, mutual_information_renyi
-from lightning_ib.functional.sketch import sketch
-from lightning_ib.functional.soft import SoftEntropy, SoftInformation, soft_information
+from lightning_ib.functional.discretize.cells import Cells, cells, most_cells
+from lightning_ib.functional.discretize.codes import NOT_FINITE, codes, hash_table, quantiles, rounded_up, row_ids
+from lightning_ib.functional.discretize.quantized import mutual_information_quantised, quantised_ids
+from lightning_ib.functional.discretize.sketch import sketch
+from lightning_ib.functional.variational.critics import mutual_information_infonce, mutual_information_smile
+from lightning_ib.functional.variational.probes import Decoding, decode, usable_information
 
 __all__ = [
     "Bounds",

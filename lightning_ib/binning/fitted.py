@@ -1,0 +1,189 @@
+"""What a quantizer was fitted to: edges at work on one variable."""
+
+from __future__ import annotations
+
+import math
+import re
+import warnings
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from lightning_ib.binning.bins import checked_edges
+from lightning_ib.binning.quantizer import Quantizer
+from lightning_ib.functional import codes, hash_table, rounded_up, row_ids
+
+# How many values that were held are put into bins at once.
+_BLOCK = 4_000_000
+
+
+def _bounds(edges: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor] | None:
+    """Where the outermost bins would end if they were as wide as those next to them; none where there is one edge."""
+    if edges.shape[-1] < 2:
+        return None
+    slack = 1.001  # a minimum the edges were fitted to is inside, whatever rounding says
+    low = edges[..., 0] - slack * (edges[..., 1] - edges[..., 0])
+    high = edges[..., -1] + slack * (edges[..., -1] - edges[..., -2])
+    return low.to(dtype), high.to(dtype)
+
+
+class Binned(NamedTuple):
+    """Values that were put into bins.
+
+    Attributes:
+        ids: int64, shape ``(N,)``: the symbol of each sample.
+        outside: uint8 (int32 of more than 255 coordinates), shape ``(N,)``: how many of its coordinates lie outside the
+            bins, beyond the outermost edge by more than the width of the bin next to it; 0 where there is one edge.
+    """
+
+    ids: Tensor
+    outside: Tensor
+
+
+class Narrowing:
+    """A quantizer at work on one variable: pools every batch, fits once, freezes, and turns batches into ids.
+
+    Args:
+        quantizer: how to narrow.
+    """
+
+    def __init__(self, quantizer: Quantizer) -> None:
+        self.quantizer = quantizer
+        self._fingerprint = re.sub(r" at 0x[0-9a-fA-F]+", "", repr(quantizer))
+        self.edges: Tensor | None = None
+        self._width: int | None = None
+        self._table: Tensor | None = None
+        self._ready: Tensor | None = None
+        self._bounds: tuple[Tensor, Tensor] | None = None
+        self._seen: tuple[Tensor, Tensor] | None = None
+
+    @property
+    def n_bins(self) -> int:
+        """How many bins a coordinate has; 0 before the edges are known."""
+        return 0 if self.edges is None else self.edges.shape[-1] + 1
+
+    @property
+    def n_coordinates(self) -> int | None:
+        """How many coordinates are put into bins; not known before the first batch."""
+        return len(self.edges) if self.edges is not None and self.edges.ndim == 2 else self._width
+
+    @property
+    def tells_outside(self) -> bool:
+        """Whether the share of values outside the bins can be told: two bins have no width to tell it by."""
+        return self.n_bins > 2
+
+    def adopt(self, width: int | None) -> None:
+        """Take over what another process knows of the samples, where this one has seen none."""
+        self._width = width if self._width is None else self._width
+
+    def seen(self) -> tuple[float, float]:
+        """The least and the greatest value put into bins in this process since the measurement began."""
+        return (math.nan, math.nan) if self._seen is None else (float(self._seen[0]), float(self._seen[1]))
+
+    @property
+    def width(self) -> int | None:
+        """How many coordinates a sample was pooled to; not known before the first batch."""
+        return self._width
+
+    def begin(self) -> None:
+        """Begin a measurement: bins that are to be fitted every time forget their edges."""
+        self._seen = None
+        if self.quantizer.bins.refit and self.quantizer.bins.needs_data:
+            self._freeze(None)
+
+    def values(self, activation: Tensor) -> Tensor:
+        """One batch, pooled: ``(B, D)``, sharing no memory with ``activation``. Nothing waits for the device.
+
+        Raises:
+            ValueError: a sample has another number of coordinates than before.
+        """
+        z = self.quantizer.pooled(activation)
+        if self._width is None:
+            self._width = z.shape[1]
+            if self.edges is not None and self.edges.ndim == 2 and len(self.edges) != self._width:
+                warnings.warn(
+                    f"the checkpoint's edges are for {len(self.edges)} coordinates, and a sample has {self._width} "
+                    f"({self._fingerprint}): they are fitted anew at this measurement.",
+                    UserWarning,
+                    stacklevel=2,
+                )
+                self._freeze(None)
+        elif self._width != z.shape[1]:
+            raise ValueError(
+                f"a sample has {z.shape[1]} coordinates here and had {self._width} before: give a pool that makes "
+                "their number the same for every batch."
+            )
+        if self.edges is None and not self.quantizer.bins.needs_data:
+            # On the host, where the edges are checked: asking the device would wait for it.
+            self.fit(torch.empty(0, z.shape[1], dtype=z.dtype))
+        return z.clone() if z.untyped_storage().data_ptr() == activation.untyped_storage().data_ptr() else z
+
+    def fit(self, z: Tensor) -> None:
+        """Fit the edges on the values ``(N, D)`` of a whole measurement."""
+        self._freeze(self.quantizer.fit(z))
+
+    def held_in_bins(self, z: Tensor) -> Binned:
+        """The symbols of values ``(N, D)`` that were held to fit the edges, once they are fitted; block by block."""
+        blocks = z.split(max(1, _BLOCK // max(1, z.shape[1])))
+        binned = [self.in_bins(block) for block in blocks]
+        return Binned(torch.cat([block.ids for block in binned]), torch.cat([block.outside for block in binned]))
+
+    def in_bins(self, z: Tensor) -> Binned:
+        """The symbols of values ``(N, D)`` that were pooled with the edges known."""
+        assert self.edges is not None
+        if self.edges.device != z.device:
+            self._freeze(self.edges.to(z.device, non_blocking=True))
+        if self._table is None or self._ready is None or self._ready.dtype != z.dtype:
+            self._table = hash_table(z.shape[1], self.n_bins, z.device)
+            self._ready = rounded_up(self.edges, z.dtype)
+            self._bounds = _bounds(self.edges, z.dtype)
+        if len(z):  # a process may have seen none
+            least, greatest = z.aminmax()
+            if self._seen is not None:
+                least, greatest = torch.minimum(least, self._seen[0]), torch.maximum(greatest, self._seen[1])
+            self._seen = least, greatest
+        dtype = torch.uint8 if z.shape[1] <= torch.iinfo(torch.uint8).max else torch.int32
+        if self._bounds is None:
+            outside = torch.zeros(len(z), dtype=dtype, device=z.device)
+        else:
+            low, high = self._bounds
+            outside = ((z < low) | (z > high)).sum(1, dtype=dtype)
+        return Binned(row_ids(codes(z, self._ready), self._table, z), outside)
+
+    def _freeze(self, edges: Tensor | None) -> None:
+        self.edges, self._table, self._ready = edges, None, None
+
+    def state_dict(self) -> dict[str, Any]:
+        """What was fitted, in tensors and primitives: empty before the first fit."""
+        if self.edges is None:
+            return {}
+        return {"edges": self.edges.detach().cpu().clone(), "asked": self._fingerprint}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take up what was fitted.
+
+        Raises:
+            ValueError: ``state`` is not what :meth:`state_dict` gives; nothing is taken up then.
+        """
+        fitted = self.quantizer.bins.needs_data and not self.quantizer.bins.refit
+        if not isinstance(state, Mapping):
+            raise ValueError(f"is a {type(state).__name__}, not a mapping")
+        if not state:
+            return
+        if lacking := {"edges", "asked"} - state.keys():
+            raise ValueError(f"lacks {sorted(lacking)}")
+        if not fitted:
+            return
+        if state["asked"] != self._fingerprint:
+            warnings.warn(
+                f"the checkpoint's edges were fitted for {state['asked']}, and {self._fingerprint} is asked for now: "
+                "its edges are fitted anew at the next measurement.",
+                UserWarning,
+                stacklevel=2,
+            )
+            return
+        if not isinstance(state["edges"], Tensor):
+            raise ValueError(f"has edges that are a {type(state['edges']).__name__}, not a tensor")
+        self._freeze(checked_edges(state["edges"], "is unusable"))

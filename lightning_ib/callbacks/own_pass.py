@@ -1,0 +1,190 @@
+"""A pass of one's own inside a Trainer: over which data, whose share of it, and through the module's forward."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+from torch.utils.data import DataLoader
+
+from lightning_ib.capture.batches import Parts, Unpack, described, is_keywords
+from lightning_ib.evaluation.loaders import in_order, is_share, iter_once
+from lightning_ib.evaluation.passes import call, run_pass, undisturbed
+
+if TYPE_CHECKING:
+    from pytorch_lightning import LightningModule, Trainer
+
+    from lightning_ib.measurement.information_plane import InformationPlane
+
+Progress = Callable[[Iterable[Any], "int | None", str], Iterable[Any]]
+
+
+class ForwardError(RuntimeError):
+    """The module raised when it was called in a pass of its own."""
+
+
+def run_own_pass(
+    trainer: Trainer,
+    pl_module: LightningModule,
+    plane: InformationPlane,
+    data: Any,
+    unpack: Unpack | None,
+    progress: Progress = lambda batches, total, description: batches,
+) -> Any:
+    """Run the module over ``data`` as Lightning would, count the batches in, and leave no trace of it.
+
+    Of several loaders the first is read. Data without a length is read up to ``max_samples`` samples.
+
+    With several processes each takes its share; where shares are evened out by repeated samples, those are counted
+    too, and left out by :func:`~lightning_ib.evaluation.passes.genuine`.
+
+    Args:
+        trainer: the Trainer at work.
+        pl_module: its module, which ``plane`` is attached to.
+        plane: what counts.
+        data: ``"train"`` or ``"val"`` for the Trainer's own, or an iterable of batches.
+        unpack: batch → (x, y), for batches that are not such pairs.
+        progress: wraps the batches, given how many there are and what to call them, for a progress bar.
+
+    Returns:
+        The loader that was read.
+
+    Raises:
+        ForwardError: the module cannot be called on what a batch holds.
+        ValueError: it defines no forward, or the data is of no use: it is empty, or can be read only once.
+    """
+    if not has_forward(pl_module):
+        raise ValueError(
+            f"{type(pl_module).__name__} defines no forward, which a pass of its own calls as module(x): define "
+            "it, or measure in the validation loop (data=None and validation data)."
+        )
+    loader, n_batches = _own_data(trainer, data)
+    # It might never end.
+    at_most = plane.sampled.max_samples if n_batches is None and length(loader) is None else None
+    # The Trainer's own loaders show this process its share, as the loops see it; another is shared out here.
+    shared = isinstance(data, str) and isinstance(loader, DataLoader)
+    rank, world = (0, 1) if shared else (trainer.global_rank, trainer.world_size)
+    loader = in_order(loader, rank, world)
+    start, step = (0, 1) if is_share(loader) else (rank, world)
+    stop = None if n_batches is None else n_batches * step
+    stage = trainer.state.stage
+    try:
+        # Hooks of the user's that look at the stage must not augment what is measured.
+        trainer.validating = True
+        with undisturbed(pl_module, loader), _unlogged(pl_module), trainer.precision_plugin.forward_context():
+            # Begun in here: to ask a loader for its iterator moves random states already.
+            batches: Iterable[Any] = islice(iter(loader), start, stop, step)
+            total = n_batches if n_batches is not None else length(loader)
+            run_pass(
+                plane,
+                progress(batches, total, "Information plane"),
+                lambda parts: _forward(trainer, pl_module, parts),
+                unpack=unpack,
+                move=lambda batch: _transferred(trainer, pl_module, batch),
+                may_be_empty=trainer.world_size > 1,
+                at_most=at_most,
+            )
+    finally:
+        trainer.state.stage = stage
+    return loader
+
+
+@contextmanager
+def _unlogged(pl_module: LightningModule) -> Iterator[None]:
+    """``self.log`` in the user's forward does nothing: this pass is none of theirs."""
+    attributes: dict[str, Any] = vars(pl_module)
+    before: dict[str, Any] = {name: attributes[name] for name in ("log", "log_dict") if name in attributes}
+    attributes.update(log=_nothing, log_dict=_nothing)
+    try:
+        yield
+    finally:
+        for name in ("log", "log_dict"):
+            del attributes[name]
+        attributes.update(before)
+
+
+def _nothing(*_: Any, **__: Any) -> None:
+    pass
+
+
+def _own_data(trainer: Trainer, data: Any) -> tuple[Any, int | None]:
+    """The loader of a pass of its own, and how many of its batches the Trainer's limits leave to this process."""
+    n_batches: float | None = None
+    if data == "train":
+        loader = first_loader(trainer.train_dataloader)
+        if _limited(trainer, trainer.limit_train_batches):
+            n_batches = trainer.num_training_batches
+    elif data == "val":
+        loader = first_loader(trainer.val_dataloaders)
+        if _limited(trainer, trainer.limit_val_batches):
+            n_batches = trainer.num_val_batches[0]
+    else:
+        loader = data
+        n_batches = dev_run(trainer) or None
+    if loader is None:
+        raise ValueError(f"the Trainer has no {data} data at hand: give data=DataLoader(…) with what to measure.")
+    if iter_once(loader):
+        raise ValueError(
+            f"the data is a {type(loader).__name__}, which can be read only once, and every measurement takes a "
+            "pass of its own: give a list or a DataLoader."
+        )
+    return loader, None if n_batches is None or math.isinf(n_batches) else int(n_batches)
+
+
+def first_loader(loaders: Any) -> Any:
+    """The first of the loaders of a Trainer; what is one loader, as it is."""
+    if isinstance(loaders, Mapping):
+        loaders = list(loaders.values())
+    return loaders[0] if isinstance(loaders, (list, tuple)) and loaders else loaders
+
+
+def _forward(trainer: Trainer, pl_module: LightningModule, parts: Parts) -> Any:
+    wrapper: Any = trainer.strategy.model
+    # FSDP's wrapper (FSDP1) brings the weights together, and must be the first of its kind that is called.
+    outermost = wrapper if type(wrapper).__name__ == "FullyShardedDataParallel" else pl_module
+    try:
+        return call(outermost, parts)
+    except Exception as error:
+        if "OutOfMemory" in type(error).__name__:
+            raise
+        x = parts.x
+        shape = f" of shape {tuple(x.shape)}" if hasattr(x, "shape") else ""
+        how = "module(**x)" if is_keywords(x) else "module(x)"
+        raise ForwardError(
+            f"a pass of its own calls {type(pl_module).__name__} as {how}, x being {described(x)}{shape}, and it "
+            f"raised {type(error).__name__}: {error}. Give unpack=lambda batch: (x, y), x being what forward takes (a "
+            "mapping: its keywords)."
+        ) from error
+
+
+def _transferred(trainer: Trainer, pl_module: LightningModule, batch: Any) -> Any:
+    """A batch as Lightning's own loops hand it to a step: converted, through the user's hooks, on the device."""
+    batch = trainer.precision_plugin.convert_input(batch)
+    batch = pl_module._on_before_batch_transfer(batch, dataloader_idx=0)
+    return trainer.strategy.batch_to_device(batch, dataloader_idx=0)
+
+
+def has_forward(pl_module: LightningModule) -> bool:
+    """Whether the module defines what a pass of its own calls."""
+    return getattr(type(pl_module).forward, "__qualname__", "") != "LightningModule.forward"
+
+
+def dev_run(trainer: Any) -> int:
+    """How many batches a ``fast_dev_run`` takes; 0 in a real run. Nothing is logged or written in one."""
+    return int(trainer.fast_dev_run)
+
+
+def length(loader: Any) -> int | None:
+    """How many batches a loader holds, where it knows."""
+    try:
+        return len(loader)
+    except Exception:  # a loader may say in any way that it does not know
+        return None
+
+
+def _limited(trainer: Any, limit: float) -> bool:
+    """Whether the Trainer shows only some of the batches; without a limit a pass of its own takes them all."""
+    return isinstance(limit, int) or limit != 1.0 or bool(trainer.overfit_batches) or dev_run(trainer) > 0

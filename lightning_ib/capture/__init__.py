@@ -1,0 +1,1 @@
+"""What a model puts out and a batch holds: hooks on named modules, tokens, inputs and targets."""

@@ -1,0 +1,203 @@
+"""The layers of a model: their names, which are watched where none are named, which a pattern means."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable, Sequence
+
+import torch
+from torch import nn
+
+MAX_DEFAULT_LAYERS = 12
+
+
+# What torch.compile, activation checkpointing, FSDP and Lightning put into the names of modules.
+_WRAPPERS = {"_orig_mod", "_checkpoint_wrapped_module", "_fsdp_wrapped_module", "_forward_module"}
+
+
+# Whose wrappers (DistributedDataParallel, AveragedModel, …) call what they wrap ``module``, as a user's model may too.
+_WRAPPING_LIBRARIES = {"torch", "lightning", "lightning_fabric", "pytorch_lightning", "deepspeed"}
+
+
+class NoLayersError(ValueError, RuntimeError):
+    """No layer was named, and none that the model has can be measured."""
+
+
+def default_layers(model: nn.Module) -> list[str]:
+    """The layers to watch where none are named: leaf modules with weights, normalisation layers left out.
+
+    Where there are more than twelve, twelve are taken, spread evenly over the depth, the first and the last included.
+
+    Raises:
+        NoLayersError: the model has no such module.
+    """
+    names = leaves_with_weights(model)
+    if not names:
+        raise NoLayersError(
+            f"{type(model).__name__} has no leaf module with weights to watch by default: name the layers "
+            f"(layers=[…]). It has {_listed(n for n, _ in model.named_modules() if n)}."
+        )
+    return spread_over(names)
+
+
+def spread_over(names: Sequence[str], most: int = MAX_DEFAULT_LAYERS) -> list[str]:
+    """At most so many of some names, evenly spread, the first and the last included.
+
+    Example:
+        >>> spread_over(["a", "b", "c", "d", "e"], most=3)
+        ['a', 'c', 'e']
+    """
+    if len(names) <= most:
+        return list(names)
+    return [names[round(k * (len(names) - 1) / (most - 1))] for k in range(most)]
+
+
+def leaves_with_weights(model: nn.Module) -> list[str]:
+    """The leaf modules that have weights, in the order in which they are defined.
+
+    Left out are normalisation layers and TorchScript, which takes no hooks. A layer with its adapter (LoRA of PEFT,
+    torchtune, LitGPT) counts as one leaf, measured on what the next layer sees: the output of the layer plus that of
+    the adapter. It is recognized by a leaf ``base_layer`` or ``original_module``, or by ``lora_A`` and ``lora_B``.
+    """
+    found: list[str] = []
+    inside: set[nn.Module] = set()  # the parts of layers with an adapter
+    for name, module in named_modules(model).items():
+        if module in inside or not name or "parametrizations" in name.split(".") or not _is_layer(module):
+            continue
+        found.append(name)
+        inside.update(module.modules())
+    return found
+
+
+def _has_adapter(module: nn.Module) -> bool:
+    parts = [name for name, _ in (*module.named_children(), *module.named_parameters(recurse=False))]
+    return any(part in _ADAPTED or part.lower() in ("lora_a", "lora_b") for part in parts)
+
+
+def _is_layer(module: nn.Module) -> bool:
+    """Whether a module is a leaf with weights, or one with its adapter."""
+    # The projection inside nn.MultiheadAttention is used without being called, and never fires a hook.
+    if is_scripted(module) or re.search("norm|NonDynamicallyQuantizableLinear", type(module).__name__, re.IGNORECASE):
+        return False
+    children = {name for name, _ in module.named_children()}
+    if _has_adapter(module):
+        adapted = next((getattr(module, name) for name in _ADAPTED if name in children), None)
+        return adapted is None or _is_layer(adapted)
+    # A layer that is quantized holds its weights packed, and gives them by a method.
+    quantized = type(module).__module__.startswith("torch.ao.nn.") and hasattr(module, "weight")
+    has_weights = quantized or any(True for _ in module.parameters(recurse=False))
+    return children <= {"parametrizations", "_packed_params"} and (has_weights or "parametrizations" in children)
+
+
+_ADAPTED = ("base_layer", "original_module")
+
+
+def is_scripted(module: nn.Module) -> bool:
+    """Whether a module is TorchScript, which takes no hooks."""
+    return isinstance(module, torch.jit.ScriptModule)
+
+
+def scripted_layers(model: nn.Module) -> list[str]:
+    """The outermost modules of TorchScript that have weights."""
+    found: list[str] = []
+    for name, module in named_modules(model).items():
+        inside = any(name.startswith(f"{outer}.") for outer in found)
+        if name and not inside and is_scripted(module) and any(True for _ in module.parameters()):
+            found.append(name)
+    return found
+
+
+def resolve_layers(model: nn.Module, patterns: Iterable[str]) -> dict[str, str]:
+    """The modules that names and glob patterns stand for.
+
+    In a pattern ``*`` and ``?`` stand for anything but a dot, ``**`` for anything: ``conv*`` is ``conv1`` and
+    ``conv2``, ``**.attention`` is every module of that name, however deep.
+
+    Args:
+        model: the model whose modules are meant, by the names of :func:`named_modules`.
+        patterns: names and patterns.
+
+    Returns:
+        Module name → what named it: the name itself, or else the first pattern that fits.
+
+    Raises:
+        ValueError: a pattern names nothing; the sentence tells the nearest right names. Or it names TorchScript.
+    """
+    modules = named_modules(model)
+    names = [name for name in modules if name]
+    found: dict[str, str] = {}
+    for pattern in patterns:
+        matches = [name for name in names if _matches(pattern, name)]
+        if not matches:
+            first = _first_name(model, pattern)
+            if first is not None:
+                raise ValueError(
+                    f"{type(model).__name__} calls one module both {first!r} and {pattern!r}: name it {first!r}. It is "
+                    "watched once, and of several calls in a forward the last counts."
+                )
+            # A name of the wrapper's, such as "module.out", ends in the model's own.
+            ends = [pattern.split(".", k)[-1] for k in range(1, pattern.count(".") + 1)]
+            near = [end for end in ends if end in names][:1]
+            near = near or difflib.get_close_matches(pattern, names, n=3, cutoff=0.5)
+            hint = f"did you mean {' or '.join(map(repr, near))}?" if near else f"the model has {_listed(names)}."
+            raise ValueError(f"{type(model).__name__} has no layer {pattern!r}: {hint}")
+        for name in matches:
+            if is_scripted(modules[name]):
+                raise ValueError(
+                    f"layer {name!r} is TorchScript, which takes no hooks: name a module of Python's around it, script "
+                    "it after the run, or leave it out."
+                )
+            if found.setdefault(name, pattern) != pattern and name == pattern:
+                found[name] = pattern
+    return found
+
+
+def named_modules(model: nn.Module) -> dict[str, nn.Module]:
+    """``model.named_modules()``, without what torch.compile, activation checkpointing, FSDP, DDP and others put in."""
+    return _plainly_named(model)
+
+
+def _plainly_named(model: nn.Module, *, remove_duplicate: bool = True) -> dict[str, nn.Module]:
+    modules = dict(model.named_modules(remove_duplicate=remove_duplicate))
+    wrapping = {name for name, m in modules.items() if _is_of_a_library(type(m))}
+
+    def plain(name: str) -> str:
+        parts = name.split(".")
+        return ".".join(
+            part
+            for k, part in enumerate(parts)
+            if part not in _WRAPPERS and not (part == "module" and ".".join(parts[:k]) in wrapping)
+        )
+
+    return {plain(name): module for name, module in modules.items()}
+
+
+def _is_of_a_library(kind: type[nn.Module]) -> bool:
+    """Whether a module is a library's, other than a container that a user puts modules into."""
+    return kind.__module__.split(".")[0] in _WRAPPING_LIBRARIES and not kind.__module__.startswith("torch.nn.modules.")
+
+
+def _first_name(model: nn.Module, name: str) -> str | None:
+    """The name that ``named_modules()`` gives to a module that has several, ``name`` being another of them."""
+    everywhere = _plainly_named(model, remove_duplicate=False)
+    return next((n for n, module in named_modules(model).items() if module is everywhere.get(name)), None)
+
+
+def _matches(pattern: str, name: str) -> bool:
+    parts = re.split(r"(\*\*|\*|\?)", pattern)
+    regex = {"**": ".*", "*": "[^.]*", "?": "[^.]"}
+    return re.fullmatch("".join(regex.get(part, re.escape(part)) for part in parts), name) is not None
+
+
+def _listed(names: Iterable[str], most: int = 20) -> str:
+    names = list(names)
+    more = f", … ({len(names) - most} more)" if len(names) > most else ""
+    return (", ".join(map(repr, names[:most])) + more) or "no named modules"
+
+
+def device_of(model: nn.Module) -> torch.device:
+    """Where the first parameter or buffer of a model is; the CPU where it has none."""
+    for tensor in (*model.parameters(), *model.buffers()):
+        return tensor.device
+    return torch.device("cpu")

@@ -1,0 +1,67 @@
+"""Whether the values of an estimator can be believed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+from lightning_ib.estimators.base import Estimator, Rows
+from lightning_ib.functional import Unit, entropy
+from lightning_ib.functional.checks import logarithm
+from lightning_ib.functional.continuous.soft import at_chance
+from lightning_ib.records.reliability import SATURATED
+
+# What rounding may add to a bound that is reached.
+_ROUNDING = 1e-9
+
+
+def estimate_verdict(
+    values: Mapping[str, float],
+    rows: Rows,
+    unit: Unit,
+    settled: Mapping[str, float],
+    estimator: Estimator,
+    *,
+    n_samples: int | None = None,
+) -> dict[str, str]:
+    r"""Whether the values of an estimator can be believed, by their names.
+
+    - ``"outgrown"``: the scale of the layer is more than three times, or less than a third of, the one that the width
+      of the kernel was set to.
+    - ``"above_bound"``: an I(T;Y) above H(Y), which no information about Y can be.
+    - ``"saturated"``: an I(X;T) above 0.9 log M, with M rows: they are told apart one by one. It holds for all
+      informations of the estimator then, as kernels that no longer overlap read H(Y) for I(T;Y).
+    - ``"at_chance"``: an I(T;Y) that is at most twice its own floor, ``I_TY_floor``, the mean under permuted labels.
+    - ``"ok"``: none of these. Of several the first counts. Empty for NaN and for what is no information.
+
+    Args:
+        values: the values of one estimator for one layer, by name.
+        rows: the rows it saw, pooled.
+        unit: of the informations.
+        settled: what the estimator set at the first measurement.
+        estimator: the estimator.
+        n_samples: how many samples it saw, where they are not the rows: H(Y) of those is not known here.
+    """
+    m = len(rows.t) if n_samples is None else n_samples
+    known = rows.labels is not None and m == len(rows.t)
+    h_y = entropy(rows.labels.flatten(), unit=unit) if known and rows.labels is not None else math.inf
+    log_m = logarithm(unit)(max(2, m))
+    saturated = any(value > SATURATED * log_m for name, value in values.items() if name.startswith("I_XT"))
+    try:
+        outgrown = estimator.outgrown(rows, settled)
+    except Exception:  # rows without a scale: their values are NaN
+        outgrown = False
+    found = {}
+    for name, value in values.items():
+        if math.isnan(value) or not name.startswith("I_"):
+            found[name] = "ok" if name.endswith("accuracy") and not math.isnan(value) else ""
+        elif outgrown:
+            found[name] = "outgrown"
+        elif name in ("I_TY", "I_TY_lower") and value > h_y + _ROUNDING:
+            found[name] = "above_bound"
+        elif saturated:
+            found[name] = "saturated"
+        else:
+            chance = name == "I_TY" and at_chance(value, values.get("I_TY_floor", -math.inf))
+            found[name] = "at_chance" if chance else "ok"
+    return found

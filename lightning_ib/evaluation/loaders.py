@@ -1,0 +1,141 @@
+"""Loaders for passes of one's own: what they show, in what order, and whose share."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import (
+    DataLoader,
+    Dataset,
+    DistributedSampler,
+    IterableDataset,
+    RandomSampler,
+    Sampler,
+    SequentialSampler,
+)
+
+from lightning_ib.capture.batches import described
+
+
+def checked_loader(dataloader: Any) -> None:
+    """Refuse what is iterable and gives single samples, or nothing, instead of batches.
+
+    Raises:
+        TypeError: it is a tensor, a data set that is not iterable, a mapping or a string, or not iterable at all.
+    """
+    single = isinstance(dataloader, (Tensor, str, Mapping, Dataset)) and not isinstance(dataloader, IterableDataset)
+    if single or not (hasattr(dataloader, "__iter__") or hasattr(dataloader, "__getitem__")):
+        advice = (
+            "DataLoader(dataset, batch_size=256)" if isinstance(dataloader, Dataset) else "DataLoader(…) or [(x, y)]"
+        )
+        raise TypeError(f"the data must be an iterable of batches, got {described(dataloader)}: give {advice}, say.")
+
+
+def iter_once(dataloader: Any) -> bool:
+    """Whether data is an iterator, which the first pass uses up: other loaders begin anew when they are asked to."""
+    once = isinstance(dataloader, Iterator) and not hasattr(dataloader, "__len__")
+    return once and type(dataloader).__iter__(dataloader) is dataloader
+
+
+def in_order(dataloader: Any, rank: int = 0, world: int = 1) -> Any:
+    """A loader over the same data whose iteration moves nothing of the original's, in order where that is up to us.
+
+    A loader that shuffles or drops its last batch shows other samples at every pass: the new one shows every sample
+    once. A sampler of one's own is copied. Subclasses of DataLoader and iterable data sets are returned as they are:
+    only they know what they show.
+
+    Args:
+        dataloader: any iterable of batches.
+        rank: which of several processes this is.
+        world: how many processes share the data out. A loader that does so already is left to it, and so are batch
+            samplers of one's own: see :func:`is_share`.
+    """
+    if getattr(dataloader, "persistent_workers", False) and not _made_anew(dataloader):
+        # Its one iterator belongs to the training loop, which loses its place where another pass begins.
+        dataloader = copy.copy(dataloader)
+        dataloader._iterator = None
+    if not _made_anew(dataloader):
+        return dataloader
+    options: dict[str, Any]
+    sampler: Any = dataloader.sampler
+    batch_sampler = dataloader.batch_sampler
+    data = {id(dataloader.dataset): dataloader.dataset}  # samplers refer to it; it is not copied with them
+    if batch_sampler is not None and dataloader.batch_size is None:
+        options = {"batch_sampler": copy.deepcopy(batch_sampler, data)}
+    else:
+        if type(sampler) is RandomSampler and not sampler.replacement and len(sampler) == len(sampler.data_source):
+            sampler = SequentialSampler(sampler.data_source)
+        sampler = copy.deepcopy(sampler, data)
+        if type(sampler) is DistributedSampler:
+            sampler.shuffle = False
+        elif world > 1 and not isinstance(sampler, DistributedSampler):
+            sampler = Share(sampler, rank, world)
+        options = {"sampler": sampler, "batch_size": dataloader.batch_size}
+    return DataLoader(
+        dataloader.dataset,
+        **options,
+        num_workers=dataloader.num_workers,
+        collate_fn=dataloader.collate_fn,
+        pin_memory=dataloader.pin_memory,
+        timeout=dataloader.timeout,
+        worker_init_fn=dataloader.worker_init_fn,
+        multiprocessing_context=dataloader.multiprocessing_context,
+        generator=torch.Generator().manual_seed(0),
+        prefetch_factor=dataloader.prefetch_factor,
+    )
+
+
+def _made_anew(dataloader: Any) -> bool:
+    return type(dataloader) is DataLoader and not isinstance(dataloader.dataset, IterableDataset)
+
+
+class Share(DistributedSampler[Any]):
+    """What one of several processes takes of a sampler: every world-th, evened out by repeating the first.
+
+    Even shares keep processes in step whose forward passes need one another.
+
+    Args:
+        whole: the sampler to share out; every process must draw the same from it.
+        rank: which process this is.
+        world: how many there are.
+    """
+
+    def __init__(self, whole: Sampler[Any], rank: int, world: int) -> None:
+        super().__init__(whole, num_replicas=world, rank=rank, shuffle=False)  # type: ignore[arg-type]
+
+    def __iter__(self) -> Iterator[Any]:
+        """The share of this process."""
+        drawn = list(self.dataset)  # type: ignore[call-overload]
+        return (drawn[index] for index in super().__iter__())
+
+
+def _sampler(dataloader: Any) -> Any:
+    """What picks single samples for a loader, where something does."""
+    batches = getattr(dataloader, "batch_sampler", None)
+    own = getattr(batches, "sampler", None)
+    return own if own is not None else getattr(dataloader, "sampler", None)
+
+
+def is_share(dataloader: Any) -> bool:
+    """Whether a loader shows one process' share already: through its sampler, or as an iterable data set should."""
+    return isinstance(_sampler(dataloader), DistributedSampler) or isinstance(
+        getattr(dataloader, "dataset", None), IterableDataset
+    )
+
+
+def genuine(dataloader: Any) -> int | None:
+    """How many samples, from the first, a loader shows before it repeats some to even out the shares of processes.
+
+    A DistributedSampler gives process r the samples r, r + W, …, and goes on with the first ones again until every
+    process has as many. ``None`` where nothing is repeated.
+    """
+    sampler = _sampler(dataloader)
+    # Subclasses that share out in another way are theirs to know; Lightning's wrapper does it as torch does.
+    kinds = ("DistributedSampler", "DistributedSamplerWrapper", "Share")
+    if not isinstance(sampler, DistributedSampler) or type(sampler).__name__ not in kinds:
+        return None
+    return len(range(sampler.rank, len(sampler.dataset), sampler.num_replicas))  # type: ignore[arg-type]

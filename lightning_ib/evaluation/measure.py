@@ -1,0 +1,97 @@
+"""Measuring a trained network once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import nn
+
+from lightning_ib.binning.quantizer import Quantizer
+from lightning_ib.capture.batches import Unpack
+from lightning_ib.capture.layers import device_of
+from lightning_ib.evaluation.loaders import checked_loader
+from lightning_ib.evaluation.passes import call, run_pass, to, undisturbed, with_bar
+from lightning_ib.functional import Correction, Unit
+from lightning_ib.measurement.information_plane import MAX_SAMPLES, InformationPlane, Layers
+from lightning_ib.records.history import InformationPoint
+
+
+def measure(
+    model: nn.Module,
+    dataloader: Iterable[Any],
+    layers: Layers = None,
+    *,
+    input: Quantizer | None = None,
+    target: Quantizer | None = None,
+    unpack: Unpack | None = None,
+    unit: Unit = "bits",
+    correction: Correction | None = None,
+    shuffles: int = 0,
+    max_samples: int = MAX_SAMPLES,
+    head: str | bool | None = None,
+    ignore_index: int | None = None,
+    tokens: bool = False,
+    device: torch.device | str | None = None,
+    progress: bool = False,
+) -> list[InformationPoint]:
+    """Measure a trained network once: eval mode, no gradient, and everything put back as it was.
+
+    Args:
+        model: any module; it is called as ``model(x)``, or with the keywords that it takes where x is a mapping.
+        dataloader: an iterable of batches.
+        layers: see :class:`InformationPlane`.
+        input: see :class:`InformationPlane`.
+        target: see :class:`InformationPlane`.
+        unpack: batch → (x, y), for batches in which the target is not recognized: see
+            :func:`~lightning_ib.capture.batches.parts_of`.
+        unit: ``"bits"`` or ``"nats"``.
+        correction: see :class:`InformationPlane`.
+        shuffles: see :class:`InformationPlane`.
+        max_samples: see :class:`InformationPlane`.
+        head: see :class:`InformationPlane`.
+        ignore_index: see :class:`InformationPlane`.
+        tokens: see :class:`InformationPlane`; ``unpack`` may then return (x, y, mask).
+        device: where to run; by default where the model's first parameter is. The model is moved back afterwards.
+        progress: show a tqdm bar over the batches.
+
+    Returns:
+        A point for each layer.
+
+    Raises:
+        TypeError: the data is a tensor, a data set or a mapping, which gives no batches.
+        ValueError: the data is empty, a batch cannot be unpacked, or an argument is wrong: see
+            :class:`InformationPlane`.
+
+    Example:
+        >>> data = [(torch.rand(32, 4), torch.arange(32) % 4) for _ in range(8)]
+        >>> points = measure(nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 4)), data, ["0", "2"])
+        >>> [point.layer for point in points], points[0].n_samples
+        (['0', '2'], 256)
+    """
+    checked_loader(dataloader)
+    home = device_of(model)
+    away = home if device is None else torch.device(device)
+    plane = InformationPlane(
+        layers,
+        input=input,
+        target=target,
+        unit=unit,
+        correction=correction,
+        shuffles=shuffles,
+        max_samples=max_samples,
+        head=head,
+        ignore_index=ignore_index,
+        tokens=tokens,
+    )
+    try:
+        if device is not None:
+            model.to(away)
+        with plane.attach(model), undisturbed(model, dataloader):
+            batches = with_bar(dataloader, "Information plane") if progress else dataloader
+            run_pass(plane, batches, lambda parts: call(model, parts), unpack=unpack, move=lambda one: to(one, away))
+            return plane.compute()
+    finally:
+        if device is not None:
+            model.to(home)

@@ -1,0 +1,152 @@
+"""A pass of one's own over data, which leaves no trace in the model, the data loader or any random state."""
+
+from __future__ import annotations
+
+import random
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from inspect import signature
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lightning_ib.capture.batches import Parts, Unpack, is_keywords, unpacked
+from lightning_ib.evaluation.preserve import module_state_kept
+from lightning_ib.measurement.information_plane import InformationPlane
+
+# Of data without an end, how many times as many samples are read as are to count, where few of them do.
+_MOST_SHOWN = 20
+
+
+def with_bar(items: Iterable[Any], description: str, total: int | None = None) -> Any:
+    """A tqdm bar over ``items``.
+
+    Raises:
+        ModuleNotFoundError: there is no tqdm.
+    """
+    try:
+        from tqdm.auto import tqdm
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError("progress=True needs tqdm: pip install tqdm, or leave it out.") from error
+    return tqdm(items, desc=description, total=total, dynamic_ncols=True)
+
+
+def run_pass(
+    plane: InformationPlane,
+    batches: Iterable[Any],
+    forward: Callable[[Parts], Any],
+    *,
+    unpack: Unpack | None = None,
+    move: Callable[[Any], Any] = lambda batch: batch,
+    may_be_empty: bool = False,
+    at_most: int | None = None,
+) -> None:
+    """Run batches through a model that ``plane`` is attached to, and count them in; up to ``at_most`` samples.
+
+    Raises:
+        ValueError: there is no batch, unless there may be none, or a batch cannot be unpacked.
+    """
+    empty = True
+    for batch in batches:
+        if batch is None:  # Lightning's loop leaves it out, too
+            continue
+        parts = unpacked(move(batch), unpack)
+        forward(parts)
+        plane.see(parts)
+        empty = False
+        if at_most is not None and (plane.n_seen >= at_most or plane.n_shown >= _MOST_SHOWN * at_most):
+            break
+    if empty and not may_be_empty:
+        raise ValueError("the data to measure on is empty: it gave no batch.")
+
+
+def call(model: Callable[..., Any], parts: Parts) -> Any:
+    """``model(x)``; of a plain mapping the keywords that its forward takes, or the mapping if it takes none of them.
+
+    The label of a mapping is among the keywords where forward names it, as encoders with a decoder need theirs, or
+    where it is called ``labels`` and forward takes any.
+    """
+    x = parts.x
+    if not is_keywords(x):
+        return model(x)
+    try:
+        parameters = signature(getattr(model, "forward", model)).parameters.values()
+    except (TypeError, ValueError):  # not known of what is not written in Python
+        return model(**x)
+    label = {parts.label: parts.y} if parts.label else {}
+    if any(one.kind is one.VAR_KEYWORD for one in parameters):
+        named = {one.name for one in parameters} | {"labels"}
+        return model(**x, **{key: value for key, value in label.items() if key in named})
+    named = {one.name for one in parameters if one.kind in (one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY)}
+    taken = {key: value for key, value in (x | label).items() if key in named}
+    return model(**taken) if taken.keys() - label.keys() else model(x)
+
+
+def to(batch: Any, device: torch.device) -> Any:
+    """A batch, however nested in tuples, lists and mappings, with all that can move on ``device``."""
+    if hasattr(batch, "to"):
+        return batch.to(device, non_blocking=True) if isinstance(batch, Tensor) else batch.to(device)
+    if is_keywords(batch):
+        return {key: to(value, device) for key, value in batch.items()}
+    if isinstance(batch, tuple) and hasattr(batch, "_fields"):
+        return type(batch)(*(to(value, device) for value in batch))
+    if isinstance(batch, (tuple, list)):
+        return type(batch)(to(value, device) for value in batch)
+    return batch
+
+
+@contextmanager
+def undisturbed(model: nn.Module, dataloader: Any = None) -> Iterator[None]:
+    """Eval mode, no gradient, and random states seeded with 0; all of it put back at the end, whatever happens.
+
+    The seed makes random augmentation in the data the same at every pass. Put back are the mode of every module, what
+    :func:`~lightning_ib.evaluation.preserve.module_state_kept` says, the random states of torch (on the CPU and every
+    GPU in use), NumPy and Python, and the generators of ``dataloader``.
+    """
+    modes = [(module, module.training) for module in model.modules()]
+    generators = [g for g in _generators(dataloader) if isinstance(g, torch.Generator)]
+    states = [g.get_state() for g in generators]
+    numpy = sys.modules.get("numpy")
+    numpy_state = None if numpy is None else numpy.random.get_state()
+    python_state = random.getstate()
+    gpus = list(range(torch.cuda.device_count())) if torch.cuda.is_available() and torch.cuda.is_initialized() else []
+    try:
+        with torch.random.fork_rng(devices=gpus), torch.no_grad(), module_state_kept(model):
+            torch.default_generator.manual_seed(0)
+            if gpus:
+                torch.cuda.manual_seed_all(0)
+            if numpy is not None:
+                numpy.random.seed(0)
+            random.seed(0)
+            _evaluating(model)
+            yield
+    finally:
+        for module, training in modes:
+            module.training = training
+        for generator, state in zip(generators, states):
+            generator.set_state(state)
+        random.setstate(python_state)
+        if numpy is not None:
+            numpy.random.set_state(numpy_state)
+
+
+def _evaluating(model: nn.Module) -> None:
+    """Eval mode, but for modules out of torch.export, which are as they were exported and refuse to change."""
+    try:
+        model.eval()
+    except NotImplementedError:
+        for module in model.modules():
+            with suppress(NotImplementedError):
+                module.eval()
+
+
+def _generators(dataloader: Any) -> Iterator[Any]:
+    while hasattr(dataloader, "iterable"):  # a progress bar around it
+        dataloader = dataloader.iterable
+    for owner in ("", "sampler", "batch_sampler", "batch_sampler.sampler"):
+        target = dataloader
+        for part in filter(None, owner.split(".")):
+            target = getattr(target, part, None)
+        yield getattr(target, "generator", None)

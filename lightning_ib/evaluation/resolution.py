@@ -1,0 +1,414 @@
+"""How the figures of a trained network move with the resolution they are taken at: pools, bins and samples."""
+
+from __future__ import annotations
+
+import csv
+import math
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
+from numbers import Integral
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from lightning_ib.binning.bins import Bins, UniformBins
+from lightning_ib.binning.fitted import Narrowing
+from lightning_ib.binning.quantizer import CellQuantizer, Pool, Quantizer
+from lightning_ib.capture.batches import Unpack
+from lightning_ib.capture.layers import device_of, resolve_layers
+from lightning_ib.evaluation.loaders import checked_loader
+from lightning_ib.evaluation.passes import call, run_pass, to, undisturbed, with_bar
+from lightning_ib.functional import Symbols, Unit, add_entropies, entropy_of_counts, joint_counts, symbols
+from lightning_ib.functional.checks import logarithm
+from lightning_ib.measurement.information_plane import InformationPlane
+from lightning_ib.plot.resolution import plot_resolution
+from lightning_ib.records.history import replacing
+from lightning_ib.records.reliability import SATURATED
+from lightning_ib.records.resolution import Resolution
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+Pools = Sequence[Pool | None] | Mapping[str, Pool | None]
+
+# The seed of the order in which samples join a subset; it belongs to sweeps alone.
+_SEED = 0
+_LONGEST_LABEL = 32
+
+
+@dataclass(frozen=True)
+class ResolutionSweep:
+    """What :func:`resolution_sweep` measured.
+
+    Attributes:
+        rows: a :class:`Resolution` for every layer, pool, number of bins and number of samples, in this order; bins
+            and samples ascend.
+    """
+
+    rows: list[Resolution] = field(repr=False)
+
+    def table(self) -> str:
+        """The rows as text, a block for every layer and pool; ``*`` marks what is saturated, H(T) above 0.9 log N."""
+        unit = self.rows[0].unit
+        lines = [
+            "  bins         N     H(T)   I(T;Y)     H(Y)  H(T)/log N    symbols  seen once",
+            f"                {unit:>7}  {unit:>7}  {unit:>7}",
+        ]
+        for (layer, pool), rows in groupby(self.rows, lambda row: (row.layer, row.pool)):
+            lines.append(f"{layer} (pool: {pool})")
+            for row in rows:
+                mark = "*" if row.saturation > SATURATED else " "
+                lines.append(
+                    f"  {row.n_bins:4}  {row.n_samples:8}  {row.h_t:7.3f}  {row.i_ty:7.3f}  {row.h_y:7.3f}  "
+                    f"{row.saturation:8.2f} {mark}  {row.n_codes:9}  {row.singletons:9.2f}"
+                )
+        if any(row.saturation > SATURATED for row in self.rows):
+            note = f"* saturated: H(T) > {SATURATED} log N. Such figures tell the samples apart, not what was learnt."
+            lines += ["", note]
+        return "\n".join(lines)
+
+    def write_csv(self, path: str | os.PathLike[str]) -> None:
+        """Write the rows, every figure to the last bit, replacing the file as a whole.
+
+        Raises:
+            OSError: the file cannot be written; an older one is left as it was.
+        """
+        with replacing(Path(path)) as partial, partial.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file)
+            writer.writerow(Resolution._fields)
+            writer.writerows(self.rows)
+
+    def plot(self) -> Figure:
+        """Draw H(T) and I(T;Y) of every layer against the number of bins: see :func:`plot_resolution`.
+
+        Raises:
+            ValueError: no layer has a finite figure.
+        """
+        return plot_resolution(self.rows)
+
+
+def between_quantiles(n_bins: int) -> UniformBins:
+    """The bins of a sweep by default: equal widths between the 1 % and the 99 % quantile of every coordinate."""
+    return UniformBins(n_bins, quantiles=(0.01, 0.99))
+
+
+def resolution_sweep(
+    model: nn.Module,
+    dataloader: Iterable[Any],
+    layers: Sequence[str] | None = None,
+    *,
+    n_bins: Sequence[int] = (2, 3, 5, 10, 30),
+    pools: Pools | Mapping[str, Pools] = (None,),
+    n_samples: Sequence[int] | None = None,
+    target: Quantizer | None = None,
+    unpack: Unpack | None = None,
+    ignore_index: int | None = None,
+    unit: Unit = "bits",
+    device: torch.device | str | None = None,
+    bins: Callable[[int], Bins] = between_quantiles,
+    progress: bool = False,
+) -> ResolutionSweep:
+    r"""Measure a trained network once, at many resolutions: how far do its figures follow the ruler?
+
+    .. math:: H(T) \qquad I(T;Y) = H(T) + H(Y) - H(T,Y) \qquad H(T) / \log N
+
+    for every layer, pool, number of bins and number of samples: plug-in entropies, those that
+    :func:`~lightning_ib.measure` gives for the same quantizer on the same samples. For a continuous T the true
+    I(X;T) is infinite (Amjad & Geiger 2019), and what binning measures is how T clusters at the chosen resolution
+    (Goldfeld et al. 2019). A figure to be believed moves little with the number of samples, and lies far from both
+    ends: with few bins it follows the edges; with many every sample has a symbol of its own, H(T) = log N and
+    I(T;Y) = H(Y), whatever the network does. Such rows are marked as saturated.
+
+    One pass is made over the data, the model left as it was. The pooled values of all samples are held meanwhile: 4
+    bytes a sample and pooled coordinate, added up over layers and pools (8 where a pool returns float64, or an
+    activation is of integers), and while a layer is counted its values a second time. A wide layer without a pool is
+    dear: 60 000 samples of (16, 14, 14) take 750 MB.
+
+    Edges are fitted on all samples, for every number of bins (which is what takes the time), and hold for the smaller
+    numbers of samples too. Those are nested random subsets, the same for every setting, drawn from a random state of
+    their own: they depend on where in the data a sample stands, and not on the batches. In another order of the data
+    only the figures of all samples stay the same to the last bit.
+
+    Args:
+        model: any module; it is called as ``model(x)``, or with the keywords that it takes where x is a mapping.
+        dataloader: an iterable of batches.
+        layers: names of modules or glob patterns; ``None`` picks, see :class:`~lightning_ib.InformationPlane`.
+        n_bins: numbers of bins a coordinate.
+        pools: what to pool every layer with: callables on the activation (B, …), or ``None`` for every coordinate; or a
+            mapping from labels to those; or a mapping from layers (names or patterns) to either.
+        n_samples: numbers of samples; by default N/16, N/8, N/4, N/2 and N, all samples.
+        target: ``None`` for class labels, integers ``(B,)``; a :class:`~lightning_ib.binning.quantizer.Quantizer` for
+            real-valued targets, its edges fitted on all samples.
+        unpack: batch → (x, y), for batches that are not such pairs. Where y is ``None``, I(T;Y) is NaN.
+        ignore_index: rows with this label are left out.
+        unit: ``"bits"`` or ``"nats"``.
+        device: where to run; by default where the model's first parameter is. The model is moved back afterwards.
+        bins: number of bins → :class:`~lightning_ib.binning.quantizer.Bins`, such as ``QuantileBins``, or
+            ``lambda n: UniformBins(n, low=-1, high=1)``.
+        progress: show a tqdm bar over the batches, and one over the layers, pools and numbers of bins that are counted.
+
+    Returns:
+        The figures: rows, and a table, a CSV file and a picture of them.
+
+    Raises:
+        TypeError: an argument is of the wrong kind.
+        ValueError: an argument is wrong, a pool does not fit a layer, the data is empty or has fewer samples than
+            ``n_samples`` asks for, or a batch cannot be unpacked.
+
+    Example:
+        Two fair bits, the first of them the label. Two bins tell both, and more bins find nothing more; of their mean
+        two bins tell less than there is.
+
+        >>> x = torch.tensor([[0.0, 0.0], [0.0, 1.0], [1.0, 0.0], [1.0, 1.0]]).repeat(16, 1)
+        >>> sweep = resolution_sweep(
+        ...     nn.Sequential(nn.Identity()), [(x, x[:, 0].long())], ["0"], n_bins=(2, 4), n_samples=[64],
+        ...     pools={"all": None, "mean": lambda z: z.mean(1)},
+        ... )
+        >>> print(sweep.table())
+          bins         N     H(T)   I(T;Y)     H(Y)  H(T)/log N    symbols  seen once
+                           bits     bits     bits
+        0 (pool: all)
+             2        64    2.000    1.000    1.000      0.33            4       0.00
+             4        64    2.000    1.000    1.000      0.33            4       0.00
+        0 (pool: mean)
+             2        64    0.811    0.311    1.000      0.14            2       0.00
+             4        64    1.500    0.500    1.000      0.25            3       0.00
+    """
+    if layers is not None and isinstance(layers, Mapping):
+        raise TypeError("layers must be a list of module names or None, got a mapping: give pools and n_bins instead.")
+    checked_loader(dataloader)
+    binnings = _binnings(n_bins, bins)
+    sizes = None if n_samples is None else _ascending(n_samples, "n_samples")
+    by_layer = _by_layer(pools)
+    home = device_of(model)
+    away = home if device is None else torch.device(device)
+    values = _PooledValues(layers, target=target, unit=unit, ignore_index=ignore_index)
+    try:
+        if device is not None:
+            model.to(away)
+        with values.attach(model), undisturbed(model, dataloader):
+            assigned = _assigned(by_layer, model, values.layers)
+            values.pool_with(assigned)
+            batches = with_bar(dataloader, "Pass over the data") if progress else dataloader
+            run_pass(values, batches, lambda parts: call(model, parts), unpack=unpack, move=lambda one: to(one, away))
+            rows: Iterable[list[Resolution]] = values.rows(binnings, sizes)
+            if progress:
+                rows = with_bar(rows, "Resolutions", len(binnings) * sum(map(len, assigned.values())))
+            return ResolutionSweep([row for of_one in rows for row in of_one])
+    finally:
+        if device is not None:
+            model.to(home)
+
+
+class _SideBySide:
+    """Several pools of one layer as one: their coordinates beside one another, so that one hook serves them all."""
+
+    def __init__(self, pools: Mapping[str, Pool | None]) -> None:
+        self.quantizers = {label: Quantizer(pool) for label, pool in pools.items()}
+        self.widths: list[int] = []
+
+    def __call__(self, activation: Tensor) -> Tensor:
+        pooled = []
+        for label, quantizer in self.quantizers.items():
+            try:
+                pooled.append(quantizer.pooled(activation))
+            except Exception as error:  # a pool is the user's, and may raise anything
+                raise ValueError(
+                    f"the pool {label!r} does not fit its output of shape {tuple(activation.shape)}: "
+                    f"{str(error).rstrip('.')}. Give the layers pools of their own: pools={{layer: [pool, …], …}}."
+                ) from error
+        self.widths = [z.shape[1] for z in pooled]
+        return torch.cat(pooled, dim=1)
+
+    def apart(self, z: Tensor) -> Iterator[tuple[str, Tensor]]:
+        """The values of every pool again, by its label."""
+        return zip(self.quantizers, z.split(self.widths, dim=1))
+
+
+class _PooledValues(InformationPlane):
+    """A measurement that holds the pooled values of all samples, to be put into bins in many ways."""
+
+    def _measure(self, layer: str, quantizer: Quantizer | CellQuantizer | None) -> None:
+        super()._measure(layer, Quantizer())
+
+    def pool_with(self, pools: Mapping[str, Mapping[str, Pool | None]]) -> None:
+        """Pool the layers, once they are hooked and before the first batch."""
+        self.narrowings.update({layer: Narrowing(Quantizer(_SideBySide(own))) for layer, own in pools.items()})
+
+    def rows(self, binnings: Mapping[int, Bins], sizes: Sequence[int] | None) -> Iterator[list[Resolution]]:
+        """The figures of every layer, pool and number of bins; a layer's values are let go of once it is counted."""
+        y, order, targets = self._counted("y", 0), torch.empty(0), dict[int, _Target]()
+        for k, (layer, narrowing) in enumerate(self.narrowings.items()):
+            held = getattr(self, f"t{k}_held")
+            z = torch.cat(held)
+            held.clear()
+            if not targets:
+                sizes = _checked_sizes(sizes, len(z))
+                order = sample_order(len(z), z.device)
+                targets = {n: self._target_of(y, len(z), order[:n]) for n in sizes}
+            assert isinstance(narrowing.quantizer.pool, _SideBySide)
+            for pool, own in narrowing.quantizer.pool.apart(z):
+                missing = int((~own.isfinite().all(1)).sum())
+                if missing:
+                    self._warn_once(
+                        f"{layer} {pool}",
+                        f"layer {layer!r} with the pool {pool!r} gave NaN or infinite values in {missing} of {len(z)} "
+                        "samples: its figures are NaN.",
+                    )
+                for n_bins, bins in binnings.items():
+                    ids = None if missing else _ids(own, bins, layer)
+                    of_each = [
+                        (n, target.figures(None if ids is None else ids[order[:n]], n, self.unit))
+                        for n, target in targets.items()
+                    ]
+                    yield [Resolution(layer, pool, n_bins, n, *figures, self.unit) for n, figures in of_each]
+
+    def _target_of(self, y: Symbols | None, n_seen: int, chosen: Tensor) -> _Target:
+        if y is not None and len(y.counts) == 1:
+            self._warn_once(
+                "one class",
+                f"all {n_seen} samples have the same target: H(Y) is 0 and I(T;Y) says nothing, so it is NaN. Measure "
+                "on data with several classes.",
+            )
+        own = None if y is None else symbols(y.numbers[chosen])
+        return _Target(own, math.nan if own is None else entropy_of_counts(own.counts, unit=self.unit))
+
+
+class _Target(NamedTuple):
+    """Y over a subset of the samples."""
+
+    symbols: Symbols | None
+    entropy: float
+
+    def figures(self, ids: Tensor | None, n: int, unit: Unit) -> tuple[float, float, float, float, int, float]:
+        """Of :class:`Resolution`, what lies between the number of samples and the unit."""
+        if ids is None:
+            return math.nan, math.nan, self.entropy, math.nan, 0, math.nan
+        t = symbols(ids)
+        h_t, i_ty = entropy_of_counts(t.counts, unit=unit), math.nan
+        if self.symbols is not None and len(self.symbols.counts) > 1:
+            i_ty = add_entropies(h_t, self.entropy, -entropy_of_counts(joint_counts(t, self.symbols), unit=unit))
+        n_codes, n_once = len(t.counts), int((t.counts == 1).sum())
+        return h_t, i_ty, self.entropy, h_t / logarithm(unit)(n) if n > 1 else math.nan, n_codes, n_once / n_codes
+
+
+def sample_order(n: int, device: torch.device | str | None = None) -> Tensor:
+    """The order in which samples join a sweep's subsets: the first k of it are the subset of k samples.
+
+    Args:
+        n: how many samples there are.
+        device: where the order shall live; it is the same on every device.
+
+    Returns:
+        int64, shape ``(n,)``: a random permutation, always the same for the same n.
+    """
+    return torch.randperm(n, generator=torch.Generator().manual_seed(_SEED)).to(device)
+
+
+def _ids(z: Tensor, bins: Bins, layer: str) -> Tensor:
+    narrowing = Narrowing(Quantizer(None, bins))
+    try:
+        narrowing.fit(z)
+    except ValueError as error:
+        raise ValueError(f"layer {layer!r} cannot be put into bins: {error}") from error
+    return narrowing.held_in_bins(z).ids
+
+
+def _checked_sizes(sizes: Sequence[int] | None, n: int) -> list[int]:
+    if n == 0:
+        raise ValueError("nothing was counted: no batch was seen. Is the data empty?")
+    if sizes is None:
+        return sorted({k for k in (n // 16, n // 8, n // 4, n // 2) if k >= 2} | {n})
+    if sizes[-1] > n:
+        raise ValueError(f"n_samples asks for {sizes[-1]} samples, and the data has {n}: ask for at most {n}.")
+    return list(sizes)
+
+
+def _ascending(numbers: Any, name: str) -> list[int]:
+    """Integers of at least 2, each once, the least first.
+
+    Raises:
+        TypeError: they are no sequence.
+        ValueError: there is none, or one is no such integer.
+    """
+    if isinstance(numbers, (str, Mapping)) or not isinstance(numbers, Iterable):
+        hint = f" Did you mean [{numbers!r}]?" if isinstance(numbers, Integral) else ""
+        raise TypeError(f"{name} must be a list of integers, got {numbers!r}.{hint}")
+    numbers = list(numbers)
+    if not numbers:
+        raise ValueError(f"{name} is empty: give at least one integer.")
+    for n in numbers:
+        if isinstance(n, bool) or not isinstance(n, Integral) or n < 2:
+            raise ValueError(f"{name} must be integers of at least 2, got {n!r}.")
+    return sorted({int(n) for n in numbers})
+
+
+def _binnings(n_bins: Any, bins: Any) -> dict[int, Bins]:
+    numbers = _ascending(n_bins, "n_bins")
+    if not callable(bins):
+        raise TypeError(f"bins must be a callable from a number of bins to Bins, such as QuantileBins, got {bins!r}.")
+    binnings = {n: bins(n) for n in numbers}
+    for n, made in binnings.items():
+        if not isinstance(made, Bins):
+            raise TypeError(f"bins({n}) must return Bins such as QuantileBins({n}), got {made!r}.")
+    return binnings
+
+
+def _by_layer(pools: Any) -> dict[str | None, dict[str, Pool | None]]:
+    """``pools``, labelled: by the layer they are for, or under ``None`` for all layers."""
+    several = (list, tuple, Mapping)
+    if isinstance(pools, Mapping) and any(isinstance(own, several) for own in pools.values()):
+        for layer in pools:
+            if not isinstance(layer, str):
+                raise TypeError(f"pools must name layers by strings as in named_modules(), got {layer!r}.")
+        return {layer: _labelled(own, f"pools[{layer!r}]") for layer, own in pools.items()}
+    return {None: _labelled(pools, "pools")}
+
+
+def _labelled(pools: Any, name: str) -> dict[str, Pool | None]:
+    if not isinstance(pools, (list, tuple, Mapping)):
+        hint = f" Did you mean [{_label(pools)}]?" if callable(pools) or pools is None else ""
+        raise TypeError(f"{name} must be a list of pools or a mapping from labels to pools, got {pools!r}.{hint}")
+    if not pools:
+        raise ValueError(f"{name} is empty: give at least one pool, or None for every coordinate.")
+    labelled: dict[str, Pool | None] = {}
+    for label, pool in pools.items() if isinstance(pools, Mapping) else [(_label(pool), pool) for pool in pools]:
+        if not isinstance(label, str):
+            raise TypeError(f"{name} must have strings for labels, got {label!r}.")
+        if pool is not None and not callable(pool):
+            raise TypeError(f"{name} must hold callables on (B, …) or None, got {pool!r}.")
+        if label in labelled:
+            raise ValueError(f"{name} has two pools that are called {label!r}: give a mapping from labels to pools.")
+        labelled[label] = pool
+    return labelled
+
+
+def _label(pool: Any) -> str:
+    if pool is None:
+        return "none"
+    name = getattr(pool, "__name__", None) or repr(pool)
+    return name if len(name) <= _LONGEST_LABEL else name[: _LONGEST_LABEL - 1] + "…"
+
+
+def _assigned(
+    by_layer: Mapping[str | None, dict[str, Pool | None]], model: nn.Module, layers: Sequence[str]
+) -> dict[str, dict[str, Pool | None]]:
+    """The pools of every layer.
+
+    Raises:
+        ValueError: a layer has none, or pools are given for a layer that is not measured.
+    """
+    if None in by_layer:
+        return dict.fromkeys(layers, by_layer[None])
+    own = {layer: by for layer, by in resolve_layers(model, map(str, by_layer)).items() if layer in layers}
+    idle = [layer for layer in by_layer if layer not in own.values()]
+    if idle:
+        raise ValueError(f"pools names {idle[0]!r}, which is none of the layers {list(layers)}.")
+    lacking = [layer for layer in layers if layer not in own]
+    if lacking:
+        raise ValueError(f"pools has none for the layer {lacking[0]!r}: give it a list, [None] for every coordinate.")
+    return {layer: by_layer[own[layer]] for layer in layers}

@@ -1,0 +1,1 @@
+"""Estimators on real numbers: nearest neighbors, kernels, the Gaussian copula, Rényi, soft entropies."""

@@ -1,0 +1,1 @@
+"""Counting: entropies and informations of symbols, their corrections, errors and baselines."""

@@ -1,0 +1,287 @@
+"""Plug-in entropies and informations, from counts of symbols.
+
+A variable is given as the ids of its N samples: any integers, shape ``(N,)``; only which of them are equal matters.
+Counts are integers and stay so until the last step. That step adds up the terms of equal counts together, in float64
+and correctly rounded, so that a figure does not depend on the order of the samples, on the values of the ids, on the
+device or on how many processes collected them.
+
+Every figure takes a ``correction`` for the bias of the plug-in entropies it is made of: see
+:mod:`~lightning_ib.functional.discrete.corrections`. None is ever clipped.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from lightning_ib.functional.checks import Unit, logarithm
+from lightning_ib.functional.discrete.corrections import Correction, corrected, counts_of_counts, plug_in
+
+# What adding and subtracting a few correctly rounded entropies can leave of an information that is zero.
+_ROUNDING = 1e-12
+
+
+class Symbols(NamedTuple):
+    """A variable whose ids were numbered: what joint counting needs.
+
+    Attributes:
+        numbers: int64, shape ``(N,)``: the number of each sample's symbol, in ``0 … K − 1``.
+        counts: int64, shape ``(K,)``: how often each symbol was seen, each at least once.
+    """
+
+    numbers: Tensor
+    counts: Tensor
+
+
+def symbols(ids: Tensor) -> Symbols:
+    """Number the symbols of a variable in ascending order of their ids, and count them.
+
+    Args:
+        ids: integers, shape ``(N,)``, N at least 1.
+
+    Raises:
+        TypeError: ``ids`` are not integers.
+        ValueError: ``ids`` are not one-dimensional, or there are none.
+
+    Example:
+        >>> symbols(torch.tensor([7, 3, 7]))
+        Symbols(numbers=tensor([1, 0, 1]), counts=tensor([1, 2]))
+    """
+    if ids.is_floating_point() or ids.is_complex():
+        raise TypeError(f"ids must be integers, got {ids.dtype}: discretise real values first (codes, row_ids).")
+    if ids.ndim != 1 or ids.numel() == 0:
+        raise ValueError(f"ids must have shape (N,) with N at least 1, got {tuple(ids.shape)}.")
+    low, high = (int(bound) for bound in ids.aminmax()) if ids.dtype != torch.bool else (0, 1)
+    if high - low < len(ids):  # class labels, as a rule
+        return _numbered(ids.long() - low, high - low + 1)
+    _, numbers, counts = torch.unique(ids, return_inverse=True, return_counts=True)
+    return Symbols(numbers, counts)
+
+
+def _numbered(values: Tensor, possible: int) -> Symbols:
+    """The symbols of values in ``0 … possible − 1``, by a table: less time and memory than sorting takes."""
+    table = torch.bincount(values, minlength=possible)
+    occurs = table > 0
+    return Symbols((occurs.cumsum(0) - 1)[values], table[occurs])
+
+
+def joint(a: Symbols, b: Symbols) -> Symbols:
+    """The joint variable (A, B): its symbols are the pairs that occur.
+
+    Raises:
+        ValueError: the two have different numbers of samples.
+
+    Example:
+        >>> a, b = symbols(torch.tensor([0, 0, 1, 1])), symbols(torch.tensor([5, 6, 5, 5]))
+        >>> joint(a, b).counts
+        tensor([1, 1, 2])
+    """
+    pairs, possible = _paired(a, b), len(a.counts) * len(b.counts)
+    return _numbered(pairs, possible) if possible <= len(pairs) else symbols(_compact(pairs, possible))
+
+
+def joint_counts(a: Symbols, b: Symbols) -> Tensor:
+    """How often each pair of symbols occurs: the counts of :func:`joint`, without numbering its symbols.
+
+    Raises:
+        ValueError: the two have different numbers of samples.
+
+    Example:
+        >>> a, b = symbols(torch.tensor([0, 0, 1, 1])), symbols(torch.tensor([5, 6, 5, 5]))
+        >>> joint_counts(a, b)
+        tensor([1, 1, 2])
+    """
+    return counts_of_pairs(_paired(a, b), len(a.counts) * len(b.counts))
+
+
+def counts_of_pairs(pairs: Tensor, possible: int) -> Tensor:
+    """How often each number occurs, of those that do.
+
+    Args:
+        pairs: int64, shape ``(N,)``, each in ``0 … possible − 1``.
+        possible: how many numbers there may be.
+    """
+    if possible <= len(pairs):  # a table takes less time and memory than sorting
+        counts = torch.bincount(pairs, minlength=possible)
+        return counts[counts > 0]
+    return torch.unique(_compact(pairs, possible), return_counts=True)[1]
+
+
+def _compact(pairs: Tensor, possible: int) -> Tensor:
+    """Numbers in half the bits where they fit, which sort in half the time."""
+    return pairs.int() if possible <= torch.iinfo(torch.int32).max else pairs
+
+
+def _paired(a: Symbols, b: Symbols) -> Tensor:
+    if len(a.numbers) != len(b.numbers):
+        raise ValueError(
+            "a joint needs the same samples of both variables, got "
+            f"{len(a.numbers)} of one and {len(b.numbers)} of the other."
+        )
+    return torch.add(b.numbers, a.numbers, alpha=len(b.counts))
+
+
+def entropy_of_counts(counts: Tensor, *, unit: Unit = "bits", correction: Correction | None = None) -> float:
+    r"""The plug-in entropy of counts, or a corrected one.
+
+    .. math:: H = \log N - \frac{1}{N} \sum_k n_k \log n_k = \frac{1}{N} \sum_k n_k \log \frac{N}{n_k}
+
+    Without a correction it is biased low by about :math:`(K - 1) / 2N` nats (Miller 1955), and cannot exceed
+    :math:`\log N`: near that bound it says how many samples there were, not what they were.
+
+    Args:
+        counts: non-negative integers, shape ``(K,)``; zeros count for nothing.
+        unit: ``"bits"`` (base 2) or ``"nats"`` (base e).
+        correction: none, or the name of one of :mod:`~lightning_ib.functional.discrete.corrections`.
+
+    Returns:
+        The entropy in ``unit``, exact for the counts up to one float64 rounding per distinct count. Without a
+        correction it lies between 0 and log N; with one it may exceed log N.
+
+    Raises:
+        TypeError: ``counts`` are no integers.
+        ValueError: one is negative, they add up to none, or the unit or the correction is unknown.
+
+    Example:
+        >>> entropy_of_counts(torch.tensor([1, 1, 2]))
+        1.5
+        >>> round(entropy_of_counts(torch.tensor([1, 1, 2]), correction="miller_madow"), 3)
+        1.861
+    """
+    log = logarithm(unit)
+    if correction is not None:
+        return corrected(counts, correction, unit=unit)
+    return plug_in(counts_of_counts(counts), log)
+
+
+def entropy(ids: Tensor, *, unit: Unit = "bits", correction: Correction | None = None) -> float:
+    r"""The plug-in entropy H(A) of a variable, :math:`\log N - \frac{1}{N}\sum_k n_k \log n_k`.
+
+    Args:
+        ids: integers, shape ``(N,)``.
+        unit: ``"bits"`` or ``"nats"``.
+        correction: none, or how to correct each entropy: see :func:`entropy_of_counts`.
+
+    Returns:
+        The entropy in ``unit``; without a correction, between 0 and log N.
+
+    Example:
+        >>> entropy(torch.tensor([0, 1, 2, 3]))
+        2.0
+    """
+    return entropy_of_counts(symbols(ids).counts, unit=unit, correction=correction)
+
+
+def mutual_information(a: Tensor, b: Tensor, *, unit: Unit = "bits", correction: Correction | None = None) -> float:
+    r"""The plug-in mutual information :math:`I(A;B) = H(A) + H(B) - H(A,B)`.
+
+    It is biased up: independent variables with :math:`K_A` and :math:`K_B` symbols read about
+    :math:`(K_A - 1)(K_B - 1) / 2N` nats. Where A has a symbol for every sample, it is H(B), whatever B is.
+
+    Args:
+        a: integers, shape ``(N,)``.
+        b: integers, shape ``(N,)``, the same samples in the same order.
+        unit: ``"bits"`` or ``"nats"``.
+        correction: none, or how to correct each entropy: see :func:`entropy_of_counts`.
+
+    Returns:
+        The information in ``unit``; without a correction, between 0 and min(H(A), H(B)). With one it may be negative.
+
+    Example:
+        >>> mutual_information(torch.tensor([0, 0, 1, 1]), torch.tensor([4, 4, 9, 9]))
+        1.0
+    """
+    sa, sb = symbols(a), symbols(b)
+    h_a, h_b, h_ab = (
+        entropy_of_counts(c, unit=unit, correction=correction) for c in (sa.counts, sb.counts, joint_counts(sa, sb))
+    )
+    return add_entropies(h_a, h_b, -h_ab)
+
+
+def conditional_entropy(
+    a: Tensor, given: Tensor, *, unit: Unit = "bits", correction: Correction | None = None
+) -> float:
+    r"""The plug-in conditional entropy :math:`H(A|B) = H(A,B) - H(B)`.
+
+    Args:
+        a: integers, shape ``(N,)``.
+        given: integers, shape ``(N,)``: the variable B.
+        unit: ``"bits"`` or ``"nats"``.
+        correction: none, or how to correct each entropy: see :func:`entropy_of_counts`.
+
+    Returns:
+        The entropy in ``unit``; without a correction, between 0 and H(A).
+
+    Example:
+        >>> conditional_entropy(torch.tensor([0, 1, 0, 1]), torch.tensor([0, 0, 1, 1]))
+        1.0
+    """
+    sa, sb = symbols(a), symbols(given)
+    return add_entropies(
+        entropy_of_counts(joint_counts(sa, sb), unit=unit, correction=correction),
+        -entropy_of_counts(sb.counts, unit=unit, correction=correction),
+    )
+
+
+def conditional_mutual_information(
+    a: Tensor, b: Tensor, given: Tensor, *, unit: Unit = "bits", correction: Correction | None = None
+) -> float:
+    r"""The plug-in conditional information :math:`I(A;B|C) = H(A,C) + H(B,C) - H(C) - H(A,B,C)`.
+
+    Args:
+        a: integers, shape ``(N,)``.
+        b: integers, shape ``(N,)``.
+        given: integers, shape ``(N,)``: the variable C.
+        unit: ``"bits"`` or ``"nats"``.
+        correction: none, or how to correct each entropy: see :func:`entropy_of_counts`.
+
+    Returns:
+        The information in ``unit``; without a correction, not negative.
+
+    Example:
+        The exclusive or of two fair bits: independent of each, and told by both together.
+
+        >>> a, b = torch.tensor([0, 0, 1, 1]), torch.tensor([0, 1, 0, 1])
+        >>> mutual_information(a, a ^ b), conditional_mutual_information(a, a ^ b, b)
+        (0.0, 1.0)
+    """
+    sa, sb, sc = symbols(a), symbols(b), symbols(given)
+    bc = joint(sb, sc)
+    h_ac, h_bc, h_c, h_abc = (
+        entropy_of_counts(s.counts, unit=unit, correction=correction) for s in (joint(sa, sc), bc, sc, joint(sa, bc))
+    )
+    return add_entropies(h_ac, h_bc, -h_c, -h_abc)
+
+
+def add_entropies(*entropies: float) -> float:
+    """Add signed entropies; what rounding alone leaves of zero reads zero.
+
+    A sum that is negative by more than rounding is returned as it is.
+
+    Example:
+        >>> add_entropies(1.0, 1.0, -2.0 - 4e-16)
+        0.0
+    """
+    total = math.fsum(entropies)
+    return 0.0 if abs(total) < _ROUNDING else total
+
+
+def information_bottleneck(i_xt: float, i_ty: float, beta: float) -> float:
+    r"""The functional of the information bottleneck, :math:`I(X;T) - \beta\, I(T;Y)` (Tishby, Pereira & Bialek 1999).
+
+    Args:
+        i_xt: I(X;T), in any unit.
+        i_ty: I(T;Y), in the same unit.
+        beta: the price of relevance, in units of one to one.
+
+    Returns:
+        The functional, in the unit of its arguments; the lower, the better the trade.
+
+    Example:
+        >>> information_bottleneck(3.0, 1.0, beta=2.0)
+        1.0
+    """
+    return i_xt - beta * i_ty

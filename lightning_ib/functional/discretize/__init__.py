@@ -1,0 +1,1 @@
+"""From real numbers to symbols: edges, cells, sketches, quantized networks."""

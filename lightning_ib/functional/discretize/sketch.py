@@ -1,0 +1,109 @@
+"""A representation of any width as rows of at most 128 numbers, whose distances are those of the whole layer."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+from lightning_ib.functional.checks import plain_tensor
+from lightning_ib.functional.discretize.codes import scrambled
+
+WIDTH = 128
+"""The most coordinates of a sketched row: 512 bytes in float32."""
+
+# Wider rows are folded to this many coordinates before they meet the dense matrix, which keeps the cost linear.
+_FOLDED = 512
+
+# Offsets of the counters whose hashed bits are the signs, so that no two uses share a bit.
+_SIGNS_OF_FOLD, _SIGNS_OF_MATRIX = (3 << 50) + (1 << 40), (3 << 50) + (1 << 41)
+
+
+def sketch(values: Tensor, width: int = WIDTH) -> Tensor:
+    r"""Project every sample onto at most ``width`` coordinates that keep distances.
+
+    .. math:: z = \frac{1}{\sqrt{m}} S\, x, \qquad S_{ij} = \pm 1
+
+    with m = ``width`` and fixed random signs (Johnson & Lindenstrauss 1984; signs: Achlioptas 2003): for two samples
+    :math:`\mathbb{E} \lVert z - z' \rVert^2 = \lVert x - x' \rVert^2`, with a relative standard deviation of at most
+    :math:`\sqrt{2/m}` = 12.5 %. Above 512 coordinates, every 512th is first added up with random signs
+    (feature hashing; Weinberger et al. 2009), which keeps the same law for layers whose variance is spread over many
+    coordinates and costs one pass over the activation. A sample of at most ``width`` coordinates is kept as it is.
+
+    The product is taken in float64 and rounded once, so that the batch size does not show in the result. Zeros at the
+    end of a sample of more than ``width`` coordinates change nothing: sequences of different lengths compare as if
+    padded.
+
+    Args:
+        values: the activation, shape ``(B, …)``, any real dtype.
+        width: the most coordinates to keep.
+
+    Returns:
+        Shape ``(B, min(D, width))``, without gradient: float64 for float64 and integer activations, float32 for all
+        others. It may share the memory of ``values`` where D is at most ``width``.
+
+    Raises:
+        ValueError: the values are complex, or have no batch dimension.
+
+    Example:
+        >>> sketch(torch.ones(2, 16, 28, 28)).shape, sketch(torch.ones(2, 3, 4)).shape
+        (torch.Size([2, 128]), torch.Size([2, 12]))
+    """
+    rows = real(values.detach())
+    if rows.ndim == 0:
+        raise ValueError("got a single number, not a batch (B, …): this module's output has no samples.")
+    rows = rows.flatten(1) if rows.ndim > 1 else rows.unsqueeze(1)
+    if rows.shape[1] <= width:
+        return rows
+    folded = _folded(rows)
+    # Divided at the end: sums of simple numbers stay exact, and those that cancel are 0 whatever the batch.
+    return (folded.double() @ _matrix(folded.shape[1], width, rows.device) / width**0.5).to(rows.dtype)
+
+
+def real(values: Tensor) -> Tensor:
+    """Real numbers to compute with: half precision as float32, integers and booleans as float64, in a plain tensor.
+
+    Raises:
+        ValueError: they are complex.
+    """
+    values = plain_tensor(values)
+    if values.is_complex():
+        raise ValueError("got complex values: take real ones, with pool=torch.view_as_real for one.")
+    if not values.is_floating_point():
+        return values.double()
+    return values if values.dtype in (torch.float32, torch.float64) else values.float()
+
+
+def _folded(rows: Tensor) -> Tensor:
+    """Add up every 512th coordinate with a fixed random sign: ``(B, D)`` to ``(B, min(D, 512))``.
+
+    One addition after the other, each rounded as the processor must: the batch size and vector units change no bit.
+    """
+    n, n_coordinates = rows.shape
+    sums = rows.new_zeros(n, min(n_coordinates, _FOLDED))
+    signs = _fold_signs(n_coordinates, rows.device).to(rows.dtype)
+    for start in range(0, n_coordinates, _FOLDED):
+        part = rows[:, start : start + _FOLDED]
+        sums[:, : part.shape[1]].addcmul_(part, signs[start : start + part.shape[1]])
+    return sums
+
+
+def _signs(counters: Tensor) -> Tensor:
+    return (scrambled(counters) & 1).double() * 2 - 1
+
+
+def _fold_signs(n_coordinates: int, device: torch.device) -> Tensor:
+    """The signs of the coordinates, which depend on their places alone: the first of the next power of two of them."""
+    return _most_fold_signs(1 << (n_coordinates - 1).bit_length(), device)[:n_coordinates]
+
+
+@lru_cache(maxsize=32)
+def _most_fold_signs(n_coordinates: int, device: torch.device) -> Tensor:
+    return _signs(torch.arange(n_coordinates, device=device, dtype=torch.int64) + _SIGNS_OF_FOLD).float()
+
+
+@lru_cache(maxsize=32)
+def _matrix(n_coordinates: int, width: int, device: torch.device) -> Tensor:
+    counters = torch.arange(n_coordinates * width, device=device, dtype=torch.int64).view(n_coordinates, width)
+    return _signs(counters + _SIGNS_OF_MATRIX)

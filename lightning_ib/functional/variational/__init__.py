@@ -1,0 +1,1 @@
+"""Estimators that train something: probes and critics."""

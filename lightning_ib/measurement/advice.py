@@ -1,0 +1,131 @@
+"""What to change where the values of a layer cannot be believed."""
+
+from __future__ import annotations
+
+import math
+
+from lightning_ib.binning.fitted import Narrowing
+from lightning_ib.binning.quantizer import CellQuantizer
+from lightning_ib.functional.checks import logarithm
+from lightning_ib.functional.discretize.cells import most_cells
+from lightning_ib.records.history import InformationPoint
+from lightning_ib.records.reliability import CLIPPED, UNDERSAMPLED, seen_once
+
+# At most one possible symbol for so many samples, in what is advised.
+_SAMPLES_A_SYMBOL = 10
+
+
+def advice(point: InformationPoint, quantizer: Narrowing | CellQuantizer) -> str:
+    """What to change about a layer whose values cannot be believed, with the value to try.
+
+    Args:
+        point: its point; the verdict is not ``"ok"``.
+        quantizer: how it was discretized.
+    """
+    what = f"layer {point.layer!r} is {point.verdict} at epoch {point.epoch}"
+    if point.verdict == "constant":
+        why = "all its samples have one symbol, and H(T) and I(T;Y) are 0"
+        if isinstance(quantizer, Narrowing):
+            low, high = quantizer.seen()
+            if point.outside > CLIPPED and low < high:
+                return (
+                    f"{what}: {why}. {point.outside:.0%} of its values lie outside its bins, {_other_edges(quantizer)}"
+                )
+            seen = f"Its values lie between {low:.4g} and {high:.4g}"
+            return f"{what}: {why}. {seen}: use finer bins, or look for dead units."
+        return f"{what}: {why}. Its activations do not depend on the input: look for dead units."
+    if point.verdict.startswith("target_"):
+        why = (
+            f"H(Y) is {point.h_y:.2f} {point.unit} of log N = {logarithm(point.unit)(point.n_samples):.2f}, so most "
+            "samples have a target of their own"
+            if point.verdict == "target_saturated"
+            else f"more than {UNDERSAMPLED:.0%} of the samples have a target of their own"
+        )
+        return (
+            f"the target is {point.verdict.removeprefix('target_')} at epoch {point.epoch}: {why}, and I(T;Y) says "
+            "nothing of any layer. Give class labels, or for real values target=Quantizer(bins=QuantileBins(10)), with "
+            "a pool to one coordinate where they have several; where each token or pixel has a label, tokens=True."
+        )
+    if point.verdict == "too_coarse":
+        return (
+            f"{what}: its I(T;Y) of {point.i_ty:.2f} {point.unit} lies below the {point.i_ty_fano:.2f} that its "
+            f"accuracy of {point.accuracy:.3f} proves (Fano): its symbols mix what it tells apart. "
+            f"{_finer(point, quantizer)}"
+        )
+    if point.verdict == "clipped":
+        assert isinstance(quantizer, Narrowing)
+        return f"{what}: {point.outside:.0%} of its values lie outside its bins, {_other_edges(quantizer)}"
+    if point.verdict == "saturated":
+        why = f"H(T) is {point.saturation:.2f} of log N: its values tell the samples apart, not what was learnt"
+    else:
+        share = f"{seen_once(point):.0%} of the samples"
+        why = f"{share} have a symbol of their own, and chance has a large part in its values"
+        if not math.isnan(point.i_ty_shuffled):
+            why += f" (I(T;Y) is {point.i_ty:.2f} {point.unit}, and {point.i_ty_shuffled:.2f} with permuted labels)"
+    if isinstance(quantizer, CellQuantizer):
+        return f"{what}: {why}. Measure on more than the {point.n_samples} samples: at least 100."
+    return f"{what}: {why}. {_coarser(point, quantizer)}"
+
+
+def _finer(point: InformationPoint, quantizer: Narrowing | CellQuantizer) -> str:
+    """What to do about symbols that are too few."""
+    if isinstance(quantizer, Narrowing):
+        return "Try more bins, or CellQuantizer()."
+    twice, n = 2 * quantizer.max_cells, point.n_samples
+    classes = math.ceil((math.e if point.unit == "nats" else 2) ** point.h_y)  # at least so many
+    now = most_cells(n, quantizer.max_cells, classes)
+    if most_cells(n, twice, classes) > now:
+        return f"Try CellQuantizer({twice})."
+    if most_cells(2 * n, quantizer.max_cells, classes) == now:
+        return "Compare the probe, which reads what is linear, however small."
+    return f"Try more samples than {n} (max_samples=, and enough data), which allows more cells."
+
+
+def _other_edges(narrowing: Narrowing) -> str:
+    """What to do about values outside."""
+    n_bins, (low, high) = narrowing.n_bins, _rounded_outwards(*narrowing.seen())
+    shown = f"low={low}, high={high}"
+    bins = narrowing.quantizer.bins
+    if bins.needs_data:
+        whence = "fitted at the first measurement and left behind since"
+        again = ", or refit=True"
+        if bins.refit:
+            whence, again = "fitted at this measurement to a part of the values", ""
+        return (
+            f"which were {whence}: what looks like compression may be theirs. Try UniformBins({n_bins}, {shown}), "
+            f"which holds what is seen now{again}."
+        )
+    return f"and what looks like compression may be theirs. Try UniformBins({n_bins}, {shown})."
+
+
+def _rounded_outwards(low: float, high: float) -> tuple[float, float]:
+    """A range of few digits that holds ``low`` and ``high``."""
+    if not math.isfinite(high - low):
+        return low, high
+    width = high - low or abs(high) or 1.0
+    digits = 2 - math.floor(math.log10(width))
+    step = 10.0**-digits
+    below, above = math.floor(low / step), math.ceil(high / step)
+    return round(below * step, max(0, digits)), round((above + (above == below)) * step, max(0, digits))
+
+
+def _coarser(point: InformationPoint, narrowing: Narrowing) -> str:
+    """Bins with few enough symbols for the samples there are, and how many samples would do for these."""
+    n_bins, width = narrowing.n_bins, narrowing.n_coordinates or 1
+    if n_bins < 2:  # all alike, or too few samples to fit edges to
+        return "Try more samples."
+    symbols = max(2.0, point.n_samples / _SAMPLES_A_SYMBOL)
+    coordinates = int(math.log(symbols) / math.log(n_bins) + 1e-9)
+    bins = int(symbols ** (1 / width) + 1e-9)
+    tries = []
+    if 1 <= coordinates < width:
+        tries.append(f"a coarser pool, to at most {coordinates} of its {width} coordinates with {n_bins} bins each")
+    if 2 <= bins < n_bins:
+        tries.append(f"at most {bins} bins for its {width} coordinates")
+    if point.verdict == "undersampled":
+        tries.append(f"at least {_SAMPLES_A_SYMBOL * point.n_codes} samples")
+    if not tries:
+        few = next((c for c in range(width, 0, -1) if symbols ** (1 / c) >= 2), 1)
+        bins = int(symbols ** (1 / few) + 1e-9)
+        tries.append(f"a coarser pool, to at most {few} of its {width} coordinates with {bins} bins each")
+    return f"Try {', or '.join(tries)}."

@@ -1,0 +1,214 @@
+"""Estimators at work on the layers of a measurement: the rows they are shown, what they set once, what they come to."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from lightning_ib.distributed import on_first
+from lightning_ib.estimators.base import Estimator, Rows
+from lightning_ib.estimators.reliability import estimate_verdict
+from lightning_ib.estimators.soft import Soft
+from lightning_ib.functional import SoftEntropy, Unit
+from lightning_ib.functional.checks import sentence
+from lightning_ib.measurement.sampled import Drawn
+from lightning_ib.measurement.streams import Streams
+from lightning_ib.records.history import Estimate, unit_of
+
+Progress = Callable[[Sequence[tuple[str, Estimator]]], Iterable[tuple[str, Estimator]]]
+
+
+class Estimation:
+    """What estimators that do not bin come to on the rows of a measurement.
+
+    Args:
+        estimators: the estimators at work.
+    """
+
+    def __init__(self, estimators: Sequence[Estimator]) -> None:
+        self.estimators = list(estimators)
+        self.needs_input = any(estimator.needs_input for estimator in self.estimators)
+        self.raw_samples = max((one.max_samples for one in self.estimators if one.raw), default=0)
+        self.settled: dict[str, dict[str, dict[str, float]]] = {}
+        """Layer → estimator → what was set from the layer's scale at its first measurement."""
+        self.streams = Streams(next((one for one in self.estimators if isinstance(one, Soft)), None))
+        """What is summed up over every sample."""
+        self._gave: dict[tuple[str, str], list[str]] = {}  # the names of values, by layer and estimator
+
+    def estimate(
+        self,
+        layers: Iterable[str],
+        drawn: Drawn,
+        *,
+        shared: bool,
+        unit: Unit,
+        epoch: int,
+        step: int,
+        warn: Callable[[str, str], None],
+        progress: Progress = lambda pairs: pairs,
+    ) -> list[Estimate]:
+        """The values of all estimators for all layers; NaN, and one warning each, where one cannot be had.
+
+        Of several processes, which all must ask, the first does the work.
+
+        Args:
+            layers: the layers measured.
+            drawn: their rows.
+            shared: whether several processes measure together.
+            unit: of the informations.
+            epoch: what to write into the estimates.
+            step: what to write into the estimates.
+            warn: takes what a warning is about, to give it once, and its text.
+            progress: wraps the pairs of layer and estimator, for a progress bar.
+        """
+        layers = list(layers)
+        summed = self.streams.summed(shared=shared) if self.streams.soft else {}
+
+        def work() -> tuple[list[Estimate], Any, Any, Any]:
+            """What every process is told."""
+            found = []
+            for layer in (layer for layer in layers if layer in drawn.faults):
+                warn(
+                    f"{layer} rows", f"layer {layer!r}: no estimator can be run at epoch {epoch}: {drawn.faults[layer]}"
+                )
+                found += self.missing([layer], unit=unit, epoch=epoch, step=step)
+            pairs = [(layer, one) for layer in layers if layer in drawn.layers for one in self.estimators]
+            for layer, estimator in progress(pairs):
+                if estimator.raw and layer in drawn.raw_faults:
+                    self._warn_of_failure(layer, estimator, drawn.raw_faults[layer], epoch, warn)
+                    found += self.missing([layer], unit=unit, epoch=epoch, step=step, estimators=[estimator])
+                    continue
+                sums = summed.get(layer) if isinstance(estimator, Soft) else None
+                found += self._estimated(layer, estimator, drawn, sums, unit, epoch, step, warn)
+            return found, self.settled, self.streams.state(), self._gave
+
+        found, self.settled, self.streams.centers, self._gave = on_first(work) if shared else work()
+        return [Estimate._make(estimate) for estimate in found]
+
+    def _estimated(
+        self,
+        layer: str,
+        estimator: Estimator,
+        drawn: Drawn,
+        sums: SoftEntropy | None,
+        unit: Unit,
+        epoch: int,
+        step: int,
+        warn: Callable[[str, str], None],
+    ) -> list[Estimate]:
+        """What one estimator says of one layer."""
+        rows = rows_for(estimator, layer, drawn)
+        n_samples = len(rows.t)
+        if not estimator.applies(rows):
+            self._gave[layer, estimator.name] = []
+            return []
+        try:
+            if isinstance(estimator, Soft) and layer in self.streams.faults:
+                self.streams.centers.pop(layer, None)
+                raise self.streams.faults[layer]
+            rows = rows._replace(t=estimator.pooled(rows.t))
+            if sums is not None:
+                values, n_samples = self._streamed(layer, sums, rows, unit)
+            else:
+                values = self._values(layer, estimator, rows, unit)
+            self._gave[layer, estimator.name] = list(values)
+        except Exception as error:  # of any estimator: none of them ends a training
+            values = dict.fromkeys(self._promised(layer, estimator, rows), math.nan)
+            if not estimator.optional or _is_sound(rows):  # of other rows a warning tells already
+                self._warn_of_failure(layer, estimator, error, epoch, warn)
+        settled = self.settled.get(layer, {}).get(estimator.name, {})
+        verdict = estimate_verdict(values, rows, unit, settled, estimator, n_samples=n_samples)
+        return [
+            Estimate(epoch, step, layer, estimator.name, name, value, unit_of(name, unit), n_samples, verdict[name])
+            for name, value in values.items()
+        ]
+
+    @staticmethod
+    def _warn_of_failure(
+        layer: str, estimator: Estimator, error: Exception, epoch: int, warn: Callable[[str, str], None]
+    ) -> None:
+        told = f"{estimator.name} could not be estimated at epoch {epoch}, its values are NaN: {sentence(error)}"
+        if estimator.optional:
+            warn(estimator.name, f"{told} Give estimators=() to go without.")
+        else:
+            warn(f"{layer} {estimator.name}", f"layer {layer!r}: {told}")
+
+    def missing(
+        self,
+        layers: Iterable[str],
+        *,
+        unit: Unit,
+        epoch: int,
+        step: int,
+        estimators: Sequence[Estimator] | None = None,
+    ) -> list[Estimate]:
+        """The estimates of a measurement that gave none: NaN, under the names they have otherwise."""
+        return [
+            Estimate(epoch, step, layer, estimator.name, name, math.nan, unit_of(name, unit), 0)
+            for layer in layers
+            for estimator in (self.estimators if estimators is None else estimators)
+            for name in self._promised(layer, estimator)
+        ]
+
+    def _promised(self, layer: str, estimator: Estimator, rows: Rows | None = None) -> list[str]:
+        """The names of the values that an estimator gives of a layer: those it gave before, or else says it would."""
+        gave = self._gave.get((layer, estimator.name))
+        if gave is not None:
+            return gave
+        try:
+            return list(estimator.given) if rows is None else estimator.gives(rows)
+        except Exception:
+            return list(estimator.given)
+
+    def _values(self, layer: str, estimator: Estimator, rows: Rows, unit: Unit) -> dict[str, float]:
+        settled = self.settled.get(layer, {}).get(estimator.name) or estimator.settle(rows)
+        if settled:  # what could not be set yet is asked for again
+            self.settled.setdefault(layer, {})[estimator.name] = dict(settled)
+        if isinstance(estimator, Soft) and bool(rows.t.isfinite().all()):
+            self.streams.centers[layer] = rows.t.double().mean(0)
+        return {name: float(value) for name, value in estimator.figures(rows, settled, unit).items()}
+
+    def _streamed(self, layer: str, sums: SoftEntropy, rows: Rows, unit: Unit) -> tuple[dict[str, float], int]:
+        """The values from the running sums of a layer, and over how many samples; their mean centers the next pass."""
+        assert self.streams.soft is not None
+        found = sums.result(unit)
+        values = self.streams.soft.named(found, labeled=rows.labels is not None)
+        self.streams.centers[layer] = sums.mean
+        return values, found.n_samples
+
+    def load(self, settled: Any) -> None:
+        """Take up what was settled before.
+
+        Raises:
+            ValueError: it is no mapping from layers to estimators to numbers; nothing is taken up then.
+        """
+        try:
+            found = {
+                layer: {name: {key: float(value) for key, value in of.items()} for name, of in estimators.items()}
+                for layer, estimators in settled.items()
+            }
+            if not all(math.isfinite(v) for by in found.values() for of in by.values() for v in of.values()):
+                raise ValueError
+            self.settled = found
+        except (AttributeError, TypeError, ValueError):
+            raise ValueError(
+                "what its estimators were set to is no mapping from layers to estimators to finite numbers"
+            ) from None
+
+
+def _is_sound(rows: Rows) -> bool:
+    """Whether rows are finite and of more than one class."""
+    labels = rows.labels
+    return bool(rows.t.isfinite().all()) and labels is not None and len(labels.unique()) > 1
+
+
+def rows_for(estimator: Estimator, layer: str, drawn: Drawn) -> Rows:
+    """The rows that an estimator is shown of a layer: the first of the sample."""
+    n = estimator.max_samples
+    if estimator.raw:
+        t = drawn.raw[layer]
+    else:
+        t = drawn.outputs[layer] if isinstance(estimator, Soft) else drawn.layers[layer]
+    x, y = drawn.others.get("x"), drawn.others.get("y")
+    return Rows(t[:n], None if y is None else y[: min(n, len(t))], None if x is None else x[: min(n, len(t))])

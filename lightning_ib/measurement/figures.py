@@ -1,0 +1,253 @@
+"""From the symbols of a layer to its point: the figures, how sure they are, and whether they can be believed."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+from torch import Tensor
+
+from lightning_ib.functional import (
+    Correction,
+    Symbols,
+    Unit,
+    add_entropies,
+    entropy_of_counts,
+    expected_mutual_information,
+    joint,
+    joint_counts,
+    shuffled_mutual_information,
+    standard_error,
+)
+from lightning_ib.functional.checks import in_unit, logarithm
+from lightning_ib.functional.discrete.corrections import COUNT_TERMS
+from lightning_ib.functional.discrete.fano import fano_error, fano_information
+from lightning_ib.measurement.head import Head
+from lightning_ib.records.history import STANDARD_ERRORS, InformationPoint
+from lightning_ib.records.reliability import verdict
+
+# What rounding may add to a bound that is reached.
+_ROUNDING = 1e-9
+
+# How many permutations are drawn where there is no closed form.
+_SHUFFLES = 5
+
+
+class Layer(NamedTuple):
+    """What was counted of a layer.
+
+    Attributes:
+        symbols: its symbols.
+        source: what they are: ``"cells"`` or ``"bins"``.
+        outside: the share of its values outside the bins; NaN where it is undefined.
+        tails: the share that its bins leave outside by design.
+        explained: the share of its variance between its cells; NaN for bins.
+    """
+
+    symbols: Symbols
+    source: str
+    outside: float = math.nan
+    tails: float = 0.0
+    explained: float = math.nan
+
+
+def head_bound(head: Head | None, y: Symbols | None, unit: Unit) -> float:
+    """The least I(T;Y) that the accuracy of the head proves, on the samples that it was counted on."""
+    if head is None or y is None:
+        return math.nan
+    return fano_information(head.accuracy, entropy_of_counts(y.counts, unit=unit), head.n_classes, unit=unit)
+
+
+class Figures:
+    """The figures of all layers against one X and one Y, whose own entropies are counted once.
+
+    Where X is the identity of the sample it determines T, and the joint entropies follow without counting:
+    H(X) = H(X,T) = H(X,T,Y) = log N.
+
+    Args:
+        n: how many samples were counted.
+        x: the input; ``None`` where it is the identity of the sample, or not finite.
+        y: the target; ``None`` where there is none, or it is not finite.
+        identity: whether the input is the identity of the sample.
+        unit: of all figures.
+        correction: of the plug-in entropies; saturation and verdict are of the counts as they are.
+        shuffles: how often the labels are shuffled for the spread of the permutation baseline.
+        head: the head of the network, where one was measured.
+        bound: the least I(T;Y) that its accuracy proves.
+        clusters: the sequence of each sample, where the samples are tokens: errors are taken over sequences.
+    """
+
+    def __init__(
+        self,
+        n: int,
+        x: Symbols | None,
+        y: Symbols | None,
+        *,
+        identity: bool,
+        unit: Unit,
+        correction: Correction | None,
+        shuffles: int,
+        head: Head | None = None,
+        bound: float = math.nan,
+        clusters: Tensor | None = None,
+    ) -> None:
+        self.n, self.x, self.y, self.identity, self.clusters = n, x, y, identity, clusters
+        self.unit, self.correction = unit, correction
+        self.log_n = logarithm(unit)(n)
+        self.h_x, self.h_x_se = (self.log_n, 0.0) if identity else (self._h(x), self._error((1, x)))
+        self.h_y, self.h_y_se = self._h(y), self._error((1, y))
+        self.xy = None if x is None or y is None else joint(x, y)
+        self.h_xy = self._h(self.xy)
+        self.told = y is not None and len(y.counts) > 1
+        self.shuffles, self.head, self.bound = shuffles, head, bound
+
+    def point(self, layer: str, counted: Layer | None) -> InformationPoint:
+        """The point of a layer; one of NaNs where it was not counted."""
+        if counted is None:
+            return InformationPoint.missing(layer, n_samples=self.n, unit=self.unit)
+        t, n = counted.symbols, self.n
+        singletons = float((t.counts == 1).sum()) / len(t.counts)
+        plug_in = self._plug_in(t)
+        saturation = plug_in / self.log_n if n > 1 else math.nan
+        point = InformationPoint(
+            epoch=0,
+            step=0,
+            layer=layer,
+            h_t=plug_in if self.correction is None else self._h(t),
+            h_t_se=self._error((1, t)),
+            h_x=self.h_x,
+            h_x_se=self.h_x_se,
+            h_y=self.h_y,
+            h_y_se=self.h_y_se,
+            i_xt=math.nan,
+            i_ty=math.nan,
+            h_y_given_t=math.nan,
+            i_xt_given_y=math.nan,
+            n_samples=n,
+            n_codes=len(t.counts),
+            saturation=saturation,
+            unit=self.unit,
+            singletons=singletons,
+            outside=counted.outside,
+            correction=self.correction or "",
+            source=counted.source,
+            explained=counted.explained,
+            i_ty_fano=self.bound,
+        )
+        point = self._about_chance(self._about_target(self._about_input(point, t), t), t)
+        point = self._judged(self._about_head(point), counted)
+        return point if self.correction is None else point._replace(beyond=self._beyond(point))
+
+    def _about_head(self, point: InformationPoint) -> InformationPoint:
+        if math.isnan(self.bound) or math.isnan(point.i_ty):
+            return point
+        point = point._replace(fano_shortfall=max(0.0, self.bound - point.i_ty))
+        own = self.head is not None and point.layer == self.head.layer
+        return point._replace(accuracy=self.head.accuracy) if own and self.head is not None else point
+
+    def _below_fano(self, point: InformationPoint, counted: Layer) -> bool:
+        """Whether the head lies below what its accuracy proves, by more than two standard errors of both.
+
+        As all verdicts it is of the counts as they are, without a correction.
+        """
+        if math.isnan(point.accuracy) or self.y is None or self.head is None:
+            return False
+        t, i_ty = counted.symbols, point.i_ty
+        if self.correction is not None:
+            pairs = entropy_of_counts(joint_counts(t, self.y), unit=self.unit)
+            i_ty = add_entropies(self._plug_in(t), self._plug_in(self.y), -pairs)
+        of_bound = fano_error(self.head.accuracy, self.head.n_samples, self.head.n_classes)
+        error = math.hypot(point.i_ty_se, in_unit(of_bound, self.unit))
+        return i_ty < self.bound - STANDARD_ERRORS * error - _ROUNDING
+
+    def _judged(self, point: InformationPoint, counted: Layer) -> InformationPoint:
+        y = self.y
+        return point._replace(
+            verdict=verdict(
+                saturation=point.saturation,
+                singletons=point.singletons,
+                n_codes=point.n_codes,
+                n_samples=self.n,
+                outside=counted.outside,
+                tails=counted.tails,
+                target_saturation=math.nan if y is None or self.n < 2 else self._plug_in(y) / self.log_n,
+                target_singletons=math.nan if y is None else float((y.counts == 1).sum()) / self.n,
+                below_fano=self._below_fano(point, counted),
+            )
+        )
+
+    def _about_input(self, point: InformationPoint, t: Symbols) -> InformationPoint:
+        if self.identity:
+            return point._replace(i_xt=point.h_t, i_xt_se=point.h_t_se)
+        if self.x is None:
+            return point
+        xt = joint(t, self.x)
+        return point._replace(
+            i_xt=add_entropies(self.h_x, point.h_t, -self._h(xt)),
+            i_xt_se=self._error((1, self.x), (1, t), (-1, xt)),
+        )
+
+    def _about_target(self, point: InformationPoint, t: Symbols) -> InformationPoint:
+        if not self.told or self.y is None:
+            return point
+        ty = joint(t, self.y)
+        h_ty = self._h(ty)
+        point = point._replace(
+            i_ty=add_entropies(point.h_t, self.h_y, -h_ty),
+            i_ty_se=self._error((1, t), (1, self.y), (-1, ty)),
+            h_y_given_t=add_entropies(h_ty, -point.h_t),
+            h_y_given_t_se=self._error((1, ty), (-1, t)),
+        )
+        if self.identity:  # X determines T and Y: I(X;T|Y) = H(T|Y)
+            return point._replace(
+                i_xt_given_y=add_entropies(h_ty, -self.h_y), i_xt_given_y_se=self._error((1, ty), (-1, self.y))
+            )
+        if self.xy is None:
+            return point
+        xty = joint(t, self.xy)
+        return point._replace(
+            i_xt_given_y=add_entropies(self.h_xy, h_ty, -self.h_y, -self._h(xty)),
+            i_xt_given_y_se=self._error((1, self.xy), (1, ty), (-1, self.y), (-1, xty)),
+        )
+
+    def _about_chance(self, point: InformationPoint, t: Symbols) -> InformationPoint:
+        if not self.told or self.y is None:
+            return point
+        options: dict[str, Any] = {"correction": self.correction, "unit": self.unit}
+        exact = self.correction is None or self.correction in COUNT_TERMS
+        if exact:
+            mean = expected_mutual_information(t.counts, self.y.counts, **options)
+            point = point._replace(i_ty_shuffled=mean)
+        if self.shuffles or not exact:
+            shuffles = self.shuffles or _SHUFFLES
+            chance = shuffled_mutual_information(t.counts, self.y.counts, shuffles=shuffles, **options)
+            point = point._replace(i_ty_shuffled_sd=chance.standard_deviation)
+            point = point if exact else point._replace(i_ty_shuffled=chance.mean)
+        return point
+
+    def _plug_in(self, variable: Symbols) -> float:
+        return entropy_of_counts(variable.counts, unit=self.unit)
+
+    def _h(self, variable: Symbols | None) -> float:
+        if variable is None:
+            return math.nan
+        return entropy_of_counts(variable.counts, unit=self.unit, correction=self.correction)
+
+    def _error(self, *terms: tuple[int, Symbols | None]) -> float:
+        known = [(sign, variable) for sign, variable in terms if variable is not None]
+        if len(known) != len(terms):
+            return math.nan
+        return standard_error(*known, unit=self.unit, clusters=self.clusters)
+
+    def _beyond(self, point: InformationPoint) -> str:
+        """Which figures a correction pushed past what N samples, or the target, allow."""
+        bounds = {
+            "h_t > log N": point.h_t > self.log_n,
+            "i_xt > H(X)": point.i_xt > point.h_x,
+            "i_xt < 0": point.i_xt < 0,
+            "i_ty > H(Y)": point.i_ty > point.h_y,
+            "i_ty < 0": point.i_ty < 0,
+            "h_y_given_t < 0": point.h_y_given_t < 0,
+            "i_xt_given_y < 0": point.i_xt_given_y < 0,
+        }
+        return ", ".join(name for name, passed in bounds.items() if passed)

@@ -1,0 +1,139 @@
+"""The head of a network: which layer it is, what it is measured on, and what its accuracy proves."""
+
+from __future__ import annotations
+
+from collections.abc import Container, Mapping, Sequence
+from typing import NamedTuple
+
+from torch import Tensor, nn
+
+from lightning_ib.functional.discretize.sketch import real, sketch
+
+# A class is taken for absent by chance where that is no less likely than this, were all classes equally frequent.
+_UNLIKELY = 1e-3
+
+_PROBABILITIES = (nn.Softmax, nn.Sigmoid)
+
+
+class Head(NamedTuple):
+    """A layer that was recognized as the head.
+
+    Attributes:
+        layer: its name.
+        n_coordinates: how many it has: one for each class, or a single logit.
+        n_classes: the number of classes, two for a single logit.
+        activation: what it is measured on: its ``"softmax"``, its ``"sigmoid"``, or its ``"probabilities"`` where the
+            module gives those itself.
+        accuracy: the share of the sampled rows whose most probable class is their label.
+        n_samples: of how many rows that is the share.
+        named: whether the user said which layer it is.
+    """
+
+    layer: str
+    n_coordinates: int
+    n_classes: int
+    activation: str
+    accuracy: float
+    n_samples: int = 0
+    named: bool = False
+
+    def __str__(self) -> str:
+        logits = "1 logit" if self.n_coordinates == 1 else f"{self.n_coordinates} coordinates"
+        on = self.activation if self.activation == "probabilities" else f"{self.activation} (head=False: as it is)"
+        why = "as asked" if self.named else "the last layer to run"
+        return f"the head ({why}, {logits} for {self.n_classes} classes), measured on its {on}"
+
+
+class Predictions(NamedTuple):
+    """What is kept of an output ``(m, C)`` that may be a head's.
+
+    Attributes:
+        rows: the sketched probabilities, ``(m, min(C, 128))``.
+        classes: the most probable class, int64 ``(m,)``.
+    """
+
+    rows: Tensor
+    classes: Tensor
+
+
+def may_be_head(output: Tensor) -> bool:
+    """Whether an output has one number a class and sample: real, ``(B, C)``."""
+    return output.ndim == 2 and output.shape[1] > 0 and output.is_floating_point()
+
+
+def activation_of(module: nn.Module) -> str:
+    """What a head is measured on: ``"probabilities"`` where the module gives them, else its ``"softmax"``."""
+    return "probabilities" if isinstance(module, _PROBABILITIES) else "softmax"
+
+
+def predictions(outputs: Tensor, activation: str) -> Predictions:
+    """The probabilities of a head's outputs ``(m, C)``, and the classes it predicts."""
+    outputs = real(outputs)
+    given, wide = activation == "probabilities", outputs.double()  # in float64, so that the batch size does not show
+    if outputs.shape[1] == 1:
+        p = outputs if given else wide.sigmoid().to(outputs.dtype)
+        return Predictions(p, (p > 0.5).squeeze(1).long())
+    p = outputs if given else wide.softmax(1).to(outputs.dtype)
+    return Predictions(sketch(p), outputs.argmax(1))
+
+
+def n_classes_of(n_coordinates: int, labels: Tensor) -> int | None:
+    """The number of classes that an output of this width has one coordinate each for; none where it does not.
+
+    The labels are 0 … C − 1. Classes at the end may be absent from a small sample: they are allowed for where chance
+    would leave them out, were all classes equally frequent, more often than once in a thousand samples like this one.
+
+    Args:
+        n_coordinates: the width of the output; a single logit stands for two classes.
+        labels: integers ``(N,)``.
+
+    Example:
+        >>> import torch
+        >>> n_classes_of(10, torch.arange(300) % 10), n_classes_of(16, torch.arange(300) % 10)
+        (10, None)
+    """
+    if not len(labels):
+        return None
+    classes = max(2, n_coordinates)
+    low, high = int(labels.min()), int(labels.max())
+    if low < 0 or high >= classes or (n_coordinates == 1 and high == 0):
+        return None
+    absent = classes - 1 - high
+    by_chance = (1 - absent / classes) ** len(labels) >= _UNLIKELY
+    return classes if by_chance else None
+
+
+def recognized(
+    layer: str, activation: str, sampled: Mapping[str, Tensor], n_coordinates: int, *, named: bool = False
+) -> Head | None:
+    """The head, where the layer that may be one is finite and has one coordinate for each class of the labels.
+
+    Args:
+        layer: its name.
+        activation: from :func:`activation_of`.
+        sampled: the labels as ``"y"``, the ``"predicted"`` classes and the ``"probabilities"`` of the same rows.
+        n_coordinates: the width of its output.
+        named: whether the user said which layer is the head.
+    """
+    labels, predicted = sampled.get("y"), sampled.get("predicted")
+    if labels is None or labels.is_floating_point() or predicted is None:
+        return None
+    if not bool(sampled["probabilities"].isfinite().all()):
+        return None
+    n_classes = n_classes_of(n_coordinates, labels)
+    if n_classes is None:
+        return None
+    right = float((predicted.to(labels.device) == labels).sum()) / len(labels)
+    activation = "sigmoid" if n_coordinates == 1 and activation == "softmax" else activation
+    return Head(layer, n_coordinates, n_classes, activation, right, len(labels), named)
+
+
+def runs_last(leaves: Sequence[str], watched: Container[str], layer: str) -> bool:
+    """Whether no layer with weights that nobody watches is defined after this one.
+
+    Args:
+        leaves: all layers with weights, in the order in which they are defined.
+        watched: the layers that are watched.
+        layer: the last of those to run.
+    """
+    return layer not in leaves or all(name in watched for name in leaves[leaves.index(layer) + 1 :])

@@ -1,0 +1,157 @@
+"""A sample of the rows of a pass, for estimators that need the rows themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lightning_ib.functional.discretize.codes import scrambled
+
+# A process may show a few samples twice, to even out the shares; more are kept than asked for until those are known.
+_SPARE = 8
+
+
+Gather = Callable[[Any], list[Any]]
+
+
+class Reservoir:
+    """A uniform sample without replacement of the samples of a pass, the same at every pass over the same data.
+
+    Every sample has a key, hashed from its place in the pass, and those with the smallest keys are kept (bottom-k
+    sampling; Cohen & Kaplan 2007). So which samples are chosen depends on neither batch size nor how the places are
+    spread over processes, and no random state is touched. The choice is made on the host, from places alone: nothing
+    waits for the device, and only rows that are chosen are copied. At most three times ``size`` rows are held.
+
+    Args:
+        size: how many samples to keep at most.
+        rank: which of several processes this is: it shows the places rank, rank + world, ….
+        world: how many processes there are.
+        partial: whether :meth:`keep` may be told that some of the chosen samples do not count: then none is left out
+            for others of its batch before that is known.
+    """
+
+    def __init__(self, size: int, rank: int = 0, world: int = 1, *, partial: bool = False) -> None:
+        self.size, self.rank, self.world, self.partial = size, rank, world, partial
+        self._seen = 0
+        self._places = torch.empty(0, dtype=torch.int64)
+        self._rows: dict[str, list[Tensor | Exception]] = {}
+        self._bound: int | None = None
+        self._chosen: tuple[int, Tensor] | None = None
+
+    def choose(self, n: int) -> Tensor:
+        """Which of the next ``n`` samples to keep, as indices ``(M,)``; the same until :meth:`keep` is called."""
+        if self._chosen is None or self._chosen[0] != n:
+            keys, most = scrambled(self._places_of(n)), self.size + _SPARE
+            chosen = torch.arange(n) if self._bound is None else (keys <= self._bound).nonzero().squeeze(1)
+            if len(chosen) > most and not self.partial:
+                chosen = chosen[keys[chosen].argsort()[:most]].sort().values
+            self._chosen = n, chosen
+        return self._chosen[1]
+
+    def _places_of(self, n: int) -> Tensor:
+        return self.rank + self.world * torch.arange(self._seen, self._seen + n, dtype=torch.int64)
+
+    def keep(self, n: int, rows: Mapping[str, Tensor], valid: Tensor | None = None) -> None:
+        """Keep the rows that were chosen of the next ``n`` samples, variable by variable, and go on to those after.
+
+        Args:
+            n: how many samples come.
+            rows: the rows of the chosen ones, by variable.
+            valid: bool ``(n,)``, on the host: which samples count; all of them where it is left out.
+        """
+        chosen, places = self.choose(n), self._places_of(n)
+        self._seen, self._chosen = self._seen + n, None
+        if valid is not None:
+            counts = valid[chosen].nonzero().squeeze(1)
+            chosen = chosen[counts]
+            rows = {name: values[counts.to(values.device, non_blocking=True)] for name, values in rows.items()}
+        if not len(chosen):
+            return
+        self._places = torch.cat([self._places, places[chosen]])
+        for name, values in rows.items():
+            self._rows.setdefault(name, []).append(values)
+        if len(self._places) > 2 * self.size:
+            self._prune(self.size + _SPARE)
+
+    def drop(self, name: str) -> None:
+        """Forget a variable."""
+        self._rows.pop(name, None)
+
+    def trim(self, n: int) -> None:
+        """Leave out what came after the first ``n`` samples of this process: a few, that were there to even out shares.
+
+        What was not kept in their place is lost: of many that are left out, fewer than ``size`` stay.
+        """
+        if self._seen > n:
+            self._select((self._places < self.rank + self.world * n).nonzero().squeeze(1))
+
+    def drawn(self, gather: Gather | None = None) -> dict[str, Tensor | Exception]:
+        """The sample, variable by variable, in one order for every process and batch size.
+
+        A variable whose rows cannot be put together, since their shapes differ, is the error that says so.
+
+        Args:
+            gather: gives what every process has, in the order of their ranks; ``None`` where there is one process.
+                Nothing that can fail lies between two calls of it.
+        """
+        own = self._places
+        everywhere = own if gather is None else torch.cat(gather(own))
+        least = everywhere[scrambled(everywhere).argsort()[: self.size]]
+        chosen = torch.isin(own, least).nonzero().squeeze(1)
+        rows = {name: _picked(chunks, chosen) for name, chunks in self._rows.items()}
+        places = own[chosen]
+        if gather is not None:
+            devices = {name: values.device for name, values in rows.items() if isinstance(values, Tensor)}
+            shares = gather((places, {name: _on_host(values) for name, values in rows.items()}))
+            places = torch.cat([share[0] for share in shares])
+            names: Iterable[str] = dict.fromkeys(name for share in shares for name in share[1])
+            rows = {name: _joined([share[1][name] for share in shares if name in share[1]]) for name in names}
+            rows = {
+                name: values.to(devices[name]) if isinstance(values, Tensor) and name in devices else values
+                for name, values in rows.items()
+            }
+        order = scrambled(places).argsort()
+        # What one process has no rows of, and another has, does not come sample by sample.
+        rows = {k: values for k, values in rows.items() if isinstance(values, Exception) or len(values) == len(places)}
+        return {
+            name: values[order.to(values.device)] if isinstance(values, Tensor) else values
+            for name, values in rows.items()
+        }
+
+    def _prune(self, size: int) -> None:
+        keys = scrambled(self._places)
+        smallest = keys.argsort()[:size].sort().values
+        self._select(smallest)
+        self._bound = int(keys[smallest].max())
+
+    def _select(self, kept: Tensor) -> None:
+        if len(kept) == len(self._places):
+            return
+        self._places = self._places[kept]
+        picked = {name: _picked(chunks, kept) for name, chunks in self._rows.items()}
+        self._rows = {name: [values] for name, values in picked.items()}
+
+
+def _picked(chunks: list[Tensor | Exception], kept: Tensor) -> Tensor | Exception:
+    whole = _joined(chunks)
+    return whole if isinstance(whole, Exception) else whole[kept.to(whole.device, non_blocking=True)]
+
+
+def _joined(chunks: list[Tensor | Exception]) -> Tensor | Exception:
+    """The rows in one tensor; where they do not fit together, or did not before, the error."""
+    for chunk in chunks:
+        if isinstance(chunk, Exception):
+            return chunk
+    shapes = {tuple(chunk.shape[1:]) for chunk in chunks if isinstance(chunk, Tensor) and len(chunk)}
+    if len(shapes) > 1:
+        return ValueError(
+            f"its samples have different shapes, {' and '.join(map(str, sorted(shapes)))}, and rows need one."
+        )
+    return torch.cat([chunk for chunk in chunks if isinstance(chunk, Tensor) and (len(chunk) or not shapes)])
+
+
+def _on_host(values: Tensor | Exception) -> Tensor | Exception:
+    return values.cpu() if isinstance(values, Tensor) else values

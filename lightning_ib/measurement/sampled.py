@@ -1,0 +1,248 @@
+"""The sampled rows of a measurement: a sketch of every layer, on the same samples at every epoch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from lightning_ib.binning.quantizer import CellQuantizer
+from lightning_ib.distributed import all_gathered, this_process
+from lightning_ib.functional.discretize.sketch import sketch
+from lightning_ib.measurement.head import Predictions, may_be_head
+from lightning_ib.measurement.reservoir import Gather, Reservoir
+
+# The fewest pairs of samples at one place of two batches by which a layer is seen to follow the place.
+_FEWEST = 4
+
+
+class Chosen(NamedTuple):
+    """What is kept of one layer's activation of a batch, in its hook.
+
+    Attributes:
+        n: the number of samples of the batch.
+        rows: the sketched rows of the samples chosen; none where no sample of the batch was.
+        raw: the rows as the module put them out, of the samples chosen for estimators that ask for those.
+        outputs: the outputs ``(m, C)`` of the samples chosen, where the layer may be a head.
+    """
+
+    n: int
+    rows: Tensor | None = None
+    raw: Tensor | None = None
+    outputs: Tensor | None = None
+
+
+class Drawn(NamedTuple):
+    """The sample of a whole pass, from all processes, the samples of all variables in one order.
+
+    Attributes:
+        layers: layer → the rows it is measured on, ``(M, D)``, D at most 128: its sketch, or of the head its
+            probabilities.
+        outputs: layer → its sketched rows, whether it is the head or not.
+        raw: layer → its rows as they were, of the first samples only.
+        faults: layer → why it has no rows.
+        raw_faults: layer → why it has no rows as they were.
+        others: the target as ``"y"``, pooled for bins as ``"pooled y"``; the input as ``"x"``, pooled for bins as
+            ``"pooled x"``; ``"sum of x"``, over all that a sample holds; the sequence of a token as ``"sequence"``; of
+            a possible head ``"probabilities"`` and ``"predicted"``. What was not kept is not there.
+        places: of each sample in its batch, int64 ``(M,)``.
+    """
+
+    layers: dict[str, Tensor]
+    outputs: dict[str, Tensor]
+    raw: dict[str, Tensor]
+    faults: dict[str, Exception]
+    raw_faults: dict[str, Exception]
+    others: dict[str, Tensor]
+    places: Tensor | None = None
+
+    @property
+    def n(self) -> int:
+        """M, the number of samples; 0 where none was seen."""
+        return max((len(rows) for rows in (*self.layers.values(), *self.others.values())), default=0)
+
+    def alike_in_every_batch(self) -> list[str]:
+        """The layers whose rows differ within a batch and are the same in every batch, though the data is not.
+
+        They follow the place in the batch, and not the sample: an embedding of as many positions as a batch has
+        samples.
+        """
+        if self.places is None:
+            return []
+        order = self.places.argsort(stable=True)
+        twins = self.places[order].diff() == 0  # samples that follow one another at one place of their batches
+        first, second = order[:-1][twins], order[1:][twins]
+
+        def alike(rows: Tensor) -> bool:
+            return len(rows) == len(order) and torch.equal(rows[first], rows[second])
+
+        x = self.others.get("sum of x", self.others.get("y"))
+        if len(first) < _FEWEST or x is None or alike(x):
+            return []
+        layers = [layer for layer, rows in self.layers.items() if alike(rows)]
+        return [layer for layer in layers if bool((self.layers[layer][first] != self.layers[layer][first[0]]).any())]
+
+
+class SampledLayers:
+    """Keeps a bounded, uniform sample of the samples of a pass, the same at every pass over the same data.
+
+    At most three times ``max_samples`` rows of 512 bytes a layer are held (1 024 bytes of a layer in float64 with more
+    than 64 coordinates), whatever the size of the data and the width of the layer.
+
+    Args:
+        max_samples: how many samples to keep.
+        raw_samples: of how many of them to keep the activations as they are, too; of all where there are fewer.
+        with_input: whether the input is kept, sketched.
+        partial: whether rows may turn out not to count, once they were chosen.
+    """
+
+    def __init__(self, max_samples: int, raw_samples: int, *, with_input: bool, partial: bool = False) -> None:
+        self.partial = partial
+        self.max_samples, self.raw_samples, self.with_input = max_samples, min(raw_samples, max_samples), with_input
+        self.reset()
+
+    def reset(self) -> None:
+        """Begin a new pass."""
+        self._rows: Reservoir | None = None
+        self._raw: Reservoir | None = None
+        self._drawn: Drawn | None = None
+        self._input_fits = True
+
+    def choose(self, activation: Tensor, quantizer: CellQuantizer | None) -> Chosen:
+        """What to keep of a layer's activation ``(B, …)``: copies, made on its device without waiting for it.
+
+        Args:
+            activation: as the module put it out, batch first.
+            quantizer: sketches the rows; where there is none they are sketched as they are.
+        """
+        if activation.ndim == 0:
+            raise ValueError("got a single number, not a batch (B, …): this module's output cannot be told by sample.")
+        n = len(activation)
+        rows = _picked(activation, self._reservoir.choose(n))
+        raw = _picked(activation, self._raw_reservoir.choose(n)) if self.raw_samples else None
+        if rows is None:
+            return Chosen(n, raw=None if raw is None else _copied(raw, activation))
+        sketched = sketch(rows) if quantizer is None else quantizer.rows(rows)
+        head = may_be_head(rows) and (quantizer is None or quantizer.pool is None)
+        return Chosen(
+            n,
+            _copied(sketched, activation),
+            None if raw is None else _copied(raw, activation),
+            _copied(rows, activation) if head else None,
+        )
+
+    def keep(
+        self,
+        n: int,
+        layers: Mapping[str, Chosen],
+        others: Mapping[str, Tensor],
+        head: Predictions | None,
+        valid: Tensor | None = None,
+    ) -> None:
+        """Keep what was chosen of a batch of ``n`` samples.
+
+        Args:
+            n: how many samples the batch has.
+            layers: of each layer, as :meth:`choose` gave it.
+            others: the target, the input, …: whole variables ``(n, …)``, see :class:`Drawn`.
+            head: of the layer that may be the head.
+            valid: bool ``(n,)``: which samples count; all of them where it is left out.
+        """
+        self._drawn = None
+        chosen = self._reservoir.choose(n)
+        named = {f"layer {layer}": one.rows for layer, one in layers.items() if one.rows is not None}
+        named["place"] = torch.arange(n)[chosen]
+        if len(chosen):
+            for name, values in others.items():
+                if name == "x" and not self._input_fits:
+                    continue
+                picked = _picked(values, chosen)
+                assert picked is not None
+                if name == "sum of x":
+                    named[name] = picked.reshape(len(picked), -1).sum(1, dtype=torch.float64)
+                    continue
+                named[name] = _copied(sketch(picked) if name == "x" else picked, values)
+        if head is not None:
+            named |= {"probabilities": head.rows, "predicted": head.classes}
+        self._reservoir.keep(n, named, valid)
+        if self.raw_samples:
+            raw = {layer: one.raw for layer, one in layers.items() if one.raw is not None}
+            self._raw_reservoir.keep(n, raw, valid)
+
+    def trim(self, n: int) -> None:
+        """Leave out what came after the first ``n`` samples of this process."""
+        self._drawn = None
+        for reservoir in (self._rows, self._raw):
+            if reservoir is not None:
+                reservoir.trim(n)
+
+    def drawn(self, *, shared: bool) -> Drawn:
+        """The sample; with ``shared``, that of all processes, all of which must ask. The same until the next batch."""
+        if self._drawn is None:
+            gather: Gather | None = all_gathered if shared else None
+            rows = self._reservoir.drawn(gather)
+            raw = self._raw_reservoir.drawn(gather) if self.raw_samples else {}
+            faults = {k.removeprefix("layer "): v for k, v in rows.items() if isinstance(v, Exception)}
+            sound = {k: v for k, v in rows.items() if isinstance(v, Tensor)}
+            places = sound.pop("place", None)
+            layers = {k.removeprefix("layer "): v for k, v in sound.items() if k.startswith("layer ")}
+            self._drawn = Drawn(
+                layers,
+                layers,
+                {k: v for k, v in raw.items() if isinstance(v, Tensor)},
+                faults,
+                {k: v for k, v in raw.items() if isinstance(v, Exception)},
+                {k: v for k, v in sound.items() if not k.startswith("layer ")},
+                places,
+            )
+        return self._drawn
+
+    def forget(self, layers: Sequence[str], *, head: bool) -> None:
+        """Go on without some layers, and without what was kept of the head, where that is one of them."""
+        names = [f"layer {layer}" for layer in layers] + ["probabilities", "predicted"] * head
+        for reservoir, own in ((self._rows, names), (self._raw, layers)):
+            for name in own if reservoir is not None else ():
+                reservoir.drop(name)  # type: ignore[union-attr]
+        if self._drawn is not None:
+            for rows in (self._drawn.layers, self._drawn.raw, self._drawn.faults, self._drawn.raw_faults):
+                for layer in layers:
+                    rows.pop(layer, None)
+
+    def forget_target(self) -> None:
+        """Go on without the target, and without the predictions of it."""
+        self._drawn = None
+        for name in ("y", "pooled y", "probabilities", "predicted"):
+            self._reservoir.drop(name)
+
+    def forget_input(self) -> None:
+        """Go on without the input, which does not come sample by sample."""
+        self._input_fits, self._drawn = False, None
+        self._reservoir.drop("x")
+
+    @property
+    def _reservoir(self) -> Reservoir:
+        if self._rows is None:
+            self._rows = Reservoir(self.max_samples, *this_process(), partial=self.partial)
+        return self._rows
+
+    @property
+    def _raw_reservoir(self) -> Reservoir:
+        if self._raw is None:
+            self._raw = Reservoir(self.raw_samples, *this_process(), partial=self.partial)
+        return self._raw
+
+
+def _picked(values: Tensor, chosen: Tensor) -> Tensor | None:
+    """The chosen rows; all of them without a copy, none as ``None``."""
+    if not len(chosen):
+        return None
+    if len(chosen) == len(values):
+        return values.detach()
+    return values.detach()[chosen.to(values.device, non_blocking=True)]
+
+
+def _copied(rows: Tensor, source: Tensor) -> Tensor:
+    """The rows, in memory of their own."""
+    return rows.clone() if rows.untyped_storage().data_ptr() == source.untyped_storage().data_ptr() else rows

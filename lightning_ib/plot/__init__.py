@@ -1,0 +1,7 @@
+"""From records to ``matplotlib.figure.Figure``."""
+
+from lightning_ib.plot.estimates import plot_estimates
+from lightning_ib.plot.information_plane import plot_information_plane
+from lightning_ib.plot.resolution import plot_resolution
+
+__all__ = ["plot_estimates", "plot_information_plane", "plot_resolution"]

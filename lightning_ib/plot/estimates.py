@@ -1,0 +1,143 @@
+"""The picture of what estimators say, epoch by epoch: a panel for each value."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from lightning_ib.plot.information_plane import MOST_DOTS, VERDICT_MARKERS, marked_times, scale_time
+from lightning_ib.plot.labels import VERBATIM, Color, depth_colors, legend, short_labels
+from lightning_ib.records.history import Estimate
+from lightning_ib.records.reliability import SATURATED
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
+
+
+_COLUMNS = 3
+_PANEL = (2.4, 2.3)  # of estimators, in inches
+_MOST_COLUMNS = 4
+_GRAY: Color = (0.3, 0.3, 0.3)
+_MARKERS = "os^DvPX*<>ph"
+_LINES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1.2, 1.2)), (0, (6, 1.5, 1, 1.5)), (0, (3, 1, 1, 1, 1, 1)))
+_HOLLOW = f"hollow: saturated, H(T) > {SATURATED} log N"
+_TITLES = {
+    "I_XT": "I(X;T)",
+    "I_TY": "I(T;Y)",
+    "H_T": "H(T)",
+    "I_TY_floor": "I(T;Y), permuted labels",
+    "I_TY_above_floor": "I(T;Y) above that",
+    "accuracy": "held-out accuracy",
+    "noise_variance": "σ²",
+    "kernel_width": "kernel width",
+}
+
+
+def plot_estimates(estimates: Sequence[Estimate]) -> Figure:
+    """Draw the values of estimators that do not bin: a panel for each estimator and quantity, a line for each layer.
+
+    The color is the depth of the layer, as in the information plane. Where an estimator gives a lower bound beside an
+    upper one, the band between them is shaded. Each verdict but ``ok`` has a hollow marker of its own shape. Long runs
+    have markers at the epochs 0, 1, 10, 100, … and the last one, and a logarithmic axis. Where values share an epoch,
+    time is the optimizer step.
+
+    Args:
+        estimates: those of one run. Values that are NaN are left out.
+
+    Returns:
+        A figure that belongs to nobody: no pyplot, no global state.
+
+    Raises:
+        ValueError: there is none that is finite.
+    """
+    from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
+
+    known = [estimate for estimate in estimates if math.isfinite(estimate.value)]
+    if not known:
+        raise ValueError("there is no estimate to draw: none is finite.")
+    layers = list(dict.fromkeys(estimate.layer for estimate in known))
+    names = dict.fromkeys((one.estimator, one.figure) for one in known)
+    # A lower bound is drawn with its upper one, where there is one.
+    panels = [
+        (estimator, name)
+        for estimator, name in names
+        if not name.endswith("_lower") or (estimator, name.removesuffix("_lower")) not in names
+    ]
+    clock = "step" if len({(*one[3:5], one.layer, one.epoch) for one in known}) < len(known) else "epoch"
+    columns = min(_COLUMNS, len(panels))
+    lines = -(-len(panels) // columns)
+    labels = short_labels(layers)
+    verdicts = sorted({one.verdict for one in known} - {"", "ok"})
+    labels += [f"flagged: {verdict}" for verdict in verdicts]
+    width = _PANEL[0] * max(2, columns) + 0.4
+    # As many columns of the legend as fit: a character takes about a fourteenth of an inch.
+    n_columns = max(1, min(len(labels), int(width / (0.5 + max(map(len, labels)) / 14))))
+    height = _PANEL[1] * lines + 0.3 + 0.2 * -(-len(labels) // n_columns)
+    figure = Figure(figsize=(width, height), dpi=130, layout="constrained")
+    colors = dict(zip(layers, depth_colors(len(layers))))
+    for k, (estimator, name) in enumerate(panels):
+        axes = figure.add_subplot(lines, columns, k + 1)
+        of = [one for one in known if (one.estimator, one.figure) == (estimator, name)]
+        below = {
+            (one.layer, one.step): one.value
+            for one in known
+            if (one.estimator, one.figure) == (estimator, f"{name}_lower")
+        }
+        _draw_estimates(axes, of, below, colors, clock)
+        axes.set_title(f"{estimator}: {_TITLES.get(name, name)}", fontsize=9.5, **VERBATIM)
+        axes.set_xlabel(clock, fontsize=9)
+        axes.set_ylabel(f"[{of[0].unit}]" if of[0].unit else "share" if name == "accuracy" else "", fontsize=9)
+        axes.tick_params(labelsize=8.5)
+        axes.grid(alpha=0.25, linewidth=0.6)
+    handles = [Line2D([], [], color=color, marker="o", markersize=4) for color in colors.values()]
+    handles += [_flag(verdict) for verdict in verdicts]
+    legend(figure, handles, labels, loc="outside lower center", ncols=n_columns, fontsize=9)
+    return figure
+
+
+def _flag(verdict: str) -> Line2D:
+    from matplotlib.lines import Line2D
+
+    marker = VERDICT_MARKERS.get(verdict, "*")
+    return Line2D([], [], linestyle="", marker=marker, markersize=5, mfc="white", mec="0.2")
+
+
+def _draw_estimates(
+    axes: Axes,
+    estimates: Sequence[Estimate],
+    below: Mapping[tuple[str, int], float],
+    colors: Mapping[str, Color],
+    clock: str,
+) -> None:
+    """The lines of one panel, their markers, and the bands down to the lower bounds."""
+    times = sorted({getattr(one, clock) for one in estimates})
+    marked = set(times) if len(times) <= MOST_DOTS else marked_times(times)
+    for layer, color in colors.items():
+        path = sorted((one for one in estimates if one.layer == layer), key=lambda one: (one.epoch, one.step))
+        if not path:
+            continue
+        axes.plot([getattr(one, clock) for one in path], [one.value for one in path], color=color, linewidth=1.2)
+        seen: dict[str, Estimate] = {one.verdict: one for one in reversed(path)}
+        shown = [one for one in path if getattr(one, clock) in marked or seen[one.verdict] is one]
+        for verdict in dict.fromkeys(one.verdict for one in shown):
+            of = [one for one in shown if one.verdict == verdict]
+            sound = verdict in ("", "ok")
+            axes.scatter(
+                [getattr(one, clock) for one in of],
+                [one.value for one in of],
+                s=12 if sound else 20,
+                marker="o" if sound else VERDICT_MARKERS.get(verdict, "*"),
+                facecolors=[color if sound else "white"],
+                edgecolors=[color],
+                linewidths=1.0,
+                zorder=3,
+            )
+        band = [(getattr(one, clock), below[layer, one.step], one.value) for one in path if (layer, one.step) in below]
+        if band:
+            moments, low, high = zip(*band)
+            axes.fill_between(moments, low, high, color=color, alpha=0.18, linewidth=0)
+    scale_time(axes, times)

@@ -1,0 +1,37 @@
+"""What a layer comes to at one resolution."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Resolution(NamedTuple):
+    """What one layer was measured to hold at one resolution: one pool, one number of bins, one number of samples.
+
+    Informations and entropies are in ``unit``. A figure that could not be measured is NaN.
+
+    Attributes:
+        layer: the name of the module, as in ``named_modules()``.
+        pool: the label of the pool.
+        n_bins: how many bins a coordinate has.
+        n_samples: N, the number of samples counted.
+        h_t: H(T), the entropy of the narrowed representation.
+        i_ty: I(T;Y), the information about the target.
+        h_y: H(Y), the entropy of the target over the same samples.
+        saturation: H(T) / log N. Near 1 every sample has a symbol of its own and the figures say nothing of the layer.
+        n_codes: how many different symbols T showed.
+        singletons: the share of those symbols that were seen once, 0 to 1.
+        unit: ``"bits"`` or ``"nats"``.
+    """
+
+    layer: str
+    pool: str
+    n_bins: int
+    n_samples: int
+    h_t: float
+    i_ty: float
+    h_y: float
+    saturation: float
+    n_codes: int
+    singletons: float
+    unit: str

@@ -1,0 +1,85 @@
+"""The layout of TensorBoard's custom scalars."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from lightning_ib.records.history import STANDARD_ERRORS, unit_of
+from lightning_ib.records.tags import tag
+from lightning_ib.report.loggers import surviving
+
+CHARTS = {
+    "I(X;T)": "I_XT",
+    "I(T;Y)": "I_TY",
+    "H(T)": "H_T",
+    "H(T)/log N": "saturation",
+    "I(T;Y) under permuted labels": "I_TY_shuffled",
+    "samples whose symbol was seen once": "singletons",
+    "values outside the bins": "outside",
+}
+
+
+_WITH_BANDS = {"I(X;T)": "I_XT", "I(T;Y)": "I_TY", "H(T)": "H_T"}
+
+
+def log_layout(
+    loggers: Iterable[Any],
+    prefix: str,
+    unit: str,
+    beta: float | None = None,
+    *,
+    layers: Iterable[str] = (),
+    binned: bool = True,
+    estimators: Mapping[str, Sequence[str]] | None = None,
+    told: set[str],
+) -> None:
+    """Lay out TensorBoard's custom scalars. Once a writer.
+
+    All layers on one chart, a chart for each quantity; the bands of two standard errors, a chart for each quantity and
+    layer (TensorBoard draws one band a chart); and a chart for each value of each estimator. TensorBoard puts the
+    layouts of all runs of a folder together and shows every chart of every run that has its names: a chart with a unit
+    in its title therefore shows names that hold the unit.
+
+    Args:
+        loggers: those of the Trainer.
+        prefix: the first part of every name.
+        unit: of the informations.
+        beta: where given, the information-bottleneck functional has a chart.
+        layers: the layers that get bands.
+        binned: whether a layer is counted in bins; where none is, there is no chart of values outside of them.
+        estimators: the name of each estimator, and what it gives.
+        told: what was warned of.
+    """
+    charts = CHARTS | ({"I(X;T) − β I(T;Y)": "IB"} if beta is not None else {})
+    charts = {of: quantity for of, quantity in charts.items() if binned or quantity != "outside"}
+    title = f"Information plane ({prefix})"
+
+    def chart(of: str, quantity: str, estimator: str = "") -> tuple[str, list[Any]]:
+        """Title and content of a chart: what has a unit is found under it alone, in the runs of that unit."""
+        in_unit = unit_of(quantity, unit)
+        name = re.escape(tag(prefix, quantity, "", estimator=estimator, unit=in_unit))
+        return f"{of} [{in_unit}]" if in_unit else of, ["Multiline", [f"^{name}/.+"]]
+
+    layout: dict[str, dict[str, list[Any]]] = {title: dict(chart(of, quantity) for of, quantity in charts.items())}
+    bands = {
+        f"{of} [{unit}]: {layer}": [
+            "Margin",
+            [tag(prefix, f"{quantity}{end}", layer, unit=unit) for end in ("", "_lower", "_upper")],
+        ]
+        for of, quantity in _WITH_BANDS.items()
+        for layer in layers
+    }
+    others = dict(
+        chart(f"{estimator}: {figure}", figure, estimator)
+        for estimator, figures in (estimators or {}).items()
+        for figure in figures
+    )
+    layout |= {f"{title}: ± {STANDARD_ERRORS} standard errors": bands} if bands else {}
+    layout |= {f"{title}: other estimators": others} if others else {}
+    for logger in loggers:
+        with surviving(f"{type(logger).__name__} could not lay out the charts", told):
+            add_custom_scalars = getattr(getattr(logger, "experiment", None), "add_custom_scalars", None)
+            if callable(add_custom_scalars):
+                add_custom_scalars(layout)

@@ -1,0 +1,216 @@
+"""Where a scalar, a figure, a layout of charts and the files of a run go, for each logger, by what the logger can do.
+
+No logger's library is imported, and no logger is told by its class. What fails here is a warning, once a fit: ``told``
+is the caller's memory of what was warned of.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import contextmanager
+from inspect import signature
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
+
+from lightning_ib.functional import information_bottleneck
+from lightning_ib.records.history import STANDARD_ERRORS, Measurement, Record, replacing, unit_of, write_csv
+from lightning_ib.records.reliability import seen_once
+from lightning_ib.records.tags import is_diagnostic, tag
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from matplotlib.figure import Figure
+    from PIL.Image import Image
+
+# In pixels: TensorBoard keeps every picture of a run.
+_WIDEST = 1000
+
+
+def scalars(measured: Measurement, prefix: str, beta: float | None = None) -> dict[str, float]:
+    """The scalars of one measurement, by the name they are logged under (see :mod:`lightning_ib.records.tags`).
+
+    What stands on the first page and has a unit stands among the diagnostics too, for the charts. Where there is no
+    target, none about it; what was not asked for or is undefined (the values outside bins of one edge) is left out.
+
+    Example:
+        >>> from lightning_ib.records.history import InformationPoint
+        >>> point = InformationPoint.missing("out", n_samples=8, unit="bits")._replace(i_xt=3.0, h_t=3.0, verdict="ok")
+        >>> for name in scalars(Measurement([point], []), "ib", beta=2.0):
+        ...     print(name)
+        ib/I_XT/out
+        ib_diagnostics/bits/I_XT/out
+        ib/H_T/out
+        ib_diagnostics/bits/H_T/out
+        ib_diagnostics/saturation/out
+        ib_diagnostics/bits/I_XT_lower/out
+        ib_diagnostics/bits/I_XT_upper/out
+        ib_diagnostics/bits/H_T_lower/out
+        ib_diagnostics/bits/H_T_upper/out
+    """
+    logged: dict[str, float] = {}
+    for point in measured.points:
+        figures = {"I_XT": point.i_xt, "I_TY": point.i_ty, "H_T": point.h_t, "saturation": point.saturation}
+        if beta is not None:
+            figures["IB"] = information_bottleneck(point.i_xt, point.i_ty, beta)
+        for name, error in (("I_XT", point.i_xt_se), ("I_TY", point.i_ty_se), ("H_T", point.h_t_se)):
+            figures[f"{name}_lower"] = figures[name] - STANDARD_ERRORS * error
+            figures[f"{name}_upper"] = figures[name] + STANDARD_ERRORS * error
+        others = {"I_TY_shuffled": point.i_ty_shuffled, "singletons": seen_once(point), "outside": point.outside}
+        if not math.isnan(point.accuracy):  # the head
+            others |= {"I_TY_fano": point.i_ty_fano, "accuracy": point.accuracy}
+        figures |= {name: value for name, value in others.items() if not math.isnan(value)}
+        if math.isnan(point.h_y) and not math.isnan(point.h_t):
+            figures = {name: value for name, value in figures.items() if "I_TY" not in name and name != "IB"}
+        for name, value in figures.items():
+            logged |= dict.fromkeys(_names(prefix, name, point.layer, point.unit), value)
+    for one in measured.estimates:
+        logged |= dict.fromkeys(_names(prefix, one.figure, one.layer, one.unit, one.estimator), one.value)
+    return logged
+
+
+def _names(prefix: str, quantity: str, layer: str, unit: str, estimator: str = "") -> list[str]:
+    """The names of one value: on the first page, among the diagnostics, or both."""
+    unit = unit_of(quantity, unit)
+    names = [] if is_diagnostic(quantity, estimator) else [tag(prefix, quantity, layer, estimator=estimator)]
+    if unit or not names:
+        names.append(tag(prefix, quantity, layer, estimator=estimator, unit=unit))
+    return names
+
+
+def safe_name(name: str) -> str:
+    """A name that every logger takes, MLflow being the strictest: ASCII letters, digits and ``_ - .`` between slashes.
+
+    Any other character is given by its code, and so are parts of a path that are empty or lead elsewhere.
+
+    Example:
+        >>> safe_name("ib/I_XT/net.blocks.0"), safe_name("ib/I_XT/größe 1"), safe_name("ib/H_T//a")
+        ('ib/I_XT/net.blocks.0', 'ib/I_XT/gr_f6__df_e 1', 'ib/H_T/_/a')
+    """
+    parts = re.sub(r"[^\w./ -]", lambda found: f"_{ord(found[0]):x}_", name, flags=re.ASCII).split("/")
+    return "/".join("_" + "2e" * len(part) if part in ("", ".", "..") else part for part in parts)
+
+
+def log_scalars(loggers: Iterable[Any], values: Mapping[str, float], step: int, told: set[str]) -> None:
+    """Hand scalars to every logger at once, past ``self.log``: for moments where that is not to be had."""
+    for logger in loggers:
+        with surviving(f"{type(logger).__name__} could not log the figures", told):
+            named = safe_name if _is_mlflow(logger) else str
+            logger.log_metrics({named(name): value for name, value in values.items()}, step=step)
+            logger.save()  # as Lightning does after every row: some loggers keep rows in memory until then
+
+
+def log_figure(loggers: Iterable[Any], tag: str, figure: Figure, step: int, told: set[str]) -> None:
+    """Hand a figure to every logger that takes figures, at the step of the scalars it shows.
+
+    - ``logger.log_image(key, [image], step=)`` (W&B): an image on the axis its scalars have.
+    - ``experiment.add_image(tag, pixels, global_step=, dataformats=)`` (TensorBoard): at most 1000 pixels wide.
+    - ``experiment.log_figure(run_id, figure, file)`` (MLflow): the run's file ``<tag>.png``, each figure in the place
+      of the one before, since each shows the whole run so far.
+    - ``experiment.log_figure(name, figure, step=)`` (Comet).
+
+    A logger that can do none of these (CSV) is left with the picture beside its files, see :func:`save_figure`.
+    """
+    for logger in loggers:
+        with surviving(f"{type(logger).__name__} could not log the figure {tag}", told):
+            _hand_over(logger, tag, figure, step)
+
+
+def _hand_over(logger: Any, tag: str, figure: Figure, step: int) -> None:
+    if callable(getattr(logger, "log_image", None)):
+        logger.log_image(tag, [rendered(figure)], step=step)
+        return
+    experiment = getattr(logger, "experiment", None)
+    add_image, take_figure = getattr(experiment, "add_image", None), getattr(experiment, "log_figure", None)
+    if callable(add_image):
+        from numpy import asarray
+
+        image = rendered(figure)
+        if image.width > _WIDEST:
+            image = image.resize((_WIDEST, round(image.height * _WIDEST / image.width)), reducing_gap=3.0)
+        add_image(tag, asarray(image), global_step=step, dataformats="HWC")
+    elif _is_mlflow(logger):
+        assert callable(take_figure)
+        take_figure(logger.run_id, figure, f"{safe_name(tag)}.png")
+    elif callable(take_figure):
+        take_figure(tag, figure, step=step)
+
+
+def _is_mlflow(logger: Any) -> bool:
+    take_figure = getattr(getattr(logger, "experiment", None), "log_figure", None)
+    return callable(take_figure) and "run_id" in signature(take_figure).parameters
+
+
+# Drawing takes longer than all else about a picture: each is drawn once, for all loggers and the file.
+_RENDERED: WeakKeyDictionary[Any, Any] = WeakKeyDictionary()
+
+
+def rendered(figure: Figure) -> Image:
+    """The figure as pixels, drawn once: whoever takes matplotlib's own figures as images may ask for pyplot."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from numpy import asarray
+    from PIL import Image
+
+    if figure not in _RENDERED:
+        canvas = FigureCanvasAgg(figure)
+        canvas.draw()
+        _RENDERED[figure] = Image.fromarray(asarray(canvas.buffer_rgba())).convert("RGB")
+    return _RENDERED[figure]
+
+
+def run_folder(loggers: Sequence[Any], default_root_dir: str, told: set[str]) -> Path:
+    """The folder of this run, for files of our own: that of the first logger, or ``default_root_dir`` without one.
+
+    A logger's folder is its ``log_dir`` (TensorBoard, CSV) or, as for Lightning's checkpoints,
+    ``<save_dir>/<name>/<version>`` (W&B, Comet, MLflow on files), with ``default_root_dir`` for the ``save_dir`` of a
+    logger that has none (MLflow on a database). Either way no run overwrites the files of another.
+    """
+    for logger in loggers[:1]:
+        with surviving(f"{type(logger).__name__} does not say where its files are", told):
+            log_dir = getattr(logger, "log_dir", None)
+            if log_dir is not None:
+                return Path(log_dir)
+            version = f"version_{logger.version}" if isinstance(logger.version, int) else logger.version
+            parts = (part for part in (logger.name, version) if part is not None)
+            return Path(getattr(logger, "save_dir", None) or default_root_dir, *parts)
+    return Path(default_root_dir)
+
+
+def board_folder(loggers: Iterable[Any], told: set[str]) -> Path | None:
+    """The folder to start TensorBoard with, that of all runs beside this one; None where no logger writes for it."""
+    for logger in loggers:
+        with surviving(f"{type(logger).__name__} does not say where its files are", told):
+            if callable(getattr(getattr(logger, "experiment", None), "add_custom_scalars", None)):
+                return Path(getattr(logger, "root_dir", None) or logger.log_dir)
+    return None
+
+
+def save_history(points: Sequence[Record], path: Path, kind: type[Record], told: set[str]) -> None:
+    """Write a history as a CSV file; a failure is a warning, and the history stays, as does an older file."""
+    with surviving(f"the history could not be written to {path}", told):
+        write_csv(points, path, kind)
+
+
+def save_figure(figure: Figure, path: Path, told: set[str]) -> None:
+    """Write the figure as a PNG, or an SVG if the path says so; a failure is a warning, and an older file stays."""
+    with surviving(f"the figure could not be written to {path}", told), replacing(path) as partial:
+        if path.suffix == ".svg":
+            figure.savefig(partial, format="svg")
+        else:
+            rendered(figure).save(partial, format="png", dpi=(figure.dpi, figure.dpi))
+
+
+@contextmanager
+def surviving(what: str, told: set[str]) -> Iterator[None]:
+    """Turn an exception into a warning, once for each kind: what watches a training must not end it."""
+    try:
+        yield
+    except Exception as error:
+        failure = f"{what}: {type(error).__name__}"
+        if failure not in told:
+            told.add(failure)
+            warnings.warn(f"{failure}: {error}. Training goes on.", UserWarning, stacklevel=3)
