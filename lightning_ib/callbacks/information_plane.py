@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader
 from lightning_ib.binning.quantizer import Quantizer
 from lightning_ib.callbacks.namespaces import CallbackBase, say, with_progress
 from lightning_ib.callbacks.own_pass import ForwardError, dev_run, first_loader, has_forward, run_own_pass
+from lightning_ib.callbacks.schedule import Schedule
 from lightning_ib.capture.batches import Unpack, unpacked
 from lightning_ib.capture.layers import NoLayersError
 from lightning_ib.capture.recorder import Recorder
@@ -176,7 +177,7 @@ class InformationPlaneCallback(CallbackBase):
             checked_loader(data)
         if unpack is not None and not callable(unpack):
             raise TypeError(f"unpack must be a callable, batch → (x, y), or None, got {unpack!r}.")
-        _checked_schedule(every_n_epochs, epochs, every_n_train_steps)
+        self.schedule = Schedule(every_n_epochs, epochs, every_n_train_steps)
         if beta is not None and not (isinstance(beta, (int, float)) and math.isfinite(beta)):
             raise ValueError(f"beta must be a finite number or None, got {beta!r}.")
         if not isinstance(prefix, str) or not prefix.strip("/"):
@@ -215,8 +216,6 @@ class InformationPlaneCallback(CallbackBase):
         """What the estimators gave then."""
         self.log_projector, self.tsne, self.verbose = log_projector, tsne, verbose
         self.data, self.unpack = data, unpack
-        self.every_n_epochs, self.every_n_train_steps = every_n_epochs, every_n_train_steps
-        self.epochs = None if epochs is None else sorted(epochs)
         self.unit, self.beta, self.prefix = unit, beta, prefix.strip("/")
         self._recorder: Recorder | None = None
         self._validated = False  # whether the fit has a validation loop
@@ -247,7 +246,7 @@ class InformationPlaneCallback(CallbackBase):
         if stage != "fit":
             return
         callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
-        self._own_pass = self.data is not None or bool(self.every_n_train_steps) or not trainer.enable_validation
+        self._own_pass = self.data is not None or self.schedule.by == "step" or not trainer.enable_validation
         if self.data == "val" and not trainer.enable_validation:
             raise ValueError(
                 "data='val' needs validation data and a validation_step: give the Trainer both, or use data='train'."
@@ -317,7 +316,7 @@ class InformationPlaneCallback(CallbackBase):
             self._say(
                 trainer,
                 f"there is no validation loop, so the layers are measured in a pass of their own over "
-                f"the training data, {self._schedule()}.",
+                f"the training data, {self.schedule}.",
             )
         if not self.history or self._missed(trainer):
             self._measure_before_training(trainer, pl_module)
@@ -351,8 +350,8 @@ class InformationPlaneCallback(CallbackBase):
     def _missed(self, trainer: Trainer) -> bool:
         """Whether the run was interrupted between the end of an epoch and its measurement."""
         validates = trainer.current_epoch % (trainer.check_val_every_n_epoch or 1) == 0
-        due = self._is_time(trainer.current_epoch) and (self._own_pass or validates)
-        return due and not self.every_n_train_steps
+        due = self.schedule.by == "epoch" and self.schedule.is_due(trainer.current_epoch, self._last().epoch)
+        return due and (self._own_pass or validates)
 
     def _warn_of_unshared(self, trainer: Trainer) -> None:
         loader = first_loader(trainer.val_dataloaders)
@@ -444,7 +443,9 @@ class InformationPlaneCallback(CallbackBase):
         """Whether nobody asked for layers, data or variables by name: then no measurement ends a run."""
         asked = (self._options[name] for name in ("layers", "input", "target"))
         named = isinstance(self._options["head"], str)
-        return not named and all(one is None for one in (*asked, self.data, self.unpack, self.every_n_train_steps))
+        return not named and all(
+            one is None for one in (*asked, self.data, self.unpack, self.schedule.every_n_train_steps)
+        )
 
     def _measure_before_training(self, trainer: Trainer, pl_module: LightningModule) -> None:
         goes_on = "The epochs are measured in the validation loop."
@@ -527,7 +528,7 @@ class InformationPlaneCallback(CallbackBase):
             where = "No file was written: the values are in the callback's .history and .estimates."
             if not dev_run(trainer):
                 where += " Give the Trainer a logger or default_root_dir=… for files."
-        return f"{table(self.history, self._counted_by)}\n{where}"
+        return f"{table(self.history, self.schedule.by)}\n{where}"
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Take the hooks off; Lightning calls neither ``teardown`` nor ``on_fit_end`` then.
@@ -633,8 +634,9 @@ class InformationPlaneCallback(CallbackBase):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Measure after every n-th optimizer step, where that is asked for."""
-        n = self.every_n_train_steps
-        if self._recorder is not None and n and trainer.global_step // n > self._last().step // n:
+        if self._recorder is None or self.schedule.by == "epoch":
+            return
+        if self.schedule.is_due(trainer.global_step, self._last().step):
             epoch = trainer.current_epoch + trainer.is_last_batch
             measured = self._guarded(trainer, lambda: self._measured_in_own_pass(trainer, pl_module, epoch))
             if measured is None:
@@ -645,7 +647,7 @@ class InformationPlaneCallback(CallbackBase):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Measure in a pass of its own, and log."""
-        if self._recorder is None or self.every_n_train_steps:
+        if self._recorder is None or self.schedule.by == "step":
             return
         if self._late and not self._own_pass and anywhere(trainer, self._counting):
             self._conclude(trainer, pl_module, first_loader(trainer.val_dataloaders))
@@ -693,25 +695,13 @@ class InformationPlaneCallback(CallbackBase):
 
     def _is_due(self, trainer: Trainer) -> bool:
         """Whether the epoch at work is one to measure."""
-        if self.every_n_train_steps or trainer.sanity_checking or trainer.state.fn != "fit":
+        if self.schedule.by == "step" or trainer.sanity_checking or trainer.state.fn != "fit":
             return False
         if trainer.current_epoch + 1 == self._last().epoch:
             # Of several validation runs in one epoch the last counts. Lightning before 2.6 repeats a part of one where
             # a run is resumed: nothing new is seen there.
             return self._last().step != trainer.global_step
-        return self._is_time(trainer.current_epoch + 1)
-
-    def _is_time(self, epoch: int) -> bool:
-        """Whether an epoch to measure has come since the last one: a validation run may skip the n-th epoch itself."""
-        last = self._last().epoch
-        if self.epochs is not None:
-            return any(last < asked <= epoch for asked in self.epochs)
-        return epoch - last >= self.every_n_epochs
-
-    def _schedule(self) -> str:
-        if self.every_n_train_steps is not None:
-            return f"every {self.every_n_train_steps} step(s)"
-        return f"every {self.every_n_epochs} epoch(s)" if self.epochs is None else f"after the epochs {self.epochs}"
+        return self.schedule.is_due(trainer.current_epoch + 1, self._last().epoch)
 
     def _last(self) -> InformationPoint:
         """The last point there is."""
@@ -779,7 +769,7 @@ class InformationPlaneCallback(CallbackBase):
             if kind not in self._told:
                 self._told.add(kind)
                 when = f" after epoch {trainer.current_epoch + 1}"
-                if self.every_n_train_steps is not None:
+                if self.schedule.by == "step":
                     when = f" after step {trainer.global_step}"
                 goes_on = "The evaluation goes on." if _alone(trainer) else "Training goes on."
                 warnings.warn(
@@ -830,7 +820,7 @@ class InformationPlaneCallback(CallbackBase):
 
         Several validation runs in one epoch leave one point: that of the last.
         """
-        of = self._counted_by
+        of = self.schedule.by
         now = {getattr(point, of) for point in measured.points}
         self.history[:] = [point for point in self.history if getattr(point, of) not in now] + measured.points
         self.estimates[:] = [one for one in self.estimates if getattr(one, of) not in now] + measured.estimates
@@ -867,18 +857,13 @@ class InformationPlaneCallback(CallbackBase):
 
     def _project(self, trainer: Trainer, rows: Mapping[str, Rows]) -> None:
         """Hand the rows to the projector, if it is time; or else keep them, as they may be the last."""
-        n = len({getattr(point, self._counted_by) for point in self.history}) - 1
+        n = len({getattr(point, self.schedule.by) for point in self.history}) - 1
         self._unprojected = None
         if is_projected(n) and n not in self._projected:
             self._projected.add(n)
             log_rows(trainer.loggers, self.prefix, rows, _step(trainer), self._told)
         else:
             self._unprojected = _step(trainer), first_rows(rows)
-
-    @property
-    def _counted_by(self) -> str:
-        """By what one measurement is told from another."""
-        return "epoch" if self.every_n_train_steps is None else "step"
 
     def _picture(self, trainer: Trainer, name: str, path: Path, draw: Callable[[], Figure]) -> bool:
         """Draw a picture, hand it to the loggers and save it beside a CSV; tell whether it is there."""
@@ -920,27 +905,6 @@ def _nowhere(trainer: Any) -> bool:
 def _alone(trainer: Any) -> bool:
     """Whether an evaluation was asked for by itself, outside a fit."""
     return trainer.state.fn in ("validate", "test")
-
-
-def _checked_schedule(every_n_epochs: Any, epochs: Any, every_n_train_steps: Any) -> None:
-    for name, n in (("every_n_epochs", every_n_epochs), ("every_n_train_steps", every_n_train_steps)):
-        if (name == "every_n_epochs" or n is not None) and not (_is_whole(n) and n >= 1):
-            raise ValueError(f"{name} must be an integer of at least 1, got {n!r}.")
-    if epochs is not None:
-        listed = isinstance(epochs, Sequence) and not isinstance(epochs, str)
-        if not listed or not epochs or not all(_is_whole(epoch) and epoch >= 0 for epoch in epochs):
-            raise ValueError(f"epochs must be a list of whole numbers such as [1, 2, 4, 8], got {epochs!r}.")
-    asked = {
-        "every_n_epochs": every_n_epochs != 1,
-        "epochs": epochs is not None,
-        "every_n_train_steps": every_n_train_steps,
-    }
-    if sum(map(bool, asked.values())) > 1:
-        raise ValueError(f"give one schedule, got {' and '.join(name for name, given in asked.items() if given)}.")
-
-
-def _is_whole(n: Any) -> bool:
-    return isinstance(n, int) and not isinstance(n, bool)
 
 
 def anywhere(trainer: Any, fact: bool) -> bool:

@@ -1,0 +1,84 @@
+"""When to measure: at which epochs or optimizer steps. A value; nothing of a Trainer is known here."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """The epochs or optimizer steps after which to measure.
+
+    Args:
+        every_n_epochs: after every n-th epoch.
+        epochs: after these epochs instead, the first epoch being 1; they are sorted.
+        every_n_train_steps: after every n-th optimizer step instead.
+
+    Raises:
+        ValueError: a number is no integer of at least 1, ``epochs`` is no list of whole numbers, or more than one
+            schedule is given.
+
+    Example:
+        >>> schedule = Schedule(epochs=[8, 1, 2, 4])
+        >>> [epoch for epoch in range(1, 10) if schedule.is_due(epoch, last=epoch - 1)]
+        [1, 2, 4, 8]
+        >>> str(schedule)
+        'after the epochs 1, 2, 4, 8'
+    """
+
+    every_n_epochs: int = 1
+    epochs: Sequence[int] | None = None
+    every_n_train_steps: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("every_n_epochs", "every_n_train_steps"):
+            n = getattr(self, name)
+            if (name == "every_n_epochs" or n is not None) and not (_is_whole(n) and n >= 1):
+                raise ValueError(f"{name} must be an integer of at least 1, got {n!r}.")
+        if self.epochs is not None:
+            listed = isinstance(self.epochs, Sequence) and not isinstance(self.epochs, str)
+            if not listed or not self.epochs or not all(_is_whole(epoch) and epoch >= 0 for epoch in self.epochs):
+                raise ValueError(f"epochs must be a list of whole numbers such as [1, 2, 4, 8], got {self.epochs!r}.")
+            object.__setattr__(self, "epochs", tuple(sorted(self.epochs)))
+        given = {
+            "every_n_epochs": self.every_n_epochs != 1,
+            "epochs": self.epochs is not None,
+            "every_n_train_steps": self.every_n_train_steps is not None,
+        }
+        if sum(given.values()) > 1:
+            raise ValueError(f"give one schedule, got {' and '.join(name for name in given if given[name])}.")
+
+    @property
+    def by(self) -> Literal["epoch", "step"]:
+        """What measurements are counted by."""
+        return "epoch" if self.every_n_train_steps is None else "step"
+
+    def is_due(self, now: int, last: int) -> bool:
+        """Whether a moment to measure has come since the last measurement, at this one or before it.
+
+        Args:
+            now: how many epochs or steps (see :attr:`by`) are over.
+            last: how many were over at the last measurement.
+        """
+        if self.every_n_train_steps is not None:
+            return now // self.every_n_train_steps > last // self.every_n_train_steps
+        if self.epochs is not None:
+            return any(last < epoch <= now for epoch in self.epochs)
+        return now - last >= self.every_n_epochs
+
+    def __str__(self) -> str:
+        if self.every_n_train_steps is not None:
+            return _every(self.every_n_train_steps, "step")
+        if self.epochs is not None:
+            return f"after the epoch{'s' * (len(self.epochs) > 1)} {', '.join(map(str, self.epochs))}"
+        return _every(self.every_n_epochs, "epoch")
+
+
+def _every(n: int, what: str) -> str:
+    return f"after every {what}" if n == 1 else f"after every {n} {what}s"
+
+
+def _is_whole(n: Any) -> bool:
+    return isinstance(n, int) and not isinstance(n, bool)
