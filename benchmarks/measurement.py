@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_ib import FixedBins, InformationPlane, Quantizer, UniformBins
-from lightning_ib.evaluation.passes import run_pass, undisturbed
+from lightning_ib.evaluation.passes import preserve_state, run_pass
 from lightning_ib.functional import codes
 
 N, BATCH = 60_000, 100
@@ -94,19 +94,19 @@ def batch_path(x: Tensor, y: Tensor, repeats: int, batch_size: int) -> Informati
     idle = InformationPlane(v3())
 
     def bare() -> None:
-        with undisturbed(model):
+        with preserve_state(model):
             for batch, _ in loader:
                 model(batch)
 
     def hooked() -> None:
-        with idle.attach(model) as recorder, undisturbed(model):
+        with idle.attach(model) as recorder, preserve_state(model):
             recorder.enabled = False
             for batch, _ in loader:
                 model(batch)
 
     def pooled() -> None:
         layers = v3()
-        with undisturbed(model):
+        with preserve_state(model):
             for batch, _ in loader:
                 nn.functional.max_pool2d(batch, 4)
                 t1 = model.conv1(batch)
@@ -119,7 +119,7 @@ def batch_path(x: Tensor, y: Tensor, repeats: int, batch_size: int) -> Informati
 
     def measured() -> None:
         plane.reset()
-        with plane.attach(model), undisturbed(model):
+        with plane.attach(model), preserve_state(model):
             run_pass(plane, loader, lambda parts: model(parts.x))
 
     measured()
@@ -147,7 +147,7 @@ def rows(plane: InformationPlane, x: Tensor, y: Tensor, repeats: int) -> None:
     model = Network().eval()
     with torch.no_grad():
         z = torch.cat([v3()["conv1"].pooled(model.conv1(batch)) for batch in x.split(1000)])
-    narrowing = plane.narrowings["conv1"]
+    narrowing = plane.fitted_quantizers["conv1"]
     assert narrowing.edges is not None
     c = codes(z, narrowing.edges).to(torch.int8).contiguous()
     labels = y.numpy().astype(np.int8)
@@ -199,13 +199,13 @@ def by_cells(x: Tensor, y: Tensor, repeats: int, batch_size: int) -> None:
     plane = InformationPlane(["conv1", "conv2", "out"], unit="nats")
 
     def bare() -> None:
-        with undisturbed(model):
+        with preserve_state(model):
             for batch, _ in loader:
                 model(batch)
 
     def measured() -> None:
         plane.reset()
-        with plane.attach(model), undisturbed(model):
+        with plane.attach(model), preserve_state(model):
             run_pass(plane, loader, lambda parts: model(parts.x))
 
     seconds = timed({"bare": bare, "measured": measured, "cells": plane.compute}, repeats)

@@ -743,7 +743,7 @@ def test_a_resumed_run_has_the_history_of_an_uninterrupted_one(tmp_path, data):
     assert exact(resumed.history[:6]) == exact(whole.history[:6])
     assert exact(resumed.estimates[:42]) == exact(whole.estimates[:42])
     assert [(p.epoch, p.step, p.layer) for p in resumed.history] == [(p.epoch, p.step, p.layer) for p in whole.history]
-    assert torch.equal(whole.plane.narrowings["hidden"].edges, resumed.plane.narrowings["hidden"].edges)
+    assert torch.equal(whole.plane.fitted_quantizers["hidden"].edges, resumed.plane.fitted_quantizers["hidden"].edges)
     assert exact(read_csv(resumed.figure_path.with_suffix(".csv"))) == exact(resumed.history)
 
 
@@ -778,7 +778,7 @@ def test_what_was_fitted_for_another_setup_is_not_taken_up(tmp_path):
     sentence = r"the checkpoint's edges were fitted for .*UniformBins\(n_bins=4\).* are fitted anew"
     with pytest.warns(UserWarning, match=sentence):
         fit(tmp_path, changed, **options)
-    assert changed.plane.narrowings["hidden"].edges.shape == (8, 2)
+    assert changed.plane.fitted_quantizers["hidden"].edges.shape == (8, 2)
     fit(tmp_path, InformationPlaneCallback(), **options)  # cells have no edges: there is nothing to say
 
 
@@ -786,11 +786,11 @@ def test_fitting_on_with_the_same_trainer_goes_on_with_history_and_edges(tmp_pat
     model, callback = TinyModule(), InformationPlaneCallback(FROZEN)
     run = trainer(tmp_path, callback, max_epochs=2)
     run.fit(model, train_loader(), val_loader())
-    edges = callback.plane.narrowings["hidden"].edges
+    edges = callback.plane.fitted_quantizers["hidden"].edges
     run.fit_loop.max_epochs = 4
     run.fit(model, train_loader(), val_loader())
     assert [p.epoch for p in callback.history] == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4]
-    assert torch.equal(callback.plane.narrowings["hidden"].edges, edges)
+    assert torch.equal(callback.plane.fitted_quantizers["hidden"].edges, edges)
 
 
 def test_two_callbacks_in_one_trainer(tmp_path):

@@ -29,7 +29,7 @@ from lightning_ib import (
 from lightning_ib.estimators.base import Estimator, Rows
 from lightning_ib.estimators.kernels import KDE
 from lightning_ib.estimators.registry import BY_NAME
-from lightning_ib.evaluation.passes import run_pass, undisturbed
+from lightning_ib.evaluation.passes import preserve_state, run_pass
 from lightning_ib.functional import mutual_information_bounds_kde
 from lightning_ib.plot.embedding import plot_tsne
 from lightning_ib.plot.estimates import plot_estimates
@@ -546,7 +546,7 @@ def test_a_correction_reaches_every_point_and_its_scalars(tmp_path, correction):
     model, run = fit(tmp_path, callback, max_epochs=1, logger=False)
     assert {point.correction for point in callback.history} == {correction}
     plane = InformationPlane(asked, **options, keep_rows=True)
-    with plane.attach(model), undisturbed(model):
+    with plane.attach(model), preserve_state(model):
         run_pass(plane, val_loader(batch_size=9), lambda parts: model(parts.x))
         expected = plane.compute(epoch=1, step=6)
     assert nan_free(callback.history[-2:]) == nan_free(expected)

@@ -229,8 +229,8 @@ def test_isotropic_noise_has_an_entropy_near_the_most_there_is():
 def test_one_coordinate_is_cut_into_intervals(n):
     z = randn(n, 1)
     found = cells(z)
-    in_order = found.numbers[z[:, 0].argsort()]
-    assert len(in_order.unique_consecutive()) == found.n_cells
+    sequential_loader = found.numbers[z[:, 0].argsort()]
+    assert len(sequential_loader.unique_consecutive()) == found.n_cells
     assert found.n_cells > 1
 
 

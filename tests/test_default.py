@@ -461,7 +461,7 @@ def test_bins_count_every_sample_and_cells_a_sample_of_them():
     assert cut.i_ty == pytest.approx(cut.h_y)
     alone = [measure(net(t=same), batches(x, y), {"t": q}, max_samples=500)[0] for q in (bins, None)]
     assert [repr(p._replace(layer="t")) for p in (binned, cut)] == [repr(p) for p in alone]
-    assert list(plane.narrowings) == ["binned"]
+    assert list(plane.fitted_quantizers) == ["binned"]
     assert list(plane.discretized) == ["cut"]
 
 

@@ -947,7 +947,7 @@ def test_a_damaged_state_is_refused_and_all_else_taken_up(damaged, data):
     ):
         second.load_frozen_state(first.frozen_state() | {"estimators": damaged})
     assert second.estimation.settled == {}
-    assert torch.equal(second.narrowings["act"].edges, first.narrowings["act"].edges)
+    assert torch.equal(second.fitted_quantizers["act"].edges, first.fitted_quantizers["act"].edges)
 
 
 @pytest.mark.filterwarnings("ignore:layer 'act'. kde could not be estimated")

@@ -213,11 +213,11 @@ def test_an_evaluation_after_training_has_its_edges_and_leaves_its_history(tmp_p
     callback = InformationPlaneCallback(FITTED)
     model, run = fit(tmp_path, callback, model=Evaluated())
     history, estimates = list(callback.history), list(callback.estimates)
-    edges = callback.plane.narrowings["out"].edges
+    edges = callback.plane.fitted_quantizers["out"].edges
     getattr(run, loop)(model, val_loader(), verbose=False)
     same_figures(callback.evaluated, history[-2:])
     same_figures(callback.evaluated_estimates, estimates[-4:])
-    assert torch.equal(callback.plane.narrowings["out"].edges, edges)
+    assert torch.equal(callback.plane.fitted_quantizers["out"].edges, edges)
     assert exact(callback.history) == exact(history)
     assert exact(callback.estimates) == exact(estimates)
 
@@ -385,13 +385,13 @@ def test_edges_of_another_checkpoint_serve_its_evaluation_only(tmp_path):
     run.save_checkpoint(tmp_path / "other.ckpt")
     callback = InformationPlaneCallback({"out": Quantizer(bins=UniformBins(4))})
     model, run = fit(tmp_path, callback, model=Evaluated(), max_epochs=1)
-    edges = callback.plane.narrowings["out"].edges
+    edges = callback.plane.fitted_quantizers["out"].edges
     run.validate(model, val_loader(), ckpt_path=tmp_path / "other.ckpt", verbose=False)
-    assert not torch.equal(callback.plane.narrowings["out"].edges, edges)
+    assert not torch.equal(callback.plane.fitted_quantizers["out"].edges, edges)
     assert torch.equal(callback.state_dict()["frozen"]["layers"]["out"]["edges"], edges)
     run.fit_loop.max_epochs = 2
     run.fit(model, train_loader(), val_loader())
-    assert torch.equal(callback.plane.narrowings["out"].edges, edges)
+    assert torch.equal(callback.plane.fitted_quantizers["out"].edges, edges)
 
 
 @pytest.mark.parametrize("data", [None, "train"])

@@ -120,7 +120,7 @@ def frozen(callback):
     """The quantizers of a callback, with the edges that it came to; cells need none."""
     return callback.plane.quantizers | {
         layer: Quantizer(narrowing.quantizer.pool, FixedBins(narrowing.edges), select=narrowing.quantizer.select)
-        for layer, narrowing in callback.plane.narrowings.items()
+        for layer, narrowing in callback.plane.fitted_quantizers.items()
     }
 
 

@@ -30,8 +30,8 @@ from lightning_ib import (
     UniformBins,
     measure,
 )
-from lightning_ib.evaluation.loaders import in_order
-from lightning_ib.evaluation.passes import to, undisturbed
+from lightning_ib.evaluation.loaders import sequential_loader
+from lightning_ib.evaluation.passes import preserve_state, to
 from lightning_ib.functional import (
     codes,
     conditional_entropy,
@@ -437,7 +437,7 @@ def test_frozen_state_of_other_layers_is_left_alone():
     plane.attach(known_net(same=lambda x: x))
     plane.load_frozen_state({"layers": {"gone": {"edges": torch.zeros(1), "shape": [1]}}})
     plane.load_frozen_state({})
-    assert plane.narrowings["same"].edges is None
+    assert plane.fitted_quantizers["same"].edges is None
 
 
 def test_a_resumed_measurement_refits_too():
@@ -933,8 +933,8 @@ def test_patterns_give_their_quantizer_to_every_layer_they_name():
     plane = InformationPlane({"head": WHOLE, "*": None})
     with plane.attach(Branches()):
         assert plane.layers == ["head", "trunk", "extra"]
-        assert list(plane.narrowings) == ["head"]
-        assert plane.narrowings["head"].quantizer is plane.quantizers["head"] is WHOLE
+        assert list(plane.fitted_quantizers) == ["head"]
+        assert plane.fitted_quantizers["head"].quantizer is plane.quantizers["head"] is WHOLE
         assert isinstance(plane.quantizers["trunk"], CellQuantizer)
         assert isinstance(plane.quantizers["extra"], CellQuantizer)
 
@@ -1361,7 +1361,7 @@ def test_modules_that_share_a_mode_flag_of_their_own_get_it_back():
     model = nn.Sequential(nn.Linear(4, 2), nn.Dropout())
     model.train(False)
     model[1].training = True
-    with undisturbed(model):
+    with preserve_state(model):
         assert [m.training for m in model.modules()] == [False, False, False]
     assert [m.training for m in model.modules()] == [False, False, True]
 
@@ -1451,7 +1451,7 @@ def test_a_shuffling_loader_is_read_in_order_without_moving_its_generator():
         collate_fn=lambda b: torch.stack([x for (x,) in b]),
     )
     random_state = torch.get_rng_state()
-    assert [batch.tolist() for batch in in_order(loader)] == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
+    assert [batch.tolist() for batch in sequential_loader(loader)] == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
     assert torch.equal(g.get_state(), before)
     assert torch.equal(torch.get_rng_state(), random_state)
 
@@ -1479,17 +1479,17 @@ def test_loaders_that_choose_their_samples_go_on_choosing_and_are_not_moved():
         (DataLoader(data, batch_sampler=[[0, 1], [2]]), [2, 1]),
         (DataLoader(data, batch_size=None), [1] * 10),
     ):
-        own = in_order(loader)
+        own = sequential_loader(loader)
         assert own is not loader
         before = torch.get_rng_state()
         state = copy.deepcopy(getattr(loader.sampler, "generator", None))
-        with undisturbed(model, loader):
+        with preserve_state(model, loader):
             assert [batch[0].numel() for batch in own] == sizes
         assert torch.equal(torch.get_rng_state(), before)
         if isinstance(loader.sampler, Stateful):
             assert loader.sampler.generator.bit_generator.state == state.bit_generator.state
     for data in ([1, 2], DataLoader(Streaming())):
-        assert in_order(data) is data
+        assert sequential_loader(data) is data
 
 
 class Streaming(torch.utils.data.IterableDataset):

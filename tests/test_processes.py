@@ -12,7 +12,7 @@ from filelock import FileLock
 
 from lightning_ib import InformationPlane, InformationPoint
 from lightning_ib.estimators.registry import checked_estimators
-from lightning_ib.evaluation.passes import run_pass, undisturbed
+from lightning_ib.evaluation.passes import preserve_state, run_pass
 from lightning_ib.records.history import Estimate
 from lightning_ib.records.tags import is_diagnostic, tag
 from tests.processes import (
@@ -124,7 +124,7 @@ def measured_alone(weights, data, **options):
     for epoch, state in enumerate(weights):
         model.load_state_dict(state)
         plane.reset()
-        with plane.attach(model), undisturbed(model):
+        with plane.attach(model), preserve_state(model):
             run_pass(plane, data, lambda parts: model(parts.x))
             points += plane.compute(epoch=epoch)
             estimates += plane.estimate(epoch=epoch)

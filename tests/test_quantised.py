@@ -151,7 +151,7 @@ def test_ids_of_parts_at_the_same_bounds_are_the_ids_of_the_whole():
 
 
 def test_an_id_is_the_sum_of_scrambled_bits_in_python_integers_too():
-    def scrambled(x):
+    def splitmix64(x):
         x = ((x + 1) * 0x9E3779B97F4A7C15 + 0x243F6A8885A308D3) % 2**64
         x = (x ^ x >> 30) * 0xBF58476D1CE4E5B9 % 2**64
         x = (x ^ x >> 27) * 0x94D049BB133111EB % 2**64
@@ -159,7 +159,7 @@ def test_an_id_is_the_sum_of_scrambled_bits_in_python_integers_too():
 
     row = [0.5, -3.25, 0.0]
     patterns = [int.from_bytes(struct.pack("<d", v), "little") for v in row]
-    expected = sum(scrambled(p ^ scrambled(d)) for d, p in enumerate(patterns)) % 2**64
+    expected = sum(splitmix64(p ^ splitmix64(d)) for d, p in enumerate(patterns)) % 2**64
     assert quantised_ids(torch.tensor([row]), bits=None).item() % 2**64 == expected
 
 

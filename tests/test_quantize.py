@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from lightning_ib import Bins, CellQuantizer, FixedBins, QuantileBins, Quantizer, UniformBins
-from lightning_ib.binning.fitted import Narrowing
+from lightning_ib.binning.fitted import FittedQuantizer
 from lightning_ib.functional import NOT_FINITE, codes, entropy, hash_table, row_ids, sketch
 
 
@@ -35,7 +35,7 @@ def reduced(narrowing, activation):
 
 def fitted(quantizer, activation):
     """A narrowing that has seen ``activation`` in one measurement, and the ids of that."""
-    narrowing = Narrowing(quantizer)
+    narrowing = FittedQuantizer(quantizer)
     held = reduced(narrowing, activation)
     assert held.is_floating_point()
     narrowing.fit(held)
@@ -63,12 +63,12 @@ def test_fixed_edges_are_kept_in_double(edges):
 def test_fixed_edges_are_not_rounded_to_single_precision():
     assert FixedBins([0.1]).edges(torch.zeros(1, 1)).item() == 0.1
     # The float32 below 0.7 is 0.69999999: below the edge, though it prints as 0.7.
-    ids = reduced(Narrowing(Quantizer(None, FixedBins([0.7]))), torch.tensor([0.7, 0.6, 0.71]))
+    ids = reduced(FittedQuantizer(Quantizer(None, FixedBins([0.7]))), torch.tensor([0.7, 0.6, 0.71]))
     assert (ids[0] == ids[1]) & (ids[0] != ids[2])
 
 
 def test_fixed_edges_by_coordinate():
-    narrowing = Narrowing(Quantizer(None, FixedBins([[0.0, 1.0], [10.0, 20.0]])))
+    narrowing = FittedQuantizer(Quantizer(None, FixedBins([[0.0, 1.0], [10.0, 20.0]])))
     z = torch.tensor([[0.5, 15.0], [0.6, 16.0], [1.5, 15.0], [0.5, 5.0]])
     ids = reduced(narrowing, z)
     assert ids[0] == ids[1]
@@ -96,7 +96,7 @@ def test_fixed_edges_that_are_none_are_refused(edges, sentence):
 
 def test_fixed_edges_for_another_number_of_coordinates_are_refused():
     with pytest.raises(ValueError, match=r"FixedBins: edges must have shape .*, here D = 3, got \(2, 1\)"):
-        reduced(Narrowing(Quantizer(None, FixedBins([[0.0], [1.0]]))), randn(5, 3))
+        reduced(FittedQuantizer(Quantizer(None, FixedBins([[0.0], [1.0]]))), randn(5, 3))
 
 
 @pytest.mark.parametrize("make", [lambda e: torch.tensor(e, dtype=torch.float64), np.array], ids=["tensor", "numpy"])
@@ -160,7 +160,7 @@ def test_a_constant_layer_has_one_symbol_and_unit_width(per):
 
 
 def test_uniform_bins_with_known_range_hold_no_values():
-    narrowing = Narrowing(Quantizer(None, UniformBins(4, low=-1, high=1)))
+    narrowing = FittedQuantizer(Quantizer(None, UniformBins(4, low=-1, high=1)))
     assert reduced(narrowing, randn(5, 3)).dtype == torch.int64
     assert narrowing.edges.tolist() == [-0.5, 0.0, 0.5]
 
@@ -310,7 +310,7 @@ def test_own_bins_must_override_edges():
     ],
 )
 def test_own_bins_that_are_none_are_refused(edges, sentence):
-    narrowing = Narrowing(Quantizer(None, OwnBins(torch.tensor(edges))))
+    narrowing = FittedQuantizer(Quantizer(None, OwnBins(torch.tensor(edges))))
     held = reduced(narrowing, randn(5, 3))
     with pytest.raises(ValueError, match=sentence):
         narrowing.fit(held)
@@ -319,7 +319,7 @@ def test_own_bins_that_are_none_are_refused(edges, sentence):
 
 def test_own_bins_see_all_pooled_values_once():
     bins = OwnBins([0.0])
-    narrowing = Narrowing(Quantizer(lambda a: a.amax(2), bins))
+    narrowing = FittedQuantizer(Quantizer(lambda a: a.amax(2), bins))
     x = randn(20, 3, 4)
     narrowing.begin()
     narrowing.fit(ids_in_batches(narrowing, x, 7))
@@ -335,7 +335,7 @@ def test_codes_of_edges_given_as_numbers_are_numpys(dtype):
     z = torch.tensor([[0.1], [0.7], [0.0], [0.3], [1.0]], dtype=dtype)
     expected = np.digitize(z.numpy()[:, 0], edges)
     for bins in (FixedBins(edges), OwnBins(edges)):
-        narrowing = Narrowing(Quantizer(None, bins))
+        narrowing = FittedQuantizer(Quantizer(None, bins))
         narrowing.fit(z.clone())
         ids = reduced(narrowing, z)
         assert [len(set(expected[(ids == i).numpy()].tolist())) for i in ids] == [1] * 5
@@ -523,7 +523,7 @@ def test_cells_know_no_bins():
         CellQuantizer(bins=QuantileBins(4))
 
 
-# --- Narrowing at work -----------------------------------------------------------------------------------------------
+# -- what was fitted, at work
 
 NARROWED = {
     "uniform": lambda: Quantizer(None, UniformBins(7)),
@@ -541,7 +541,7 @@ DTYPES = [torch.float32, torch.float64, torch.bfloat16]
 @pytest.mark.parametrize("name", NARROWED)
 def test_ids_of_the_first_fit_are_those_of_every_later_pass(name, shape, dtype):
     x = randn(50, *shape).to(dtype)
-    narrowing = Narrowing(NARROWED[name]())
+    narrowing = FittedQuantizer(NARROWED[name]())
     held = ids_in_batches(narrowing, x, 32)
     narrowing.fit(held)
     first = narrowing.held_in_bins(held).ids
@@ -554,7 +554,7 @@ def test_ids_of_the_first_fit_are_those_of_every_later_pass(name, shape, dtype):
 def test_the_first_fit_does_not_depend_on_the_batches(name, batch_size):
     x = randn(150, 5, 9, 9)
     whole, ids = fitted(NARROWED[name](), x)
-    narrowing = Narrowing(NARROWED[name]())
+    narrowing = FittedQuantizer(NARROWED[name]())
     held = ids_in_batches(narrowing, x, batch_size)
     narrowing.fit(held)
     assert torch.equal(narrowing.edges, whole.edges)
@@ -584,7 +584,7 @@ def test_one_number_a_sample_is_held_and_fitted_and_then_put_into_bins():
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_what_is_held_shares_no_memory_with_the_activation(dtype, shape, pool):
     x = randn(6, *shape).to(dtype)
-    held = reduced(Narrowing(Quantizer(pool)), x)
+    held = reduced(FittedQuantizer(Quantizer(pool)), x)
     before = held.clone()
     x.zero_()
     assert torch.equal(held, before)
@@ -592,7 +592,7 @@ def test_what_is_held_shares_no_memory_with_the_activation(dtype, shape, pool):
 
 def test_ids_share_no_memory_with_the_activation():
     x = torch.tensor([0, 1, 0])
-    ids = reduced(Narrowing(Quantizer(None, FixedBins([0.5]))), x)
+    ids = reduced(FittedQuantizer(Quantizer(None, FixedBins([0.5]))), x)
     before = ids.clone()
     x.fill_(1)
     assert torch.equal(ids, before)
@@ -600,7 +600,7 @@ def test_ids_share_no_memory_with_the_activation():
 
 def test_the_first_fit_is_frozen_and_refit_is_not():
     for refit in (False, True):
-        narrowing = Narrowing(Quantizer(None, UniformBins(4, refit=refit)))
+        narrowing = FittedQuantizer(Quantizer(None, UniformBins(4, refit=refit)))
         for scale, edge in ((1.0, 0.25), (100.0, 25.0 if refit else 0.25)):
             narrowing.begin()
             value = reduced(narrowing, scale * torch.tensor([[0.0], [0.5], [1.0]]))
@@ -612,7 +612,7 @@ def test_the_first_fit_is_frozen_and_refit_is_not():
 
 @pytest.mark.parametrize("bins", [FixedBins([0.0]), UniformBins(4, low=0, high=1)])
 def test_known_edges_are_never_forgotten(bins):
-    narrowing = Narrowing(Quantizer(None, bins))
+    narrowing = FittedQuantizer(Quantizer(None, bins))
     reduced(narrowing, randn(3, 2))
     narrowing.begin()
     assert narrowing.edges is not None
@@ -630,19 +630,19 @@ def saved(state):
 def test_frozen_edges_go_through_a_checkpoint(name, shape):
     make = {**NARROWED, "fixed": lambda: Quantizer(None, FixedBins([-0.1, 0.1]))}[name]
     x, later = randn(200, *shape), 3 * randn(200, *shape, seed=1)
-    narrowing = Narrowing(make())
+    narrowing = FittedQuantizer(make())
     first = reduced(narrowing, x)
     if first.is_floating_point():
         narrowing.fit(first)
     state = saved(narrowing.state_dict())
-    resumed = Narrowing(make())
+    resumed = FittedQuantizer(make())
     resumed.load_state_dict(state)
     assert state.keys() == {"edges", "asked"}
     assert torch.equal(reduced(resumed, later), reduced(narrowing, later))
 
 
 def test_nothing_is_saved_before_the_first_fit():
-    narrowing = Narrowing(Quantizer())
+    narrowing = FittedQuantizer(Quantizer())
     assert saved(narrowing.state_dict()) == {}
     narrowing.load_state_dict({})
     assert reduced(narrowing, randn(4, 3)).is_floating_point()
@@ -659,7 +659,7 @@ def test_nothing_is_saved_before_the_first_fit():
 )
 def test_edges_that_are_none_are_not_taken_up(changes, sentence):
     before, _ = fitted(Quantizer(None, UniformBins(4)), randn(1000, 10))
-    resumed = Narrowing(Quantizer(None, UniformBins(4)))
+    resumed = FittedQuantizer(Quantizer(None, UniformBins(4)))
     with pytest.raises(ValueError, match=sentence):
         resumed.load_state_dict({**before.state_dict(), **changes})
     assert resumed.edges is None
@@ -670,12 +670,12 @@ def test_edges_that_are_none_are_not_taken_up(changes, sentence):
 )
 def test_a_state_of_another_form_is_refused(state, sentence):
     with pytest.raises(ValueError, match=sentence):
-        Narrowing(Quantizer()).load_state_dict(state)
+        FittedQuantizer(Quantizer()).load_state_dict(state)
 
 
 def test_edges_of_a_checkpoint_for_another_number_of_coordinates_are_fitted_anew():
     before, _ = fitted(Quantizer(None, UniformBins(4)), randn(100, 10))
-    resumed = Narrowing(Quantizer(None, UniformBins(4)))
+    resumed = FittedQuantizer(Quantizer(None, UniformBins(4)))
     resumed.load_state_dict(saved(before.state_dict()))
     with pytest.warns(UserWarning, match="edges are for 10 coordinates, and a sample has 7 .* fitted anew"):
         assert reduced(resumed, randn(100, 7)).is_floating_point()
@@ -691,20 +691,20 @@ def test_a_saved_state_is_a_snapshot():
 
 @pytest.mark.parametrize("old", [FixedBins([0.0]), UniformBins(4)], ids=["fixed", "uniform"])
 def test_edges_given_by_name_win_over_those_of_a_checkpoint(old):
-    before = Narrowing(Quantizer(None, old))
+    before = FittedQuantizer(Quantizer(None, old))
     first = reduced(before, randn(50, 2))
     if first.is_floating_point():
         before.fit(first)
-    resumed = Narrowing(Quantizer(None, FixedBins([0.5])))
+    resumed = FittedQuantizer(Quantizer(None, FixedBins([0.5])))
     resumed.load_state_dict(saved(before.state_dict()))
-    expected = reduced(Narrowing(Quantizer(None, FixedBins([0.5]))), randn(50, 2))
+    expected = reduced(FittedQuantizer(Quantizer(None, FixedBins([0.5]))), randn(50, 2))
     assert torch.equal(reduced(resumed, randn(50, 2)), expected)
 
 
 @pytest.mark.parametrize("asked", [UniformBins(7), UniformBins(4, per="layer"), QuantileBins(4)], ids=repr)
 def test_edges_fitted_for_other_bins_are_not_taken_up(asked):
     before, _ = fitted(Quantizer(None, UniformBins(4)), randn(50, 2))
-    resumed = Narrowing(Quantizer(None, asked))
+    resumed = FittedQuantizer(Quantizer(None, asked))
     with pytest.warns(UserWarning, match="fitted anew"):
         resumed.load_state_dict(saved(before.state_dict()))
     assert reduced(resumed, randn(50, 2)).is_floating_point()  # held, to be fitted
@@ -722,14 +722,14 @@ def test_values_that_are_not_finite_are_marked_after_the_fit(name):
 
 
 def test_rows_of_another_width_are_refused_in_words():
-    narrowing = Narrowing(Quantizer(None, UniformBins(4)))
+    narrowing = FittedQuantizer(Quantizer(None, UniformBins(4)))
     narrowing.fit(reduced(narrowing, randn(9, 3)))
     with pytest.raises(ValueError, match=r"a sample has 5 coordinates here and had 3 before"):
         reduced(narrowing, randn(9, 5))
 
 
 def test_rows_of_another_width_are_refused_in_words_where_all_share_the_edges():
-    narrowing = Narrowing(Quantizer(None, FixedBins([0.0])))
+    narrowing = FittedQuantizer(Quantizer(None, FixedBins([0.0])))
     reduced(narrowing, randn(9, 3))
     with pytest.raises(ValueError, match="coordinates"):
         reduced(narrowing, randn(9, 5))

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Sampler
 
 import lightning_ib.callbacks.information_plane
 from lightning_ib import Estimate, InformationPlaneCallback, InformationPoint, QuantileBins, Quantizer, UniformBins
-from lightning_ib.binning.fitted import Narrowing
+from lightning_ib.binning.fitted import FittedQuantizer
 from lightning_ib.estimators.kernels import KDE
 from lightning_ib.records.history import read_csv, restored_points
 from tests.tiny import (
@@ -407,12 +407,12 @@ def test_layers_that_are_named_anew_join_those_that_stay(tmp_path):
     four = Quantizer(bins=UniformBins(4))
     before = InformationPlaneCallback({"hidden": None, "out": four})
     go_on(tmp_path, before)
-    edges = before.plane.narrowings["out"].edges
+    edges = before.plane.fitted_quantizers["out"].edges
     after = InformationPlaneCallback({"act": None, "out": four})
     go_on(tmp_path, after, ckpt_path=tmp_path / "checkpoints" / "epoch=1.ckpt")
     assert [epochs(after, layer) for layer in ("hidden", "act", "out")] == [[0, 1, 2], [3], [0, 1, 2, 3]]
     assert all(math.isfinite(point.i_xt) for point in after.history)
-    assert torch.equal(after.plane.narrowings["out"].edges, edges)
+    assert torch.equal(after.plane.fitted_quantizers["out"].edges, edges)
     assert exact(read_csv(tmp_path / "information_plane.csv")) == exact(after.history)
 
 
@@ -536,7 +536,7 @@ def test_what_is_damaged_is_told_once_and_the_rest_is_kept(tmp_path, damaged, da
     # Where nothing is left of the history, it begins anew with a point before the rest of the training.
     assert epochs(callback) == (kept or [1]) + [2]
     assert all(math.isfinite(point.i_xt) for point in callback.history)
-    edges = {layer: narrowing.edges for layer, narrowing in callback.plane.narrowings.items()}
+    edges = {layer: narrowing.edges for layer, narrowing in callback.plane.fitted_quantizers.items()}
     if not refitted:
         assert same(edges, {layer: saved["edges"] for layer, saved in state["frozen"]["layers"].items()})
     elif sentence.startswith("layer"):
@@ -550,7 +550,7 @@ def test_a_state_from_before_there_were_versions_is_taken_up_in_silence(tmp_path
     callback = InformationPlaneCallback(IN_BINS)
     fit(tmp_path, callback, max_epochs=2, logger=False, ckpt_path=path)
     assert same([point._asdict() for point in callback.history[: len(state["history"])]], state["history"])
-    assert torch.equal(callback.plane.narrowings["out"].edges, state["frozen"]["layers"]["out"]["edges"])
+    assert torch.equal(callback.plane.fitted_quantizers["out"].edges, state["frozen"]["layers"]["out"]["edges"])
 
 
 def of_an_automatic_choice(state):
@@ -582,7 +582,7 @@ def test_edges_of_an_automatic_choice_in_an_old_checkpoint_are_let_go(tmp_path, 
     anew = r"edges were fitted for AutoQuantizer.*, and Quantizer.* is asked for now: its edges are fitted anew"
     with pytest.warns(UserWarning, match=anew), pytest.warns(UserWarning, match=missing):
         fit(tmp_path, in_bins, max_epochs=2, logger=False, ckpt_path=path)
-    assert in_bins.plane.narrowings["hidden"].edges.shape == (8, 2)
+    assert in_bins.plane.fitted_quantizers["hidden"].edges.shape == (8, 2)
 
 
 @pytest.mark.filterwarnings("ignore:Be aware that when using `ckpt_path`")
@@ -608,7 +608,7 @@ def test_a_point_of_another_version_keeps_the_figures_it_has():
 
 def test_edges_for_another_number_of_coordinates_are_fitted_anew():
     narrow = Quantizer(bins=UniformBins(4))
-    before, after = Narrowing(narrow), Narrowing(narrow)
+    before, after = FittedQuantizer(narrow), FittedQuantizer(narrow)
     before.fit(before.values(torch.rand(9, 3)))
     after.load_state_dict(before.state_dict())
     with pytest.warns(UserWarning, match="edges are for 3 coordinates, and a sample has 5 .* fitted anew"):

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from lightning_ib.binning.bins import checked_edges
 from lightning_ib.binning.quantizer import Quantizer
-from lightning_ib.functional import codes, hash_table, rounded_up, row_ids
+from lightning_ib.functional import ceil_to_dtype, codes, hash_table, row_ids
 
 # How many values that were held are put into bins at once.
 _BLOCK = 4_000_000
@@ -42,11 +42,11 @@ class Binned(NamedTuple):
     outside: Tensor
 
 
-class Narrowing:
+class FittedQuantizer:
     """A quantizer at work on one variable: pools every batch, fits once, freezes, and turns batches into ids.
 
     Args:
-        quantizer: how to narrow.
+        quantizer: how to discretize.
     """
 
     def __init__(self, quantizer: Quantizer) -> None:
@@ -137,7 +137,7 @@ class Narrowing:
             self._freeze(self.edges.to(z.device, non_blocking=True))
         if self._table is None or self._ready is None or self._ready.dtype != z.dtype:
             self._table = hash_table(z.shape[1], self.n_bins, z.device)
-            self._ready = rounded_up(self.edges, z.dtype)
+            self._ready = ceil_to_dtype(self.edges, z.dtype)
             self._bounds = _bounds(self.edges, z.dtype)
         if len(z):  # a process may have seen none
             least, greatest = z.aminmax()

@@ -142,9 +142,9 @@ class Quantizer(_Pooling):
         pool: any callable or ``nn.Module`` on the activation ``(B, …)`` that keeps the samples apart and returns
             ``(B, …)``; ``None`` keeps every coordinate. Half precision arrives as float32, integers as float64.
         bins: where the edges lie; by default 30 bins of equal width a coordinate.
-        select: what to narrow of an output (of an input, where X is narrowed): any callable on it, as the module gave
-            it, that returns a tensor with the batch first. ``None`` takes the first tensor of a tuple, list or mapping,
-            and puts the batch first where a module of PyTorch says ``batch_first=False``.
+        select: what to discretize of an output (of an input, where X is discretized): any callable on it, as the module
+            gave it, that returns a tensor with the batch first. ``None`` takes the first tensor of a tuple, list or
+            mapping, and puts the batch first where a module of PyTorch says ``batch_first=False``.
 
     Raises:
         TypeError: ``pool`` or ``select`` cannot be called, or ``bins`` are no :class:`Bins`.

@@ -11,7 +11,7 @@ from torch import Tensor
 from lightning_ib.binning.bins import QuantileBins
 from lightning_ib.capture.batches import described
 from lightning_ib.functional import Symbols, cells, codes, sketch, symbols
-from lightning_ib.functional.discretize.codes import scrambled
+from lightning_ib.functional.discretize.codes import splitmix64
 from lightning_ib.functional.discretize.sketch import WIDTH
 
 # Real values with at most so many different ones, all whole numbers, are classes; others have so many bins.
@@ -79,7 +79,7 @@ def kept(y: Any, ignore_index: int | None = None) -> Tensor:
 def _of_labels(y: Tensor) -> Tensor:
     """What a sketch does not show of wide rows: whether all is 0 or 1, their sum, the first 1, and which they are."""
     wide = y.double()
-    weights = (scrambled(torch.arange(y.shape[1], device=y.device, dtype=torch.int64)) >> 20).double()
+    weights = (splitmix64(torch.arange(y.shape[1], device=y.device, dtype=torch.int64)) >> 20).double()
     binary = ((wide == 0) | (wide == 1)).all(1)
     return torch.stack([binary.double(), wide.sum(1), wide.argmax(1).double(), wide @ weights], 1)
 

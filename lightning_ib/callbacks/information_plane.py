@@ -25,8 +25,8 @@ from lightning_ib.capture.recorder import Recorder
 from lightning_ib.distributed import this_process
 from lightning_ib.estimators.base import Rows
 from lightning_ib.estimators.registry import Estimators, checked_estimators
-from lightning_ib.evaluation.loaders import checked_loader, genuine
-from lightning_ib.evaluation.passes import undisturbed
+from lightning_ib.evaluation.loaders import checked_loader, n_unpadded_samples
+from lightning_ib.evaluation.passes import preserve_state
 from lightning_ib.functional import Correction, Unit
 from lightning_ib.functional.checks import sentence
 from lightning_ib.measurement.information_plane import MAX_SAMPLES, InformationPlane, Layers
@@ -46,7 +46,7 @@ from lightning_ib.report.loggers import (
     save_figure,
     save_history,
     scalars,
-    surviving,
+    warn_on_error,
 )
 from lightning_ib.report.projector import first_rows, is_projected, log_rows
 from lightning_ib.report.summary import table, whereabouts
@@ -96,7 +96,7 @@ class InformationPlaneCallback(CallbackBase):
             (a layer with its adapter counts as one), without normalisation layers, at most twelve, spread over the
             depth; what cannot be measured is left out with a warning. Layers without a quantizer get a
             :class:`CellQuantizer`.
-        input: ``None`` takes each sample for a symbol of its own: I(X;T) = H(T). A :class:`Quantizer` narrows X.
+        input: ``None`` takes each sample for a symbol of its own: I(X;T) = H(T). A :class:`Quantizer` discretizes X.
         target: ``None`` reads it by its form: class labels as they are, real numbers in ten bins of equal mass, yes/no
             labels as a symbol for each combination, rows of real numbers in cells; see :class:`InformationPlane`. A
             :class:`Quantizer` says how to put it into bins.
@@ -203,7 +203,7 @@ class InformationPlaneCallback(CallbackBase):
             "keep_rows": log_projector or tsne,
         }
         self.plane = InformationPlane(**self._options)
-        """The measurement at work; its ``narrowings`` tell, layer by layer, how it was narrowed."""
+        """The measurement at work; its ``fitted_quantizers`` hold the edges of each layer in bins."""
         self.history: list[InformationPoint] = []
         """A point for each layer and measurement, the ones before training first."""
         self.estimates: list[Estimate] = []
@@ -307,8 +307,8 @@ class InformationPlaneCallback(CallbackBase):
             trainer.training = True
         # Those of a validation that is not yet to be are not asked for: that may draw random numbers.
         here = trainer.enable_validation and (trainer.val_dataloaders is None or sum(trainer.num_val_batches) > 0)
-        self._validated = anywhere(trainer, here)
-        self._late = self._validated and anywhere(trainer, not here)
+        self._validated = any_rank(trainer, here)
+        self._late = self._validated and any_rank(trainer, not here)
         self._own_pass = self._own_pass or not self._validated
         if not self._own_pass and trainer.world_size > 1:
             self._warn_of_unshared(trainer)
@@ -327,7 +327,7 @@ class InformationPlaneCallback(CallbackBase):
                 self.unit,
                 self.beta,
                 layers=self.plane.layers,
-                binned=bool(self.plane.narrowings),
+                binned=bool(self.plane.fitted_quantizers),
                 estimators={estimator.name: estimator.given for estimator in self.plane.estimation.estimators},
                 told=self._told,
             )
@@ -371,7 +371,7 @@ class InformationPlaneCallback(CallbackBase):
         own = [tuple(point) for point in self.history]
         estimates = [tuple(estimate) for estimate in self.estimates]
         points, estimates, frozen = trainer.strategy.broadcast((own, estimates, self.plane.frozen_state()))
-        if anywhere(trainer, repr(points) != repr(own)) and trainer.is_global_zero:
+        if any_rank(trainer, repr(points) != repr(own)) and trainer.is_global_zero:
             warnings.warn(
                 f"{self.prefix}: the processes came with different histories: all go on with that of rank 0, "
                 f"{len(own)} points. Give every process the same checkpoint.",
@@ -466,7 +466,7 @@ class InformationPlaneCallback(CallbackBase):
                 stacklevel=2,
             )
             return
-        if not self._own_pass and anywhere(trainer, trainer.val_dataloaders is None):
+        if not self._own_pass and any_rank(trainer, trainer.val_dataloaders is None):
             self._say(
                 trainer,
                 "there is no point before training, since Lightning asks for the validation data at the first epoch "
@@ -505,10 +505,10 @@ class InformationPlaneCallback(CallbackBase):
             step, rows = self._unprojected
             log_rows(trainer.loggers, self.prefix, rows, step, self._told)
         if self.figure_path is not None and trainer.is_global_zero and not dev_run(trainer):
-            with surviving("the figure information_plane could not be drawn", self._told):
+            with warn_on_error("the figure information_plane could not be drawn", self._told):
                 figure = self._draw_plane(trainer, self.figure_path.parent)
                 save_figure(figure, self.figure_path.with_suffix(".svg"), self._told)
-        with surviving("what the fit came to could not be told", self._told):
+        with warn_on_error("what the fit came to could not be told", self._told):
             self._tell_the_end(trainer)
 
     def _tell_the_end(self, trainer: Trainer) -> None:
@@ -568,7 +568,7 @@ class InformationPlaneCallback(CallbackBase):
         self._of_the_fit = self._frozen()
         self._attach(pl_module, self._of_the_fit)
         if isinstance(self._restored, Mapping):
-            with surviving("the checkpoint's edges could not be taken up", self._told):
+            with warn_on_error("the checkpoint's edges could not be taken up", self._told):
                 self.plane.load_frozen_state(self._restored.get("frozen", {}))
 
     def _frozen(self) -> Mapping[str, Any]:
@@ -622,9 +622,9 @@ class InformationPlaneCallback(CallbackBase):
         self._counting = False
         epoch = trainer.current_epoch + (not _alone(trainer))
         # No process goes on to gather what another cannot give.
-        failed = anywhere(trainer, self._failed)
+        failed = any_rank(trainer, self._failed)
         points = None if failed else self._guarded(trainer, lambda: self._computed(trainer, loader, epoch))
-        failed = anywhere(trainer, points is None)
+        failed = any_rank(trainer, points is None)
         measured = None if failed or points is None else self._with_estimates(trainer, pl_module, points, epoch)
         self._log(trainer, pl_module, measured, epoch)
 
@@ -649,7 +649,7 @@ class InformationPlaneCallback(CallbackBase):
         """Measure in a pass of its own, and log."""
         if self._recorder is None or self.schedule.by == "step":
             return
-        if self._late and not self._own_pass and anywhere(trainer, self._counting):
+        if self._late and not self._own_pass and any_rank(trainer, self._counting):
             self._conclude(trainer, pl_module, first_loader(trainer.val_dataloaders))
         elif self._own_pass and self._is_due(trainer):
             epoch = trainer.current_epoch + 1
@@ -671,21 +671,21 @@ class InformationPlaneCallback(CallbackBase):
         finally:
             self._recorder.enabled = False
         # No process goes on to gather what another cannot give, and all raise alike.
-        self._agree_on(trainer, error)
+        self._raise_on_all_ranks(trainer, error)
         points, error = None, None
         try:
             points = self._computed(trainer, loader, epoch)
         except Exception as raised:
             error = raised
-        self._agree_on(trainer, error)
+        self._raise_on_all_ranks(trainer, error)
         assert points is not None
         return self._with_estimates(trainer, pl_module, points, epoch)
 
     @staticmethod
-    def _agree_on(trainer: Trainer, error: Exception | None) -> None:
+    def _raise_on_all_ranks(trainer: Trainer, error: Exception | None) -> None:
         """Raise in every process what was raised in one: a ForwardError only where no process has anything worse."""
-        if anywhere(trainer, error is not None):
-            worse = anywhere(trainer, error is not None and not isinstance(error, ForwardError))
+        if any_rank(trainer, error is not None):
+            worse = any_rank(trainer, error is not None and not isinstance(error, ForwardError))
             if error is None or (worse and isinstance(error, ForwardError)):
                 kind = RuntimeError if worse else ForwardError
                 raise kind("the measurement failed in another process, which says why.") from error
@@ -708,7 +708,7 @@ class InformationPlaneCallback(CallbackBase):
         return self.history[-1] if self.history else InformationPoint.missing("", n_samples=0, unit=self.unit)
 
     def _computed(self, trainer: Trainer, loader: Any, epoch: int) -> list[InformationPoint]:
-        n_samples = genuine(loader)
+        n_samples = n_unpadded_samples(loader)
         if n_samples is not None:
             self.plane.trim(n_samples)
         with warnings.catch_warnings():
@@ -736,11 +736,11 @@ class InformationPlaneCallback(CallbackBase):
         self.plane.warn_of_late_layers(pl_module)
         if not self.plane.estimation.estimators and not self.log_projector and not self.tsne:
             return Measurement(points, [])
-        with undisturbed(pl_module):  # an estimator of the user's may draw random numbers
+        with preserve_state(pl_module):  # an estimator of the user's may draw random numbers
             estimates = self._guarded(trainer, lambda: self._estimated(trainer, epoch))
             if self.log_projector or self.tsne:
                 self._shown = self._guarded(trainer, self.plane.labelled_rows) or {}
-        failed = anywhere(trainer, estimates is None)
+        failed = any_rank(trainer, estimates is None)
         return Measurement(points, self._no_estimates(epoch, trainer.global_step) if failed else estimates)
 
     def _estimated(self, trainer: Trainer, epoch: int) -> list[Estimate]:
@@ -868,7 +868,7 @@ class InformationPlaneCallback(CallbackBase):
     def _picture(self, trainer: Trainer, name: str, path: Path, draw: Callable[[], Figure]) -> bool:
         """Draw a picture, hand it to the loggers and save it beside a CSV; tell whether it is there."""
         path = path.with_suffix(".png")
-        with surviving(f"the figure {name} could not be drawn", self._told):
+        with warn_on_error(f"the figure {name} could not be drawn", self._told):
             figure = draw()
             log_figure(trainer.loggers, f"{self.prefix}/{name}", figure, _step(trainer), self._told)
             save_figure(figure, path, self._told)
@@ -907,6 +907,6 @@ def _alone(trainer: Any) -> bool:
     return trainer.state.fn in ("validate", "test")
 
 
-def anywhere(trainer: Any, fact: bool) -> bool:
+def any_rank(trainer: Any, fact: bool) -> bool:
     """Whether something holds in any process; all of them must ask."""
     return bool(trainer.strategy.reduce_boolean_decision(fact, all=False))

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 from torch.utils.data import DataLoader
 
 from lightning_ib.capture.batches import Parts, Unpack, described, is_keywords
-from lightning_ib.evaluation.loaders import in_order, is_share, iter_once
-from lightning_ib.evaluation.passes import call, run_pass, undisturbed
+from lightning_ib.evaluation.loaders import is_share, iter_once, sequential_loader
+from lightning_ib.evaluation.passes import call, preserve_state, run_pass
 
 if TYPE_CHECKING:
     from pytorch_lightning import LightningModule, Trainer
@@ -39,7 +39,7 @@ def run_own_pass(
     Of several loaders the first is read. Data without a length is read up to ``max_samples`` samples.
 
     With several processes each takes its share; where shares are evened out by repeated samples, those are counted
-    too, and left out by :func:`~lightning_ib.evaluation.passes.genuine`.
+    too, and left out by :func:`~lightning_ib.evaluation.passes.n_unpadded_samples`.
 
     Args:
         trainer: the Trainer at work.
@@ -67,14 +67,14 @@ def run_own_pass(
     # The Trainer's own loaders show this process its share, as the loops see it; another is shared out here.
     shared = isinstance(data, str) and isinstance(loader, DataLoader)
     rank, world = (0, 1) if shared else (trainer.global_rank, trainer.world_size)
-    loader = in_order(loader, rank, world)
+    loader = sequential_loader(loader, rank, world)
     start, step = (0, 1) if is_share(loader) else (rank, world)
     stop = None if n_batches is None else n_batches * step
     stage = trainer.state.stage
     try:
         # Hooks of the user's that look at the stage must not augment what is measured.
         trainer.validating = True
-        with undisturbed(pl_module, loader), _unlogged(pl_module), trainer.precision_plugin.forward_context():
+        with preserve_state(pl_module, loader), _unlogged(pl_module), trainer.precision_plugin.forward_context():
             # Begun in here: to ask a loader for its iterator moves random states already.
             batches: Iterable[Any] = islice(iter(loader), start, stop, step)
             total = n_batches if n_batches is not None else length(loader)

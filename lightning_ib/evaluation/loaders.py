@@ -41,7 +41,7 @@ def iter_once(dataloader: Any) -> bool:
     return once and type(dataloader).__iter__(dataloader) is dataloader
 
 
-def in_order(dataloader: Any, rank: int = 0, world: int = 1) -> Any:
+def sequential_loader(dataloader: Any, rank: int = 0, world: int = 1) -> Any:
     """A loader over the same data whose iteration moves nothing of the original's, in order where that is up to us.
 
     A loader that shuffles or drops its last batch shows other samples at every pass: the new one shows every sample
@@ -73,7 +73,7 @@ def in_order(dataloader: Any, rank: int = 0, world: int = 1) -> Any:
         if type(sampler) is DistributedSampler:
             sampler.shuffle = False
         elif world > 1 and not isinstance(sampler, DistributedSampler):
-            sampler = Share(sampler, rank, world)
+            sampler = ShardedSampler(sampler, rank, world)
         options = {"sampler": sampler, "batch_size": dataloader.batch_size}
     return DataLoader(
         dataloader.dataset,
@@ -93,7 +93,7 @@ def _made_anew(dataloader: Any) -> bool:
     return type(dataloader) is DataLoader and not isinstance(dataloader.dataset, IterableDataset)
 
 
-class Share(DistributedSampler[Any]):
+class ShardedSampler(DistributedSampler[Any]):
     """What one of several processes takes of a sampler: every world-th, evened out by repeating the first.
 
     Even shares keep processes in step whose forward passes need one another.
@@ -127,7 +127,7 @@ def is_share(dataloader: Any) -> bool:
     )
 
 
-def genuine(dataloader: Any) -> int | None:
+def n_unpadded_samples(dataloader: Any) -> int | None:
     """How many samples, from the first, a loader shows before it repeats some to even out the shares of processes.
 
     A DistributedSampler gives process r the samples r, r + W, …, and goes on with the first ones again until every
@@ -135,7 +135,7 @@ def genuine(dataloader: Any) -> int | None:
     """
     sampler = _sampler(dataloader)
     # Subclasses that share out in another way are theirs to know; Lightning's wrapper does it as torch does.
-    kinds = ("DistributedSampler", "DistributedSamplerWrapper", "Share")
+    kinds = ("DistributedSampler", "DistributedSamplerWrapper", "ShardedSampler")
     if not isinstance(sampler, DistributedSampler) or type(sampler).__name__ not in kinds:
         return None
     return len(range(sampler.rank, len(sampler.dataset), sampler.num_replicas))  # type: ignore[arg-type]

@@ -98,7 +98,7 @@ def to(batch: Any, device: torch.device) -> Any:
 
 
 @contextmanager
-def undisturbed(model: nn.Module, dataloader: Any = None) -> Iterator[None]:
+def preserve_state(model: nn.Module, dataloader: Any = None) -> Iterator[None]:
     """Eval mode, no gradient, and random states seeded with 0; all of it put back at the end, whatever happens.
 
     The seed makes random augmentation in the data the same at every pass. Put back are the mode of every module, what

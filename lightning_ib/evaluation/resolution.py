@@ -16,12 +16,12 @@ import torch
 from torch import Tensor, nn
 
 from lightning_ib.binning.bins import Bins, UniformBins
-from lightning_ib.binning.fitted import Narrowing
+from lightning_ib.binning.fitted import FittedQuantizer
 from lightning_ib.binning.quantizer import CellQuantizer, Pool, Quantizer
 from lightning_ib.capture.batches import Unpack
 from lightning_ib.capture.layers import device_of, resolve_layers
 from lightning_ib.evaluation.loaders import checked_loader
-from lightning_ib.evaluation.passes import call, run_pass, to, undisturbed, with_bar
+from lightning_ib.evaluation.passes import call, preserve_state, run_pass, to, with_bar
 from lightning_ib.functional import Symbols, Unit, add_entropies, entropy_of_counts, joint_counts, symbols
 from lightning_ib.functional.checks import logarithm
 from lightning_ib.measurement.information_plane import InformationPlane
@@ -190,7 +190,7 @@ def resolution_sweep(
     try:
         if device is not None:
             model.to(away)
-        with values.attach(model), undisturbed(model, dataloader):
+        with values.attach(model), preserve_state(model, dataloader):
             assigned = _assigned(by_layer, model, values.layers)
             values.pool_with(assigned)
             batches = with_bar(dataloader, "Pass over the data") if progress else dataloader
@@ -237,12 +237,14 @@ class _PooledValues(InformationPlane):
 
     def pool_with(self, pools: Mapping[str, Mapping[str, Pool | None]]) -> None:
         """Pool the layers, once they are hooked and before the first batch."""
-        self.narrowings.update({layer: Narrowing(Quantizer(_SideBySide(own))) for layer, own in pools.items()})
+        self.fitted_quantizers.update(
+            {layer: FittedQuantizer(Quantizer(_SideBySide(own))) for layer, own in pools.items()}
+        )
 
     def rows(self, binnings: Mapping[int, Bins], sizes: Sequence[int] | None) -> Iterator[list[Resolution]]:
         """The figures of every layer, pool and number of bins; a layer's values are let go of once it is counted."""
         y, order, targets = self._counted("y", 0), torch.empty(0), dict[int, _Target]()
-        for k, (layer, narrowing) in enumerate(self.narrowings.items()):
+        for k, (layer, fitted) in enumerate(self.fitted_quantizers.items()):
             held = getattr(self, f"t{k}_held")
             z = torch.cat(held)
             held.clear()
@@ -250,8 +252,8 @@ class _PooledValues(InformationPlane):
                 sizes = _checked_sizes(sizes, len(z))
                 order = sample_order(len(z), z.device)
                 targets = {n: self._target_of(y, len(z), order[:n]) for n in sizes}
-            assert isinstance(narrowing.quantizer.pool, _SideBySide)
-            for pool, own in narrowing.quantizer.pool.apart(z):
+            assert isinstance(fitted.quantizer.pool, _SideBySide)
+            for pool, own in fitted.quantizer.pool.apart(z):
                 missing = int((~own.isfinite().all(1)).sum())
                 if missing:
                     self._warn_once(
@@ -310,12 +312,12 @@ def sample_order(n: int, device: torch.device | str | None = None) -> Tensor:
 
 
 def _ids(z: Tensor, bins: Bins, layer: str) -> Tensor:
-    narrowing = Narrowing(Quantizer(None, bins))
+    fitted = FittedQuantizer(Quantizer(None, bins))
     try:
-        narrowing.fit(z)
+        fitted.fit(z)
     except ValueError as error:
         raise ValueError(f"layer {layer!r} cannot be put into bins: {error}") from error
-    return narrowing.held_in_bins(z).ids
+    return fitted.held_in_bins(z).ids
 
 
 def _checked_sizes(sizes: Sequence[int] | None, n: int) -> list[int]:

@@ -50,7 +50,7 @@ from lightning_ib.functional.discrete.standard_errors import (
     standard_error_of_entropy,
 )
 from lightning_ib.functional.discretize.cells import Cells, cells, most_cells
-from lightning_ib.functional.discretize.codes import NOT_FINITE, codes, hash_table, quantiles, rounded_up, row_ids
+from lightning_ib.functional.discretize.codes import NOT_FINITE, ceil_to_dtype, codes, hash_table, quantiles, row_ids
 from lightning_ib.functional.discretize.quantized import mutual_information_quantised, quantised_ids
 from lightning_ib.functional.discretize.sketch import sketch
 from lightning_ib.functional.variational.critics import mutual_information_infonce, mutual_information_smile
@@ -68,6 +68,7 @@ __all__ = [
     "Symbols",
     "Unit",
     "add_entropies",
+    "ceil_to_dtype",
     "cells",
     "chao_shen",
     "checked_correction",
@@ -104,7 +105,6 @@ __all__ = [
     "noise_variance_of",
     "quantiles",
     "quantised_ids",
-    "rounded_up",
     "row_ids",
     "shuffled",
     "shuffled_mutual_information",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from lightning_ib.binning.fitted import Narrowing
+from lightning_ib.binning.fitted import FittedQuantizer
 from lightning_ib.binning.quantizer import CellQuantizer
 from lightning_ib.functional.checks import logarithm
 from lightning_ib.functional.discretize.cells import most_cells
@@ -15,7 +15,7 @@ from lightning_ib.records.reliability import CLIPPED, UNDERSAMPLED, seen_once
 _SAMPLES_A_SYMBOL = 10
 
 
-def advice(point: InformationPoint, quantizer: Narrowing | CellQuantizer) -> str:
+def advice(point: InformationPoint, quantizer: FittedQuantizer | CellQuantizer) -> str:
     """What to change about a layer whose values cannot be believed, with the value to try.
 
     Args:
@@ -25,7 +25,7 @@ def advice(point: InformationPoint, quantizer: Narrowing | CellQuantizer) -> str
     what = f"layer {point.layer!r} is {point.verdict} at epoch {point.epoch}"
     if point.verdict == "constant":
         why = "all its samples have one symbol, and H(T) and I(T;Y) are 0"
-        if isinstance(quantizer, Narrowing):
+        if isinstance(quantizer, FittedQuantizer):
             low, high = quantizer.seen()
             if point.outside > CLIPPED and low < high:
                 return (
@@ -53,7 +53,7 @@ def advice(point: InformationPoint, quantizer: Narrowing | CellQuantizer) -> str
             f"{_finer(point, quantizer)}"
         )
     if point.verdict == "clipped":
-        assert isinstance(quantizer, Narrowing)
+        assert isinstance(quantizer, FittedQuantizer)
         return f"{what}: {point.outside:.0%} of its values lie outside its bins, {_other_edges(quantizer)}"
     if point.verdict == "saturated":
         why = f"H(T) is {point.saturation:.2f} of log N: its values tell the samples apart, not what was learnt"
@@ -67,9 +67,9 @@ def advice(point: InformationPoint, quantizer: Narrowing | CellQuantizer) -> str
     return f"{what}: {why}. {_coarser(point, quantizer)}"
 
 
-def _finer(point: InformationPoint, quantizer: Narrowing | CellQuantizer) -> str:
+def _finer(point: InformationPoint, quantizer: FittedQuantizer | CellQuantizer) -> str:
     """What to do about symbols that are too few."""
-    if isinstance(quantizer, Narrowing):
+    if isinstance(quantizer, FittedQuantizer):
         return "Try more bins, or CellQuantizer()."
     twice, n = 2 * quantizer.max_cells, point.n_samples
     classes = math.ceil((math.e if point.unit == "nats" else 2) ** point.h_y)  # at least so many
@@ -81,11 +81,11 @@ def _finer(point: InformationPoint, quantizer: Narrowing | CellQuantizer) -> str
     return f"Try more samples than {n} (max_samples=, and enough data), which allows more cells."
 
 
-def _other_edges(narrowing: Narrowing) -> str:
+def _other_edges(fitted: FittedQuantizer) -> str:
     """What to do about values outside."""
-    n_bins, (low, high) = narrowing.n_bins, _rounded_outwards(*narrowing.seen())
+    n_bins, (low, high) = fitted.n_bins, _rounded_outwards(*fitted.seen())
     shown = f"low={low}, high={high}"
-    bins = narrowing.quantizer.bins
+    bins = fitted.quantizer.bins
     if bins.needs_data:
         whence = "fitted at the first measurement and left behind since"
         again = ", or refit=True"
@@ -109,9 +109,9 @@ def _rounded_outwards(low: float, high: float) -> tuple[float, float]:
     return round(below * step, max(0, digits)), round((above + (above == below)) * step, max(0, digits))
 
 
-def _coarser(point: InformationPoint, narrowing: Narrowing) -> str:
+def _coarser(point: InformationPoint, fitted: FittedQuantizer) -> str:
     """Bins with few enough symbols for the samples there are, and how many samples would do for these."""
-    n_bins, width = narrowing.n_bins, narrowing.n_coordinates or 1
+    n_bins, width = fitted.n_bins, fitted.n_coordinates or 1
     if n_bins < 2:  # all alike, or too few samples to fit edges to
         return "Try more samples."
     symbols = max(2.0, point.n_samples / _SAMPLES_A_SYMBOL)

@@ -14,7 +14,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torchmetrics import Metric
 
-from lightning_ib.binning.fitted import Binned, Narrowing
+from lightning_ib.binning.fitted import Binned, FittedQuantizer
 from lightning_ib.binning.quantizer import CellQuantizer, Quantizer
 from lightning_ib.binning.target import UnknownTarget, absent_label, kept, labelled, read
 from lightning_ib.capture.batches import Parts
@@ -223,7 +223,7 @@ class InformationPlane(Metric):
         """The sampled rows."""
         self.quantizers: dict[str, Quantizer | CellQuantizer] = {}
         """Layer → how it is discretized, in the order the layers are reported; empty before :meth:`attach`."""
-        self.narrowings: dict[str, Narrowing] = {}
+        self.fitted_quantizers: dict[str, FittedQuantizer] = {}
         """Layer → its bins at work, of the layers with a :class:`Quantizer`."""
         self.discretized: dict[str, str] = {}
         """Layer → how it was discretized at the last measurement, in words, of the layers cut into cells."""
@@ -239,8 +239,8 @@ class InformationPlane(Metric):
         self._sampling = False
         self._head_layer: str | None = None  # the layer that may be the head; empty where none may
         self._model_layers: list[str] = []  # all leaf modules with weights
-        self._input = None if input is None else Narrowing(input)
-        self._target = None if target is None else Narrowing(target)
+        self._input = None if input is None else FittedQuantizer(input)
+        self._target = None if target is None else FittedQuantizer(target)
         self._recorder: Recorder | None = None
         self._warned: set[str] = set()
         self._home = torch.device("cpu")
@@ -318,10 +318,10 @@ class InformationPlane(Metric):
         """Add a layer to those that are measured."""
         self.quantizers[layer] = quantizer = CellQuantizer() if quantizer is None else quantizer
         if isinstance(quantizer, Quantizer):
-            self._add_states(f"t{len(self.narrowings)}")
-            self.narrowings[layer] = Narrowing(quantizer)
+            self._add_states(f"t{len(self.fitted_quantizers)}")
+            self.fitted_quantizers[layer] = FittedQuantizer(quantizer)
         self._sampling = (
-            self._keep_rows or bool(self.estimation.estimators) or len(self.narrowings) < len(self.quantizers)
+            self._keep_rows or bool(self.estimation.estimators) or len(self.fitted_quantizers) < len(self.quantizers)
         )
         if self._sampling and self.process_group is not None:
             raise ValueError(
@@ -330,11 +330,11 @@ class InformationPlane(Metric):
             )
 
     def _reduce(self, layer: str, activation: Tensor) -> _Recorded:
-        narrowing, quantizer = self.narrowings.get(layer), self.quantizers[layer]
+        fitted, quantizer = self.fitted_quantizers.get(layer), self.quantizers[layer]
         places: tuple[int, ...] = (len(activation),) if activation.ndim else ()
         if self.tokens:
             activation, places = by_token(activation, self._by_place.get(layer))
-        values = None if narrowing is None else narrowing.values(activation)
+        values = None if fitted is None else fitted.values(activation)
         by_cells = quantizer if isinstance(quantizer, CellQuantizer) else None
         chosen = self.sampled.choose(activation, by_cells) if self._sampling else None
         streamed = self.estimation.streams.rows(layer, activation, by_cells)
@@ -356,8 +356,8 @@ class InformationPlane(Metric):
         self._with_target = self._head_layer = None
         self.n_seen, self._n_idle, self.target_read, self._batches = 0, 0, "", []
         self._target_lost = False
-        for narrowing in self._variables().values():
-            narrowing.begin()
+        for fitted in self._variables().values():
+            fitted.begin()
 
     def forward(self, x: Any, y: Tensor | None) -> None:
         """The same as :meth:`update`: one batch has no figures of its own."""
@@ -431,8 +431,10 @@ class InformationPlane(Metric):
         self._n_coordinates = n_coordinates
         if self._sampling:
             self._sample(n, x, y, others, recorded, valid)
-        binned = {f"t{k}": recorded[layer].values for k, layer in enumerate(self.narrowings)}
-        counted = {state: value for state, value in others.items() if self.narrowings or state in self._variables()}
+        binned = {f"t{k}": recorded[layer].values for k, layer in enumerate(self.fitted_quantizers)}
+        counted = {
+            state: value for state, value in others.items() if self.fitted_quantizers or state in self._variables()
+        }
         for state, value in (binned | counted).items():
             assert value is not None
             value = _chosen(value, index)
@@ -540,9 +542,9 @@ class InformationPlane(Metric):
 
     def _put_into_bins(self, state: str) -> None:
         """Turn values that wait into ids, where the edges are known: many batches cost little more than one."""
-        narrowing, held = self._variables().get(state), getattr(self, f"{state}_held")
-        if narrowing is not None and narrowing.edges is not None and held:
-            self._keep_binned(state, narrowing.in_bins(torch.cat(held)))
+        fitted, held = self._variables().get(state), getattr(self, f"{state}_held")
+        if fitted is not None and fitted.edges is not None and held:
+            self._keep_binned(state, fitted.in_bins(torch.cat(held)))
             held.clear()
 
     def _keep_binned(self, state: str, binned: Binned) -> None:
@@ -608,10 +610,10 @@ class InformationPlane(Metric):
     def unsync(self, should_unsync: bool = True) -> None:
         """Go back to what this process counted; values it held for a fit that has been made turn into ids."""
         super().unsync(should_unsync)
-        for state, narrowing in self._variables().items():
+        for state, fitted in self._variables().items():
             held = getattr(self, f"{state}_held")
-            if should_unsync and held and narrowing.edges is not None:
-                self._keep_binned(state, narrowing.held_in_bins(torch.cat(held)))
+            if should_unsync and held and fitted.edges is not None:
+                self._keep_binned(state, fitted.held_in_bins(torch.cat(held)))
                 held.clear()
 
     def _agree(self, group: Any) -> None:
@@ -628,7 +630,7 @@ class InformationPlane(Metric):
             self._n_coordinates, self._head_layer = counted[0]["n_coordinates"], counted[0]["head"]
         self._forget([layer for layer in self.quantizers if any(layer not in one["layers"] for one in counted)])
         for state in (*self._variables(), *self._plain):
-            name, narrowing = self._name(state), self._variables().get(state)
+            name, fitted = self._name(state), self._variables().get(state)
             seen = [standing[name] for standing in counted if name in standing]
             if len({one["width"] for one in seen}) > 1 or len({one["held"] for one in seen}) > 1:
                 raise ValueError(
@@ -637,8 +639,8 @@ class InformationPlane(Metric):
                 )
             if not seen:
                 continue
-            if narrowing is not None:
-                narrowing.adopt(seen[0]["width"])
+            if fitted is not None:
+                fitted.adopt(seen[0]["width"])
             if not any(map(len, (*getattr(self, state), *getattr(self, f"{state}_held")))):
                 tail, dtype = seen[0]["held"] or seen[0]["kept"]
                 empty = torch.empty(0, *tail, dtype=dtype, device=self._home)
@@ -650,14 +652,14 @@ class InformationPlane(Metric):
         """What this process has of each variable it counted: nothing, where it saw no batch."""
         standing: dict[str, Any] = {}
         for state in (*self._variables(), *self._plain):
-            narrowing, held = self._variables().get(state), getattr(self, f"{state}_held")
+            fitted, held = self._variables().get(state), getattr(self, f"{state}_held")
             if any(map(len, (*held, *getattr(self, state)))):
                 chunks = [chunk for chunk in getattr(self, state) if len(chunk)]
                 standing[self._name(state)] = {
                     "kept": (tuple(chunks[0].shape[1:]), chunks[0].dtype) if chunks else ((), torch.int64),
                     "held": (tuple(held[0].shape[1:]), held[0].dtype) if held else None,
                     "outside": next((c.dtype for c in getattr(self, f"{state}_outside", [])), None),
-                    "width": narrowing and narrowing.width,
+                    "width": fitted and fitted.width,
                 }
         if self.update_called:
             standing |= {
@@ -668,17 +670,17 @@ class InformationPlane(Metric):
         return standing
 
     def _forget(self, layers: Sequence[str]) -> None:
-        """Go on without some layers: their hooks, narrowings and states."""
+        """Go on without some layers: their hooks, fitted_quantizers and states."""
         kinds = ("", "_held", "_outside")
-        n_binned = len(self.narrowings)
+        n_binned = len(self.fitted_quantizers)
         kept: list[dict[str, list[Tensor]]] = [
             {kind: getattr(self, f"t{k}{kind}") for kind in kinds}
-            for k, layer in enumerate(self.narrowings)
+            for k, layer in enumerate(self.fitted_quantizers)
             if layer not in layers
         ]
         for layer in layers:
             del self.quantizers[layer]
-            self.narrowings.pop(layer, None)
+            self.fitted_quantizers.pop(layer, None)
         if self._recorder is not None:
             self._recorder.forget(layers)
         self.sampled.forget(layers, head=self._head_layer in layers)
@@ -835,12 +837,12 @@ class InformationPlane(Metric):
         self.head = None if drawn is None else self._recognized(drawn, sampled_y)
         bound = head_bound(self.head, sampled_y, self.unit)
         found: dict[str, InformationPoint] = {}
-        if self.narrowings:
+        if self.fitted_quantizers:
             figures = self._figures(n, x, y, bound, epoch, _joined(_listed(getattr(self, "sequence", []))))
             # One layer after the other: the numbered symbols of a layer take more memory than its ids.
-            for k, (layer, narrowing) in enumerate(self.narrowings.items()):
-                found[layer] = figures.point(layer, self._layer(f"t{k}", narrowing, epoch))
-        if drawn is not None and len(self.narrowings) < len(self.quantizers):
+            for k, (layer, fitted) in enumerate(self.fitted_quantizers.items()):
+                found[layer] = figures.point(layer, self._layer(f"t{k}", fitted, epoch))
+        if drawn is not None and len(self.fitted_quantizers) < len(self.quantizers):
             sampled_x, clusters = self._sampled("x", drawn, epoch), drawn.others.get("sequence")
             on_sample = self._figures(drawn.n, sampled_x, sampled_y, bound, epoch, clusters)
 
@@ -855,7 +857,7 @@ class InformationPlane(Metric):
         for point in points:
             key = f"verdict of {'the target' if point.verdict.startswith('target_') else point.layer}"
             if point.verdict not in ("", "ok") and key not in self._warned:
-                quantizer = self.narrowings.get(point.layer) or self.quantizers[point.layer]
+                quantizer = self.fitted_quantizers.get(point.layer) or self.quantizers[point.layer]
                 assert not isinstance(quantizer, Quantizer)
                 self._warn_once(key, advice(point, quantizer), VerdictWarning)
         return points
@@ -967,15 +969,15 @@ class InformationPlane(Metric):
 
     def _sampled(self, name: str, drawn: Drawn, epoch: int) -> Symbols | None:
         """The symbols of the target or the input on the sample; none where there is none, or it is not finite."""
-        narrowing = self._variables().get(name)
-        values = drawn.others.get(name if narrowing is None else f"pooled {name}")
-        if values is None or (narrowing is None and name == "x"):
+        fitted = self._variables().get(name)
+        values = drawn.others.get(name if fitted is None else f"pooled {name}")
+        if values is None or (fitted is None and name == "x"):
             return None
-        if narrowing is None:
+        if fitted is None:
             return self._read(values, epoch)
-        if narrowing.edges is None:  # it was not finite, or alike everywhere
+        if fitted.edges is None:  # it was not finite, or alike everywhere
             return None if not bool(values.isfinite().all()) else symbols(torch.zeros(len(values), dtype=torch.int64))
-        return self._finite(self._name(name), narrowing.held_in_bins(values).ids, epoch)
+        return self._finite(self._name(name), fitted.held_in_bins(values).ids, epoch)
 
     def estimate(self, *, epoch: int = 0, step: int = 0, progress: Progress = lambda pairs: pairs) -> list[Estimate]:
         """The figures of the estimators that do not bin, for all layers; with several processes all must ask.
@@ -1001,29 +1003,29 @@ class InformationPlane(Metric):
             progress=progress,
         )
 
-    def _layer(self, state: str, narrowing: Narrowing, epoch: int) -> Layer | None:
+    def _layer(self, state: str, fitted: FittedQuantizer, epoch: int) -> Layer | None:
         counted = self._counted(state, epoch)
         if counted is None:
             return None
         outside = sum(int(chunk.sum()) for chunk in _listed(getattr(self, f"{state}_outside")))
-        values = len(counted.numbers) * (narrowing.n_coordinates or 0)
-        told = narrowing.tells_outside and values > 0
-        return Layer(counted, "bins", outside / values if told else math.nan, narrowing.quantizer.bins.tails)
+        values = len(counted.numbers) * (fitted.n_coordinates or 0)
+        told = fitted.tells_outside and values > 0
+        return Layer(counted, "bins", outside / values if told else math.nan, fitted.quantizer.bins.tails)
 
     def _counted(self, state: str, epoch: int) -> Symbols | None:
         """The symbols of a variable; none where it was not recorded or is not finite."""
-        narrowing = self._variables().get(state)
+        fitted = self._variables().get(state)
         if not self._is_synced:
             self._put_into_bins(state)
         held, chunks = _listed(getattr(self, f"{state}_held")), _listed(getattr(self, state))
-        if held and narrowing is not None:
+        if held and fitted is not None:
             z = torch.cat(held)
-            if narrowing.edges is None and bool(z.isfinite().all()):
-                self._fit(state, narrowing, z)
-            if narrowing.edges is None:  # not finite, or a constant no choice was made for: one symbol
+            if fitted.edges is None and bool(z.isfinite().all()):
+                self._fit(state, fitted, z)
+            if fitted.edges is None:  # not finite, or a constant no choice was made for: one symbol
                 chunks = [torch.where(z.isfinite().all(1), 0, NOT_FINITE)]
             else:
-                binned = narrowing.held_in_bins(z)
+                binned = fitted.held_in_bins(z)
                 chunks, held = [binned.ids], []
                 if state.startswith("t"):
                     setattr(self, f"{state}_outside", [binned.outside])
@@ -1034,7 +1036,7 @@ class InformationPlane(Metric):
             setattr(self, f"{state}_held", [])
             setattr(self, state, [ids])
         del chunks
-        if narrowing is None:
+        if fitted is None:
             values, how = labelled(ids)
             self.target_read = how or self.target_read
             return self._read(values, epoch)
@@ -1099,29 +1101,29 @@ class InformationPlane(Metric):
                 "CellQuantizer(pool=…) or CellQuantizer(select=…), such as the mean over positions or one token.",
             )
 
-    def _fit(self, state: str, narrowing: Narrowing, z: Tensor) -> None:
+    def _fit(self, state: str, fitted: FittedQuantizer, z: Tensor) -> None:
         try:
-            narrowing.fit(z)
+            fitted.fit(z)
         except ValueError as error:
             raise ValueError(f"{self._name(state)} cannot be put into bins: {error}") from error
 
     def _name(self, state: str) -> str:
         names = {"x": "the input", "y": "the target", "sequence": "the sequences"}
-        return names.get(state) or f"layer {list(self.narrowings)[int(state[1:])]!r}"
+        return names.get(state) or f"layer {list(self.fitted_quantizers)[int(state[1:])]!r}"
 
     def _warn_once(self, key: str, message: str, kind: type[UserWarning] = UserWarning) -> None:
         if key not in self._warned and this_process()[0] == 0:
             self._warned.add(key)
             warnings.warn(message, kind, stacklevel=4)
 
-    def _variables(self) -> dict[str, Narrowing]:
-        variables = {f"t{k}": narrowing for k, narrowing in enumerate(self.narrowings.values())}
+    def _variables(self) -> dict[str, FittedQuantizer]:
+        variables = {f"t{k}": fitted for k, fitted in enumerate(self.fitted_quantizers.values())}
         variables |= {state: n for state, n in (("x", self._input), ("y", self._target)) if n is not None}
         return variables
 
     def frozen_state(self) -> dict[str, Any]:
         """The frozen edges and automatic choices of every variable, in tensors and primitives, for a checkpoint."""
-        named: dict[str, Any] = {"layers": {layer: n.state_dict() for layer, n in self.narrowings.items()}}
+        named: dict[str, Any] = {"layers": {layer: n.state_dict() for layer, n in self.fitted_quantizers.items()}}
         if self.estimation.settled:
             named["estimators"] = copy.deepcopy(self.estimation.settled)
         if self.estimation.streams.centers:
@@ -1137,12 +1139,12 @@ class InformationPlane(Metric):
         layers = state.get("layers", {}) if isinstance(state, Mapping) else None
         if not isinstance(layers, Mapping):
             raise ValueError("the frozen edges are no mapping with the edges of the 'layers'")
-        parts = [(f"layer {layer!r}", narrowing, layers.get(layer)) for layer, narrowing in self.narrowings.items()]
+        parts = [(f"layer {layer!r}", fitted, layers.get(layer)) for layer, fitted in self.fitted_quantizers.items()]
         parts += [(f"the {k}", n, state.get(k)) for k, n in (("input", self._input), ("target", self._target)) if n]
         faults = []
-        for name, narrowing, saved in parts:
+        for name, fitted, saved in parts:
             try:
-                narrowing.load_state_dict({} if saved is None else saved)
+                fitted.load_state_dict({} if saved is None else saved)
             except ValueError as error:
                 faults.append(f"what is frozen for {name} {error}")
         for load, part in ((self.estimation.load, "estimators"), (self.estimation.streams.load, "centers")):

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lightning_ib.functional.discretize.codes import scrambled
+from lightning_ib.functional.discretize.codes import splitmix64
 
 # A process may show a few samples twice, to even out the shares; more are kept than asked for until those are known.
 _SPARE = 8
@@ -44,7 +44,7 @@ class Reservoir:
     def choose(self, n: int) -> Tensor:
         """Which of the next ``n`` samples to keep, as indices ``(M,)``; the same until :meth:`keep` is called."""
         if self._chosen is None or self._chosen[0] != n:
-            keys, most = scrambled(self._places_of(n)), self.size + _SPARE
+            keys, most = splitmix64(self._places_of(n)), self.size + _SPARE
             chosen = torch.arange(n) if self._bound is None else (keys <= self._bound).nonzero().squeeze(1)
             if len(chosen) > most and not self.partial:
                 chosen = chosen[keys[chosen].argsort()[:most]].sort().values
@@ -99,7 +99,7 @@ class Reservoir:
         """
         own = self._places
         everywhere = own if gather is None else torch.cat(gather(own))
-        least = everywhere[scrambled(everywhere).argsort()[: self.size]]
+        least = everywhere[splitmix64(everywhere).argsort()[: self.size]]
         chosen = torch.isin(own, least).nonzero().squeeze(1)
         rows = {name: _picked(chunks, chosen) for name, chunks in self._rows.items()}
         places = own[chosen]
@@ -113,7 +113,7 @@ class Reservoir:
                 name: values.to(devices[name]) if isinstance(values, Tensor) and name in devices else values
                 for name, values in rows.items()
             }
-        order = scrambled(places).argsort()
+        order = splitmix64(places).argsort()
         # What one process has no rows of, and another has, does not come sample by sample.
         rows = {k: values for k, values in rows.items() if isinstance(values, Exception) or len(values) == len(places)}
         return {
@@ -122,7 +122,7 @@ class Reservoir:
         }
 
     def _prune(self, size: int) -> None:
-        keys = scrambled(self._places)
+        keys = splitmix64(self._places)
         smallest = keys.argsort()[:size].sort().values
         self._select(smallest)
         self._bound = int(keys[smallest].max())

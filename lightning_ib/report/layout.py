@@ -8,7 +8,7 @@ from typing import Any
 
 from lightning_ib.records.history import STANDARD_ERRORS, unit_of
 from lightning_ib.records.tags import tag
-from lightning_ib.report.loggers import surviving
+from lightning_ib.report.loggers import warn_on_error
 
 CHARTS = {
     "I(X;T)": "I_XT",
@@ -79,7 +79,7 @@ def log_layout(
     layout |= {f"{title}: ± {STANDARD_ERRORS} standard errors": bands} if bands else {}
     layout |= {f"{title}: other estimators": others} if others else {}
     for logger in loggers:
-        with surviving(f"{type(logger).__name__} could not lay out the charts", told):
+        with warn_on_error(f"{type(logger).__name__} could not lay out the charts", told):
             add_custom_scalars = getattr(getattr(logger, "experiment", None), "add_custom_scalars", None)
             if callable(add_custom_scalars):
                 add_custom_scalars(layout)

@@ -98,7 +98,7 @@ def safe_name(name: str) -> str:
 def log_scalars(loggers: Iterable[Any], values: Mapping[str, float], step: int, told: set[str]) -> None:
     """Hand scalars to every logger at once, past ``self.log``: for moments where that is not to be had."""
     for logger in loggers:
-        with surviving(f"{type(logger).__name__} could not log the figures", told):
+        with warn_on_error(f"{type(logger).__name__} could not log the figures", told):
             named = safe_name if _is_mlflow(logger) else str
             logger.log_metrics({named(name): value for name, value in values.items()}, step=step)
             logger.save()  # as Lightning does after every row: some loggers keep rows in memory until then
@@ -116,7 +116,7 @@ def log_figure(loggers: Iterable[Any], tag: str, figure: Figure, step: int, told
     A logger that can do none of these (CSV) is left with the picture beside its files, see :func:`save_figure`.
     """
     for logger in loggers:
-        with surviving(f"{type(logger).__name__} could not log the figure {tag}", told):
+        with warn_on_error(f"{type(logger).__name__} could not log the figure {tag}", told):
             _hand_over(logger, tag, figure, step)
 
 
@@ -170,7 +170,7 @@ def run_folder(loggers: Sequence[Any], default_root_dir: str, told: set[str]) ->
     logger that has none (MLflow on a database). Either way no run overwrites the files of another.
     """
     for logger in loggers[:1]:
-        with surviving(f"{type(logger).__name__} does not say where its files are", told):
+        with warn_on_error(f"{type(logger).__name__} does not say where its files are", told):
             log_dir = getattr(logger, "log_dir", None)
             if log_dir is not None:
                 return Path(log_dir)
@@ -183,7 +183,7 @@ def run_folder(loggers: Sequence[Any], default_root_dir: str, told: set[str]) ->
 def board_folder(loggers: Iterable[Any], told: set[str]) -> Path | None:
     """The folder to start TensorBoard with, that of all runs beside this one; None where no logger writes for it."""
     for logger in loggers:
-        with surviving(f"{type(logger).__name__} does not say where its files are", told):
+        with warn_on_error(f"{type(logger).__name__} does not say where its files are", told):
             if callable(getattr(getattr(logger, "experiment", None), "add_custom_scalars", None)):
                 return Path(getattr(logger, "root_dir", None) or logger.log_dir)
     return None
@@ -191,13 +191,13 @@ def board_folder(loggers: Iterable[Any], told: set[str]) -> Path | None:
 
 def save_history(points: Sequence[Record], path: Path, kind: type[Record], told: set[str]) -> None:
     """Write a history as a CSV file; a failure is a warning, and the history stays, as does an older file."""
-    with surviving(f"the history could not be written to {path}", told):
+    with warn_on_error(f"the history could not be written to {path}", told):
         write_csv(points, path, kind)
 
 
 def save_figure(figure: Figure, path: Path, told: set[str]) -> None:
     """Write the figure as a PNG, or an SVG if the path says so; a failure is a warning, and an older file stays."""
-    with surviving(f"the figure could not be written to {path}", told), replacing(path) as partial:
+    with warn_on_error(f"the figure could not be written to {path}", told), replacing(path) as partial:
         if path.suffix == ".svg":
             figure.savefig(partial, format="svg")
         else:
@@ -205,7 +205,7 @@ def save_figure(figure: Figure, path: Path, told: set[str]) -> None:
 
 
 @contextmanager
-def surviving(what: str, told: set[str]) -> Iterator[None]:
+def warn_on_error(what: str, told: set[str]) -> Iterator[None]:
     """Turn an exception into a warning, once for each kind: what watches a training must not end it."""
     try:
         yield

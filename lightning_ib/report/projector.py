@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lightning_ib.estimators.base import Rows
 from lightning_ib.functional.continuous.principal_components import principal_components
-from lightning_ib.report.loggers import surviving
+from lightning_ib.report.loggers import warn_on_error
 
 MOST_ROWS = 1000
 """How many rows of a layer the projector is given: its own t-SNE and UMAP, in the browser, are quick on as many."""
@@ -42,7 +42,7 @@ def log_rows(loggers: Iterable[Any], prefix: str, layers: Mapping[str, Rows], st
         add_embedding = getattr(getattr(logger, "experiment", None), "add_embedding", None)
         if not callable(add_embedding):
             continue
-        with surviving(f"{type(logger).__name__} could not log the projector", told):
+        with warn_on_error(f"{type(logger).__name__} could not log the projector", told):
             for layer, rows in first_rows(layers).items():
                 labels = None if rows.labels is None else [str(label) for label in rows.labels.flatten().tolist()]
                 add_embedding(

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from lightning_ib.functional.checks import Unit, checked_labels, checked_positive, checked_rows, checked_unit, in_unit
 from lightning_ib.functional.discrete.counting import add_entropies
-from lightning_ib.functional.discretize.codes import scrambled
+from lightning_ib.functional.discretize.codes import splitmix64
 
 # β is this times √D: the similarities β aₖ·z then have this standard deviation over the anchors, whatever D is.
 _SHARPNESS = 10.0
@@ -383,7 +383,7 @@ def anchors(n_anchors: int, n_coordinates: int, device: torch.device | str | Non
     anchor = torch.arange(n_anchors, device=device, dtype=torch.int64).unsqueeze(1)
     coordinate = torch.arange(n_coordinates, device=device, dtype=torch.int64)
     counter = _FIRST_BITS + (anchor << 32) + 2 * coordinate
-    radius, angle = (((scrambled(counter + i) >> 11 & (1 << 53) - 1).double() + 0.5) * 2.0**-53 for i in (0, 1))
+    radius, angle = (((splitmix64(counter + i) >> 11 & (1 << 53) - 1).double() + 0.5) * 2.0**-53 for i in (0, 1))
     normal = (-2 * radius.log()).sqrt() * (2 * math.pi * angle).cos()
     return normal / normal.norm(dim=1, keepdim=True)
 

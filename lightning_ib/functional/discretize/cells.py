@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from lightning_ib.functional.checks import checked_rows
-from lightning_ib.functional.discretize.codes import scrambled
+from lightning_ib.functional.discretize.codes import splitmix64
 
 MAX_CELLS = 256
 
@@ -153,14 +153,14 @@ def checked_max_cells(max_cells: int, owner: str = "") -> int:
 
 def _own_order(rows: Tensor) -> Tensor:
     """An order of the rows that depends on their values alone, by a hash of each: equal rows may stand either way."""
-    factors = scrambled(torch.arange(rows.shape[1], device=rows.device, dtype=torch.int64)) | 1
+    factors = splitmix64(torch.arange(rows.shape[1], device=rows.device, dtype=torch.int64)) | 1
     hashes = []
     for part in rows.split(_AT_A_TIME):
         bits = (part + 0.0).view(torch.int64)  # −0 is 0
         bits = bits ^ (bits >> 32)  # the last bits of simple numbers are all zero
         bits = bits ^ (bits >> 20)
         hashes.append((bits * factors).sum(1))
-    return scrambled(torch.cat(hashes)).argsort(stable=True)
+    return splitmix64(torch.cat(hashes)).argsort(stable=True)
 
 
 def _first_alike(rows: Tensor) -> Tensor:

@@ -51,14 +51,14 @@ def codes(z: Tensor, edges: Tensor) -> Tensor:
             f"give (E,) for all coordinates, or (D, E) = ({z.shape[1]}, E)."
         )
     columns = z.t().contiguous()
-    return torch.searchsorted(rounded_up(edges, z.dtype).contiguous(), columns, right=True).t()
+    return torch.searchsorted(ceil_to_dtype(edges, z.dtype).contiguous(), columns, right=True).t()
 
 
-def rounded_up(edges: Tensor, dtype: torch.dtype) -> Tensor:
+def ceil_to_dtype(edges: Tensor, dtype: torch.dtype) -> Tensor:
     """The least numbers of ``dtype`` not below ``edges``: ``z >= edge`` stays the same for every ``z`` of ``dtype``.
 
     Example:
-        >>> rounded_up(torch.tensor([0.7], dtype=torch.float64), torch.float32).double()
+        >>> ceil_to_dtype(torch.tensor([0.7], dtype=torch.float64), torch.float32).double()
         tensor([0.7000], dtype=torch.float64)
     """
     if edges.dtype == dtype:
@@ -84,10 +84,10 @@ def hash_table(n_coordinates: int, n_codes: int, device: torch.device | str | No
     """
     coordinate = torch.arange(n_coordinates, device=device, dtype=torch.int64).unsqueeze(1)
     code = torch.arange(n_codes, device=device, dtype=torch.int64)
-    return scrambled((coordinate << 32) + code)
+    return splitmix64((coordinate << 32) + code)
 
 
-def scrambled(counter: Tensor) -> Tensor:
+def splitmix64(counter: Tensor) -> Tensor:
     """64 random bits for every integer, no two alike: the SplitMix64 generator (Steele, Lea & Flood 2014).
 
     Args:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from lightning_ib.functional.checks import Unit, checked_labels, checked_rows
 from lightning_ib.functional.discrete.counting import entropy, mutual_information
-from lightning_ib.functional.discretize.codes import scrambled
+from lightning_ib.functional.discretize.codes import splitmix64
 
 Per = Literal["layer", "tensor"]
 
@@ -151,9 +151,9 @@ def _ids(values: Tensor) -> Tensor:
     float64.
     """
     ids = torch.zeros(len(values), dtype=torch.int64, device=values.device)
-    salts = scrambled(torch.arange(values.shape[1], device=values.device))
+    salts = splitmix64(torch.arange(values.shape[1], device=values.device))
     width = max(1, _BLOCK // len(values))
     for block, salt in zip(values.split(width, dim=1), salts.split(width)):
         patterns = (block.double() + 0.0).view(torch.int64)  # −0 + 0 is 0
-        ids += scrambled(patterns ^ salt).sum(1)
+        ids += splitmix64(patterns ^ salt).sum(1)
     return ids

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from lightning_ib.functional.checks import plain_tensor
-from lightning_ib.functional.discretize.codes import scrambled
+from lightning_ib.functional.discretize.codes import splitmix64
 
 WIDTH = 128
 """The most coordinates of a sketched row: 512 bytes in float32."""
@@ -90,7 +90,7 @@ def _folded(rows: Tensor) -> Tensor:
 
 
 def _signs(counters: Tensor) -> Tensor:
-    return (scrambled(counters) & 1).double() * 2 - 1
+    return (splitmix64(counters) & 1).double() * 2 - 1
 
 
 def _fold_signs(n_coordinates: int, device: torch.device) -> Tensor:
