@@ -53,11 +53,32 @@ if TYPE_CHECKING:
     from lightning_ib.records.history import Estimate, InformationPoint
 
 
+_MOVED = {
+    "callback": "callbacks",
+    "history": "records",
+    "loggers": "report",
+    "panels": "plot",
+    "passes": "evaluation",
+    "plane": "measurement",
+    "plotting": "plot",
+    "quantize": "binning",
+    "recorder": "capture",
+    "resolution": "evaluation",
+    "tags": "records",
+    "verdict": "records",
+}
+
+
 def __getattr__(name: str) -> Any:
     if name == "InformationPlaneCallback":  # LightningCLI asks for it by name, and of which namespace it is
         importlib.import_module("lightning_ib.callbacks.namespaces").follow_imports()
     if name in _HOME:
         return getattr(importlib.import_module(f"lightning_ib.{_HOME[name]}"), name)
+    if name in _MOVED:  # configurations name classes by their modules
+        raise AttributeError(
+            f"{__name__}.{name} is in {__name__}.{_MOVED[name]} now: take public names from {__name__} itself, such as "
+            f"{__name__}.Quantizer."
+        )
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

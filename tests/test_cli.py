@@ -139,3 +139,12 @@ def test_the_examples_config_trains_and_draws(tmp_path):
     (history,) = tmp_path.rglob("information_plane.csv")
     assert len(history.read_text().splitlines()) == 1 + 3 * 3
     assert list(tmp_path.rglob("information_plane.png"))
+
+
+def test_a_class_path_of_before_says_where_the_class_is(capsys, tmp_path):
+    config = tmp_path / "config.yaml"
+    config.write_text("trainer:\n  callbacks:\n  - class_path: lightning_ib.callback.InformationPlaneCallback\n")
+    with pytest.raises(SystemExit):
+        LightningCLI(TinyModule, Digits, run=False, args=["--config", str(config)])
+    said = " ".join(capsys.readouterr().err.split())
+    assert "lightning_ib.callback is in lightning_ib.callbacks now: take public names from lightning_ib itself" in said
