@@ -406,3 +406,33 @@ def test_of_many_layers_that_run_twelve_are_picked_the_last_to_run_included():
     assert [int(point.layer) for point in points] == [round(k * 39 / 11) for k in range(12)]
     model[1], model[2] = nn.Linear(6, 4), nn.Linear(4, 6)
     assert [point.layer for point in measure(model, [(X, Y)], head="1")][:2] == ["0", "1"]
+
+
+def test_a_forward_of_any_keywords_is_called_without_labels_where_it_can_do_without(tmp_path):
+    class Strict(Anything):
+        def forward(self, **inputs):
+            return self.encode(**inputs)
+
+        def encode(self, x):
+            return self.net(x)
+
+        def training_step(self, batch, batch_idx):
+            return self(x=batch["x"]).square().mean()
+
+    data = DataLoader(Rows(lambda i: {"x": X[i], "labels": Y[i]}), 16)
+    callback = InformationPlaneCallback()
+    trainer(tmp_path, callback, max_epochs=1).fit(Strict(), data)
+    assert [point.layer for point in callback.history] == ["net.0", "net.2"] * 2
+
+    class Wrapper(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = nn.Linear(6, 4)
+
+        def forward(self, *args, **kwargs):
+            return self.inner(*args, **kwargs)
+
+    points = measure(Wrapper(), [{"input": X, "labels": Y}])
+    assert points[0].h_y == 2
+    with pytest.raises(TypeError, match="unexpected keyword argument 'other'"):
+        measure(Wrapper(), [{"other": X, "labels": Y}])

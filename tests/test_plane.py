@@ -1631,3 +1631,33 @@ def test_two_processes_give_the_figures_of_one(two_ranks, name):
         assert [[repr(tuple(point)) for point in points] for points in measured] == [
             [repr(tuple(point)) for point in expected]
         ] * 2
+
+
+class TwiceAndNormed(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.shared, self.norm, self.head = nn.Linear(4, 4), nn.LayerNorm(4), nn.Linear(4, 2)
+
+    def forward(self, x):
+        return self.head(self.norm(self.shared(self.shared(x).relu())))
+
+
+def test_of_an_exported_module_the_last_call_counts_and_names_outside_are_not_its_own():
+    teacher, (data,) = TwiceAndNormed().eval(), branches_data()
+    program = torch.export.export(teacher, (data[0],))
+
+    class Student(nn.Module):
+        def __init__(self, teacher):
+            super().__init__()
+            self.teacher, self.shared, self.head = teacher, nn.Linear(4, 4), nn.Linear(4, 2)
+
+        def forward(self, x):
+            return self.head(self.shared(x)) + self.teacher(x)
+
+    torch.manual_seed(1)
+    plain = Student(teacher)
+    exported = copy.deepcopy(plain)
+    exported.teacher = program.module()
+    points, points_of = (measure(model, [data]) for model in (exported, plain))
+    assert [point.layer for point in points] == ["teacher.shared", "teacher.head", "shared", "head"]
+    assert [(p.layer, pytest.approx(p.h_t)) for p in points_of] == [(p.layer, p.h_t) for p in points]

@@ -2,6 +2,7 @@
 
 import collections
 import copy
+import math
 
 import pytest
 import torch
@@ -100,6 +101,84 @@ def test_a_measured_model_is_what_it_was():
 def test_lazy_modules_stay_made():
     model = nn.Sequential(nn.LazyLinear(4), nn.LazyBatchNorm1d(), nn.Linear(4, 2))
     data = [(torch.rand(20, 6), torch.arange(20) % 2)]
-    model(data[0][0])
+    with module_state_kept(model):
+        model.eval()(data[0][0])
+    assert (model[0].in_features, model[1].num_features) == (6, 4)
+    assert model[1].running_mean.shape == (4,)
     assert [point.layer for point in measure(model, data)] == ["0", "2"]
-    assert model[0].in_features == 6
+
+
+class Nested(nn.Module):
+    """Tensors in containers in containers, of which some change in place and some are replaced."""
+
+    def __init__(self):
+        super().__init__()
+        self.averages = {"mean": torch.zeros(2), "by class": [torch.zeros(2)]}
+        self.hidden = (torch.zeros(2), torch.zeros(2))
+        self.itself = [1]
+        self.itself.append(self.itself)
+        self.bank = nn.Parameter(torch.zeros(1, 2), requires_grad=False)
+        self.register_buffer("queue", torch.zeros(1, 2))
+        self.register_buffer("adjacency", torch.eye(3).to_sparse())
+        self.register_buffer("missing", torch.full((1,), math.nan).expand(3))
+        self.weight = torch.ones(2)
+        self.weight.untyped_storage().resize_(0)  # as FSDP does
+
+    def forward(self, x):
+        self.averages["mean"].add_(1)
+        self.averages["by class"][0].mul_(0).add_(3)
+        self.averages["by class"].append(x)
+        self.hidden[0].add_(1)
+        self.hidden = (x, x)
+        self.itself.append(2)
+        self.queue.data = torch.cat([self.queue, torch.ones(1, 2)])
+        return x
+
+
+def test_what_containers_hold_is_put_back_and_what_cannot_be_is_left():
+    model = Nested()
+    hidden, averages = model.hidden, model.averages
+    with module_state_kept(model):
+        model(torch.ones(2))
+    assert model.averages is averages
+    assert [value.tolist() for value in (averages["mean"], averages["by class"][0])] == [[0, 0], [0, 0]]
+    assert len(averages["by class"]) == 1
+    assert model.hidden is hidden
+    assert hidden[0].tolist() == [0, 0]
+    assert model.itself == [1, model.itself]
+    assert model.queue.tolist() == [[0, 0]]
+
+
+def test_a_model_with_a_sparse_buffer_is_trained_and_measured(tmp_path):
+    class Graph(TinyModule):
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("adjacency", torch.eye(6).to_sparse())
+
+        def forward(self, x):
+            return super().forward((self.adjacency @ x.T).T)
+
+    callback = InformationPlaneCallback()
+    fit(tmp_path, callback, model=Graph(), max_epochs=1)
+    assert {point.epoch for point in callback.history if math.isfinite(point.i_xt)} == {0, 1}
+
+
+@pytest.mark.parametrize("inference", [True, False])
+def test_a_buffer_that_was_made_in_inference_mode_stays(inference):
+    class Replacing(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("seen", torch.zeros(1))
+
+        def forward(self, x):
+            self.seen = self.seen + 1
+            return x
+
+    model = Replacing()
+    with torch.inference_mode(inference):
+        model(torch.ones(1))
+    before = model.seen
+    with module_state_kept(model), torch.no_grad():
+        model(torch.ones(1))
+    assert model.seen is before
+    assert before.tolist() == [1]

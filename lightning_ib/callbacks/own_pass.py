@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader
 from lightning_ib.capture.batches import Parts, Unpack, described, is_keywords
 from lightning_ib.evaluation.loaders import is_share, iter_once, sequential_loader
 from lightning_ib.evaluation.passes import call, preserve_state, run_pass
+from lightning_ib.evaluation.preserve import module_state_kept
 
 if TYPE_CHECKING:
     from pytorch_lightning import LightningModule, Trainer
@@ -74,7 +75,12 @@ def run_own_pass(
     try:
         # Hooks of the user's that look at the stage must not augment what is measured.
         trainer.validating = True
-        with preserve_state(pl_module, loader), _unlogged(pl_module), trainer.precision_plugin.forward_context():
+        with (
+            preserve_state(pl_module, loader),
+            module_state_kept(pl_module),
+            _unlogged(pl_module),
+            trainer.precision_plugin.forward_context(),
+        ):
             # Begun in here: to ask a loader for its iterator moves random states already.
             batches: Iterable[Any] = islice(iter(loader), start, stop, step)
             total = n_batches if n_batches is not None else length(loader)

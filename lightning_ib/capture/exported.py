@@ -28,8 +28,9 @@ class Taps:
         for prefix, graph in modules.items():
             if not isinstance(graph, GraphModule):
                 continue
-            local = {layer: layer.removeprefix(f"{prefix}." if prefix else "") for layer in layers}
-            outputs = {layer: _output(graph, name) for layer, name in local.items() if layer not in self.modules}
+            start = f"{prefix}." if prefix else ""
+            own = [layer for layer in layers if layer.startswith(start) and layer not in self.modules]
+            outputs = {layer: _output(graph, layer.removeprefix(start)) for layer in own}
             for layer, node in outputs.items():  # all found before the first tap, which belongs to no module
                 if node is not None:
                     self._place(graph, layer, node)
@@ -58,16 +59,37 @@ def _output(graph: GraphModule, name: str) -> Node | None:
     """The operation that gives the output of a module; None where the graph calls it, or knows nothing of it.
 
     It is the first in the module whose value is used outside of it: the sequence, say, and not the last state, of an
-    ``nn.GRU``.
+    ``nn.GRU``. Of several calls of a module it is that of the last.
     """
     nodes = [node for node in graph.graph.nodes if node.op in ("call_function", "call_module", "call_method")]
     if any(node.op == "call_module" and node.target == name for node in nodes):
         return None
-    inside = [node for node in nodes if name in _places(node)]
+    calls: dict[str, list[Node]] = {}
+    for node in nodes:
+        for call, (path, _) in _stack(node).items():
+            if path == name and isinstance(node.meta.get("val"), (Tensor, tuple, list)):
+                calls.setdefault(call, []).append(node)
+    inside = calls[list(calls)[-1]] if calls else []
     going_out = (node for node in inside if any(user not in inside for user in node.users))
     return next((node for node in going_out if isinstance(node.meta.get("val"), Tensor)), None)
 
 
-def _places(node: Node) -> list[str]:
-    """The names of the modules that an operation stood in."""
-    return [path for path, _ in node.meta.get("nn_module_stack", {}).values()]
+def _stack(node: Node) -> dict[str, tuple[str, str]]:
+    """The modules that an operation stood in: a key for each call → name and class."""
+    stack: dict[str, tuple[str, str]] = node.meta.get("nn_module_stack", {})
+    return stack
+
+
+def exported_kinds(modules: dict[str, nn.Module]) -> dict[str, str]:
+    """The modules that became parts of exported graphs, by name, and the classes they had."""
+    found: dict[str, str] = {}
+    for prefix, graph in modules.items():
+        if isinstance(graph, GraphModule):
+            stacks = (_stack(node) for node in graph.graph.nodes)
+            found |= {
+                f"{prefix}.{path}" if prefix else path: str(kind)
+                for stack in stacks
+                for path, kind in stack.values()
+                if path
+            }
+    return found

@@ -9,6 +9,8 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import nn
 
+from lightning_ib.capture.exported import exported_kinds
+
 MAX_DEFAULT_LAYERS = 12
 
 
@@ -62,8 +64,12 @@ def leaves_with_weights(model: nn.Module) -> list[str]:
     """
     found: list[str] = []
     inside: set[nn.Module] = set()  # the parts of layers with an adapter
-    for name, module in named_modules(model).items():
+    modules = named_modules(model)
+    exported = exported_kinds(modules)
+    for name, module in modules.items():
         if module in inside or not name or "parametrizations" in name.split(".") or not _is_layer(module):
+            continue
+        if _NO_LAYER.search(exported.get(name, "")):
             continue
         found.append(name)
         inside.update(module.modules())
@@ -78,7 +84,7 @@ def _has_adapter(module: nn.Module) -> bool:
 def _is_layer(module: nn.Module) -> bool:
     """Whether a module is a leaf with weights, or one with its adapter."""
     # The projection inside nn.MultiheadAttention is used without being called, and never fires a hook.
-    if is_scripted(module) or re.search("norm|NonDynamicallyQuantizableLinear", type(module).__name__, re.IGNORECASE):
+    if is_scripted(module) or _NO_LAYER.search(type(module).__name__):
         return False
     children = {name for name, _ in module.named_children()}
     if _has_adapter(module):
@@ -89,6 +95,8 @@ def _is_layer(module: nn.Module) -> bool:
     has_weights = quantized or any(True for _ in module.parameters(recurse=False))
     return children <= {"parametrizations", "_packed_params"} and (has_weights or "parametrizations" in children)
 
+
+_NO_LAYER = re.compile("norm|NonDynamicallyQuantizableLinear", re.IGNORECASE)
 
 _ADAPTED = ("base_layer", "original_module")
 

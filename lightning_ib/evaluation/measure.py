@@ -13,6 +13,7 @@ from lightning_ib.capture.batches import Unpack
 from lightning_ib.capture.layers import device_of
 from lightning_ib.evaluation.loaders import checked_loader
 from lightning_ib.evaluation.passes import call, preserve_state, run_pass, to, with_bar
+from lightning_ib.evaluation.preserve import module_state_kept
 from lightning_ib.functional import Correction, Unit
 from lightning_ib.measurement.information_plane import MAX_SAMPLES, InformationPlane, Layers
 from lightning_ib.records.history import InformationPoint
@@ -88,7 +89,7 @@ def measure(
     try:
         if device is not None:
             model.to(away)
-        with plane.attach(model), preserve_state(model, dataloader):
+        with plane.attach(model), preserve_state(model, dataloader), module_state_kept(model):
             batches = with_bar(dataloader, "Information plane") if progress else dataloader
             run_pass(plane, batches, lambda parts: call(model, parts), unpack=unpack, move=lambda one: to(one, away))
             return plane.compute()

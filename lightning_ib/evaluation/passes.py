@@ -13,7 +13,6 @@ import torch
 from torch import Tensor, nn
 
 from lightning_ib.capture.batches import Parts, Unpack, is_keywords, unpacked
-from lightning_ib.evaluation.preserve import module_state_kept
 from lightning_ib.measurement.information_plane import InformationPlane
 
 # Of data without an end, how many times as many samples are read as are to count, where few of them do.
@@ -65,8 +64,8 @@ def run_pass(
 def call(model: Callable[..., Any], parts: Parts) -> Any:
     """``model(x)``; of a plain mapping the keywords that its forward takes, or the mapping if it takes none of them.
 
-    The label of a mapping is among the keywords where forward names it, as encoders with a decoder need theirs, or
-    where it is called ``labels`` and forward takes any.
+    The label of a mapping is among the keywords where forward names it, as encoders with a decoder need theirs. A
+    forward that takes any keywords is called without it first, and with it if that fails.
     """
     x = parts.x
     if not is_keywords(x):
@@ -77,8 +76,14 @@ def call(model: Callable[..., Any], parts: Parts) -> Any:
         return model(**x)
     label = {parts.label: parts.y} if parts.label else {}
     if any(one.kind is one.VAR_KEYWORD for one in parameters):
-        named = {one.name for one in parameters} | {"labels"}
-        return model(**x, **{key: value for key, value in label.items() if key in named})
+        if not label or parts.label in {one.name for one in parameters}:
+            return model(**x, **label)
+        try:
+            return model(**x)
+        except Exception as error:
+            with suppress(Exception):
+                return model(**x, **label)
+            raise error
     named = {one.name for one in parameters if one.kind in (one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY)}
     taken = {key: value for key, value in (x | label).items() if key in named}
     return model(**taken) if taken.keys() - label.keys() else model(x)
@@ -101,9 +106,10 @@ def to(batch: Any, device: torch.device) -> Any:
 def preserve_state(model: nn.Module, dataloader: Any = None) -> Iterator[None]:
     """Eval mode, no gradient, and random states seeded with 0; all of it put back at the end, whatever happens.
 
-    The seed makes random augmentation in the data the same at every pass. Put back are the mode of every module, what
-    :func:`~lightning_ib.evaluation.preserve.module_state_kept` says, the random states of torch (on the CPU and every
-    GPU in use), NumPy and Python, and the generators of ``dataloader``.
+    The seed makes random augmentation in the data the same at every pass. Put back are the mode of every module, the
+    random states of torch (on the CPU and every GPU in use), NumPy and Python, and the generators of ``dataloader``.
+    What a forward changes in the modules is another's to put back:
+    :func:`~lightning_ib.evaluation.preserve.module_state_kept`.
     """
     modes = [(module, module.training) for module in model.modules()]
     generators = [g for g in _generators(dataloader) if isinstance(g, torch.Generator)]
@@ -113,7 +119,7 @@ def preserve_state(model: nn.Module, dataloader: Any = None) -> Iterator[None]:
     python_state = random.getstate()
     gpus = list(range(torch.cuda.device_count())) if torch.cuda.is_available() and torch.cuda.is_initialized() else []
     try:
-        with torch.random.fork_rng(devices=gpus), torch.no_grad(), module_state_kept(model):
+        with torch.random.fork_rng(devices=gpus), torch.no_grad():
             torch.default_generator.manual_seed(0)
             if gpus:
                 torch.cuda.manual_seed_all(0)

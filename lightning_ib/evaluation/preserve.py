@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from copy import copy
 from typing import Any
 
@@ -12,23 +12,23 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.lazy import LazyModuleMixin
 
-# What torch, Lightning and DeepSpeed keep in attributes of their wrappers is theirs to know.
+# What torch, Lightning and DeepSpeed keep in attributes of their modules is theirs to know.
 _LIBRARIES = {"torch", "lightning", "lightning_fabric", "pytorch_lightning", "deepspeed"}
 _OF_EVERY_MODULE = set(vars(nn.Module()))
 _PLAIN = (int, float, complex, str, bytes, type(None))
-_CONTAINERS = (list, dict, set, deque)
+_CONTAINERS = (list, dict, set, deque, tuple)
 
 
 @contextmanager
 def module_state_kept(model: nn.Module) -> Iterator[None]:
     """Put back what forward passes change in the modules of a model, weights aside, whatever happens.
 
-    That is every buffer, changed in place or replaced; and of the modules that are not torch's or Lightning's the
-    attributes that are tensors, numbers or strings, and what lists, dictionaries and sets hold: counters, moving
-    averages, caches, the states of metrics. Attributes of other kinds are not looked into.
+    That is every buffer, changed in place or replaced; and of modules that are the user's or another library's than
+    torch or Lightning, the attributes that are tensors, numbers, strings, or lists, tuples, dictionaries and sets of
+    such: counters, moving averages, caches, the states of metrics. Attributes of other kinds are not looked into, nor
+    are sparse tensors. Modules that are made in the first forward stay made.
     """
-    lazy = {module for module in model.modules() if isinstance(module, LazyModuleMixin)}
-    kept = [_Kept(module) for module in model.modules() if module not in lazy]
+    kept = [_Kept(module) for module in model.modules() if not isinstance(module, LazyModuleMixin)]
     try:
         yield
     finally:
@@ -41,44 +41,74 @@ class _Kept:
     """The buffers and attributes of one module."""
 
     def __init__(self, module: nn.Module) -> None:
-        own = type(module).__module__.split(".")[0] not in _LIBRARIES
-        self._places: list[dict[str, Any]] = [module._buffers] + ([vars(module)] if own else [])
-        self._values = [{name: _Value(value) for name, value in _plain(place).items()} for place in self._places]
+        kinds = (kind for kind in type(module).__mro__ if kind not in (object, nn.Module))
+        own = any(kind.__module__.split(".")[0] not in _LIBRARIES for kind in kinds)
+        places: list[dict[str, Any]] = [module._buffers] + ([vars(module)] if own else [])
+        self._places = [
+            (place, set(place), {name: _Value(value) for name, value in _plain(place).items()}) for place in places
+        ]
 
     def put_back(self) -> None:
-        for place, values in zip(self._places, self._values):
-            for name in _plain(place).keys() - values.keys():
+        for place, names, values in self._places:
+            for name in _plain(place).keys() - names:
                 del place[name]
             for name, value in values.items():
                 place[name] = value.as_it_was()
 
 
 def _plain(attributes: dict[str, Any]) -> dict[str, Any]:
-    kinds = (Tensor, *_PLAIN, *_CONTAINERS)
-    return {k: v for k, v in attributes.items() if k not in _OF_EVERY_MODULE and isinstance(v, kinds)}
+    return {
+        name: value
+        for name, value in attributes.items()
+        if name not in _OF_EVERY_MODULE and isinstance(value, (Tensor, *_PLAIN, *_CONTAINERS)) and not _is_freed(value)
+    }
+
+
+def _is_freed(value: Any) -> bool:
+    """Whether a tensor has no memory, as the weights that FSDP has sharded: they are its own to put back."""
+    strided = isinstance(value, Tensor) and not value.is_meta and value.layout is torch.strided
+    return strided and value.numel() > 0 and value.untyped_storage().nbytes() == 0
 
 
 class _Value:
     """An attribute: which object it is, and what that holds."""
 
-    def __init__(self, value: Any) -> None:
+    def __init__(self, value: Any, around: tuple[int, ...] = ()) -> None:
         self._value: Any = value
         self._held: Any = None
+        self._parts: list[_Value] = []
         if isinstance(value, Tensor):
-            self._held = value.detach().clone()
-        elif isinstance(value, _CONTAINERS):
+            # No pass of ours can write to what was made in inference mode.
+            if value.layout is torch.strided and not value.is_meta and not value.is_inference():
+                self._held = value.detach().clone()
+        elif isinstance(value, _CONTAINERS) and id(value) not in around:
             self._held = copy(value)
+            parts = (one for one in _items(value) if isinstance(one, (Tensor, *_CONTAINERS)) and not _is_freed(one))
+            self._parts = [_Value(one, (*around, id(value))) for one in parts]
 
     def as_it_was(self) -> Any:
         value = self._value
+        if self._held is None:
+            return value
         if isinstance(value, Tensor):
-            # Not by its version: batch norm writes without counting. Not always: a graph may hold it for backward.
-            if not value.is_inference() and not value.is_meta and not torch.equal(value, self._held):
-                value.detach().copy_(self._held)
-        elif isinstance(value, _CONTAINERS) and list(map(id, _items(value))) != list(map(id, _items(self._held))):
-            value.clear()
-            (value.extend if isinstance(value, (list, deque)) else value.update)(self._held)
+            with suppress(
+                RuntimeError, NotImplementedError
+            ):  # one place that stands for many, as of an expanded tensor
+                self._write_back(value)
+        else:
+            for part in self._parts:
+                part.as_it_was()
+            if not isinstance(value, tuple) and list(map(id, _items(value))) != list(map(id, _items(self._held))):
+                value.clear()
+                (value.extend if isinstance(value, (list, deque)) else value.update)(self._held)
         return value
+
+    def _write_back(self, value: Tensor) -> None:
+        if value.shape != self._held.shape:  # replaced through .data
+            value.data = self._held
+        # Not by its version: batch norm writes without counting. Not always: a graph may hold it for backward.
+        elif not torch.equal(value, self._held):
+            value.detach().copy_(self._held)
 
 
 def _items(container: Any) -> Iterator[Any]:

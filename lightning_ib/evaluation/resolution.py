@@ -22,6 +22,7 @@ from lightning_ib.capture.batches import Unpack
 from lightning_ib.capture.layers import device_of, resolve_layers
 from lightning_ib.evaluation.loaders import checked_loader
 from lightning_ib.evaluation.passes import call, preserve_state, run_pass, to, with_bar
+from lightning_ib.evaluation.preserve import module_state_kept
 from lightning_ib.functional import Symbols, Unit, add_entropies, entropy_of_counts, joint_counts, symbols
 from lightning_ib.functional.checks import logarithm
 from lightning_ib.measurement.information_plane import InformationPlane
@@ -190,7 +191,7 @@ def resolution_sweep(
     try:
         if device is not None:
             model.to(away)
-        with values.attach(model), preserve_state(model, dataloader):
+        with values.attach(model), preserve_state(model, dataloader), module_state_kept(model):
             assigned = _assigned(by_layer, model, values.layers)
             values.pool_with(assigned)
             batches = with_bar(dataloader, "Pass over the data") if progress else dataloader
