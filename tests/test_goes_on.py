@@ -280,7 +280,9 @@ def test_a_validation_batch_that_is_not_run_is_left_out(tmp_path, early, first):
     callback = InformationPlaneCallback()
     with warnings.catch_warnings():
         warnings.filterwarnings("error", ".*measurement.*|.*never ran.*|.*target.*")
-        warnings.filterwarnings("ignore", ".*yielded None.*")
+        warnings.filterwarnings(
+            "ignore", ".*yielded None.*|no layer ran in 1 of 5 batches at epoch .: they are left out"
+        )
         trainer(tmp_path, callback, max_epochs=2).fit(Skipping(), Batches(), Batches())
     ran = {point.epoch: point.n_samples for point in callback.history}
     assert ran == {0: N + 15 * (early == "no forward"), 1: N, 2: N}  # before training a pass of its own runs them all
@@ -436,3 +438,66 @@ def test_a_forward_of_any_keywords_is_called_without_labels_where_it_can_do_with
     assert points[0].h_y == 2
     with pytest.raises(TypeError, match="unexpected keyword argument 'other'"):
         measure(Wrapper(), [{"other": X, "labels": Y}])
+
+
+class Distilled(Anything):
+    """Training runs a student of many layers, validation also a teacher."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.student = nn.Sequential(nn.Linear(6, 6), *(nn.Linear(6, 6) for _ in range(20)))
+        self.teacher = nn.Sequential(*(nn.Linear(6, 6) for _ in range(10)))
+
+    def forward(self, x):
+        return self.student(inputs(x))
+
+    def validation_step(self, batch, batch_idx):
+        self.teacher(self(batch))
+
+
+def test_a_run_that_is_resumed_or_evaluated_keeps_the_layers_it_picked(tmp_path):
+    data = DataLoader(Rows(lambda i: (X[i], Y[i])), 16)
+    options = {"enable_checkpointing": True, "num_sanity_val_steps": 0}
+    run = trainer(tmp_path, callback := InformationPlaneCallback(), max_epochs=2, **options)
+    with pytest.warns(UserWarning, match="'teacher.0', .* are left out"):
+        run.fit(Distilled(), data, data)
+    layers = [point.layer for point in callback.history[-12:]]
+    assert layers == [f"student.{round(k * 20 / 11)}" for k in range(12)]
+    run.validate(Distilled(), data, verbose=False)
+    assert [point.layer for point in callback.evaluated] == layers
+    run.save_checkpoint(tmp_path / "last.ckpt")
+    again = InformationPlaneCallback()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        trainer(tmp_path, again, max_epochs=3, **options).fit(Distilled(), data, data, ckpt_path=tmp_path / "last.ckpt")
+    assert [point.layer for point in again.history] == layers * 4
+
+
+def test_a_head_that_never_runs_is_an_error(tmp_path):
+    class Spare(Anything):
+        def __init__(self):
+            super().__init__()
+            self.spare = nn.Linear(8, 4)
+
+    data = DataLoader(Rows(lambda i: (X[i], Y[i])), 16)
+    callback = InformationPlaneCallback(head="spare")
+    with (
+        pytest.warns(UserWarning, match="layer 'spare' is left out"),
+        pytest.raises(ValueError, match="head='spare' cannot be measured"),
+    ):
+        trainer(tmp_path, callback, max_epochs=1).fit(Spare(), data, data)
+
+
+def test_a_second_fit_that_is_interrupted_before_it_measures_says_nothing(tmp_path, caplog):
+    class Interrupted(Anything):
+        def validation_step(self, batch, batch_idx):
+            raise KeyboardInterrupt
+
+    data = DataLoader(Rows(lambda i: (X[i], Y[i])), 16)
+    callback = InformationPlaneCallback()
+    trainer(tmp_path, callback, max_epochs=1).fit(Anything(), data, data)
+    caplog.clear()
+    with caplog.at_level("INFO"), pytest.raises((SystemExit, KeyboardInterrupt)):
+        trainer(tmp_path, callback, max_epochs=1).fit(Interrupted(), data, data)
+    assert "in bits" not in caplog.text

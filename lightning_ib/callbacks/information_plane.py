@@ -19,7 +19,7 @@ from lightning_ib.binning.quantizer import Quantizer
 from lightning_ib.callbacks.namespaces import CallbackBase, say, with_progress
 from lightning_ib.callbacks.own_pass import ForwardError, dev_run, first_loader, has_forward, run_own_pass
 from lightning_ib.callbacks.schedule import Schedule
-from lightning_ib.capture.batches import Unpack, unpacked
+from lightning_ib.capture.batches import Parts, Unpack, unpacked
 from lightning_ib.capture.layers import NoLayersError
 from lightning_ib.capture.recorder import Recorder
 from lightning_ib.distributed import this_process
@@ -56,11 +56,11 @@ if TYPE_CHECKING:
     from pytorch_lightning import LightningModule, Trainer
 
 _STATE_VERSION = 1
+"""Of what a checkpoint holds. It rises when edges that were frozen before would mean something else."""
 
 _SEVERAL_VIEWS = (
     'Where a validation step runs several views of a batch at once, data="val" measures in a pass of its own.'
 )
-"""Of what a checkpoint holds. It rises when edges that were frozen before would mean something else."""
 
 
 class InformationPlaneCallback(CallbackBase):
@@ -223,6 +223,8 @@ class InformationPlaneCallback(CallbackBase):
         self._late = False  # whether figures wait for the epoch's end: some processes have no validation batch
         self._counting = False
         self._failed = False
+        self._measured = False  # whether this fit came to a measurement
+        self._laid_out = False
         self._told: set[str] = set()
         self._described: set[str] = set()  # the layers of which was said how they are discretized
         self._names: dict[str, None] = {}  # all that was ever logged, in one order
@@ -271,7 +273,7 @@ class InformationPlaneCallback(CallbackBase):
         if self.data is None:
             self.plane.several_views = _SEVERAL_VIEWS
         self._recorder = None
-        self._counting = self._failed = self._late = False
+        self._counting = self._failed = self._late = self._measured = self._laid_out = False
         self._told.clear()
         self._described.clear()
         self._projected.clear()
@@ -286,6 +288,22 @@ class InformationPlaneCallback(CallbackBase):
         self._recorder.enabled = False
         if frozen is not None:
             self.plane.load_frozen_state(frozen)
+
+    def _lay_out(self, trainer: Trainer) -> None:
+        """Lay out TensorBoard's charts, once, when the layers are known."""
+        if self._laid_out or self.plane.to_pick or not trainer.is_global_zero:
+            return
+        self._laid_out = True
+        log_layout(
+            trainer.loggers,
+            self.prefix,
+            self.unit,
+            self.beta,
+            layers=self.plane.layers,
+            binned=bool(self.plane.fitted_quantizers),
+            estimators={estimator.name: estimator.given for estimator in self.plane.estimation.estimators},
+            told=self._told,
+        )
 
     def _measure_nothing(self, why: NoLayersError) -> None:
         """Go on without measuring, where nobody named a layer and none can be measured."""
@@ -320,17 +338,7 @@ class InformationPlaneCallback(CallbackBase):
             )
         if not self.history or self._missed(trainer):
             self._measure_before_training(trainer, pl_module)
-        if trainer.is_global_zero:
-            log_layout(
-                trainer.loggers,
-                self.prefix,
-                self.unit,
-                self.beta,
-                layers=self.plane.layers,
-                binned=bool(self.plane.fitted_quantizers),
-                estimators={estimator.name: estimator.given for estimator in self.plane.estimation.estimators},
-                told=self._told,
-            )
+        self._lay_out(trainer)
         # Whoever monitors a figure finds the last one from the start, also in epochs that are not measured.
         self._tell_monitors(trainer, self._latest())
 
@@ -418,6 +426,7 @@ class InformationPlaneCallback(CallbackBase):
         # A checkpoint saved after validation holds the point of an epoch that Lightning counts once it has ended.
         epoch, step = trainer.current_epoch + 1, trainer.global_step
         self.history[:] = [point for point in self.history if begun and point.epoch <= epoch and point.step <= step]
+        self.plane.keep_layers([point.layer for point in self._latest().points])
         self.estimates[:] = [one for one in self.estimates if begun and one.epoch <= epoch and one.step <= step]
 
     def _restore(self, state: Any) -> list[str]:
@@ -535,9 +544,11 @@ class InformationPlaneCallback(CallbackBase):
 
         A fit that the user interrupts ends as one that is over.
         """
-        if isinstance(exception, KeyboardInterrupt) and trainer.state.fn == "fit" and self.history:
-            self._finish(trainer)
-        self._release()
+        try:
+            if isinstance(exception, KeyboardInterrupt) and trainer.state.fn == "fit" and self._measured:
+                self._finish(trainer)
+        finally:
+            self._release()
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Take the hooks off."""
@@ -567,6 +578,7 @@ class InformationPlaneCallback(CallbackBase):
         """Hook the layers, with the edges of the checkpoint that was loaded, or else of the fit before."""
         self._of_the_fit = self._frozen()
         self._attach(pl_module, self._of_the_fit)
+        self.plane.keep_layers([point.layer for point in self._latest().points])
         if isinstance(self._restored, Mapping):
             with warn_on_error("the checkpoint's edges could not be taken up", self._told):
                 self.plane.load_frozen_state(self._restored.get("frozen", {}))
@@ -600,10 +612,14 @@ class InformationPlaneCallback(CallbackBase):
         """Count this batch in."""
         if self._recorder is not None and self._recorder.enabled:
             self._recorder.enabled = False
-            if batch is None:  # Lightning leaves it out, too
+            if batch is None:  # of which a step can make nothing
                 self._recorder.take({})
                 return
-            self._guarded(trainer, lambda: self.plane.see(unpacked(batch, self.unpack)))
+            self._guarded(trainer, lambda: self._see(unpacked(batch, self.unpack)))
+
+    def _see(self, parts: Parts) -> None:
+        if not self.plane.pass_over(parts):
+            self.plane.see(parts)
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Come to the figures, and log them."""
@@ -825,6 +841,8 @@ class InformationPlaneCallback(CallbackBase):
         self.history[:] = [point for point in self.history if getattr(point, of) not in now] + measured.points
         self.estimates[:] = [one for one in self.estimates if getattr(one, of) not in now] + measured.estimates
         rows, self._shown = self._shown, {}
+        self._measured = True
+        self._lay_out(trainer)
         self.plane.sampled.reset()  # the rows have served; training may need their memory
         if not trainer.is_global_zero or dev_run(trainer) or _nowhere(trainer):
             return

@@ -26,9 +26,10 @@ def module_state_kept(model: nn.Module) -> Iterator[None]:
     That is every buffer, changed in place or replaced; and of modules that are the user's or another library's than
     torch or Lightning, the attributes that are tensors, numbers, strings, or lists, tuples, dictionaries and sets of
     such: counters, moving averages, caches, the states of metrics. Attributes of other kinds are not looked into, nor
-    are sparse tensors. Modules that are made in the first forward stay made.
+    are sparse tensors and TorchScript. Modules that are made in the first forward stay made.
     """
-    kept = [_Kept(module) for module in model.modules() if not isinstance(module, LazyModuleMixin)]
+    others = (LazyModuleMixin, torch.jit.ScriptModule)
+    kept = [_Kept(module) for module in model.modules() if not isinstance(module, others)]
     try:
         yield
     finally:

@@ -19,6 +19,7 @@ from lightning_ib.binning.quantizer import CellQuantizer, Quantizer
 from lightning_ib.binning.target import UnknownTarget, absent_label, kept, labelled, read
 from lightning_ib.capture.batches import Parts
 from lightning_ib.capture.layers import (
+    MAX_DEFAULT_LAYERS,
     NoLayersError,
     default_layers,
     device_of,
@@ -59,9 +60,6 @@ from lightning_ib.records.reliability import VerdictWarning
 _AT_ONCE = 16_384
 
 _NEVER_RAN = "never ran in this forward"
-
-# How many batches in which no layer ran are left out before one in which one did.
-_MOST_IDLE = 3
 
 MAX_SAMPLES = 10_000
 """How many samples are kept of a pass, by default."""
@@ -261,7 +259,8 @@ class InformationPlane(Metric):
     def layers(self) -> list[str]:
         """The names of the layers, in the order they are reported; empty before :meth:`attach`.
 
-        Where ``None`` picks twelve of more, they are those that ran in the first batch.
+        Where ``None`` picks twelve of more, they are known after the first batch, being some of those that ran in it.
+        With torch.compile they are picked of all, since hooks cannot come and go.
         """
         return spread_over(list(self.quantizers)) if self._to_pick else list(self.quantizers)
 
@@ -364,13 +363,21 @@ class InformationPlane(Metric):
         self.update(x, y)
 
     def see(self, parts: Parts) -> None:
-        """Count in one batch, and warn once where its target is not known; leave out one in which no layer ran."""
-        if self._recorder is not None and not self._recorder.ran and (self.n_shown or self._n_idle < _MOST_IDLE):
-            self._n_idle += 1  # a step may return early, as on a batch that is of no use
-            return
+        """Count in one batch, and warn once where its target is not known."""
         if parts.doubt:
             self._warn_once("doubt", parts.doubt)
         self.update(parts.x, parts.y, parts.mask if self.tokens else None)
+
+    def pass_over(self, parts: Parts) -> bool:
+        """Leave a batch out if no layer ran in it, as where a step returns early; whether it did."""
+        if self._recorder is None or self._recorder.ran:
+            return False
+        n = 0
+        with suppress(Exception):  # it is the user's, and may be of any kind
+            n = len(first_tensor(parts.x))
+        self._batches.append(_Batch(n, 0, None))
+        self._n_idle += 1
+        return True
 
     def update(self, x: Any, y: Tensor | None, mask: Tensor | None = None) -> None:
         """Count in one batch; call it after the model's forward.
@@ -414,6 +421,11 @@ class InformationPlane(Metric):
         self._leave_out({layer: fault for layer, fault in faults.items() if fault is not None})
         if self._to_pick:
             self._pick({layer: one for layer, one in recorded.items() if layer in self.quantizers})
+        if isinstance(self._asked_head, str) and self._asked_head not in self.quantizers:
+            raise ValueError(
+                f"head={self._asked_head!r} cannot be measured, as the warning says: name another layer, or give "
+                "head=False."
+            )
         if "x" in others and len(others["x"]) != n:
             raise ValueError(f"the input put out {len(others['x'])} rows for {n} labels: its pool must keep the batch.")
         if self._with_target not in (None, y is not None):
@@ -745,15 +757,32 @@ class InformationPlane(Metric):
                 f"{_first_of(alike, most=6)} {are} left out: picked by default, {they} {reason.rstrip('.')}.",
             )
 
+    @property
+    def to_pick(self) -> bool:
+        """Whether the layers are still to be picked, in the first batch, of all that could be."""
+        return self._to_pick
+
+    def keep_layers(self, layers: Sequence[str]) -> None:
+        """Pick these layers, as an earlier measurement did, where they are still to be picked."""
+        if self._to_pick and layers and set(layers) <= self.quantizers.keys():
+            self._to_pick = False
+            self._forget([layer for layer in self.quantizers if layer not in layers])
+
     def _pick(self, ran: Mapping[str, _Recorded]) -> None:
         """Go on with some of the layers that ran, spread over the depth, the last to run included.
 
-        An embedding that put out one row for all samples, such as that of token types, is none of them.
+        An embedding that put out one row for all samples, such as that of token types, is none of them. Several
+        processes, each of which sees other batches, pick alike: by the order of definition, whatever was put out.
         """
-        varied = [layer for layer, one in ran.items() if not (layer in self._tables and one.is_one_row)]
-        picked = {*spread_over(varied), self._asked_head}
-        self._to_pick = False
-        self._forget([layer for layer in self.quantizers if layer not in picked])
+        if this_process()[1] > 1:
+            varied = [layer for layer in self.quantizers if layer in ran]
+        else:
+            varied = [layer for layer, one in ran.items() if not (layer in self._tables and one.is_one_row)]
+        picked = spread_over(varied)
+        if isinstance(self._asked_head, str) and self._asked_head in ran and self._asked_head not in picked:
+            others = [layer for layer in varied if layer != self._asked_head]
+            picked = [*spread_over(others, MAX_DEFAULT_LAYERS - 1), self._asked_head]
+        self.keep_layers(picked)
 
     def warn_of_late_layers(self, model: nn.Module) -> None:
         """Warn where nobody named layers, and the model has some that it had not when it was hooked."""
@@ -832,6 +861,11 @@ class InformationPlane(Metric):
             ignored = self.ignore_index is not None and any(batch.n_rows for batch in self._batches)
             why = f"every label is {self.ignore_index}" if ignored else "no batch was seen. Is the data empty?"
             raise ValueError(f"nothing was counted: {why}")
+        if self._n_idle:
+            self._warn_once(
+                "idle",
+                f"no layer ran in {self._n_idle} of {len(self._batches)} batches at epoch {epoch}: they are left out.",
+            )
         x, y = self._counted("x", epoch), self._counted("y", epoch)
         sampled_y = None if drawn is None else self._sampled("y", drawn, epoch)
         self.head = None if drawn is None else self._recognized(drawn, sampled_y)
