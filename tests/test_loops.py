@@ -453,7 +453,7 @@ def test_a_picture_that_cannot_be_drawn_costs_one_warning(tmp_path, monkeypatch)
     def fails(*_):
         raise OSError("no fonts")
 
-    monkeypatch.setattr("lightning_ib.callbacks.information_plane.plot_information_plane", fails)
+    monkeypatch.setattr("lightning_ib.report.reporter.plot_information_plane", fails)
     callback = InformationPlaneCallback(FIXED)
     with pytest.warns(
         UserWarning, match="the figure information_plane could not be drawn: OSError: no fonts"

@@ -30,29 +30,13 @@ from lightning_ib.evaluation.passes import preserve_state
 from lightning_ib.functional import Correction, Unit
 from lightning_ib.functional.checks import sentence
 from lightning_ib.measurement.information_plane import MAX_SAMPLES, InformationPlane, Layers
-from lightning_ib.plot.embedding import plot_tsne
-from lightning_ib.plot.estimates import plot_estimates
-from lightning_ib.plot.information_plane import plot_information_plane
 from lightning_ib.records.history import Estimate, InformationPoint, Measurement, restored_points
 from lightning_ib.records.reliability import outread
-from lightning_ib.records.tags import diagnostics, parse_tag
-from lightning_ib.report.layout import log_layout
-from lightning_ib.report.loggers import (
-    board_folder,
-    log_figure,
-    log_scalars,
-    run_folder,
-    safe_name,
-    save_figure,
-    save_history,
-    scalars,
-    warn_on_error,
-)
-from lightning_ib.report.projector import first_rows, is_projected, log_rows
-from lightning_ib.report.summary import table, whereabouts
+from lightning_ib.records.tags import diagnostics
+from lightning_ib.report.loggers import run_folder, warn_on_error
+from lightning_ib.report.reporter import Destination, Reporter
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
     from pytorch_lightning import LightningModule, Trainer
 
 _STATE_VERSION = 1
@@ -208,8 +192,6 @@ class InformationPlaneCallback(CallbackBase):
         """A point for each layer and measurement, the ones before training first."""
         self.estimates: list[Estimate] = []
         """What the estimators that do not bin gave, measurement by measurement."""
-        self.figure_path: Path | None = None
-        """Where the picture was last saved."""
         self.evaluated: list[InformationPoint] = []
         """A point for each layer, from the last ``trainer.validate`` or ``trainer.test``."""
         self.evaluated_estimates: list[Estimate] = []
@@ -217,6 +199,8 @@ class InformationPlaneCallback(CallbackBase):
         self.log_projector, self.tsne, self.verbose = log_projector, tsne, verbose
         self.data, self.unpack = data, unpack
         self.unit, self.beta, self.prefix = unit, beta, prefix.strip("/")
+        self.reporter = Reporter(self.prefix, unit, beta, by=self.schedule.by, projector=log_projector, tsne=tsne)
+        """Where measurements go."""
         self._recorder: Recorder | None = None
         self._validated = False  # whether the fit has a validation loop
         self._own_pass = True
@@ -225,16 +209,15 @@ class InformationPlaneCallback(CallbackBase):
         self._failed = False
         self._measured = False  # whether this fit came to a measurement
         self._laid_out = False
-        self._told: set[str] = set()
         self._described: set[str] = set()  # the layers of which was said how they are discretized
-        self._names: dict[str, None] = {}  # all that was ever logged, in one order
         self._shown: dict[str, Rows] = {}  # the sampled rows of the measurement at work, where they are to be shown
-        self._projected: set[int] = set()  # the measurements that went to the projector
-        self._unprojected: tuple[int, dict[str, Rows]] | None = None  # step and rows of the last, where it did not
-        self._csv_path: Path | None = None
-        self._places: dict[str, Any] = {}  # where t-SNE put them the last time
         self._restored: Mapping[str, Any] | None = None
         self._of_the_fit: Mapping[str, Any] | None = None  # frozen edges, while the plane is that of an evaluation
+
+    @property
+    def figure_path(self) -> Path | None:
+        """Where the picture was last saved."""
+        return self.reporter.figure_path
 
     @property
     def state_key(self) -> str:
@@ -265,7 +248,7 @@ class InformationPlaneCallback(CallbackBase):
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Find the layers before the first forward; hooks are on during a measurement, and inside torch.compile."""
         self._attach(pl_module, self._frozen() if trainer.global_step > 0 else None)
-        self._of_the_fit = self.figure_path = None
+        self._of_the_fit = self.reporter.figure_path = None
 
     def _attach(self, pl_module: LightningModule, frozen: Mapping[str, Any] | None) -> None:
         self.plane.detach()
@@ -274,10 +257,8 @@ class InformationPlaneCallback(CallbackBase):
             self.plane.several_views = _SEVERAL_VIEWS
         self._recorder = None
         self._counting = self._failed = self._late = self._measured = self._laid_out = False
-        self._told.clear()
         self._described.clear()
-        self._projected.clear()
-        self._unprojected = self._csv_path = None
+        self.reporter.begin()
         try:
             self._recorder = self.plane.attach(pl_module)
         except NoLayersError as error:
@@ -288,22 +269,6 @@ class InformationPlaneCallback(CallbackBase):
         self._recorder.enabled = False
         if frozen is not None:
             self.plane.load_frozen_state(frozen)
-
-    def _lay_out(self, trainer: Trainer) -> None:
-        """Lay out TensorBoard's charts, once, when the layers are known."""
-        if self._laid_out or self.plane.to_pick or not trainer.is_global_zero:
-            return
-        self._laid_out = True
-        log_layout(
-            trainer.loggers,
-            self.prefix,
-            self.unit,
-            self.beta,
-            layers=self.plane.layers,
-            binned=bool(self.plane.fitted_quantizers),
-            estimators={estimator.name: estimator.given for estimator in self.plane.estimation.estimators},
-            told=self._told,
-        )
 
     def _measure_nothing(self, why: NoLayersError) -> None:
         """Go on without measuring, where nobody named a layer and none can be measured."""
@@ -392,17 +357,8 @@ class InformationPlaneCallback(CallbackBase):
 
     def _tell_monitors(self, trainer: Trainer, measured: Measurement) -> None:
         """Show figures to whoever monitors them, where ``self.log`` is not to be had."""
-        known = self._scalars(measured)
+        known = self.reporter.scalars(measured)
         trainer.callback_metrics.update({name: torch.tensor(value) for name, value in known.items()})
-
-    def _scalars(self, measured: Measurement) -> dict[str, float]:
-        """What to log; of a layer that was not measured, NaN under all names it had before."""
-        values = scalars(measured, self.prefix, self.beta)
-        missing = {point.layer for point in measured.points if not point.verdict}
-        said = {name: parse_tag(name, self.prefix) for name in self._names if name not in values} if missing else {}
-        lacking = [name for name, tag in said.items() if tag is not None and tag.layer in missing]
-        self._names.update(dict.fromkeys(values))
-        return values | dict.fromkeys(lacking, math.nan)
 
     def _take_up(self, trainer: Trainer) -> None:
         restored, self._restored = self._restored, None
@@ -510,14 +466,8 @@ class InformationPlaneCallback(CallbackBase):
 
     def _finish(self, trainer: Trainer) -> None:
         """The last files of a fit, and what it came to."""
-        if self._unprojected is not None:
-            step, rows = self._unprojected
-            log_rows(trainer.loggers, self.prefix, rows, step, self._told)
-        if self.figure_path is not None and trainer.is_global_zero and not dev_run(trainer):
-            with warn_on_error("the figure information_plane could not be drawn", self._told):
-                figure = self._draw_plane(trainer, self.figure_path.parent)
-                save_figure(figure, self.figure_path.with_suffix(".svg"), self._told)
-        with warn_on_error("what the fit came to could not be told", self._told):
+        self.reporter.finish(self.history, self.estimates, self._destination(trainer))
+        with warn_on_error("what the fit came to could not be told", self.reporter.warned):
             self._tell_the_end(trainer)
 
     def _tell_the_end(self, trainer: Trainer) -> None:
@@ -531,13 +481,14 @@ class InformationPlaneCallback(CallbackBase):
 
     def _summary(self, trainer: Trainer) -> str:
         """What the fit came to, and where it is."""
-        board = None if dev_run(trainer) or not trainer.is_global_zero else board_folder(trainer.loggers, self._told)
-        where = whereabouts(self._csv_path, self.figure_path if self._csv_path else None, board)
-        if not where:
-            where = "No file was written: the values are in the callback's .history and .estimates."
-            if not dev_run(trainer):
-                where += " Give the Trainer a logger or default_root_dir=… for files."
-        return f"{table(self.history, self.schedule.by)}\n{where}"
+        to = self._destination(trainer)
+        summary = self.reporter.summary(self.history, to.loggers)
+        if self.reporter.has_files or to.loggers:
+            return summary
+        where = "No file was written: the values are in the callback's .history and .estimates."
+        if not dev_run(trainer):
+            where += " Give the Trainer a logger or default_root_dir=… for files."
+        return f"{summary}\n{where}"
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Take the hooks off; Lightning calls neither ``teardown`` nor ``on_fit_end`` then.
@@ -559,7 +510,7 @@ class InformationPlaneCallback(CallbackBase):
         self.plane.detach()
         self._recorder = None
         self._restored = None
-        self._unprojected = None
+        self.reporter.forget_rows()
         if self.plane.update_called:
             self.plane.reset()
 
@@ -580,7 +531,7 @@ class InformationPlaneCallback(CallbackBase):
         self._attach(pl_module, self._of_the_fit)
         self.plane.keep_layers([point.layer for point in self._latest().points])
         if isinstance(self._restored, Mapping):
-            with warn_on_error("the checkpoint's edges could not be taken up", self._told):
+            with warn_on_error("the checkpoint's edges could not be taken up", self.reporter.warned):
                 self.plane.load_frozen_state(self._restored.get("frozen", {}))
 
     def _frozen(self) -> Mapping[str, Any]:
@@ -782,8 +733,8 @@ class InformationPlaneCallback(CallbackBase):
         except Exception as error:
             self._failed = True
             kind = re.sub(r"[0-9.]+", "#", f"{type(error).__name__}: {error}")
-            if kind not in self._told:
-                self._told.add(kind)
+            if kind not in self.reporter.warned:
+                self.reporter.warned.add(kind)
                 when = f" after epoch {trainer.current_epoch + 1}"
                 if self.schedule.by == "step":
                     when = f" after step {trainer.global_step}"
@@ -811,14 +762,14 @@ class InformationPlaneCallback(CallbackBase):
             measured = self._missing(trainer, epoch)
             self.plane.reset()  # what was counted is of no use
         # Every process has the same figures: the greatest of them is any of them, to the last bit.
-        values = self._scalars(measured)
+        values = self.reporter.scalars(measured)
         if not trainer.barebones:  # which only warns of what is logged
             # Names that some logger refuses are handed to each as it takes them.
-            odd = {name: value for name, value in values.items() if safe_name(name) != name}
+            odd = self.reporter.refused(values)
             for some, logger in (({name: values[name] for name in values if name not in odd}, None), (odd, False)):
                 pl_module.log_dict(some, logger=logger, batch_size=1, reduce_fx="max", sync_dist=trainer.world_size > 1)
-            if odd and trainer.is_global_zero and not dev_run(trainer):
-                log_scalars(trainer.loggers, odd, _step(trainer), self._told)
+            if odd:
+                self.reporter.log_scalars(odd, self._destination(trainer))
         if _alone(trainer):
             self.evaluated, self.evaluated_estimates = measured
             self.plane.sampled.reset()
@@ -827,8 +778,7 @@ class InformationPlaneCallback(CallbackBase):
 
     def _log_at_once(self, trainer: Trainer, measured: Measurement) -> None:
         """Log where ``self.log`` is not to be had, or would wait for ``log_every_n_steps``."""
-        if trainer.is_global_zero and not dev_run(trainer):
-            log_scalars(trainer.loggers, self._scalars(measured), _step(trainer), self._told)
+        self.reporter.log_scalars(self.reporter.scalars(measured), self._destination(trainer))
         self._keep(trainer, measured)
 
     def _keep(self, trainer: Trainer, measured: Measurement) -> None:
@@ -844,53 +794,29 @@ class InformationPlaneCallback(CallbackBase):
         self._measured = True
         self._lay_out(trainer)
         self.plane.sampled.reset()  # the rows have served; training may need their memory
-        if not trainer.is_global_zero or dev_run(trainer) or _nowhere(trainer):
-            return
-        stem = "information_plane" + ("" if self.prefix == "ib" else "_" + re.sub(r"[^\w.-]+", "_", self.prefix))
-        path = run_folder(trainer.loggers, trainer.default_root_dir, self._told) / f"{stem}.csv"
-        save_history(self.history, path, InformationPoint, self._told)
-        self._csv_path = path
-        if any(math.isfinite(point.i_xt) for point in self.history) and self._picture(
-            trainer, "information_plane", path, lambda: self._draw_plane(trainer, path.parent)
-        ):
-            self.figure_path = path.with_suffix(".png")
-        if self.estimates:
-            path = path.with_name(path.name.replace("information_plane", "estimators"))
-            save_history(self.estimates, path, Estimate, self._told)
-            # What the probe reads is in the plane already.
-            others = (one for one in self.estimates if one.estimator != "probe")
-            if any(math.isfinite(estimate.value) for estimate in others):
-                self._picture(trainer, "estimators", path, lambda: plot_estimates(self.estimates))
-        if self.log_projector and rows:
-            self._project(trainer, rows)
-        if self.tsne and rows:
-            path = path.with_name(f"{stem.replace('information_plane', 'tsne')}.csv")
-            names = self._with_progress(trainer, rows, len(rows), "t-SNE")
-            when = f"{of} {getattr(self._last(), of)}"
-            self._picture(trainer, "tsne", path, lambda: plot_tsne(rows, when, self._places, names))
+        self.reporter.write(
+            self.history,
+            self.estimates,
+            rows,
+            self._destination(trainer),
+            lambda items, total, name: self._with_progress(trainer, items, total, name),
+        )
 
-    def _draw_plane(self, trainer: Trainer, folder: Path) -> Figure:
-        run = "/".join(folder.parts[-2:]) if trainer.loggers else ""
-        return plot_information_plane(self.history, self.estimates, run)
+    def _lay_out(self, trainer: Trainer) -> None:
+        """Lay out TensorBoard's charts, once, when the layers are known."""
+        if not self._laid_out and not self.plane.to_pick and trainer.is_global_zero:
+            self._laid_out = True
+            estimators, binned = self.plane.estimation.estimators, bool(self.plane.fitted_quantizers)
+            self.reporter.layout(trainer.loggers, self.plane.layers, estimators, binned)
 
-    def _project(self, trainer: Trainer, rows: Mapping[str, Rows]) -> None:
-        """Hand the rows to the projector, if it is time; or else keep them, as they may be the last."""
-        n = len({getattr(point, self.schedule.by) for point in self.history}) - 1
-        self._unprojected = None
-        if is_projected(n) and n not in self._projected:
-            self._projected.add(n)
-            log_rows(trainer.loggers, self.prefix, rows, _step(trainer), self._told)
-        else:
-            self._unprojected = _step(trainer), first_rows(rows)
-
-    def _picture(self, trainer: Trainer, name: str, path: Path, draw: Callable[[], Figure]) -> bool:
-        """Draw a picture, hand it to the loggers and save it beside a CSV; tell whether it is there."""
-        path = path.with_suffix(".png")
-        with warn_on_error(f"the figure {name} could not be drawn", self._told):
-            figure = draw()
-            log_figure(trainer.loggers, f"{self.prefix}/{name}", figure, _step(trainer), self._told)
-            save_figure(figure, path, self._told)
-        return path.is_file()
+    def _destination(self, trainer: Trainer) -> Destination:
+        """Where measurements go: nowhere in other processes than the first, and in a ``fast_dev_run``."""
+        if not trainer.is_global_zero or dev_run(trainer):
+            return Destination([], None, 0)
+        folder = None
+        if not _nowhere(trainer):
+            folder = run_folder(trainer.loggers, trainer.default_root_dir, self.reporter.warned)
+        return Destination(trainer.loggers, folder, _step(trainer))
 
     # -- checkpoints ---------------------------------------------------------------------------------------------------
 

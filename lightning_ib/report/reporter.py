@@ -1,0 +1,215 @@
+"""Where the measurements of a run go: scalars, pictures, CSV files, the projector, and a few lines at the end."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from lightning_ib.estimators.base import Estimator, Rows
+from lightning_ib.functional import Unit
+from lightning_ib.plot.embedding import plot_tsne
+from lightning_ib.plot.estimates import plot_estimates
+from lightning_ib.plot.information_plane import plot_information_plane
+from lightning_ib.records.history import Estimate, InformationPoint, Measurement
+from lightning_ib.records.tags import parse_tag
+from lightning_ib.report.layout import log_layout
+from lightning_ib.report.loggers import (
+    board_folder,
+    log_figure,
+    log_scalars,
+    safe_name,
+    save_figure,
+    save_history,
+    scalars,
+    warn_on_error,
+)
+from lightning_ib.report.projector import first_rows, is_projected, log_rows
+from lightning_ib.report.summary import table, whereabouts
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+Progress = Callable[[Iterable[Any], int, str], Iterable[Any]]
+
+
+class Destination(NamedTuple):
+    """Where a measurement goes.
+
+    Attributes:
+        loggers: those of the run; none in a process or a run that logs nothing.
+        folder: the folder for files; ``None`` where none are written.
+        step: what loggers are told as the step.
+    """
+
+    loggers: Sequence[Any]
+    folder: Path | None
+    step: int
+
+
+class Reporter:
+    """Hands measurements to loggers and files. What one of them cannot take costs one warning.
+
+    Args:
+        prefix: the first part of every name.
+        unit: of the informations.
+        beta: where given, the information-bottleneck functional is logged too.
+        by: what measurements are counted by, ``"epoch"`` or ``"step"``.
+        projector: whether sampled rows go to TensorBoard's projector.
+        tsne: whether sampled rows are drawn.
+
+    Attributes:
+        warned: what was warned of.
+        figure_path: where the picture of the plane was last saved.
+    """
+
+    def __init__(
+        self,
+        prefix: str,
+        unit: Unit,
+        beta: float | None = None,
+        *,
+        by: str,
+        projector: bool = False,
+        tsne: bool = False,
+    ) -> None:
+        self.prefix, self.unit, self.beta, self.by = prefix, unit, beta, by
+        self.projector, self.tsne = projector, tsne
+        self.warned: set[str] = set()
+        self.figure_path: Path | None = None
+        self._stem = "" if prefix == "ib" else "_" + re.sub(r"[^\w.-]+", "_", prefix)
+        self._names: dict[str, None] = {}  # all that was ever logged, in one order
+        self._places: dict[str, Any] = {}  # where t-SNE put the rows the last time
+        self.begin()
+
+    def begin(self) -> None:
+        """Begin a run."""
+        self.warned.clear()
+        self._csv_path: Path | None = None
+        self._projected: set[int] = set()  # the measurements that went to the projector
+        self.forget_rows()
+
+    def forget_rows(self) -> None:
+        """Let go of the rows that wait to be the last ones of the projector."""
+        self._unprojected: tuple[int, dict[str, Rows]] | None = None
+
+    def layout(
+        self, loggers: Sequence[Any], layers: Sequence[str], estimators: Iterable[Estimator], binned: bool
+    ) -> None:
+        """Lay out TensorBoard's custom scalars."""
+        log_layout(
+            loggers,
+            self.prefix,
+            self.unit,
+            self.beta,
+            layers=layers,
+            binned=binned,
+            estimators={estimator.name: estimator.given for estimator in estimators},
+            told=self.warned,
+        )
+
+    def scalars(self, measured: Measurement) -> dict[str, float]:
+        """What to log, by name; of a layer that was not measured, NaN under all names it had before."""
+        values = scalars(measured, self.prefix, self.beta)
+        missing = {point.layer for point in measured.points if not point.verdict}
+        known = {name: parse_tag(name, self.prefix) for name in self._names if name not in values} if missing else {}
+        lacking = [name for name, tag in known.items() if tag is not None and tag.layer in missing]
+        self._names.update(dict.fromkeys(values))
+        return values | dict.fromkeys(lacking, math.nan)
+
+    def log_scalars(self, values: Mapping[str, float], to: Destination) -> None:
+        """Log values at a step, to each logger under the names that it takes."""
+        log_scalars(to.loggers, values, to.step, self.warned)
+
+    @staticmethod
+    def refused(values: Mapping[str, float]) -> dict[str, float]:
+        """The values whose names some logger refuses."""
+        return {name: value for name, value in values.items() if safe_name(name) != name}
+
+    def write(
+        self,
+        points: Sequence[InformationPoint],
+        estimates: Sequence[Estimate],
+        rows: Mapping[str, Rows],
+        to: Destination,
+        progress: Progress = lambda items, total, description: items,
+    ) -> None:
+        """Bring CSV files and pictures up to date.
+
+        Args:
+            points: those of the whole run.
+            estimates: those of the whole run.
+            rows: the sampled rows of the last measurement, where they are to be shown.
+            to: where to.
+            progress: wraps what takes long, given how many and what to call it, for a progress bar.
+        """
+        if to.folder is None:
+            return
+        self._csv_path = to.folder / f"information_plane{self._stem}.csv"
+        save_history(points, self._csv_path, InformationPoint, self.warned)
+        if any(math.isfinite(point.i_xt) for point in points):
+            picture = self._csv_path.with_suffix(".png")
+            if self._picture("information_plane", picture, to, lambda: self._plane(points, estimates, to)):
+                self.figure_path = picture
+        if estimates:
+            path = to.folder / f"estimators{self._stem}.csv"
+            save_history(estimates, path, Estimate, self.warned)
+            # What the probe reads is in the plane already.
+            others = (one for one in estimates if one.estimator != "probe")
+            if any(math.isfinite(one.value) for one in others):
+                self._picture("estimators", path.with_suffix(".png"), to, lambda: plot_estimates(estimates))
+        if self.projector and rows:
+            self._project(len({getattr(point, self.by) for point in points}) - 1, rows, to)
+        if self.tsne and rows:
+            when, layers = f"{self.by} {getattr(points[-1], self.by)}", progress(rows, len(rows), "t-SNE")
+            picture = to.folder / f"tsne{self._stem}.png"
+            self._picture("tsne", picture, to, lambda: plot_tsne(rows, when, self._places, layers))
+
+    def _plane(self, points: Sequence[InformationPoint], estimates: Sequence[Estimate], to: Destination) -> Figure:
+        assert to.folder is not None
+        return plot_information_plane(points, estimates, "/".join(to.folder.parts[-2:]) if to.loggers else "")
+
+    def _picture(self, name: str, path: Path, to: Destination, draw: Callable[[], Figure]) -> bool:
+        """Draw a picture, hand it to the loggers and save it; tell whether it is there."""
+        with warn_on_error(f"the figure {name} could not be drawn", self.warned):
+            figure = draw()
+            log_figure(to.loggers, f"{self.prefix}/{name}", figure, to.step, self.warned)
+            save_figure(figure, path, self.warned)
+        return path.is_file()
+
+    def _project(self, n: int, rows: Mapping[str, Rows], to: Destination) -> None:
+        """Hand the rows of the n-th measurement to the projector, if it is time; else keep what may be the last."""
+        self._unprojected = None
+        if is_projected(n) and n not in self._projected:
+            self._projected.add(n)
+            log_rows(to.loggers, self.prefix, rows, to.step, self.warned)
+        else:
+            self._unprojected = to.step, first_rows(rows)
+
+    def finish(self, points: Sequence[InformationPoint], estimates: Sequence[Estimate], to: Destination) -> None:
+        """The last rows for the projector, and the plane as an SVG."""
+        if self._unprojected is not None:
+            step, rows = self._unprojected
+            log_rows(to.loggers, self.prefix, rows, step, self.warned)
+        if self.figure_path is not None and to.folder is not None:
+            with warn_on_error("the figure information_plane could not be drawn", self.warned):
+                figure = self._plane(points, estimates, to._replace(folder=self.figure_path.parent))
+                save_figure(figure, self.figure_path.with_suffix(".svg"), self.warned)
+
+    def summary(self, points: Sequence[InformationPoint], loggers: Sequence[Any]) -> str:
+        """A table of the first and the last measurement, and where the files are; the latter empty where there is none.
+
+        Args:
+            points: those of the whole run.
+            loggers: those of the run.
+        """
+        picture = self.figure_path if self._csv_path else None
+        where = whereabouts(self._csv_path, picture, board_folder(loggers, self.warned))
+        return "\n".join(filter(None, [table(points, self.by), where]))
+
+    @property
+    def has_files(self) -> bool:
+        """Whether a file was written in this run."""
+        return self._csv_path is not None and self._csv_path.is_file()
