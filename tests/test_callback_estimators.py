@@ -17,7 +17,7 @@ from tensorboard.plugins.custom_scalar import layout_pb2
 from torch import nn
 from torch.utils.data import DataLoader
 
-import lightning_ib.callbacks.information_plane
+import lightning_ib.report.reporter
 from lightning_ib import (
     FixedBins,
     InformationPlane,
@@ -81,7 +81,7 @@ def _no_pictures(request, monkeypatch):
     """Drawing takes most of the time of a small run."""
     if "pictures" not in request.fixturenames:
         for name in (*PICTURES, "plot_estimates"):
-            monkeypatch.setattr(lightning_ib.callbacks.information_plane, name, lambda *_: None)
+            monkeypatch.setattr(lightning_ib.report.reporter, name, lambda *_: None)
 
 
 # -- what training is owed ---------------------------------------------------------------------------------------------
@@ -370,7 +370,7 @@ def test_the_probe_is_drawn_in_the_plane_and_has_no_picture_of_its_own(tmp_path,
         drawn.append((len(history), [e.estimator for e in estimates]))
         return plot_information_plane(history, estimates, run)
 
-    monkeypatch.setattr(lightning_ib.callbacks.information_plane, "plot_information_plane", plot)
+    monkeypatch.setattr(lightning_ib.report.reporter, "plot_information_plane", plot)
     fit(tmp_path, InformationPlaneCallback(), max_epochs=1, logger=False)
     assert {path.name for path in tmp_path.iterdir()} == {
         "information_plane.csv", "information_plane.png", "information_plane.svg", "estimators.csv"
@@ -418,7 +418,7 @@ def test_the_verdict_of_an_estimate_is_in_history_file_checkpoint_and_picture(tm
         drawn.append(plot_estimates(estimates))
         return drawn[-1]
 
-    monkeypatch.setattr(lightning_ib.callbacks.information_plane, "plot_estimates", plot)
+    monkeypatch.setattr(lightning_ib.report.reporter, "plot_estimates", plot)
 
     def callback():
         return InformationPlaneCallback(["hidden"], estimators=[KDE(frozen=True)])

@@ -12,7 +12,7 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch.utils.data import DataLoader, Sampler
 
-import lightning_ib.callbacks.information_plane
+import lightning_ib.report.reporter
 from lightning_ib import Estimate, InformationPlaneCallback, InformationPoint, QuantileBins, Quantizer, UniformBins
 from lightning_ib.binning.fitted import FittedQuantizer
 from lightning_ib.estimators.kernels import KDE
@@ -133,7 +133,7 @@ def train(folder, version, checkpoint, kill, loader, ckpt_path, options):
     """What the process does: train, resumed or not, to the end or not, and leave what there is to compare."""
     torch.set_num_threads(1)
     for name in PICTURES:
-        setattr(lightning_ib.callbacks.information_plane, name, lambda *_: None)
+        setattr(lightning_ib.report.reporter, name, lambda *_: None)
     when, *where = kill or [None]
     batches = iter(range(10**6))
 
@@ -451,7 +451,7 @@ def test_a_checkpoint_needs_no_more_than_weights_only(tmp_path):
 @pytest.fixture
 def no_pictures(monkeypatch):
     for name in PICTURES:
-        monkeypatch.setattr(lightning_ib.callbacks.information_plane, name, lambda *_: None)
+        monkeypatch.setattr(lightning_ib.report.reporter, name, lambda *_: None)
 
 
 @pytest.fixture(scope="module")

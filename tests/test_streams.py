@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-import lightning_ib.callbacks.information_plane
+import lightning_ib.report.reporter
 from lightning_ib import InformationPlane, InformationPlaneCallback, Quantizer, UniformBins
 from lightning_ib.estimators.soft import Soft
 from lightning_ib.functional import SoftEntropy, sketch, soft_information
@@ -43,7 +43,7 @@ def data():
 def _no_pictures(monkeypatch):
     """Drawing takes most of the time of a small run."""
     for name in (*PICTURES, "plot_estimates"):
-        monkeypatch.setattr(lightning_ib.callbacks.information_plane, name, lambda *_: None)
+        monkeypatch.setattr(lightning_ib.report.reporter, name, lambda *_: None)
 
 
 @pytest.fixture
