@@ -36,20 +36,12 @@ from lightning_ib.functional import (
     soft_information,
 )
 from lightning_ib.measurement.estimation import rows_for
+from tests.nets import Function
 
 COARSE = Quantizer(bins=UniformBins(3))
 QUICK = ["kde", "ksg", "knn", "mixed", "copula", "renyi", "probe", "quantised8", "soft"]
 WIDTHS = ("noise_variance", "kernel_width")
 N, M = 150, 64
-
-
-class Layer(nn.Module):
-    def __init__(self, function):
-        super().__init__()
-        self.function = function
-
-    def forward(self, x):
-        return self.function(x)
 
 
 def net(**functions):
@@ -59,7 +51,7 @@ def net(**functions):
         def __init__(self):
             super().__init__()
             for name, function in functions.items():
-                self.add_module(name, Layer(function))
+                self.add_module(name, Function(function))
 
         def forward(self, x):
             for layer in self.children():
@@ -426,7 +418,7 @@ def test_rows_of_several_shapes_cost_those_that_ask_for_them_raw_and_no_others(d
     class Sequences(nn.Module):
         def __init__(self):
             super().__init__()
-            self.act = Layer(torch.tanh)
+            self.act = Function(torch.tanh)
 
         def forward(self, x):
             self.act(x[:, None].repeat(1, 40 + int(x[0, 0] > 0), 1))
@@ -625,7 +617,7 @@ def test_what_works_in_place_after_the_layer_changes_nothing(data):
     class InPlace(nn.Module):
         def __init__(self):
             super().__init__()
-            self.act = Layer(torch.tanh)
+            self.act = Function(torch.tanh)
 
         def forward(self, x):
             return self.act(x).mul_(0).relu_()

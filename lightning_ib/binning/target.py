@@ -57,8 +57,9 @@ def kept(y: Any, ignore_index: int | None = None) -> Tensor:
     if not isinstance(y, Tensor):
         raise UnknownTarget(f"the target is {described(y)}, not a tensor. {_ADVICE}.")
     y = y.detach()
-    what = "a single number" if y.ndim == 0 else f"a tensor of layout {y.layout}, dtype {y.dtype}, {tuple(y.shape)}"
     if y.ndim == 0 or y.is_complex() or y.layout is not torch.strided or (len(y) and not y.numel()):
+        kind = f"a tensor of layout {y.layout}, dtype {y.dtype}, {tuple(y.shape)}"
+        what = "a single number" if y.ndim == 0 else kind
         raise UnknownTarget(f"the target is {what}, and one value a sample is needed. {_ADVICE}.")
     real = y.is_floating_point()
     if y.numel() == len(y):

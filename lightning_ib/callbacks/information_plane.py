@@ -196,9 +196,8 @@ class InformationPlaneCallback(CallbackBase):
         """A point for each layer, from the last ``trainer.validate`` or ``trainer.test``."""
         self.evaluated_estimates: list[Estimate] = []
         """What the estimators gave then."""
-        self.log_projector, self.tsne, self.verbose = log_projector, tsne, verbose
-        self.data, self.unpack = data, unpack
-        self.unit, self.beta, self.prefix = unit, beta, prefix.strip("/")
+        self.data, self.unpack, self.verbose = data, unpack, verbose
+        self.unit, self.prefix = unit, prefix.strip("/")
         self.reporter = Reporter(self.prefix, unit, beta, by=self.schedule.by, projector=log_projector, tsne=tsne)
         """Where measurements go."""
         self._recorder: Recorder | None = None
@@ -208,7 +207,6 @@ class InformationPlaneCallback(CallbackBase):
         self._counting = False
         self._failed = False
         self._measured = False  # whether this fit came to a measurement
-        self._laid_out = False
         self._described: set[str] = set()  # the layers of which was said how they are discretized
         self._shown: dict[str, Rows] = {}  # the sampled rows of the measurement at work, where they are to be shown
         self._restored: Mapping[str, Any] | None = None
@@ -256,7 +254,7 @@ class InformationPlaneCallback(CallbackBase):
         if self.data is None:
             self.plane.several_views = _SEVERAL_VIEWS
         self._recorder = None
-        self._counting = self._failed = self._late = self._measured = self._laid_out = False
+        self._counting = self._failed = self._late = self._measured = False
         self._described.clear()
         self.reporter.begin()
         try:
@@ -701,11 +699,12 @@ class InformationPlaneCallback(CallbackBase):
         """The points, and what other estimators say; these never cost the points."""
         self._shown = {}
         self.plane.warn_of_late_layers(pl_module)
-        if not self.plane.estimation.estimators and not self.log_projector and not self.tsne:
+        shows_rows = self._options["keep_rows"]
+        if not self.plane.estimation.estimators and not shows_rows:
             return Measurement(points, [])
         with preserve_state(pl_module):  # an estimator of the user's may draw random numbers
             estimates = self._guarded(trainer, lambda: self._estimated(trainer, epoch))
-            if self.log_projector or self.tsne:
+            if shows_rows:
                 self._shown = self._guarded(trainer, self.plane.labelled_rows) or {}
         failed = any_rank(trainer, estimates is None)
         return Measurement(points, self._no_estimates(epoch, trainer.global_step) if failed else estimates)
@@ -803,9 +802,8 @@ class InformationPlaneCallback(CallbackBase):
         )
 
     def _lay_out(self, trainer: Trainer) -> None:
-        """Lay out TensorBoard's charts, once, when the layers are known."""
-        if not self._laid_out and not self.plane.to_pick and trainer.is_global_zero:
-            self._laid_out = True
+        """Lay out TensorBoard's charts, when the layers are known."""
+        if not self.plane.to_pick and trainer.is_global_zero:
             estimators, binned = self.plane.estimation.estimators, bool(self.plane.fitted_quantizers)
             self.reporter.layout(trainer.loggers, self.plane.layers, estimators, binned)
 

@@ -40,7 +40,7 @@ def run_own_pass(
     Of several loaders the first is read. Data without a length is read up to ``max_samples`` samples.
 
     With several processes each takes its share; where shares are evened out by repeated samples, those are counted
-    too, and left out by :func:`~lightning_ib.evaluation.passes.n_unpadded_samples`.
+    too, and left out by :func:`~lightning_ib.evaluation.loaders.n_unpadded_samples`.
 
     Args:
         trainer: the Trainer at work.

@@ -18,8 +18,8 @@ MAX_DEFAULT_LAYERS = 12
 _WRAPPERS = {"_orig_mod", "_checkpoint_wrapped_module", "_fsdp_wrapped_module", "_forward_module"}
 
 
-# Whose wrappers (DistributedDataParallel, AveragedModel, …) call what they wrap ``module``, as a user's model may too.
-_WRAPPING_LIBRARIES = {"torch", "lightning", "lightning_fabric", "pytorch_lightning", "deepspeed"}
+LIBRARIES = {"torch", "lightning", "lightning_fabric", "pytorch_lightning", "deepspeed"}
+"""Whose modules are not the user's; their wrappers (DistributedDataParallel, …) call what they wrap ``module``."""
 
 
 class NoLayersError(ValueError, RuntimeError):
@@ -183,7 +183,7 @@ def _plainly_named(model: nn.Module, *, remove_duplicate: bool = True) -> dict[s
 
 def _is_of_a_library(kind: type[nn.Module]) -> bool:
     """Whether a module is a library's, other than a container that a user puts modules into."""
-    return kind.__module__.split(".")[0] in _WRAPPING_LIBRARIES and not kind.__module__.startswith("torch.nn.modules.")
+    return kind.__module__.split(".")[0] in LIBRARIES and not kind.__module__.startswith("torch.nn.modules.")
 
 
 def _first_name(model: nn.Module, name: str) -> str | None:

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.lazy import LazyModuleMixin
 
-# What torch, Lightning and DeepSpeed keep in attributes of their modules is theirs to know.
-_LIBRARIES = {"torch", "lightning", "lightning_fabric", "pytorch_lightning", "deepspeed"}
+from lightning_ib.capture.layers import LIBRARIES
+
 _OF_EVERY_MODULE = set(vars(nn.Module()))
 _PLAIN = (int, float, complex, str, bytes, type(None))
 _CONTAINERS = (list, dict, set, deque, tuple)
@@ -42,8 +42,9 @@ class _Kept:
     """The buffers and attributes of one module."""
 
     def __init__(self, module: nn.Module) -> None:
+        # What torch, Lightning and DeepSpeed keep in attributes of their modules is theirs to know.
         kinds = (kind for kind in type(module).__mro__ if kind not in (object, nn.Module))
-        own = any(kind.__module__.split(".")[0] not in _LIBRARIES for kind in kinds)
+        own = any(kind.__module__.split(".")[0] not in LIBRARIES for kind in kinds)
         places: list[dict[str, Any]] = [module._buffers] + ([vars(module)] if own else [])
         self._places = [
             (place, set(place), {name: _Value(value) for name, value in _plain(place).items()}) for place in places

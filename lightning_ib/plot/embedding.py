@@ -14,9 +14,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from numpy import ndarray
 
-# What the projector and t-SNE are given of wider layers: both begin with principal components anyway.
-_MOST_COORDINATES = 50
-
 _COLUMNS = 4
 _LEAST_SPREAD = 1e-12
 

@@ -87,6 +87,7 @@ class Reporter:
     def begin(self) -> None:
         """Begin a run."""
         self.warned.clear()
+        self._laid_out = False
         self._csv_path: Path | None = None
         self._projected: set[int] = set()  # the measurements that went to the projector
         self.forget_rows()
@@ -98,7 +99,10 @@ class Reporter:
     def layout(
         self, loggers: Sequence[Any], layers: Sequence[str], estimators: Iterable[Estimator], binned: bool
     ) -> None:
-        """Lay out TensorBoard's custom scalars."""
+        """Lay out TensorBoard's custom scalars, once a run."""
+        if self._laid_out:
+            return
+        self._laid_out = True
         log_layout(
             loggers,
             self.prefix,
