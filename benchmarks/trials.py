@@ -26,8 +26,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from lightning_ib import InformationPlaneCallback, QuantileBins, Quantizer
-from lightning_ib.records.history import STANDARD_ERRORS, Estimate, InformationPoint
+from lightning_ib import InformationPlaneCallback, InformationPoint, QuantileBins, Quantizer, Record
+from lightning_ib.records.record import STANDARD_ERRORS
 from lightning_ib.records.reliability import FAR_APART
 
 sys.path.append(str(Path(__file__).resolve().parent.parent / "examples"))
@@ -49,7 +49,7 @@ class Run(NamedTuple):
 
     name: str
     points: list[InformationPoint]
-    estimates: list[Estimate]
+    estimates: list[Record]
     warned: list[str]
     seconds: float
 
@@ -116,7 +116,7 @@ def run(name: str, build: Callable[[], pl.LightningModule], train: Data, val: Da
             error = [f"refused: {raised}"]
     said = [str(one.message) for one in caught if "lightning_ib" in one.filename or "layer" in str(one.message)]
     seconds = time.perf_counter() - start
-    return Run(name, plane.history, plane.estimates, error + list(dict.fromkeys(said)), seconds)
+    return Run(name, plane.history.points(), plane.history.estimates(), error + list(dict.fromkeys(said)), seconds)
 
 
 # -- the data ----------------------------------------------------------------------------------------------------------
@@ -447,8 +447,8 @@ HEADER = (
 
 
 def probe_of(found: Run, point: InformationPoint, name: str = "I_TY") -> float:
-    same = (one for one in found.estimates if (one.epoch, one.layer, one.figure) == (point.epoch, point.layer, name))
-    return next((one.value for one in same if one.estimator == "probe"), math.nan)
+    same = (one for one in found.estimates if (one.epoch, one.layer, one.quantity) == (point.epoch, point.layer, name))
+    return next((one.value for one in same if one.source == "probe"), math.nan)
 
 
 def both(before: float, after: float, digits: int = 2) -> str:
@@ -473,7 +473,7 @@ def rows(found: Run) -> Iterator[str]:
             what,
             f"`{layer}`{accuracy}",
             both(p.i_ty, q.i_ty),
-            both(p.i_ty_shuffled, q.i_ty_shuffled),
+            both(p.i_ty_permuted, q.i_ty_permuted),
             both(probe_of(found, p), probe_of(found, q)),
             both(p.i_ty_fano, q.i_ty_fano),
             both(p.h_t, q.h_t),
@@ -494,7 +494,7 @@ def checks(found: Run) -> Iterator[str]:
         fell = heads[-1].h_t < heads[0].h_t
         yield f"H(T) of the head {'falls' if fell else 'rises'}: " + ", ".join(f"{point.h_t:.2f}" for point in heads)
     for point in found.points:
-        if point.i_ty > point.h_y + 1e-9 or point.i_ty < point.i_ty_shuffled / 10:
+        if point.i_ty > point.h_y + 1e-9 or point.i_ty < point.i_ty_permuted / 10:
             yield f"FAULT: {point.layer}, epoch {point.epoch}: I(T;Y) = {point.i_ty:.3f} of H(Y) = {point.h_y:.3f}"
     last = max((point.epoch for point in found.points), default=0)
     for when in (0, last):
@@ -509,9 +509,9 @@ def every_epoch(found: Run) -> str:
     lines = ["epoch layer  I(T;Y) ± se  permuted  probe (accuracy)  Fano  H(T)  cells  explained  accuracy  verdict"]
     for p in found.points:
         lines.append(
-            f"{p.epoch:3} {p.layer}  {p.i_ty:.3f} ± {p.i_ty_se:.3f}  {p.i_ty_shuffled:.3f}  {probe_of(found, p):.3f} "
-            f"({probe_of(found, p, 'accuracy'):.3f})  {p.i_ty_fano:.3f}  {p.h_t:.2f}  {p.n_codes}  {p.explained:.2f}  "
-            f"{p.accuracy:.4f}  {p.verdict}"
+            f"{p.epoch:3} {p.layer}  {p.i_ty:.3f} ± {p.i_ty_se:.3f}  {p.i_ty_permuted:.3f}  {probe_of(found, p):.3f} "
+            f"({probe_of(found, p, 'accuracy'):.3f})  {p.i_ty_fano:.3f}  {p.h_t:.2f}  {p.n_codes}  "
+            f"{p.explained_variance:.2f}  {p.accuracy:.4f}  {p.verdict}"
         )
     return "\n".join(lines)
 

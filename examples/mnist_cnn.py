@@ -34,7 +34,7 @@ from pytorch_lightning.loggers import TensorBoardLogger
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from lightning_ib import Bins, Estimate, FixedBins, InformationPlaneCallback, InformationPoint, Quantizer
+from lightning_ib import Bins, FixedBins, History, InformationPlaneCallback, Quantizer
 from lightning_ib.estimators.registry import BY_NAME
 from lightning_ib.functional import quantiles
 from lightning_ib.records.reliability import CLIPPED, SATURATED, UNDERSAMPLED
@@ -288,12 +288,12 @@ def load_data(which: str, data_dir: Path) -> tuple[TensorDataset, TensorDataset]
 # -- the run -----------------------------------------------------------------------------------------------------------
 
 
-def table(history: Sequence[InformationPoint], estimates: Sequence[Estimate] = ()) -> str:
+def table(history: History) -> str:
     """The points as text, a row for each epoch and layer; epoch 0 is before training."""
     first = history[0]
     log_n = math.log(first.n_samples, 2 if first.unit == "bits" else math.e)
     width = max(len("layer"), *(len(point.layer) for point in history))
-    read = {(e.epoch, e.layer): e.value for e in estimates if e.estimator == "probe" and e.figure == "I_TY"}
+    read = {(e.epoch, e.layer): e.value for e in history.estimates() if e.source == "probe" and e.quantity == "I_TY"}
     rows = [
         f"Information in {first.unit}, over {first.n_samples} images: log N = {log_n:.3f}, "
         f"H(X) = {first.h_x:.3f}, H(Y) = {first.h_y:.3f}",
@@ -301,7 +301,7 @@ def table(history: Sequence[InformationPoint], estimates: Sequence[Estimate] = (
         f"epoch  {'layer':{width}}  I(X;T)  I(T;Y)  chance   probe    Fano    H(T)  verdict",
     ]
     for point in history:
-        numbers = [point.i_xt, point.i_ty, point.i_ty_shuffled]
+        numbers = [point.i_xt, point.i_ty, point.i_ty_permuted]
         numbers += [read.get((point.epoch, point.layer), math.nan), point.i_ty_fano, point.h_t]
         shown = "  ".join("     –" if math.isnan(number) else f"{number:6.3f}" for number in numbers)
         rows.append(f"{point.epoch:5}  {point.layer:{width}}  {shown}  {point.verdict}".rstrip())
@@ -401,7 +401,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         DataLoader(validation, batch_size=1000),
     )
 
-    print(f"\n{table(plane.history, plane.estimates)}\n")
+    print(f"\n{table(plane.history)}\n")
     print(f"The information plane: {plane.figure_path or 'not drawn, since no point of it is finite'}")
     print(f"The whole run, in a browser:\n    {tensorboard_command(logger.log_dir)}")
 

@@ -35,7 +35,7 @@ from lightning_ib import Bins, CellQuantizer, FixedBins, InformationPlane, Infor
 from lightning_ib.functional import most_cells
 from lightning_ib.plot.information_plane import VERDICT_MARKERS
 from lightning_ib.plot.labels import depth_colors
-from lightning_ib.records.history import replacing
+from lightning_ib.records.files import replacing
 from lightning_ib.records.reliability import VerdictWarning
 
 if TYPE_CHECKING:

@@ -13,14 +13,15 @@ __version__ = "0.1.0.dev0"
 _HOME = {
     "Bins": "binning",
     "CellQuantizer": "binning",
-    "Estimate": "records",
     "Estimator": "estimators",
     "FixedBins": "binning",
+    "History": "records",
     "InformationPlane": "measurement",
     "InformationPlaneCallback": "callbacks",
     "InformationPoint": "records",
     "QuantileBins": "binning",
     "Quantizer": "binning",
+    "Record": "records",
     "UniformBins": "binning",
     "measure": "evaluation",
     "resolution_sweep": "evaluation",
@@ -29,14 +30,15 @@ _HOME = {
 __all__ = [
     "Bins",
     "CellQuantizer",
-    "Estimate",
     "Estimator",
     "FixedBins",
+    "History",
     "InformationPlane",
     "InformationPlaneCallback",
     "InformationPoint",
     "QuantileBins",
     "Quantizer",
+    "Record",
     "UniformBins",
     "measure",
     "resolution_sweep",
@@ -50,7 +52,9 @@ if TYPE_CHECKING:
     from lightning_ib.evaluation.measure import measure
     from lightning_ib.evaluation.resolution import resolution_sweep
     from lightning_ib.measurement.information_plane import InformationPlane
-    from lightning_ib.records.history import Estimate, InformationPoint
+    from lightning_ib.records.history import History
+    from lightning_ib.records.points import InformationPoint
+    from lightning_ib.records.record import Record
 
 
 _MOVED = {

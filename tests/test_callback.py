@@ -235,7 +235,7 @@ def test_a_layer_that_starts_as_a_constant_has_one_cell_until_it_varies(tmp_path
     fit(tmp_path, callback, model=ZeroHead())
     out = [p for p in callback.history if p.layer == "out"]
     assert (out[0].h_t, out[0].i_ty, out[0].n_codes, out[0].verdict) == (0.0, 0.0, 1, "constant")
-    assert math.isnan(out[0].explained)
+    assert math.isnan(out[0].explained_variance)
     assert all(p.n_codes > 1 and 0 < p.saturation < 0.9 for p in out[1:])
 
 
@@ -308,8 +308,8 @@ def test_tensorboard_gets_scalars_figure_and_layout_at_the_right_steps(tmp_path)
         "I(T;Y) [bits]": ["^ib_diagnostics/bits/I_TY/.+"],
         "H(T) [bits]": ["^ib_diagnostics/bits/H_T/.+"],
         "H(T)/log N": ["^ib_diagnostics/saturation/.+"],
-        "I(T;Y) under permuted labels [bits]": ["^ib_diagnostics/bits/I_TY_shuffled/.+"],
-        "samples whose symbol was seen once": ["^ib_diagnostics/singletons/.+"],
+        "I(T;Y) under permuted labels [bits]": ["^ib_diagnostics/bits/I_TY_permuted/.+"],
+        "samples whose symbol was seen once": ["^ib_diagnostics/singleton_fraction/.+"],
         "I(X;T) − β I(T;Y) [bits]": ["^ib_diagnostics/bits/IB/.+"],
     }
     assert bands.title == "Information plane (ib): ± 2 standard errors"
@@ -322,8 +322,8 @@ def test_tensorboard_gets_scalars_figure_and_layout_at_the_right_steps(tmp_path)
     for tag, sign in ((band.value, 0), (band.lower, -2), (band.upper, 2)):
         written = [event.value for event in events.Scalars(tag)]
         assert written == pytest.approx([p.i_ty + sign * p.i_ty_se for p in of_out])
-    shuffled = [event.value for event in events.Scalars("ib_diagnostics/bits/I_TY_shuffled/out")]
-    assert shuffled == pytest.approx([p.i_ty_shuffled for p in of_out])
+    shuffled = [event.value for event in events.Scalars("ib_diagnostics/bits/I_TY_permuted/out")]
+    assert shuffled == pytest.approx([p.i_ty_permuted for p in of_out])
 
 
 def test_csv_and_png_lie_beside_the_loggers_files(tmp_path):
@@ -970,7 +970,7 @@ def test_the_default_works_without_tuning_on_mnist(tmp_path, mnist_train, mnist_
     assert {p.verdict for p in callback.history} == {"ok"}
     of = {layer: [p for p in callback.history if p.layer == layer] for layer in ("conv1.0", "conv2.0", "out")}
     for points in of.values():
-        assert all(p.i_ty > p.i_ty_shuffled + 1 for p in points)
+        assert all(p.i_ty > p.i_ty_permuted + 1 for p in points)
         assert len({p.i_ty for p in points}) == 3
     before, *_, after = of["out"]
     assert after.i_ty > before.i_ty + 0.5, "the head learns the label"

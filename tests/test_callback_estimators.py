@@ -172,7 +172,7 @@ def test_scalars_are_the_estimates_at_the_right_steps(logged):
     callback, _, events = logged
     first_page = [f"{name}/{figure}" for name, figures in GIVEN.items() for figure in figures if figure not in BELOW]
     first_page += ["I_XT", "I_TY", "H_T"]
-    below = {"saturation", "singletons", "kde/noise_variance", "bits/I_TY_shuffled"}
+    below = {"saturation", "singleton_fraction", "kde/noise_variance", "bits/I_TY_permuted"}
     below |= {f"bits/{name}_{end}" for name in ("I_XT", "I_TY", "H_T") for end in ("lower", "upper")}
     below |= {f"bits/{name}" for name in first_page if not name.endswith("accuracy")}
     below |= {"bits/kde/I_XT_lower", "bits/kde/I_TY_lower"}
@@ -187,9 +187,9 @@ def test_scalars_are_the_estimates_at_the_right_steps(logged):
         for name, figures in GIVEN.items():
             for figure in figures:
                 unit = "bits" if figure.endswith("_lower") else ""
-                tag = tags.tag("ib", figure, layer, estimator=name, unit=unit)
+                tag = tags.format_tag("ib", figure, layer, source=name, unit=unit)
                 values = [event.value for event in events.Scalars(tag)]
-                expected = of(callback.estimates, layer=layer, estimator=name, figure=figure)
+                expected = of(callback.estimates, layer=layer, source=name, figure=figure)
                 assert values == pytest.approx(expected, rel=1e-6)  # TensorBoard keeps 32 bits
 
 
@@ -206,7 +206,7 @@ def test_custom_scalars_have_bands_and_a_chart_for_each_figure_of_each_estimator
     assert others.title == "Information plane (ib): other estimators"
     assert {chart.title: list(chart.multiline.tag) for chart in others.chart} == {
         f"{name}: {figure}{'' if figure in NO_UNIT else ' [bits]'}": [
-            "^" + tags.tag("ib", figure, ".+", estimator=name, unit="" if figure in NO_UNIT else "bits")
+            "^" + tags.format_tag("ib", figure, ".+", source=name, unit="" if figure in NO_UNIT else "bits")
         ]
         for name, of_it in GIVEN.items()
         for figure in of_it
@@ -251,7 +251,7 @@ def test_another_logger_gets_the_scalars_and_what_it_cannot_show_is_no_fault(tmp
     assert [step for step, _ in rows] == STEPS[:3]
     for name, figure in (("knn", "I_TY"), ("probe", "I_TY"), ("probe", "accuracy")):
         values = [float(row[f"ib/{name}/{figure}/out"]) for _, row in rows]
-        assert values == pytest.approx(of(callback.estimates, layer="out", estimator=name, figure=figure), rel=1e-6)
+        assert values == pytest.approx(of(callback.estimates, layer="out", source=name, figure=figure), rel=1e-6)
     assert read_csv(Path(run.log_dir) / "estimators.csv", Estimate) == callback.estimates
     assert (Path(run.log_dir) / "estimators.png").is_file()
 
@@ -392,7 +392,7 @@ def test_a_width_is_logged_and_has_no_unit(tmp_path):
     callback = InformationPlaneCallback(["hidden"], estimators=["kde", "renyi"])
     _, run = fit(tmp_path, callback, max_epochs=1, logger=False)
     for name, figure in (("kde", "noise_variance"), ("renyi", "kernel_width")):
-        before, after = of(callback.estimates, estimator=name, figure=figure)
+        before, after = of(callback.estimates, source=name, figure=figure)
         assert 0 < before != after > 0, "it follows the layer"
         assert run.callback_metrics[f"ib_diagnostics/{name}/{figure}/hidden"] == pytest.approx(after, rel=1e-6)
         assert {(e.unit, e.verdict) for e in callback.estimates if e.figure == figure} == {("", "")}
@@ -553,8 +553,8 @@ def test_a_correction_reaches_every_point_and_its_scalars(tmp_path, correction):
     assert {point.correction for point in plane.compute()} == {correction}
     for point in expected:
         assert run.callback_metrics[f"ib/I_TY/{point.layer}"] == pytest.approx(point.i_ty, rel=1e-6)
-        shuffled = run.callback_metrics[f"ib_diagnostics/bits/I_TY_shuffled/{point.layer}"]
-        assert shuffled == pytest.approx(point.i_ty_shuffled, rel=1e-6, abs=1e-6)
+        shuffled = run.callback_metrics[f"ib_diagnostics/bits/I_TY_permuted/{point.layer}"]
+        assert shuffled == pytest.approx(point.i_ty_permuted, rel=1e-6, abs=1e-6)
 
 
 def test_what_a_correction_pushes_past_a_bound_is_kept_and_flagged(tmp_path):
@@ -562,16 +562,16 @@ def test_what_a_correction_pushes_past_a_bound_is_kept_and_flagged(tmp_path):
     fit(tmp_path, callback, max_epochs=1, logger=False)
     for point in callback.history:
         assert point.h_t > math.log2(N_VAL)
-        assert "h_t > log N" in point.beyond
+        assert "h_t > log N" in point.out_of_bounds
     assert nan_free(read_csv(tmp_path / "information_plane.csv")) == nan_free(callback.history)
 
 
 def test_the_permutation_baseline_is_logged_without_any_shuffle(tmp_path):
     callback = InformationPlaneCallback(["out"])
     _, run = fit(tmp_path, callback, max_epochs=1, logger=False)
-    assert all(0 < p.i_ty_shuffled < p.i_ty and math.isnan(p.i_ty_shuffled_sd) for p in callback.history)
-    assert run.callback_metrics["ib_diagnostics/bits/I_TY_shuffled/out"] == pytest.approx(
-        callback.history[-1].i_ty_shuffled, rel=1e-6
+    assert all(0 < p.i_ty_permuted < p.i_ty and math.isnan(p.i_ty_permuted_sd) for p in callback.history)
+    assert run.callback_metrics["ib_diagnostics/bits/I_TY_permuted/out"] == pytest.approx(
+        callback.history[-1].i_ty_permuted, rel=1e-6
     )
 
 
@@ -582,7 +582,7 @@ def test_every_measurement_shuffles_alike(tmp_path):
 
     callback = InformationPlaneCallback(["out"], shuffles=4)
     fit(tmp_path, callback, model=Still(), logger=False)
-    assert len({(p.i_ty_shuffled, p.i_ty_shuffled_sd) for p in callback.history}) == 1
+    assert len({(p.i_ty_permuted, p.i_ty_permuted_sd) for p in callback.history}) == 1
 
 
 # -- resume ------------------------------------------------------------------------------------------------------------
@@ -651,7 +651,9 @@ def test_a_checkpoint_of_a_version_without_estimators_is_taken_up(tmp_path):
     for point in callback.history:
         old = point.epoch < 3
         assert math.isfinite(point.i_ty)
-        assert math.isnan(point.i_ty_se) == math.isnan(point.i_ty_shuffled) == math.isnan(point.singletons) == old
+        assert (
+            math.isnan(point.i_ty_se) == math.isnan(point.i_ty_permuted) == math.isnan(point.singleton_fraction) == old
+        )
         assert (point.verdict == "") == old
     assert {e.epoch for e in callback.estimates} == {3}
     assert nan_free(read_csv(tmp_path / "information_plane.csv")) == nan_free(callback.history)

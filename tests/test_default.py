@@ -62,9 +62,9 @@ def test_clusters_of_their_class_give_known_figures(unit, one):
     assert point.i_xt == point.h_t
     assert point.h_x == pytest.approx(math.log2(1600) * one)
     assert (point.n_samples, point.n_codes, point.source, point.verdict) == (1600, 4, "cells", "ok")
-    assert point.explained > 0.8
-    assert point.i_ty_shuffled == pytest.approx(9 / 3200 * math.log2(math.e) * one, rel=0.1)
-    assert math.isnan(point.outside)
+    assert point.explained_variance > 0.8
+    assert point.i_ty_permuted == pytest.approx(9 / 3200 * math.log2(math.e) * one, rel=0.1)
+    assert math.isnan(point.clipped_fraction)
 
 
 def test_figures_are_those_of_the_functional_package():
@@ -73,11 +73,11 @@ def test_figures_are_those_of_the_functional_package():
     (point,) = counted(plane, net(layer=same), batches(x, y))
     found = cells(sketch(x))
     assert point.n_codes == found.n_cells
-    assert point.explained == pytest.approx(found.explained)
+    assert point.explained_variance == pytest.approx(found.explained_variance)
     assert point.h_t == pytest.approx(entropy(found.numbers, unit="nats"))
     assert point.i_ty == pytest.approx(mutual_information(found.numbers, y, unit="nats"))
     assert plane.discretized["layer"] == (
-        f"1200 coordinates, sketched to 128; {found.n_cells} cells with {found.explained:.0%} of the variance, "
+        f"1200 coordinates, sketched to 128; {found.n_cells} cells with {found.explained_variance:.0%} of the variance, "
         "700 samples"
     )
 
@@ -127,7 +127,7 @@ def test_the_networks_of_the_thesis_read_what_is_known_of_them(data_dir, mnist_t
     assert conv1.i_ty_fano == conv2.i_ty_fano == head.i_ty_fano
     assert head.fano_shortfall == 0
     assert math.isnan(logits.i_ty_fano)
-    assert conv1.i_ty_shuffled == pytest.approx(0.06, abs=0.005)
+    assert conv1.i_ty_permuted == pytest.approx(0.06, abs=0.005)
 
 
 # --- Few samples, odd labels -----------------------------------------------------------------------------------------
@@ -143,7 +143,7 @@ def test_fewer_than_ten_samples_have_a_point(n):
     assert point.n_codes == 2
     assert 0 <= point.h_t <= 1
     assert 0 <= point.i_ty <= 1
-    assert math.isfinite(point.i_ty_shuffled)
+    assert math.isfinite(point.i_ty_permuted)
 
 
 def test_one_sample_is_one_symbol_and_says_nothing_of_its_target():
@@ -168,7 +168,7 @@ def test_rows_that_are_all_alike_are_constant(d, value):
         point = measured(lambda x: torch.full((len(x), d), value), randn(120, 4), torch.arange(120) % 3)
     assert len(caught) == 1
     assert (point.h_t, point.i_ty, point.n_codes, point.verdict) == (0, 0, 1, "constant")
-    assert math.isnan(point.explained)
+    assert math.isnan(point.explained_variance)
 
 
 def test_one_class_says_nothing_and_says_so():
@@ -177,7 +177,7 @@ def test_one_class_says_nothing_and_says_so():
     assert len(caught) == 1
     assert point.h_t > 0
     assert point.h_y == 0
-    assert all(math.isnan(v) for v in (point.i_ty, point.h_y_given_t, point.i_ty_shuffled, point.accuracy))
+    assert all(math.isnan(v) for v in (point.i_ty, point.h_y_given_t, point.i_ty_permuted, point.accuracy))
 
 
 @pytest.mark.filterwarnings("ignore:the target is -")
@@ -223,7 +223,7 @@ def test_without_a_target_only_its_figures_are_missing():
     (point,) = measure(net(layer=same), [(x, None)], ["layer"])
     assert point.h_t == pytest.approx(2)
     assert point.verdict == "ok"
-    assert all(math.isnan(v) for v in (point.i_ty, point.h_y, point.i_ty_shuffled, point.i_ty_fano))
+    assert all(math.isnan(v) for v in (point.i_ty, point.h_y, point.i_ty_permuted, point.i_ty_fano))
 
 
 # --- Odd activations -------------------------------------------------------------------------------------------------

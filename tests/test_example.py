@@ -411,7 +411,7 @@ def check_report(printed, points, log_dir):
     assert [(int(epoch), layer) for epoch, layer, *_ in rows] == [(p.epoch, p.layer) for p in points]
     for (_, _, *figures, verdict), point in zip(rows, points):
         probe = read[point.epoch, point.layer]
-        expected = (point.i_xt, point.i_ty, point.i_ty_shuffled, probe, point.i_ty_fano, point.h_t)
+        expected = (point.i_xt, point.i_ty, point.i_ty_permuted, probe, point.i_ty_fano, point.h_t)
         shown = [math.nan if figure == "–" else float(figure) for figure in figures]
         assert shown == pytest.approx(expected, abs=0.0006, nan_ok=True)
         assert verdict == point.verdict
@@ -527,7 +527,7 @@ def test_a_wrong_flag_ends_in_one_line(example, capsys, flags, sentence):
 
 def test_the_table_explains_its_verdicts(example):
     point = InformationPoint.missing("a_long_name", n_samples=8, unit="bits")._replace(h_x=3.0, h_y=1.0)
-    known = {"i_xt": 2.9, "i_ty": 1.0, "i_ty_shuffled": 0.5, "h_t": 2.9, "saturation": 0.967, "verdict": "saturated"}
+    known = {"i_xt": 2.9, "i_ty": 1.0, "i_ty_permuted": 0.5, "h_t": 2.9, "saturation": 0.967, "verdict": "saturated"}
     later = point._replace(epoch=1, **known)
     probe = Estimate(1, 0, "a_long_name", "probe", "I_TY", 0.75, "bits", 8)
     estimates = [probe, probe._replace(figure="accuracy", value=0.9), probe._replace(estimator="kde", value=0.25)]

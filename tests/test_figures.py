@@ -158,7 +158,7 @@ def test_without_a_target_there_is_no_error_about_it(data):
     (point,) = plane.compute()
     about_y = ("i_ty", "h_y", "h_y_given_t", "i_xt_given_y")
     assert all(math.isnan(getattr(point, name)) and math.isnan(getattr(point, f"{name}_se")) for name in about_y)
-    assert math.isnan(point.i_ty_shuffled)
+    assert math.isnan(point.i_ty_permuted)
     assert point.h_t_se > 0
 
 
@@ -184,8 +184,8 @@ def test_the_permutation_baseline_is_the_expected_information(correction, unit, 
     _, t, y = known
     point = point_of(data, correction=correction, unit=unit)
     expected = expected_mutual_information(t.counts, y.counts, correction=correction, unit=unit)
-    assert point.i_ty_shuffled == pytest.approx(expected, abs=1e-12)
-    assert math.isnan(point.i_ty_shuffled_sd)
+    assert point.i_ty_permuted == pytest.approx(expected, abs=1e-12)
+    assert math.isnan(point.i_ty_permuted_sd)
 
 
 @pytest.mark.parametrize("correction", IN_CLOSED_FORM)
@@ -194,15 +194,15 @@ def test_shuffles_show_the_spread_and_leave_the_mean_exact(shuffles, correction,
     _, t, y = known
     point = point_of(data, shuffles=shuffles, correction=correction)
     chance = shuffled_mutual_information(t.counts, y.counts, shuffles=shuffles, correction=correction)
-    assert point.i_ty_shuffled == point_of(data, correction=correction).i_ty_shuffled
-    assert point.i_ty_shuffled_sd == pytest.approx(chance.standard_deviation, abs=1e-12)
-    assert abs(point.i_ty_shuffled - chance.mean) < 4 * chance.standard_deviation
+    assert point.i_ty_permuted == point_of(data, correction=correction).i_ty_permuted
+    assert point.i_ty_permuted_sd == pytest.approx(chance.standard_deviation, abs=1e-12)
+    assert abs(point.i_ty_permuted - chance.mean) < 4 * chance.standard_deviation
 
 
 def test_the_baseline_is_the_mean_of_many_permutations(data, known):
     _, t, y = known
     chance = shuffled_mutual_information(t.counts, y.counts, shuffles=400)
-    assert point_of(data).i_ty_shuffled == pytest.approx(
+    assert point_of(data).i_ty_permuted == pytest.approx(
         chance.mean, abs=5 * chance.standard_deviation / math.sqrt(400)
     )
 
@@ -214,14 +214,14 @@ def test_corrections_without_a_closed_form_still_shuffle(shuffles, correction, d
     _, t, y = known
     point = point_of(data, shuffles=shuffles, correction=correction)
     chance = shuffled_mutual_information(t.counts, y.counts, shuffles=shuffles or 5, correction=correction)
-    assert (point.i_ty_shuffled, point.i_ty_shuffled_sd) == pytest.approx(tuple(chance), abs=1e-12)
+    assert (point.i_ty_permuted, point.i_ty_permuted_sd) == pytest.approx(tuple(chance), abs=1e-12)
 
 
 def test_without_shuffles_only_the_spread_is_missing(data):
     point, shuffled = point_of(data), point_of(data, shuffles=5)
-    assert point.i_ty_shuffled > 0
-    assert math.isnan(point.i_ty_shuffled_sd)
-    assert same(point._replace(i_ty_shuffled_sd=0.0), shuffled._replace(i_ty_shuffled_sd=0.0))
+    assert point.i_ty_permuted > 0
+    assert math.isnan(point.i_ty_permuted_sd)
+    assert same(point._replace(i_ty_permuted_sd=0.0), shuffled._replace(i_ty_permuted_sd=0.0))
 
 
 def test_no_random_state_is_touched(data):
@@ -244,12 +244,12 @@ def test_labels_that_say_nothing_give_what_chance_gives(seed):
     y = torch.randint(0, 10, (2000,), generator=generator)
     point = point_of((x, y), shuffles=20)
     assert point.i_ty > 0.1  # the bias is no small thing
-    assert abs(point.i_ty - point.i_ty_shuffled) < 4 * point.i_ty_shuffled_sd
+    assert abs(point.i_ty - point.i_ty_permuted) < 4 * point.i_ty_permuted_sd
 
 
 def test_labels_that_are_told_stand_out(data):
     point = point_of(data, shuffles=5)
-    assert point.i_ty > point.i_ty_shuffled + 20 * point.i_ty_shuffled_sd
+    assert point.i_ty > point.i_ty_permuted + 20 * point.i_ty_permuted_sd
 
 
 # -- corrections -------------------------------------------------------------------------------------------------------
@@ -290,7 +290,7 @@ def test_corrected_figures_with_a_narrowed_input_are_those_of_the_functions(corr
 
 
 def test_without_a_correction_none_is_named(data):
-    assert (point_of(data).correction, point_of(data).beyond) == ("", "")
+    assert (point_of(data).correction, point_of(data).out_of_bounds) == ("", "")
 
 
 @pytest.mark.parametrize("correction", CORRECTIONS)
@@ -300,7 +300,7 @@ def test_a_correction_leaves_verdict_and_saturation_as_counted(correction, narro
     for few in (600, 40):  # the latter saturated
         some = x[:few] * torch.tensor([1.0, 1, 7]) + torch.rand(few, 3).round(), y[:few]
         plain, corrected = point_of(some, input=narrowed), point_of(some, input=narrowed, correction=correction)
-        for name in ("saturation", "verdict", "singletons", "n_codes", "outside"):
+        for name in ("saturation", "verdict", "singleton_fraction", "n_codes", "clipped_fraction"):
             assert getattr(corrected, name) == getattr(plain, name)
     assert corrected.h_t != plain.h_t
 
@@ -316,7 +316,7 @@ def test_what_a_correction_moved_past_a_bound_is_kept_and_named(correction):
     assert point.h_t > math.log2(60) + 0.4
     assert point.i_xt == point.h_t
     assert point.i_xt > point.h_x
-    assert {"h_t > log N", "i_xt > H(X)"} <= set(point.beyond.split(", "))
+    assert {"h_t > log N", "i_xt > H(X)"} <= set(point.out_of_bounds.split(", "))
     assert point.saturation < 1
 
 
@@ -348,7 +348,9 @@ def test_beyond_names_just_the_bounds_that_are_passed(correction, kind):
             "h_y_given_t < 0": point.h_y_given_t < 0,
             "i_xt_given_y < 0": point.i_xt_given_y < 0,
         }
-        assert set(filter(None, point.beyond.split(", "))) == {name for name, is_passed in passed.items() if is_passed}
+        assert set(filter(None, point.out_of_bounds.split(", "))) == {
+            name for name, is_passed in passed.items() if is_passed
+        }
 
 
 def test_an_information_below_zero_is_kept():
@@ -360,8 +362,8 @@ def test_an_information_below_zero_is_kept():
         points.append(point_of((x, torch.randint(0, 3, (400,), generator=generator)), correction="miller_madow"))
     below = [point for point in points if point.i_ty < 0]
     assert 2 <= len(below) <= 11
-    assert all("i_ty < 0" in point.beyond for point in below)
-    assert not any("i_ty < 0" in point.beyond for point in points if point.i_ty >= 0)
+    assert all("i_ty < 0" in point.out_of_bounds for point in below)
+    assert not any("i_ty < 0" in point.out_of_bounds for point in points if point.i_ty >= 0)
 
 
 @pytest.mark.parametrize("correction", CORRECTIONS)
@@ -371,7 +373,7 @@ def test_plenty_of_samples_need_no_correction(correction):
     plain, corrected = point_of(data), point_of(data, correction=correction)
     assert corrected.h_t == pytest.approx(plain.h_t, abs=1e-3)
     assert corrected.i_ty == pytest.approx(plain.i_ty, abs=1e-3)
-    assert corrected.beyond in ("", "h_y_given_t < 0", "i_ty > H(Y)", "i_ty > H(Y), h_y_given_t < 0")
+    assert corrected.out_of_bounds in ("", "h_y_given_t < 0", "i_ty > H(Y)", "i_ty > H(Y), h_y_given_t < 0")
 
 
 def test_an_unknown_correction_is_refused():
@@ -386,7 +388,7 @@ def test_an_unknown_correction_is_refused():
 @pytest.mark.parametrize("correction", [None, *CORRECTIONS])
 def test_a_nat_is_more_than_a_bit(correction, narrowed, data):
     bits, nats = (point_of(data, input=narrowed, correction=correction, unit=unit) for unit in ("bits", "nats"))
-    informations = (*FIGURES, *(f"{name}_se" for name in FIGURES), "i_ty_shuffled", "i_ty_shuffled_sd")
+    informations = (*FIGURES, *(f"{name}_se" for name in FIGURES), "i_ty_permuted", "i_ty_permuted_sd")
     for name, value in bits._asdict().items():
         if name in informations:
             assert getattr(nats, name) == pytest.approx(value * math.log(2), abs=1e-12, nan_ok=True), name

@@ -14,7 +14,7 @@ from lightning_ib.records.history import read_csv, restored_points, unit_of, wri
 
 FIGURES = ("i_xt", "i_ty", "h_t", "h_x", "h_y", "h_y_given_t", "i_xt_given_y", "saturation")
 ERRORS = ("i_xt_se", "i_ty_se", "h_t_se", "h_x_se", "h_y_se", "h_y_given_t_se", "i_xt_given_y_se")
-DOUBTS = ("i_ty_shuffled", "i_ty_shuffled_sd", "singletons", "outside")
+DOUBTS = ("i_ty_permuted", "i_ty_permuted_sd", "singletons", "outside")
 CERTAIN = ("explained", "accuracy", "i_ty_fano", "fano_shortfall")
 
 

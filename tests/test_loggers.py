@@ -577,6 +577,6 @@ def test_singletons_are_logged_as_the_share_of_samples_that_the_verdict_uses(tmp
     with pytest.warns(VerdictWarning, match="undersampled|saturated"):
         _, run = fit(tmp_path, callback, max_epochs=1)
     last = callback.history[-1]
-    logged = float(run.callback_metrics["ib_diagnostics/singletons/out"])
-    assert logged == pytest.approx(last.singletons * last.n_codes / last.n_samples, rel=1e-6)
-    assert UNDERSAMPLED < logged < last.singletons
+    logged = float(run.callback_metrics["ib_diagnostics/singleton_fraction/out"])
+    assert logged == pytest.approx(last.singleton_fraction, rel=1e-6)
+    assert UNDERSAMPLED < logged < 1

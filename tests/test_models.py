@@ -95,7 +95,7 @@ def watched(tmp_path, make, data, callback, x=None):
     found = measure(model, data[1], frozen(callback), input=x, unpack=callback.unpack)
     last = [p._replace(epoch=0, step=0) for p in callback.history[-len(layers) :]]
     # What lies outside by design, FixedBins do not know.
-    unknown = {"outside": 0, "verdict": ""}
+    unknown = {"clipped_fraction": 0, "verdict": ""}
     if not callback.plane.discretized:  # nothing of what `measure` does is on a sample then, and nothing of the head
         unknown |= dict.fromkeys(("accuracy", "i_ty_fano", "fano_shortfall"), 0)
     found, last = ([p._replace(**unknown) for p in points] for points in (found, last))
@@ -466,7 +466,7 @@ def test_an_autoencoder_without_labels_has_figures_about_the_input_alone(tmp_pat
     logged = {tag.quantity for name in model.trainer.callback_metrics if (tag := parse_tag(name)) is not None}
     assert logged == {
         *(f"{name}{end}" for name in ("I_XT", "H_T") for end in ("", "_lower", "_upper")),
-        *("saturation", "singletons"),
+        *("saturation", "singleton_fraction"),
     }
 
 

@@ -156,7 +156,7 @@ def test_a_cross_is_what_the_probe_reads_at_the_last_point():
 
 
 def test_without_a_target_no_cross_is_drawn():
-    points = [point(e, "out", 9 - e, math.nan)._replace(i_ty_shuffled=0.1) for e in range(2)]
+    points = [point(e, "out", 9 - e, math.nan)._replace(i_ty_permuted=0.1) for e in range(2)]
     figure = plot_information_plane(points, read(points))
     assert crosses(figure) == dashes(figure) == []
     assert legend_of(figure) == ["epoch 0", "1"]
@@ -201,7 +201,7 @@ def test_bars_reach_two_standard_errors_at_the_last_point_where_they_show():
 
 
 def test_a_dash_marks_chance_below_the_last_point_or_a_triangle_at_the_edge():
-    points = [point(e, "out", 9 - e, 0.5 + e)._replace(i_ty_shuffled=0.125) for e in range(3)]
+    points = [point(e, "out", 9 - e, 0.5 + e)._replace(i_ty_permuted=0.125) for e in range(3)]
     figure = plot_information_plane(points)
     assert (dashes(figure), triangles(figure)) == ([(7, 0.125)], [])
     assert legend_of(figure)[-1] == "permuted labels"
@@ -299,7 +299,7 @@ def test_no_text_lies_on_another(n_layers, n_epochs, seed):
     layers = [f"model.encoder.layers.{k}.linear" for k in range(n_layers)]
     points = [
         point(e, layer, 6 - e / 3 + 0.1 * random.normal(), 1 + 2 * e / n_epochs + 0.05 * random.normal())._replace(
-            i_ty_fano=3.3, i_ty_shuffled=0.1 * k, i_ty_se=0.1, verdict="clipped" if e == 1 else "ok"
+            i_ty_fano=3.3, i_ty_permuted=0.1 * k, i_ty_se=0.1, verdict="clipped" if e == 1 else "ok"
         )
         for e in range(n_epochs)
         for k, layer in enumerate(layers)

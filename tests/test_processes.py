@@ -14,7 +14,7 @@ from lightning_ib import InformationPlane, InformationPoint
 from lightning_ib.estimators.registry import checked_estimators
 from lightning_ib.evaluation.passes import preserve_state, run_pass
 from lightning_ib.records.history import Estimate
-from lightning_ib.records.tags import is_diagnostic, tag
+from lightning_ib.records.tags import format_tag, is_diagnostic
 from tests.processes import (
     ALL_IN_BINS,
     BINS,
@@ -248,7 +248,7 @@ def test_two_processes_have_the_estimates_of_one(estimating, name, data, options
         assert rows == {n_rows}, "repeated samples are left out"
         assert {estimate.n_samples for estimate in streamed} == {sum(len(y) for _, y in data)}
         assert all(math.isfinite(estimate.value) for estimate in estimates)
-        assert all(math.isfinite(InformationPoint(*point).i_ty_shuffled) for point in process["history"])
+        assert all(math.isfinite(InformationPoint(*point).i_ty_permuted) for point in process["history"])
 
 
 def test_all_processes_set_the_same_and_log_the_same_estimates(estimating):
@@ -259,7 +259,7 @@ def test_all_processes_set_the_same_and_log_the_same_estimates(estimating):
     assert len(last) == 2 * (5 + 1 + 2 + 5 + 2)
     for (layer, estimator, figure), (*_, value, unit, _, _) in last.items():
         unit = unit if is_diagnostic(figure, estimator) else ""
-        name = tag("ib", figure, layer, estimator=estimator, unit=unit)
+        name = format_tag("ib", figure, layer, source=estimator, unit=unit)
         assert one["logged"][name] == other["logged"][name] == pytest.approx(value, rel=1e-6)
 
 
@@ -339,10 +339,10 @@ def test_all_processes_log_the_same_figures_for_whoever_monitors_them(two):
     of_each = ["I_XT", "I_TY", "H_T"], ["", "_lower", "_upper"]
     expected = {f"ib/{name}" for name in [*of_each[0], "probe/I_TY", "probe/accuracy"]}
     expected |= {f"ib_diagnostics/nats/{name}{end}" for name in of_each[0] for end in of_each[1]}
-    expected |= {f"ib_diagnostics/{name}" for name in ("saturation", "singletons", "nats/I_TY_shuffled")}
+    expected |= {f"ib_diagnostics/{name}" for name in ("saturation", "singleton_fraction", "nats/I_TY_permuted")}
     expected.add("ib_diagnostics/nats/probe/I_TY")
     assert set(names) == {f"{name}/{layer}" for name in expected for layer in ("hidden", "out")} | {
-        "ib_diagnostics/outside/hidden",
+        "ib_diagnostics/clipped_fraction/hidden",
         "ib_diagnostics/accuracy/out",
         "ib_diagnostics/nats/I_TY_fano/out",
     }

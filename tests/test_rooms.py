@@ -23,7 +23,7 @@ FLOORS = (
 )
 OTHERS = {
     "functional": {"torch"},
-    "records": set(),
+    "records": {"pandas"},
     "plot": {"matplotlib", "numpy", "sklearn"},
 }
 """What some rooms may import from elsewhere."""

@@ -8,7 +8,7 @@ import pytest
 
 from lightning_ib.estimators.base import Estimator
 from lightning_ib.estimators.registry import BY_NAME, checked_estimators
-from lightning_ib.records.tags import QUANTITIES, RESERVED, SHARES, UNITS, Tag, is_diagnostic, parse_tag, tag
+from lightning_ib.records.tags import QUANTITIES, RESERVED, SHARES, UNITS, Tag, format_tag, is_diagnostic, parse_tag
 
 LAYERS = ["out", "encoder.0", "a/b", "a/I_TY/out", "bits", "I_TY", "probe", "/out", "a//b", "schräg ü", "_orig_mod"]
 
@@ -19,7 +19,7 @@ def test_every_name_says_what_it_was_made_of(layer, prefix):
     counted = [(quantity, "") for quantity in sorted(RESERVED - set(UNITS))]
     of_estimators = [(figure, name) for name, one in BY_NAME.items() for figure in one().given]
     for (quantity, estimator), unit in itertools.product(counted + of_estimators, ("", *UNITS)):
-        name = tag(prefix, quantity, layer, estimator=estimator, unit=unit)
+        name = format_tag(prefix, quantity, layer, source=estimator, unit=unit)
         assert parse_tag(name, prefix) == Tag(quantity, layer, estimator, unit), name
 
 
@@ -27,7 +27,7 @@ def test_no_two_values_have_one_name():
     counted = [(quantity, "") for quantity in RESERVED - set(UNITS)]
     of_estimators = [(figure, name) for name, one in BY_NAME.items() for figure in one().given]
     names = [
-        tag("ib", quantity, layer, estimator=estimator, unit=unit)
+        format_tag("ib", quantity, layer, source=estimator, unit=unit)
         for quantity, estimator in counted + of_estimators
         for unit in ("", *UNITS)
         for layer in LAYERS

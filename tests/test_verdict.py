@@ -28,7 +28,14 @@ from lightning_ib.records.history import Measurement, read_csv
 from lightning_ib.records.reliability import VerdictWarning, outread, verdict
 from tests.tiny import fit
 
-SOUND = {"saturation": 0.5, "singletons": 0.0, "n_codes": 50, "n_samples": 1000, "outside": 0.0, "tails": 0.0}
+SOUND = {
+    "saturation": 0.5,
+    "singleton_fraction": 0.0,
+    "n_codes": 50,
+    "n_samples": 1000,
+    "clipped_fraction": 0.0,
+    "nominal_tail_mass": 0.0,
+}
 
 
 @pytest.mark.parametrize(
@@ -38,39 +45,41 @@ SOUND = {"saturation": 0.5, "singletons": 0.0, "n_codes": 50, "n_samples": 1000,
         ({"saturation": 0.9}, "ok"),
         ({"saturation": 0.9000001}, "saturated"),
         ({"saturation": 1.0}, "saturated"),
-        ({"outside": 0.1}, "ok"),
-        ({"outside": 0.1000001}, "clipped"),
-        ({"outside": 1.0}, "clipped"),
-        ({"outside": 0.3, "tails": 0.2}, "ok"),
-        ({"outside": 0.3000002, "tails": 0.2}, "clipped"),
-        ({"outside": math.nan}, "ok"),
-        ({"outside": math.nan, "saturation": 0.95}, "saturated"),
-        # the share of samples whose symbol was seen once: singletons · n_codes / n_samples
-        ({"singletons": 0.5, "n_codes": 200}, "ok"),
-        ({"singletons": 0.5, "n_codes": 202}, "undersampled"),
-        ({"singletons": 1.0, "n_codes": 20}, "ok"),
-        ({"singletons": 0.2, "n_codes": 501}, "undersampled"),
-        ({"singletons": 0.5, "n_codes": 202, "outside": math.nan}, "undersampled"),
+        ({"clipped_fraction": 0.1}, "ok"),
+        ({"clipped_fraction": 0.1000001}, "clipped"),
+        ({"clipped_fraction": 1.0}, "clipped"),
+        ({"clipped_fraction": 0.3, "nominal_tail_mass": 0.2}, "ok"),
+        ({"clipped_fraction": 0.3000002, "nominal_tail_mass": 0.2}, "clipped"),
+        ({"clipped_fraction": math.nan}, "ok"),
+        ({"clipped_fraction": math.nan, "saturation": 0.95}, "saturated"),
+        ({"singleton_fraction": 0.1, "n_codes": 200}, "ok"),
+        ({"singleton_fraction": 0.101, "n_codes": 202}, "undersampled"),
+        ({"singleton_fraction": 0.02, "n_codes": 20}, "ok"),
+        ({"singleton_fraction": 0.1002, "n_codes": 501}, "undersampled"),
+        ({"singleton_fraction": 0.101, "n_codes": 202, "clipped_fraction": math.nan}, "undersampled"),
         # a single symbol
         ({"n_codes": 1, "saturation": 0.0, "n_samples": 2}, "constant"),
-        ({"n_codes": 1, "saturation": math.nan, "n_samples": 1, "singletons": 1.0}, "undersampled"),
+        ({"n_codes": 1, "saturation": math.nan, "n_samples": 1, "singleton_fraction": 1.0}, "undersampled"),
         # the target, and the head
         ({"target_saturation": 0.9}, "ok"),
         ({"target_saturation": 0.9000001}, "target_saturated"),
         ({"target_saturation": math.nan}, "ok"),
-        ({"target_singletons": 0.1}, "ok"),
-        ({"target_singletons": 0.1000001}, "target_undersampled"),
+        ({"target_singleton_fraction": 0.1}, "ok"),
+        ({"target_singleton_fraction": 0.1000001}, "target_undersampled"),
         ({"below_fano": True}, "too_coarse"),
         # of several the first
-        ({"n_codes": 1, "saturation": 0.0, "outside": 0.9, "target_saturation": 1.0, "below_fano": True}, "constant"),
+        (
+            {"n_codes": 1, "saturation": 0.0, "clipped_fraction": 0.9, "target_saturation": 1.0, "below_fano": True},
+            "constant",
+        ),
         ({"saturation": 0.95, "target_saturation": 1.0, "below_fano": True}, "saturated"),
-        ({"outside": 0.9, "target_saturation": 1.0, "below_fano": True}, "clipped"),
-        ({"singletons": 1.0, "n_codes": 900, "target_saturation": 1.0}, "undersampled"),
-        ({"target_saturation": 1.0, "target_singletons": 1.0, "below_fano": True}, "target_saturated"),
-        ({"target_singletons": 1.0, "below_fano": True}, "target_undersampled"),
-        ({"saturation": 0.95, "outside": 0.9, "singletons": 1.0, "n_codes": 900}, "saturated"),
-        ({"outside": 0.9, "singletons": 1.0, "n_codes": 900}, "clipped"),
-        ({"saturation": 0.95, "singletons": 1.0, "n_codes": 900}, "saturated"),
+        ({"clipped_fraction": 0.9, "target_saturation": 1.0, "below_fano": True}, "clipped"),
+        ({"singleton_fraction": 0.9, "n_codes": 900, "target_saturation": 1.0}, "undersampled"),
+        ({"target_saturation": 1.0, "target_singleton_fraction": 1.0, "below_fano": True}, "target_saturated"),
+        ({"target_singleton_fraction": 1.0, "below_fano": True}, "target_undersampled"),
+        ({"saturation": 0.95, "clipped_fraction": 0.9, "singleton_fraction": 0.9, "n_codes": 900}, "saturated"),
+        ({"clipped_fraction": 0.9, "singleton_fraction": 0.9, "n_codes": 900}, "clipped"),
+        ({"saturation": 0.95, "singleton_fraction": 0.9, "n_codes": 900}, "saturated"),
     ],
 )
 def test_what_is_called_what(changed, expected):
@@ -78,7 +87,7 @@ def test_what_is_called_what(changed, expected):
 
 
 # NaN where there are bins, no head and no shuffles: a NaN equals nothing.
-UNDEFINED = ("i_ty_shuffled_sd", "explained", "accuracy", "i_ty_fano", "fano_shortfall")
+UNDEFINED = ("i_ty_permuted_sd", "explained", "accuracy", "i_ty_fano", "fano_shortfall")
 
 
 class Layer(nn.Module):
@@ -132,10 +141,10 @@ def test_a_point_has_its_verdict_and_a_warning_where_it_is_not_ok(z, quantizer, 
     assert (
         verdict(
             saturation=point.saturation,
-            singletons=point.singletons,
+            singleton_fraction=point.singleton_fraction,
             n_codes=point.n_codes,
             n_samples=point.n_samples,
-            outside=point.outside,
+            clipped_fraction=point.clipped_fraction,
             tails=0.0,
         )
         == expected
@@ -152,7 +161,7 @@ def test_singletons_are_the_share_of_symbols_seen_once():
 def test_a_layer_that_could_not_be_measured_has_no_verdict():
     with pytest.warns(UserWarning, match="gave NaN"):
         point = measure(Layer(), [(torch.full((9, 2), math.nan), torch.arange(9) % 3)], ["layer"])[0]
-    assert (point.verdict, math.isnan(point.outside)) == ("", True)
+    assert (point.verdict, math.isnan(point.clipped_fraction)) == ("", True)
 
 
 # -- what lies outside -------------------------------------------------------------------------------------------------
@@ -165,7 +174,7 @@ def test_relu_values_in_bins_for_tanh_are_counted_outside(n_bins, scale):
     z = (64 * scale * torch.randn(3000, 4).relu()).round() / 64  # some at 1 itself, and none just above
     point, _ = measured(z, Quantizer(bins=UniformBins(n_bins, low=-1, high=1)))
     beyond = z.numpy() > 1
-    assert point.outside == beyond.mean()
+    assert point.clipped_fraction == beyond.mean()
     assert (point.verdict == "clipped") == (point.saturation <= 0.9 and beyond.mean() > 0.1)
 
 
@@ -183,7 +192,7 @@ def test_outside_is_beyond_the_outermost_edge_by_more_than_the_width_of_the_bin_
     near = ((z - low).abs() < slack) | ((z - high).abs() < slack)
     point, _ = measured(z, Quantizer(bins=FixedBins(edges)))
     if not near.any():
-        assert point.outside == pytest.approx(float(beyond), abs=1e-12)
+        assert point.clipped_fraction == pytest.approx(float(beyond), abs=1e-12)
 
 
 def test_each_coordinate_has_its_own_edges_to_be_outside_of():
@@ -191,13 +200,13 @@ def test_each_coordinate_has_its_own_edges_to_be_outside_of():
     quantizer = Quantizer(bins=FixedBins([[2.0, 4.0, 6.0], [-10.0, 0.0, 10.0]]))
     point, _ = measured(z, quantizer)
     inside = ((z[:, 0] >= 0) & (z[:, 0] <= 8.002)).sum() + (z[:, 1].abs() <= 20.01).sum()
-    assert point.outside == pytest.approx(1 - float(inside) / 202, abs=1e-12)
+    assert point.clipped_fraction == pytest.approx(1 - float(inside) / 202, abs=1e-12)
 
 
 @pytest.mark.parametrize("bins", [FixedBins([0.0]), UniformBins(2), UniformBins(2, low=-1, high=1), QuantileBins(2)])
 def test_one_edge_has_no_width_to_be_outside_of(bins):
     point, _ = measured(torch.randn(200, 2), Quantizer(bins=bins))
-    assert math.isnan(point.outside)
+    assert math.isnan(point.clipped_fraction)
     assert point.verdict == "ok"
 
 
@@ -219,7 +228,7 @@ HEAVY = {
 )
 def test_bins_are_not_called_clipping_by_the_values_they_were_fitted_on(values, bins):
     point, _ = measured(HEAVY[values](4000, 1), Quantizer(bins=bins))
-    assert point.outside <= bins.tails + 0.001
+    assert point.clipped_fraction <= bins.tails + 0.001
     assert point.verdict != "clipped"
 
 
@@ -298,7 +307,7 @@ def test_an_undersampled_layer_is_told_how_many_more_samples(width, n_bins):
 
 def test_an_undersampled_layer_is_told_what_chance_gives():
     point, told = measured(torch.randn(500, 4), Quantizer(bins=UniformBins(6)))
-    chance = f"(I(T;Y) is {point.i_ty:.2f} bits, and {point.i_ty_shuffled:.2f} with permuted labels)"
+    chance = f"(I(T;Y) is {point.i_ty:.2f} bits, and {point.i_ty_permuted:.2f} with permuted labels)"
     assert chance in told
     assert f"{point.singletons * point.n_codes / point.n_samples:.0%} of the samples have a symbol of their own" in told
 
@@ -334,14 +343,14 @@ def test_a_constant_layer_is_told_so(quantizer, why):
 
 def test_bins_too_wide_for_a_layer_show_what_it_holds():
     point, told = measured(torch.linspace(3.25, 4.5, 300)[:, None], Quantizer(bins=FixedBins([-9.0, 0.0, 9.0])))
-    assert (point.verdict, point.outside) == ("constant", 0)
+    assert (point.verdict, point.clipped_fraction) == ("constant", 0)
     assert "Its values lie between 3.25 and 4.5: use finer bins" in told
 
 
 def test_a_layer_of_one_symbol_because_it_is_outside_its_bins_is_told_other_edges():
     z = torch.randn(1500, 1)
     point, told = measured(z, Quantizer(bins=UniformBins(10)), again=z + 900)
-    assert (point.verdict, point.outside) == ("constant", 1)
+    assert (point.verdict, point.clipped_fraction) == ("constant", 1)
     assert "100% of its values lie outside its bins, which were fitted at the first measurement" in told
     assert measured(z + 900, Quantizer(bins=widened(told)))[0].verdict == "ok"
 
@@ -367,7 +376,7 @@ def test_a_clipped_layer_is_not_in_the_bins_that_are_advised(bins, scale, offset
     z = scale * (offset + torch.randn(1500, 1) * 3)
     point, told = measured(z, Quantizer(bins=bins))
     assert point.verdict == "clipped"
-    assert f"{point.outside:.0%} of its values lie outside its bins" in told
+    assert f"{point.clipped_fraction:.0%} of its values lie outside its bins" in told
     after, _ = measured(z, Quantizer(bins=widened(told)))
     assert after.outside < 0.002
     assert after.verdict == "ok"
@@ -521,7 +530,7 @@ def test_a_target_with_a_value_for_every_sample_is_told_once_and_what_to_do(y, t
         "values target=Quantizer(bins=QuantileBins(10)), with a pool to one coordinate where they have several; "
         "where each token or pixel has a label, tokens=True."
     ]
-    assert found["first"].i_ty == pytest.approx(found["first"].i_ty_shuffled, abs=1e-9), "nothing is left of it"
+    assert found["first"].i_ty == pytest.approx(found["first"].i_ty_permuted, abs=1e-9), "nothing is left of it"
     found, told = measured_together(Layers(**TWO), x, y, target=narrowed(told[0]))
     assert {point.verdict for point in found.values()} == {"ok"}
     assert told == []

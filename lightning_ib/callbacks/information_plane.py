@@ -30,7 +30,8 @@ from lightning_ib.evaluation.passes import preserve_state
 from lightning_ib.functional import Correction, Unit
 from lightning_ib.functional.checks import sentence
 from lightning_ib.measurement.information_plane import MAX_SAMPLES, InformationPlane, Layers
-from lightning_ib.records.history import Estimate, InformationPoint, Measurement, restored_points
+from lightning_ib.records.history import History
+from lightning_ib.records.points import InformationPoint
 from lightning_ib.records.reliability import outread
 from lightning_ib.records.tags import diagnostics
 from lightning_ib.report.loggers import run_folder, warn_on_error
@@ -39,8 +40,8 @@ from lightning_ib.report.reporter import Destination, Reporter
 if TYPE_CHECKING:
     from pytorch_lightning import LightningModule, Trainer
 
-_STATE_VERSION = 1
-"""Of what a checkpoint holds. It rises when edges that were frozen before would mean something else."""
+_STATE_VERSION = 2
+"""Of what a checkpoint holds; version 1 held points and estimates apart."""
 
 _SEVERAL_VIEWS = (
     'Where a validation step runs several views of a batch at once, data="val" measures in a pass of its own.'
@@ -61,9 +62,9 @@ class InformationPlaneCallback(CallbackBase):
     ``ib/H_T/<layer>``, and of estimators ``ib/<estimator>/<quantity>/<layer>``. Among the diagnostics stand the same,
     their bounds two standard errors away, the permutation baseline, Fano's bound and the functional under their unit,
     such as ``ib_diagnostics/bits/I_TY_lower/<layer>``, and without one ``ib_diagnostics/saturation/<layer>``,
-    ``…/singletons/…`` (the share of the samples whose symbol was seen once), ``…/outside/…`` and, of the head,
-    ``…/accuracy/…``: :func:`lightning_ib.records.parse_tag` reads a name. The pictures are ``ib/information_plane``,
-    ``ib/estimators`` and ``ib/tsne``.
+    ``…/singleton_fraction/…`` (the share of the samples whose symbol was seen once), ``…/clipped_fraction/…`` and, of
+    the head, ``…/accuracy/…``: :func:`lightning_ib.records.parse_tag` reads a name. The pictures are
+    ``ib/information_plane``, ``ib/estimators`` and ``ib/tsne``.
 
     The step of all these is Lightning's, which counts optimizer steps from 0: what is measured after s steps is logged
     at s − 1, and the point before training at 0. With epochs of 100 steps these are 0, 99, 199, …; the ``step`` of a
@@ -101,7 +102,7 @@ class InformationPlaneCallback(CallbackBase):
         prefix: the first part of every logged name; two callbacks in one Trainer need two.
         correction: of the plug-in entropies and all figures built from them: ``"miller_madow"``, ``"grassberger"``,
             ``"chao_shen"``, ``"james_stein"`` or ``"jackknife"``. A figure past a bound is kept and flagged in the
-            history (``beyond``).
+            history (``out_of_bounds``).
         shuffles: how many random permutations of the labels show the spread of the permutation baseline of I(T;Y); its
             mean is exact without any.
         estimators: a second opinion; ``None`` for a linear probe where the target is class labels, ``()`` for none; by
@@ -188,14 +189,10 @@ class InformationPlaneCallback(CallbackBase):
         }
         self.plane = InformationPlane(**self._options)
         """The measurement at work; its ``fitted_quantizers`` hold the edges of each layer in bins."""
-        self.history: list[InformationPoint] = []
-        """A point for each layer and measurement, the ones before training first."""
-        self.estimates: list[Estimate] = []
-        """What the estimators that do not bin gave, measurement by measurement."""
-        self.evaluated: list[InformationPoint] = []
-        """A point for each layer, from the last ``trainer.validate`` or ``trainer.test``."""
-        self.evaluated_estimates: list[Estimate] = []
-        """What the estimators gave then."""
+        self.history = History()
+        """Every value of the run; iterating over it gives a point for each layer and measurement."""
+        self.evaluated = History()
+        """The last ``trainer.validate`` or ``trainer.test``."""
         self.data, self.unpack, self.verbose = data, unpack, verbose
         self.unit, self.prefix = unit, prefix.strip("/")
         self.reporter = Reporter(self.prefix, unit, beta, by=self.schedule.by, projector=log_projector, tsne=tsne)
@@ -305,18 +302,17 @@ class InformationPlaneCallback(CallbackBase):
         # Whoever monitors a figure finds the last one from the start, also in epochs that are not measured.
         self._tell_monitors(trainer, self._latest())
 
-    def _latest(self) -> Measurement:
-        """What the last measurement came to."""
-        last = self._last()
-        points = [point for point in self.history if (point.epoch, point.step) == (last.epoch, last.step)]
-        step = points[-1].step if points else 0
-        estimates = [estimate for estimate in self.estimates if estimate.step == step]
-        known = {(one.layer, one.estimator) for one in estimates}
-        new = [one for one in self._no_estimates(0, step) if (one.layer, one.estimator) not in known]
-        return Measurement(points, estimates + new)
+    def _latest(self) -> History:
+        """The last measurement, with NaN for estimators that were added since."""
+        last = self.history.last()
+        known = {(one.layer, one.source) for one in last.records()}
+        new = [
+            one for one in self._no_estimates(0, self._last().step).records() if (one.layer, one.source) not in known
+        ]
+        return last + History(new)
 
-    def _no_estimates(self, epoch: int, step: int) -> list[Estimate]:
-        return self.plane.estimation.missing(self.plane.layers, unit=self.unit, epoch=epoch, step=step)
+    def _no_estimates(self, epoch: int, step: int) -> History:
+        return History(self.plane.estimation.missing(self.plane.layers, unit=self.unit, epoch=epoch, step=step))
 
     def _missed(self, trainer: Trainer) -> bool:
         """Whether the run was interrupted between the end of an epoch and its measurement."""
@@ -339,21 +335,19 @@ class InformationPlaneCallback(CallbackBase):
         """Go on from one history in all processes: that of the first."""
         if trainer.world_size == 1:
             return
-        own = [tuple(point) for point in self.history]
-        estimates = [tuple(estimate) for estimate in self.estimates]
-        points, estimates, frozen = trainer.strategy.broadcast((own, estimates, self.plane.frozen_state()))
-        if any_rank(trainer, repr(points) != repr(own)) and trainer.is_global_zero:
+        own = self.history.state_dict()
+        saved, frozen = trainer.strategy.broadcast((own, self.plane.frozen_state()))
+        if any_rank(trainer, repr(saved) != repr(own)) and trainer.is_global_zero:
             warnings.warn(
                 f"{self.prefix}: the processes came with different histories: all go on with that of rank 0, "
-                f"{len(own)} points. Give every process the same checkpoint.",
+                f"{len(self.history)} points. Give every process the same checkpoint.",
                 UserWarning,
                 stacklevel=2,
             )
-        self.history[:] = [InformationPoint._make(point) for point in points]
-        self.estimates[:] = [Estimate._make(estimate) for estimate in estimates]
+        self.history = History.restored({"history": saved})[0]
         self.plane.load_frozen_state(frozen)
 
-    def _tell_monitors(self, trainer: Trainer, measured: Measurement) -> None:
+    def _tell_monitors(self, trainer: Trainer, measured: History) -> None:
         """Show figures to whoever monitors them, where ``self.log`` is not to be had."""
         known = self.reporter.scalars(measured)
         trainer.callback_metrics.update({name: torch.tensor(value) for name, value in known.items()})
@@ -379,20 +373,16 @@ class InformationPlaneCallback(CallbackBase):
             )
         # A checkpoint saved after validation holds the point of an epoch that Lightning counts once it has ended.
         epoch, step = trainer.current_epoch + 1, trainer.global_step
-        self.history[:] = [point for point in self.history if begun and point.epoch <= epoch and point.step <= step]
-        self.plane.keep_layers([point.layer for point in self._latest().points])
-        self.estimates[:] = [one for one in self.estimates if begun and one.epoch <= epoch and one.step <= step]
+        self.history = self.history.until(epoch, step) if begun else History()
+        self.plane.keep_layers([point.layer for point in self.history.last()])
 
     def _restore(self, state: Any) -> list[str]:
         """Take what can be taken of a state that :meth:`state_dict` gave; what is wrong with the rest, in words."""
         if not isinstance(state, Mapping):
-            self.history.clear()
-            self.estimates.clear()
+            self.history = History()
             return [f"it is a {type(state).__name__}, not a mapping"]
-        self.history[:], faults = restored_points(state.get("history"), InformationPoint)
-        self.estimates[:], others = restored_points(state.get("estimates", []), Estimate)
-        faults += others
-        if (version := state.get("version", _STATE_VERSION)) != _STATE_VERSION:
+        self.history, faults = History.restored(state)
+        if (version := state.get("version", _STATE_VERSION)) not in (1, _STATE_VERSION):
             return [*faults, f"it has version {version!r}, whose edges mean nothing to version {_STATE_VERSION}"]
         frozen: Any = state.get("frozen")
         try:
@@ -464,7 +454,7 @@ class InformationPlaneCallback(CallbackBase):
 
     def _finish(self, trainer: Trainer) -> None:
         """The last files of a fit, and what it came to."""
-        self.reporter.finish(self.history, self.estimates, self._destination(trainer))
+        self.reporter.finish(self.history, self._destination(trainer))
         with warn_on_error("what the fit came to could not be told", self.reporter.warned):
             self._tell_the_end(trainer)
 
@@ -483,7 +473,7 @@ class InformationPlaneCallback(CallbackBase):
         summary = self.reporter.summary(self.history, to.loggers)
         if self.reporter.has_files or to.loggers:
             return summary
-        where = "No file was written: the values are in the callback's .history and .estimates."
+        where = "No file was written: the values are in the callback's .history."
         if not dev_run(trainer):
             where += " Give the Trainer a logger or default_root_dir=… for files."
         return f"{summary}\n{where}"
@@ -527,7 +517,7 @@ class InformationPlaneCallback(CallbackBase):
         """Hook the layers, with the edges of the checkpoint that was loaded, or else of the fit before."""
         self._of_the_fit = self._frozen()
         self._attach(pl_module, self._of_the_fit)
-        self.plane.keep_layers([point.layer for point in self._latest().points])
+        self.plane.keep_layers([point.layer for point in self.history.last()])
         if isinstance(self._restored, Mapping):
             with warn_on_error("the checkpoint's edges could not be taken up", self.reporter.warned):
                 self.plane.load_frozen_state(self._restored.get("frozen", {}))
@@ -621,7 +611,7 @@ class InformationPlaneCallback(CallbackBase):
             measured = self._guarded(trainer, lambda: self._measured_in_own_pass(trainer, pl_module, epoch))
             self._log(trainer, pl_module, measured, epoch)
 
-    def _measured_in_own_pass(self, trainer: Trainer, pl_module: LightningModule, epoch: int) -> Measurement:
+    def _measured_in_own_pass(self, trainer: Trainer, pl_module: LightningModule, epoch: int) -> History:
         assert self._recorder is not None
         data = ("val" if self._validated else "train") if self.data is None else self.data
         loader, error = None, None
@@ -672,14 +662,14 @@ class InformationPlaneCallback(CallbackBase):
         """The last point there is."""
         return self.history[-1] if self.history else InformationPoint.missing("", n_samples=0, unit=self.unit)
 
-    def _computed(self, trainer: Trainer, loader: Any, epoch: int) -> list[InformationPoint]:
+    def _computed(self, trainer: Trainer, loader: Any, epoch: int) -> History:
         n_samples = n_unpadded_samples(loader)
         if n_samples is not None:
             self.plane.trim(n_samples)
         with warnings.catch_warnings():
             # A process that saw no batch has the figures of the others.
             warnings.filterwarnings("ignore", "The ``compute`` method of metric")
-            points: list[InformationPoint] = self.plane.compute(epoch=epoch, step=trainer.global_step)
+            points = self.plane.compute(epoch=epoch, step=trainer.global_step)
         for layer, how in ({"the target": self.plane.target_read} | self.plane.discretized).items():
             if how and layer not in self._described:
                 self._described.add(layer)
@@ -693,23 +683,21 @@ class InformationPlaneCallback(CallbackBase):
     def _with_progress(self, trainer: Trainer, items: Iterable[Any], total: int | None, name: str) -> Iterable[Any]:
         return with_progress(trainer, items, total, name) if self.verbose else items
 
-    def _with_estimates(
-        self, trainer: Trainer, pl_module: LightningModule, points: list[InformationPoint], epoch: int
-    ) -> Measurement:
+    def _with_estimates(self, trainer: Trainer, pl_module: LightningModule, points: History, epoch: int) -> History:
         """The points, and what other estimators say; these never cost the points."""
         self._shown = {}
         self.plane.warn_of_late_layers(pl_module)
         shows_rows = self._options["keep_rows"]
         if not self.plane.estimation.estimators and not shows_rows:
-            return Measurement(points, [])
+            return points
         with preserve_state(pl_module):  # an estimator of the user's may draw random numbers
             estimates = self._guarded(trainer, lambda: self._estimated(trainer, epoch))
             if shows_rows:
                 self._shown = self._guarded(trainer, self.plane.labelled_rows) or {}
         failed = any_rank(trainer, estimates is None)
-        return Measurement(points, self._no_estimates(epoch, trainer.global_step) if failed else estimates)
+        return points + (self._no_estimates(epoch, trainer.global_step) if failed or estimates is None else estimates)
 
-    def _estimated(self, trainer: Trainer, epoch: int) -> list[Estimate]:
+    def _estimated(self, trainer: Trainer, epoch: int) -> History:
         """The figures of the estimators that do not bin, and in the log what they set from the layers."""
         estimation = self.plane.estimation
         before = {layer: set(settled) for layer, settled in estimation.settled.items()}
@@ -746,17 +734,16 @@ class InformationPlaneCallback(CallbackBase):
                 )
             return None
 
-    def _missing(self, trainer: Trainer, epoch: int) -> Measurement:
+    def _missing(self, trainer: Trainer, epoch: int) -> History:
         """The points and estimates of a measurement that failed; all processes must ask."""
         self._shown = {}
         self.plane.agree_on_layers()
         missing = InformationPoint.missing("", n_samples=0, unit=self.unit, epoch=epoch, step=trainer.global_step)
-        return Measurement(
-            [missing._replace(layer=layer) for layer in self.plane.layers],
-            self._no_estimates(epoch, trainer.global_step),
-        )
+        sources = {layer: "binned" if layer in self.plane.fitted_quantizers else "cells" for layer in self.plane.layers}
+        points = [missing._replace(layer=layer, source=source) for layer, source in sources.items()]
+        return History.of(points) + self._no_estimates(epoch, trainer.global_step)
 
-    def _log(self, trainer: Trainer, pl_module: LightningModule, measured: Measurement | None, epoch: int) -> None:
+    def _log(self, trainer: Trainer, pl_module: LightningModule, measured: History | None, epoch: int) -> None:
         if measured is None:
             measured = self._missing(trainer, epoch)
             self.plane.reset()  # what was counted is of no use
@@ -770,32 +757,28 @@ class InformationPlaneCallback(CallbackBase):
             if odd:
                 self.reporter.log_scalars(odd, self._destination(trainer))
         if _alone(trainer):
-            self.evaluated, self.evaluated_estimates = measured
+            self.evaluated = measured
             self.plane.sampled.reset()
         else:
             self._keep(trainer, measured)
 
-    def _log_at_once(self, trainer: Trainer, measured: Measurement) -> None:
+    def _log_at_once(self, trainer: Trainer, measured: History) -> None:
         """Log where ``self.log`` is not to be had, or would wait for ``log_every_n_steps``."""
         self.reporter.log_scalars(self.reporter.scalars(measured), self._destination(trainer))
         self._keep(trainer, measured)
 
-    def _keep(self, trainer: Trainer, measured: Measurement) -> None:
-        """Add the points and estimates of one measurement to the history, and bring CSV and pictures up to date.
+    def _keep(self, trainer: Trainer, measured: History) -> None:
+        """Add one measurement to the history, and bring CSV and pictures up to date.
 
         Several validation runs in one epoch leave one point: that of the last.
         """
-        of = self.schedule.by
-        now = {getattr(point, of) for point in measured.points}
-        self.history[:] = [point for point in self.history if getattr(point, of) not in now] + measured.points
-        self.estimates[:] = [one for one in self.estimates if getattr(one, of) not in now] + measured.estimates
+        self.history.put(measured, self.schedule.by)
         rows, self._shown = self._shown, {}
         self._measured = True
         self._lay_out(trainer)
         self.plane.sampled.reset()  # the rows have served; training may need their memory
         self.reporter.write(
             self.history,
-            self.estimates,
             rows,
             self._destination(trainer),
             lambda items, total, name: self._with_progress(trainer, items, total, name),
@@ -822,8 +805,7 @@ class InformationPlaneCallback(CallbackBase):
         """The history, the frozen edges and the automatic choices, in tensors and primitives."""
         return {
             "version": _STATE_VERSION,
-            "history": [point._asdict() for point in self.history],
-            "estimates": [estimate._asdict() for estimate in self.estimates],
+            "history": self.history.state_dict(),
             "frozen": self._frozen(),
         }
 

@@ -11,12 +11,13 @@ from torch import nn
 from lightning_ib.binning.quantizer import Quantizer
 from lightning_ib.capture.batches import Unpack
 from lightning_ib.capture.layers import device_of
+from lightning_ib.estimators.registry import Estimators
 from lightning_ib.evaluation.loaders import checked_loader
 from lightning_ib.evaluation.passes import call, preserve_state, run_pass, to, with_bar
 from lightning_ib.evaluation.preserve import module_state_kept
 from lightning_ib.functional import Correction, Unit
 from lightning_ib.measurement.information_plane import MAX_SAMPLES, InformationPlane, Layers
-from lightning_ib.records.history import InformationPoint
+from lightning_ib.records.history import History
 
 
 def measure(
@@ -30,13 +31,14 @@ def measure(
     unit: Unit = "bits",
     correction: Correction | None = None,
     shuffles: int = 0,
+    estimators: Estimators = (),
     max_samples: int = MAX_SAMPLES,
     head: str | bool | None = None,
     ignore_index: int | None = None,
     tokens: bool = False,
     device: torch.device | str | None = None,
     progress: bool = False,
-) -> list[InformationPoint]:
+) -> History:
     """Measure a trained network once: eval mode, no gradient, and everything put back as it was.
 
     Args:
@@ -50,15 +52,18 @@ def measure(
         unit: ``"bits"`` or ``"nats"``.
         correction: see :class:`InformationPlane`.
         shuffles: see :class:`InformationPlane`.
+        estimators: see :class:`InformationPlane`: by name, such as ``["probe", "kde"]``, or as an
+            :class:`~lightning_ib.estimators.Estimator`.
         max_samples: see :class:`InformationPlane`.
         head: see :class:`InformationPlane`.
         ignore_index: see :class:`InformationPlane`.
         tokens: see :class:`InformationPlane`; ``unpack`` may then return (x, y, mask).
         device: where to run; by default where the model's first parameter is. The model is moved back afterwards.
-        progress: show a tqdm bar over the batches.
+        progress: show tqdm bars over the batches and the estimators.
 
     Returns:
-        A point for each layer.
+        A history of one measurement: iterate over it for a point of each layer; its ``estimates()`` are the values of
+        the estimators.
 
     Raises:
         TypeError: the data is a tensor, a data set or a mapping, which gives no batches.
@@ -81,6 +86,7 @@ def measure(
         unit=unit,
         correction=correction,
         shuffles=shuffles,
+        estimators=estimators,
         max_samples=max_samples,
         head=head,
         ignore_index=ignore_index,
@@ -92,7 +98,8 @@ def measure(
         with plane.attach(model), preserve_state(model, dataloader), module_state_kept(model):
             batches = with_bar(dataloader, "Information plane") if progress else dataloader
             run_pass(plane, batches, lambda parts: call(model, parts), unpack=unpack, move=lambda one: to(one, away))
-            return plane.compute()
+            estimating = (lambda pairs: with_bar(pairs, "Estimators")) if progress else (lambda pairs: pairs)
+            return plane.compute() + plane.estimate(progress=estimating)
     finally:
         if device is not None:
             model.to(home)

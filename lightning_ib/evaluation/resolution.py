@@ -27,7 +27,7 @@ from lightning_ib.functional import Symbols, Unit, add_entropies, entropy_of_cou
 from lightning_ib.functional.checks import logarithm
 from lightning_ib.measurement.information_plane import InformationPlane
 from lightning_ib.plot.resolution import plot_resolution
-from lightning_ib.records.history import replacing
+from lightning_ib.records.files import replacing
 from lightning_ib.records.reliability import SATURATED
 from lightning_ib.records.resolution import Resolution
 

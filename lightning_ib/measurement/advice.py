@@ -8,8 +8,8 @@ from lightning_ib.binning.fitted import FittedQuantizer
 from lightning_ib.binning.quantizer import CellQuantizer
 from lightning_ib.functional.checks import logarithm
 from lightning_ib.functional.discretize.cells import most_cells
-from lightning_ib.records.history import InformationPoint
-from lightning_ib.records.reliability import CLIPPED, UNDERSAMPLED, seen_once
+from lightning_ib.records.points import InformationPoint
+from lightning_ib.records.reliability import CLIPPED, UNDERSAMPLED
 
 # At most one possible symbol for so many samples, in what is advised.
 _SAMPLES_A_SYMBOL = 10
@@ -27,10 +27,9 @@ def advice(point: InformationPoint, quantizer: FittedQuantizer | CellQuantizer) 
         why = "all its samples have one symbol, and H(T) and I(T;Y) are 0"
         if isinstance(quantizer, FittedQuantizer):
             low, high = quantizer.seen()
-            if point.outside > CLIPPED and low < high:
-                return (
-                    f"{what}: {why}. {point.outside:.0%} of its values lie outside its bins, {_other_edges(quantizer)}"
-                )
+            if point.clipped_fraction > CLIPPED and low < high:
+                clipped = f"{point.clipped_fraction:.0%} of its values lie outside its bins"
+                return f"{what}: {why}. {clipped}, {_other_edges(quantizer)}"
             seen = f"Its values lie between {low:.4g} and {high:.4g}"
             return f"{what}: {why}. {seen}: use finer bins, or look for dead units."
         return f"{what}: {why}. Its activations do not depend on the input: look for dead units."
@@ -54,14 +53,14 @@ def advice(point: InformationPoint, quantizer: FittedQuantizer | CellQuantizer) 
         )
     if point.verdict == "clipped":
         assert isinstance(quantizer, FittedQuantizer)
-        return f"{what}: {point.outside:.0%} of its values lie outside its bins, {_other_edges(quantizer)}"
+        return f"{what}: {point.clipped_fraction:.0%} of its values lie outside its bins, {_other_edges(quantizer)}"
     if point.verdict == "saturated":
         why = f"H(T) is {point.saturation:.2f} of log N: its values tell the samples apart, not what was learnt"
     else:
-        share = f"{seen_once(point):.0%} of the samples"
+        share = f"{point.singleton_fraction:.0%} of the samples"
         why = f"{share} have a symbol of their own, and chance has a large part in its values"
-        if not math.isnan(point.i_ty_shuffled):
-            why += f" (I(T;Y) is {point.i_ty:.2f} {point.unit}, and {point.i_ty_shuffled:.2f} with permuted labels)"
+        if not math.isnan(point.i_ty_permuted):
+            why += f" (I(T;Y) is {point.i_ty:.2f} {point.unit}, and {point.i_ty_permuted:.2f} with permuted labels)"
     if isinstance(quantizer, CellQuantizer):
         return f"{what}: {why}. Measure on more than the {point.n_samples} samples: at least 100."
     return f"{what}: {why}. {_coarser(point, quantizer)}"

@@ -14,7 +14,7 @@ from lightning_ib.functional import SoftEntropy, Unit
 from lightning_ib.functional.checks import sentence
 from lightning_ib.measurement.sampled import Drawn
 from lightning_ib.measurement.streams import Streams
-from lightning_ib.records.history import Estimate, unit_of
+from lightning_ib.records.record import Record, unit_of
 
 Progress = Callable[[Sequence[tuple[str, Estimator]]], Iterable[tuple[str, Estimator]]]
 
@@ -47,7 +47,7 @@ class Estimation:
         step: int,
         warn: Callable[[str, str], None],
         progress: Progress = lambda pairs: pairs,
-    ) -> list[Estimate]:
+    ) -> list[Record]:
         """The values of all estimators for all layers; NaN, and one warning each, where one cannot be had.
 
         Of several processes, which all must ask, the first does the work.
@@ -65,7 +65,7 @@ class Estimation:
         layers = list(layers)
         summed = self.streams.summed(shared=shared) if self.streams.soft else {}
 
-        def work() -> tuple[list[Estimate], Any, Any, Any]:
+        def work() -> tuple[list[Record], Any, Any, Any]:
             """What every process is told."""
             found = []
             for layer in (layer for layer in layers if layer in drawn.faults):
@@ -84,7 +84,7 @@ class Estimation:
             return found, self.settled, self.streams.state(), self._gave
 
         found, self.settled, self.streams.centers, self._gave = on_first(work) if shared else work()
-        return [Estimate._make(estimate) for estimate in found]
+        return [Record._make(record) for record in found]
 
     def _estimated(
         self,
@@ -96,7 +96,7 @@ class Estimation:
         epoch: int,
         step: int,
         warn: Callable[[str, str], None],
-    ) -> list[Estimate]:
+    ) -> list[Record]:
         """What one estimator says of one layer."""
         rows = rows_for(estimator, layer, drawn)
         n_samples = len(rows.t)
@@ -120,7 +120,12 @@ class Estimation:
         settled = self.settled.get(layer, {}).get(estimator.name, {})
         verdict = estimate_verdict(values, rows, unit, settled, estimator, n_samples=n_samples)
         return [
-            Estimate(epoch, step, layer, estimator.name, name, value, unit_of(name, unit), n_samples, verdict[name])
+            Record(
+                *(epoch, step, layer, estimator.name, name, value),
+                unit=unit_of(name, unit),
+                n_samples=n_samples,
+                verdict=verdict[name],
+            )
             for name, value in values.items()
         ]
 
@@ -142,10 +147,10 @@ class Estimation:
         epoch: int,
         step: int,
         estimators: Sequence[Estimator] | None = None,
-    ) -> list[Estimate]:
-        """The estimates of a measurement that gave none: NaN, under the names they have otherwise."""
+    ) -> list[Record]:
+        """The records of a measurement that gave none: NaN, under the names they have otherwise."""
         return [
-            Estimate(epoch, step, layer, estimator.name, name, math.nan, unit_of(name, unit), 0)
+            Record(epoch, step, layer, estimator.name, name, math.nan, unit=unit_of(name, unit))
             for layer in layers
             for estimator in (self.estimators if estimators is None else estimators)
             for name in self._promised(layer, estimator)

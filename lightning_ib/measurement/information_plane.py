@@ -50,10 +50,11 @@ from lightning_ib.functional.checks import checked_unit, plain_tensor
 from lightning_ib.functional.discretize.sketch import WIDTH
 from lightning_ib.measurement.advice import advice
 from lightning_ib.measurement.estimation import Estimation, Progress
-from lightning_ib.measurement.figures import Figures, Layer, head_bound
 from lightning_ib.measurement.head import Head, activation_of, predictions, recognized, runs_last
+from lightning_ib.measurement.layer_summary import CountedLayer, LayerSummary, head_bound
 from lightning_ib.measurement.sampled import Chosen, Drawn, SampledLayers
-from lightning_ib.records.history import Estimate, InformationPoint
+from lightning_ib.records.history import History
+from lightning_ib.records.points import InformationPoint
 from lightning_ib.records.reliability import VerdictWarning
 
 # How many pooled values of a variable wait to be put into bins together.
@@ -838,7 +839,7 @@ class InformationPlane(Metric):
         self.y: Any = []
         self.sampled.forget_target()
 
-    def compute(self, *, epoch: int = 0, step: int = 0) -> list[InformationPoint]:
+    def compute(self, *, epoch: int = 0, step: int = 0) -> History:
         """The figures of this measurement, a point a layer.
 
         A layer with a NaN or an infinity in it gives a point of NaNs, and one warning that names it.
@@ -887,14 +888,15 @@ class InformationPlane(Metric):
 
             sampled, self.discretized = self._on_first(work)
             found |= {layer: InformationPoint._make(point) for layer, point in sampled.items()}
-        points = [found[layer]._replace(epoch=epoch, step=step) for layer in self.quantizers]
+        sources = {layer: "binned" if layer in self.fitted_quantizers else "cells" for layer in self.quantizers}
+        points = [found[layer]._replace(epoch=epoch, step=step, source=of) for layer, of in sources.items()]
         for point in points:
             key = f"verdict of {'the target' if point.verdict.startswith('target_') else point.layer}"
             if point.verdict not in ("", "ok") and key not in self._warned:
                 quantizer = self.fitted_quantizers.get(point.layer) or self.quantizers[point.layer]
                 assert not isinstance(quantizer, Quantizer)
                 self._warn_once(key, advice(point, quantizer), VerdictWarning)
-        return points
+        return History.of(points)
 
     def drawn(self) -> Drawn:
         """The sampled rows; with several processes those of all of them, all of which must ask."""
@@ -917,14 +919,14 @@ class InformationPlane(Metric):
 
     def _figures(
         self, n: int, x: Symbols | None, y: Symbols | None, bound: float, epoch: int, clusters: Tensor | None
-    ) -> Figures:
+    ) -> LayerSummary:
         if y is not None and len(y.counts) == 1:
             self._warn_once(
                 "one class",
                 f"all {len(y.numbers)} samples have the same target at epoch {epoch}: H(Y) is 0 and I(T;Y) says "
                 "nothing, so it is NaN. Measure on data with several classes.",
             )
-        return Figures(
+        return LayerSummary(
             n,
             x,
             y,
@@ -959,7 +961,7 @@ class InformationPlane(Metric):
             )
         return head
 
-    def _cells(self, drawn: Drawn, epoch: int) -> Iterator[tuple[str, Layer | None]]:
+    def _cells(self, drawn: Drawn, epoch: int) -> Iterator[tuple[str, CountedLayer | None]]:
         """The cells of the layers without bins, one layer after the other; none of a layer that is not finite."""
         for layer, quantizer in self.quantizers.items():
             if not isinstance(quantizer, CellQuantizer):
@@ -977,7 +979,7 @@ class InformationPlane(Metric):
             classes = self.head.n_classes if self.head is not None and layer == self.head.layer else 2
             found = cells(rows, max_cells=quantizer.max_cells, at_least=classes)
             self.discretized[layer] = self._described(layer, rows, found)
-            yield layer, Layer(symbols(found.numbers), "cells", explained=found.explained)
+            yield layer, CountedLayer(symbols(found.numbers), "cells", explained_variance=found.explained)
 
     def _measured(self) -> Drawn:
         """The sampled rows as they are measured: of the head its probabilities."""
@@ -1013,7 +1015,7 @@ class InformationPlane(Metric):
             return None if not bool(values.isfinite().all()) else symbols(torch.zeros(len(values), dtype=torch.int64))
         return self._finite(self._name(name), fitted.held_in_bins(values).ids, epoch)
 
-    def estimate(self, *, epoch: int = 0, step: int = 0, progress: Progress = lambda pairs: pairs) -> list[Estimate]:
+    def estimate(self, *, epoch: int = 0, step: int = 0, progress: Progress = lambda pairs: pairs) -> History:
         """The figures of the estimators that do not bin, for all layers; with several processes all must ask.
 
         What one sets from a layer's scale is set at its first measurement and frozen, as edges are. A figure that
@@ -1025,8 +1027,8 @@ class InformationPlane(Metric):
             progress: wraps the pairs of layer and estimator, for a progress bar.
         """
         if not self.estimation.estimators:
-            return []
-        return self.estimation.estimate(
+            return History()
+        estimates = self.estimation.estimate(
             self.layers,
             self._measured(),
             shared=self._shared,
@@ -1036,15 +1038,16 @@ class InformationPlane(Metric):
             warn=self._warn_once,
             progress=progress,
         )
+        return History(estimates)
 
-    def _layer(self, state: str, fitted: FittedQuantizer, epoch: int) -> Layer | None:
+    def _layer(self, state: str, fitted: FittedQuantizer, epoch: int) -> CountedLayer | None:
         counted = self._counted(state, epoch)
         if counted is None:
             return None
         outside = sum(int(chunk.sum()) for chunk in _listed(getattr(self, f"{state}_outside")))
         values = len(counted.numbers) * (fitted.n_coordinates or 0)
         told = fitted.tells_outside and values > 0
-        return Layer(counted, "bins", outside / values if told else math.nan, fitted.quantizer.bins.tails)
+        return CountedLayer(counted, "binned", outside / values if told else math.nan, fitted.quantizer.bins.tails)
 
     def _counted(self, state: str, epoch: int) -> Symbols | None:
         """The symbols of a variable; none where it was not recorded or is not finite."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from lightning_ib.plot.information_plane import MOST_DOTS, VERDICT_MARKERS, marked_times, scale_time
 from lightning_ib.plot.labels import VERBATIM, Color, depth_colors, legend, short_labels
-from lightning_ib.records.history import Estimate
+from lightning_ib.records.record import Record
 from lightning_ib.records.reliability import SATURATED
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ _TITLES = {
 }
 
 
-def plot_estimates(estimates: Sequence[Estimate]) -> Figure:
+def plot_estimates(estimates: Sequence[Record]) -> Figure:
     """Draw the values of estimators that do not bin: a panel for each estimator and quantity, a line for each layer.
 
     The color is the depth of the layer, as in the information plane. Where an estimator gives a lower bound beside an
@@ -60,14 +60,14 @@ def plot_estimates(estimates: Sequence[Estimate]) -> Figure:
     if not known:
         raise ValueError("there is no estimate to draw: none is finite.")
     layers = list(dict.fromkeys(estimate.layer for estimate in known))
-    names = dict.fromkeys((one.estimator, one.figure) for one in known)
+    names = dict.fromkeys((one.source, one.quantity) for one in known)
     # A lower bound is drawn with its upper one, where there is one.
     panels = [
         (estimator, name)
         for estimator, name in names
         if not name.endswith("_lower") or (estimator, name.removesuffix("_lower")) not in names
     ]
-    clock = "step" if len({(*one[3:5], one.layer, one.epoch) for one in known}) < len(known) else "epoch"
+    clock = "step" if len({(one.source, one.quantity, one.layer, one.epoch) for one in known}) < len(known) else "epoch"
     columns = min(_COLUMNS, len(panels))
     lines = -(-len(panels) // columns)
     labels = short_labels(layers)
@@ -81,11 +81,11 @@ def plot_estimates(estimates: Sequence[Estimate]) -> Figure:
     colors = dict(zip(layers, depth_colors(len(layers))))
     for k, (estimator, name) in enumerate(panels):
         axes = figure.add_subplot(lines, columns, k + 1)
-        of = [one for one in known if (one.estimator, one.figure) == (estimator, name)]
+        of = [one for one in known if (one.source, one.quantity) == (estimator, name)]
         below = {
             (one.layer, one.step): one.value
             for one in known
-            if (one.estimator, one.figure) == (estimator, f"{name}_lower")
+            if (one.source, one.quantity) == (estimator, f"{name}_lower")
         }
         _draw_estimates(axes, of, below, colors, clock)
         axes.set_title(f"{estimator}: {_TITLES.get(name, name)}", fontsize=9.5, **VERBATIM)
@@ -108,7 +108,7 @@ def _flag(verdict: str) -> Line2D:
 
 def _draw_estimates(
     axes: Axes,
-    estimates: Sequence[Estimate],
+    estimates: Sequence[Record],
     below: Mapping[tuple[str, int], float],
     colors: Mapping[str, Color],
     clock: str,
@@ -121,7 +121,7 @@ def _draw_estimates(
         if not path:
             continue
         axes.plot([getattr(one, clock) for one in path], [one.value for one in path], color=color, linewidth=1.2)
-        seen: dict[str, Estimate] = {one.verdict: one for one in reversed(path)}
+        seen: dict[str, Record] = {one.verdict: one for one in reversed(path)}
         shown = [one for one in path if getattr(one, clock) in marked or seen[one.verdict] is one]
         for verdict in dict.fromkeys(one.verdict for one in shown):
             of = [one for one in shown if one.verdict == verdict]

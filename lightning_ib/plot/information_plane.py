@@ -17,7 +17,8 @@ from lightning_ib.plot.labels import (
     short_labels,
     spread_out,
 )
-from lightning_ib.records.history import STANDARD_ERRORS, Estimate, InformationPoint
+from lightning_ib.records.points import InformationPoint
+from lightning_ib.records.record import STANDARD_ERRORS, Record
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -83,7 +84,7 @@ class _Bound(NamedTuple):
 
 
 def plot_information_plane(
-    history: Sequence[InformationPoint], estimates: Sequence[Estimate] = (), run: str = ""
+    history: Sequence[InformationPoint], estimates: Sequence[Record] = (), run: str = ""
 ) -> Figure:
     """Draw the information plane: I(X;T) to the right, I(T;Y) up, a path for each layer, named at its last point.
 
@@ -139,7 +140,7 @@ def plot_information_plane(
     spines["top"].set_visible(False)
     spines["right"].set_visible(False)
     axes.grid(alpha=0.25, linewidth=0.6)
-    chance = about_target and any(math.isfinite(path.points[-1].i_ty_shuffled) for path in paths)
+    chance = about_target and any(math.isfinite(path.points[-1].i_ty_permuted) for path in paths)
     entries = _marker_entries(paths, marked, clock, crosses=bool(crosses), chance=chance)
     n_rows = math.ceil(len(entries) / _columns([label for label, _ in entries]))
     # Margins in inches, known beforehand: a layout engine would draw everything twice to find them, at every epoch.
@@ -208,9 +209,9 @@ def _paths(points: Sequence[InformationPoint], clock: str, kept: set[int], about
     return paths
 
 
-def _is_read(estimate: Estimate) -> bool:
+def _is_read(estimate: Record) -> bool:
     """Whether an estimate is what the probe reads of the target."""
-    return estimate.estimator == "probe" and estimate.figure == "I_TY" and math.isfinite(estimate.value)
+    return estimate.source == "probe" and estimate.quantity == "I_TY" and math.isfinite(estimate.value)
 
 
 def _bound_of_x(points: Sequence[InformationPoint]) -> _Bound:
@@ -244,7 +245,7 @@ def _draw_plane(
     room: tuple[float, float],
 ) -> bool:
     """Axes, bounds and baselines; whether there is a baseline in the picture."""
-    chance = [(path.x[-1], path.points[-1].i_ty_shuffled, path.color) for path in paths]
+    chance = [(path.x[-1], path.points[-1].i_ty_permuted, path.color) for path in paths]
     chance = [one for one in chance if math.isfinite(one[1])]
     bounds = [_Bound(max(point.h_y for path in paths for point in path.points), "H(Y) =")]
     if math.isfinite(last.i_ty_fano) and last.i_ty_fano > 0:
@@ -398,7 +399,7 @@ def _draw_names(
         start, end = axes.transAxes.inverted().transform(line.get_transform().transform(line.get_xydata())) * room
         covered.append(start + np.linspace(0, 1, 120)[:, None] * (end - start))
     for path in paths:
-        chance = path.points[-1].i_ty_shuffled
+        chance = path.points[-1].i_ty_permuted
         corners = in_points(path.x, path.y)
         if math.isfinite(chance):
             covered.append(in_points(path.x[-1:], [max(chance, axes.get_ylim()[0])]) + [[-4, 0], [0, 0], [4, 0]])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Literal
 
-from lightning_ib.records.history import InformationPoint, Measurement
+from lightning_ib.records.history import History
 
 Verdict = Literal[
     "ok",
@@ -31,11 +31,6 @@ FAR_APART = 0.3
 """The share of H(Y) by which a probe that reads more than the symbols of a layer is worth a word."""
 
 
-def seen_once(point: InformationPoint) -> float:
-    """The share of the samples whose symbol was seen once, by which a point is ``"undersampled"``; NaN of none."""
-    return point.singletons * point.n_codes / point.n_samples if point.n_samples else math.nan
-
-
 class VerdictWarning(UserWarning):
     """A layer's values cannot be believed; what to change is said. Given once a layer, once for a target."""
 
@@ -43,13 +38,13 @@ class VerdictWarning(UserWarning):
 def verdict(
     *,
     saturation: float,
-    singletons: float,
+    singleton_fraction: float,
     n_codes: int,
     n_samples: int,
-    outside: float = math.nan,
-    tails: float = 0.0,
+    clipped_fraction: float = math.nan,
+    nominal_tail_mass: float = 0.0,
     target_saturation: float = math.nan,
-    target_singletons: float = math.nan,
+    target_singleton_fraction: float = math.nan,
     below_fano: bool = False,
 ) -> Verdict:
     r"""Whether the values of a layer can be believed.
@@ -68,45 +63,45 @@ def verdict(
 
     Args:
         saturation: H(T)/log N, H(T) as counted.
-        singletons: the share of symbols that were seen once.
+        singleton_fraction: the share of the samples whose symbol was seen once.
         n_codes: the number of symbols seen.
         n_samples: the number of samples.
-        outside: the share of values outside the bins; NaN where it is undefined.
-        tails: the share that the bins leave outside by design.
+        clipped_fraction: the share of values outside the bins; NaN where it is undefined.
+        nominal_tail_mass: the share that the bins leave outside by design.
         target_saturation: H(Y)/log N; NaN where there is no target.
-        target_singletons: the share of samples whose target was seen once.
+        target_singleton_fraction: the share of samples whose target was seen once.
         below_fano: whether the layer is the head and lies below Fano's bound by more than its error.
 
     Returns:
         One of :data:`Verdict`.
 
     Example:
-        >>> verdict(saturation=0.5, singletons=0.2, n_codes=100, n_samples=1000, outside=0.4, tails=0.02)
+        >>> verdict(saturation=0.5, singleton_fraction=0.02, n_codes=100, n_samples=1000, clipped_fraction=0.4)
         'clipped'
     """
     if n_codes == 1 and n_samples > 1:
         return "constant"
     if saturation > SATURATED:
         return "saturated"
-    if outside > CLIPPED + tails:
+    if clipped_fraction > CLIPPED + nominal_tail_mass:
         return "clipped"
-    if singletons * n_codes > UNDERSAMPLED * n_samples:
+    if singleton_fraction > UNDERSAMPLED:
         return "undersampled"
     if target_saturation > SATURATED:
         return "target_saturated"
-    if target_singletons > UNDERSAMPLED:
+    if target_singleton_fraction > UNDERSAMPLED:
         return "target_undersampled"
     return "too_coarse" if below_fano else "ok"
 
 
-def outread(measured: Measurement) -> str | None:
+def outread(measured: History) -> str | None:
     """One sentence on the layers of which a linear probe reads far more than their symbols; none where there is none.
 
     Args:
-        measured: the points and estimates of one measurement.
+        measured: one measurement.
     """
-    read = {one.layer: one.value for one in measured.estimates if (one.estimator, one.figure) == ("probe", "I_TY")}
-    far = [p for p in measured.points if p.layer in read and read[p.layer] - p.i_ty > FAR_APART * p.h_y]
+    read = {one.layer: one.value for one in measured.estimates() if (one.source, one.quantity) == ("probe", "I_TY")}
+    far = [p for p in measured if p.layer in read and read[p.layer] - p.i_ty > FAR_APART * p.h_y]
     if not far:
         return None
     far.sort(key=lambda p: p.i_ty - read[p.layer])

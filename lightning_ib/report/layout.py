@@ -6,8 +6,8 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from lightning_ib.records.history import STANDARD_ERRORS, unit_of
-from lightning_ib.records.tags import tag
+from lightning_ib.records.record import STANDARD_ERRORS, unit_of
+from lightning_ib.records.tags import format_tag
 from lightning_ib.report.loggers import warn_on_error
 
 CHARTS = {
@@ -15,9 +15,9 @@ CHARTS = {
     "I(T;Y)": "I_TY",
     "H(T)": "H_T",
     "H(T)/log N": "saturation",
-    "I(T;Y) under permuted labels": "I_TY_shuffled",
-    "samples whose symbol was seen once": "singletons",
-    "values outside the bins": "outside",
+    "I(T;Y) under permuted labels": "I_TY_permuted",
+    "samples whose symbol was seen once": "singleton_fraction",
+    "values outside the bins": "clipped_fraction",
 }
 
 
@@ -53,20 +53,20 @@ def log_layout(
         told: what was warned of.
     """
     charts = CHARTS | ({"I(X;T) − β I(T;Y)": "IB"} if beta is not None else {})
-    charts = {of: quantity for of, quantity in charts.items() if binned or quantity != "outside"}
+    charts = {of: quantity for of, quantity in charts.items() if binned or quantity != "clipped_fraction"}
     title = f"Information plane ({prefix})"
 
     def chart(of: str, quantity: str, estimator: str = "") -> tuple[str, list[Any]]:
         """Title and content of a chart: what has a unit is found under it alone, in the runs of that unit."""
         in_unit = unit_of(quantity, unit)
-        name = re.escape(tag(prefix, quantity, "", estimator=estimator, unit=in_unit))
+        name = re.escape(format_tag(prefix, quantity, "", source=estimator, unit=in_unit))
         return f"{of} [{in_unit}]" if in_unit else of, ["Multiline", [f"^{name}/.+"]]
 
     layout: dict[str, dict[str, list[Any]]] = {title: dict(chart(of, quantity) for of, quantity in charts.items())}
     bands = {
         f"{of} [{unit}]: {layer}": [
             "Margin",
-            [tag(prefix, f"{quantity}{end}", layer, unit=unit) for end in ("", "_lower", "_upper")],
+            [format_tag(prefix, f"{quantity}{end}", layer, unit=unit) for end in ("", "_lower", "_upper")],
         ]
         for of, quantity in _WITH_BANDS.items()
         for layer in layers

@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 from lightning_ib.functional import information_bottleneck
-from lightning_ib.records.history import STANDARD_ERRORS, Measurement, Record, replacing, unit_of, write_csv
-from lightning_ib.records.reliability import seen_once
-from lightning_ib.records.tags import is_diagnostic, tag
+from lightning_ib.records.files import replacing
+from lightning_ib.records.history import History
+from lightning_ib.records.record import COUNTED, STANDARD_ERRORS, Record
+from lightning_ib.records.tags import QUANTITIES, format_tag, is_diagnostic
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,54 +32,59 @@ if TYPE_CHECKING:
 _WIDEST = 1000
 
 
-def scalars(measured: Measurement, prefix: str, beta: float | None = None) -> dict[str, float]:
+# The counted values that are logged beside I(X;T), I(T;Y) and H(T); the second group for the head alone.
+_DIAGNOSTICS = ("saturation", "I_TY_permuted", "singleton_fraction", "clipped_fraction")
+_OF_THE_HEAD = ("I_TY_fano", "accuracy")
+
+
+def scalars(measured: History, prefix: str, beta: float | None = None) -> dict[str, float]:
     """The scalars of one measurement, by the name they are logged under (see :mod:`lightning_ib.records.tags`).
 
-    What stands on the first page and has a unit stands among the diagnostics too, for the charts. Where there is no
-    target, none about it; what was not asked for or is undefined (the values outside bins of one edge) is left out.
+    A value of the first page that has a unit stands among the diagnostics too, for the charts. Values about the target
+    are left out where there is none, as are undefined ones (the values outside bins of one edge).
 
     Example:
-        >>> from lightning_ib.records.history import InformationPoint
+        >>> from lightning_ib.records import InformationPoint
         >>> point = InformationPoint.missing("out", n_samples=8, unit="bits")._replace(i_xt=3.0, h_t=3.0, verdict="ok")
-        >>> for name in scalars(Measurement([point], []), "ib", beta=2.0):
+        >>> for name in scalars(History.of([point]), "ib", beta=2.0):
         ...     print(name)
         ib/I_XT/out
         ib_diagnostics/bits/I_XT/out
-        ib/H_T/out
-        ib_diagnostics/bits/H_T/out
-        ib_diagnostics/saturation/out
         ib_diagnostics/bits/I_XT_lower/out
         ib_diagnostics/bits/I_XT_upper/out
+        ib/H_T/out
+        ib_diagnostics/bits/H_T/out
         ib_diagnostics/bits/H_T_lower/out
         ib_diagnostics/bits/H_T_upper/out
     """
     logged: dict[str, float] = {}
-    for point in measured.points:
-        figures = {"I_XT": point.i_xt, "I_TY": point.i_ty, "H_T": point.h_t, "saturation": point.saturation}
-        if beta is not None:
-            figures["IB"] = information_bottleneck(point.i_xt, point.i_ty, beta)
-        for name, error in (("I_XT", point.i_xt_se), ("I_TY", point.i_ty_se), ("H_T", point.h_t_se)):
-            figures[f"{name}_lower"] = figures[name] - STANDARD_ERRORS * error
-            figures[f"{name}_upper"] = figures[name] + STANDARD_ERRORS * error
-        others = {"I_TY_shuffled": point.i_ty_shuffled, "singletons": seen_once(point), "outside": point.outside}
-        if not math.isnan(point.accuracy):  # the head
-            others |= {"I_TY_fano": point.i_ty_fano, "accuracy": point.accuracy}
-        figures |= {name: value for name, value in others.items() if not math.isnan(value)}
-        if math.isnan(point.h_y) and not math.isnan(point.h_t):
-            figures = {name: value for name, value in figures.items() if "I_TY" not in name and name != "IB"}
-        for name, value in figures.items():
-            logged |= dict.fromkeys(_names(prefix, name, point.layer, point.unit), value)
-    for one in measured.estimates:
-        logged |= dict.fromkeys(_names(prefix, one.figure, one.layer, one.unit, one.estimator), one.value)
+    targetless = {p.layer for p in measured if math.isnan(p.h_y) and not math.isnan(p.h_t)}
+    heads = {p.layer for p in measured if not math.isnan(p.accuracy)}
+    for record in measured.records():
+        if record.source not in COUNTED:
+            logged |= dict.fromkeys(_names(prefix, record, record.source), record.value)
+        elif record.quantity in QUANTITIES and not (record.quantity == "I_TY" and record.layer in targetless):
+            logged |= dict.fromkeys(_names(prefix, record), record.value)
+            for end, sign in (("lower", -1), ("upper", 1)):
+                bound = record._replace(quantity=f"{record.quantity}_{end}")
+                value = record.value + sign * STANDARD_ERRORS * record.standard_error
+                logged |= dict.fromkeys(_names(prefix, bound), value)
+        elif record.quantity in _DIAGNOSTICS or (record.quantity in _OF_THE_HEAD and record.layer in heads):
+            logged |= dict.fromkeys(_names(prefix, record), record.value)
+    for point in measured if beta is not None else ():
+        assert beta is not None
+        if point.layer not in targetless:
+            name = format_tag(prefix, "IB", point.layer, unit=point.unit)
+            logged[name] = information_bottleneck(point.i_xt, point.i_ty, beta)
     return logged
 
 
-def _names(prefix: str, quantity: str, layer: str, unit: str, estimator: str = "") -> list[str]:
+def _names(prefix: str, record: Record, estimator: str = "") -> list[str]:
     """The names of one value: on the first page, among the diagnostics, or both."""
-    unit = unit_of(quantity, unit)
-    names = [] if is_diagnostic(quantity, estimator) else [tag(prefix, quantity, layer, estimator=estimator)]
-    if unit or not names:
-        names.append(tag(prefix, quantity, layer, estimator=estimator, unit=unit))
+    quantity, layer = record.quantity, record.layer
+    names = [] if is_diagnostic(quantity, estimator) else [format_tag(prefix, quantity, layer, source=estimator)]
+    if record.unit or not names:
+        names.append(format_tag(prefix, quantity, layer, source=estimator, unit=record.unit))
     return names
 
 
@@ -189,10 +195,10 @@ def board_folder(loggers: Iterable[Any], told: set[str]) -> Path | None:
     return None
 
 
-def save_history(points: Sequence[Record], path: Path, kind: type[Record], told: set[str]) -> None:
+def save_history(history: History, path: Path, told: set[str]) -> None:
     """Write a history as a CSV file; a failure is a warning, and the history stays, as does an older file."""
     with warn_on_error(f"the history could not be written to {path}", told):
-        write_csv(points, path, kind)
+        history.to_csv(path)
 
 
 def save_figure(figure: Figure, path: Path, told: set[str]) -> None:

@@ -13,7 +13,7 @@ from lightning_ib.functional import Unit
 from lightning_ib.plot.embedding import plot_tsne
 from lightning_ib.plot.estimates import plot_estimates
 from lightning_ib.plot.information_plane import plot_information_plane
-from lightning_ib.records.history import Estimate, InformationPoint, Measurement
+from lightning_ib.records.history import History
 from lightning_ib.records.tags import parse_tag
 from lightning_ib.report.layout import log_layout
 from lightning_ib.report.loggers import (
@@ -114,10 +114,10 @@ class Reporter:
             told=self.warned,
         )
 
-    def scalars(self, measured: Measurement) -> dict[str, float]:
+    def scalars(self, measured: History) -> dict[str, float]:
         """What to log, by name; of a layer that was not measured, NaN under all names it had before."""
         values = scalars(measured, self.prefix, self.beta)
-        missing = {point.layer for point in measured.points if not point.verdict}
+        missing = {point.layer for point in measured if not point.verdict}
         known = {name: parse_tag(name, self.prefix) for name in self._names if name not in values} if missing else {}
         lacking = [name for name, tag in known.items() if tag is not None and tag.layer in missing]
         self._names.update(dict.fromkeys(values))
@@ -134,8 +134,7 @@ class Reporter:
 
     def write(
         self,
-        points: Sequence[InformationPoint],
-        estimates: Sequence[Estimate],
+        history: History,
         rows: Mapping[str, Rows],
         to: Destination,
         progress: Progress = lambda items, total, description: items,
@@ -143,8 +142,7 @@ class Reporter:
         """Bring CSV files and pictures up to date.
 
         Args:
-            points: those of the whole run.
-            estimates: those of the whole run.
+            history: of the whole run.
             rows: the sampled rows of the last measurement, where they are to be shown.
             to: where to.
             progress: wraps what takes long, given how many and what to call it, for a progress bar.
@@ -152,28 +150,28 @@ class Reporter:
         if to.folder is None:
             return
         self._csv_path = to.folder / f"information_plane{self._stem}.csv"
-        save_history(points, self._csv_path, InformationPoint, self.warned)
-        if any(math.isfinite(point.i_xt) for point in points):
+        save_history(history, self._csv_path, self.warned)
+        if any(math.isfinite(point.i_xt) for point in history):
             picture = self._csv_path.with_suffix(".png")
-            if self._picture("information_plane", picture, to, lambda: self._plane(points, estimates, to)):
+            if self._picture("information_plane", picture, to, lambda: self._plane(history, to)):
                 self.figure_path = picture
-        if estimates:
-            path = to.folder / f"estimators{self._stem}.csv"
-            save_history(estimates, path, Estimate, self.warned)
-            # What the probe reads is in the plane already.
-            others = (one for one in estimates if one.estimator != "probe")
-            if any(math.isfinite(one.value) for one in others):
-                self._picture("estimators", path.with_suffix(".png"), to, lambda: plot_estimates(estimates))
+        estimates = history.estimates()
+        # The probe is drawn in the plane already.
+        if any(math.isfinite(one.value) for one in estimates if one.source != "probe"):
+            picture = to.folder / f"estimators{self._stem}.png"
+            self._picture("estimators", picture, to, lambda: plot_estimates(estimates))
         if self.projector and rows:
-            self._project(len({getattr(point, self.by) for point in points}) - 1, rows, to)
+            self._project(len({getattr(point, self.by) for point in history}) - 1, rows, to)
         if self.tsne and rows:
-            when, layers = f"{self.by} {getattr(points[-1], self.by)}", progress(rows, len(rows), "t-SNE")
+            when, layers = f"{self.by} {getattr(history[-1], self.by)}", progress(rows, len(rows), "t-SNE")
             picture = to.folder / f"tsne{self._stem}.png"
             self._picture("tsne", picture, to, lambda: plot_tsne(rows, when, self._places, layers))
 
-    def _plane(self, points: Sequence[InformationPoint], estimates: Sequence[Estimate], to: Destination) -> Figure:
+    def _plane(self, history: History, to: Destination) -> Figure:
         assert to.folder is not None
-        return plot_information_plane(points, estimates, "/".join(to.folder.parts[-2:]) if to.loggers else "")
+        return plot_information_plane(
+            history, history.estimates(), "/".join(to.folder.parts[-2:]) if to.loggers else ""
+        )
 
     def _picture(self, name: str, path: Path, to: Destination, draw: Callable[[], Figure]) -> bool:
         """Draw a picture, hand it to the loggers and save it; tell whether it is there."""
@@ -192,26 +190,26 @@ class Reporter:
         else:
             self._unprojected = to.step, first_rows(rows)
 
-    def finish(self, points: Sequence[InformationPoint], estimates: Sequence[Estimate], to: Destination) -> None:
+    def finish(self, history: History, to: Destination) -> None:
         """The last rows for the projector, and the plane as an SVG."""
         if self._unprojected is not None:
             step, rows = self._unprojected
             log_rows(to.loggers, self.prefix, rows, step, self.warned)
         if self.figure_path is not None and to.folder is not None:
             with warn_on_error("the figure information_plane could not be drawn", self.warned):
-                figure = self._plane(points, estimates, to._replace(folder=self.figure_path.parent))
+                figure = self._plane(history, to._replace(folder=self.figure_path.parent))
                 save_figure(figure, self.figure_path.with_suffix(".svg"), self.warned)
 
-    def summary(self, points: Sequence[InformationPoint], loggers: Sequence[Any]) -> str:
+    def summary(self, history: History, loggers: Sequence[Any]) -> str:
         """A table of the first and the last measurement, and where the files are; the latter empty where there is none.
 
         Args:
-            points: those of the whole run.
+            history: of the whole run.
             loggers: those of the run.
         """
         picture = self.figure_path if self._csv_path else None
         where = whereabouts(self._csv_path, picture, board_folder(loggers, self.warned))
-        return "\n".join(filter(None, [table(points, self.by), where]))
+        return "\n".join(filter(None, [table(history.points(), self.by), where]))
 
     @property
     def has_files(self) -> bool:

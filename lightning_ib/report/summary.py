@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-from lightning_ib.records.history import InformationPoint
+from lightning_ib.records.points import InformationPoint
 
 
 def table(history: Sequence[InformationPoint], of: str = "epoch") -> str:

@@ -1,4 +1,4 @@
-"""From the symbols of a layer to its point: the figures, how sure they are, and whether they can be believed."""
+"""From the symbols of a layer to its point: entropies, informations, standard errors, baseline and verdict."""
 
 from __future__ import annotations
 
@@ -23,7 +23,8 @@ from lightning_ib.functional.checks import in_unit, logarithm
 from lightning_ib.functional.discrete.corrections import COUNT_TERMS
 from lightning_ib.functional.discrete.fano import fano_error, fano_information
 from lightning_ib.measurement.head import Head
-from lightning_ib.records.history import STANDARD_ERRORS, InformationPoint
+from lightning_ib.records.points import InformationPoint
+from lightning_ib.records.record import STANDARD_ERRORS
 from lightning_ib.records.reliability import verdict
 
 # What rounding may add to a bound that is reached.
@@ -33,22 +34,22 @@ _ROUNDING = 1e-9
 _SHUFFLES = 5
 
 
-class Layer(NamedTuple):
-    """What was counted of a layer.
+class CountedLayer(NamedTuple):
+    """The symbols of a layer, and how they were obtained.
 
     Attributes:
         symbols: its symbols.
-        source: what they are: ``"cells"`` or ``"bins"``.
-        outside: the share of its values outside the bins; NaN where it is undefined.
-        tails: the share that its bins leave outside by design.
-        explained: the share of its variance between its cells; NaN for bins.
+        source: ``"cells"`` or ``"binned"``.
+        clipped_fraction: the share of its values outside the bins; NaN where it is undefined.
+        nominal_tail_mass: the share that its bins leave outside by design.
+        explained_variance: the share of its variance between its cells; NaN for bins.
     """
 
     symbols: Symbols
     source: str
-    outside: float = math.nan
-    tails: float = 0.0
-    explained: float = math.nan
+    clipped_fraction: float = math.nan
+    nominal_tail_mass: float = 0.0
+    explained_variance: float = math.nan
 
 
 def head_bound(head: Head | None, y: Symbols | None, unit: Unit) -> float:
@@ -58,8 +59,8 @@ def head_bound(head: Head | None, y: Symbols | None, unit: Unit) -> float:
     return fano_information(head.accuracy, entropy_of_counts(y.counts, unit=unit), head.n_classes, unit=unit)
 
 
-class Figures:
-    """The figures of all layers against one X and one Y, whose own entropies are counted once.
+class LayerSummary:
+    """Entropies and informations of layers with one X and one Y, each of which is counted once.
 
     Where X is the identity of the sample it determines T, and the joint entropies follow without counting:
     H(X) = H(X,T) = H(X,T,Y) = log N.
@@ -69,7 +70,7 @@ class Figures:
         x: the input; ``None`` where it is the identity of the sample, or not finite.
         y: the target; ``None`` where there is none, or it is not finite.
         identity: whether the input is the identity of the sample.
-        unit: of all figures.
+        unit: of all values.
         correction: of the plug-in entropies; saturation and verdict are of the counts as they are.
         shuffles: how often the labels are shuffled for the spread of the permutation baseline.
         head: the head of the network, where one was measured.
@@ -98,15 +99,14 @@ class Figures:
         self.h_y, self.h_y_se = self._h(y), self._error((1, y))
         self.xy = None if x is None or y is None else joint(x, y)
         self.h_xy = self._h(self.xy)
-        self.told = y is not None and len(y.counts) > 1
+        self.has_target = y is not None and len(y.counts) > 1
         self.shuffles, self.head, self.bound = shuffles, head, bound
 
-    def point(self, layer: str, counted: Layer | None) -> InformationPoint:
+    def point(self, layer: str, counted: CountedLayer | None) -> InformationPoint:
         """The point of a layer; one of NaNs where it was not counted."""
         if counted is None:
             return InformationPoint.missing(layer, n_samples=self.n, unit=self.unit)
         t, n = counted.symbols, self.n
-        singletons = float((t.counts == 1).sum()) / len(t.counts)
         plug_in = self._plug_in(t)
         saturation = plug_in / self.log_n if n > 1 else math.nan
         point = InformationPoint(
@@ -127,16 +127,15 @@ class Figures:
             n_codes=len(t.counts),
             saturation=saturation,
             unit=self.unit,
-            singletons=singletons,
-            outside=counted.outside,
+            singleton_fraction=int((t.counts == 1).sum()) / n,
+            clipped_fraction=counted.clipped_fraction,
             correction=self.correction or "",
             source=counted.source,
-            explained=counted.explained,
+            explained_variance=counted.explained_variance,
             i_ty_fano=self.bound,
         )
         point = self._about_chance(self._about_target(self._about_input(point, t), t), t)
-        point = self._judged(self._about_head(point), counted)
-        return point if self.correction is None else point._replace(beyond=self._beyond(point))
+        return self._judged(self._about_head(point), counted)
 
     def _about_head(self, point: InformationPoint) -> InformationPoint:
         if math.isnan(self.bound) or math.isnan(point.i_ty):
@@ -145,7 +144,7 @@ class Figures:
         own = self.head is not None and point.layer == self.head.layer
         return point._replace(accuracy=self.head.accuracy) if own and self.head is not None else point
 
-    def _below_fano(self, point: InformationPoint, counted: Layer) -> bool:
+    def _below_fano(self, point: InformationPoint, counted: CountedLayer) -> bool:
         """Whether the head lies below what its accuracy proves, by more than two standard errors of both.
 
         As all verdicts it is of the counts as they are, without a correction.
@@ -160,18 +159,18 @@ class Figures:
         error = math.hypot(point.i_ty_se, in_unit(of_bound, self.unit))
         return i_ty < self.bound - STANDARD_ERRORS * error - _ROUNDING
 
-    def _judged(self, point: InformationPoint, counted: Layer) -> InformationPoint:
+    def _judged(self, point: InformationPoint, counted: CountedLayer) -> InformationPoint:
         y = self.y
         return point._replace(
             verdict=verdict(
                 saturation=point.saturation,
-                singletons=point.singletons,
+                singleton_fraction=point.singleton_fraction,
                 n_codes=point.n_codes,
                 n_samples=self.n,
-                outside=counted.outside,
-                tails=counted.tails,
+                clipped_fraction=counted.clipped_fraction,
+                nominal_tail_mass=counted.nominal_tail_mass,
                 target_saturation=math.nan if y is None or self.n < 2 else self._plug_in(y) / self.log_n,
-                target_singletons=math.nan if y is None else float((y.counts == 1).sum()) / self.n,
+                target_singleton_fraction=math.nan if y is None else float((y.counts == 1).sum()) / self.n,
                 below_fano=self._below_fano(point, counted),
             )
         )
@@ -188,7 +187,7 @@ class Figures:
         )
 
     def _about_target(self, point: InformationPoint, t: Symbols) -> InformationPoint:
-        if not self.told or self.y is None:
+        if not self.has_target or self.y is None:
             return point
         ty = joint(t, self.y)
         h_ty = self._h(ty)
@@ -211,18 +210,18 @@ class Figures:
         )
 
     def _about_chance(self, point: InformationPoint, t: Symbols) -> InformationPoint:
-        if not self.told or self.y is None:
+        if not self.has_target or self.y is None:
             return point
         options: dict[str, Any] = {"correction": self.correction, "unit": self.unit}
         exact = self.correction is None or self.correction in COUNT_TERMS
         if exact:
             mean = expected_mutual_information(t.counts, self.y.counts, **options)
-            point = point._replace(i_ty_shuffled=mean)
+            point = point._replace(i_ty_permuted=mean)
         if self.shuffles or not exact:
             shuffles = self.shuffles or _SHUFFLES
             chance = shuffled_mutual_information(t.counts, self.y.counts, shuffles=shuffles, **options)
-            point = point._replace(i_ty_shuffled_sd=chance.standard_deviation)
-            point = point if exact else point._replace(i_ty_shuffled=chance.mean)
+            point = point._replace(i_ty_permuted_sd=chance.standard_deviation)
+            point = point if exact else point._replace(i_ty_permuted=chance.mean)
         return point
 
     def _plug_in(self, variable: Symbols) -> float:
@@ -238,16 +237,3 @@ class Figures:
         if len(known) != len(terms):
             return math.nan
         return standard_error(*known, unit=self.unit, clusters=self.clusters)
-
-    def _beyond(self, point: InformationPoint) -> str:
-        """Which figures a correction pushed past what N samples, or the target, allow."""
-        bounds = {
-            "h_t > log N": point.h_t > self.log_n,
-            "i_xt > H(X)": point.i_xt > point.h_x,
-            "i_xt < 0": point.i_xt < 0,
-            "i_ty > H(Y)": point.i_ty > point.h_y,
-            "i_ty < 0": point.i_ty < 0,
-            "h_y_given_t < 0": point.h_y_given_t < 0,
-            "i_xt_given_y < 0": point.i_xt_given_y < 0,
-        }
-        return ", ".join(name for name, passed in bounds.items() if passed)

@@ -1,0 +1,63 @@
+"""The history as a CSV file: one row for each value."""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import get_type_hints
+
+from lightning_ib.records.earlier import EARLIER, records_of_earlier
+from lightning_ib.records.record import Record
+
+
+def write_records(records: Iterable[Record], path: str | os.PathLike[str]) -> None:
+    """Write records, one row each, replacing the file as a whole: a reader always sees a complete file.
+
+    Raises:
+        OSError: the file cannot be written; an older one is left as it was.
+    """
+    with replacing(Path(path)) as partial, partial.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(Record._fields)
+        writer.writerows(records)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A path to write to, beside ``path``; once it is written whole it takes its place."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    try:
+        yield partial
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def read_records(path: str | os.PathLike[str]) -> list[Record]:
+    """The records of a file that :func:`write_records` wrote, every value to the last bit.
+
+    Files of points and of estimates, which versions before wrote, are read too.
+
+    Raises:
+        ValueError: the file is of another kind, or ends in the middle of a row.
+    """
+    with Path(path).open(newline="", encoding="utf-8") as file:
+        rows = csv.reader(file)
+        header = tuple(next(rows, ()))
+        earlier = next((kind for kind in EARLIER if tuple(kind) == header), None)
+        if header != Record._fields and earlier is None:
+            raise ValueError(f"{path} is no history: its columns are {header}, expected {Record._fields}.")
+        types = get_type_hints(Record) if earlier is None else earlier
+        records: list[Record] = []
+        for row in rows:
+            if len(row) != len(header):
+                raise ValueError(
+                    f"{path} is no whole history: line {rows.line_num} has {len(row)} of {len(header)} cells."
+                )
+            values = {name: of(cell) for (name, of), cell in zip(types.items(), row)}
+            records += [Record(**values)] if earlier is None else records_of_earlier(values)
+        return records

@@ -1,0 +1,189 @@
+"""The view of one layer at one moment: a point of the information plane, and the records it consists of."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple
+
+from lightning_ib.records.record import COUNTED, Record, unit_of
+
+_CORE = ("I_XT", "I_TY", "H_T")
+
+_FIELDS = {
+    "I_XT": "i_xt",
+    "I_TY": "i_ty",
+    "H_T": "h_t",
+    "H_X": "h_x",
+    "H_Y": "h_y",
+    "H_Y_given_T": "h_y_given_t",
+    "I_XT_given_Y": "i_xt_given_y",
+    "saturation": "saturation",
+    "n_codes": "n_codes",
+    "I_TY_permuted": "i_ty_permuted",
+    "I_TY_permuted_sd": "i_ty_permuted_sd",
+    "singleton_fraction": "singleton_fraction",
+    "clipped_fraction": "clipped_fraction",
+    "explained_variance": "explained_variance",
+    "accuracy": "accuracy",
+    "I_TY_fano": "i_ty_fano",
+    "fano_shortfall": "fano_shortfall",
+}
+"""Quantity → the field of a point."""
+
+_WITH_ERRORS = ("I_XT", "I_TY", "H_T", "H_X", "H_Y", "H_Y_given_T", "I_XT_given_Y")
+
+
+class InformationPoint(NamedTuple):
+    """What one layer was measured to know at one moment of training.
+
+    All informations and entropies are in ``unit``. A value that could not be measured is NaN.
+
+    Attributes:
+        epoch: the number of epochs of training that came before; 0 is the point before training.
+        step: the number of optimizer steps that came before.
+        layer: the name of the module, as in ``named_modules()``.
+        i_xt: I(X;T), the information about the input; H(T) where the input is the identity of the sample.
+        i_ty: I(T;Y), the information about the target.
+        h_t: H(T), the entropy of the discretized representation.
+        h_x: H(X), the entropy of the input; log N where the input is the identity of the sample.
+        h_y: H(Y), the entropy of the target.
+        h_y_given_t: H(Y|T) = H(Y) − I(T;Y), the uncertainty about the target that remains given the layer.
+        i_xt_given_y: I(X;T|Y), superfluous information; I(X;T) − I(T;Y) where T is a function of X.
+        n_samples: N, the number of samples counted.
+        n_codes: the number of different symbols of T.
+        saturation: H(T) / log N, H(T) as counted. Near 1 every sample has a symbol of its own, and the values describe
+            the sample rather than the layer.
+        unit: ``"bits"`` or ``"nats"``.
+        i_xt_se: the standard error of ``i_xt``, as of the values below: its scatter among samples of N, without its
+            bias. See :func:`~lightning_ib.functional.standard_error`.
+        i_ty_se: the standard error of ``i_ty``.
+        h_t_se: the standard error of ``h_t``.
+        h_x_se: the standard error of ``h_x``; 0 where the input is the identity of the sample.
+        h_y_se: the standard error of ``h_y``.
+        h_y_given_t_se: the standard error of ``h_y_given_t``.
+        i_xt_given_y_se: the standard error of ``i_xt_given_y``.
+        i_ty_permuted: the permutation baseline: the mean of I(T;Y) over all permutations of the labels, in closed form.
+            (With the corrections ``"chao_shen"`` and ``"james_stein"``, the mean over a few random permutations.)
+        i_ty_permuted_sd: the standard deviation of I(T;Y) among random permutations; NaN unless asked for.
+        singleton_fraction: the share of the samples whose symbol was seen once: by Good and Turing the probability
+            that the next sample shows a new symbol.
+        clipped_fraction: the share of the values of T outside the bins: past the outermost edge by more than the width
+            of the bin next to it. NaN where a coordinate has one edge, and its bins no width.
+        verdict: the reliability flag: ``"ok"``, ``"constant"``, ``"saturated"``, ``"clipped"``, ``"undersampled"``,
+            ``"too_coarse"``, ``"target_saturated"`` or ``"target_undersampled"`` (see
+            :func:`~lightning_ib.records.reliability.verdict`); empty where nothing was measured.
+        correction: of the plug-in entropies, such as ``"miller_madow"``; empty for plug-in values.
+        source: ``"cells"``, on a sample of ``n_samples``, or ``"binned"``, counted on every sample.
+        explained_variance: the share of the layer's variance that lies between its cells; NaN for bins.
+        accuracy: of the head, the share of the sampled rows whose most probable class is their label; NaN for others.
+        i_ty_fano: the least I(T;Y) of every layer that the head's predictions are computed from alone, by their
+            accuracy (see :func:`~lightning_ib.functional.fano_information`); NaN where no head was measured.
+        fano_shortfall: by how much ``i_ty`` lies below ``i_ty_fano``, else 0. A layer that the predictions are
+            computed from alone holds at least ``i_ty_fano``: a shortfall is information that its symbols miss. One
+            that a skip connection goes around may hold less.
+    """
+
+    epoch: int
+    step: int
+    layer: str
+    i_xt: float
+    i_ty: float
+    h_t: float
+    h_x: float
+    h_y: float
+    h_y_given_t: float
+    i_xt_given_y: float
+    n_samples: int
+    n_codes: int
+    saturation: float
+    unit: str
+    i_xt_se: float = math.nan
+    i_ty_se: float = math.nan
+    h_t_se: float = math.nan
+    h_x_se: float = math.nan
+    h_y_se: float = math.nan
+    h_y_given_t_se: float = math.nan
+    i_xt_given_y_se: float = math.nan
+    i_ty_permuted: float = math.nan
+    i_ty_permuted_sd: float = math.nan
+    singleton_fraction: float = math.nan
+    clipped_fraction: float = math.nan
+    verdict: str = ""
+    correction: str = ""
+    source: str = "cells"
+    explained_variance: float = math.nan
+    accuracy: float = math.nan
+    i_ty_fano: float = math.nan
+    fano_shortfall: float = math.nan
+
+    @classmethod
+    def missing(
+        cls, layer: str, *, n_samples: int, unit: str, epoch: int = 0, step: int = 0, source: str = "cells"
+    ) -> InformationPoint:
+        """The point of a layer that could not be measured: its values are NaN."""
+        nan = math.nan
+        return cls(epoch, step, layer, nan, nan, nan, nan, nan, nan, nan, n_samples, 0, nan, unit, source=source)
+
+    @property
+    def out_of_bounds(self) -> str:
+        """The values that a correction pushed past a bound, such as ``"h_t > log N, i_ty > H(Y)"``; kept as they are.
+
+        Empty where none was, and for plug-in values, which respect all bounds.
+        """
+        if not self.correction or not self.n_samples:
+            return ""
+        log_n = math.log2(self.n_samples) if self.unit == "bits" else math.log(self.n_samples)
+        bounds = {
+            "h_t > log N": self.h_t > log_n,
+            "i_xt > H(X)": self.i_xt > self.h_x,
+            "i_xt < 0": self.i_xt < 0,
+            "i_ty > H(Y)": self.i_ty > self.h_y,
+            "i_ty < 0": self.i_ty < 0,
+            "h_y_given_t < 0": self.h_y_given_t < 0,
+            "i_xt_given_y < 0": self.i_xt_given_y < 0,
+        }
+        return ", ".join(name for name, passed in bounds.items() if passed)
+
+    def records(self) -> Iterator[Record]:
+        """The records of the point: I(X;T), I(T;Y) and H(T), and all other values that are defined."""
+        for quantity, field in _FIELDS.items():
+            value = float(getattr(self, field))
+            if quantity in _CORE or not math.isnan(value):
+                yield Record(
+                    self.epoch,
+                    self.step,
+                    self.layer,
+                    self.source,
+                    quantity,
+                    value,
+                    getattr(self, f"{field}_se") if quantity in _WITH_ERRORS else math.nan,
+                    unit_of(quantity, self.unit),
+                    self.n_samples,
+                    self.verdict,
+                    self.correction,
+                )
+
+
+def points_of(records: Iterable[Record]) -> list[InformationPoint]:
+    """The points that counted records belong to, in the order of their first records; estimates are passed over."""
+    found: dict[tuple[int, int, str, str], dict[str, Any]] = {}
+    for record in records:
+        field = _FIELDS.get(record.quantity)
+        if record.source not in COUNTED or field is None:
+            continue
+        point = found.get(record[:4])
+        if point is None:
+            missing = InformationPoint.missing(record.layer, n_samples=record.n_samples, unit=record.unit)
+            point = found[record[:4]] = missing._asdict() | {
+                "epoch": record.epoch,
+                "step": record.step,
+                "source": record.source,
+                "verdict": record.verdict,
+                "correction": record.correction,
+            }
+        point[field] = int(record.value) if field == "n_codes" else record.value
+        if record.quantity in _WITH_ERRORS:
+            point[f"{field}_se"] = record.standard_error
+            point["unit"] = record.unit
+    return [InformationPoint(**point) for point in found.values()]

@@ -1,0 +1,61 @@
+"""The one kind of result: a value of one quantity, of one layer, at one moment of training."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+STANDARD_ERRORS = 2
+"""How many of them a bar or a band reaches to either side, wherever one is drawn or logged."""
+
+COUNTED = ("cells", "binned")
+"""The sources that count symbols; every other source is an estimator."""
+
+UNITLESS = (
+    "saturation",
+    "singleton_fraction",
+    "clipped_fraction",
+    "explained_variance",
+    "n_codes",
+    "noise_variance",
+    "kernel_width",
+)
+"""The quantities without a unit; names that end in ``accuracy`` are shares too."""
+
+
+class Record(NamedTuple):
+    """A value of one quantity, of one layer, at one moment of training.
+
+    Attributes:
+        epoch: the number of epochs of training that came before; 0 is the measurement before training.
+        step: the number of optimizer steps that came before.
+        layer: the name of the module, as in ``named_modules()``.
+        source: how the value was obtained: ``"cells"`` or ``"binned"`` for counted symbols, else the name of the
+            estimator, such as ``"probe"`` or ``"kde"``.
+        quantity: such as ``"I_XT"``, ``"I_TY"``, ``"H_T"``, ``"I_TY_lower"`` or ``"accuracy"``.
+        value: the value; NaN where it could not be measured.
+        standard_error: its standard error, in the same unit; NaN where it is unknown.
+        unit: ``"bits"``, ``"nats"``, or empty for a quantity without a unit.
+        n_samples: the number of samples behind it.
+        verdict: the reliability flag, such as ``"ok"`` or ``"saturated"`` (see
+            :func:`~lightning_ib.records.reliability.verdict` and
+            :func:`~lightning_ib.estimators.reliability.estimate_verdict`); empty where there is none.
+        correction: of plug-in entropies, such as ``"miller_madow"``; empty for plug-in values and estimators.
+    """
+
+    epoch: int
+    step: int
+    layer: str
+    source: str
+    quantity: str
+    value: float
+    standard_error: float = math.nan
+    unit: str = ""
+    n_samples: int = 0
+    verdict: str = ""
+    correction: str = ""
+
+
+def unit_of(quantity: str, unit: str) -> str:
+    """The unit of a quantity: ``unit`` for an information or an entropy, empty for shares, counts and widths."""
+    return "" if quantity.endswith("accuracy") or quantity in UNITLESS else unit
