@@ -1,54 +1,58 @@
-"""When to measure, and what to log: the callback for Lightning's Trainer. Nothing numerical is done here."""
+"""When to measure, and in which pass: the callback for Lightning's Trainer. Nothing numerical is done here."""
 
 from __future__ import annotations
 
 import importlib.util
 import math
-import os
-import re
-import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterable, Sequence
+from enum import Enum
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
-import torch
 from torch.nn.parameter import is_lazy
 from torch.utils.data import DataLoader
 
 from lightning_ib.binning.quantizer import Quantizer
-from lightning_ib.callbacks.namespaces import CallbackBase, say, with_progress
-from lightning_ib.callbacks.own_pass import ForwardError, dev_run, first_loader, has_forward, run_own_pass
+from lightning_ib.callbacks.base import RecordingCallback
+from lightning_ib.callbacks.own_pass import run_own_pass
 from lightning_ib.callbacks.schedule import Schedule
-from lightning_ib.capture.batches import Parts, Unpack, unpacked
+from lightning_ib.callbacks.session import Measurement, Session
+from lightning_ib.callbacks.trainer import (
+    any_rank,
+    first_loader,
+    has_forward,
+    is_evaluation,
+    set_up_validation_data,
+)
+from lightning_ib.capture.batches import Unpack
 from lightning_ib.capture.layers import NoLayersError
-from lightning_ib.capture.recorder import Recorder
-from lightning_ib.distributed import this_process
-from lightning_ib.estimators.base import Rows
+from lightning_ib.estimators.base import Estimator
 from lightning_ib.estimators.registry import Estimators, checked_estimators
-from lightning_ib.evaluation.loaders import checked_loader, n_unpadded_samples
-from lightning_ib.evaluation.passes import preserve_state
+from lightning_ib.evaluation.loaders import checked_loader
+from lightning_ib.evaluation.passes import ForwardError
 from lightning_ib.functional import Correction, Unit
 from lightning_ib.functional.checks import sentence
 from lightning_ib.measurement.information_plane import MAX_SAMPLES, InformationPlane, Layers
-from lightning_ib.records.history import History
-from lightning_ib.records.points import InformationPoint
-from lightning_ib.records.reliability import outread
 from lightning_ib.records.tags import diagnostics
-from lightning_ib.report.loggers import run_folder, warn_on_error
-from lightning_ib.report.reporter import Destination, Reporter
+from lightning_ib.report.reporter import Reporter
 
 if TYPE_CHECKING:
     from pytorch_lightning import LightningModule, Trainer
-
-_STATE_VERSION = 2
-"""Of what a checkpoint holds; version 1 held points and estimates apart."""
 
 _SEVERAL_VIEWS = (
     'Where a validation step runs several views of a batch at once, data="val" measures in a pass of its own.'
 )
 
 
-class InformationPlaneCallback(CallbackBase):
+class Place(Enum):
+    """Where the layers are measured in a fit."""
+
+    VALIDATION = "in the validation loop"
+    VALIDATION_LATE = "in the validation loop, concluded at the end of the epoch: some processes have no batch of it"
+    OWN_PASS = "in a pass of its own"
+
+
+class InformationPlaneCallback(RecordingCallback):
     """Log, epoch by epoch, what each layer knows about the input and about the target.
 
     Per layer: the mutual information with the input, I(X;T), and with the target, I(T;Y), the entropy H(T) and the
@@ -156,85 +160,56 @@ class InformationPlaneCallback(CallbackBase):
         tsne: bool = False,
         verbose: bool = True,
     ) -> None:
-        if (isinstance(data, str) and data not in ("train", "val")) or not (data is None or hasattr(data, "__iter__")):
-            raise ValueError(f"data must be None, 'train', 'val' or a DataLoader, got {data!r}.")
-        if data is not None and not isinstance(data, str):
-            checked_loader(data)
-        if unpack is not None and not callable(unpack):
-            raise TypeError(f"unpack must be a callable, batch → (x, y), or None, got {unpack!r}.")
-        self.schedule = Schedule(every_n_epochs, epochs, every_n_train_steps)
-        if beta is not None and not (isinstance(beta, (int, float)) and math.isfinite(beta)):
-            raise ValueError(f"beta must be a finite number or None, got {beta!r}.")
-        if not isinstance(prefix, str) or not prefix.strip("/"):
-            raise ValueError(f"prefix must be a name such as 'ib', got {prefix!r}.")
-        if tsne and importlib.util.find_spec("sklearn") is None:
-            raise ValueError("tsne=True needs scikit-learn: pip install scikit-learn, or leave it out.")
-        chosen = checked_estimators(("probe",) if estimators is None else estimators)
-        if estimators is None:
-            for estimator in chosen:
-                estimator.optional = True
-        self._options: dict[str, Any] = {
+        checked_arguments(data, unpack, beta, prefix, tsne)
+        schedule, prefix = Schedule(every_n_epochs, epochs, every_n_train_steps), prefix.strip("/")
+        options: dict[str, Any] = {
             "layers": layers,
             "input": input,
             "target": target,
             "unit": unit,
             "correction": correction,
             "shuffles": shuffles,
-            "estimators": chosen,
+            "estimators": default_estimators() if estimators is None else checked_estimators(estimators),
             "max_samples": max_samples,
             "head": head,
             "ignore_index": ignore_index,
             "tokens": tokens,
             "keep_rows": log_projector or tsne,
         }
-        self.plane = InformationPlane(**self._options)
-        """The measurement at work; its ``fitted_quantizers`` hold the edges of each layer in bins."""
-        self.history = History()
-        """Every value of the run; iterating over it gives a point for each layer and measurement."""
-        self.evaluated = History()
-        """The last ``trainer.validate`` or ``trainer.test``."""
-        self.data, self.unpack, self.verbose = data, unpack, verbose
-        self.unit, self.prefix = unit, prefix.strip("/")
-        self.reporter = Reporter(self.prefix, unit, beta, by=self.schedule.by, projector=log_projector, tsne=tsne)
-        """Where measurements go."""
-        self._recorder: Recorder | None = None
-        self._validated = False  # whether the fit has a validation loop
-        self._own_pass = True
-        self._late = False  # whether figures wait for the epoch's end: some processes have no validation batch
-        self._counting = False
-        self._failed = False
-        self._measured = False  # whether this fit came to a measurement
-        self._described: set[str] = set()  # the layers of which was said how they are discretized
-        self._shown: dict[str, Rows] = {}  # the sampled rows of the measurement at work, where they are to be shown
-        self._restored: Mapping[str, Any] | None = None
-        self._of_the_fit: Mapping[str, Any] | None = None  # frozen edges, while the plane is that of an evaluation
+        super().__init__(
+            schedule,
+            Session(options, prefix, several_views=_SEVERAL_VIEWS if data is None else ""),
+            Reporter(prefix, unit, beta, by=schedule.by, projector=log_projector, tsne=tsne),
+            verbose=verbose,
+        )
+        self.data, self.unpack, self.unit = data, unpack, unit
+        # Nobody asked for layers, data or variables by name: then no measurement ends a run.
+        named = (layers, input, target, data, unpack, every_n_train_steps)
+        self._is_default = all(one is None for one in named) and not isinstance(head, str)
+        self._options, self._place, self._source = options, Place.OWN_PASS, data
 
     @property
-    def figure_path(self) -> Path | None:
-        """Where the picture was last saved."""
-        return self.reporter.figure_path
+    def plane(self) -> InformationPlane:
+        """The instrument at work; its ``fitted_quantizers`` hold the edges of each layer in bins."""
+        return self.session.plane
 
-    @property
-    def state_key(self) -> str:
-        """Told apart by the prefix: two of them in one Trainer need two prefixes, or Lightning refuses them."""
-        return self._generate_state_key(prefix=self.prefix)
-
-    # -- set up and take down ------------------------------------------------------------------------------------------
+    # -- the fit -------------------------------------------------------------------------------------------------------
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Refuse what could not work, before anything runs."""
         if stage != "fit":
             return
-        callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
-        self._own_pass = self.data is not None or self.schedule.by == "step" or not trainer.enable_validation
+        own = self.data is not None or self.schedule.by == "step" or not trainer.enable_validation
+        self._place = Place.OWN_PASS if own else Place.VALIDATION
         if self.data == "val" and not trainer.enable_validation:
             raise ValueError(
                 "data='val' needs validation data and a validation_step: give the Trainer both, or use data='train'."
             )
+        callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
         for earlier in callbacks[: callbacks.index(self)] if self in callbacks else []:
             monitor = getattr(earlier, "monitor", None)
             ours = (f"{self.prefix}/", f"{diagnostics(self.prefix)}/")
-            if self._own_pass and isinstance(monitor, str) and monitor.startswith(ours):
+            if own and isinstance(monitor, str) and monitor.startswith(ours):
                 raise ValueError(
                     f"{type(earlier).__name__} monitors {monitor!r} but comes before the InformationPlaneCallback that "
                     "logs it: put the InformationPlaneCallback first in callbacks=[…]."
@@ -242,184 +217,67 @@ class InformationPlaneCallback(CallbackBase):
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Find the layers before the first forward; hooks are on during a measurement, and inside torch.compile."""
-        self._attach(pl_module, self._frozen() if trainer.global_step > 0 else None)
-        self._of_the_fit = self.reporter.figure_path = None
-
-    def _attach(self, pl_module: LightningModule, frozen: Mapping[str, Any] | None) -> None:
-        self.plane.detach()
-        self.plane = InformationPlane(**self._options)
-        if self.data is None:
-            self.plane.several_views = _SEVERAL_VIEWS
-        self._recorder = None
-        self._counting = self._failed = self._late = self._measured = False
-        self._described.clear()
         self.reporter.begin()
-        try:
-            self._recorder = self.plane.attach(pl_module)
-        except NoLayersError as error:
-            if isinstance(self._options["head"], str):
-                raise
-            self._measure_nothing(error)
-            return
-        self._recorder.enabled = False
-        if frozen is not None:
-            self.plane.load_frozen_state(frozen)
-
-    def _measure_nothing(self, why: NoLayersError) -> None:
-        """Go on without measuring, where nobody named a layer and none can be measured."""
-        if this_process()[0] == 0:
-            warnings.warn(f"{self.prefix}: nothing is measured. {why}", UserWarning, stacklevel=2)
-        self.plane.detach()
-        self.plane, self._recorder = InformationPlane(**self._options), None
+        self.reporter.figure_path = None
+        frozen = self.session.frozen_state() if trainer.global_step > 0 else None
+        self.session.attach(pl_module, self._host(trainer), frozen)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Take up the history of a checkpoint, if there is one; measure the point before training, if there is none."""
-        self._take_up(trainer)
-        if self._recorder is None:
+        self._resume(trainer)
+        if not self.session.is_attached:
             return
         self._follow_rank_zero(trainer)
-        if trainer.enable_validation and trainer.val_dataloaders is None and self._own_pass:
-            # Lightning asks for them at the first epoch that validates, and they are asked for now.
-            trainer.validating = True
-            trainer.fit_loop.epoch_loop.val_loop.setup_data()
-            trainer.training = True
+        self._find_place(trainer)
+        if not self.history or self._missed(trainer):
+            self._measure_before_training(trainer, pl_module)
+        self._lay_out(trainer)
+        # A monitor finds the last value from the start, also in epochs that are not measured.
+        self._update_monitors(trainer, self._latest())
+
+    def _find_place(self, trainer: Trainer) -> None:
+        """Decide in which pass the layers are measured, and over which data."""
+        own = self._place is Place.OWN_PASS
+        if trainer.enable_validation and trainer.val_dataloaders is None and own:
+            set_up_validation_data(trainer)
         # Those of a validation that is not yet to be are not asked for: that may draw random numbers.
         here = trainer.enable_validation and (trainer.val_dataloaders is None or sum(trainer.num_val_batches) > 0)
-        self._validated = any_rank(trainer, here)
-        self._late = self._validated and any_rank(trainer, not here)
-        self._own_pass = self._own_pass or not self._validated
-        if not self._own_pass and trainer.world_size > 1:
+        validates = any_rank(trainer, here)
+        if not validates:
+            self._place = Place.OWN_PASS
+        elif any_rank(trainer, not here) and not own:
+            self._place = Place.VALIDATION_LATE
+        self._source = self.data if self.data is not None else ("val" if validates else "train")
+        if self._place is not Place.OWN_PASS and trainer.world_size > 1:
             self._warn_of_unshared(trainer)
-        if self.data is None and not self._validated:
+        if self._source == "train" and self.data is None:
             self._say(
                 trainer,
                 f"there is no validation loop, so the layers are measured in a pass of their own over "
                 f"the training data, {self.schedule}.",
             )
-        if not self.history or self._missed(trainer):
-            self._measure_before_training(trainer, pl_module)
-        self._lay_out(trainer)
-        # Whoever monitors a figure finds the last one from the start, also in epochs that are not measured.
-        self._tell_monitors(trainer, self._latest())
 
-    def _latest(self) -> History:
-        """The last measurement, with NaN for estimators that were added since."""
-        last = self.history.last()
-        known = {(one.layer, one.source) for one in last.records()}
-        new = [
-            one for one in self._no_estimates(0, self._last().step).records() if (one.layer, one.source) not in known
-        ]
-        return last + History(new)
-
-    def _no_estimates(self, epoch: int, step: int) -> History:
-        return History(self.plane.estimation.missing(self.plane.layers, unit=self.unit, epoch=epoch, step=step))
+    def _warn_of_unshared(self, trainer: Trainer) -> None:
+        loader = first_loader(trainer.val_dataloaders)
+        if not isinstance(loader, DataLoader) and trainer.is_global_zero:
+            self._warn(
+                f"the validation data is a {type(loader).__name__}, which Lightning does not share out: "
+                "unless it gives each process other samples, every sample is counted once in each process, and log N "
+                "is too large. Give a DataLoader."
+            )
 
     def _missed(self, trainer: Trainer) -> bool:
         """Whether the run was interrupted between the end of an epoch and its measurement."""
         validates = trainer.current_epoch % (trainer.check_val_every_n_epoch or 1) == 0
         due = self.schedule.by == "epoch" and self.schedule.is_due(trainer.current_epoch, self._last().epoch)
-        return due and (self._own_pass or validates)
-
-    def _warn_of_unshared(self, trainer: Trainer) -> None:
-        loader = first_loader(trainer.val_dataloaders)
-        if not isinstance(loader, DataLoader) and trainer.is_global_zero:
-            warnings.warn(
-                f"{self.prefix}: the validation data is a {type(loader).__name__}, which Lightning does not share out: "
-                "unless it gives each process other samples, every sample is counted once in each process, and log N "
-                "is too large. Give a DataLoader.",
-                UserWarning,
-                stacklevel=2,
-            )
-
-    def _follow_rank_zero(self, trainer: Trainer) -> None:
-        """Go on from one history in all processes: that of the first."""
-        if trainer.world_size == 1:
-            return
-        own = self.history.state_dict()
-        saved, frozen = trainer.strategy.broadcast((own, self.plane.frozen_state()))
-        if any_rank(trainer, repr(saved) != repr(own)) and trainer.is_global_zero:
-            warnings.warn(
-                f"{self.prefix}: the processes came with different histories: all go on with that of rank 0, "
-                f"{len(self.history)} points. Give every process the same checkpoint.",
-                UserWarning,
-                stacklevel=2,
-            )
-        self.history = History.restored({"history": saved})[0]
-        self.plane.load_frozen_state(frozen)
-
-    def _tell_monitors(self, trainer: Trainer, measured: History) -> None:
-        """Show figures to whoever monitors them, where ``self.log`` is not to be had."""
-        known = self.reporter.scalars(measured)
-        trainer.callback_metrics.update({name: torch.tensor(value) for name, value in known.items()})
-
-    def _take_up(self, trainer: Trainer) -> None:
-        restored, self._restored = self._restored, None
-        if restored is not None:
-            faults = self._restore(restored)
-            if faults:
-                told = "; ".join(faults[:5] + ["…"] * (len(faults) > 5))
-                warnings.warn(
-                    f"{self.prefix}: what the checkpoint holds of InformationPlaneCallback is damaged or of another "
-                    f"version: {told}. The rest is kept, figures that are missing are NaN, and edges that are missing "
-                    "are fitted anew at the next measurement. Training goes on.",
-                    UserWarning,
-                    stacklevel=2,
-                )
-        other = {point.unit for point in self.history} - {self.unit}
-        begun = restored is not None or trainer.global_step > 0 or trainer.current_epoch > 0
-        if begun and other:
-            raise ValueError(
-                f"the history so far is in {other.pop()}, and the callback has unit={self.unit!r}: keep one."
-            )
-        # A checkpoint saved after validation holds the point of an epoch that Lightning counts once it has ended.
-        epoch, step = trainer.current_epoch + 1, trainer.global_step
-        self.history = self.history.until(epoch, step) if begun else History()
-        self.plane.keep_layers([point.layer for point in self.history.last()])
-
-    def _restore(self, state: Any) -> list[str]:
-        """Take what can be taken of a state that :meth:`state_dict` gave; what is wrong with the rest, in words."""
-        if not isinstance(state, Mapping):
-            self.history = History()
-            return [f"it is a {type(state).__name__}, not a mapping"]
-        self.history, faults = History.restored(state)
-        if (version := state.get("version", _STATE_VERSION)) not in (1, _STATE_VERSION):
-            return [*faults, f"it has version {version!r}, whose edges mean nothing to version {_STATE_VERSION}"]
-        frozen: Any = state.get("frozen")
-        try:
-            self.plane.load_frozen_state(frozen)
-        except ValueError as error:
-            faults.append(str(error))
-        return faults
-
-    @property
-    def _is_default(self) -> bool:
-        """Whether nobody asked for layers, data or variables by name: then no measurement ends a run."""
-        asked = (self._options[name] for name in ("layers", "input", "target"))
-        named = isinstance(self._options["head"], str)
-        return not named and all(
-            one is None for one in (*asked, self.data, self.unpack, self.schedule.every_n_train_steps)
-        )
+        return due and (self._place is Place.OWN_PASS or validates)
 
     def _measure_before_training(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        goes_on = "The epochs are measured in the validation loop."
-        lazy = [name for name, p in (*pl_module.named_parameters(), *pl_module.named_buffers()) if is_lazy(p)]
-        if lazy:
-            warnings.warn(
-                f"{self.prefix}: there is no point before training: {lazy[0]!r} gets its values in the first forward, "
-                "which must be one of training.",
-                UserWarning,
-                stacklevel=2,
-            )
+        own = self._place is Place.OWN_PASS
+        if (hindrance := _hindrance(pl_module, own)) is not None:
+            self._warn(hindrance)
             return
-        if not self._own_pass and not has_forward(pl_module):
-            warnings.warn(
-                f"{type(pl_module).__name__} defines no forward, so there is no point before training: that takes a "
-                f"pass of its own, which calls module(x). {goes_on}",
-                UserWarning,
-                stacklevel=2,
-            )
-            return
-        if not self._own_pass and any_rank(trainer, trainer.val_dataloaders is None):
+        if not own and any_rank(trainer, trainer.val_dataloaders is None):
             self._say(
                 trainer,
                 "there is no point before training, since Lightning asks for the validation data at the first epoch "
@@ -427,56 +285,32 @@ class InformationPlaneCallback(CallbackBase):
             )
             return
         try:
-            measured = self._measured_in_own_pass(trainer, pl_module, epoch=trainer.current_epoch)
+            moment = self._moment(trainer, trainer.current_epoch)
+            measured = self.session.measure(self._own_pass(trainer, pl_module), moment)
         except Exception as error:
-            if self._own_pass and isinstance(error, NoLayersError):
-                self._measure_nothing(error)
-                return
-            if not self._is_default and (self._own_pass or not isinstance(error, (ForwardError, NoLayersError))):
-                raise
-            lacks = "the layers are not measured in this run" if self._own_pass else "there is no point before training"
-            warnings.warn(
-                f"{self.prefix}: {lacks}: {sentence(error)} {'Training goes on.' if self._own_pass else goes_on}",
-                UserWarning,
-                stacklevel=2,
-            )
-            if self._own_pass:
-                self._release()
+            self._go_on_without(error, own)
             return
         self._log_at_once(trainer, measured)
 
+    def _go_on_without(self, error: Exception, own: bool) -> None:
+        """Go on without the point before training, unless the user named what failed: then raise."""
+        if own and isinstance(error, NoLayersError):
+            self.session.measure_nothing(error)
+            return
+        if not self._is_default and (own or not isinstance(error, (ForwardError, NoLayersError))):
+            raise error
+        if own:
+            self._warn(f"the layers are not measured in this run: {sentence(error)} Training goes on.")
+            self._release()
+        else:
+            self._warn(f"there is no point before training: {sentence(error)} {_IN_VALIDATION}")
+
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Take the hooks off; a run that was over when it was resumed has its history all the same."""
-        if self._restored is not None:
-            self._take_up(trainer)
+        if self._saved is not None:
+            self._resume(trainer)
         self._finish(trainer)
         self._release()
-
-    def _finish(self, trainer: Trainer) -> None:
-        """The last files of a fit, and what it came to."""
-        self.reporter.finish(self.history, self._destination(trainer))
-        with warn_on_error("what the fit came to could not be told", self.reporter.warned):
-            self._tell_the_end(trainer)
-
-    def _tell_the_end(self, trainer: Trainer) -> None:
-        """Where the probe reads more than the symbols, what the fit came to, and where it is."""
-        if not self.verbose or trainer.barebones:
-            return
-        if (hint := outread(self._latest())) is not None:
-            self._say(trainer, f"at the last measurement {hint}")
-        if self.history:
-            self._say(trainer, self._summary(trainer))
-
-    def _summary(self, trainer: Trainer) -> str:
-        """What the fit came to, and where it is."""
-        to = self._destination(trainer)
-        summary = self.reporter.summary(self.history, to.loggers)
-        if self.reporter.has_files or to.loggers:
-            return summary
-        where = "No file was written: the values are in the callback's .history."
-        if not dev_run(trainer):
-            where += " Give the Trainer a logger or default_root_dir=… for files."
-        return f"{summary}\n{where}"
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Take the hooks off; Lightning calls neither ``teardown`` nor ``on_fit_end`` then.
@@ -484,7 +318,8 @@ class InformationPlaneCallback(CallbackBase):
         A fit that the user interrupts ends as one that is over.
         """
         try:
-            if isinstance(exception, KeyboardInterrupt) and trainer.state.fn == "fit" and self._measured:
+            fitting = trainer.state.fn == "fit" and self.reporter.has_reported
+            if isinstance(exception, KeyboardInterrupt) and fitting:
                 self._finish(trainer)
         finally:
             self._release()
@@ -493,51 +328,26 @@ class InformationPlaneCallback(CallbackBase):
         """Take the hooks off."""
         self._release()
 
-    def _release(self) -> None:
-        """Take the hooks off and drop what was counted. Twice is harmless."""
-        self.plane.detach()
-        self._recorder = None
-        self._restored = None
-        self.reporter.forget_rows()
-        if self.plane.update_called:
-            self.plane.reset()
-
-    # -- in the validation loop; in trainer.validate and trainer.test alone --------------------------------------------
+    # -- in the validation loop; in trainer.validate and trainer.test --------------------------------------------------
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Hook the layers where ``trainer.validate`` was called: there is no fit to do so."""
-        if trainer.state.fn == "validate":
-            self._attach_alone(pl_module)
-
-    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Hook the layers for ``trainer.test``."""
-        self._attach_alone(pl_module)
-
-    def _attach_alone(self, pl_module: LightningModule) -> None:
-        """Hook the layers, with the edges of the checkpoint that was loaded, or else of the fit before."""
-        self._of_the_fit = self._frozen()
-        self._attach(pl_module, self._of_the_fit)
-        self.plane.keep_layers([point.layer for point in self.history.last()])
-        if isinstance(self._restored, Mapping):
-            with warn_on_error("the checkpoint's edges could not be taken up", self.reporter.warned):
-                self.plane.load_frozen_state(self._restored.get("frozen", {}))
-
-    def _frozen(self) -> Mapping[str, Any]:
-        """What the fit froze, whatever was evaluated since."""
-        return self.plane.frozen_state() if self._of_the_fit is None else self._of_the_fit
+        """Hook the layers for ``trainer.validate``; in a fit they are."""
+        if is_evaluation(trainer):
+            self.reporter.begin()
+            self.session.attach_for_evaluation(pl_module, self._host(trainer))
+            self._take_up_for_evaluation()
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begin a measurement."""
-        if self._recorder is not None and (_alone(trainer) or (self._is_due(trainer) and not self._own_pass)):
-            self._counting, self._failed = True, False
-            self.plane.reset()
+        in_loop = self._place is not Place.OWN_PASS and self._is_due(trainer)
+        if self.session.is_attached and (is_evaluation(trainer) or in_loop):
+            self.session.begin()
 
     def on_validation_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
         """Watch this batch."""
-        if self._recorder is not None:
-            self._recorder.enabled = self._counting and not self._failed and dataloader_idx == 0
+        self.session.watch(dataloader_idx == 0)
 
     def on_validation_batch_end(
         self,
@@ -549,39 +359,25 @@ class InformationPlaneCallback(CallbackBase):
         dataloader_idx: int = 0,
     ) -> None:
         """Count this batch in."""
-        if self._recorder is not None and self._recorder.enabled:
-            self._recorder.enabled = False
-            if batch is None:  # of which a step can make nothing
-                self._recorder.take({})
-                return
-            self._guarded(trainer, lambda: self._see(unpacked(batch, self.unpack)))
-
-    def _see(self, parts: Parts) -> None:
-        if not self.plane.pass_over(parts):
-            self.plane.see(parts)
+        self.session.see(batch, self._moment(trainer, trainer.current_epoch), self.unpack)
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Come to the figures, and log them."""
-        if self._counting and not self._late:
+        """Conclude the measurement, and log it."""
+        late = self._place is Place.VALIDATION_LATE and not is_evaluation(trainer)
+        if self.session.is_at_work and not late:
             loaders = trainer.test_dataloaders if trainer.state.fn == "test" else trainer.val_dataloaders
             self._conclude(trainer, pl_module, first_loader(loaders))
 
+    def _conclude(self, trainer: Trainer, pl_module: LightningModule, loader: Any) -> None:
+        moment = self._moment(trainer, trainer.current_epoch + (not is_evaluation(trainer)))
+        self._log(trainer, pl_module, self.session.conclude(loader, moment))
+
     # trainer.test asks the same of its own loop.
+    on_test_start = on_validation_start
     on_test_epoch_start = on_validation_epoch_start
     on_test_batch_start = on_validation_batch_start
     on_test_batch_end = on_validation_batch_end
     on_test_epoch_end = on_validation_epoch_end
-
-    def _conclude(self, trainer: Trainer, pl_module: LightningModule, loader: Any) -> None:
-        """From what was counted in a loop to figures in the log."""
-        self._counting = False
-        epoch = trainer.current_epoch + (not _alone(trainer))
-        # No process goes on to gather what another cannot give.
-        failed = any_rank(trainer, self._failed)
-        points = None if failed else self._guarded(trainer, lambda: self._computed(trainer, loader, epoch))
-        failed = any_rank(trainer, points is None)
-        measured = None if failed or points is None else self._with_estimates(trainer, pl_module, points, epoch)
-        self._log(trainer, pl_module, measured, epoch)
 
     # -- in a pass of its own ------------------------------------------------------------------------------------------
 
@@ -589,64 +385,28 @@ class InformationPlaneCallback(CallbackBase):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Measure after every n-th optimizer step, where that is asked for."""
-        if self._recorder is None or self.schedule.by == "epoch":
-            return
-        if self.schedule.is_due(trainer.global_step, self._last().step):
+        by_step = self.session.is_attached and self.schedule.by == "step"
+        if by_step and self.schedule.is_due(trainer.global_step, self._last().step):
             epoch = trainer.current_epoch + trainer.is_last_batch
-            measured = self._guarded(trainer, lambda: self._measured_in_own_pass(trainer, pl_module, epoch))
-            if measured is None:
-                measured = self._missing(trainer, epoch)
-                self.plane.reset()
-            self._tell_monitors(trainer, measured)
+            measured = self._measured(trainer, pl_module, epoch)
+            self._update_monitors(trainer, measured.history)
             self._log_at_once(trainer, measured)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Measure in a pass of its own, and log."""
-        if self._recorder is None or self.schedule.by == "step":
+        """Measure in a pass of its own, or conclude a measurement for which some processes had no batch; and log it."""
+        if not self.session.is_attached or self.schedule.by == "step":
             return
-        if self._late and not self._own_pass and any_rank(trainer, self._counting):
+        if self._place is Place.VALIDATION_LATE and any_rank(trainer, self.session.is_at_work):
             self._conclude(trainer, pl_module, first_loader(trainer.val_dataloaders))
-        elif self._own_pass and self._is_due(trainer):
-            epoch = trainer.current_epoch + 1
-            measured = self._guarded(trainer, lambda: self._measured_in_own_pass(trainer, pl_module, epoch))
-            self._log(trainer, pl_module, measured, epoch)
+        elif self._place is Place.OWN_PASS and self._is_due(trainer):
+            self._log(trainer, pl_module, self._measured(trainer, pl_module, trainer.current_epoch + 1))
 
-    def _measured_in_own_pass(self, trainer: Trainer, pl_module: LightningModule, epoch: int) -> History:
-        assert self._recorder is not None
-        data = ("val" if self._validated else "train") if self.data is None else self.data
-        loader, error = None, None
-        self._recorder.enabled = True
-        self.plane.reset()
-        try:
-            loader = run_own_pass(
-                trainer, pl_module, self.plane, data, self.unpack, lambda *bar: self._with_progress(trainer, *bar)
-            )
-        except Exception as raised:
-            error = raised
-        finally:
-            self._recorder.enabled = False
-        # No process goes on to gather what another cannot give, and all raise alike.
-        self._raise_on_all_ranks(trainer, error)
-        points, error = None, None
-        try:
-            points = self._computed(trainer, loader, epoch)
-        except Exception as raised:
-            error = raised
-        self._raise_on_all_ranks(trainer, error)
-        assert points is not None
-        return self._with_estimates(trainer, pl_module, points, epoch)
+    def _measured(self, trainer: Trainer, pl_module: LightningModule, epoch: int) -> Measurement:
+        return self.session.measure_or_warn(self._own_pass(trainer, pl_module), self._moment(trainer, epoch))
 
-    @staticmethod
-    def _raise_on_all_ranks(trainer: Trainer, error: Exception | None) -> None:
-        """Raise in every process what was raised in one: a ForwardError only where no process has anything worse."""
-        if any_rank(trainer, error is not None):
-            worse = any_rank(trainer, error is not None and not isinstance(error, ForwardError))
-            if error is None or (worse and isinstance(error, ForwardError)):
-                kind = RuntimeError if worse else ForwardError
-                raise kind("the measurement failed in another process, which says why.") from error
-            raise error
-
-    # -- figures -------------------------------------------------------------------------------------------------------
+    def _own_pass(self, trainer: Trainer, pl_module: LightningModule) -> Callable[[InformationPlane], Any]:
+        progress = partial(self._with_progress, trainer)
+        return lambda plane: run_own_pass(trainer, pl_module, plane, self._source, self.unpack, progress)
 
     def _is_due(self, trainer: Trainer) -> bool:
         """Whether the epoch at work is one to measure."""
@@ -658,179 +418,49 @@ class InformationPlaneCallback(CallbackBase):
             return self._last().step != trainer.global_step
         return self.schedule.is_due(trainer.current_epoch + 1, self._last().epoch)
 
-    def _last(self) -> InformationPoint:
-        """The last point there is."""
-        return self.history[-1] if self.history else InformationPoint.missing("", n_samples=0, unit=self.unit)
 
-    def _computed(self, trainer: Trainer, loader: Any, epoch: int) -> History:
-        n_samples = n_unpadded_samples(loader)
-        if n_samples is not None:
-            self.plane.trim(n_samples)
-        with warnings.catch_warnings():
-            # A process that saw no batch has the figures of the others.
-            warnings.filterwarnings("ignore", "The ``compute`` method of metric")
-            points = self.plane.compute(epoch=epoch, step=trainer.global_step)
-        for layer, how in ({"the target": self.plane.target_read} | self.plane.discretized).items():
-            if how and layer not in self._described:
-                self._described.add(layer)
-                self._say(trainer, f"{layer}: {how}.")
-        return points
+_IN_VALIDATION = "The epochs are measured in the validation loop."
 
-    def _say(self, trainer: Trainer, message: str) -> None:
-        if self.verbose and not trainer.barebones:
-            say(trainer, f"{self.prefix}: {message}")
 
-    def _with_progress(self, trainer: Trainer, items: Iterable[Any], total: int | None, name: str) -> Iterable[Any]:
-        return with_progress(trainer, items, total, name) if self.verbose else items
-
-    def _with_estimates(self, trainer: Trainer, pl_module: LightningModule, points: History, epoch: int) -> History:
-        """The points, and what other estimators say; these never cost the points."""
-        self._shown = {}
-        self.plane.warn_of_late_layers(pl_module)
-        shows_rows = self._options["keep_rows"]
-        if not self.plane.estimation.estimators and not shows_rows:
-            return points
-        with preserve_state(pl_module):  # an estimator of the user's may draw random numbers
-            estimates = self._guarded(trainer, lambda: self._estimated(trainer, epoch))
-            if shows_rows:
-                self._shown = self._guarded(trainer, self.plane.labelled_rows) or {}
-        failed = any_rank(trainer, estimates is None)
-        return points + (self._no_estimates(epoch, trainer.global_step) if failed or estimates is None else estimates)
-
-    def _estimated(self, trainer: Trainer, epoch: int) -> History:
-        """The figures of the estimators that do not bin, and in the log what they set from the layers."""
-        estimation = self.plane.estimation
-        before = {layer: set(settled) for layer, settled in estimation.settled.items()}
-        estimates = self.plane.estimate(
-            epoch=epoch,
-            step=trainer.global_step,
-            progress=lambda pairs: self._with_progress(trainer, pairs, len(pairs), "Estimators"),
+def _hindrance(pl_module: LightningModule, own_pass: bool) -> str | None:
+    """Why a module cannot be called before training; ``None`` where it can."""
+    lazy = [name for name, p in (*pl_module.named_parameters(), *pl_module.named_buffers()) if is_lazy(p)]
+    if lazy:
+        return (
+            f"there is no point before training: {lazy[0]!r} gets its values in the first forward, which must be one "
+            "of training."
         )
-        for layer, estimators in estimation.settled.items():
-            for name, settled in estimators.items():
-                if settled and name not in before.get(layer, set()):
-                    told = ", ".join(f"{key} = {value:.4g}" for key, value in settled.items())
-                    self._say(trainer, f"{layer}: {name}: {told}, from the layer as it is now. Frozen.")
-        return estimates
-
-    def _guarded(self, trainer: Trainer, measure: Callable[[], Any]) -> Any:
-        """Run a part of a measurement; where it fails, one warning for each kind of failure, and the run goes on."""
-        try:
-            return measure()
-        except Exception as error:
-            self._failed = True
-            kind = re.sub(r"[0-9.]+", "#", f"{type(error).__name__}: {error}")
-            if kind not in self.reporter.warned:
-                self.reporter.warned.add(kind)
-                when = f" after epoch {trainer.current_epoch + 1}"
-                if self.schedule.by == "step":
-                    when = f" after step {trainer.global_step}"
-                goes_on = "The evaluation goes on." if _alone(trainer) else "Training goes on."
-                warnings.warn(
-                    f"{self.prefix}: the measurement{'' if _alone(trainer) else when} failed, its points are NaN: "
-                    f"{sentence(error)} {goes_on}",
-                    UserWarning,
-                    stacklevel=2,
-                )
-            return None
-
-    def _missing(self, trainer: Trainer, epoch: int) -> History:
-        """The points and estimates of a measurement that failed; all processes must ask."""
-        self._shown = {}
-        self.plane.agree_on_layers()
-        missing = InformationPoint.missing("", n_samples=0, unit=self.unit, epoch=epoch, step=trainer.global_step)
-        sources = {layer: "binned" if layer in self.plane.fitted_quantizers else "cells" for layer in self.plane.layers}
-        points = [missing._replace(layer=layer, source=source) for layer, source in sources.items()]
-        return History.of(points) + self._no_estimates(epoch, trainer.global_step)
-
-    def _log(self, trainer: Trainer, pl_module: LightningModule, measured: History | None, epoch: int) -> None:
-        if measured is None:
-            measured = self._missing(trainer, epoch)
-            self.plane.reset()  # what was counted is of no use
-        # Every process has the same figures: the greatest of them is any of them, to the last bit.
-        values = self.reporter.scalars(measured)
-        if not trainer.barebones:  # which only warns of what is logged
-            # Names that some logger refuses are handed to each as it takes them.
-            odd = self.reporter.refused(values)
-            for some, logger in (({name: values[name] for name in values if name not in odd}, None), (odd, False)):
-                pl_module.log_dict(some, logger=logger, batch_size=1, reduce_fx="max", sync_dist=trainer.world_size > 1)
-            if odd:
-                self.reporter.log_scalars(odd, self._destination(trainer))
-        if _alone(trainer):
-            self.evaluated = measured
-            self.plane.sampled.reset()
-        else:
-            self._keep(trainer, measured)
-
-    def _log_at_once(self, trainer: Trainer, measured: History) -> None:
-        """Log where ``self.log`` is not to be had, or would wait for ``log_every_n_steps``."""
-        self.reporter.log_scalars(self.reporter.scalars(measured), self._destination(trainer))
-        self._keep(trainer, measured)
-
-    def _keep(self, trainer: Trainer, measured: History) -> None:
-        """Add one measurement to the history, and bring CSV and pictures up to date.
-
-        Several validation runs in one epoch leave one point: that of the last.
-        """
-        self.history.put(measured, self.schedule.by)
-        rows, self._shown = self._shown, {}
-        self._measured = True
-        self._lay_out(trainer)
-        self.plane.sampled.reset()  # the rows have served; training may need their memory
-        self.reporter.write(
-            self.history,
-            rows,
-            self._destination(trainer),
-            lambda items, total, name: self._with_progress(trainer, items, total, name),
+    if not own_pass and not has_forward(pl_module):
+        return (
+            f"{type(pl_module).__name__} defines no forward, so there is no point before training: that takes a "
+            f"pass of its own, which calls module(x). {_IN_VALIDATION}"
         )
-
-    def _lay_out(self, trainer: Trainer) -> None:
-        """Lay out TensorBoard's charts, when the layers are known."""
-        if not self.plane.to_pick and trainer.is_global_zero:
-            estimators, binned = self.plane.estimation.estimators, bool(self.plane.fitted_quantizers)
-            self.reporter.layout(trainer.loggers, self.plane.layers, estimators, binned)
-
-    def _destination(self, trainer: Trainer) -> Destination:
-        """Where measurements go: nowhere in other processes than the first, and in a ``fast_dev_run``."""
-        if not trainer.is_global_zero or dev_run(trainer):
-            return Destination([], None, 0)
-        folder = None
-        if not _nowhere(trainer):
-            folder = run_folder(trainer.loggers, trainer.default_root_dir, self.reporter.warned)
-        return Destination(trainer.loggers, folder, _step(trainer))
-
-    # -- checkpoints ---------------------------------------------------------------------------------------------------
-
-    def state_dict(self) -> dict[str, Any]:
-        """The history, the frozen edges and the automatic choices, in tensors and primitives."""
-        return {
-            "version": _STATE_VERSION,
-            "history": self.history.state_dict(),
-            "frozen": self._frozen(),
-        }
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take up a run where the checkpoint left it, once a fit begins: other checkpoints change nothing."""
-        self._restored = state_dict
+    return None
 
 
-def _step(trainer: Trainer) -> int:
-    """The step Lightning logs at, which differs from ``global_step`` where there are several optimizers."""
-    # What is logged in on_train_epoch_end goes to the epoch's last step, as what is logged in the validation loop does.
-    ended = trainer.lightning_module._current_fx_name == "on_train_epoch_end"
-    return int(trainer.fit_loop.epoch_loop._batches_that_stepped) - ended
+def default_estimators() -> list[Estimator]:
+    """A linear probe, where the target is class labels."""
+    (probe,) = checked_estimators(["probe"])
+    probe.optional = True
+    return [probe]
 
 
-def _nowhere(trainer: Any) -> bool:
-    """Whether a run has no place for files: without a logger nothing lands in a working directory that nobody named."""
-    return trainer.barebones or (not trainer.loggers and trainer.default_root_dir == os.getcwd())
+def checked_arguments(data: Any, unpack: Any, beta: Any, prefix: Any, tsne: bool) -> None:
+    """Check the arguments of the callback that belong to none of its parts.
 
-
-def _alone(trainer: Any) -> bool:
-    """Whether an evaluation was asked for by itself, outside a fit."""
-    return trainer.state.fn in ("validate", "test")
-
-
-def any_rank(trainer: Any, fact: bool) -> bool:
-    """Whether something holds in any process; all of them must ask."""
-    return bool(trainer.strategy.reduce_boolean_decision(fact, all=False))
+    Raises:
+        TypeError: one is of the wrong kind.
+        ValueError: one is out of its range, or needs a package that is not installed.
+    """
+    if (isinstance(data, str) and data not in ("train", "val")) or not (data is None or hasattr(data, "__iter__")):
+        raise ValueError(f"data must be None, 'train', 'val' or a DataLoader, got {data!r}.")
+    if data is not None and not isinstance(data, str):
+        checked_loader(data)
+    if unpack is not None and not callable(unpack):
+        raise TypeError(f"unpack must be a callable, batch → (x, y), or None, got {unpack!r}.")
+    if beta is not None and not (isinstance(beta, (int, float)) and math.isfinite(beta)):
+        raise ValueError(f"beta must be a finite number or None, got {beta!r}.")
+    if not isinstance(prefix, str) or not prefix.strip("/"):
+        raise ValueError(f"prefix must be a name such as 'ib', got {prefix!r}.")
+    if tsne and importlib.util.find_spec("sklearn") is None:
+        raise ValueError("tsne=True needs scikit-learn: pip install scikit-learn, or leave it out.")

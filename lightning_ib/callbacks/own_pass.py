@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from torch.utils.data import DataLoader
 
+from lightning_ib.callbacks.trainer import dev_run, first_loader, has_forward, transferred
 from lightning_ib.capture.batches import Parts, Unpack, described, is_keywords
 from lightning_ib.evaluation.loaders import is_share, iter_once, sequential_loader
-from lightning_ib.evaluation.passes import call, preserve_state, run_pass
+from lightning_ib.evaluation.passes import ForwardError, call, preserve_state, run_pass
 from lightning_ib.evaluation.preserve import module_state_kept
 
 if TYPE_CHECKING:
@@ -21,10 +22,6 @@ if TYPE_CHECKING:
     from lightning_ib.measurement.information_plane import InformationPlane
 
 Progress = Callable[[Iterable[Any], "int | None", str], Iterable[Any]]
-
-
-class ForwardError(RuntimeError):
-    """The module raised when it was called in a pass of its own."""
 
 
 def run_own_pass(
@@ -89,7 +86,7 @@ def run_own_pass(
                 progress(batches, total, "Information plane"),
                 lambda parts: _forward(trainer, pl_module, parts),
                 unpack=unpack,
-                move=lambda batch: _transferred(trainer, pl_module, batch),
+                move=lambda batch: transferred(trainer, pl_module, batch),
                 may_be_empty=trainer.world_size > 1,
                 at_most=at_most,
             )
@@ -140,13 +137,6 @@ def _own_data(trainer: Trainer, data: Any) -> tuple[Any, int | None]:
     return loader, None if n_batches is None or math.isinf(n_batches) else int(n_batches)
 
 
-def first_loader(loaders: Any) -> Any:
-    """The first of the loaders of a Trainer; what is one loader, as it is."""
-    if isinstance(loaders, Mapping):
-        loaders = list(loaders.values())
-    return loaders[0] if isinstance(loaders, (list, tuple)) and loaders else loaders
-
-
 def _forward(trainer: Trainer, pl_module: LightningModule, parts: Parts) -> Any:
     wrapper: Any = trainer.strategy.model
     # FSDP's wrapper (FSDP1) brings the weights together, and must be the first of its kind that is called.
@@ -164,23 +154,6 @@ def _forward(trainer: Trainer, pl_module: LightningModule, parts: Parts) -> Any:
             f"raised {type(error).__name__}: {error}. Give unpack=lambda batch: (x, y), x being what forward takes (a "
             "mapping: its keywords)."
         ) from error
-
-
-def _transferred(trainer: Trainer, pl_module: LightningModule, batch: Any) -> Any:
-    """A batch as Lightning's own loops hand it to a step: converted, through the user's hooks, on the device."""
-    batch = trainer.precision_plugin.convert_input(batch)
-    batch = pl_module._on_before_batch_transfer(batch, dataloader_idx=0)
-    return trainer.strategy.batch_to_device(batch, dataloader_idx=0)
-
-
-def has_forward(pl_module: LightningModule) -> bool:
-    """Whether the module defines what a pass of its own calls."""
-    return getattr(type(pl_module).forward, "__qualname__", "") != "LightningModule.forward"
-
-
-def dev_run(trainer: Any) -> int:
-    """How many batches a ``fast_dev_run`` takes; 0 in a real run. Nothing is logged or written in one."""
-    return int(trainer.fast_dev_run)
 
 
 def length(loader: Any) -> int | None:

@@ -19,6 +19,10 @@ from lightning_ib.measurement.information_plane import InformationPlane
 _MOST_SHOWN = 20
 
 
+class ForwardError(RuntimeError):
+    """The model raised when it was called in a pass of its own."""
+
+
 def with_bar(items: Iterable[Any], description: str, total: int | None = None) -> Any:
     """A tqdm bar over ``items``.
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from lightning_ib.records.record import STANDARD_ERRORS, unit_of
 from lightning_ib.records.tags import format_tag
-from lightning_ib.report.loggers import warn_on_error
+from lightning_ib.warn_once import WarnOnce
 
 CHARTS = {
     "I(X;T)": "I_XT",
@@ -33,7 +33,7 @@ def log_layout(
     layers: Iterable[str] = (),
     binned: bool = True,
     estimators: Mapping[str, Sequence[str]] | None = None,
-    told: set[str],
+    warned: WarnOnce,
 ) -> None:
     """Lay out TensorBoard's custom scalars. Once a writer.
 
@@ -50,7 +50,7 @@ def log_layout(
         layers: the layers that get bands.
         binned: whether a layer is counted in bins; where none is, there is no chart of values outside of them.
         estimators: the name of each estimator, and what it gives.
-        told: what was warned of.
+        warned: gives each warning once.
     """
     charts = CHARTS | ({"I(X;T) − β I(T;Y)": "IB"} if beta is not None else {})
     charts = {of: quantity for of, quantity in charts.items() if binned or quantity != "clipped_fraction"}
@@ -79,7 +79,7 @@ def log_layout(
     layout |= {f"{title}: ± {STANDARD_ERRORS} standard errors": bands} if bands else {}
     layout |= {f"{title}: other estimators": others} if others else {}
     for logger in loggers:
-        with warn_on_error(f"{type(logger).__name__} could not lay out the charts", told):
+        with warned.on_error(f"{type(logger).__name__} could not lay out the charts"):
             add_custom_scalars = getattr(getattr(logger, "experiment", None), "add_custom_scalars", None)
             if callable(add_custom_scalars):
                 add_custom_scalars(layout)

@@ -1,16 +1,14 @@
 """Where a scalar, a figure, a layout of charts and the files of a run go, for each logger, by what the logger can do.
 
-No logger's library is imported, and no logger is told by its class. What fails here is a warning, once a fit: ``told``
-is the caller's memory of what was warned of.
+No logger's library is imported, and no logger is told by its class. What fails here is a warning, given
+once a fit.
 """
 
 from __future__ import annotations
 
 import math
 import re
-import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import contextmanager
 from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,10 +19,9 @@ from lightning_ib.records.files import replacing
 from lightning_ib.records.history import History
 from lightning_ib.records.record import COUNTED, STANDARD_ERRORS, Record
 from lightning_ib.records.tags import QUANTITIES, format_tag, is_diagnostic
+from lightning_ib.warn_once import WarnOnce
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from matplotlib.figure import Figure
     from PIL.Image import Image
 
@@ -101,16 +98,16 @@ def safe_name(name: str) -> str:
     return "/".join("_" + "2e" * len(part) if part in ("", ".", "..") else part for part in parts)
 
 
-def log_scalars(loggers: Iterable[Any], values: Mapping[str, float], step: int, told: set[str]) -> None:
+def log_scalars(loggers: Iterable[Any], values: Mapping[str, float], step: int, warned: WarnOnce) -> None:
     """Hand scalars to every logger at once, past ``self.log``: for moments where that is not to be had."""
     for logger in loggers:
-        with warn_on_error(f"{type(logger).__name__} could not log the figures", told):
+        with warned.on_error(f"{type(logger).__name__} could not log the figures"):
             named = safe_name if _is_mlflow(logger) else str
             logger.log_metrics({named(name): value for name, value in values.items()}, step=step)
             logger.save()  # as Lightning does after every row: some loggers keep rows in memory until then
 
 
-def log_figure(loggers: Iterable[Any], tag: str, figure: Figure, step: int, told: set[str]) -> None:
+def log_figure(loggers: Iterable[Any], tag: str, figure: Figure, step: int, warned: WarnOnce) -> None:
     """Hand a figure to every logger that takes figures, at the step of the scalars it shows.
 
     - ``logger.log_image(key, [image], step=)`` (W&B): an image on the axis its scalars have.
@@ -122,7 +119,7 @@ def log_figure(loggers: Iterable[Any], tag: str, figure: Figure, step: int, told
     A logger that can do none of these (CSV) is left with the picture beside its files, see :func:`save_figure`.
     """
     for logger in loggers:
-        with warn_on_error(f"{type(logger).__name__} could not log the figure {tag}", told):
+        with warned.on_error(f"{type(logger).__name__} could not log the figure {tag}"):
             _hand_over(logger, tag, figure, step)
 
 
@@ -168,7 +165,7 @@ def rendered(figure: Figure) -> Image:
     return _RENDERED[figure]
 
 
-def run_folder(loggers: Sequence[Any], default_root_dir: str, told: set[str]) -> Path:
+def run_folder(loggers: Sequence[Any], default_root_dir: str, warned: WarnOnce) -> Path:
     """The folder of this run, for files of our own: that of the first logger, or ``default_root_dir`` without one.
 
     A logger's folder is its ``log_dir`` (TensorBoard, CSV) or, as for Lightning's checkpoints,
@@ -176,7 +173,7 @@ def run_folder(loggers: Sequence[Any], default_root_dir: str, told: set[str]) ->
     logger that has none (MLflow on a database). Either way no run overwrites the files of another.
     """
     for logger in loggers[:1]:
-        with warn_on_error(f"{type(logger).__name__} does not say where its files are", told):
+        with warned.on_error(f"{type(logger).__name__} does not say where its files are"):
             log_dir = getattr(logger, "log_dir", None)
             if log_dir is not None:
                 return Path(log_dir)
@@ -186,37 +183,25 @@ def run_folder(loggers: Sequence[Any], default_root_dir: str, told: set[str]) ->
     return Path(default_root_dir)
 
 
-def board_folder(loggers: Iterable[Any], told: set[str]) -> Path | None:
+def board_folder(loggers: Iterable[Any], warned: WarnOnce) -> Path | None:
     """The folder to start TensorBoard with, that of all runs beside this one; None where no logger writes for it."""
     for logger in loggers:
-        with warn_on_error(f"{type(logger).__name__} does not say where its files are", told):
+        with warned.on_error(f"{type(logger).__name__} does not say where its files are"):
             if callable(getattr(getattr(logger, "experiment", None), "add_custom_scalars", None)):
                 return Path(getattr(logger, "root_dir", None) or logger.log_dir)
     return None
 
 
-def save_history(history: History, path: Path, told: set[str]) -> None:
+def save_history(history: History, path: Path, warned: WarnOnce) -> None:
     """Write a history as a CSV file; a failure is a warning, and the history stays, as does an older file."""
-    with warn_on_error(f"the history could not be written to {path}", told):
+    with warned.on_error(f"the history could not be written to {path}"):
         history.to_csv(path)
 
 
-def save_figure(figure: Figure, path: Path, told: set[str]) -> None:
+def save_figure(figure: Figure, path: Path, warned: WarnOnce) -> None:
     """Write the figure as a PNG, or an SVG if the path says so; a failure is a warning, and an older file stays."""
-    with warn_on_error(f"the figure could not be written to {path}", told), replacing(path) as partial:
+    with warned.on_error(f"the figure could not be written to {path}"), replacing(path) as partial:
         if path.suffix == ".svg":
             figure.savefig(partial, format="svg")
         else:
             rendered(figure).save(partial, format="png", dpi=(figure.dpi, figure.dpi))
-
-
-@contextmanager
-def warn_on_error(what: str, told: set[str]) -> Iterator[None]:
-    """Turn an exception into a warning, once for each kind: what watches a training must not end it."""
-    try:
-        yield
-    except Exception as error:
-        failure = f"{what}: {type(error).__name__}"
-        if failure not in told:
-            told.add(failure)
-            warnings.warn(f"{failure}: {error}. Training goes on.", UserWarning, stacklevel=3)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lightning_ib.estimators.base import Rows
 from lightning_ib.functional.continuous.principal_components import principal_components
-from lightning_ib.report.loggers import warn_on_error
+from lightning_ib.warn_once import WarnOnce
 
 MOST_ROWS = 1000
 """How many rows of a layer the projector is given: its own t-SNE and UMAP, in the browser, are quick on as many."""
@@ -32,7 +32,7 @@ def is_projected(n: int) -> bool:
     return n <= 256 and n & (n - 1) == 0
 
 
-def log_rows(loggers: Iterable[Any], prefix: str, layers: Mapping[str, Rows], step: int, told: set[str]) -> None:
+def log_rows(loggers: Iterable[Any], prefix: str, layers: Mapping[str, Rows], step: int, warned: WarnOnce) -> None:
     """Hand at most 1 000 rows of each layer, with their labels, to every logger that has TensorBoard's projector.
 
     Of layers with more than 50 coordinates the first 50 principal components are shown, with four digits: a layer
@@ -42,7 +42,7 @@ def log_rows(loggers: Iterable[Any], prefix: str, layers: Mapping[str, Rows], st
         add_embedding = getattr(getattr(logger, "experiment", None), "add_embedding", None)
         if not callable(add_embedding):
             continue
-        with warn_on_error(f"{type(logger).__name__} could not log the projector", told):
+        with warned.on_error(f"{type(logger).__name__} could not log the projector"):
             for layer, rows in first_rows(layers).items():
                 labels = None if rows.labels is None else [str(label) for label in rows.labels.flatten().tolist()]
                 add_embedding(

@@ -24,10 +24,10 @@ from lightning_ib.report.loggers import (
     save_figure,
     save_history,
     scalars,
-    warn_on_error,
 )
 from lightning_ib.report.projector import first_rows, is_projected, log_rows
 from lightning_ib.report.summary import table, whereabouts
+from lightning_ib.warn_once import WarnOnce
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -61,7 +61,8 @@ class Reporter:
         tsne: whether sampled rows are drawn.
 
     Attributes:
-        warned: what was warned of.
+        warned: gives each warning once a run.
+        has_reported: whether a measurement of this run came.
         figure_path: where the picture of the plane was last saved.
     """
 
@@ -77,7 +78,7 @@ class Reporter:
     ) -> None:
         self.prefix, self.unit, self.beta, self.by = prefix, unit, beta, by
         self.projector, self.tsne = projector, tsne
-        self.warned: set[str] = set()
+        self.warned = WarnOnce(every_rank=True)
         self.figure_path: Path | None = None
         self._stem = "" if prefix == "ib" else "_" + re.sub(r"[^\w.-]+", "_", prefix)
         self._names: dict[str, None] = {}  # all that was ever logged, in one order
@@ -88,6 +89,7 @@ class Reporter:
         """Begin a run."""
         self.warned.clear()
         self._laid_out = False
+        self.has_reported = False
         self._csv_path: Path | None = None
         self._projected: set[int] = set()  # the measurements that went to the projector
         self.forget_rows()
@@ -111,7 +113,7 @@ class Reporter:
             layers=layers,
             binned=binned,
             estimators={estimator.name: estimator.given for estimator in estimators},
-            told=self.warned,
+            warned=self.warned,
         )
 
     def scalars(self, measured: History) -> dict[str, float]:
@@ -147,6 +149,7 @@ class Reporter:
             to: where to.
             progress: wraps what takes long, given how many and what to call it, for a progress bar.
         """
+        self.has_reported = True
         if to.folder is None:
             return
         self._csv_path = to.folder / f"information_plane{self._stem}.csv"
@@ -169,13 +172,12 @@ class Reporter:
 
     def _plane(self, history: History, to: Destination) -> Figure:
         assert to.folder is not None
-        return plot_information_plane(
-            history, history.estimates(), "/".join(to.folder.parts[-2:]) if to.loggers else ""
-        )
+        run = "/".join(to.folder.parts[-2:]) if to.loggers else ""
+        return plot_information_plane(history.points(), history.estimates(), run)
 
     def _picture(self, name: str, path: Path, to: Destination, draw: Callable[[], Figure]) -> bool:
         """Draw a picture, hand it to the loggers and save it; tell whether it is there."""
-        with warn_on_error(f"the figure {name} could not be drawn", self.warned):
+        with self.warned.on_error(f"the figure {name} could not be drawn"):
             figure = draw()
             log_figure(to.loggers, f"{self.prefix}/{name}", figure, to.step, self.warned)
             save_figure(figure, path, self.warned)
@@ -196,22 +198,23 @@ class Reporter:
             step, rows = self._unprojected
             log_rows(to.loggers, self.prefix, rows, step, self.warned)
         if self.figure_path is not None and to.folder is not None:
-            with warn_on_error("the figure information_plane could not be drawn", self.warned):
+            with self.warned.on_error("the figure information_plane could not be drawn"):
                 figure = self._plane(history, to._replace(folder=self.figure_path.parent))
                 save_figure(figure, self.figure_path.with_suffix(".svg"), self.warned)
 
-    def summary(self, history: History, loggers: Sequence[Any]) -> str:
-        """A table of the first and the last measurement, and where the files are; the latter empty where there is none.
+    def summary(self, history: History, loggers: Sequence[Any], *, is_dev_run: bool = False) -> str:
+        """A table of the first and the last measurement, and where the files are.
 
         Args:
             history: of the whole run.
             loggers: those of the run.
+            is_dev_run: whether the run writes nothing by design.
         """
         picture = self.figure_path if self._csv_path else None
         where = whereabouts(self._csv_path, picture, board_folder(loggers, self.warned))
+        has_files = self._csv_path is not None and self._csv_path.is_file()
+        if not has_files and not loggers:
+            where = "No file was written: the values are in the callback's .history."
+            if not is_dev_run:
+                where += " Give the Trainer a logger or default_root_dir=… for files."
         return "\n".join(filter(None, [table(history.points(), self.by), where]))
-
-    @property
-    def has_files(self) -> bool:
-        """Whether a file was written in this run."""
-        return self._csv_path is not None and self._csv_path.is_file()
