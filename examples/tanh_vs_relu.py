@@ -33,8 +33,7 @@ from tqdm.auto import tqdm
 
 from lightning_ib import Bins, CellQuantizer, FixedBins, InformationPlane, InformationPoint, Quantizer
 from lightning_ib.functional import most_cells
-from lightning_ib.plot.information_plane import VERDICT_MARKERS
-from lightning_ib.plot.labels import depth_colors
+from lightning_ib.plot.labels import VERDICT_MARKERS, depth_colors
 from lightning_ib.records.files import replacing
 from lightning_ib.records.reliability import VerdictWarning
 

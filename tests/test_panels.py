@@ -10,8 +10,7 @@ from matplotlib.collections import PolyCollection
 
 from lightning_ib import Estimate
 from lightning_ib.plot.estimates import plot_estimates
-from lightning_ib.plot.information_plane import VERDICT_MARKERS
-from lightning_ib.plot.labels import depth_colors
+from lightning_ib.plot.labels import VERDICT_MARKERS, depth_colors
 from lightning_ib.plot.resolution import plot_resolution
 from lightning_ib.records.resolution import Resolution
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
-import math
 from collections.abc import Callable, Iterable, Sequence
 from enum import Enum
 from functools import partial
@@ -13,7 +11,8 @@ from torch.nn.parameter import is_lazy
 from torch.utils.data import DataLoader
 
 from lightning_ib.binning.quantizer import Quantizer
-from lightning_ib.callbacks.base import RecordingCallback
+from lightning_ib.callbacks.arguments import checked_arguments, default_estimators
+from lightning_ib.callbacks.loops import LoopCallback
 from lightning_ib.callbacks.own_pass import run_own_pass
 from lightning_ib.callbacks.schedule import Schedule
 from lightning_ib.callbacks.session import Measurement, Session
@@ -21,14 +20,11 @@ from lightning_ib.callbacks.trainer import (
     any_rank,
     first_loader,
     has_forward,
-    is_evaluation,
     set_up_validation_data,
 )
 from lightning_ib.capture.batches import Unpack
 from lightning_ib.capture.layers import NoLayersError
-from lightning_ib.estimators.base import Estimator
 from lightning_ib.estimators.registry import Estimators, checked_estimators
-from lightning_ib.evaluation.loaders import checked_loader
 from lightning_ib.evaluation.passes import ForwardError
 from lightning_ib.functional import Correction, Unit
 from lightning_ib.functional.checks import sentence
@@ -52,7 +48,7 @@ class Place(Enum):
     OWN_PASS = "in a pass of its own"
 
 
-class InformationPlaneCallback(RecordingCallback):
+class InformationPlaneCallback(LoopCallback):
     """Log, epoch by epoch, what each layer knows about the input and about the target.
 
     Per layer: the mutual information with the input, I(X;T), and with the target, I(T;Y), the entropy H(T) and the
@@ -328,57 +324,6 @@ class InformationPlaneCallback(RecordingCallback):
         """Take the hooks off."""
         self._release()
 
-    # -- in the validation loop; in trainer.validate and trainer.test --------------------------------------------------
-
-    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Hook the layers for ``trainer.validate``; in a fit they are."""
-        if is_evaluation(trainer):
-            self.reporter.begin()
-            self.session.attach_for_evaluation(pl_module, self._host(trainer))
-            self._take_up_for_evaluation()
-
-    def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Begin a measurement."""
-        in_loop = self._place is not Place.OWN_PASS and self._is_due(trainer)
-        if self.session.is_attached and (is_evaluation(trainer) or in_loop):
-            self.session.begin()
-
-    def on_validation_batch_start(
-        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
-    ) -> None:
-        """Watch this batch."""
-        self.session.watch(dataloader_idx == 0)
-
-    def on_validation_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        """Count this batch in."""
-        self.session.see(batch, self._moment(trainer, trainer.current_epoch), self.unpack)
-
-    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Conclude the measurement, and log it."""
-        late = self._place is Place.VALIDATION_LATE and not is_evaluation(trainer)
-        if self.session.is_at_work and not late:
-            loaders = trainer.test_dataloaders if trainer.state.fn == "test" else trainer.val_dataloaders
-            self._conclude(trainer, pl_module, first_loader(loaders))
-
-    def _conclude(self, trainer: Trainer, pl_module: LightningModule, loader: Any) -> None:
-        moment = self._moment(trainer, trainer.current_epoch + (not is_evaluation(trainer)))
-        self._log(trainer, pl_module, self.session.conclude(loader, moment))
-
-    # trainer.test asks the same of its own loop.
-    on_test_start = on_validation_start
-    on_test_epoch_start = on_validation_epoch_start
-    on_test_batch_start = on_validation_batch_start
-    on_test_batch_end = on_validation_batch_end
-    on_test_epoch_end = on_validation_epoch_end
-
     # -- in a pass of its own ------------------------------------------------------------------------------------------
 
     def on_train_batch_end(
@@ -408,6 +353,13 @@ class InformationPlaneCallback(RecordingCallback):
         progress = partial(self._with_progress, trainer)
         return lambda plane: run_own_pass(trainer, pl_module, plane, self._source, self.unpack, progress)
 
+    def _records_loop(self, trainer: Trainer) -> bool:
+        return self._place is not Place.OWN_PASS and self._is_due(trainer)
+
+    @property
+    def _concludes_late(self) -> bool:
+        return self._place is Place.VALIDATION_LATE
+
     def _is_due(self, trainer: Trainer) -> bool:
         """Whether the epoch at work is one to measure."""
         if self.schedule.by == "step" or trainer.sanity_checking or trainer.state.fn != "fit":
@@ -436,31 +388,3 @@ def _hindrance(pl_module: LightningModule, own_pass: bool) -> str | None:
             f"pass of its own, which calls module(x). {_IN_VALIDATION}"
         )
     return None
-
-
-def default_estimators() -> list[Estimator]:
-    """A linear probe, where the target is class labels."""
-    (probe,) = checked_estimators(["probe"])
-    probe.optional = True
-    return [probe]
-
-
-def checked_arguments(data: Any, unpack: Any, beta: Any, prefix: Any, tsne: bool) -> None:
-    """Check the arguments of the callback that belong to none of its parts.
-
-    Raises:
-        TypeError: one is of the wrong kind.
-        ValueError: one is out of its range, or needs a package that is not installed.
-    """
-    if (isinstance(data, str) and data not in ("train", "val")) or not (data is None or hasattr(data, "__iter__")):
-        raise ValueError(f"data must be None, 'train', 'val' or a DataLoader, got {data!r}.")
-    if data is not None and not isinstance(data, str):
-        checked_loader(data)
-    if unpack is not None and not callable(unpack):
-        raise TypeError(f"unpack must be a callable, batch → (x, y), or None, got {unpack!r}.")
-    if beta is not None and not (isinstance(beta, (int, float)) and math.isfinite(beta)):
-        raise ValueError(f"beta must be a finite number or None, got {beta!r}.")
-    if not isinstance(prefix, str) or not prefix.strip("/"):
-        raise ValueError(f"prefix must be a name such as 'ib', got {prefix!r}.")
-    if tsne and importlib.util.find_spec("sklearn") is None:
-        raise ValueError("tsne=True needs scikit-learn: pip install scikit-learn, or leave it out.")

@@ -68,6 +68,25 @@ def run_own_pass(
     loader = sequential_loader(loader, rank, world)
     start, step = (0, 1) if is_share(loader) else (rank, world)
     stop = None if n_batches is None else n_batches * step
+    with _as_validation(trainer, pl_module, loader):
+        # Begun in here: to ask a loader for its iterator moves random states already.
+        batches: Iterable[Any] = islice(iter(loader), start, stop, step)
+        total = n_batches if n_batches is not None else length(loader)
+        run_pass(
+            plane,
+            progress(batches, total, "Information plane"),
+            lambda parts: _forward(trainer, pl_module, parts),
+            unpack=unpack,
+            move=lambda batch: transferred(trainer, pl_module, batch),
+            may_be_empty=trainer.world_size > 1,
+            at_most=at_most,
+        )
+    return loader
+
+
+@contextmanager
+def _as_validation(trainer: Trainer, pl_module: LightningModule, loader: Any) -> Iterator[None]:
+    """The stage and precision of a validation, and all that a pass may change put back at its end."""
     stage = trainer.state.stage
     try:
         # Hooks of the user's that look at the stage must not augment what is measured.
@@ -78,21 +97,9 @@ def run_own_pass(
             _unlogged(pl_module),
             trainer.precision_plugin.forward_context(),
         ):
-            # Begun in here: to ask a loader for its iterator moves random states already.
-            batches: Iterable[Any] = islice(iter(loader), start, stop, step)
-            total = n_batches if n_batches is not None else length(loader)
-            run_pass(
-                plane,
-                progress(batches, total, "Information plane"),
-                lambda parts: _forward(trainer, pl_module, parts),
-                unpack=unpack,
-                move=lambda batch: transferred(trainer, pl_module, batch),
-                may_be_empty=trainer.world_size > 1,
-                at_most=at_most,
-            )
+            yield
     finally:
         trainer.state.stage = stage
-    return loader
 
 
 @contextmanager

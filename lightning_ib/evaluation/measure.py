@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -10,17 +10,17 @@ from torch import nn
 
 from lightning_ib.binning.quantizer import Quantizer
 from lightning_ib.capture.batches import Unpack
-from lightning_ib.capture.layers import device_of
+from lightning_ib.estimators.base import Estimator
 from lightning_ib.estimators.registry import Estimators
 from lightning_ib.evaluation.loaders import checked_loader
-from lightning_ib.evaluation.passes import call, preserve_state, run_pass, to, with_bar
+from lightning_ib.evaluation.passes import call, on_device, preserve_state, run_pass, to, with_bar
 from lightning_ib.evaluation.preserve import module_state_kept
 from lightning_ib.functional import Correction, Unit
 from lightning_ib.measurement.information_plane import MAX_SAMPLES, InformationPlane, Layers
 from lightning_ib.records.history import History
 
 
-def measure(
+def measure(  # noqa: D417 – the arguments of InformationPlane are documented there
     model: nn.Module,
     dataloader: Iterable[Any],
     layers: Layers = None,
@@ -41,23 +41,15 @@ def measure(
 ) -> History:
     """Measure a trained network once: eval mode, no gradient, and everything put back as it was.
 
+    The arguments that are not listed here are those of :class:`InformationPlane`.
+
     Args:
         model: any module; it is called as ``model(x)``, or with the keywords that it takes where x is a mapping.
         dataloader: an iterable of batches.
-        layers: see :class:`InformationPlane`.
-        input: see :class:`InformationPlane`.
-        target: see :class:`InformationPlane`.
+        layers: names or patterns of modules, or a mapping from those to quantizers; ``None`` picks them.
         unpack: batch → (x, y), for batches in which the target is not recognized: see
-            :func:`~lightning_ib.capture.batches.parts_of`.
-        unit: ``"bits"`` or ``"nats"``.
-        correction: see :class:`InformationPlane`.
-        shuffles: see :class:`InformationPlane`.
-        estimators: see :class:`InformationPlane`: by name, such as ``["probe", "kde"]``, or as an
-            :class:`~lightning_ib.estimators.Estimator`.
-        max_samples: see :class:`InformationPlane`.
-        head: see :class:`InformationPlane`.
-        ignore_index: see :class:`InformationPlane`.
-        tokens: see :class:`InformationPlane`; ``unpack`` may then return (x, y, mask).
+            :func:`~lightning_ib.capture.batches.parts_of`; with ``tokens`` also → (x, y, mask).
+        estimators: by name, such as ``["probe", "kde"]``, or as an :class:`~lightning_ib.estimators.Estimator`.
         device: where to run; by default where the model's first parameter is. The model is moved back afterwards.
         progress: show tqdm bars over the batches and the estimators.
 
@@ -77,29 +69,19 @@ def measure(
         (['0', '2'], 256)
     """
     checked_loader(dataloader)
-    home = device_of(model)
-    away = home if device is None else torch.device(device)
-    plane = InformationPlane(
-        layers,
-        input=input,
-        target=target,
-        unit=unit,
-        correction=correction,
-        shuffles=shuffles,
-        estimators=estimators,
-        max_samples=max_samples,
-        head=head,
-        ignore_index=ignore_index,
-        tokens=tokens,
-    )
-    try:
-        if device is not None:
-            model.to(away)
-        with plane.attach(model), preserve_state(model, dataloader), module_state_kept(model):
-            batches = with_bar(dataloader, "Information plane") if progress else dataloader
-            run_pass(plane, batches, lambda parts: call(model, parts), unpack=unpack, move=lambda one: to(one, away))
-            estimating = (lambda pairs: with_bar(pairs, "Estimators")) if progress else (lambda pairs: pairs)
-            return plane.compute() + plane.estimate(progress=estimating)
-    finally:
-        if device is not None:
-            model.to(home)
+    options: dict[str, Any] = {"input": input, "target": target, "unit": unit, "correction": correction}
+    options |= {"shuffles": shuffles, "estimators": estimators, "max_samples": max_samples, "head": head}
+    plane = InformationPlane(layers, **options, ignore_index=ignore_index, tokens=tokens)
+    batches: Any = with_bar(dataloader, "Information plane") if progress else dataloader
+    with (
+        on_device(model, device) as away,
+        plane.attach(model),
+        preserve_state(model, dataloader),
+        module_state_kept(model),
+    ):
+        run_pass(plane, batches, lambda parts: call(model, parts), unpack=unpack, move=lambda one: to(one, away))
+        return plane.compute() + plane.estimate(progress=_with_bar if progress else list)
+
+
+def _with_bar(pairs: Sequence[tuple[str, Estimator]]) -> Any:
+    return with_bar(pairs, "Estimators")

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_ib.capture.batches import Parts, Unpack, is_keywords, unpacked
+from lightning_ib.capture.layers import device_of
 from lightning_ib.measurement.information_plane import InformationPlane
 
 # Of data without an end, how many times as many samples are read as are to count, where few of them do.
@@ -34,6 +35,20 @@ def with_bar(items: Iterable[Any], description: str, total: int | None = None) -
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError("progress=True needs tqdm: pip install tqdm, or leave it out.") from error
     return tqdm(items, desc=description, total=total, dynamic_ncols=True)
+
+
+@contextmanager
+def on_device(model: nn.Module, device: torch.device | str | None) -> Iterator[torch.device]:
+    """A model moved to a device, and back at the end; ``None`` leaves it where its first parameter is."""
+    home = device_of(model)
+    away = home if device is None else torch.device(device)
+    try:
+        if device is not None:
+            model.to(away)
+        yield away
+    finally:
+        if device is not None:
+            model.to(home)
 
 
 def run_pass(

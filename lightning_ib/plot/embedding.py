@@ -43,7 +43,6 @@ def plot_tsne(
     from matplotlib import colormaps
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
-    from sklearn.manifold import TSNE
 
     places = {} if places is None else places
     columns = min(len(layers), _COLUMNS)
@@ -60,17 +59,11 @@ def plot_tsne(
         axes = figure.add_subplot(lines, columns, k + 1)
         axes.set_title(titles[k], fontsize=8.5, color=tinted(shades[k], 1.28), **VERBATIM)
         axes.set(xticks=[], yticks=[])
-        z = principal_components(rows.t).numpy()
-        # Rows that hardly differ, such as those of a dead layer, make scikit-learn take the process down.
-        if len(z) < 4 or float(z.std()) < _LEAST_SPREAD:
+        found = _embedded(rows, places.get(layer))
+        if found is None:
             axes.text(0.5, 0.5, "no rows to tell apart", transform=axes.transAxes, ha="center", color="0.4")
             continue
-        perplexity = min(30.0, (len(z) - 1) / 3)
-        init = "pca" if z.shape[1] > 1 else "random"
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of its own iterations; nothing here to act on
-            found = TSNE(perplexity=perplexity, init=init, random_state=0).fit_transform(z)
-        found = places[layer] = turned(found, places.get(layer))
+        places[layer] = found
         labels = [None] if rows.labels is None else rows.labels.unique().tolist()
         for c, label in enumerate(labels):
             of = slice(None) if label is None else (rows.labels.flatten() == label).cpu().numpy()  # type: ignore[union-attr]
@@ -82,6 +75,22 @@ def plot_tsne(
         spacing: dict[str, Any] = {"handletextpad": 0.1, "columnspacing": 1.2, "ncols": min(10, len(classes))}
         legend(figure, list(classes.values()), list(classes), loc="outside lower center", **spacing)
     return figure
+
+
+def _embedded(rows: Rows, before: ndarray | None) -> ndarray | None:
+    """The rows in two dimensions; ``None`` where they hardly differ."""
+    from sklearn.manifold import TSNE
+
+    z = principal_components(rows.t).numpy()
+    # Rows that hardly differ, such as those of a dead layer, make scikit-learn take the process down.
+    if len(z) < 4 or float(z.std()) < _LEAST_SPREAD:
+        return None
+    perplexity = min(30.0, (len(z) - 1) / 3)
+    init = "pca" if z.shape[1] > 1 else "random"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of its own iterations; nothing here to act on
+        found = TSNE(perplexity=perplexity, init=init, random_state=0).fit_transform(z)
+    return turned(found, before)
 
 
 def turned(found: ndarray, before: ndarray | None) -> ndarray:

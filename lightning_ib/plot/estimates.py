@@ -6,8 +6,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from lightning_ib.plot.information_plane import MOST_DOTS, VERDICT_MARKERS, marked_times, scale_time
-from lightning_ib.plot.labels import VERBATIM, Color, depth_colors, legend, short_labels
+from lightning_ib.plot.labels import VERBATIM, VERDICT_MARKERS, Color, depth_colors, legend, short_labels
+from lightning_ib.plot.timeline import MOST_DOTS, marked_times, scale_time
 from lightning_ib.records.record import Record
 from lightning_ib.records.reliability import SATURATED
 
@@ -70,9 +70,8 @@ def plot_estimates(estimates: Sequence[Record]) -> Figure:
     clock = "step" if len({(one.source, one.quantity, one.layer, one.epoch) for one in known}) < len(known) else "epoch"
     columns = min(_COLUMNS, len(panels))
     lines = -(-len(panels) // columns)
-    labels = short_labels(layers)
     verdicts = sorted({one.verdict for one in known} - {"", "ok"})
-    labels += [f"flagged: {verdict}" for verdict in verdicts]
+    labels = short_labels(layers) + [f"flagged: {verdict}" for verdict in verdicts]
     width = _PANEL[0] * max(2, columns) + 0.4
     # As many columns of the legend as fit: a character takes about a fourteenth of an inch.
     n_columns = max(1, min(len(labels), int(width / (0.5 + max(map(len, labels)) / 14))))

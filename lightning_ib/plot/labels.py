@@ -26,6 +26,20 @@ _GRAIN = 2.0
 _REACHES = (6, 12, 20, 30, 42, 56, 72, 90, 110, 135)
 _DIRECTIONS = 16
 
+VERDICT_MARKERS = {
+    "constant": "h",
+    "saturated": "s",
+    "clipped": "D",
+    "undersampled": "^",
+    "too_coarse": "v",
+    "target_saturated": "P",
+    "target_undersampled": "X",
+    "above_bound": "p",
+    "outgrown": "d",
+    "at_chance": "<",
+}
+"""The hollow marker of each verdict but ``ok``, which is a disc."""
+
 
 def depth_colors(n: int) -> list[Color]:
     """The colors of ``n`` layers, dark for the first and light for the last: the same in every picture.

@@ -11,8 +11,8 @@ from matplotlib.figure import Figure
 
 from lightning_ib.functional.checks import logarithm
 from lightning_ib.plot.estimates import _GRAY, _HOLLOW, _LINES, _MARKERS, _MOST_COLUMNS
-from lightning_ib.plot.information_plane import BOUND
 from lightning_ib.plot.labels import VERBATIM, Color, depth_colors, legend, short_labels, tinted
+from lightning_ib.plot.paths import BOUND
 from lightning_ib.records.reliability import SATURATED
 from lightning_ib.records.resolution import Resolution
 

@@ -1,0 +1,68 @@
+"""The names of layers in the information plane: near the ends of their paths, clear of lines and of one another."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from lightning_ib.plot.labels import VERBATIM, Color, extents, free_places, short_labels
+from lightning_ib.plot.paths import Path
+from lightning_ib.plot.timeline import MOST_DOTS
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+# How many names there are at most, how many of more layers, and how long and large they are.
+_MOST_LABELS, _OF_MORE, _LONGEST_LABEL, _LABEL_SIZE = 14, 8, 24, 9.0
+
+
+def n_named(n_layers: int) -> int:
+    """The number of layers whose names are drawn."""
+    return n_layers if n_layers <= _MOST_LABELS else _OF_MORE
+
+
+def draw_names(
+    axes: Axes, paths: Sequence[Path], crosses: Sequence[tuple[float, float, Color]], room: tuple[float, float]
+) -> None:
+    """The name of each layer near its last point; of many layers, of some that are spread over the depth."""
+    import numpy as np
+    from matplotlib.collections import LineCollection
+
+    n = n_named(len(paths))
+    named = [paths[round(k * (len(paths) - 1) / max(1, n - 1))] for k in range(n)]
+    labels = short_labels([path.layer for path in named], _LONGEST_LABEL)
+    to_points = 72 / axes.figure.dpi
+    origin = axes.transAxes.transform((0.0, 0.0))
+
+    def in_points(x: Sequence[float], y: Sequence[float]) -> Any:
+        return (axes.transData.transform(np.column_stack((x, y))) - origin) * to_points
+
+    n_along = 2 if max(len(path.x) for path in paths) > MOST_DOTS else 40
+    along = np.linspace(0, 1, n_along, endpoint=False)[:, None, None]
+    # A cross counts as much as a line that is crossed.
+    covered = [np.repeat(in_points([c[0] for c in crosses], [c[1] for c in crosses]), 12, 0)] if crosses else []
+    for line in axes.lines:  # the bounds
+        start, end = axes.transAxes.inverted().transform(line.get_transform().transform(line.get_xydata())) * room
+        covered.append(start + np.linspace(0, 1, 120)[:, None] * (end - start))
+    for path in paths:
+        chance = path.points[-1].i_ty_permuted
+        corners = in_points(path.x, path.y)
+        if math.isfinite(chance):
+            covered.append(in_points(path.x[-1:], [max(chance, axes.get_ylim()[0])]) + [[-4, 0], [0, 0], [4, 0]])
+        covered += [(corners[:-1] + along * (corners[1:] - corners[:-1])).reshape(-1, 2), corners[-1:]]
+    anchors = in_points([path.x[-1] for path in named], [path.y[-1] for path in named])
+    sizes = extents(labels, _LABEL_SIZE)
+    places = free_places(anchors, sizes, np.concatenate(covered), room)
+    back = axes.transData.inverted()
+    leaders = []
+    for path, label, anchor, place, size in zip(named, labels, anchors, places, sizes):
+        half = np.array(size) / 2
+        end = np.clip(anchor, place - half, place + half)
+        if np.hypot(*(end - anchor)) > 9:
+            leaders.append(back.transform(np.stack((anchor, end)) / to_points + origin))
+        x, y = back.transform(place / to_points + origin)
+        color = tuple(0.72 * part for part in path.color)
+        how: dict[str, Any] = {"fontsize": _LABEL_SIZE, "ha": "center", "va": "center_baseline", "zorder": 5}
+        axes.text(x, y, label, color=color, **how, **VERBATIM)
+    axes.add_collection(LineCollection(leaders, colors="0.5", linewidths=0.6, zorder=2.8), autolim=False)
