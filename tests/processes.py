@@ -66,7 +66,7 @@ class Recorded(pl.Callback):
     def on_fit_end(self, trainer, pl_module):
         history = [tuple(point) for point in self.measured.history] if self.measured else []
         hooked = any(module._forward_hooks for module in pl_module.modules())
-        estimates = [tuple(estimate) for estimate in self.measured.estimates] if self.measured else []
+        estimates = [tuple(estimate) for estimate in self.measured.history.estimates()] if self.measured else []
         found = {
             "history": history,
             "estimates": estimates,

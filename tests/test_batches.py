@@ -17,7 +17,8 @@ from lightning_ib.capture.batches import parts_of
 from lightning_ib.records.reliability import VerdictWarning
 from tests.nets import known_net
 from tests.samples import generator
-from tests.tiny import exact
+from tests.records import exact
+from tests.tiny import 
 
 WHOLE = Quantizer(None, FixedBins([k / 8 for k in range(-16, 16)]))
 SAME = {"same": WHOLE}

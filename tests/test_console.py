@@ -13,9 +13,10 @@ from torch import nn
 
 from lightning_ib import InformationPlaneCallback, measure, resolution_sweep
 from lightning_ib.callbacks.namespaces import say, with_progress
-from lightning_ib.records.history import InformationPoint
+from lightning_ib.records import InformationPoint
 from lightning_ib.report.summary import table, whereabouts
-from tests.tiny import TinyModule, exact, fit, make_data, pl, trainer, val_loader
+from tests.records import exact
+from tests.tiny import TinyModule, fit, make_data, pl, trainer, val_loader
 
 ROOT = Path(__file__).parents[1]
 

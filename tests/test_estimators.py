@@ -80,7 +80,7 @@ def shown(plane, estimator=None, layer="act"):
 
 
 def values(estimates):
-    return {(one.layer, one.estimator, one.figure): one.value for one in estimates}
+    return {(one.layer, one.source, one.quantity): one.value for one in estimates}
 
 
 def same(a, b):
@@ -266,7 +266,7 @@ def test_the_figures_are_those_of_the_function_on_the_sampled_rows(name, unit, d
     assert values(found) == {("act", name, figure): pytest.approx(v, abs=1e-12) for figure, v in expected.items()}
     for one in found:
         assert (one.epoch, one.step, one.n_samples) == (3, 30, M)
-        assert one.unit == ("" if one.figure in ("accuracy", *WIDTHS) else unit)
+        assert one.unit == ("" if one.quantity in ("accuracy", *WIDTHS) else unit)
         assert type(one.value) is float
 
 
@@ -434,11 +434,11 @@ def test_rows_of_several_shapes_cost_those_that_ask_for_them_raw_and_no_others(d
         "shapes, (40, 4) and (41, 4)"
     )
     for estimates in found:
-        assert [(one.estimator, one.figure) for one in estimates[:3]] == [
+        assert [(one.source, one.quantity) for one in estimates[:3]] == [
             ("knn", "I_TY"), ("quantised8", "I_XT"), ("quantised8", "I_TY")
         ]  # fmt: skip
         assert len(estimates) == 8
-        assert all(math.isnan(one.value) == (one.estimator == "quantised8") for one in estimates)
+        assert all(math.isnan(one.value) == (one.source == "quantised8") for one in estimates)
     assert math.isfinite(plane.compute()[0].i_ty)
 
 
@@ -461,7 +461,7 @@ def test_each_sees_the_first_of_the_same_rows(batch, data):
     most, default = Asks("most", 10_000), Asks("default")
     estimators = [few, more, raw, most, default]
     found = estimated(plane_of(TANH, estimators, max_samples=90), TANH, x, y, batch=batch)
-    assert {one.estimator: one.n_samples for one in found} == {
+    assert {one.source: one.n_samples for one in found} == {
         "few": 20, "more": 50, "raw": 30, "most": 90, "default": 90
     }  # fmt: skip
     for one in estimators:
@@ -473,7 +473,7 @@ def test_each_sees_the_first_of_the_same_rows(batch, data):
 def test_two_thousand_rows_unless_another_number_is_asked_for():
     x, y = torch.randn(3000, 2), torch.arange(3000) % 2
     found = estimated(plane_of(TANH, ["knn", Quantised(4), "soft", KDE(max_samples=100)]), TANH, x, y)
-    assert {one.estimator: one.n_samples for one in found} == {
+    assert {one.source: one.n_samples for one in found} == {
         "knn": 2000,
         "quantised4": 2000,
         "soft": 3000,
@@ -774,7 +774,7 @@ def test_an_estimator_of_ones_own(data):
     plane = plane_of(TANH, [own, "kde"], max_samples=M)
     estimated(plane, TANH, x, y)
     louder = net(act=lambda x: 3 * torch.tanh(x))
-    found = {(one.estimator, one.figure): (one.value, one.unit) for one in estimated(plane, louder, x, y)}
+    found = {(one.source, one.quantity): (one.value, one.unit) for one in estimated(plane, louder, x, y)}
     assert found["norm", "I_TY"] == (pytest.approx(3, abs=1e-5), "bits")
     assert found["norm", "accuracy"] == (0.5, "")
     first = {"scale": float(shown(plane).t[:, :2].norm() / 3)}

@@ -27,7 +27,7 @@ import torch
 from torch.utils.data import TensorDataset
 
 from lightning_ib import measure
-from lightning_ib.records.history import Estimate, InformationPoint, read_csv
+from lightning_ib.records import History, InformationPoint, Record
 from lightning_ib.records.reliability import Verdict
 
 pytest.importorskip("pooch", reason="needs the extra: pip install 'lightning-ib[example]'")
@@ -57,7 +57,7 @@ def run(example, tmp_path, monkeypatch, capsys):
     def _run(*flags):
         example.main([*flags, "--log-dir", str(tmp_path)])
         newest = max((tmp_path / "lightning_logs").iterdir(), key=lambda path: path.stat().st_mtime_ns)
-        return capsys.readouterr().out, read_csv(newest / "information_plane.csv"), newest
+        return capsys.readouterr().out, History.read_csv(newest / "information_plane.csv"), newest
 
     yield _run
     torch.set_rng_state(states[0])
@@ -404,8 +404,8 @@ ROW = re.compile(r"^ +(\d+)  (\S+)" + 6 * r" +(–|-?\d+\.\d{3})" + r"(?:  (\w+)
 
 def check_report(printed, points, log_dir):
     """What is printed at the end: the table, the figure, the command; and the figure is there."""
-    estimates = read_csv(log_dir / "estimators.csv", Estimate)
-    read = {(e.epoch, e.layer): e.value for e in estimates if (e.estimator, e.figure) == ("probe", "I_TY")}
+    estimates = History.read_csv(log_dir  / "information_plane.csv").estimates()
+    read = {(e.epoch, e.layer): e.value for e in estimates if (e.source, e.quantity) == ("probe", "I_TY")}
     assert len(read) == len(points)
     rows = ROW.findall(printed)
     assert [(int(epoch), layer) for epoch, layer, *_ in rows] == [(p.epoch, p.layer) for p in points]
@@ -447,7 +447,7 @@ def test_every_narrowing_runs_from_end_to_end(example, run, monkeypatch, name):
     n = 120 if by_cells else 200
     assert [(point.epoch, point.layer) for point in points] == [(e, layer) for e in (0, 1) for layer in layers]
     assert {(point.n_samples, point.unit) for point in points} == {(n, "nats")}
-    assert {point.source for point in points} == {"cells" if by_cells else "bins"}
+    assert {point.source for point in points} == {"cells" if by_cells else "binned"}
     log_n = math.log(n)
     assert printed.count(f"Information in nats, over {n} images: log N = {log_n:.3f}, H(X) = ") == 1
     assert all(0 <= point.h_t <= log_n + 1e-9 and 0 <= point.i_ty <= 2.303 for point in points)
@@ -481,7 +481,7 @@ def test_the_script_runs_on_mnist_and_its_command_opens_the_run(data_dir, tmp_pa
     assert done.returncode == 0, done.stderr
     assert "UserWarning" not in done.stderr
     log_dir = Path("lightning_logs", "version_0")
-    points = read_csv(tmp_path / log_dir / "information_plane.csv")
+    points = History.read_csv(tmp_path / log_dir / "information_plane.csv")
     assert (tmp_path / log_dir / "information_plane.png").exists()
     assert f"The information plane: {log_dir / 'information_plane.png'}" in done.stdout
     assert len(ROW.findall(done.stdout)) == len(points) == 9

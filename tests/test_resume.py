@@ -16,20 +16,9 @@ import lightning_ib.report.reporter
 from lightning_ib import Estimate, InformationPlaneCallback, InformationPoint, QuantileBins, Quantizer, UniformBins
 from lightning_ib.binning.fitted import FittedQuantizer
 from lightning_ib.estimators.kernels import KDE
-from lightning_ib.records.history import read_csv, restored_points
-from tests.tiny import (
-    BATCH,
-    N_TRAIN,
-    N_VAL,
-    TinyModule,
-    exact,
-    fit,
-    make_data,
-    pl,
-    train_loader,
-    trainer,
-    val_loader,
-)
+from lightning_ib.records import History, restored_points
+from tests.records import exact
+from tests.tiny import BATCH, N_TRAIN, N_VAL, TinyModule, fit, make_data, pl, train_loader, trainer, val_loader
 
 ModelCheckpoint = pl.callbacks.ModelCheckpoint
 
@@ -157,7 +146,7 @@ def train(folder, version, checkpoint, kill, loader, ckpt_path, options):
         model, _ = fit(folder, *callbacks, train=LOADERS[loader](), **run)
     result = {
         "history": exact(callback.history),
-        "estimates": exact(callback.estimates),
+        "estimates": exact(callback.history.estimates()),
         "epochs": [(point.epoch, point.layer, point.n_samples) for point in callback.history],
         "frozen": callback.plane.frozen_state(),
         "weights": model.state_dict(),
@@ -186,11 +175,11 @@ def logged(folder, version=0):
 
 
 def csv(folder, version=0):
-    return exact(read_csv(folder / "logs" / f"version_{version}" / "information_plane.csv"))
+    return exact(History.read_csv(folder / "logs" / f"version_{version}" / "information_plane.csv"))
 
 
 def csv_of_estimates(folder):
-    return exact(read_csv(folder / "logs" / "version_0" / "estimators.csv", Estimate))
+    return exact(History.read_csv(folder / "logs" / "version_0"  / "information_plane.csv").estimates())
 
 
 def in_checkpoint(path):
@@ -383,7 +372,7 @@ def test_two_callbacks_are_resumed_each_by_its_prefix(tmp_path):
         (tmp_path / name).unlink()
     go_on(tmp_path, *after, ckpt_path=tmp_path / "checkpoints" / "epoch=0.ckpt")
     for one, other, name in zip(before, after, names):
-        assert exact(one.history) == exact(other.history) == exact(read_csv(tmp_path / name))
+        assert exact(one.history) == exact(other.history) == exact(History.read_csv(tmp_path / name))
         assert same(one.plane.frozen_state(), other.plane.frozen_state())
 
 
@@ -413,7 +402,7 @@ def test_layers_that_are_named_anew_join_those_that_stay(tmp_path):
     assert [epochs(after, layer) for layer in ("hidden", "act", "out")] == [[0, 1, 2], [3], [0, 1, 2, 3]]
     assert all(math.isfinite(point.i_xt) for point in after.history)
     assert torch.equal(after.plane.fitted_quantizers["out"].edges, edges)
-    assert exact(read_csv(tmp_path / "information_plane.csv")) == exact(after.history)
+    assert exact(History.read_csv(tmp_path / "information_plane.csv")) == exact(after.history)
 
 
 def test_a_run_that_is_over_has_its_history_when_it_is_resumed(tmp_path):
@@ -441,7 +430,7 @@ def test_a_checkpoint_needs_no_more_than_weights_only(tmp_path):
         warnings.filterwarnings("ignore", message="Be aware that when using `ckpt_path`")
         run.fit(TinyModule(), LOADERS["order"](), val_loader(), ckpt_path=path, weights_only=True)
     assert exact(after.history) == exact(before.history)
-    assert exact(after.estimates) == exact(before.estimates)
+    assert exact(after.history.estimates()) == exact(before.history.estimates())
     assert same(after.plane.frozen_state(), before.plane.frozen_state())
 
 
@@ -541,7 +530,7 @@ def test_what_is_damaged_is_told_once_and_the_rest_is_kept(tmp_path, damaged, da
         assert same(edges, {layer: saved["edges"] for layer, saved in state["frozen"]["layers"].items()})
     elif sentence.startswith("layer"):
         assert torch.equal(edges["hidden"], state["frozen"]["layers"]["hidden"]["edges"])
-    assert repr(read_csv(tmp_path / "information_plane.csv")) == repr(callback.history)  # a NaN equals nothing
+    assert repr(History.read_csv(tmp_path / "information_plane.csv")) == repr(callback.history)  # a NaN equals nothing
 
 
 @pytest.mark.filterwarnings("ignore:Be aware that when using `ckpt_path`")

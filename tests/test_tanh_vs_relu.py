@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from lightning_ib.functional import cells
-from lightning_ib.records.history import InformationPoint
+from lightning_ib.records import InformationPoint
 
 ROOT = Path(__file__).parents[1]
 SCRIPT = ROOT / "examples" / "tanh_vs_relu.py"

@@ -24,7 +24,7 @@ from lightning_ib import (
 )
 from lightning_ib.estimators.kernels import KDE, Renyi
 from lightning_ib.functional import kernel_width_of, most_cells, noise_variance_of
-from lightning_ib.records.history import Measurement, read_csv
+from lightning_ib.records import History
 from lightning_ib.records.reliability import VerdictWarning, outread, verdict
 from tests.tiny import fit
 
@@ -459,7 +459,7 @@ def test_a_fit_warns_once_a_layer_and_keeps_every_verdict(tmp_path):
     told = sorted(str(one.message).split(":")[0] for one in caught if one.category is VerdictWarning)
     assert told == ["layer 'hidden' is saturated at epoch 0", "layer 'out' is clipped at epoch 0"]
     (path,) = tmp_path.rglob("information_plane.csv")
-    verdicts = {layer: [p.verdict for p in read_csv(path) if p.layer == layer] for layer in layers}
+    verdicts = {layer: [p.verdict for p in History.read_csv(path) if p.layer == layer] for layer in layers}
     assert verdicts == {layer: [p.verdict for p in callback.history if p.layer == layer] for layer in layers}
     assert verdicts["hidden"] == ["saturated"] * 4
     assert verdicts["out"] == ["clipped"] * 4
@@ -650,7 +650,7 @@ def test_layers_of_which_the_probe_reads_far_more_are_named():
         model(x)
         plane.update(x, y)
     measured = Measurement(plane.compute(), plane.estimate())
-    read = {one.layer: one.value for one in measured.estimates if one.figure == "I_TY"}
+    read = {one.layer: one.value for one in measured.estimates if one.quantity == "I_TY"}
     counted = {point.layer: point.i_ty for point in measured.points}
     assert outread(measured) == (
         "a linear probe reads far more of the 2.00 bits of the target than is counted at "
@@ -680,7 +680,7 @@ def estimated(layer, y, estimators, *, again=None, x=None, **options):
             model(values)
             plane.update(values if x is None else x, y)
         found = plane.estimate()
-    return {(one.estimator, one.figure): one for one in found}
+    return {(one.source, one.quantity): one for one in found}
 
 
 def verdicts(found):
