@@ -23,7 +23,6 @@ from torch.utils.data import (
 
 from lightning_ib import (
     CellQuantizer,
-    Estimate,
     FixedBins,
     InformationPlaneCallback,
     QuantileBins,
@@ -321,7 +320,7 @@ def test_csv_and_png_lie_beside_the_loggers_files(tmp_path):
     folder = tmp_path / "lightning_logs" / "version_0"
     assert str(folder) == str(run.log_dir)
     assert exact(History.read_csv(folder / "information_plane.csv")) == exact(callback.history)
-    assert exact(History.read_csv(folder  / "information_plane.csv").estimates()) == exact(callback.history.estimates())
+    assert exact(History.read_csv(folder / "information_plane.csv").estimates()) == exact(callback.history.estimates())
     assert callback.figure_path == folder / "information_plane.png"
     assert callback.figure_path.read_bytes().startswith(b"\x89PNG")
 
@@ -887,7 +886,9 @@ def test_a_layer_that_turns_nan_gives_nan_points_and_one_warning_and_comes_back(
     assert len(messages) == 2
     assert any("layer 'hidden' gave NaN or infinite values in 80 of 80 samples at epoch 2" in m for m in messages)
     assert [math.isnan(p.h_t) for p in callback.history if p.layer == "hidden"] == [False, False, True, True, False]
-    probed = [math.isnan(one.value) for one in callback.history.estimates() if (one.layer, one.quantity) == ("act", "I_TY")]
+    probed = [
+        math.isnan(one.value) for one in callback.history.estimates() if (one.layer, one.quantity) == ("act", "I_TY")
+    ]
     assert probed == [False, False, True, True, False]
     assert len(model.losses) == 4 * N_TRAIN // 16
 
@@ -966,7 +967,9 @@ def test_the_default_works_without_tuning_on_mnist(tmp_path, mnist_train, mnist_
     assert after.h_t < before.h_t - 1, "and gathers its samples into ten clusters"
     assert after.accuracy > 0.95
     assert after.i_ty > after.i_ty_fano - 2 * after.i_ty_se
-    probed = {one.layer: one.value for one in callback.history.estimates() if one.epoch == 2 and one.quantity == "accuracy"}
+    probed = {
+        one.layer: one.value for one in callback.history.estimates() if one.epoch == 2 and one.quantity == "accuracy"
+    }
     assert min(probed.values()) > 0.8
 
 
@@ -1102,7 +1105,7 @@ class Unfit(TinyModule):
 def test_a_model_without_a_layer_to_measure_trains_on(tmp_path, make, told):
     callback, warned = in_both_ways(tmp_path, make, val=None, max_epochs=1)
     assert sum(told in sentence for sentence in warned) == 1
-    assert callback.history == []
+    assert callback.history == History()
     assert not (tmp_path / "information_plane.csv").exists()
     never_trained(tmp_path, InformationPlaneCallback(["layer"]), ValueError, "has no layer 'layer'", model=make())
     never_trained(tmp_path, InformationPlaneCallback(head="out"), ValueError, "has no leaf module", model=Weightless())

@@ -252,7 +252,7 @@ def test_without_a_logger_files_are_written_where_a_folder_was_named(asked, tmp_
     with caplog.at_level("INFO"):
         fit(asked, callback, logger=False, max_epochs=1)
     written = sorted(str(path) for path in Path().rglob("*") if path.is_file())
-    names = ["estimators.csv", "information_plane.csv", "information_plane.png", "information_plane.svg"]
+    names = ["information_plane.csv", "information_plane.png", "information_plane.svg"]
     assert written == [str(Path(asked) / name) for name in names] if asked else written == []
     assert len(callback.history) == 4
     (end,) = ends(caplog)

@@ -27,8 +27,9 @@ import torch
 from torch.utils.data import TensorDataset
 
 from lightning_ib import measure
-from lightning_ib.records import History, InformationPoint, Record
+from lightning_ib.records import History, InformationPoint
 from lightning_ib.records.reliability import Verdict
+from tests.records import estimate
 
 pytest.importorskip("pooch", reason="needs the extra: pip install 'lightning-ib[example]'")
 pytest.importorskip("sklearn", reason="needs the extra: pip install 'lightning-ib[example]'")
@@ -404,7 +405,7 @@ ROW = re.compile(r"^ +(\d+)  (\S+)" + 6 * r" +(–|-?\d+\.\d{3})" + r"(?:  (\w+)
 
 def check_report(printed, points, log_dir):
     """What is printed at the end: the table, the figure, the command; and the figure is there."""
-    estimates = History.read_csv(log_dir  / "information_plane.csv").estimates()
+    estimates = History.read_csv(log_dir / "information_plane.csv").estimates()
     read = {(e.epoch, e.layer): e.value for e in estimates if (e.source, e.quantity) == ("probe", "I_TY")}
     assert len(read) == len(points)
     rows = ROW.findall(printed)
@@ -529,8 +530,8 @@ def test_the_table_explains_its_verdicts(example):
     point = InformationPoint.missing("a_long_name", n_samples=8, unit="bits")._replace(h_x=3.0, h_y=1.0)
     known = {"i_xt": 2.9, "i_ty": 1.0, "i_ty_permuted": 0.5, "h_t": 2.9, "saturation": 0.967, "verdict": "saturated"}
     later = point._replace(epoch=1, **known)
-    probe = Estimate(1, 0, "a_long_name", "probe", "I_TY", 0.75, "bits", 8)
-    estimates = [probe, probe._replace(figure="accuracy", value=0.9), probe._replace(estimator="kde", value=0.25)]
+    probe = estimate(1, 0, "a_long_name", "probe", "I_TY", 0.75)
+    estimates = [probe, probe._replace(quantity="accuracy", value=0.9), probe._replace(source="kde", value=0.25)]
     expected = [
         "Information in bits, over 8 images: log N = 3.000, H(X) = 3.000, H(Y) = 1.000",
         "",
@@ -542,7 +543,7 @@ def test_the_table_explains_its_verdicts(example):
         "Fano: the least I(T;Y) of every layer, by the accuracy of the head",
         "saturated: H(T) > 0.9 log N. Such figures tell the images apart, not what was learnt",
     ]
-    assert example.table([point, later._replace(i_ty_fano=0.625)], estimates).splitlines() == expected
+    assert example.table(History.of([point, later._replace(i_ty_fano=0.625)], estimates)).splitlines() == expected
     without = example.table([point, later]).splitlines()
     assert without[4] == "    1  a_long_name   2.900   1.000   0.500       –       –   2.900  saturated"
 

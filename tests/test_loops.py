@@ -172,7 +172,7 @@ def test_an_evaluation_alone_measures_its_own_data(tmp_path, loop, layers):
     assert logged["ib/H_T/out"] == pytest.approx(point.h_t, rel=1e-6)
     assert logged["ib/I_TY/out"] == pytest.approx(point.i_ty, rel=1e-6)
     same_figures([point], measure(model, DataLoader(make_data(50, seed=5), batch_size=16), layers))
-    assert callback.history == []
+    assert callback.history == History()
     assert not has_hooks(model)
 
 
@@ -192,7 +192,7 @@ def test_an_evaluation_alone_by_default_has_cells_head_and_probe_and_writes_noth
     for one in callback.evaluated.estimates():
         assert logged[f"ib/probe/{one.quantity}/{one.layer}"] == pytest.approx(one.value, rel=1e-6)
     assert sum("of the variance" in record.message for record in caplog.records) == 2
-    assert (callback.history, callback.history.estimates()) == ([], [])
+    assert callback.history == History()
     assert list(tmp_path.rglob("*.csv")) == []
     assert not has_hooks(model)
 
@@ -201,14 +201,13 @@ def test_an_evaluation_alone_by_default_has_cells_head_and_probe_and_writes_noth
 def test_an_evaluation_after_training_has_its_edges_and_leaves_its_history(tmp_path, loop):
     callback = InformationPlaneCallback(FITTED)
     model, run = fit(tmp_path, callback, model=Evaluated())
-    history, estimates = list(callback.history), list(callback.history.estimates())
+    before = History(callback.history.records())
     edges = callback.plane.fitted_quantizers["out"].edges
     getattr(run, loop)(model, val_loader(), verbose=False)
-    same_figures(callback.evaluated, history[-2:])
-    same_figures(callback.evaluated.estimates(), estimates[-4:])
+    same_figures(callback.evaluated, before[-2:])
+    same_figures(callback.evaluated.estimates(), before.estimates()[-4:])
     assert torch.equal(callback.plane.fitted_quantizers["out"].edges, edges)
-    assert exact(callback.history) == exact(history)
-    assert exact(callback.history.estimates()) == exact(estimates)
+    assert exact(callback.history) == exact(before)
 
 
 @RESUMED
@@ -220,7 +219,7 @@ def test_an_evaluation_of_a_checkpoint_has_its_edges(tmp_path):
     callback = InformationPlaneCallback(FITTED)
     trainer(tmp_path, callback).test(Evaluated(), val_loader(), ckpt_path=tmp_path / "last.ckpt", verbose=False)
     same_figures(callback.evaluated, before.history[-2:])
-    assert callback.history == []
+    assert callback.history == History()
 
 
 def test_training_goes_on_after_an_evaluation_in_between(tmp_path):

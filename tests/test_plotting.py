@@ -142,7 +142,7 @@ def test_below_the_picture_it_says_what_was_measured():
         "logs/version_3"
     )
     assert footer(plot_information_plane([point(0, "out", 5, 2, unit="nats")])) == (
-        "N = 60 000 · 1 layer · 1 measurement · nats"
+        "N = 60 000 in cells · 1 layer · 1 measurement · nats"
     )
 
 

@@ -128,7 +128,7 @@ def measured_alone(weights, data, **options):
         with plane.attach(model), preserve_state(model):
             run_pass(plane, data, lambda parts: model(parts.x))
             points += plane.compute(epoch=epoch)
-            estimates += plane.estimate(epoch=epoch)
+            estimates += plane.estimate(epoch=epoch).estimates()
     return points, estimates, plane
 
 
@@ -143,7 +143,7 @@ def assert_same(found, data, but=(), **options):
         assert process["discretized"] == plane.discretized
         assert process["head"] == plane.head
         assert_equal([InformationPoint(*point) for point in process["history"]], points)
-        found_estimates = [Estimate(*estimate) for estimate in process["estimates"]]
+        found_estimates = [Record(*estimate) for estimate in process["estimates"]]
         assert_equal([one for one in found_estimates if one.source not in but], estimates)
         assert exact(process["estimates"]) == exact(found[0]["estimates"])
 
@@ -239,7 +239,7 @@ def test_two_processes_have_the_estimates_of_one(estimating, name, data, options
     options = ESTIMATES | options
     assert_same(found, data, **options)
     for process in found:
-        estimates = [Estimate(*estimate) for estimate in process["estimates"]]
+        estimates = [Record(*estimate) for estimate in process["estimates"]]
         assert {estimate.epoch for estimate in estimates} == set(range(EPOCHS + 1))
         assert {estimate.source for estimate in estimates} == {
             one.name for one in checked_estimators(options["estimators"])
@@ -256,12 +256,12 @@ def test_all_processes_set_the_same_and_log_the_same_estimates(estimating):
     one, other = estimating("estimates")
     assert one["edges"]["estimators"] == other["edges"]["estimators"]
     assert one["estimates"] == other["estimates"]
-    last = {estimate[2:5]: Estimate(*estimate) for estimate in one["estimates"]}
+    last = {estimate[2:5]: Record(*estimate) for estimate in one["estimates"]}
     assert len(last) == 2 * (5 + 1 + 2 + 5 + 2)
-    for (layer, estimator, figure), (*_, value, unit, _, _) in last.items():
-        unit = unit if is_diagnostic(figure, estimator) else ""
-        name = format_tag("ib", figure, layer, source=estimator, unit=unit)
-        assert one["logged"][name] == other["logged"][name] == pytest.approx(value, rel=1e-6)
+    for (layer, source, quantity), record in last.items():
+        unit = record.unit if is_diagnostic(quantity, source) else ""
+        name = format_tag("ib", quantity, layer, source=source, unit=unit)
+        assert one["logged"][name] == other["logged"][name] == pytest.approx(record.value, rel=1e-6)
 
 
 def test_training_in_two_processes_is_bit_identical_with_estimators_and_without(estimating):
@@ -274,7 +274,7 @@ def test_training_in_two_processes_is_bit_identical_with_estimators_and_without(
 
 def test_only_the_first_process_writes_estimates_and_shows_all_rows(estimating):
     folder = estimating.folder / "estimates"
-    for name in ("estimators.csv", "estimators.png", "projector_config.pbtxt"):
+    for name in ("information_plane.csv", "estimators.png", "projector_config.pbtxt"):
         assert len(list(folder.rglob(name))) == 1, name
     shown = list(folder.rglob("metadata.tsv"))
     assert len(shown) == 2 * (EPOCHS + 1)

@@ -14,7 +14,8 @@ from lightning_ib import InformationPlane, InformationPlaneCallback, Quantizer, 
 from lightning_ib.estimators.soft import Soft
 from lightning_ib.functional import SoftEntropy, sketch, soft_information
 from lightning_ib.measurement.streams import Streams
-from lightning_ib.records import History, Record
+from lightning_ib.records import History
+from tests.records import exact
 from tests.test_resume import PICTURES, go_on, in_checkpoint, resumes_exactly, same
 from tests.tiny import N_VAL
 
@@ -68,7 +69,7 @@ def passed(plane, net, x, y, *, batch=N):
 
 def values(plane, epoch=0):
     """Layer → figure → value, and over how many samples."""
-    found = plane.estimate(epoch=epoch)
+    found = plane.estimate(epoch=epoch).estimates()
     by_layer = {layer: {one.quantity: one.value for one in found if one.layer == layer} for layer in plane.layers}
     (n,) = {one.n_samples for one in found}
     return by_layer, n
@@ -384,7 +385,7 @@ def test_a_resumed_run_has_the_estimates_of_an_uninterrupted_one(tmp_path, data)
     frozen = in_checkpoint(path)["frozen"]
     assert {layer: len(center) for layer, center in frozen["centers"].items()} == {"hidden": 8, "out": 4}
     go_on(tmp_path, resumed, ckpt_path=path)
-    assert resumed.history.estimates() == whole.history.estimates() == History.read_csv(tmp_path  / "information_plane.csv").estimates()
+    assert exact(resumed.history) == exact(whole.history) == exact(History.read_csv(tmp_path / "information_plane.csv"))
     assert same(resumed.plane.frozen_state(), whole.plane.frozen_state())
     n = N_VAL if data is None else 96
     assert [e.n_samples for e in whole.history.estimates()[:: len(FIGURES)]] == [50, 50] + 6 * [n]

@@ -10,8 +10,8 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_ib import InformationPlane, InformationPlaneCallback, Quantizer, UniformBins, measure, resolution_sweep
 from lightning_ib.functional import joint, standard_error, symbols
-from tests.samples import generator
 from tests.records import exact
+from tests.samples import generator
 from tests.tiny import pl, trainer
 
 BINS = Quantizer(bins=UniformBins(4, low=-2, high=2))
@@ -44,7 +44,7 @@ def planes(data, *, layers=None, trim=None, estimators=("probe", "kde", "soft", 
                 plane.update(x, *others)
             if trim is not None:
                 plane.trim(trim)
-            found.append((plane.compute(), plane.estimate()))
+            found.append((plane.compute(), plane.estimate().estimates()))
     return found
 
 

@@ -18,7 +18,7 @@ from lightning_ib.plot.labels import (
     spread_out,
 )
 from lightning_ib.records.points import InformationPoint
-from lightning_ib.records.record import STANDARD_ERRORS, Record
+from lightning_ib.records.record import IN_WORDS, STANDARD_ERRORS, Record
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -473,7 +473,7 @@ def _measured(points: Sequence[InformationPoint], times: Sequence[int], run: str
     for source in sources:
         numbers = sorted({point.n_samples for point in points if point.source == source})
         told = "–".join(f"{n:,}".replace(",", " ") for n in dict.fromkeys((numbers[0], numbers[-1])))
-        samples.append(f"{told} in {source}" if source else told)
+        samples.append(f"{told} in {IN_WORDS[source]}")
     n_layers = len({point.layer for point in points})
     parts = [f"N = {' and '.join(samples)}", f"{n_layers} layer{'s' * (n_layers > 1)}"]
     if _n_named(n_layers) < n_layers:
