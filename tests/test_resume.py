@@ -517,7 +517,7 @@ def without(*keys):
             False,
         ),
         (
-            columns(epoch=lambda of: ["0", *of[1:]]),
+            columns(epoch=lambda of: [*of[:-1], "0"]),
             "a record of its history has epoch='0', of type str, and int is expected",
             [0, 1],
             False,
