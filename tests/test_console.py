@@ -13,7 +13,7 @@ from torch import nn
 
 from lightning_ib import InformationPlaneCallback, measure, resolution_sweep
 from lightning_ib.callbacks.namespaces import say, with_progress
-from lightning_ib.records import InformationPoint
+from lightning_ib.records import History, InformationPoint
 from lightning_ib.report.summary import table, whereabouts
 from tests.records import exact
 from tests.tiny import TinyModule, fit, make_data, pl, trainer, val_loader
@@ -294,7 +294,12 @@ def test_measure_shows_a_bar_where_it_is_asked_for_and_finds_the_same(capsys):
     quiet = measure(model, loader, ["hidden", "out"])
     assert capsys.readouterr().err == ""
     assert exact(measure(model, loader, ["hidden", "out"], progress=True)) == exact(quiet)
-    assert re.search(r"Information plane: 100%.* 5/5 ", capsys.readouterr().err)
+    shown = capsys.readouterr().err
+    assert re.search(r"Information plane: 100%.* 5/5 ", shown)
+    assert "Estimators" not in shown
+    estimated = measure(model, loader, ["hidden", "out"], estimators=["probe", "kde"], progress=True)
+    assert exact(History.of(estimated)) == exact(quiet)
+    assert re.search(r"Estimators: 100%.* 4/4 ", capsys.readouterr().err)
 
 
 def test_a_sweep_shows_a_bar_for_its_pass_and_one_for_what_it_counts(capsys):

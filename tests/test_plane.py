@@ -1354,6 +1354,33 @@ def test_measuring_twice_gives_the_same_points_whatever_the_augmentation():
     assert measure(model, loader) == first
 
 
+def test_estimators_that_are_asked_for_by_name_are_measured_too():
+    model, data = Branches(), branches_data(200)
+    found = measure(model, data, ["head"], estimators=["probe", "kde"], unit="nats")
+    assert {(one.source, one.quantity) for one in found.estimates()} == {
+        *(("probe", quantity) for quantity in ("I_TY", "accuracy")),
+        *(("kde", quantity) for quantity in ("I_XT", "I_TY", "I_XT_lower", "I_TY_lower", "noise_variance")),
+    }
+    assert {(one.epoch, one.step, one.layer, one.n_samples) for one in found.estimates()} == {(0, 0, "head", 200)}
+    assert all(math.isfinite(one.value) for one in found.estimates())
+    plane = InformationPlane(["head"], estimators=["probe", "kde"], unit="nats")
+    counted(plane, model, data)
+    assert exact(plane.estimate()) == exact(found.estimates())
+    assert exact(plane.compute()) == exact(History.of(found))
+    assert exact(measure(model, data, ["head"], unit="nats")) == exact(History.of(found)), (
+        "none is asked for by default"
+    )
+
+
+def test_an_estimator_in_a_measurement_moves_no_random_state_and_leaves_the_mode():
+    model = Touchy().train()
+    before = torch.get_rng_state()
+    found = measure(model, branches_data(), estimators=["infonce"])
+    assert torch.equal(torch.get_rng_state(), before)
+    assert model.training
+    assert {one.source for one in found.estimates()} == {"infonce"}
+
+
 def test_points_do_not_depend_on_the_mode_the_model_was_in():
     model = Touchy()
     assert measure(model.train(), branches_data()) == measure(model.eval(), branches_data())
