@@ -3,7 +3,7 @@
 import math
 import struct
 
-from lightning_ib.records import History, Record
+from lightning_ib.records import History, InformationPoint, Record
 from lightning_ib.records.earlier import ESTIMATE, POINT
 from lightning_ib.records.record import unit_of
 
@@ -24,8 +24,10 @@ def of(records, **wanted):
 
 
 def exact(records):
-    """A history, points or records in a form that compares to the last bit, in which NaN is equal to NaN."""
-    return [repr(tuple(record)) for record in (records.records() if isinstance(records, History) else records)]
+    """A history, its points or its records in a form that compares to the last bit, in which NaN is equal to NaN."""
+    found = records.records() if isinstance(records, History) else records
+    each = (one.records() if isinstance(one, InformationPoint) else [one] for one in found)
+    return [repr(tuple(record)) for of in each for record in of]
 
 
 def bits(records):
@@ -63,3 +65,13 @@ def in_version_1(history):
         ],
         "estimates": [fields(ESTIMATE, one) for one in history.estimates()],
     }
+
+
+def of_version_1(damage=lambda state: None):
+    """A damage to the state of a callback: it becomes one that version 1 saved, and then is damaged so."""
+
+    def damaged(state):
+        state |= in_version_1(History.restored(state)[0]) | {"version": 1}
+        return damage(state)
+
+    return damaged

@@ -35,11 +35,12 @@ from lightning_ib.plot.embedding import plot_tsne
 from lightning_ib.plot.estimates import plot_estimates
 from lightning_ib.plot.information_plane import plot_information_plane
 from lightning_ib.records import History, tags
-from tests.records import estimate, exact, of
+from lightning_ib.records.earlier import POINT
+from tests.records import estimate, exact, of, of_version_1
 from tests.test_callback import equal, trained_state
 from tests.test_loggers import Sick, pixels, read_metrics_csv
 from tests.test_resume import PICTURES, go_on, in_checkpoint, resumes_exactly, same
-from tests.tiny import N_TRAIN, N_VAL, TinyModule, fit, make_data, pl, val_loader
+from tests.tiny import BATCH, N_TRAIN, N_VAL, TinyModule, fit, make_data, pl, val_loader
 
 EarlyStopping, ModelCheckpoint = pl.callbacks.EarlyStopping, pl.callbacks.ModelCheckpoint
 
@@ -422,7 +423,7 @@ def test_the_verdict_of_an_estimate_is_in_history_file_checkpoint_and_picture(tm
     assert all((e.verdict == "outgrown") == (e.epoch > 0) for e in informations)
     assert exact(History.read_csv(tmp_path / "information_plane.csv")) == exact(whole.history)
     path = tmp_path / "checkpoints" / "epoch=0.ckpt"
-    assert in_checkpoint(path)["estimates"] == [e._asdict() for e in whole.history.estimates() if e.epoch < 2]
+    assert exact(History.restored(in_checkpoint(path))[0]) == exact(whole.history.until(1, N_TRAIN // BATCH))
     go_on(tmp_path, resumed, model=Louder(), max_epochs=2, ckpt_path=path)
     assert exact(resumed.history.estimates()) == exact(whole.history.estimates())
     for figure in (drawn[2], drawn[-1]):
@@ -589,11 +590,10 @@ def test_a_resumed_run_has_the_estimates_of_an_uninterrupted_one(tmp_path, data)
     whole, resumed = callback(), callback()
     go_on(tmp_path, whole)
     path = tmp_path / "checkpoints" / "epoch=0.ckpt"
-    assert in_checkpoint(path)["estimates"] == [e._asdict() for e in whole.history.estimates() if e.epoch < 2]
-    (tmp_path / "estimators.csv").unlink()
+    assert exact(History.restored(in_checkpoint(path))[0]) == exact(whole.history.until(1, N_TRAIN // BATCH))
+    (tmp_path / "information_plane.csv").unlink()
     go_on(tmp_path, resumed, ckpt_path=path)
     assert exact(resumed.history) == exact(whole.history) == exact(History.read_csv(tmp_path / "information_plane.csv"))
-    assert exact(resumed.history) == exact(whole.history)
     assert same(resumed.plane.frozen_state(), whole.plane.frozen_state())
     assert set(resumed.plane.estimation.settled["out"]["quantised8"]) == {"low", "high"}
 
@@ -612,13 +612,13 @@ def test_a_run_that_broke_off_while_it_was_trained_goes_on_with_its_estimates(tm
     go_on(tmp_path / "whole", whole)
     with pytest.raises(RuntimeError, match="power cut"):
         go_on(tmp_path / "broken", broken, Interrupted())
-    assert broken.history.estimates() == [e for e in whole.history.estimates() if e.epoch < 3]
+    assert exact(broken.history) == exact(whole.history.until(2, 2 * N_TRAIN // BATCH))
     go_on(tmp_path / "broken", resumed, ckpt_path=tmp_path / "broken" / "checkpoints" / "epoch=1.ckpt")
-    assert exact(resumed.history.estimates()) == exact(whole.history.estimates())
+    assert exact(resumed.history) == exact(whole.history)
     assert exact(History.read_csv(tmp_path / "broken" / "information_plane.csv")) == exact(whole.history)
 
 
-NEW_FIELDS = list(InformationPoint._field_defaults)
+NEW_FIELDS = [name for name in POINT if name not in InformationPoint._fields[:14]]
 
 
 @pytest.mark.usefixtures("pictures")
@@ -627,6 +627,7 @@ def test_a_checkpoint_of_a_version_without_estimators_is_taken_up(tmp_path):
     path = tmp_path / "checkpoints" / "epoch=1.ckpt"
     checkpoint = torch.load(path, weights_only=True)
     (state,) = (s for key, s in checkpoint["callbacks"].items() if key.startswith("InformationPlaneCallback"))
+    of_version_1()(state)
     del state["estimates"]
     for point in state["history"]:
         for name in NEW_FIELDS:
@@ -656,7 +657,11 @@ def test_a_checkpoint_of_a_version_without_estimators_is_taken_up(tmp_path):
 @pytest.mark.parametrize(
     ("damage", "sentence"),
     [
-        (lambda state: state | {"estimates": 3}, "its history is a int, not a list of points"),
+        (of_version_1(lambda state: state | {"estimates": 3}), "its estimates are of type int, and a list is expected"),
+        (
+            lambda state: state["history"]["source"].__setitem__(-1, 3) or state,
+            "a record of its history has source=3, of type int, and str is expected",
+        ),
         (
             lambda state: state | {"frozen": state["frozen"] | {"estimators": [1]}},
             "what its estimators were set to is no mapping from layers to estimators",

@@ -27,7 +27,6 @@ from tests.processes import (
     SAMPLED,
     TOKENS,
     batches,
-    callback_fields,
     sequences,
 )
 from tests.records import exact
@@ -298,7 +297,7 @@ def test_sharded_weights_have_the_figures_of_whole_ones(sharded, name, data):
 
 def test_a_sampler_of_ones_own_is_shared_out_once(two):
     for process in two("sampled"):
-        assert {point[callback_fields().index("n_samples")] for point in process["history"]} == {N_OWN}
+        assert {InformationPoint(*point).n_samples for point in process["history"]} == {N_OWN}
     one, other = two("sampled")
     assert exact(one["history"]) == exact(other["history"])
 

@@ -17,7 +17,7 @@ from lightning_ib import InformationPlaneCallback, InformationPoint, QuantileBin
 from lightning_ib.binning.fitted import FittedQuantizer
 from lightning_ib.estimators.kernels import KDE
 from lightning_ib.records import History
-from tests.records import exact, in_version_1
+from tests.records import exact, in_version_1, of_version_1
 from tests.tiny import BATCH, N_TRAIN, N_VAL, TinyModule, fit, make_data, pl, train_loader, trainer, val_loader
 
 ModelCheckpoint = pl.callbacks.ModelCheckpoint
@@ -454,16 +454,6 @@ def damaged(tmp_path_factory):
         return path, state
 
     return make
-
-
-def of_version_1(damage=lambda state: None):
-    """A state as version 1 saved it, damaged then."""
-
-    def damaged(state):
-        state |= in_version_1(History.restored(state)[0]) | {"version": 1}
-        return damage(state)
-
-    return damaged
 
 
 def each_point(**changes):
