@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lightning_ib.functional.checks import logarithm
@@ -84,7 +84,7 @@ class _Bound(NamedTuple):
 
 
 def plot_information_plane(
-    history: Sequence[InformationPoint], estimates: Sequence[Record] = (), run: str = ""
+    history: Iterable[InformationPoint], estimates: Iterable[Record] = (), run: str = ""
 ) -> Figure:
     """Draw the information plane: I(X;T) to the right, I(T;Y) up, a path for each layer, named at its last point.
 
