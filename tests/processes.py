@@ -10,6 +10,7 @@ from torch.utils.data import BatchSampler, DataLoader, IterableDataset, Sequenti
 
 from lightning_ib import CellQuantizer, InformationPlaneCallback, Quantizer, UniformBins
 from lightning_ib.estimators.kernels import KDE
+from lightning_ib.records import History, InformationPoint
 from tests.tiny import TinyModule, make_data, pl, trainer
 
 N_TRAIN, N_VAL, N_OWN, EPOCHS = 61, 83, 47, 2
@@ -66,7 +67,7 @@ class Recorded(pl.Callback):
     def on_fit_end(self, trainer, pl_module):
         history = [tuple(point) for point in self.measured.history] if self.measured else []
         hooked = any(module._forward_hooks for module in pl_module.modules())
-        estimates = [tuple(estimate) for estimate in self.measured.estimates] if self.measured else []
+        estimates = [tuple(estimate) for estimate in self.measured.history.estimates()] if self.measured else []
         found = {
             "history": history,
             "estimates": estimates,
@@ -226,7 +227,8 @@ class OtherHistory(pl.Callback):
         self.callback, self.state = callback, state
 
     def on_fit_start(self, trainer, pl_module):
-        state = {**self.state, "history": self.state["history"][: 2 - 2 * trainer.global_rank]}
+        points = self.state["history"][: 2 - 2 * trainer.global_rank]
+        state = {**self.state, "history": History.of(points).state_dict()}
         self.callback.load_state_dict(state)
 
 
@@ -292,8 +294,8 @@ def run(folder, name, strategy, devices):
     extra = []
     if name == "histories":
         edges = torch.load(folder / "val" / "0.pt", weights_only=False)
-        points = [dict(zip(callback_fields(), point)) for point in edges["history"]]
-        extra = [OtherHistory(callback, {"history": points, "frozen": edges["edges"], "version": 1})]
+        points = [InformationPoint(*point) for point in edges["history"]]
+        extra = [OtherHistory(callback, {"history": points, "frozen": edges["edges"], "version": 2})]
     kind = strategy
     if kind == "model_parallel":
         strategy = pl.strategies.ModelParallelStrategy(data_parallel_size=devices, tensor_parallel_size=1)
@@ -314,12 +316,6 @@ def run(folder, name, strategy, devices):
     if kind != "ddp_spawn":
         told = [str(warning.message) for warning in caught if str(warning.message).startswith("ib: ")]
         torch.save(told, folder / name / f"warnings{fit.global_rank}.pt")
-
-
-def callback_fields():
-    from lightning_ib import InformationPoint
-
-    return InformationPoint._fields
 
 
 if __name__ == "__main__":

@@ -23,7 +23,6 @@ from torch.utils.data import (
 
 from lightning_ib import (
     CellQuantizer,
-    Estimate,
     FixedBins,
     InformationPlaneCallback,
     QuantileBins,
@@ -32,21 +31,10 @@ from lightning_ib import (
     measure,
 )
 from lightning_ib.functional.discrete.fano import fano_information
-from lightning_ib.records.history import read_csv
+from lightning_ib.records import History
 from tests.mnist import ThesisNet
-from tests.tiny import (
-    N_TRAIN,
-    N_VAL,
-    TinyModule,
-    exact,
-    fit,
-    has_hooks,
-    make_data,
-    pl,
-    train_loader,
-    trainer,
-    val_loader,
-)
+from tests.records import exact
+from tests.tiny import N_TRAIN, N_VAL, TinyModule, fit, has_hooks, make_data, pl, train_loader, trainer, val_loader
 
 EarlyStopping, ModelCheckpoint = pl.callbacks.EarlyStopping, pl.callbacks.ModelCheckpoint
 
@@ -123,7 +111,7 @@ def test_input_and_target_quantizers_reach_the_measurement(tmp_path):
     )
     fit(tmp_path, callback, max_epochs=1)
     assert all(p.h_y == pytest.approx(1.0) and p.h_x < math.log2(N_VAL) for p in callback.history)
-    assert callback.estimates == [], "the default probe needs class labels, and nobody asked for it"
+    assert callback.history.estimates() == [], "the default probe needs class labels, and nobody asked for it"
 
 
 def test_batches_that_are_no_pairs_are_unpacked(tmp_path):
@@ -331,8 +319,8 @@ def test_csv_and_png_lie_beside_the_loggers_files(tmp_path):
     _, run = fit(tmp_path, callback)
     folder = tmp_path / "lightning_logs" / "version_0"
     assert str(folder) == str(run.log_dir)
-    assert exact(read_csv(folder / "information_plane.csv")) == exact(callback.history)
-    assert exact(read_csv(folder / "estimators.csv", Estimate)) == exact(callback.estimates)
+    assert exact(History.read_csv(folder / "information_plane.csv")) == exact(callback.history)
+    assert exact(History.read_csv(folder / "information_plane.csv").estimates()) == exact(callback.history.estimates())
     assert callback.figure_path == folder / "information_plane.png"
     assert callback.figure_path.read_bytes().startswith(b"\x89PNG")
 
@@ -340,7 +328,7 @@ def test_csv_and_png_lie_beside_the_loggers_files(tmp_path):
 def test_without_a_logger_history_and_csv_are_kept(tmp_path):
     callback = InformationPlaneCallback()
     fit(tmp_path, callback, logger=False)
-    assert exact(read_csv(tmp_path / "information_plane.csv")) == exact(callback.history)
+    assert exact(History.read_csv(tmp_path / "information_plane.csv")) == exact(callback.history)
 
 
 def test_fast_dev_run_measures_one_batch_and_writes_nothing(tmp_path):
@@ -377,7 +365,7 @@ def test_a_layer_in_bins_is_not_said_to_be_in_cells(tmp_path, caplog):
     assert [line[: len("ib: act: 8 coordinates; 2 cells")] for line in said(caplog)] == [
         "ib: act: 8 coordinates; 2 cells"
     ]
-    assert [point.source for point in callback.history] == ["bins", "cells"] * 2
+    assert [point.source for point in callback.history] == ["binned", "cells"] * 2
     assert callback.plane.head is None
 
 
@@ -471,7 +459,7 @@ def test_a_model_whose_last_layer_is_no_head_has_none(tmp_path, caplog):
         assert point.i_ty > 0
         assert math.isnan(point.accuracy)
         assert math.isnan(point.i_ty_fano)
-    assert all(math.isfinite(one.value) for one in callback.estimates)
+    assert all(math.isfinite(one.value) for one in callback.history.estimates())
 
 
 def test_a_single_logit_is_the_head_of_two_classes(tmp_path, caplog):
@@ -741,16 +729,16 @@ def test_a_resumed_run_has_the_history_of_an_uninterrupted_one(tmp_path, data):
     fit(tmp_path, resumed, checkpoint, enable_checkpointing=True, max_epochs=4, ckpt_path=path)
     # Up to the checkpoint to the last bit; after it the shuffling differs, as Lightning does not restore it.
     assert exact(resumed.history[:6]) == exact(whole.history[:6])
-    assert exact(resumed.estimates[:42]) == exact(whole.estimates[:42])
+    assert exact(resumed.history.estimates()[:42]) == exact(whole.history.estimates()[:42])
     assert [(p.epoch, p.step, p.layer) for p in resumed.history] == [(p.epoch, p.step, p.layer) for p in whole.history]
     assert torch.equal(whole.plane.fitted_quantizers["hidden"].edges, resumed.plane.fitted_quantizers["hidden"].edges)
-    assert exact(read_csv(resumed.figure_path.with_suffix(".csv"))) == exact(resumed.history)
+    assert exact(History.read_csv(resumed.figure_path.with_suffix(".csv"))) == exact(resumed.history)
 
 
 def test_a_checkpoint_that_is_only_evaluated_leaves_the_history_alone(tmp_path):
     callback, checkpoint = InformationPlaneCallback(), ModelCheckpoint(tmp_path, save_top_k=-1, filename="{epoch}")
     model, run = fit(tmp_path, callback, checkpoint, enable_checkpointing=True)
-    history = list(callback.history)
+    history = History(callback.history.records())
     # Lightning takes weights_only since 2.6.
     safely = {"weights_only": True} if "weights_only" in inspect.signature(run.validate).parameters else {}
     run.validate(model, val_loader(), ckpt_path=tmp_path / "epoch=0.ckpt", verbose=False, **safely)
@@ -798,9 +786,7 @@ def test_two_callbacks_in_one_trainer(tmp_path):
     _, run = fit(tmp_path, first, second)
     assert first.state_key != second.state_key
     assert {"ib/I_XT/hidden", "ib/auto/I_XT/out"} <= set(run.callback_metrics)
-    assert {path.name for path in tmp_path.rglob("*.csv")} == {
-        f"{name}{of}.csv" for name in ("information_plane", "estimators") for of in ("", "_ib_auto")
-    }
+    assert {path.name for path in tmp_path.rglob("*.csv")} == {f"information_plane{of}.csv" for of in ("", "_ib_auto")}
     with pytest.raises(RuntimeError, match="more than one stateful callback of type `InformationPlaneCallback`"):
         fit(tmp_path, InformationPlaneCallback(), InformationPlaneCallback())
 
@@ -898,7 +884,9 @@ def test_a_layer_that_turns_nan_gives_nan_points_and_one_warning_and_comes_back(
     assert len(messages) == 2
     assert any("layer 'hidden' gave NaN or infinite values in 80 of 80 samples at epoch 2" in m for m in messages)
     assert [math.isnan(p.h_t) for p in callback.history if p.layer == "hidden"] == [False, False, True, True, False]
-    probed = [math.isnan(one.value) for one in callback.estimates if (one.layer, one.figure) == ("act", "I_TY")]
+    probed = [
+        math.isnan(one.value) for one in callback.history.estimates() if (one.layer, one.quantity) == ("act", "I_TY")
+    ]
     assert probed == [False, False, True, True, False]
     assert len(model.losses) == 4 * N_TRAIN // 16
 
@@ -977,7 +965,9 @@ def test_the_default_works_without_tuning_on_mnist(tmp_path, mnist_train, mnist_
     assert after.h_t < before.h_t - 1, "and gathers its samples into ten clusters"
     assert after.accuracy > 0.95
     assert after.i_ty > after.i_ty_fano - 2 * after.i_ty_se
-    probed = {one.layer: one.value for one in callback.estimates if one.epoch == 2 and one.figure == "accuracy"}
+    probed = {
+        one.layer: one.value for one in callback.history.estimates() if one.epoch == 2 and one.quantity == "accuracy"
+    }
     assert min(probed.values()) > 0.8
 
 
@@ -1113,7 +1103,7 @@ class Unfit(TinyModule):
 def test_a_model_without_a_layer_to_measure_trains_on(tmp_path, make, told):
     callback, warned = in_both_ways(tmp_path, make, val=None, max_epochs=1)
     assert sum(told in sentence for sentence in warned) == 1
-    assert callback.history == []
+    assert callback.history == History()
     assert not (tmp_path / "information_plane.csv").exists()
     never_trained(tmp_path, InformationPlaneCallback(["layer"]), ValueError, "has no layer 'layer'", model=make())
     never_trained(tmp_path, InformationPlaneCallback(head="out"), ValueError, "has no leaf module", model=Weightless())

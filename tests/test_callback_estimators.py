@@ -34,12 +34,13 @@ from lightning_ib.functional import mutual_information_bounds_kde
 from lightning_ib.plot.embedding import plot_tsne
 from lightning_ib.plot.estimates import plot_estimates
 from lightning_ib.plot.information_plane import plot_information_plane
-from lightning_ib.records import tags
-from lightning_ib.records.history import Estimate, read_csv
+from lightning_ib.records import History, tags
+from lightning_ib.records.earlier import POINT
+from tests.records import estimate, exact, of, of_version_1
 from tests.test_callback import equal, trained_state
 from tests.test_loggers import Sick, pixels, read_metrics_csv
 from tests.test_resume import PICTURES, go_on, in_checkpoint, resumes_exactly, same
-from tests.tiny import N_TRAIN, N_VAL, TinyModule, fit, make_data, pl, val_loader
+from tests.tiny import BATCH, N_TRAIN, N_VAL, TinyModule, fit, make_data, pl, val_loader
 
 EarlyStopping, ModelCheckpoint = pl.callbacks.EarlyStopping, pl.callbacks.ModelCheckpoint
 
@@ -57,18 +58,8 @@ BELOW = ("I_XT_lower", "I_TY_lower", "noise_variance")  # the first page
 STEPS = [0, 5, 11, 17]
 
 
-def of(estimates, **wanted):
-    """The values of the estimates that have these fields."""
-    return [e.value for e in estimates if all(getattr(e, field) == value for field, value in wanted.items())]
-
-
 def told(caught, words):
     return [str(warning.message) for warning in caught if words in str(warning.message)]
-
-
-def nan_free(records):
-    """Comparable: a NaN equals nothing."""
-    return [repr(tuple(record)) for record in records]
 
 
 @pytest.fixture
@@ -101,8 +92,8 @@ def assert_left_alone(tmp_path, data, layers=None, **options):
 def test_training_is_bit_identical_with_a_few_estimators_and_without(tmp_path, data):
     few = ["kde", "probe", "mixed"]
     callback = assert_left_alone(tmp_path, data, estimators=few, correction="miller_madow", log_projector=True)
-    assert {e.estimator for e in callback.estimates} == set(few)
-    assert all(math.isfinite(e.value) for e in callback.estimates)
+    assert {e.source for e in callback.history.estimates()} == set(few)
+    assert all(math.isfinite(e.value) for e in callback.history.estimates())
 
 
 @pytest.mark.slow
@@ -110,13 +101,13 @@ def test_training_is_bit_identical_with_a_few_estimators_and_without(tmp_path, d
 def test_training_is_bit_identical_with_all_estimators_and_without(tmp_path, data):
     everything = {"estimators": list(BY_NAME), "log_projector": True, "tsne": True, "correction": "miller_madow"}
     callback = assert_left_alone(tmp_path, data, ["out"], max_samples=64, **everything)
-    assert {e.estimator for e in callback.estimates} == set(BY_NAME)
-    assert {e.epoch for e in callback.estimates} == {0, 1, 2, 3}
-    assert all(math.isfinite(e.value) for e in callback.estimates)
+    assert {e.source for e in callback.history.estimates()} == set(BY_NAME)
+    assert {e.epoch for e in callback.history.estimates()} == {0, 1, 2, 3}
+    assert all(math.isfinite(e.value) for e in callback.history.estimates())
 
 
 def test_drawing_moves_no_random_state():
-    estimates = [Estimate(epoch, epoch, "out", "knn", "I_TY", 0.1 * epoch, "bits", 9) for epoch in range(3)]
+    estimates = [estimate(epoch, epoch, "out", "knn", "I_TY", 0.1 * epoch) for epoch in range(3)]
     rows = Rows(torch.rand(40, 4), torch.arange(40) % 3)
 
     def states():
@@ -133,8 +124,8 @@ def test_other_precisions_are_estimated_in_the_validation_loop_as_in_a_pass_of_i
     in_loop = InformationPlaneCallback(estimators=["kde", "probe"])
     by_itself = InformationPlaneCallback(estimators=["kde", "probe"], data="val", prefix="own")
     fit(tmp_path, in_loop, by_itself, precision=precision, max_epochs=1, logger=False)
-    assert all(math.isfinite(e.value) for e in in_loop.estimates)
-    assert in_loop.estimates == by_itself.estimates
+    assert all(math.isfinite(e.value) for e in in_loop.history.estimates())
+    assert exact(in_loop.history.estimates()) == exact(by_itself.history.estimates())
 
 
 # -- what is logged ----------------------------------------------------------------------------------------------------
@@ -154,18 +145,18 @@ def logged(tmp_path_factory):
 
 def test_there_is_an_estimate_for_each_measurement_layer_estimator_and_figure(logged):
     callback, _, _ = logged
-    assert [(e.epoch, e.step, e.layer, e.estimator, e.figure) for e in callback.estimates] == [
+    assert [(e.epoch, e.step, e.layer, e.source, e.quantity) for e in callback.history.estimates()] == [
         (epoch, epoch * N_TRAIN // 16, layer, estimator, figure)
         for epoch in range(3)
         for layer in LAYERS
         for estimator in CHEAP
         for figure in GIVEN[estimator]
     ]
-    assert {e.n_samples for e in callback.estimates} == {40}
-    assert {e.unit for e in callback.estimates if e.figure not in NO_UNIT} == {"bits"}
-    assert {e.unit for e in callback.estimates if e.figure in NO_UNIT} == {""}
-    assert all((e.verdict == "") == (e.figure == "noise_variance") for e in callback.estimates)
-    assert all(math.isfinite(e.value) for e in callback.estimates)
+    assert {e.n_samples for e in callback.history.estimates()} == {40}
+    assert {e.unit for e in callback.history.estimates() if e.quantity not in NO_UNIT} == {"bits"}
+    assert {e.unit for e in callback.history.estimates() if e.quantity in NO_UNIT} == {""}
+    assert all((e.verdict == "") == (e.quantity == "noise_variance") for e in callback.history.estimates())
+    assert all(math.isfinite(e.value) for e in callback.history.estimates())
 
 
 def test_scalars_are_the_estimates_at_the_right_steps(logged):
@@ -189,7 +180,7 @@ def test_scalars_are_the_estimates_at_the_right_steps(logged):
                 unit = "bits" if figure.endswith("_lower") else ""
                 tag = tags.format_tag("ib", figure, layer, source=name, unit=unit)
                 values = [event.value for event in events.Scalars(tag)]
-                expected = of(callback.estimates, layer=layer, source=name, figure=figure)
+                expected = of(callback.history.estimates(), layer=layer, source=name, quantity=figure)
                 assert values == pytest.approx(expected, rel=1e-6)  # TensorBoard keeps 32 bits
 
 
@@ -216,8 +207,8 @@ def test_custom_scalars_have_bands_and_a_chart_for_each_figure_of_each_estimator
 
 def test_files_and_images_show_the_estimates(logged):
     callback, folder, events = logged
-    assert read_csv(folder / "estimators.csv", Estimate) == callback.estimates
-    assert nan_free(read_csv(folder / "information_plane.csv")) == nan_free(callback.history)
+    assert exact(History.read_csv(folder / "information_plane.csv")) == exact(callback.history)
+    assert exact(History.read_csv(folder / "information_plane.csv")) == exact(callback.history)
     for name in ("information_plane", "estimators", "tsne"):
         images = events.Images(f"ib/{name}")
         assert [image.step for image in images] == STEPS[:3]
@@ -251,8 +242,10 @@ def test_another_logger_gets_the_scalars_and_what_it_cannot_show_is_no_fault(tmp
     assert [step for step, _ in rows] == STEPS[:3]
     for name, figure in (("knn", "I_TY"), ("probe", "I_TY"), ("probe", "accuracy")):
         values = [float(row[f"ib/{name}/{figure}/out"]) for _, row in rows]
-        assert values == pytest.approx(of(callback.estimates, layer="out", source=name, figure=figure), rel=1e-6)
-    assert read_csv(Path(run.log_dir) / "estimators.csv", Estimate) == callback.estimates
+        assert values == pytest.approx(
+            of(callback.history.estimates(), layer="out", source=name, quantity=figure), rel=1e-6
+        )
+    assert exact(History.read_csv(Path(run.log_dir) / "information_plane.csv")) == exact(callback.history)
     assert (Path(run.log_dir) / "estimators.png").is_file()
 
 
@@ -263,7 +256,7 @@ def test_early_stopping_and_checkpoints_can_monitor_an_estimate(tmp_path, data):
     checkpoint = ModelCheckpoint(tmp_path, monitor="ib/probe/accuracy/out", mode="max")
     _, run = fit(tmp_path, callback, stopping, checkpoint, enable_checkpointing=True, logger=False)
     assert run.current_epoch == 1, "any accuracy is above the threshold"
-    (accuracy,) = of(callback.estimates, epoch=1, figure="accuracy")
+    (accuracy,) = of(callback.history.estimates(), epoch=1, quantity="accuracy")
     assert checkpoint.best_model_score == pytest.approx(accuracy, rel=1e-6)
 
 
@@ -271,7 +264,7 @@ def test_an_estimate_can_be_monitored_in_epochs_that_are_not_measured(tmp_path):
     callback = InformationPlaneCallback(["out"], estimators=["knn"], every_n_epochs=2)
     stopping = EarlyStopping("ib/knn/I_TY/out", mode="max", patience=9)
     _, run = fit(tmp_path, callback, stopping, logger=False)
-    assert (run.current_epoch, [e.epoch for e in callback.estimates]) == (3, [0, 2])
+    assert (run.current_epoch, [e.epoch for e in callback.history.estimates()]) == (3, [0, 2])
 
 
 def test_a_monitor_before_the_callback_is_refused_where_it_would_see_nothing(tmp_path):
@@ -287,14 +280,14 @@ def test_an_evaluation_alone_keeps_its_estimates_apart(tmp_path, evaluate):
 
     callback = InformationPlaneCallback(estimators=["kde", "quantised8"])
     model, run = fit(tmp_path, callback, model=Tested(), max_epochs=1, logger=False)
-    before, settled = list(callback.estimates), callback.state_dict()["frozen"]["estimators"]
-    assert callback.evaluated_estimates == []
+    before, settled = list(callback.history.estimates()), callback.state_dict()["frozen"]["estimators"]
+    assert callback.evaluated.estimates() == []
     found = getattr(run, evaluate)(model, val_loader(), verbose=False)[0]
-    assert callback.estimates == before
+    assert callback.history.estimates() == before
     # The same weights on the same rows, by what was set at the first measurement.
-    assert [e._replace(epoch=1) for e in callback.evaluated_estimates] == before[len(before) // 2 :]
+    assert [e._replace(epoch=1) for e in callback.evaluated.estimates()] == before[len(before) // 2 :]
     assert callback.state_dict()["frozen"]["estimators"] == settled
-    (value,) = of(callback.evaluated_estimates, layer="out", figure="I_TY", estimator="kde")
+    (value,) = of(callback.evaluated.estimates(), layer="out", quantity="I_TY", source="kde")
     assert found["ib/kde/I_TY/out"] == pytest.approx(value)
 
 
@@ -302,15 +295,15 @@ def test_an_evaluation_of_a_network_that_was_never_fitted_has_estimates(tmp_path
     callback = InformationPlaneCallback(estimators=["kde"])
     run = pl.Trainer(accelerator="cpu", callbacks=[callback], logger=False, enable_progress_bar=False)
     run.validate(TinyModule(), val_loader(), verbose=False)
-    assert len(callback.evaluated_estimates) == 10
-    assert (callback.estimates, callback.history) == ([], [])
+    assert len(callback.evaluated.estimates()) == 10
+    assert callback.history == History()
 
 
 @pytest.mark.usefixtures("pictures")
 def test_a_fast_dev_run_estimates_one_batch_and_writes_nothing(tmp_path):
     callback = InformationPlaneCallback(estimators=["knn"], log_projector=True, tsne=True)
     fit(tmp_path, callback, fast_dev_run=True)
-    assert {e.n_samples for e in callback.estimates} == {16}
+    assert {e.n_samples for e in callback.history.estimates()} == {16}
     assert list(tmp_path.rglob("*")) == []
 
 
@@ -319,14 +312,14 @@ def test_a_second_callback_has_its_own_names_and_files(tmp_path):
     one = InformationPlaneCallback(["out"], estimators=["knn"])
     other = InformationPlaneCallback(["out"], estimators=["knn", "quantised8"], prefix="own/two", data="train")
     _, run = fit(tmp_path, one, other, max_epochs=1, logger=False)
-    assert read_csv(tmp_path / "estimators.csv", Estimate) == one.estimates
-    assert read_csv(tmp_path / "estimators_own_two.csv", Estimate) == other.estimates
+    assert exact(History.read_csv(tmp_path / "information_plane.csv")) == exact(one.history)
+    assert exact(History.read_csv(tmp_path / "information_plane_own_two.csv")) == exact(other.history)
     names = {"information_plane", "estimators", "information_plane_own_two", "estimators_own_two"}
     assert {path.name for path in tmp_path.iterdir()} == {
         f"{name}.{end}" for name in names for end in ("csv", "png")
     } | {f"{name}.svg" for name in names if name.startswith("information_plane")}
     for callback, prefix in ((one, "ib"), (other, "own/two")):
-        (value,) = of(callback.estimates, epoch=1, estimator="knn")
+        (value,) = of(callback.history.estimates(), epoch=1, source="knn")
         assert run.callback_metrics[f"{prefix}/knn/I_TY/out"] == pytest.approx(value)
 
 
@@ -351,15 +344,15 @@ def test_a_progress_bar_goes_over_layers_and_estimators(tmp_path, capsys):
 def test_by_default_a_linear_probe_stands_beside_every_layer(tmp_path):
     callback = InformationPlaneCallback()
     _, run = fit(tmp_path, callback, max_epochs=1)
-    assert [(e.epoch, e.layer, e.estimator, e.figure) for e in callback.estimates] == [
+    assert [(e.epoch, e.layer, e.source, e.quantity) for e in callback.history.estimates()] == [
         (epoch, layer, "probe", figure) for epoch in (0, 1) for layer in LAYERS for figure in ("I_TY", "accuracy")
     ]
-    assert {e.verdict for e in callback.estimates} == {"ok"}
+    assert {e.verdict for e in callback.history.estimates()} == {"ok"}
     events = EventAccumulator(run.log_dir, size_guidance={"scalars": 0}).Reload()
     assert sorted(tag for tag in events.Tags()["scalars"] if tag.startswith("ib/probe/")) == sorted(
         f"ib/probe/{figure}/{layer}" for layer in LAYERS for figure in ("I_TY", "accuracy")
     )
-    assert read_csv(Path(run.log_dir) / "estimators.csv", Estimate) == callback.estimates
+    assert exact(History.read_csv(Path(run.log_dir) / "information_plane.csv")) == exact(callback.history)
 
 
 @pytest.mark.usefixtures("pictures")
@@ -367,13 +360,13 @@ def test_the_probe_is_drawn_in_the_plane_and_has_no_picture_of_its_own(tmp_path,
     drawn = []
 
     def plot(history, estimates, run):
-        drawn.append((len(history), [e.estimator for e in estimates]))
+        drawn.append((len(history), [e.source for e in estimates]))
         return plot_information_plane(history, estimates, run)
 
     monkeypatch.setattr(lightning_ib.report.reporter, "plot_information_plane", plot)
     fit(tmp_path, InformationPlaneCallback(), max_epochs=1, logger=False)
     assert {path.name for path in tmp_path.iterdir()} == {
-        "information_plane.csv", "information_plane.png", "information_plane.svg", "estimators.csv"
+        "information_plane.csv", "information_plane.png", "information_plane.svg"
     }  # fmt: skip
     assert drawn == [(2, ["probe"] * 4), *[(4, ["probe"] * 8)] * 2], "the last time as an SVG"
 
@@ -383,7 +376,7 @@ def test_the_probe_is_drawn_in_the_plane_and_has_no_picture_of_its_own(tmp_path,
 def test_no_estimators_no_tags_and_no_file(tmp_path, estimators):
     callback = InformationPlaneCallback(estimators=estimators)
     _, run = fit(tmp_path, callback, max_epochs=1, logger=False)
-    assert callback.estimates == []
+    assert callback.history.estimates() == []
     assert {path.name for path in tmp_path.iterdir()} == {f"information_plane.{kind}" for kind in ("csv", "png", "svg")}
     assert not [name for name in run.callback_metrics if "probe" in name]
 
@@ -392,10 +385,10 @@ def test_a_width_is_logged_and_has_no_unit(tmp_path):
     callback = InformationPlaneCallback(["hidden"], estimators=["kde", "renyi"])
     _, run = fit(tmp_path, callback, max_epochs=1, logger=False)
     for name, figure in (("kde", "noise_variance"), ("renyi", "kernel_width")):
-        before, after = of(callback.estimates, source=name, figure=figure)
+        before, after = of(callback.history.estimates(), source=name, quantity=figure)
         assert 0 < before != after > 0, "it follows the layer"
         assert run.callback_metrics[f"ib_diagnostics/{name}/{figure}/hidden"] == pytest.approx(after, rel=1e-6)
-        assert {(e.unit, e.verdict) for e in callback.estimates if e.figure == figure} == {("", "")}
+        assert {(e.unit, e.verdict) for e in callback.history.estimates() if e.quantity == figure} == {("", "")}
 
 
 # -- doubts ------------------------------------------------------------------------------------------------------------
@@ -425,14 +418,14 @@ def test_the_verdict_of_an_estimate_is_in_history_file_checkpoint_and_picture(tm
 
     whole, resumed = callback(), callback()
     go_on(tmp_path, whole, model=Louder(), max_epochs=2)
-    informations = [e for e in whole.estimates if e.figure.startswith("I_")]
+    informations = [e for e in whole.history.estimates() if e.quantity.startswith("I_")]
     assert len(informations) == 3 * 4
     assert all((e.verdict == "outgrown") == (e.epoch > 0) for e in informations)
-    assert read_csv(tmp_path / "estimators.csv", Estimate) == whole.estimates
+    assert exact(History.read_csv(tmp_path / "information_plane.csv")) == exact(whole.history)
     path = tmp_path / "checkpoints" / "epoch=0.ckpt"
-    assert in_checkpoint(path)["estimates"] == [e._asdict() for e in whole.estimates if e.epoch < 2]
+    assert exact(History.restored(in_checkpoint(path))[0]) == exact(whole.history.until(1, N_TRAIN // BATCH))
     go_on(tmp_path, resumed, model=Louder(), max_epochs=2, ckpt_path=path)
-    assert resumed.estimates == whole.estimates
+    assert exact(resumed.history.estimates()) == exact(whole.history.estimates())
     for figure in (drawn[2], drawn[-1]):
         labels = [text.get_text() for text in figure.legends[0].get_texts()]
         assert labels[0] == "hidden"
@@ -480,7 +473,7 @@ def test_the_batch_size_chooses_no_other_samples(tmp_path):
         seen = Seen()
         callback = InformationPlaneCallback(["out"], data="val", estimators=[seen, "kde"], max_samples=20)
         fit(tmp_path, callback, val=val_loader(batch_size=batch), max_epochs=1, logger=False)
-        shown.append((seen.shown[-1].x, of(callback.estimates, estimator="kde")))
+        shown.append((seen.shown[-1].x, of(callback.history.estimates(), source="kde")))
     assert torch.equal(shown[0][0], shown[1][0])
     assert shown[0][1] == pytest.approx(shown[1][1], abs=1e-6)  # forward passes differ in their last bits
 
@@ -493,7 +486,7 @@ def test_estimates_are_those_of_the_rows_of_the_layer(tmp_path):
     with torch.no_grad():
         t = model.eval().hidden(x)
     expected = mutual_information_bounds_kde(t, y, noise_variance=0.1, unit="nats")
-    last = {e.figure: e.value for e in callback.estimates if e.epoch == 3}
+    last = {e.quantity: e.value for e in callback.history.estimates() if e.epoch == 3}
     assert last["I_TY"] == pytest.approx(expected.upper, abs=1e-6)
     assert last["I_TY_lower"] == pytest.approx(expected.lower, abs=1e-6)
 
@@ -502,8 +495,8 @@ def test_nats_are_bits_times_the_logarithm_of_two_and_shares_are_shares(tmp_path
     bits, nats = (InformationPlaneCallback(["out"], estimators=CHEAP, unit=unit) for unit in ("bits", "nats"))
     for callback in (bits, nats):
         fit(tmp_path, callback, max_epochs=1, logger=False)
-    for one, other in zip(bits.estimates, nats.estimates):
-        share = one.figure in NO_UNIT
+    for one, other in zip(bits.history.estimates(), nats.history.estimates()):
+        share = one.quantity in NO_UNIT
         assert other.value == pytest.approx(one.value * (1.0 if share else math.log(2)), abs=1e-9)
         assert other.verdict == one.verdict
         assert other.unit == ("" if share else "nats")
@@ -512,15 +505,15 @@ def test_nats_are_bits_times_the_logarithm_of_two_and_shares_are_shares(tmp_path
 def test_every_n_steps_are_estimated_too(tmp_path):
     callback = InformationPlaneCallback(["out"], estimators=["knn"], every_n_train_steps=3)
     _, run = fit(tmp_path, callback, max_epochs=2)
-    assert [e.step for e in callback.estimates] == [p.step for p in callback.history] == [0, 3, 6, 9, 12]
+    assert [e.step for e in callback.history.estimates()] == [p.step for p in callback.history] == [0, 3, 6, 9, 12]
     events = EventAccumulator(run.log_dir, size_guidance={"scalars": 0}).Reload().Scalars("ib/knn/I_TY/out")
-    assert [event.value for event in events] == pytest.approx([e.value for e in callback.estimates], rel=1e-6)
+    assert [event.value for event in events] == pytest.approx([e.value for e in callback.history.estimates()], rel=1e-6)
 
 
 def test_several_validation_runs_in_an_epoch_leave_one_estimate(tmp_path):
     callback = InformationPlaneCallback(["out"], estimators=["knn"])
     fit(tmp_path, callback, val_check_interval=0.5, max_epochs=2, logger=False)
-    assert [(e.epoch, e.step) for e in callback.estimates] == [(0, 0), (1, 6), (2, 12)]
+    assert [(e.epoch, e.step) for e in callback.history.estimates()] == [(0, 0), (1, 6), (2, 12)]
 
 
 def test_a_pool_of_an_estimator_sees_the_rows(tmp_path):
@@ -549,7 +542,7 @@ def test_a_correction_reaches_every_point_and_its_scalars(tmp_path, correction):
     with plane.attach(model), preserve_state(model):
         run_pass(plane, val_loader(batch_size=9), lambda parts: model(parts.x))
         expected = plane.compute(epoch=1, step=6)
-    assert nan_free(callback.history[-2:]) == nan_free(expected)
+    assert exact(callback.history[-2:]) == exact(expected)
     assert {point.correction for point in plane.compute()} == {correction}
     for point in expected:
         assert run.callback_metrics[f"ib/I_TY/{point.layer}"] == pytest.approx(point.i_ty, rel=1e-6)
@@ -563,7 +556,7 @@ def test_what_a_correction_pushes_past_a_bound_is_kept_and_flagged(tmp_path):
     for point in callback.history:
         assert point.h_t > math.log2(N_VAL)
         assert "h_t > log N" in point.out_of_bounds
-    assert nan_free(read_csv(tmp_path / "information_plane.csv")) == nan_free(callback.history)
+    assert exact(History.read_csv(tmp_path / "information_plane.csv")) == exact(callback.history)
 
 
 def test_the_permutation_baseline_is_logged_without_any_shuffle(tmp_path):
@@ -597,11 +590,10 @@ def test_a_resumed_run_has_the_estimates_of_an_uninterrupted_one(tmp_path, data)
     whole, resumed = callback(), callback()
     go_on(tmp_path, whole)
     path = tmp_path / "checkpoints" / "epoch=0.ckpt"
-    assert in_checkpoint(path)["estimates"] == [e._asdict() for e in whole.estimates if e.epoch < 2]
-    (tmp_path / "estimators.csv").unlink()
+    assert exact(History.restored(in_checkpoint(path))[0]) == exact(whole.history.until(1, N_TRAIN // BATCH))
+    (tmp_path / "information_plane.csv").unlink()
     go_on(tmp_path, resumed, ckpt_path=path)
-    assert resumed.estimates == whole.estimates == read_csv(tmp_path / "estimators.csv", Estimate)
-    assert nan_free(resumed.history) == nan_free(whole.history)
+    assert exact(resumed.history) == exact(whole.history) == exact(History.read_csv(tmp_path / "information_plane.csv"))
     assert same(resumed.plane.frozen_state(), whole.plane.frozen_state())
     assert set(resumed.plane.estimation.settled["out"]["quantised8"]) == {"low", "high"}
 
@@ -620,13 +612,13 @@ def test_a_run_that_broke_off_while_it_was_trained_goes_on_with_its_estimates(tm
     go_on(tmp_path / "whole", whole)
     with pytest.raises(RuntimeError, match="power cut"):
         go_on(tmp_path / "broken", broken, Interrupted())
-    assert broken.estimates == [e for e in whole.estimates if e.epoch < 3]
+    assert exact(broken.history) == exact(whole.history.until(2, 2 * N_TRAIN // BATCH))
     go_on(tmp_path / "broken", resumed, ckpt_path=tmp_path / "broken" / "checkpoints" / "epoch=1.ckpt")
-    assert resumed.estimates == whole.estimates
-    assert read_csv(tmp_path / "broken" / "estimators.csv", Estimate) == whole.estimates
+    assert exact(resumed.history) == exact(whole.history)
+    assert exact(History.read_csv(tmp_path / "broken" / "information_plane.csv")) == exact(whole.history)
 
 
-NEW_FIELDS = list(InformationPoint._field_defaults)
+NEW_FIELDS = [name for name in POINT if name not in InformationPoint._fields[:14]]
 
 
 @pytest.mark.usefixtures("pictures")
@@ -635,6 +627,7 @@ def test_a_checkpoint_of_a_version_without_estimators_is_taken_up(tmp_path):
     path = tmp_path / "checkpoints" / "epoch=1.ckpt"
     checkpoint = torch.load(path, weights_only=True)
     (state,) = (s for key, s in checkpoint["callbacks"].items() if key.startswith("InformationPlaneCallback"))
+    of_version_1()(state)
     del state["estimates"]
     for point in state["history"]:
         for name in NEW_FIELDS:
@@ -655,8 +648,8 @@ def test_a_checkpoint_of_a_version_without_estimators_is_taken_up(tmp_path):
             math.isnan(point.i_ty_se) == math.isnan(point.i_ty_permuted) == math.isnan(point.singleton_fraction) == old
         )
         assert (point.verdict == "") == old
-    assert {e.epoch for e in callback.estimates} == {3}
-    assert nan_free(read_csv(tmp_path / "information_plane.csv")) == nan_free(callback.history)
+    assert {e.epoch for e in callback.history.estimates()} == {3}
+    assert exact(History.read_csv(tmp_path / "information_plane.csv")) == exact(callback.history)
     assert (tmp_path / "information_plane.png").is_file()
 
 
@@ -664,7 +657,11 @@ def test_a_checkpoint_of_a_version_without_estimators_is_taken_up(tmp_path):
 @pytest.mark.parametrize(
     ("damage", "sentence"),
     [
-        (lambda state: state | {"estimates": 3}, "its history is a int, not a list of points"),
+        (of_version_1(lambda state: state | {"estimates": 3}), "its estimates are of type int, and a list is expected"),
+        (
+            lambda state: state["history"]["source"].__setitem__(-1, 3) or state,
+            "a record of its history has source=3, of type int, and str is expected",
+        ),
         (
             lambda state: state | {"frozen": state["frozen"] | {"estimators": [1]}},
             "what its estimators were set to is no mapping from layers to estimators",
@@ -683,7 +680,7 @@ def test_damaged_estimates_cost_one_warning_and_the_rest_is_kept(tmp_path, damag
         go_on(tmp_path, callback, max_epochs=2, ckpt_path=path)
     assert len(told(caught, "ib: ")) == 1
     assert [p.epoch for p in callback.history] == [0, 1, 2]
-    assert all(math.isfinite(value) for value in of(callback.estimates, epoch=2))
+    assert all(math.isfinite(value) for value in of(callback.history.estimates(), epoch=2))
 
 
 # -- what fails --------------------------------------------------------------------------------------------------------
@@ -714,13 +711,15 @@ def test_an_estimator_that_raises_once_costs_that_figure_and_one_warning(tmp_pat
     assert told(caught, "moody") == [
         "layer 'out': moody could not be estimated at epoch 2, its values are NaN: no figure today."
     ]
-    assert of(callback.estimates, estimator="moody") == pytest.approx([1, 2, math.nan, 4, 5], nan_ok=True)
-    assert all(math.isfinite(value) for value in of(callback.estimates, estimator="knn"))
+    assert of(callback.history.estimates(), source="moody") == pytest.approx([1, 2, math.nan, 4, 5], nan_ok=True)
+    assert all(math.isfinite(value) for value in of(callback.history.estimates(), source="knn"))
     assert all(math.isfinite(point.i_ty) for point in callback.history)
     assert run.current_epoch == 4
     events = EventAccumulator(run.log_dir, size_guidance={"scalars": 0}).Reload().Scalars("ib/moody/I_TY/out")
     assert [event.value for event in events] == pytest.approx([1, 2, math.nan, 4, 5], nan_ok=True)
-    assert nan_free(read_csv(Path(run.log_dir) / "estimators.csv", Estimate)) == nan_free(callback.estimates)
+    assert exact(History.read_csv(Path(run.log_dir) / "information_plane.csv").estimates()) == exact(
+        callback.history.estimates()
+    )
 
 
 @pytest.mark.usefixtures("pictures")
@@ -729,7 +728,7 @@ def test_an_estimator_that_always_raises_is_told_once_a_layer(tmp_path):
         fit(tmp_path, InformationPlaneCallback(estimators=[FailsAt(*range(99))]), logger=False)
     assert [message.split(":")[0] for message in told(caught, "moody")] == ["layer 'hidden'", "layer 'out'"]
     assert not (tmp_path / "estimators.png").exists(), "there is nothing to draw"
-    assert len(read_csv(tmp_path / "estimators.csv", Estimate)) == 8
+    assert len(History.read_csv(tmp_path / "information_plane.csv").estimates()) == 8
 
 
 def test_a_layer_that_turns_nan_costs_its_own_estimates_until_it_is_finite_again(tmp_path):
@@ -739,9 +738,9 @@ def test_a_layer_that_turns_nan_costs_its_own_estimates_until_it_is_finite_again
         _, run = fit(tmp_path, callback, model=Sick())
     assert len(told(caught, "layer 'out' gave NaN")) == 1
     assert len(told(caught, "could not be estimated at epoch 2, its values are NaN: ")) == len(CHEAP)
-    for e in callback.estimates:
+    for e in callback.history.estimates():
         assert math.isnan(e.value) == (e.layer == "out" and e.epoch == 2), e
-    assert {e.figure for e in callback.estimates if e.epoch == 2 and e.estimator == "kde"} == set(GIVEN["kde"])
+    assert {e.quantity for e in callback.history.estimates() if e.epoch == 2 and e.source == "kde"} == set(GIVEN["kde"])
     assert (Path(run.log_dir) / "00011").is_dir(), "the projector shows the others"
 
 
@@ -761,10 +760,10 @@ def test_a_measurement_that_fails_as_a_whole_leaves_nan_under_the_same_names(tmp
         _, run = fit(tmp_path, callback, *monitors, model=model, max_epochs=3)
     assert len(told(caught, "Training goes on")) == 1
     assert run.current_epoch == 3
-    assert [(e.epoch, e.estimator, e.figure) for e in callback.estimates] == [
+    assert [(e.epoch, e.source, e.quantity) for e in callback.history.estimates()] == [
         (epoch, name, figure) for epoch in range(4) for name in ("probe", "knn") for figure in GIVEN[name]
     ]
-    for e in callback.estimates:
+    for e in callback.history.estimates():
         assert math.isnan(e.value) == (e.epoch == 2) == (e.n_samples == 0), e
         assert e.step == e.epoch * 6
     events = EventAccumulator(run.log_dir, size_guidance={"scalars": 0}).Reload()
@@ -785,7 +784,7 @@ def test_estimators_that_need_labels_say_so_where_there_are_none(tmp_path, targe
         ["knn could not be estimated at epoch 0, its values are NaN", f"{came}, and KNN needs class labels."],
         ["probe could not be estimated at epoch 0, its values are NaN", f"{came}, and Probe needs class labels."],
     ]
-    assert all(math.isfinite(value) for value in of(callback.estimates, figure="I_XT"))
+    assert all(math.isfinite(value) for value in of(callback.history.estimates(), quantity="I_XT"))
 
 
 def test_a_layer_that_starts_as_a_constant_has_its_scale_set_once_it_varies(tmp_path):
@@ -798,9 +797,9 @@ def test_a_layer_that_starts_as_a_constant_has_its_scale_set_once_it_varies(tmp_
     callback = InformationPlaneCallback(["out"], estimators=[KDE(frozen=True), "knn"])
     with pytest.warns(UserWarning, match="at epoch 0, its values are NaN: t is "):
         fit(tmp_path, callback, model=ZeroHead(), logger=False)
-    assert [math.isnan(value) for value in of(callback.estimates, figure="I_TY", estimator="kde")] == [True] + 3 * [
-        False
-    ]
+    assert [math.isnan(value) for value in of(callback.history.estimates(), quantity="I_TY", source="kde")] == [
+        True
+    ] + 3 * [False]
 
 
 # -- wrong arguments ---------------------------------------------------------------------------------------------------
@@ -877,7 +876,7 @@ def test_a_range_is_not_set_from_a_constant_layer(tmp_path):
 
     callback = InformationPlaneCallback(["out"], estimators=["quantised8"])
     fit(tmp_path, callback, model=ZeroHead(), max_epochs=1, logger=False)
-    assert all(math.isfinite(value) for value in of(callback.estimates, epoch=1))
+    assert all(math.isfinite(value) for value in of(callback.history.estimates(), epoch=1))
 
 
 @pytest.mark.filterwarnings("ignore:layer 'out'")
@@ -891,7 +890,7 @@ def test_a_range_is_not_set_from_a_layer_that_is_nan(tmp_path):
 
     callback = InformationPlaneCallback(["out"], estimators=["quantised8"])
     fit(tmp_path, callback, model=NaNFirst(), max_epochs=1, logger=False)
-    assert all(math.isfinite(value) for value in of(callback.estimates, epoch=1))
+    assert all(math.isfinite(value) for value in of(callback.history.estimates(), epoch=1))
 
 
 def test_rows_of_several_lengths_cost_the_estimates_and_nothing_else(tmp_path):
@@ -954,19 +953,19 @@ def test_labels_in_a_column_are_labels(tmp_path):
         warnings.simplefilter("ignore")
         fit(tmp_path, callback, max_epochs=1, logger=False)
     assert all(math.isfinite(point.i_ty) for point in callback.history)
-    assert all(math.isfinite(e.value) for e in callback.estimates)
+    assert all(math.isfinite(e.value) for e in callback.history.estimates())
 
 
 def test_estimators_that_can_be_read_once_are_not_lost(tmp_path):
     callback = InformationPlaneCallback(["out"], estimators=(name for name in ["knn"]))
     fit(tmp_path, callback, max_epochs=1, logger=False)
-    assert len(callback.estimates) == 2
+    assert len(callback.history.estimates()) == 2
 
 
 def test_estimators_that_are_no_list_are_told_so():
     with pytest.raises(TypeError, match="estimators must be a list, got 5"):
         InformationPlaneCallback(estimators=5)
-    assert InformationPlaneCallback(estimators=None).estimates == []
+    assert InformationPlaneCallback(estimators=None).history.estimates() == []
 
 
 def test_an_estimator_without_a_name_is_told_so():
@@ -988,7 +987,7 @@ def test_the_number_of_another_library_that_an_estimator_gives_is_kept_as_a_floa
 
     callback = InformationPlaneCallback(["out"], estimators=[Mean()])
     go_on(tmp_path, callback, max_epochs=1)
-    assert {type(e.value) for e in callback.estimates} == {float}
+    assert {type(e.value) for e in callback.history.estimates()} == {float}
     in_checkpoint(tmp_path / "checkpoints" / "epoch=0.ckpt")
 
 
@@ -1000,7 +999,7 @@ def test_an_estimator_that_raises_is_nan_under_the_names_it_gave_before(tmp_path
 
     callback = InformationPlaneCallback(["out"], estimators=[Other(2)])
     fit(tmp_path, callback, logger=False)
-    assert {e.figure for e in callback.estimates} == {"H_T"}
+    assert {e.quantity for e in callback.history.estimates()} == {"H_T"}
 
 
 @pytest.mark.usefixtures("pictures")
@@ -1036,5 +1035,5 @@ def test_a_constant_layer_does_not_end_the_process():
 
 def test_measurements_within_an_epoch_are_drawn_in_their_order():
     values = [0.3, 0.1, 0.2]
-    figure = plot_estimates([Estimate(0, k, "out", "knn", "I_TY", v, "bits", 9) for k, v in enumerate(values)])
+    figure = plot_estimates([estimate(0, k, "out", "knn", "I_TY", v) for k, v in enumerate(values)])
     assert figure.axes[0].lines[0].get_ydata().tolist() == values

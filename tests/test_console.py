@@ -13,9 +13,10 @@ from torch import nn
 
 from lightning_ib import InformationPlaneCallback, measure, resolution_sweep
 from lightning_ib.callbacks.namespaces import say, with_progress
-from lightning_ib.records.history import InformationPoint
+from lightning_ib.records import History, InformationPoint
 from lightning_ib.report.summary import table, whereabouts
-from tests.tiny import TinyModule, exact, fit, make_data, pl, trainer, val_loader
+from tests.records import exact
+from tests.tiny import TinyModule, fit, make_data, pl, trainer, val_loader
 
 ROOT = Path(__file__).parents[1]
 
@@ -251,7 +252,7 @@ def test_without_a_logger_files_are_written_where_a_folder_was_named(asked, tmp_
     with caplog.at_level("INFO"):
         fit(asked, callback, logger=False, max_epochs=1)
     written = sorted(str(path) for path in Path().rglob("*") if path.is_file())
-    names = ["estimators.csv", "information_plane.csv", "information_plane.png", "information_plane.svg"]
+    names = ["information_plane.csv", "information_plane.png", "information_plane.svg"]
     assert written == [str(Path(asked) / name) for name in names] if asked else written == []
     assert len(callback.history) == 4
     (end,) = ends(caplog)
@@ -293,7 +294,12 @@ def test_measure_shows_a_bar_where_it_is_asked_for_and_finds_the_same(capsys):
     quiet = measure(model, loader, ["hidden", "out"])
     assert capsys.readouterr().err == ""
     assert exact(measure(model, loader, ["hidden", "out"], progress=True)) == exact(quiet)
-    assert re.search(r"Information plane: 100%.* 5/5 ", capsys.readouterr().err)
+    shown = capsys.readouterr().err
+    assert re.search(r"Information plane: 100%.* 5/5 ", shown)
+    assert "Estimators" not in shown
+    estimated = measure(model, loader, ["hidden", "out"], estimators=["probe", "kde"], progress=True)
+    assert exact(History.of(estimated)) == exact(quiet)
+    assert re.search(r"Estimators: 100%.* 4/4 ", capsys.readouterr().err)
 
 
 def test_a_sweep_shows_a_bar_for_its_pass_and_one_for_what_it_counts(capsys):

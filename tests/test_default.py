@@ -73,11 +73,11 @@ def test_figures_are_those_of_the_functional_package():
     (point,) = counted(plane, net(layer=same), batches(x, y))
     found = cells(sketch(x))
     assert point.n_codes == found.n_cells
-    assert point.explained_variance == pytest.approx(found.explained_variance)
+    assert point.explained_variance == pytest.approx(found.explained)
     assert point.h_t == pytest.approx(entropy(found.numbers, unit="nats"))
     assert point.i_ty == pytest.approx(mutual_information(found.numbers, y, unit="nats"))
     assert plane.discretized["layer"] == (
-        f"1200 coordinates, sketched to 128; {found.n_cells} cells with {found.explained_variance:.0%} of the variance, "
+        f"1200 coordinates, sketched to 128; {found.n_cells} cells with {found.explained:.0%} of the variance, "
         "700 samples"
     )
 
@@ -454,7 +454,7 @@ def test_bins_count_every_sample_and_cells_a_sample_of_them():
     bins = Quantizer(lambda z: z[:, :4], FixedBins([5.0]))
     plane = InformationPlane({"binned": bins, "cut": None}, max_samples=500)
     binned, cut = counted(plane, net(binned=same, cut=same), batches(x, y))
-    assert (binned.n_samples, binned.source, cut.n_samples, cut.source) == (3000, "bins", 500, "cells")
+    assert (binned.n_samples, binned.source, cut.n_samples, cut.source) == (3000, "binned", 500, "cells")
     assert binned.h_x == pytest.approx(math.log2(3000))
     assert cut.h_x == pytest.approx(math.log2(500))
     assert binned.i_ty == pytest.approx(2)

@@ -390,7 +390,7 @@ def test_a_head_whose_bins_mix_classes_is_too_coarse():
     with pytest.warns(VerdictWarning, match=r"layer 'last' is too_coarse at epoch 0: its I\(T;Y\) of 0\.69 nats lies"):
         plane, points = plane_of(Scores(nn.Softmax(1)), x, y, {"body": None, "last": halves})
     point = points["last"]
-    assert (plane.head.layer, point.source, point.verdict) == ("last", "bins", "too_coarse")
+    assert (plane.head.layer, point.source, point.verdict) == ("last", "binned", "too_coarse")
     assert point.accuracy == 1
     assert point.i_ty_fano == pytest.approx(math.log(10))
     assert point.fano_shortfall == pytest.approx(math.log(10) - math.log(2))

@@ -10,20 +10,9 @@ from torch import nn
 from torch.utils.data import DataLoader, IterableDataset
 
 from lightning_ib import FixedBins, InformationPlaneCallback, Quantizer, UniformBins, measure
-from lightning_ib.records.history import read_csv
-from tests.tiny import (
-    N_TRAIN,
-    N_VAL,
-    TinyModule,
-    exact,
-    fit,
-    has_hooks,
-    make_data,
-    pl,
-    train_loader,
-    trainer,
-    val_loader,
-)
+from lightning_ib.records import History
+from tests.records import exact
+from tests.tiny import N_TRAIN, N_VAL, TinyModule, fit, has_hooks, make_data, pl, train_loader, trainer, val_loader
 
 FIXED = {"out": Quantizer(nn.Softmax(dim=1), FixedBins([0.3, 0.6]))}
 FITTED = {"hidden": None, "out": Quantizer(nn.Softmax(dim=1), UniformBins(3))}
@@ -87,7 +76,7 @@ def test_every_nth_step_is_measured_on_the_validation_data(tmp_path):
     assert epochs(callback) == [0, 0, 1, 2]
     assert {point.n_samples for point in callback.history} == {N_VAL}
     (path,) = tmp_path.rglob("information_plane.csv")
-    assert exact(read_csv(path)) == exact(callback.history)
+    assert exact(History.read_csv(path)) == exact(callback.history)
 
 
 def test_without_validation_steps_are_measured_on_the_training_data(tmp_path):
@@ -183,7 +172,7 @@ def test_an_evaluation_alone_measures_its_own_data(tmp_path, loop, layers):
     assert logged["ib/H_T/out"] == pytest.approx(point.h_t, rel=1e-6)
     assert logged["ib/I_TY/out"] == pytest.approx(point.i_ty, rel=1e-6)
     same_figures([point], measure(model, DataLoader(make_data(50, seed=5), batch_size=16), layers))
-    assert callback.history == []
+    assert callback.history == History()
     assert not has_hooks(model)
 
 
@@ -197,13 +186,13 @@ def test_an_evaluation_alone_by_default_has_cells_head_and_probe_and_writes_noth
         ("out", "cells", N_VAL),
     ]
     assert logged["ib_diagnostics/accuracy/out"] == pytest.approx(callback.evaluated[1].accuracy, rel=1e-6)
-    assert [(one.layer, one.figure) for one in callback.evaluated_estimates] == [
+    assert [(one.layer, one.quantity) for one in callback.evaluated.estimates()] == [
         (layer, figure) for layer in ("hidden", "out") for figure in ("I_TY", "accuracy")
     ]
-    for one in callback.evaluated_estimates:
-        assert logged[f"ib/probe/{one.figure}/{one.layer}"] == pytest.approx(one.value, rel=1e-6)
+    for one in callback.evaluated.estimates():
+        assert logged[f"ib/probe/{one.quantity}/{one.layer}"] == pytest.approx(one.value, rel=1e-6)
     assert sum("of the variance" in record.message for record in caplog.records) == 2
-    assert (callback.history, callback.estimates) == ([], [])
+    assert callback.history == History()
     assert list(tmp_path.rglob("*.csv")) == []
     assert not has_hooks(model)
 
@@ -212,14 +201,13 @@ def test_an_evaluation_alone_by_default_has_cells_head_and_probe_and_writes_noth
 def test_an_evaluation_after_training_has_its_edges_and_leaves_its_history(tmp_path, loop):
     callback = InformationPlaneCallback(FITTED)
     model, run = fit(tmp_path, callback, model=Evaluated())
-    history, estimates = list(callback.history), list(callback.estimates)
+    before = History(callback.history.records())
     edges = callback.plane.fitted_quantizers["out"].edges
     getattr(run, loop)(model, val_loader(), verbose=False)
-    same_figures(callback.evaluated, history[-2:])
-    same_figures(callback.evaluated_estimates, estimates[-4:])
+    same_figures(callback.evaluated, before[-2:])
+    same_figures(callback.evaluated.estimates(), before.estimates()[-4:])
     assert torch.equal(callback.plane.fitted_quantizers["out"].edges, edges)
-    assert exact(callback.history) == exact(history)
-    assert exact(callback.estimates) == exact(estimates)
+    assert exact(callback.history) == exact(before)
 
 
 @RESUMED
@@ -231,7 +219,7 @@ def test_an_evaluation_of_a_checkpoint_has_its_edges(tmp_path):
     callback = InformationPlaneCallback(FITTED)
     trainer(tmp_path, callback).test(Evaluated(), val_loader(), ckpt_path=tmp_path / "last.ckpt", verbose=False)
     same_figures(callback.evaluated, before.history[-2:])
-    assert callback.history == []
+    assert callback.history == History()
 
 
 def test_training_goes_on_after_an_evaluation_in_between(tmp_path):

@@ -18,10 +18,11 @@ from lightning_ib import (
     UniformBins,
     measure,
 )
-from lightning_ib.records.history import read_csv
+from lightning_ib.records import History
 from lightning_ib.records.tags import parse_tag
 from tests import vision
-from tests.tiny import exact, fit, has_hooks, pl
+from tests.records import exact
+from tests.tiny import fit, has_hooks, pl
 
 N_TRAIN, N_VAL, BATCH = 48, 48, 16
 FOUR, HALVES = UniformBins(4), QuantileBins(2)
@@ -111,7 +112,7 @@ def assert_default(callback, head):
     assert {p.source for p in callback.history} == {"cells"}
     assert {p.layer for p in callback.history if not math.isnan(p.accuracy)} == {head}
     assert all(0 <= p.i_ty_fano <= p.h_y for p in callback.history)
-    probed = [one for one in callback.estimates if one.figure == "accuracy"]
+    probed = [one for one in callback.history.estimates() if one.quantity == "accuracy"]
     assert [one.layer for one in probed] == 2 * plane.layers
     assert all(0 <= one.value <= 1 for one in probed)
 
@@ -390,7 +391,7 @@ def test_recurrent_networks_give_the_same_figures_in_either_order(tmp_path):
         layers = watched(tmp_path, lambda first=batch_first: Classifier(Recurrent(first)), data, callback)
         assert layers == list(named)
         histories.append(callback.history)
-    assert exact(histories[0]) == exact(histories[1])
+    assert exact(histories[0].points()) == exact(histories[1].points())
 
 
 def test_a_recurrent_network_by_default(tmp_path):
@@ -460,8 +461,8 @@ def test_an_autoencoder_without_labels_has_figures_about_the_input_alone(tmp_pat
         assert 0 < point.i_xt == point.h_t < math.log2(point.n_samples)
         assert math.isnan(point.i_ty)
         assert math.isnan(point.h_y)
-    assert exact(read_csv(callback.figure_path.with_suffix(".csv"))) == exact(callback.history)
-    assert callback.estimates == []
+    assert exact(History.read_csv(callback.figure_path.with_suffix(".csv"))) == exact(callback.history)
+    assert callback.history.estimates() == []
     assert callback.figure_path.is_file()
     logged = {tag.quantity for name in model.trainer.callback_metrics if (tag := parse_tag(name)) is not None}
     assert logged == {

@@ -8,15 +8,16 @@ import numpy as np
 import pytest
 from matplotlib.collections import PolyCollection
 
-from lightning_ib import Estimate
 from lightning_ib.plot.estimates import plot_estimates
 from lightning_ib.plot.labels import VERDICT_MARKERS, depth_colors
 from lightning_ib.plot.resolution import plot_resolution
+from lightning_ib.records import Record
 from lightning_ib.records.resolution import Resolution
 
 
 def estimate(figure="I_TY", value=1.0, *, epoch=0, layer="hidden", estimator="kde", unit="bits", step=None):
-    return Estimate(epoch, 10 * epoch if step is None else step, layer, estimator, figure, value, unit, 100)
+    step = 10 * epoch if step is None else step
+    return Record(epoch, step, layer, estimator, figure, value, unit=unit, n_samples=100)
 
 
 def run(estimator="kde", figures=("I_XT", "I_TY"), layers=("hidden", "out"), epochs=range(4), unit="bits"):
@@ -140,7 +141,7 @@ def test_a_line_for_each_layer_through_its_values():
     figure = plot_estimates(estimates)
     for title, name in (("kde: I(X;T)", "I_XT"), ("kde: I(T;Y)", "I_TY")):
         expected = [
-            [(one.epoch, one.value) for one in estimates if (one.layer, one.figure) == (layer, name)]
+            [(one.epoch, one.value) for one in estimates if (one.layer, one.quantity) == (layer, name)]
             for layer in ("hidden", "out")
         ]
         assert lines(panels(figure)[title]) == expected
@@ -257,9 +258,9 @@ def test_epochs_are_whole_numbers():
 def test_no_pyplot_and_no_lightning():
     """Neither by these panels nor by the rows as points."""
     program = (
-        "import sys, torch; from lightning_ib.plot import plot_estimates; from lightning_ib.records import Estimate;"
+        "import sys, torch; from lightning_ib.plot import plot_estimates; from lightning_ib.records import Record;"
         "from lightning_ib.plot.embedding import plot_tsne; from lightning_ib.estimators import Rows;"
-        "plot_estimates([Estimate(0, 0, 'out', 'kde', 'I_TY', 1.0, 'bits', 9)]);"
+        "plot_estimates([Record(0, 0, 'out', 'kde', 'I_TY', 1.0, unit='bits', n_samples=9)]);"
         "plot_tsne({'out': Rows(torch.rand(12, 3), torch.arange(12) % 2)});"
         "assert 'matplotlib.pyplot' not in sys.modules; assert 'pytorch_lightning' not in sys.modules"
     )

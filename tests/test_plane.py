@@ -41,7 +41,9 @@ from lightning_ib.functional import (
     mutual_information,
     row_ids,
 )
+from lightning_ib.records import History
 from tests.nets import Function, known_net
+from tests.records import exact
 
 ROOT = Path(__file__).parents[1]
 WHOLE = Quantizer(None, FixedBins([k + 0.5 for k in range(-64, 64)]))
@@ -614,7 +616,7 @@ def test_sequences_of_several_lengths_are_narrowed_by_default():
         (point,) = measure(known_net(same=lambda x: x), data, ["same"])
     assert point.n_samples == 60
     padded = [(nn.functional.pad(x, (0, 0, 0, 61 - x.shape[1])), y) for x, y in data]
-    assert repr(measure(known_net(same=lambda x: x), padded, ["same"])) == repr([point])
+    assert exact(measure(known_net(same=lambda x: x), padded, ["same"])) == exact(History.of([point]))
 
 
 def test_sequences_of_several_lengths_below_the_width_of_a_sketch_cost_their_layer_and_one_warning():
@@ -704,7 +706,7 @@ def test_a_layer_picked_by_default_that_stops_running_is_left_out():
             with warnings.catch_warnings() if k != 2 else pytest.warns(UserWarning, match="layer 'extra' is left out"):
                 plane.update(x + k, y)
     assert [(point.layer, point.n_samples) for point in plane.compute()] == [("trunk", 30), ("head", 30)]
-    assert {one.layer for one in plane.estimate()} == {"trunk", "head"}
+    assert {one.layer for one in plane.estimate().estimates()} == {"trunk", "head"}
 
 
 def test_a_head_that_stops_running_is_left_out_with_what_it_predicted():
@@ -859,7 +861,7 @@ def test_estimators_take_activations_and_labels_of_a_tensor_subclass():
             for x, y in branches_data(100):
                 model(convert(x))
                 plane.update(convert(x), convert(y))
-        return repr(plane.compute()), repr(plane.estimate())
+        return exact(plane.compute()), exact(plane.estimate())
 
     assert found(lambda t: t.as_subclass(Tagged)) == found(lambda t: t)
 
@@ -1176,7 +1178,7 @@ def test_nothing_waits_in_the_batch_path_of_cells_heads_and_estimators(estimator
             plane.update(x, y)
     assert mode.seen > 50
     assert {point.n_samples for point in plane.compute()} == {144}
-    assert {one.n_samples for one in plane.estimate()} == ({144} if estimators else set())
+    assert {one.n_samples for one in plane.estimate().estimates()} == ({144} if estimators else set())
 
 
 @pytest.mark.parametrize("name", ["fixed", "uniform", "range"])
@@ -1350,6 +1352,33 @@ def test_measuring_twice_gives_the_same_points_whatever_the_augmentation():
     first = measure(model, loader)
     torch.rand(5), random.random(), np.random.rand()
     assert measure(model, loader) == first
+
+
+def test_estimators_that_are_asked_for_by_name_are_measured_too():
+    model, data = Branches(), branches_data(200)
+    found = measure(model, data, ["head"], estimators=["probe", "kde"], unit="nats")
+    assert {(one.source, one.quantity) for one in found.estimates()} == {
+        *(("probe", quantity) for quantity in ("I_TY", "accuracy")),
+        *(("kde", quantity) for quantity in ("I_XT", "I_TY", "I_XT_lower", "I_TY_lower", "noise_variance")),
+    }
+    assert {(one.epoch, one.step, one.layer, one.n_samples) for one in found.estimates()} == {(0, 0, "head", 200)}
+    assert all(math.isfinite(one.value) for one in found.estimates())
+    plane = InformationPlane(["head"], estimators=["probe", "kde"], unit="nats")
+    counted(plane, model, data)
+    assert exact(plane.estimate()) == exact(found.estimates())
+    assert exact(plane.compute()) == exact(History.of(found))
+    assert exact(measure(model, data, ["head"], unit="nats")) == exact(History.of(found)), (
+        "none is asked for by default"
+    )
+
+
+def test_an_estimator_in_a_measurement_moves_no_random_state_and_leaves_the_mode():
+    model = Touchy().train()
+    before = torch.get_rng_state()
+    found = measure(model, branches_data(), estimators=["infonce"])
+    assert torch.equal(torch.get_rng_state(), before)
+    assert model.training
+    assert {one.source for one in found.estimates()} == {"infonce"}
 
 
 def test_points_do_not_depend_on_the_mode_the_model_was_in():

@@ -12,8 +12,9 @@ from matplotlib.collections import LineCollection, PathCollection
 
 from lightning_ib.plot.information_plane import VERDICT_MARKERS, plot_information_plane
 from lightning_ib.plot.labels import depth_colors
-from lightning_ib.records.history import Estimate, InformationPoint
+from lightning_ib.records import InformationPoint
 from lightning_ib.records.reliability import Verdict
+from tests.records import estimate
 
 LOG_N, H_Y = math.log2(60_000), math.log2(10)
 
@@ -29,7 +30,7 @@ def point(epoch, layer, i_xt, i_ty, saturation=0.5, unit="bits", verdict="", n=6
 
 def read(points, value=2.0, estimator="probe", figure="I_TY"):
     """What an estimator reads of the same layers."""
-    return [Estimate(p.epoch, p.step, p.layer, estimator, figure, value, p.unit, 2000, "ok") for p in points]
+    return [estimate(p.epoch, p.step, p.layer, estimator, figure, value, p.unit, 2000, "ok") for p in points]
 
 
 def scatters(figure):
@@ -135,13 +136,13 @@ def test_rounding_does_not_fill_the_picture():
 
 def test_below_the_picture_it_says_what_was_measured():
     points = [point(e, "cells", 5, 2, n=10_000)._replace(source="cells") for e in range(2)]
-    points += [point(e, "bins", 7, 2)._replace(source="bins", correction="miller_madow") for e in range(2)]
+    points += [point(e, "bins", 7, 2)._replace(source="binned", correction="miller_madow") for e in range(2)]
     assert footer(plot_information_plane(points, run="logs/version_3")) == (
         "N = 10 000 in cells and 60 000 in bins · 2 layers · 2 measurements · bits · corrected: miller_madow · "
         "logs/version_3"
     )
     assert footer(plot_information_plane([point(0, "out", 5, 2, unit="nats")])) == (
-        "N = 60 000 · 1 layer · 1 measurement · nats"
+        "N = 60 000 in cells · 1 layer · 1 measurement · nats"
     )
 
 
@@ -350,7 +351,7 @@ def test_a_single_point_and_a_single_class_can_be_drawn():
 def test_drawing_never_touches_pyplot():
     program = (
         "import sys; from lightning_ib.plot.information_plane import plot_information_plane as plot;"
-        "from lightning_ib.records.history import InformationPoint as P;"
+        "from lightning_ib.records import InformationPoint as P;"
         "p = P.missing('out', n_samples=8, unit='bits')._replace(i_xt=1.0, i_ty=1.0, h_y=1.0, saturation=0.5);"
         "plot([p]); assert 'matplotlib.pyplot' not in sys.modules; assert 'pytorch_lightning' not in sys.modules"
     )

@@ -9,7 +9,8 @@ from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import apply_ac
 from torch.utils.checkpoint import checkpoint
 
 from lightning_ib import FixedBins, InformationPlaneCallback, Quantizer, UniformBins, measure
-from tests.tiny import TinyModule, exact, fit, has_hooks, pl, val_loader
+from tests.records import exact
+from tests.tiny import TinyModule, fit, has_hooks, pl, val_loader
 
 pytestmark = [
     # torch.compile's own, while it traces

@@ -13,7 +13,7 @@ from filelock import FileLock
 from lightning_ib import InformationPlane, InformationPoint
 from lightning_ib.estimators.registry import checked_estimators
 from lightning_ib.evaluation.passes import preserve_state, run_pass
-from lightning_ib.records.history import Estimate
+from lightning_ib.records import Record
 from lightning_ib.records.tags import format_tag, is_diagnostic
 from tests.processes import (
     ALL_IN_BINS,
@@ -27,10 +27,10 @@ from tests.processes import (
     SAMPLED,
     TOKENS,
     batches,
-    callback_fields,
     sequences,
 )
-from tests.tiny import TinyModule, exact
+from tests.records import exact
+from tests.tiny import TinyModule
 
 pytestmark = [
     pytest.mark.slow,
@@ -127,7 +127,7 @@ def measured_alone(weights, data, **options):
         with plane.attach(model), preserve_state(model):
             run_pass(plane, data, lambda parts: model(parts.x))
             points += plane.compute(epoch=epoch)
-            estimates += plane.estimate(epoch=epoch)
+            estimates += plane.estimate(epoch=epoch).estimates()
     return points, estimates, plane
 
 
@@ -137,13 +137,13 @@ def assert_same(found, data, but=(), **options):
     Estimators that are named in ``but`` are the same in all processes only.
     """
     points, estimates, plane = measured_alone(found[0]["weights"], data, **options)
-    estimates = [one for one in estimates if one.estimator not in but]
+    estimates = [one for one in estimates if one.source not in but]
     for process in found:
         assert process["discretized"] == plane.discretized
         assert process["head"] == plane.head
         assert_equal([InformationPoint(*point) for point in process["history"]], points)
-        found_estimates = [Estimate(*estimate) for estimate in process["estimates"]]
-        assert_equal([one for one in found_estimates if one.estimator not in but], estimates)
+        found_estimates = [Record(*estimate) for estimate in process["estimates"]]
+        assert_equal([one for one in found_estimates if one.source not in but], estimates)
         assert exact(process["estimates"]) == exact(found[0]["estimates"])
 
 
@@ -215,7 +215,7 @@ def test_several_processes_have_the_cells_head_probe_and_soft_entropies_of_one(
         assert {(point.source, point.n_samples) for point in points} == {("cells", n_samples)}, "none is there twice"
         assert all(math.isfinite(point.i_ty_fano) for point in points)
         assert (process["head"].layer, process["head"].n_classes) == ("out", 4)
-        seen = {(one.estimator, one.epoch > 0): one.n_samples for one in map(Estimate._make, process["estimates"])}
+        seen = {(one.source, one.epoch > 0): one.n_samples for one in map(Record._make, process["estimates"])}
         whole = sum(len(y) for _, y in data)
         assert seen == {
             ("probe", False): n_samples,
@@ -238,12 +238,12 @@ def test_two_processes_have_the_estimates_of_one(estimating, name, data, options
     options = ESTIMATES | options
     assert_same(found, data, **options)
     for process in found:
-        estimates = [Estimate(*estimate) for estimate in process["estimates"]]
+        estimates = [Record(*estimate) for estimate in process["estimates"]]
         assert {estimate.epoch for estimate in estimates} == set(range(EPOCHS + 1))
-        assert {estimate.estimator for estimate in estimates} == {
+        assert {estimate.source for estimate in estimates} == {
             one.name for one in checked_estimators(options["estimators"])
         }
-        streamed = [estimate for estimate in estimates if estimate.estimator == "soft" and estimate.epoch > 0]
+        streamed = [estimate for estimate in estimates if estimate.source == "soft" and estimate.epoch > 0]
         rows = {estimate.n_samples for estimate in estimates if estimate not in streamed}
         assert rows == {n_rows}, "repeated samples are left out"
         assert {estimate.n_samples for estimate in streamed} == {sum(len(y) for _, y in data)}
@@ -255,12 +255,12 @@ def test_all_processes_set_the_same_and_log_the_same_estimates(estimating):
     one, other = estimating("estimates")
     assert one["edges"]["estimators"] == other["edges"]["estimators"]
     assert one["estimates"] == other["estimates"]
-    last = {estimate[2:5]: Estimate(*estimate) for estimate in one["estimates"]}
+    last = {estimate[2:5]: Record(*estimate) for estimate in one["estimates"]}
     assert len(last) == 2 * (5 + 1 + 2 + 5 + 2)
-    for (layer, estimator, figure), (*_, value, unit, _, _) in last.items():
-        unit = unit if is_diagnostic(figure, estimator) else ""
-        name = format_tag("ib", figure, layer, source=estimator, unit=unit)
-        assert one["logged"][name] == other["logged"][name] == pytest.approx(value, rel=1e-6)
+    for (layer, source, quantity), record in last.items():
+        unit = record.unit if is_diagnostic(quantity, source) else ""
+        name = format_tag("ib", quantity, layer, source=source, unit=unit)
+        assert one["logged"][name] == other["logged"][name] == pytest.approx(record.value, rel=1e-6)
 
 
 def test_training_in_two_processes_is_bit_identical_with_estimators_and_without(estimating):
@@ -273,7 +273,7 @@ def test_training_in_two_processes_is_bit_identical_with_estimators_and_without(
 
 def test_only_the_first_process_writes_estimates_and_shows_all_rows(estimating):
     folder = estimating.folder / "estimates"
-    for name in ("estimators.csv", "estimators.png", "projector_config.pbtxt"):
+    for name in ("information_plane.csv", "estimators.png", "projector_config.pbtxt"):
         assert len(list(folder.rglob(name))) == 1, name
     shown = list(folder.rglob("metadata.tsv"))
     assert len(shown) == 2 * (EPOCHS + 1)
@@ -297,7 +297,7 @@ def test_sharded_weights_have_the_figures_of_whole_ones(sharded, name, data):
 
 def test_a_sampler_of_ones_own_is_shared_out_once(two):
     for process in two("sampled"):
-        assert {point[callback_fields().index("n_samples")] for point in process["history"]} == {N_OWN}
+        assert {InformationPoint(*point).n_samples for point in process["history"]} == {N_OWN}
     one, other = two("sampled")
     assert exact(one["history"]) == exact(other["history"])
 
@@ -379,7 +379,7 @@ def test_a_failure_in_one_process_is_nan_in_all_and_ends_nothing(two):
         assert math.isfinite(points[0].h_t)
         assert all(math.isnan(point.h_t) for point in points[1:])
         assert not process["hooked"]
-        names = {(one.epoch, one.estimator, one.figure) for one in map(Estimate._make, process["estimates"])}
+        names = {(one.epoch, one.source, one.quantity) for one in map(Record._make, process["estimates"])}
         of_soft = ("H_T", "I_XT", "I_TY", "I_TY_floor", "I_TY_above_floor")
         assert names == {
             (epoch, *name)

@@ -13,23 +13,12 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch.utils.data import DataLoader, Sampler
 
 import lightning_ib.report.reporter
-from lightning_ib import Estimate, InformationPlaneCallback, InformationPoint, QuantileBins, Quantizer, UniformBins
+from lightning_ib import InformationPlaneCallback, InformationPoint, QuantileBins, Quantizer, UniformBins
 from lightning_ib.binning.fitted import FittedQuantizer
 from lightning_ib.estimators.kernels import KDE
-from lightning_ib.records.history import read_csv, restored_points
-from tests.tiny import (
-    BATCH,
-    N_TRAIN,
-    N_VAL,
-    TinyModule,
-    exact,
-    fit,
-    make_data,
-    pl,
-    train_loader,
-    trainer,
-    val_loader,
-)
+from lightning_ib.records import History
+from tests.records import exact, in_version_1, of_version_1
+from tests.tiny import BATCH, N_TRAIN, N_VAL, TinyModule, fit, make_data, pl, train_loader, trainer, val_loader
 
 ModelCheckpoint = pl.callbacks.ModelCheckpoint
 
@@ -157,7 +146,6 @@ def train(folder, version, checkpoint, kill, loader, ckpt_path, options):
         model, _ = fit(folder, *callbacks, train=LOADERS[loader](), **run)
     result = {
         "history": exact(callback.history),
-        "estimates": exact(callback.estimates),
         "epochs": [(point.epoch, point.layer, point.n_samples) for point in callback.history],
         "frozen": callback.plane.frozen_state(),
         "weights": model.state_dict(),
@@ -186,11 +174,7 @@ def logged(folder, version=0):
 
 
 def csv(folder, version=0):
-    return exact(read_csv(folder / "logs" / f"version_{version}" / "information_plane.csv"))
-
-
-def csv_of_estimates(folder):
-    return exact(read_csv(folder / "logs" / "version_0" / "estimators.csv", Estimate))
+    return exact(History.read_csv(folder / "logs" / f"version_{version}" / "information_plane.csv"))
 
 
 def in_checkpoint(path):
@@ -263,15 +247,13 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(tmp_path, whole, data, 
     assert resumed["warnings"] == []
     assert same(resumed["weights"], expected["weights"])
     assert resumed["history"] == expected["history"]
-    assert resumed["estimates"] == expected["estimates"]
     assert same(resumed["frozen"], expected["frozen"])
     assert csv(tmp_path) == csv(folder) == expected["history"]
-    if data != "train":
-        assert csv_of_estimates(tmp_path) == csv_of_estimates(folder) == expected["estimates"] != []
+    assert any("probe" in record for record in expected["history"]) == (data != "train")
     scalars = logged(tmp_path)
     assert {tag: dict(events) for tag, events in scalars.items()} == {t: dict(e) for t, e in logged(folder).items()}
     # An epoch that the checkpoint knows is logged once; one that came after it was logged, and is trained again, twice.
-    once = {max(0, point["step"] - 1) for point in saved["history"]}
+    once = {max(0, step - 1) for step in saved["history"]["step"]}
     steps = [step for step, _ in scalars["ib/I_XT/out"]]
     assert all(steps.count(step) == 1 for step in once)
 
@@ -334,7 +316,7 @@ def test_from_the_middle_of_an_epoch_no_epoch_is_lost_or_there_twice(tmp_path, w
     expected, _ = whole(data=data, loader="shuffled")
     options = {"data": data, "loader": "shuffled", "checkpoint": {"every_n_train_steps": 4, "save_top_k": -1}}
     start(tmp_path, **options, kill=("before", "on_train_batch_start", 2, 5))
-    saved = exact(point.values() for point in in_checkpoint(tmp_path / "checkpoints" / "last.ckpt")["history"])
+    saved = exact(History.restored(in_checkpoint(tmp_path / "checkpoints" / "last.ckpt"))[0])
     resumed = start(tmp_path, **options, resume=True)
     assert resumed["warnings"] == []
     assert resumed["history"][: len(saved)] == saved == expected["history"][: len(saved)]
@@ -350,7 +332,8 @@ def test_from_a_validation_within_an_epoch_its_point_is_replaced_by_that_of_the_
     runs = [InformationPlaneCallback(), InformationPlaneCallback()]
     path = tmp_path / f"step={N_BATCHES // 2}.ckpt"
     fit(tmp_path, runs[0], ModelCheckpoint(tmp_path, **checkpoint), **options)
-    assert [point["step"] for point in in_checkpoint(path)["history"]] == [0, 0, N_BATCHES // 2, N_BATCHES // 2]
+    saved, _ = History.restored(in_checkpoint(path))
+    assert [point.step for point in saved] == [0, 0, N_BATCHES // 2, N_BATCHES // 2]
     fit(tmp_path, runs[1], ModelCheckpoint(tmp_path, **checkpoint), **options, ckpt_path=path)
     for run in runs:
         assert [(point.epoch, point.step) for point in run.history[::2]] == [(0, 0), (1, N_BATCHES), (2, 2 * N_BATCHES)]
@@ -383,7 +366,7 @@ def test_two_callbacks_are_resumed_each_by_its_prefix(tmp_path):
         (tmp_path / name).unlink()
     go_on(tmp_path, *after, ckpt_path=tmp_path / "checkpoints" / "epoch=0.ckpt")
     for one, other, name in zip(before, after, names):
-        assert exact(one.history) == exact(other.history) == exact(read_csv(tmp_path / name))
+        assert exact(one.history) == exact(other.history) == exact(History.read_csv(tmp_path / name))
         assert same(one.plane.frozen_state(), other.plane.frozen_state())
 
 
@@ -413,7 +396,7 @@ def test_layers_that_are_named_anew_join_those_that_stay(tmp_path):
     assert [epochs(after, layer) for layer in ("hidden", "act", "out")] == [[0, 1, 2], [3], [0, 1, 2, 3]]
     assert all(math.isfinite(point.i_xt) for point in after.history)
     assert torch.equal(after.plane.fitted_quantizers["out"].edges, edges)
-    assert exact(read_csv(tmp_path / "information_plane.csv")) == exact(after.history)
+    assert exact(History.read_csv(tmp_path / "information_plane.csv")) == exact(after.history)
 
 
 def test_a_run_that_is_over_has_its_history_when_it_is_resumed(tmp_path):
@@ -435,13 +418,12 @@ def test_a_checkpoint_needs_no_more_than_weights_only(tmp_path):
     )
     go_on(tmp_path, before)
     path = tmp_path / "checkpoints" / "epoch=1.ckpt"
-    assert in_checkpoint(path)["version"] == 1
+    assert in_checkpoint(path)["version"] == 2
     run = trainer(tmp_path, SeedEveryBatch(), after, max_epochs=3, logger=False)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Be aware that when using `ckpt_path`")
         run.fit(TinyModule(), LOADERS["order"](), val_loader(), ckpt_path=path, weights_only=True)
     assert exact(after.history) == exact(before.history)
-    assert exact(after.estimates) == exact(before.estimates)
     assert same(after.plane.frozen_state(), before.plane.frozen_state())
 
 
@@ -475,19 +457,20 @@ def damaged(tmp_path_factory):
 
 
 def each_point(**changes):
-    def damage(state):
-        for point in state["history"]:
-            point.update(changes)
-
-    return damage
+    return of_version_1(lambda state: [point.update(changes) for point in state["history"]] and None)
 
 
 def first_point(**changes):
-    return lambda state: state["history"][0].update(changes)
+    return of_version_1(lambda state: state["history"][0].update(changes))
 
 
 def no_point_has(key):
-    return lambda state: [point.pop(key) for point in state["history"]] and None
+    return of_version_1(lambda state: [point.pop(key) for point in state["history"]] and None)
+
+
+def columns(**changes):
+    """A state as it is saved now, with columns changed by functions from the old one."""
+    return lambda state: state["history"].update({name: of(state["history"][name]) for name, of in changes.items()})
 
 
 def frozen(**changes):
@@ -509,21 +492,66 @@ def without(*keys):
     [
         (lambda state: ["a", "list"], "it is a list, not a mapping", [], True),
         (lambda state: {"other": 1}, "its history is missing, .*; the frozen edges are no mapping", [], True),
-        (without("history"), "its history is missing, not a list of points", [], False),
-        (lambda state: state | {"history": "none"}, "its history is a str, not a list of points", [], False),
-        (lambda state: state["history"].append(3), "a point of its history is a int, not a mapping", [0, 1], False),
+        (without("history"), "its history is missing, and a mapping of columns is expected", [], False),
+        (lambda state: state | {"history": "none"}, "its history is of type str, and a mapping", [], False),
+        (lambda state: state | {"history": {}}, "the columns of its history differ in length or kind", [], False),
+        (columns(value=lambda of: of[:-1]), "the columns of its history differ in length or kind", [], False),
+        (columns(unit=str), "the columns of its history differ in length or kind", [], False),
+        (without("history", "layer"), r"records of its history lack \['layer'\]", [], False),
+        (without("history", "source"), r"records of its history lack \['source'\]", [], False),
+        (without("history", "verdict"), r"records of its history lack \['verdict'\]", [0, 1], False),
+        (
+            lambda state: state["history"].update(colour=["red"] * len(state["history"]["epoch"])),
+            r"records of its history have \['colour'\], which is unknown here",
+            [0, 1],
+            False,
+        ),
+        (
+            columns(epoch=lambda of: [*of[:-1], "0"]),
+            "a record of its history has epoch='0', of type str, and int is expected",
+            [0, 1],
+            False,
+        ),
+        (
+            columns(value=lambda of: [None] * len(of)),
+            "a record of its history has value=None, of type NoneType, and float is expected",
+            [],
+            False,
+        ),
+        (
+            of_version_1(lambda state: state["history"].append(3)),
+            "a point of its history is of type int, and a mapping is expected",
+            [0, 1],
+            False,
+        ),
+        (
+            of_version_1(lambda state: state.update(estimates=3)),
+            "its estimates are of type int, and a list is expected",
+            [0, 1],
+            False,
+        ),
         (no_point_has("h_t"), r"points of its history lack \['h_t'\]", [0, 1], False),
         (no_point_has("layer"), r"points of its history lack \['layer'\]", [], False),
         (each_point(colour="red"), r"points of its history have \['colour'\], which is unknown here", [0, 1], False),
-        (first_point(epoch="0"), "a point of its history has epoch='0', not a int", [0, 1], False),
-        (each_point(i_ty=None), "a point of its history has i_ty=None, not a float", [], False),
+        (
+            first_point(epoch="0"),
+            "a point of its history has epoch='0', of type str, and int is expected",
+            [0, 1],
+            False,
+        ),
+        (
+            each_point(i_ty=None),
+            "a point of its history has i_ty=None, of type NoneType, and float is expected",
+            [],
+            False,
+        ),
         (without("frozen"), "the frozen edges are no mapping with the edges of the 'layers'", [0, 1], True),
         (lambda state: state | {"frozen": {"layers": [1]}}, "the frozen edges are no mapping", [0, 1], True),
         (without("frozen", "layers", "out", "asked"), r"layer 'out' lacks \['asked'\]", [0, 1], True),
         (frozen(edges=[0.0, 1.0]), "layer 'out' has edges that are a list, not a tensor", [0, 1], True),
         (frozen(edges=torch.zeros(9, 2, 1)), r"layer 'out' is unusable: edges must have shape", [0, 1], True),
         (frozen(edges=torch.full((1,), math.nan)), "layer 'out' is unusable: edges must be finite", [0, 1], True),
-        (lambda state: state | {"version": 2}, "it has version 2, whose edges mean nothing to version 1", [0, 1], True),
+        (lambda state: state | {"version": 3}, "it has version 3, whose edges mean nothing to version 2", [0, 1], True),
     ],
 )
 @pytest.mark.usefixtures("no_pictures")
@@ -541,16 +569,22 @@ def test_what_is_damaged_is_told_once_and_the_rest_is_kept(tmp_path, damaged, da
         assert same(edges, {layer: saved["edges"] for layer, saved in state["frozen"]["layers"].items()})
     elif sentence.startswith("layer"):
         assert torch.equal(edges["hidden"], state["frozen"]["layers"]["hidden"]["edges"])
-    assert repr(read_csv(tmp_path / "information_plane.csv")) == repr(callback.history)  # a NaN equals nothing
+    assert exact(History.read_csv(tmp_path / "information_plane.csv")) == exact(callback.history)
 
 
 @pytest.mark.filterwarnings("ignore:Be aware that when using `ckpt_path`")
-def test_a_state_from_before_there_were_versions_is_taken_up_in_silence(tmp_path, damaged):
-    path, state = damaged(tmp_path / "old.ckpt", without("version"))
+@pytest.mark.parametrize("damage", [of_version_1(), of_version_1(without("version"))], ids=["version 1", "before"])
+def test_a_state_of_an_earlier_version_is_taken_up_in_silence(tmp_path, damaged, damage):
+    path, state = damaged(tmp_path / "old.ckpt", damage)
     callback = InformationPlaneCallback(IN_BINS)
     fit(tmp_path, callback, max_epochs=2, logger=False, ckpt_path=path)
-    assert same([point._asdict() for point in callback.history[: len(state["history"])]], state["history"])
+    assert epochs(callback) == [0, 1, 2]
+    assert same(
+        in_version_1(callback.history.until(1, N_BATCHES)), {key: state[key] for key in ("history", "estimates")}
+    )
     assert torch.equal(callback.plane.fitted_quantizers["out"].edges, state["frozen"]["layers"]["out"]["edges"])
+    assert exact(History.read_csv(tmp_path / "information_plane.csv")) == exact(callback.history)
+    assert same(callback.state_dict()["history"], callback.history.state_dict())
 
 
 def of_an_automatic_choice(state):
@@ -558,6 +592,7 @@ def of_an_automatic_choice(state):
     asked = "AutoQuantizer(samples_per_symbol=10)"
     chosen = {"edges": torch.tensor([0.5]), "shape": [8], "chosen": [[8], [2], 2], "asked": asked}
     state["frozen"]["layers"] = {"hidden": chosen, "out": chosen | {"shape": [4], "chosen": [[4], [4], 2]}}
+    of_version_1()(state)
     for point in state["history"]:
         for field in ("source", "explained", "accuracy", "i_ty_fano", "fano_shortfall"):
             del point[field]
@@ -597,9 +632,9 @@ def test_another_unit_stops_before_training_however_damaged_the_rest(tmp_path, d
 
 def test_a_point_of_another_version_keeps_the_figures_it_has():
     point = InformationPoint.missing("out", n_samples=8, unit="bits", epoch=3)._replace(i_xt=2, i_ty=1.0)
-    saved = point._asdict() | {"colour": "red"}
+    saved = in_version_1(History.of([point]))["history"][0] | {"colour": "red"}
     del saved["h_t"], saved["n_samples"]
-    (restored,), faults = restored_points([saved], InformationPoint)
+    (restored,), faults = History.restored({"history": [saved]})
     assert (restored.epoch, restored.layer, restored.i_xt, restored.i_ty) == (3, "out", 2, 1.0)
     assert math.isnan(restored.h_t)
     assert restored.n_samples == 0

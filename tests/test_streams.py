@@ -14,7 +14,8 @@ from lightning_ib import InformationPlane, InformationPlaneCallback, Quantizer, 
 from lightning_ib.estimators.soft import Soft
 from lightning_ib.functional import SoftEntropy, sketch, soft_information
 from lightning_ib.measurement.streams import Streams
-from lightning_ib.records.history import Estimate, read_csv
+from lightning_ib.records import History
+from tests.records import exact
 from tests.test_resume import PICTURES, go_on, in_checkpoint, resumes_exactly, same
 from tests.tiny import N_VAL
 
@@ -68,8 +69,8 @@ def passed(plane, net, x, y, *, batch=N):
 
 def values(plane, epoch=0):
     """Layer → figure → value, and over how many samples."""
-    found = plane.estimate(epoch=epoch)
-    by_layer = {layer: {one.figure: one.value for one in found if one.layer == layer} for layer in plane.layers}
+    found = plane.estimate(epoch=epoch).estimates()
+    by_layer = {layer: {one.quantity: one.value for one in found if one.layer == layer} for layer in plane.layers}
     (n,) = {one.n_samples for one in found}
     return by_layer, n
 
@@ -369,7 +370,7 @@ def test_damaged_centers_of_a_checkpoint_cost_one_warning(tmp_path):
         go_on(tmp_path, callback, max_epochs=2, ckpt_path=path)
     assert len([one for one in caught if str(one.message).startswith("ib: ")]) == 1
     assert [p.epoch for p in callback.history] == [0, 1, 2]
-    assert all(math.isfinite(e.value) for e in callback.estimates)
+    assert all(math.isfinite(e.value) for e in callback.history.estimates())
 
 
 @resumes_exactly
@@ -384,7 +385,7 @@ def test_a_resumed_run_has_the_estimates_of_an_uninterrupted_one(tmp_path, data)
     frozen = in_checkpoint(path)["frozen"]
     assert {layer: len(center) for layer, center in frozen["centers"].items()} == {"hidden": 8, "out": 4}
     go_on(tmp_path, resumed, ckpt_path=path)
-    assert resumed.estimates == whole.estimates == read_csv(tmp_path / "estimators.csv", Estimate)
+    assert exact(resumed.history) == exact(whole.history) == exact(History.read_csv(tmp_path / "information_plane.csv"))
     assert same(resumed.plane.frozen_state(), whole.plane.frozen_state())
     n = N_VAL if data is None else 96
-    assert [e.n_samples for e in whole.estimates[:: len(FIGURES)]] == [50, 50] + 6 * [n]
+    assert [e.n_samples for e in whole.history.estimates()[:: len(FIGURES)]] == [50, 50] + 6 * [n]

@@ -8,6 +8,7 @@ import pytest
 
 from lightning_ib.estimators.base import Estimator
 from lightning_ib.estimators.registry import BY_NAME, checked_estimators
+from lightning_ib.records.record import COUNTED
 from lightning_ib.records.tags import QUANTITIES, RESERVED, SHARES, UNITS, Tag, format_tag, is_diagnostic, parse_tag
 
 LAYERS = ["out", "encoder.0", "a/b", "a/I_TY/out", "bits", "I_TY", "probe", "/out", "a//b", "schräg ü", "_orig_mod"]
@@ -16,7 +17,7 @@ LAYERS = ["out", "encoder.0", "a/b", "a/I_TY/out", "bits", "I_TY", "probe", "/ou
 @pytest.mark.parametrize("prefix", ["ib", "val", "a/b", "ib_diagnostics"])
 @pytest.mark.parametrize("layer", LAYERS)
 def test_every_name_says_what_it_was_made_of(layer, prefix):
-    counted = [(quantity, "") for quantity in sorted(RESERVED - set(UNITS))]
+    counted = [(quantity, "") for quantity in sorted(RESERVED - {*UNITS, *COUNTED})]
     of_estimators = [(figure, name) for name, one in BY_NAME.items() for figure in one().given]
     for (quantity, estimator), unit in itertools.product(counted + of_estimators, ("", *UNITS)):
         name = format_tag(prefix, quantity, layer, source=estimator, unit=unit)
@@ -24,7 +25,7 @@ def test_every_name_says_what_it_was_made_of(layer, prefix):
 
 
 def test_no_two_values_have_one_name():
-    counted = [(quantity, "") for quantity in RESERVED - set(UNITS)]
+    counted = [(quantity, "") for quantity in RESERVED - {*UNITS, *COUNTED}]
     of_estimators = [(figure, name) for name, one in BY_NAME.items() for figure in one().given]
     names = [
         format_tag("ib", quantity, layer, source=estimator, unit=unit)
@@ -66,7 +67,7 @@ def test_on_the_first_page_are_three_quantities_and_the_values_of_estimators():
     assert set(shown["soft"]) == {"H_T", "I_XT", "I_TY"}
 
 
-@pytest.mark.parametrize("name", ["I_TY", "saturation", "bits", "a/b", ""])
+@pytest.mark.parametrize("name", ["I_TY", "saturation", "bits", "cells", "binned", "a/b", ""])
 def test_an_estimator_cannot_take_the_name_of_another_value(name):
     class Mine(Estimator):
         def figures(self, rows, settled, unit):

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from lightning_ib.functional import cells
-from lightning_ib.records.history import InformationPoint
+from lightning_ib.records import InformationPoint
 
 ROOT = Path(__file__).parents[1]
 SCRIPT = ROOT / "examples" / "tanh_vs_relu.py"
@@ -297,7 +297,7 @@ def test_a_run_prints_what_it_found_and_writes_two_files(example, tmp_path, caps
     assert {row["epoch"] for row in rows} == {"0", "1", "2"}
     for row in rows:
         in_cells = row["panel"].endswith("_cells")
-        assert row["source"] == ("cells" if in_cells else "bins")
+        assert row["source"] == ("cells" if in_cells else "binned")
         assert not in_cells or float(row["h_t"]) <= 6
         if row["layer"] == "layer1":
             assert row["verdict"] == ("ok" if in_cells else "saturated")
@@ -390,7 +390,7 @@ def test_tanh_falls_relu_does_not_and_seems_to_where_it_is_clipped(example, tmp_
     assert max(relu_cells) < relu_cells[0] + 1.5
     last = [row for row in rows if (row["panel"], row["layer"], row["epoch"]) == ("relu_unit", "layer5", "1000")]
     assert {row["verdict"] for row in last} == {"clipped"}
-    in_bins = [row for row in rows if row["source"] == "bins"]
+    in_bins = [row for row in rows if row["source"] == "binned"]
     assert all(float(row["saturation"]) > 0.9 for row in in_bins if row["layer"] == "layer1")
     printed = capsys.readouterr().out
     assert "[−1, 1]: H(T) of the 3-unit layer" in printed

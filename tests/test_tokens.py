@@ -10,8 +10,9 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_ib import InformationPlane, InformationPlaneCallback, Quantizer, UniformBins, measure, resolution_sweep
 from lightning_ib.functional import joint, standard_error, symbols
+from tests.records import exact
 from tests.samples import generator
-from tests.tiny import exact, pl, trainer
+from tests.tiny import pl, trainer
 
 BINS = Quantizer(bins=UniformBins(4, low=-2, high=2))
 
@@ -43,7 +44,7 @@ def planes(data, *, layers=None, trim=None, estimators=("probe", "kde", "soft", 
                 plane.update(x, *others)
             if trim is not None:
                 plane.trim(trim)
-            found.append((plane.compute(), plane.estimate()))
+            found.append((plane.compute(), plane.estimate().estimates()))
     return found
 
 
@@ -58,7 +59,7 @@ def test_rows_with_the_label_that_is_ignored_leave_every_variable(layers):
     for (points, estimates), (points_of, estimates_of) in zip(with_all, without):
         assert [one.n_samples for one in estimates] == [one.n_samples for one in estimates_of]
         # A probe deals the rows to its folds by their order, which is that of their places.
-        others = [[one for one in some if one.estimator != "probe"] for some in (estimates, estimates_of)]
+        others = [[one for one in some if one.source != "probe"] for some in (estimates, estimates_of)]
         for one, other in zip([*points, *others[0]], [*points_of, *others[1]]):
             for a, b in zip(one, other):
                 assert a == pytest.approx(b, abs=1e-6, nan_ok=True) if isinstance(a, float) else a == b

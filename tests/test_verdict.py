@@ -24,7 +24,7 @@ from lightning_ib import (
 )
 from lightning_ib.estimators.kernels import KDE, Renyi
 from lightning_ib.functional import kernel_width_of, most_cells, noise_variance_of
-from lightning_ib.records.history import Measurement, read_csv
+from lightning_ib.records import History
 from lightning_ib.records.reliability import VerdictWarning, outread, verdict
 from tests.tiny import fit
 
@@ -87,7 +87,7 @@ def test_what_is_called_what(changed, expected):
 
 
 # NaN where there are bins, no head and no shuffles: a NaN equals nothing.
-UNDEFINED = ("i_ty_permuted_sd", "explained", "accuracy", "i_ty_fano", "fano_shortfall")
+UNDEFINED = ("i_ty_permuted_sd", "explained_variance", "accuracy", "i_ty_fano", "fano_shortfall")
 
 
 class Layer(nn.Module):
@@ -145,17 +145,17 @@ def test_a_point_has_its_verdict_and_a_warning_where_it_is_not_ok(z, quantizer, 
             n_codes=point.n_codes,
             n_samples=point.n_samples,
             clipped_fraction=point.clipped_fraction,
-            tails=0.0,
+            nominal_tail_mass=0.0,
         )
         == expected
     )
     assert told.startswith(f"layer 'layer' is {expected} at epoch 0: ") if expected != "ok" else told == ""
 
 
-def test_singletons_are_the_share_of_symbols_seen_once():
+def test_singletons_are_the_share_of_samples_whose_symbol_was_seen_once():
     z = torch.cat([torch.zeros(5), torch.ones(3), torch.tensor([2.0, 3.0, 4.0])])[:, None]
     point, _ = measured(z, Quantizer(bins=FixedBins([0.5, 1.5, 2.5, 3.5])))
-    assert (point.singletons, point.n_codes, point.n_samples) == (3 / 5, 5, 11)
+    assert (point.singleton_fraction, point.n_codes, point.n_samples) == (3 / 11, 5, 11)
 
 
 def test_a_layer_that_could_not_be_measured_has_no_verdict():
@@ -234,7 +234,7 @@ def test_bins_are_not_called_clipping_by_the_values_they_were_fitted_on(values, 
 
 @pytest.mark.parametrize("bins", [UniformBins(10), UniformBins(10, per="layer"), UniformBins(3, refit=True)])
 def test_bins_from_the_least_to_the_greatest_leave_nothing_outside(bins):
-    assert measured(torch.randn(2000, 3) * torch.tensor([1e-3, 1, 1e3]), Quantizer(bins=bins))[0].outside == 0
+    assert measured(torch.randn(2000, 3) * torch.tensor([1e-3, 1, 1e3]), Quantizer(bins=bins))[0].clipped_fraction == 0
 
 
 def test_bins_are_called_clipping_by_values_that_left_them_behind():
@@ -309,7 +309,7 @@ def test_an_undersampled_layer_is_told_what_chance_gives():
     point, told = measured(torch.randn(500, 4), Quantizer(bins=UniformBins(6)))
     chance = f"(I(T;Y) is {point.i_ty:.2f} bits, and {point.i_ty_permuted:.2f} with permuted labels)"
     assert chance in told
-    assert f"{point.singletons * point.n_codes / point.n_samples:.0%} of the samples have a symbol of their own" in told
+    assert f"{point.singleton_fraction:.0%} of the samples have a symbol of their own" in told
 
 
 def test_a_saturated_layer_is_told_how_much():
@@ -334,7 +334,7 @@ def test_a_layer_of_too_few_samples_for_cells_is_told_how_many():
 )
 def test_a_constant_layer_is_told_so(quantizer, why):
     point, told = measured(torch.full((300, 3), 2.0), quantizer)
-    assert (point.h_t, point.i_ty, point.n_codes, point.singletons) == (0, 0, 1, 0)
+    assert (point.h_t, point.i_ty, point.n_codes, point.singleton_fraction) == (0, 0, 1, 0)
     assert (
         told
         == f"layer 'layer' is constant at epoch 0: all its samples have one symbol, and H(T) and I(T;Y) are 0. {why}"
@@ -378,7 +378,7 @@ def test_a_clipped_layer_is_not_in_the_bins_that_are_advised(bins, scale, offset
     assert point.verdict == "clipped"
     assert f"{point.clipped_fraction:.0%} of its values lie outside its bins" in told
     after, _ = measured(z, Quantizer(bins=widened(told)))
-    assert after.outside < 0.002
+    assert after.clipped_fraction < 0.002
     assert after.verdict == "ok"
 
 
@@ -394,7 +394,7 @@ def test_the_bins_that_are_advised_hold_all_values(z):
     """Beside a single sample at 0, without which they would all have one symbol."""
     z[0] = 0
     _, told = measured(z, Quantizer(bins=UniformBins(4, low=-1, high=1)))
-    assert measured(z, Quantizer(bins=widened(told)))[0].outside == 0
+    assert measured(z, Quantizer(bins=widened(told)))[0].clipped_fraction == 0
 
 
 @pytest.mark.parametrize("bins", [UniformBins(10), QuantileBins(10), UniformBins(10, quantiles=(0.01, 0.99))])
@@ -406,7 +406,7 @@ def test_a_layer_that_left_its_bins_behind_is_told_two_ways_out(bins):
     assert "which were fitted at the first measurement and left behind since" in told
     assert "or refit=True" in told
     again = measured(20 * z + 3, Quantizer(bins=widened(told)))[0]
-    assert again.outside < 0.002
+    assert again.clipped_fraction < 0.002
     assert again.verdict == "ok"
 
 
@@ -459,7 +459,7 @@ def test_a_fit_warns_once_a_layer_and_keeps_every_verdict(tmp_path):
     told = sorted(str(one.message).split(":")[0] for one in caught if one.category is VerdictWarning)
     assert told == ["layer 'hidden' is saturated at epoch 0", "layer 'out' is clipped at epoch 0"]
     (path,) = tmp_path.rglob("information_plane.csv")
-    verdicts = {layer: [p.verdict for p in read_csv(path) if p.layer == layer] for layer in layers}
+    verdicts = {layer: [p.verdict for p in History.read_csv(path) if p.layer == layer] for layer in layers}
     assert verdicts == {layer: [p.verdict for p in callback.history if p.layer == layer] for layer in layers}
     assert verdicts["hidden"] == ["saturated"] * 4
     assert verdicts["out"] == ["clipped"] * 4
@@ -649,9 +649,9 @@ def test_layers_of_which_the_probe_reads_far_more_are_named():
     with plane.attach(model):
         model(x)
         plane.update(x, y)
-    measured = Measurement(plane.compute(), plane.estimate())
-    read = {one.layer: one.value for one in measured.estimates if one.figure == "I_TY"}
-    counted = {point.layer: point.i_ty for point in measured.points}
+    measured = plane.compute() + plane.estimate()
+    read = {one.layer: one.value for one in measured.estimates() if one.quantity == "I_TY"}
+    counted = {point.layer: point.i_ty for point in measured}
     assert outread(measured) == (
         "a linear probe reads far more of the 2.00 bits of the target than is counted at "
         f"'first' ({read['first']:.2f}, its cells {counted['first']:.2f}), "
@@ -660,12 +660,12 @@ def test_layers_of_which_the_probe_reads_far_more_are_named():
     )
     assert read["first"] > 1.8
     assert counted["first"] < 0.1
-    many = [measured.points[0]._replace(layer=f"block{k}") for k in range(5)]
-    probed = [one._replace(layer=f"block{k}") for one in measured.estimates if one.layer == "first" for k in range(5)]
-    assert ", 2 more: their symbols" in outread(Measurement(many, probed))
-    assert outread(Measurement(measured.points[-1:], measured.estimates)) is None
-    assert outread(Measurement(measured.points, [])) is None
-    assert outread(Measurement([], [])) is None
+    many = [measured[0]._replace(layer=f"block{k}") for k in range(5)]
+    probed = [one._replace(layer=f"block{k}") for one in measured.estimates() if one.layer == "first" for k in range(5)]
+    assert ", 2 more: their symbols" in outread(History.of(many, probed))
+    assert outread(History.of(measured[-1:], measured.estimates())) is None
+    assert outread(History.of(measured)) is None
+    assert outread(History()) is None
 
 
 # -- estimates ---------------------------------------------------------------------------------------------------------
@@ -679,8 +679,8 @@ def estimated(layer, y, estimators, *, again=None, x=None, **options):
         with plane.attach(model := Layer()):
             model(values)
             plane.update(values if x is None else x, y)
-        found = plane.estimate()
-    return {(one.estimator, one.figure): one for one in found}
+        found = plane.estimate().estimates()
+    return {(one.source, one.quantity): one for one in found}
 
 
 def verdicts(found):

@@ -79,11 +79,6 @@ def fit(tmp_path, *callbacks, model=None, train=None, val="default", ckpt_path=N
     return model, run
 
 
-def exact(records):
-    """Points or estimates in a form that compares to the last bit, in which NaN is equal to NaN."""
-    return [repr(tuple(record)) for record in records]
-
-
 def has_hooks(model):
     kinds = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_forward_hooks_with_kwargs")
     return any(getattr(module, kind) for module in model.modules() for kind in kinds)

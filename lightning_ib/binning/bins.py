@@ -34,7 +34,7 @@ class Bins(ABC):
 
     @property
     def tails(self) -> float:
-        """The share of values that lie outside the bins by design (see ``InformationPoint.outside``)."""
+        """The share of values that lie outside the bins by design (see ``InformationPoint.clipped_fraction``)."""
         return 0.0
 
     @abstractmethod

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lightning_ib.plot.labels import VERBATIM, VERDICT_MARKERS, Color, legend, short_labels
@@ -12,7 +12,7 @@ from lightning_ib.plot.names import draw_names, n_named
 from lightning_ib.plot.paths import Path, bound_of_x, paths_of
 from lightning_ib.plot.timeline import MOST_DOTS, marked_times, progress, thinned
 from lightning_ib.records.points import InformationPoint
-from lightning_ib.records.record import STANDARD_ERRORS, Record
+from lightning_ib.records.record import IN_WORDS, STANDARD_ERRORS, Record
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -54,7 +54,7 @@ class _Content(NamedTuple):
 
 
 def plot_information_plane(
-    history: Sequence[InformationPoint], estimates: Sequence[Record] = (), run: str = ""
+    history: Iterable[InformationPoint], estimates: Iterable[Record] = (), run: str = ""
 ) -> Figure:
     """Draw the information plane: I(X;T) to the right, I(T;Y) up, a path for each layer, named at its last point.
 
@@ -108,7 +108,7 @@ def plot_information_plane(
     return figure
 
 
-def _content(history: Sequence[InformationPoint], estimates: Sequence[Record]) -> _Content:
+def _content(history: Iterable[InformationPoint], estimates: Sequence[Record]) -> _Content:
     points = [point for point in history if math.isfinite(point.i_xt)]
     about_target = any(math.isfinite(point.i_ty) for point in points)
     if about_target:
@@ -248,7 +248,7 @@ def _measured(points: Sequence[InformationPoint], times: Sequence[int], run: str
     for source in sources:
         numbers = sorted({point.n_samples for point in points if point.source == source})
         n_shown = "–".join(f"{n:,}".replace(",", " ") for n in dict.fromkeys((numbers[0], numbers[-1])))
-        samples.append(f"{n_shown} in {source}" if source else n_shown)
+        samples.append(f"{n_shown} in {IN_WORDS[source]}")
     n_layers = len({point.layer for point in points})
     parts = [f"N = {' and '.join(samples)}", f"{n_layers} layer{'s' * (n_layers > 1)}"]
     if n_named(n_layers) < n_layers:

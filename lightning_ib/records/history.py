@@ -58,8 +58,8 @@ class History(Collection[InformationPoint]):
         return [record for record in self._records if record.source not in COUNTED]
 
     def last(self) -> History:
-        """The last measurement."""
-        moment = self._records[-1][:2] if self._records else None
+        """The measurement after the most epochs and steps."""
+        moment = max((record[:2] for record in self._records), default=None)
         return History(record for record in self._records if record[:2] == moment)
 
     def until(self, epoch: int, step: int) -> History:

@@ -149,7 +149,8 @@ class InformationPoint(NamedTuple):
         """The records of the point: I(X;T), I(T;Y) and H(T), and all other values that are defined."""
         for quantity, field in _FIELDS.items():
             value = float(getattr(self, field))
-            if quantity in _CORE or not math.isnan(value):
+            error = getattr(self, f"{field}_se") if quantity in _WITH_ERRORS else math.nan
+            if quantity in _CORE or not (math.isnan(value) and math.isnan(error)):
                 yield Record(
                     self.epoch,
                     self.step,
@@ -157,7 +158,7 @@ class InformationPoint(NamedTuple):
                     self.source,
                     quantity,
                     value,
-                    getattr(self, f"{field}_se") if quantity in _WITH_ERRORS else math.nan,
+                    error,
                     unit_of(quantity, self.unit),
                     self.n_samples,
                     self.verdict,
@@ -182,7 +183,10 @@ def points_of(records: Iterable[Record]) -> list[InformationPoint]:
                 "verdict": record.verdict,
                 "correction": record.correction,
             }
-        point[field] = int(record.value) if field == "n_codes" else record.value
+        if field != "n_codes":
+            point[field] = record.value
+        elif math.isfinite(record.value):
+            point[field] = int(record.value)
         if record.quantity in _WITH_ERRORS:
             point[f"{field}_se"] = record.standard_error
             point["unit"] = record.unit

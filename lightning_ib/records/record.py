@@ -11,6 +11,9 @@ STANDARD_ERRORS = 2
 COUNTED = ("cells", "binned")
 """The sources that count symbols; every other source is an estimator."""
 
+IN_WORDS = {"cells": "cells", "binned": "bins"}
+"""Counted source → what the symbols are the numbers of."""
+
 UNITLESS = (
     "saturation",
     "singleton_fraction",

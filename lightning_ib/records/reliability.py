@@ -6,6 +6,7 @@ import math
 from typing import Literal
 
 from lightning_ib.records.history import History
+from lightning_ib.records.record import IN_WORDS
 
 Verdict = Literal[
     "ok",
@@ -105,7 +106,7 @@ def outread(measured: History) -> str | None:
     if not far:
         return None
     far.sort(key=lambda p: p.i_ty - read[p.layer])
-    shown = [f"{p.layer!r} ({read[p.layer]:.2f}, its {p.source} {p.i_ty:.2f})" for p in far[:3]]
+    shown = [f"{p.layer!r} ({read[p.layer]:.2f}, its {IN_WORDS[p.source]} {p.i_ty:.2f})" for p in far[:3]]
     shown += [f"{len(far) - 3} more"] * (len(far) > 3)
     return (
         f"a linear probe reads far more of the {far[0].h_y:.2f} {far[0].unit} of the target than is counted at "

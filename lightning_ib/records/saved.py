@@ -9,14 +9,14 @@ from typing import Any, get_type_hints
 from lightning_ib.records.earlier import ESTIMATE, POINT, records_of_earlier
 from lightning_ib.records.record import Record
 
-_NEEDED = {"epoch", "layer", "unit"}
+_OF_A_MOMENT = {"epoch", "layer", "unit"}
 
 
 def records_in(state: Mapping[str, Any]) -> tuple[list[Record], list[str]]:
     """The records that a state holds, and what is wrong with the others, in words.
 
-    A value that is missing is NaN. A record that lacks epoch, layer or unit, or has a value of the wrong type, is left
-    out.
+    A value that is missing is NaN. What lacks epoch, layer, unit or, of one value, what it is and how it was obtained,
+    or has a value of the wrong type, is left out.
 
     Args:
         state: a mapping with ``"history"``: its columns, or the points and ``"estimates"`` of an earlier version.
@@ -27,9 +27,14 @@ def records_in(state: Mapping[str, Any]) -> tuple[list[Record], list[str]]:
     """
     saved = state.get("history")
     if isinstance(saved, list):
-        points, faults = _rows(saved, POINT)
-        estimates, others = _rows(state.get("estimates", []), ESTIMATE)
-        return [record for one in points + estimates for record in records_of_earlier(one)], faults + others
+        points, faults = _rows(saved, "point", POINT, _OF_A_MOMENT)
+        estimates: Any = state.get("estimates", [])
+        if not isinstance(estimates, list):
+            faults.append(f"its estimates are of type {type(estimates).__name__}, and a list is expected")
+            estimates = []
+        estimates, others = _rows(estimates, "estimate", ESTIMATE, _OF_A_MOMENT | {"estimator", "figure"})
+        records = [record for one in points + estimates for record in records_of_earlier(one)]
+        return sorted(records, key=lambda record: record[:2]), faults + others
     if not isinstance(saved, Mapping):
         came = "missing" if saved is None else f"of type {type(saved).__name__}"
         return [], [f"its history is {came}, and a mapping of columns is expected"]
@@ -37,33 +42,33 @@ def records_in(state: Mapping[str, Any]) -> tuple[list[Record], list[str]]:
     if len(lengths) != 1 or not all(isinstance(column, list) for column in saved.values()):
         return [], ["the columns of its history differ in length or kind"]
     rows = [dict(zip(saved, values)) for values in zip(*saved.values())]
-    found, faults = _rows(rows, get_type_hints(Record))
+    found, faults = _rows(rows, "record", get_type_hints(Record), _OF_A_MOMENT | {"source", "quantity"})
     return [Record(**one) for one in found], faults
 
 
-def _rows(rows: Any, types: Mapping[str, type]) -> tuple[list[dict[str, Any]], list[str]]:
-    """The rows that can be read, with all their fields, and the faults of the others, each kind once."""
-    if not isinstance(rows, list):
-        return [], [f"its history is of type {type(rows).__name__}, and a list of points is expected"]
-    found, faults = [], dict[str, None]()
+def _rows(
+    rows: list[Any], kind: str, types: Mapping[str, type], needed: set[str]
+) -> tuple[list[dict[str, Any]], list[str]]:
+    """The rows that can be read, with all their fields, and the faults of the others, each of them once."""
+    found, faults, one = [], dict[str, None](), f"{'an' if kind == 'estimate' else 'a'} {kind}"
     for row in rows:
         if not isinstance(row, Mapping):
-            faults[f"a point of its history is of type {type(row).__name__}, and a mapping is expected"] = None
+            faults[f"{one} of its history is of type {type(row).__name__}, and a mapping is expected"] = None
             continue
         values: dict[str, Any] = {name: {float: math.nan, int: 0}.get(of, "") for name, of in types.items()}
         lacking, unknown = [name for name in values if name not in row], [name for name in row if name not in values]
         if lacking:
-            faults[f"points of its history lack {lacking}"] = None
+            faults[f"{kind}s of its history lack {lacking}"] = None
         if unknown:
-            faults[f"points of its history have {unknown}, which is unknown here"] = None
+            faults[f"{kind}s of its history have {unknown}, which is unknown here"] = None
         values |= {name: value for name, value in row.items() if name in values}
         wrong = [
-            f"a point of its history has {name}={values[name]!r}, of type {type(values[name]).__name__}, and "
+            f"{one} of its history has {name}={values[name]!r}, of type {type(values[name]).__name__}, and "
             f"{of.__name__} is expected"
             for name, of in types.items()
             if isinstance(values[name], bool) or not isinstance(values[name], (int, float) if of is float else of)
         ]
         faults |= dict.fromkeys(wrong)
-        if not wrong and not _NEEDED & set(lacking):
+        if not wrong and not needed & set(lacking):
             found.append(values)
     return found, list(faults)

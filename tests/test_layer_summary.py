@@ -180,7 +180,7 @@ def test_the_permutation_baseline_is_the_expected_information(correction, unit, 
     def refuse(*args, **kwargs):
         raise AssertionError("no permutation was asked for")
 
-    monkeypatch.setattr("lightning_ib.measurement.figures.shuffled_mutual_information", refuse)
+    monkeypatch.setattr("lightning_ib.measurement.layer_summary.shuffled_mutual_information", refuse)
     _, t, y = known
     point = point_of(data, correction=correction, unit=unit)
     expected = expected_mutual_information(t.counts, y.counts, correction=correction, unit=unit)
