@@ -544,7 +544,7 @@ def test_the_table_explains_its_verdicts(example):
         "saturated: H(T) > 0.9 log N. Such figures tell the images apart, not what was learnt",
     ]
     assert example.table(History.of([point, later._replace(i_ty_fano=0.625)], estimates)).splitlines() == expected
-    without = example.table([point, later]).splitlines()
+    without = example.table(History.of([point, later])).splitlines()
     assert without[4] == "    1  a_long_name   2.900   1.000   0.500       –       –   2.900  saturated"
 
 

@@ -1,11 +1,13 @@
 """A run that is killed and resumed, each in a process of its own, beside the same run that nothing interrupted."""
 
 import inspect
+import json
 import math
 import multiprocessing
 import os
 import signal
 import warnings
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,7 +15,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch.utils.data import DataLoader, Sampler
 
 import lightning_ib.report.reporter
-from lightning_ib import InformationPlaneCallback, InformationPoint, QuantileBins, Quantizer, UniformBins
+from lightning_ib import FixedBins, InformationPlaneCallback, InformationPoint, QuantileBins, Quantizer, UniformBins
 from lightning_ib.binning.fitted import FittedQuantizer
 from lightning_ib.estimators.kernels import KDE
 from lightning_ib.records import History
@@ -585,6 +587,50 @@ def test_a_state_of_an_earlier_version_is_taken_up_in_silence(tmp_path, damaged,
     assert torch.equal(callback.plane.fitted_quantizers["out"].edges, state["frozen"]["layers"]["out"]["edges"])
     assert exact(History.read_csv(tmp_path / "information_plane.csv")) == exact(callback.history)
     assert same(callback.state_dict()["history"], callback.history.state_dict())
+
+
+def saved_by_version_1():
+    """The state of a run of two epochs, as version 1 left it in a checkpoint."""
+
+    def tensors(found):
+        return torch.tensor(found["tensor"]) if "tensor" in found else found
+
+    return json.loads((Path(__file__).parent / "version_1" / "state.json").read_text(), object_hook=tensors)
+
+
+@pytest.mark.filterwarnings("ignore:Be aware that when using `ckpt_path`")
+def test_a_run_of_version_1_goes_on_with_its_history_and_its_edges(tmp_path):
+    def callback():
+        layers = {
+            "hidden": Quantizer(bins=FixedBins([-1.0, 0.0, 1.0])),
+            "act": Quantizer(bins=UniformBins(3)),
+            "out": None,
+        }
+        options = {"unit": "nats", "correction": "miller_madow", "estimators": ["probe", "kde", "knn"]}
+        return InformationPlaneCallback(layers, **options)
+
+    go_on(tmp_path, callback(), max_epochs=2)
+    path = tmp_path / "checkpoints" / "epoch=1.ckpt"
+    checkpoint = torch.load(path, weights_only=True)
+    (key,) = (key for key in checkpoint["callbacks"] if key.startswith("InformationPlaneCallback"))
+    checkpoint["callbacks"][key] = saved_by_version_1()
+    torch.save(checkpoint, path)
+    (tmp_path / "information_plane.csv").unlink()
+    resumed = callback()
+    go_on(tmp_path, resumed, ckpt_path=path)
+    old, faults = History.restored(saved_by_version_1())
+    assert faults == []
+    assert exact(resumed.history.until(2, 2 * N_BATCHES)) == exact(old)
+    assert [(p.epoch, p.layer, p.source) for p in resumed.history] == [
+        (epoch, layer, "cells" if layer == "out" else "binned")
+        for epoch in (2, 3)
+        for layer in ("hidden", "act", "out")
+    ]
+    assert len(resumed.history.estimates()) == 2 * len(old.estimates())
+    assert all(math.isfinite(one.value) for one in resumed.history.estimates())
+    edges = {layer: fitted.edges for layer, fitted in resumed.plane.fitted_quantizers.items()}
+    assert same(edges, {name: of["edges"] for name, of in saved_by_version_1()["frozen"]["layers"].items()})
+    assert exact(History.read_csv(tmp_path / "information_plane.csv")) == exact(resumed.history)
 
 
 def of_an_automatic_choice(state):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -42,8 +43,8 @@ def records_of_earlier(values: Mapping[str, Any]) -> list[Record]:
     """The records of a point or an estimate, given by its former fields, all of them."""
     known = dict(values)
     if "estimator" in known:
-        source, quantity = known.pop("estimator").replace("quantised", "quantized"), known.pop("figure")
-        return [Record(source=source, quantity=quantity, **known)]
+        source = re.sub(r"^quantised(\d*)$", r"quantized\1", known.pop("estimator"))
+        return [Record(source=source, quantity=known.pop("figure"), **known)]
     symbols_seen_once, n = known.pop("singletons") * known["n_codes"], known["n_samples"]
     known["singleton_fraction"] = symbols_seen_once / n if n else float("nan")
     known["source"] = "binned" if known["source"] == "bins" else known["source"] or "cells"
