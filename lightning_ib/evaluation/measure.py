@@ -72,13 +72,14 @@ def measure(  # noqa: D417 – the arguments of InformationPlane are documented 
     options: dict[str, Any] = {"input": input, "target": target, "unit": unit, "correction": correction}
     options |= {"shuffles": shuffles, "estimators": estimators, "max_samples": max_samples, "head": head}
     plane = InformationPlane(layers, **options, ignore_index=ignore_index, tokens=tokens)
-    batches: Any = with_bar(dataloader, "Information plane") if progress else dataloader
     with (
         on_device(model, device) as away,
         plane.attach(model),
         preserve_state(model, dataloader),
         module_state_kept(model),
     ):
+        # Its bar may already ask the loader for an iterator, which moves random states.
+        batches: Any = with_bar(dataloader, "Information plane") if progress else dataloader
         run_pass(plane, batches, lambda parts: call(model, parts), unpack=unpack, move=lambda one: to(one, away))
         return plane.compute() + plane.estimate(progress=_with_bar if progress else list)
 

@@ -108,7 +108,7 @@ def plot_information_plane(
     return figure
 
 
-def _content(history: Iterable[InformationPoint], estimates: Sequence[Record]) -> _Content:
+def _content(history: Iterable[InformationPoint], estimates: Iterable[Record]) -> _Content:
     points = [point for point in history if math.isfinite(point.i_xt)]
     about_target = any(math.isfinite(point.i_ty) for point in points)
     if about_target:
