@@ -10,6 +10,7 @@ PACKAGE = Path(__file__).parents[1] / "lightning_ib"
 # From the ground floor up: a room knows those before it.
 FLOORS = (
     "distributed",
+    "warn_once",
     "functional",
     "capture",
     "records",
