@@ -1130,7 +1130,7 @@ def binned(name):
 @pytest.mark.parametrize("narrowed", [False, True])
 @pytest.mark.parametrize("name", QUANTIZERS)
 def test_nothing_waits_in_the_batch_path_with_frozen_edges(name, narrowed, monkeypatch):
-    monkeypatch.setattr("lightning_ib.measurement.information_plane._AT_ONCE", 1)
+    monkeypatch.setattr("lightning_ib.measurement.variables._AT_ONCE", 1)
     model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 5), nn.Softmax(1))
     quantizer = QUANTIZERS[name]
     plane = InformationPlane(
@@ -1181,7 +1181,7 @@ def test_nothing_waits_in_the_batch_path_of_cells_heads_and_estimators(estimator
 
 @pytest.mark.parametrize("name", ["fixed", "uniform", "range"])
 def test_the_batch_path_runs_on_a_device_without_values(name, monkeypatch):
-    monkeypatch.setattr("lightning_ib.measurement.information_plane._AT_ONCE", 1)
+    monkeypatch.setattr("lightning_ib.measurement.variables._AT_ONCE", 1)
     # Tensors on "meta" have no values at all: whatever looks at one fails.
     model = nn.Sequential(nn.Linear(6, 5), nn.ReLU())
     plane = InformationPlane({"*": QUANTIZERS[name]()}, input=QUANTIZERS[name]())
@@ -1193,8 +1193,7 @@ def test_the_batch_path_runs_on_a_device_without_values(name, monkeypatch):
         for _ in range(2):
             meta(x.to("meta"))
             plane.update(x.to("meta"), y.to("meta"))
-    assert [chunk.device.type for chunk in plane.t0] == ["meta"]
-    assert sum(len(chunk) for chunk in plane.t0) == sum(len(chunk) for chunk in plane.y) == 32
+    assert (plane.n_updates, plane.n_seen) == (2, 32)
 
 
 @pytest.mark.parametrize("estimators", [[], ["soft"]], ids=["none", "soft"])
@@ -1661,3 +1660,64 @@ def test_of_an_exported_module_the_last_call_counts_and_names_outside_are_not_it
     points, points_of = (measure(model, [data]) for model in (exported, plain))
     assert [point.layer for point in points] == ["teacher.shared", "teacher.head", "shared", "head"]
     assert [(p.layer, pytest.approx(p.h_t)) for p in points_of] == [(p.layer, p.h_t) for p in points]
+
+
+# --- A plane is a plain object ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda plane: pickle.loads(pickle.dumps(plane))])
+@pytest.mark.parametrize("layers", [None, {"0": WHOLE, "head": None}], ids=["cells", "bins and cells"])
+@pytest.mark.parametrize("attached", [False, True])
+def test_a_copy_holds_what_was_counted_and_goes_on_by_itself(copied, layers, attached):
+    torch.manual_seed(0)
+    model = nn.Sequential()
+    model.add_module("0", nn.Linear(6, 5))
+    model.add_module("head", nn.Linear(5, 3))
+    data = [(torch.randn(20, 6), torch.arange(20) % 3) for _ in range(3)]
+    plane = InformationPlane(layers)
+    with plane.attach(model) as recorder:
+        for x, y in data[:2]:
+            model(x)
+            plane.update(x, y)
+        if not attached:
+            recorder.remove()
+        other = copied(plane)
+    assert not hooks_on(model)
+    assert (other.n_seen, other.n_updates) == (40, 2)
+    with pytest.raises(RuntimeError, match="update needs a model"):
+        other.update(*data[2])
+    points = plane.compute()
+    assert other.compute() == points
+    assert counted(other, model, data[2:]) == measure(model, data, layers)
+    assert plane.compute() == points, "what the copy saw does not reach it"
+
+
+def test_computing_twice_gives_the_same_points():
+    model, data = nn.Sequential(nn.Linear(6, 5), nn.Linear(5, 3)), [(torch.randn(30, 6), torch.arange(30) % 3)] * 2
+    plane = InformationPlane({"0": Quantizer(None, UniformBins(4)), "1": None}, input=Quantizer(None, UniformBins(2)))
+    points = counted(plane, model, data)
+    assert plane.compute() == plane.compute() == points
+    assert [point.epoch for point in plane.compute(epoch=7)] == [7, 7]
+
+
+def test_what_is_kept_of_a_batch_needs_no_gradient():
+    model = nn.Sequential(nn.Linear(6, 5))
+    plane = InformationPlane(["0"], input=Quantizer(lambda x: x.mean(1), UniformBins(2)), keep_rows=True)
+    x = torch.randn(8, 6, requires_grad=True)
+    with plane.attach(model):
+        model(x)
+        plane.update(x, torch.arange(8) % 2)
+    drawn = plane.drawn()
+    assert not any(rows.requires_grad for rows in (*drawn.layers.values(), *drawn.others.values()))
+
+
+def test_updates_are_counted_from_the_start_of_the_measurement():
+    model, plane = nn.Sequential(nn.Linear(6, 5)), InformationPlane(["0"])
+    x, y = torch.randn(8, 6), torch.arange(8) % 2
+    assert plane.n_updates == 0
+    counted(plane, model, [(x, y)] * 3)
+    assert (plane.n_updates, plane.n_seen, plane.n_shown) == (3, 24, 24)
+    plane.reset()
+    assert (plane.n_updates, plane.n_seen, plane.n_shown) == (0, 0, 0)
+    with pytest.raises(ValueError, match="nothing was counted: no batch was seen"):
+        plane.compute()

@@ -509,7 +509,7 @@ class InformationPlaneCallback(CallbackBase):
         self._recorder = None
         self._restored = None
         self.reporter.forget_rows()
-        if self.plane.update_called:
+        if self.plane.n_updates:
             self.plane.reset()
 
     # -- in the validation loop; in trainer.validate and trainer.test alone --------------------------------------------
