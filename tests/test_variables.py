@@ -305,7 +305,7 @@ def test_a_process_with_edges_and_one_without_are_refused():
 
 def test_variables_are_kept_trimmed_forgotten_and_reset_together():
     refit = FittedQuantizer(Quantizer(None, UniformBins(3, refit=True)))
-    everything = Variables(None, None, tokens=True)
+    everything = Variables(Variable("the input"), Variable("the target"), Variable("the sequences"))
     everything.add_layer("a", refit)
     everything.add_layer("b", FittedQuantizer(Quantizer(None, FixedBins([0.0]))))
     assert [variable.name for variable in everything] == [

@@ -19,10 +19,10 @@ from lightning_ib.distributed import all_gathered
 from lightning_ib.functional import sketch
 from lightning_ib.measurement.estimation import Estimation
 from lightning_ib.measurement.head import HeadSearch
-from lightning_ib.measurement.reading import TargetReader
+from lightning_ib.measurement.reading import TARGET, TargetReader
 from lightning_ib.measurement.sampled import Drawn, SampledLayers
 from lightning_ib.measurement.seen_batches import Batch, SeenBatches, n_samples_of, token_shape
-from lightning_ib.measurement.variables import Form, Variables
+from lightning_ib.measurement.variables import Form, Variable, Variables
 from lightning_ib.measurement.watched import Expected, Layers, Recorded, WatchedLayers
 from lightning_ib.warn_once import WarnOnce
 
@@ -107,7 +107,11 @@ class Intake:
         self.watched = WatchedLayers(layers, head if isinstance(head, str) else None, warned)
         self.input = None if input is None else FittedQuantizer(input)
         fitted = None if target is None else FittedQuantizer(target)
-        self.variables = Variables(self.input, fitted, tokens=tokens)
+        self.variables = Variables(
+            Variable("the input", self.input),
+            Variable(TARGET, fitted),
+            Variable("the sequences") if tokens else None,
+        )
         named = self.watched.asked is not None
         self.target = TargetReader(fitted, ignore_index, follows_layers=not named, warned=warned)
         self.heads = HeadSearch(head, named_layers=named, warned=warned)

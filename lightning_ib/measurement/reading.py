@@ -82,12 +82,8 @@ class TargetReader:
     def __init__(
         self, fitted: FittedQuantizer | None, ignore_index: int | None, *, follows_layers: bool, warned: WarnOnce
     ) -> None:
-        self.fitted, self.ignore_index, self._follows_layers, self._warned = (
-            fitted,
-            ignore_index,
-            follows_layers,
-            warned,
-        )
+        self.fitted, self.ignore_index = fitted, ignore_index
+        self._follows_layers, self._warned = follows_layers, warned
         self.reset()
 
     def reset(self) -> None:

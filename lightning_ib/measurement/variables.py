@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
@@ -196,20 +197,21 @@ class Variable:
         return whole
 
 
+@dataclass
 class Variables:
     """All variables of a measurement.
 
-    Args:
-        x: the quantizer of the input; ``None`` where every sample is a symbol of its own.
-        y: the quantizer of the target; ``None`` where it is read by its form.
-        tokens: whether the samples are tokens, each of them of a sequence.
+    Attributes:
+        x: the input; without a quantizer every sample is a symbol of its own, and nothing is kept.
+        y: the target; without a quantizer it is read by its form.
+        sequences: the sequence of each token, where tokens are the samples.
+        layers: layer → its rows, of the layers in bins.
     """
 
-    def __init__(self, x: FittedQuantizer | None, y: FittedQuantizer | None, *, tokens: bool) -> None:
-        self.x, self.y = Variable("the input", x), Variable("the target", y)
-        self.sequences = Variable("the sequences") if tokens else None
-        self.layers: dict[str, Variable] = {}
-        """Layer → its rows, of the layers in bins."""
+    x: Variable
+    y: Variable
+    sequences: Variable | None = None
+    layers: dict[str, Variable] = field(default_factory=dict)
 
     def __iter__(self) -> Iterator[Variable]:
         """All of them, the layers last."""
@@ -264,11 +266,10 @@ class Variables:
         def whole(variable: Variable) -> Variable:
             return variable.gathered([own[variable.name] for own in forms if variable.name in own], device)
 
-        found = Variables(None, None, tokens=False)
-        found.x, found.y = whole(self.x), whole(self.y)
-        found.sequences = None if self.sequences is None else whole(self.sequences)
-        found.layers = {layer: whole(variable) for layer, variable in self.layers.items()}
-        return found
+        sequences = None if self.sequences is None else whole(self.sequences)
+        return Variables(
+            whole(self.x), whole(self.y), sequences, {layer: whole(one) for layer, one in self.layers.items()}
+        )
 
 
 def _append(chunks: list[Tensor], rows: Tensor) -> None:
