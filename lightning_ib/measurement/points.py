@@ -127,4 +127,4 @@ class PointMaker:
             quantizer = self._intake.watched.quantizers[point.layer] if binned is None else binned.fitted
             assert quantizer is not None
             assert not isinstance(quantizer, Quantizer)
-            self._warned.warn(key, advice(point, quantizer), VerdictWarning)
+            self._warned.warn(key, advice(point, quantizer), VerdictWarning, stacklevel=3)
