@@ -137,7 +137,7 @@ def test_soft_entropies_of_real_classes_are_finite_at_every_measurement():
         with plane.attach(model):
             model(x)
             plane.update(x, y)
-            estimates = plane.estimate().estimates()
+            estimates = plane.estimate()
             assert len(plane.compute()) == 1
             assert len(estimates) == 5
             assert all(math.isfinite(one.value) for one in estimates)

@@ -689,7 +689,7 @@ def test_hooks_come_off_when_training_breaks(tmp_path, where, error):
         fit(tmp_path, callback, model=model)
     assert not has_hooks(model)
     assert epochs(callback) == [0, 1]
-    assert not callback.plane.update_called
+    assert not callback.plane.n_updates
     # A fit that the user interrupts ends as one that is over.
     assert bool(list(tmp_path.rglob("*.svg"))) == isinstance(error, KeyboardInterrupt)
 

@@ -72,7 +72,7 @@ def estimated(plane, model, x, y, *, batch=N, epoch=0):
         for k in range(0, len(x), batch):
             model(x[k : k + batch])
             plane.update(x[k : k + batch], None if y is None else y[k : k + batch])
-    return plane.estimate(epoch=epoch, step=10 * epoch).estimates()
+    return plane.estimate(epoch=epoch, step=10 * epoch)
 
 
 def shown(plane, estimator=None, layer="act"):
@@ -504,7 +504,7 @@ def test_the_head_is_shown_as_probabilities_and_soft_as_its_outputs(data):
     estimated(plane, model, x, y)
     plane.compute()
     assert plane.head.layer == "out"
-    found = values(plane.estimate().estimates())
+    found = values(plane.estimate())
     rows = plane.drawn()
     assert torch.allclose(one.seen.t, rows.outputs["out"].softmax(1), atol=1e-6)
     expected = soft_information(rows.outputs["out"], rows.others["y"], n_anchors=64)
@@ -1006,7 +1006,7 @@ def test_what_is_counted_in_after_an_estimate_is_in_the_next(data):
         for half in (slice(0, 75), slice(75, None)):
             TANH(x[half])
             plane.update(x[half], y[half])
-            found = plane.estimate().estimates()
+            found = plane.estimate()
     assert found[0].n_samples == plane.compute()[0].n_samples == N
 
 
@@ -1017,7 +1017,7 @@ def test_what_is_trimmed_is_not_estimated(data):
         TANH(torch.cat([x, x[:5]]))
         plane.update(torch.cat([x, x[:5]]), torch.cat([y, y[:5]]))
     plane.trim(N)
-    assert same(values(plane.estimate().estimates()), values(estimated(plane_of(TANH, ["kde"]), TANH, x, y)))
+    assert same(values(plane.estimate()), values(estimated(plane_of(TANH, ["kde"]), TANH, x, y)))
 
 
 def test_no_random_state_is_touched(data):

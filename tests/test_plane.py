@@ -706,7 +706,7 @@ def test_a_layer_picked_by_default_that_stops_running_is_left_out():
             with warnings.catch_warnings() if k != 2 else pytest.warns(UserWarning, match="layer 'extra' is left out"):
                 plane.update(x + k, y)
     assert [(point.layer, point.n_samples) for point in plane.compute()] == [("trunk", 30), ("head", 30)]
-    assert {one.layer for one in plane.estimate().estimates()} == {"trunk", "head"}
+    assert {one.layer for one in plane.estimate()} == {"trunk", "head"}
 
 
 def test_a_head_that_stops_running_is_left_out_with_what_it_predicted():
@@ -1132,7 +1132,7 @@ def binned(name):
 @pytest.mark.parametrize("narrowed", [False, True])
 @pytest.mark.parametrize("name", QUANTIZERS)
 def test_nothing_waits_in_the_batch_path_with_frozen_edges(name, narrowed, monkeypatch):
-    monkeypatch.setattr("lightning_ib.measurement.information_plane._AT_ONCE", 1)
+    monkeypatch.setattr("lightning_ib.measurement.variables._AT_ONCE", 1)
     model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 5), nn.Softmax(1))
     quantizer = QUANTIZERS[name]
     plane = InformationPlane(
@@ -1178,12 +1178,12 @@ def test_nothing_waits_in_the_batch_path_of_cells_heads_and_estimators(estimator
             plane.update(x, y)
     assert mode.seen > 50
     assert {point.n_samples for point in plane.compute()} == {144}
-    assert {one.n_samples for one in plane.estimate().estimates()} == ({144} if estimators else set())
+    assert {one.n_samples for one in plane.estimate()} == ({144} if estimators else set())
 
 
 @pytest.mark.parametrize("name", ["fixed", "uniform", "range"])
 def test_the_batch_path_runs_on_a_device_without_values(name, monkeypatch):
-    monkeypatch.setattr("lightning_ib.measurement.information_plane._AT_ONCE", 1)
+    monkeypatch.setattr("lightning_ib.measurement.variables._AT_ONCE", 1)
     # Tensors on "meta" have no values at all: whatever looks at one fails.
     model = nn.Sequential(nn.Linear(6, 5), nn.ReLU())
     plane = InformationPlane({"*": QUANTIZERS[name]()}, input=QUANTIZERS[name]())
@@ -1195,8 +1195,7 @@ def test_the_batch_path_runs_on_a_device_without_values(name, monkeypatch):
         for _ in range(2):
             meta(x.to("meta"))
             plane.update(x.to("meta"), y.to("meta"))
-    assert [chunk.device.type for chunk in plane.t0] == ["meta"]
-    assert sum(len(chunk) for chunk in plane.t0) == sum(len(chunk) for chunk in plane.y) == 32
+    assert (plane.n_updates, plane.n_seen) == (2, 32)
 
 
 @pytest.mark.parametrize("estimators", [[], ["soft"]], ids=["none", "soft"])
@@ -1594,18 +1593,21 @@ def test_the_figures_of_a_million_samples_take_under_a_hundred_megabytes(megabyt
 
 # --- Several processes -----------------------------------------------------------------------------------------------
 
+LAYERS = {"layer0": Quantizer(None, FixedBins([0.0, 1.0])), "layer1": None}
+SHARES = [slice(0, 40), slice(40, 300)]
+
 RANK = """
 import json, sys, warnings
 from datetime import timedelta
 import torch, torch.distributed as dist
 from lightning_ib import InformationPlane, QuantileBins, Quantizer
-from tests.test_plane import QUANTIZERS, Exact, exact_data
+from tests.test_plane import LAYERS, QUANTIZERS, SHARES, Exact, exact_data
 
 torch.set_num_threads(1)
 rank, store = int(sys.argv[1]), sys.argv[2]
 dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2, timeout=timedelta(seconds=30))
 x, y = exact_data()
-mine = [slice(0, 40), slice(40, 300)][rank]
+mine = SHARES[rank]
 found = {}
 for name, make in QUANTIZERS.items():
     try:
@@ -1621,7 +1623,30 @@ for name, make in QUANTIZERS.items():
             found[name].append(plane.compute())
     except Exception as error:
         found[name] = repr(error)
-print(json.dumps(found), flush=True)
+
+
+def given(plane, batches):
+    model = Exact()
+    with plane.attach(model):
+        for some, labels in batches:
+            model(some)
+            plane.update(some, labels)
+    return plane
+
+
+own = list(zip(x[mine].split(64), y[mine].split(64)))
+plane = given(InformationPlane(LAYERS, estimators=["kde"]), own)
+found["alone"] = [plane.compute(across_processes=False), plane.estimate(across_processes=False)]
+found["together"] = [plane.compute(), plane.estimate()]
+found["alone again"] = [plane.compute(across_processes=False), plane.estimate(across_processes=False)]
+plane = given(InformationPlane(LAYERS, input=Quantizer(None, QuantileBins(2))), own if rank else [])
+found["one has none"] = [plane.compute(), plane.compute()]
+plane = given(InformationPlane(LAYERS), [(some, labels.double() / 3 if rank else labels) for some, labels in own])
+try:
+    plane.compute()
+except ValueError as error:
+    found["other forms"] = str(error)
+print(json.dumps(found, default=list), flush=True)  # a history as its points
 dist.barrier()  # who leaves first tears down what the other still waits on
 dist.destroy_process_group()
 """
@@ -1662,6 +1687,51 @@ def test_two_processes_give_the_figures_of_one(two_ranks, name):
         ] * 2
 
 
+def numbers(records):
+    """Their fields, the numbers rounded as the order of the rows may change their last bits."""
+    return [
+        tuple(pytest.approx(value, abs=1e-9, nan_ok=True) if isinstance(value, float) else value for value in record)
+        for record in records
+    ]
+
+
+def found_by(two_ranks, name):
+    for out, err, status in two_ranks:
+        assert status == 0, err
+        found = json.loads(out)[name]
+        yield [[tuple(record) for record in records] for records in found] if isinstance(found, list) else found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["alone", "together", "alone again"])
+def test_two_processes_count_together_or_each_alone(two_ranks, name):
+    x, y = exact_data()
+    for share, (points, estimates) in zip(SHARES, found_by(two_ranks, name)):
+        rows = slice(None) if name == "together" else share
+        plane = InformationPlane(LAYERS, estimators=["kde"])
+        assert points == numbers(counted(plane, Exact(), [(x[rows], y[rows])]))
+        if name == "alone":  # what an estimator sets from a layer's scale is set by its first measurement
+            assert estimates == numbers(plane.estimate())
+        assert {estimate[8] for estimate in estimates} == {len(x[rows])}
+
+
+@pytest.mark.slow
+def test_a_process_without_a_batch_has_the_figures_of_the_other(two_ranks):
+    x, y = exact_data()
+    plane = InformationPlane(LAYERS, input=Quantizer(None, QuantileBins(2)))
+    expected = numbers(counted(plane, Exact(), [(x[SHARES[1]], y[SHARES[1]])]))
+    for first, again in found_by(two_ranks, "one has none"):
+        assert first == expected
+        assert again == expected
+
+
+@pytest.mark.slow
+def test_targets_of_other_forms_are_refused_in_both_processes(two_ranks):
+    one, other = found_by(two_ranks, "other forms")
+    assert one == other
+    assert one.startswith("the target has another form in one process than in another")
+
+
 class TwiceAndNormed(nn.Module):
     def __init__(self):
         super().__init__()
@@ -1690,3 +1760,64 @@ def test_of_an_exported_module_the_last_call_counts_and_names_outside_are_not_it
     points, points_of = (measure(model, [data]) for model in (exported, plain))
     assert [point.layer for point in points] == ["teacher.shared", "teacher.head", "shared", "head"]
     assert [(p.layer, pytest.approx(p.h_t)) for p in points_of] == [(p.layer, p.h_t) for p in points]
+
+
+# --- A plane is a plain object ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda plane: pickle.loads(pickle.dumps(plane))])
+@pytest.mark.parametrize("layers", [None, {"0": WHOLE, "head": None}], ids=["cells", "bins and cells"])
+@pytest.mark.parametrize("attached", [False, True])
+def test_a_copy_holds_what_was_counted_and_goes_on_by_itself(copied, layers, attached):
+    torch.manual_seed(0)
+    model = nn.Sequential()
+    model.add_module("0", nn.Linear(6, 5))
+    model.add_module("head", nn.Linear(5, 3))
+    data = [(torch.randn(20, 6), torch.arange(20) % 3) for _ in range(3)]
+    plane = InformationPlane(layers)
+    with plane.attach(model) as recorder:
+        for x, y in data[:2]:
+            model(x)
+            plane.update(x, y)
+        if not attached:
+            recorder.remove()
+        other = copied(plane)
+    assert not hooks_on(model)
+    assert (other.n_seen, other.n_updates) == (40, 2)
+    with pytest.raises(RuntimeError, match="update needs a model"):
+        other.update(*data[2])
+    points = plane.compute()
+    assert other.compute() == points
+    assert counted(other, model, data[2:]) == measure(model, data, layers)
+    assert plane.compute() == points, "what the copy saw does not reach it"
+
+
+def test_computing_twice_gives_the_same_points():
+    model, data = nn.Sequential(nn.Linear(6, 5), nn.Linear(5, 3)), [(torch.randn(30, 6), torch.arange(30) % 3)] * 2
+    plane = InformationPlane({"0": Quantizer(None, UniformBins(4)), "1": None}, input=Quantizer(None, UniformBins(2)))
+    points = counted(plane, model, data)
+    assert plane.compute() == plane.compute() == points
+    assert [point.epoch for point in plane.compute(epoch=7)] == [7, 7]
+
+
+def test_what_is_kept_of_a_batch_needs_no_gradient():
+    model = nn.Sequential(nn.Linear(6, 5))
+    plane = InformationPlane(["0"], input=Quantizer(lambda x: x.mean(1), UniformBins(2)), keep_rows=True)
+    x = torch.randn(8, 6, requires_grad=True)
+    with plane.attach(model):
+        model(x)
+        plane.update(x, torch.arange(8) % 2)
+    drawn = plane.drawn()
+    assert not any(rows.requires_grad for rows in (*drawn.layers.values(), *drawn.others.values()))
+
+
+def test_updates_are_counted_from_the_start_of_the_measurement():
+    model, plane = nn.Sequential(nn.Linear(6, 5)), InformationPlane(["0"])
+    x, y = torch.randn(8, 6), torch.arange(8) % 2
+    assert plane.n_updates == 0
+    counted(plane, model, [(x, y)] * 3)
+    assert (plane.n_updates, plane.n_seen, plane.n_shown) == (3, 24, 24)
+    plane.reset()
+    assert (plane.n_updates, plane.n_seen, plane.n_shown) == (0, 0, 0)
+    with pytest.raises(ValueError, match="nothing was counted: no batch was seen"):
+        plane.compute()

@@ -127,7 +127,7 @@ def measured_alone(weights, data, **options):
         with plane.attach(model), preserve_state(model):
             run_pass(plane, data, lambda parts: model(parts.x))
             points += plane.compute(epoch=epoch)
-            estimates += plane.estimate(epoch=epoch).estimates()
+            estimates += plane.estimate(epoch=epoch)
     return points, estimates, plane
 
 

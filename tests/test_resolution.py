@@ -640,3 +640,26 @@ def test_the_thesis_network_saturates_without_pools_and_not_behind_its_softmax(d
         if row.pool == "softmax":
             assert row.saturation < 0.6
             assert row.i_ty == pytest.approx(row.h_y, abs=0.2)
+
+
+class Deep(nn.Module):
+    """More layers than are picked, the first of which never runs."""
+
+    def __init__(self):
+        super().__init__()
+        self.idle, self.layers = nn.Linear(4, 4), nn.ModuleList(nn.Linear(4, 4) for _ in range(14))
+
+    def forward(self, x):
+        for layer in self.layers:
+            x = layer(x)
+        return x
+
+
+@pytest.mark.filterwarnings("ignore:layer 'idle' is left out")
+def test_the_layers_that_are_picked_in_the_first_batch_are_pooled():
+    torch.manual_seed(0)
+    x, y = exact_data(40)
+    sweep = resolution_sweep(Deep(), [(x, y)], n_bins=[2], pools={"mean": mean}, n_samples=[40])
+    assert len(sweep.rows) == 12
+    assert sweep.rows[-1].layer == "layers.13"
+    assert {(row.pool, row.n_codes) for row in sweep.rows} == {("mean", 2)}

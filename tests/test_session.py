@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from lightning_ib import InformationPlane, Quantizer, UniformBins
+from lightning_ib import History, InformationPlane, Quantizer, UniformBins
 from lightning_ib.callbacks.session import Host, Moment, Phase, Session
 from lightning_ib.evaluation.passes import ForwardError, run_pass
 from tests.tiny import has_hooks
@@ -66,7 +66,7 @@ def test_its_values_are_those_of_the_plane():
     session.detach()
     with plane.attach(model), torch.no_grad():
         run_pass(plane, batches(), lambda parts: model(parts.x))
-    assert measured.history == plane.compute(epoch=3, step=12) + plane.estimate(epoch=3, step=12)
+    assert measured.history == plane.compute(epoch=3, step=12) + History(plane.estimate(epoch=3, step=12))
 
 
 def test_batches_are_watched_only_while_a_pass_is_recorded():

@@ -69,7 +69,7 @@ def passed(plane, net, x, y, *, batch=N):
 
 def values(plane, epoch=0):
     """Layer → figure → value, and over how many samples."""
-    found = plane.estimate(epoch=epoch).estimates()
+    found = plane.estimate(epoch=epoch)
     by_layer = {layer: {one.quantity: one.value for one in found if one.layer == layer} for layer in plane.layers}
     (n,) = {one.n_samples for one in found}
     return by_layer, n

@@ -44,7 +44,7 @@ def planes(data, *, layers=None, trim=None, estimators=("probe", "kde", "soft", 
                 plane.update(x, *others)
             if trim is not None:
                 plane.trim(trim)
-            found.append((plane.compute(), plane.estimate().estimates()))
+            found.append((plane.compute(), plane.estimate()))
     return found
 
 

@@ -649,7 +649,7 @@ def test_layers_of_which_the_probe_reads_far_more_are_named():
     with plane.attach(model):
         model(x)
         plane.update(x, y)
-    measured = plane.compute() + plane.estimate()
+    measured = plane.compute() + History(plane.estimate())
     read = {one.layer: one.value for one in measured.estimates() if one.quantity == "I_TY"}
     counted = {point.layer: point.i_ty for point in measured}
     assert outread(measured) == (
@@ -679,7 +679,7 @@ def estimated(layer, y, estimators, *, again=None, x=None, **options):
         with plane.attach(model := Layer()):
             model(values)
             plane.update(values if x is None else x, y)
-        found = plane.estimate().estimates()
+        found = plane.estimate()
     return {(one.source, one.quantity): one for one in found}
 
 

@@ -167,7 +167,7 @@ class Session:
         self.plane.detach()
         self._recorder, self.phase = None, Phase.DETACHED
         self._host, self._module = Host(), nn.Module()
-        if self.plane.update_called:
+        if self.plane.n_updates:
             self.plane.reset()
 
     @property
@@ -290,10 +290,7 @@ class Session:
         n_samples = n_unpadded_samples(loader)
         if n_samples is not None:
             self.plane.trim(n_samples)
-        with warnings.catch_warnings():
-            # A process that saw no batch has the figures of the others.
-            warnings.filterwarnings("ignore", "The ``compute`` method of metric")
-            points = self.plane.compute(epoch=moment.epoch, step=moment.step)
+        points = self.plane.compute(epoch=moment.epoch, step=moment.step)
         for layer, how in ({"the target": self.plane.target_read} | self.plane.discretized).items():
             if how and layer not in self._described:
                 self._described.add(layer)
@@ -330,7 +327,7 @@ class Session:
                 if settled and name not in before.get(layer, set()):
                     values = ", ".join(f"{key} = {value:.4g}" for key, value in settled.items())
                     self._host.say(f"{layer}: {name}: {values}, from the layer as it is now. Frozen.")
-        return estimates
+        return History(estimates)
 
     def _guarded(self, work: Callable[[], Result], moment: Moment) -> Result | None:
         """The result of a part of a measurement; where it fails, one warning for each kind of failure, and ``None``."""

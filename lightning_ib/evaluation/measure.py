@@ -81,7 +81,7 @@ def measure(  # noqa: D417 – the arguments of InformationPlane are documented 
         # Its bar may already ask the loader for an iterator, which moves random states.
         batches: Any = with_bar(dataloader, "Information plane") if progress else dataloader
         run_pass(plane, batches, lambda parts: call(model, parts), unpack=unpack, move=lambda one: to(one, away))
-        return plane.compute() + plane.estimate(progress=_with_bar if progress else list)
+        return plane.compute() + History(plane.estimate(progress=_with_bar if progress else list))
 
 
 def _with_bar(pairs: Sequence[tuple[str, Estimator]]) -> Any:

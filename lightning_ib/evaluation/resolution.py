@@ -1,4 +1,15 @@
-"""How the figures of a trained network move with the resolution they are taken at: pools, bins and samples."""
+"""How the figures of a trained network move with the resolution they are taken at: pools, bins and samples.
+
+For a continuous T the true I(X;T) is infinite (Amjad & Geiger 2019), and binning measures how T clusters at the chosen
+resolution (Goldfeld et al. 2019). A figure that can be trusted moves little with the number of samples and lies far
+from both ends: with few bins it follows the edges; with many every sample has a symbol of its own, H(T) = log N and
+I(T;Y) = H(Y), whatever the network does.
+
+One pass is made over the data. The pooled values of all samples are held meanwhile: 4 bytes a sample and pooled
+coordinate, added up over layers and pools (8 where a pool returns float64, or an activation is of integers), and while
+a layer is counted its values a second time. A wide layer without a pool takes much: 60 000 samples of (16, 14, 14) are
+750 MB. Edges are fitted on all samples, for every number of bins, which is what takes the time.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +17,7 @@ import csv
 import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import groupby
 from numbers import Integral
@@ -17,7 +29,7 @@ from torch import Tensor, nn
 
 from lightning_ib.binning.bins import Bins, UniformBins
 from lightning_ib.binning.fitted import FittedQuantizer
-from lightning_ib.binning.quantizer import CellQuantizer, Pool, Quantizer
+from lightning_ib.binning.quantizer import Pool, Quantizer
 from lightning_ib.capture.batches import Unpack
 from lightning_ib.capture.layers import device_of, resolve_layers
 from lightning_ib.evaluation.loaders import checked_loader
@@ -30,6 +42,7 @@ from lightning_ib.plot.resolution import plot_resolution
 from lightning_ib.records.files import replacing
 from lightning_ib.records.reliability import SATURATED
 from lightning_ib.records.resolution import Resolution
+from lightning_ib.warn_once import WarnOnce
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -43,11 +56,38 @@ _LONGEST_LABEL = 32
 
 @dataclass(frozen=True)
 class ResolutionSweep:
-    """What :func:`resolution_sweep` measured.
+    r"""What :func:`resolution_sweep` measured, as rows, a table, a CSV file and a picture.
+
+    .. math:: H(T) \qquad I(T;Y) = H(T) + H(Y) - H(T,Y) \qquad H(T) / \log N
+
+    for every layer, pool, number of bins and number of samples: plug-in entropies, those that
+    :func:`~lightning_ib.measure` gives for the same quantizer on the same samples. Edges that were fitted on all
+    samples hold for the smaller numbers of samples, too. Those are nested random subsets, the same for every setting,
+    drawn from a random state of their own: they depend on where in the data a sample stands, and not on the batches. In
+    another order of the data only the figures of all samples stay the same to the last bit.
 
     Attributes:
         rows: a :class:`Resolution` for every layer, pool, number of bins and number of samples, in this order; bins
             and samples ascend.
+
+    Example:
+        Two fair bits, the first of them the label. Two bins show both, and more bins find nothing more; of their mean
+        two bins show less than there is.
+
+        >>> x = torch.tensor([[0.0, 0.0], [0.0, 1.0], [1.0, 0.0], [1.0, 1.0]]).repeat(16, 1)
+        >>> sweep = resolution_sweep(
+        ...     nn.Sequential(nn.Identity()), [(x, x[:, 0].long())], ["0"], n_bins=(2, 4), n_samples=[64],
+        ...     pools={"all": None, "mean": lambda z: z.mean(1)},
+        ... )
+        >>> print(sweep.table())
+          bins         N     H(T)   I(T;Y)     H(Y)  H(T)/log N    symbols  seen once
+                           bits     bits     bits
+        0 (pool: all)
+             2        64    2.000    1.000    1.000      0.33            4       0.00
+             4        64    2.000    1.000    1.000      0.33            4       0.00
+        0 (pool: mean)
+             2        64    0.811    0.311    1.000      0.14            2       0.00
+             4        64    1.500    0.500    1.000      0.25            3       0.00
     """
 
     rows: list[Resolution] = field(repr=False)
@@ -115,91 +155,58 @@ def resolution_sweep(
 ) -> ResolutionSweep:
     r"""Measure a trained network once, at many resolutions: how far do its figures follow the ruler?
 
-    .. math:: H(T) \qquad I(T;Y) = H(T) + H(Y) - H(T,Y) \qquad H(T) / \log N
-
-    for every layer, pool, number of bins and number of samples: plug-in entropies, those that
-    :func:`~lightning_ib.measure` gives for the same quantizer on the same samples. For a continuous T the true
-    I(X;T) is infinite (Amjad & Geiger 2019), and what binning measures is how T clusters at the chosen resolution
-    (Goldfeld et al. 2019). A figure to be believed moves little with the number of samples, and lies far from both
-    ends: with few bins it follows the edges; with many every sample has a symbol of its own, H(T) = log N and
-    I(T;Y) = H(Y), whatever the network does. Such rows are marked as saturated.
-
-    One pass is made over the data, the model left as it was. The pooled values of all samples are held meanwhile: 4
-    bytes a sample and pooled coordinate, added up over layers and pools (8 where a pool returns float64, or an
-    activation is of integers), and while a layer is counted its values a second time. A wide layer without a pool is
-    dear: 60 000 samples of (16, 14, 14) take 750 MB.
-
-    Edges are fitted on all samples, for every number of bins (which is what takes the time), and hold for the smaller
-    numbers of samples too. Those are nested random subsets, the same for every setting, drawn from a random state of
-    their own: they depend on where in the data a sample stands, and not on the batches. In another order of the data
-    only the figures of all samples stay the same to the last bit.
+    The model is left as it was. :class:`ResolutionSweep` says what is measured and shows an example; the module says
+    how to read it, and what memory it takes.
 
     Args:
         model: any module; it is called as ``model(x)``, or with the keywords that it takes where x is a mapping.
         dataloader: an iterable of batches.
         layers: names of modules or glob patterns; ``None`` picks, see :class:`~lightning_ib.InformationPlane`.
         n_bins: numbers of bins a coordinate.
-        pools: what to pool every layer with: callables on the activation (B, …), or ``None`` for every coordinate; or a
-            mapping from labels to those; or a mapping from layers (names or patterns) to either.
+        pools: callables on the activation (B, …), or ``None`` for every coordinate; or a mapping from labels to those;
+            or a mapping from layers (names or patterns) to either.
         n_samples: numbers of samples; by default N/16, N/8, N/4, N/2 and N, all samples.
-        target: ``None`` for class labels, integers ``(B,)``; a :class:`~lightning_ib.binning.quantizer.Quantizer` for
-            real-valued targets, its edges fitted on all samples.
+        target: ``None`` for class labels ``(B,)``; a :class:`~lightning_ib.Quantizer` for real values, its edges fitted
+            on all samples.
         unpack: batch → (x, y), for batches that are not such pairs. Where y is ``None``, I(T;Y) is NaN.
         ignore_index: rows with this label are left out.
         unit: ``"bits"`` or ``"nats"``.
         device: where to run; by default where the model's first parameter is. The model is moved back afterwards.
-        bins: number of bins → :class:`~lightning_ib.binning.quantizer.Bins`, such as ``QuantileBins``, or
-            ``lambda n: UniformBins(n, low=-1, high=1)``.
-        progress: show a tqdm bar over the batches, and one over the layers, pools and numbers of bins that are counted.
-
-    Returns:
-        The figures: rows, and a table, a CSV file and a picture of them.
+        bins: number of bins → :class:`~lightning_ib.Bins`, such as ``QuantileBins``.
+        progress: show a tqdm bar over the batches, and one over the settings that are counted.
 
     Raises:
         TypeError: an argument is of the wrong kind.
         ValueError: an argument is wrong, a pool does not fit a layer, the data is empty or has fewer samples than
             ``n_samples`` asks for, or a batch cannot be unpacked.
-
-    Example:
-        Two fair bits, the first of them the label. Two bins tell both, and more bins find nothing more; of their mean
-        two bins tell less than there is.
-
-        >>> x = torch.tensor([[0.0, 0.0], [0.0, 1.0], [1.0, 0.0], [1.0, 1.0]]).repeat(16, 1)
-        >>> sweep = resolution_sweep(
-        ...     nn.Sequential(nn.Identity()), [(x, x[:, 0].long())], ["0"], n_bins=(2, 4), n_samples=[64],
-        ...     pools={"all": None, "mean": lambda z: z.mean(1)},
-        ... )
-        >>> print(sweep.table())
-          bins         N     H(T)   I(T;Y)     H(Y)  H(T)/log N    symbols  seen once
-                           bits     bits     bits
-        0 (pool: all)
-             2        64    2.000    1.000    1.000      0.33            4       0.00
-             4        64    2.000    1.000    1.000      0.33            4       0.00
-        0 (pool: mean)
-             2        64    0.811    0.311    1.000      0.14            2       0.00
-             4        64    1.500    0.500    1.000      0.25            3       0.00
     """
     if layers is not None and isinstance(layers, Mapping):
         raise TypeError("layers must be a list of module names or None, got a mapping: give pools and n_bins instead.")
     checked_loader(dataloader)
-    binnings = _binnings(n_bins, bins)
+    binnings, by_layer = _binnings(n_bins, bins), _by_layer(pools)
     sizes = None if n_samples is None else _ascending(n_samples, "n_samples")
-    by_layer = _by_layer(pools)
+    plane = InformationPlane(layers, target=target, unit=unit, ignore_index=ignore_index)
+    with _on(device, model) as move, plane.attach(model), preserve_state(model, dataloader), module_state_kept(model):
+        _pool(plane, by_layer, model)
+        batches = with_bar(dataloader, "Pass over the data") if progress else dataloader
+        run_pass(plane, batches, lambda parts: call(model, parts), unpack=unpack, move=move)
+        rows: Iterable[list[Resolution]] = _resolutions(plane, binnings, sizes)
+        if progress:
+            rows = with_bar(
+                rows, "Resolutions", len(binnings) * sum(len(one.quantizers) for one in _pools_of(plane).values())
+            )
+        return ResolutionSweep([row for of_one in rows for row in of_one])
+
+
+@contextmanager
+def _on(device: torch.device | str | None, model: nn.Module) -> Iterator[Callable[[Any], Any]]:
+    """The model on a device, and what moves batches there; the model comes back at the end."""
     home = device_of(model)
     away = home if device is None else torch.device(device)
-    values = _PooledValues(layers, target=target, unit=unit, ignore_index=ignore_index)
     try:
         if device is not None:
             model.to(away)
-        with values.attach(model), preserve_state(model, dataloader), module_state_kept(model):
-            assigned = _assigned(by_layer, model, values.layers)
-            values.pool_with(assigned)
-            batches = with_bar(dataloader, "Pass over the data") if progress else dataloader
-            run_pass(values, batches, lambda parts: call(model, parts), unpack=unpack, move=lambda one: to(one, away))
-            rows: Iterable[list[Resolution]] = values.rows(binnings, sizes)
-            if progress:
-                rows = with_bar(rows, "Resolutions", len(binnings) * sum(map(len, assigned.values())))
-            return ResolutionSweep([row for of_one in rows for row in of_one])
+        yield lambda batch: to(batch, away)
     finally:
         if device is not None:
             model.to(home)
@@ -227,58 +234,67 @@ class _SideBySide:
 
     def apart(self, z: Tensor) -> Iterator[tuple[str, Tensor]]:
         """The values of every pool again, by its label."""
-        return zip(self.quantizers, z.split(self.widths, dim=1))
+        return zip(self.quantizers, torch.split(z, self.widths, dim=1))
 
 
-class _PooledValues(InformationPlane):
-    """A measurement that holds the pooled values of all samples, to be put into bins in many ways."""
+def _pool(plane: InformationPlane, by_layer: Mapping[str | None, dict[str, Pool | None]], model: nn.Module) -> None:
+    """Pool the layers of a plane that is attached, and have it hold the pooled values."""
+    if None in by_layer:  # those that it may still leave out, too
+        pools = dict.fromkeys(plane.quantizers, by_layer[None])
+    else:
+        pools = _assigned(by_layer, model, plane.layers)
+        plane.keep_layers(plane.layers)
+    plane.use_quantizers({layer: Quantizer(_SideBySide(own)) for layer, own in pools.items()})
 
-    def _measure(self, layer: str, quantizer: Quantizer | CellQuantizer | None) -> None:
-        super()._measure(layer, Quantizer())
 
-    def pool_with(self, pools: Mapping[str, Mapping[str, Pool | None]]) -> None:
-        """Pool the layers, once they are hooked and before the first batch."""
-        self.fitted_quantizers.update(
-            {layer: FittedQuantizer(Quantizer(_SideBySide(own))) for layer, own in pools.items()}
+def _pools_of(plane: InformationPlane) -> dict[str, _SideBySide]:
+    """Layer → its pools."""
+    pools = {layer: fitted.quantizer.pool for layer, fitted in plane.fitted_quantizers.items()}
+    return {layer: pool for layer, pool in pools.items() if isinstance(pool, _SideBySide)}
+
+
+def _resolutions(
+    plane: InformationPlane, binnings: Mapping[int, Bins], sizes: Sequence[int] | None
+) -> Iterator[list[Resolution]]:
+    """The figures of every layer, pool and number of bins; a layer's values are let go of once it is counted."""
+    n, pools, order, warned = plane.n_seen, _pools_of(plane), torch.empty(0), WarnOnce()
+    sizes, y, targets = _checked_sizes(sizes, n), plane.target_symbols(), dict[int, _Target]()
+    if y is not None and len(y.counts) == 1:
+        warned.warn(
+            "one class",
+            f"all {n} samples have the same target: H(Y) is 0 and I(T;Y) says nothing, so it is NaN. Measure on data "
+            "with several classes.",
         )
-
-    def rows(self, binnings: Mapping[int, Bins], sizes: Sequence[int] | None) -> Iterator[list[Resolution]]:
-        """The figures of every layer, pool and number of bins; a layer's values are let go of once it is counted."""
-        y, order, targets = self._counted("y", 0), torch.empty(0), dict[int, _Target]()
-        for k, (layer, fitted) in enumerate(self.fitted_quantizers.items()):
-            held = getattr(self, f"t{k}_held")
-            z = torch.cat(held)
-            held.clear()
-            if not targets:
-                sizes = _checked_sizes(sizes, len(z))
-                order = sample_order(len(z), z.device)
-                targets = {n: self._target_of(y, len(z), order[:n]) for n in sizes}
-            assert isinstance(fitted.quantizer.pool, _SideBySide)
-            for pool, own in fitted.quantizer.pool.apart(z):
-                missing = int((~own.isfinite().all(1)).sum())
-                if missing:
-                    self._warn_once(
-                        f"{layer} {pool}",
-                        f"layer {layer!r} with the pool {pool!r} gave NaN or infinite values in {missing} of {len(z)} "
-                        "samples: its figures are NaN.",
+    for layer, z in plane.waiting_values():
+        if not targets:
+            order = sample_order(n, z.device)
+            targets = {size: _target_of(y, order[:size], plane.unit) for size in sizes}
+        for pool, own in pools[layer].apart(z):
+            missing = int((~own.isfinite().all(1)).sum())
+            if missing:
+                warned.warn(
+                    f"{layer} {pool}",
+                    f"layer {layer!r} with the pool {pool!r} gave NaN or infinite values in {missing} of {n} samples: "
+                    "its figures are NaN.",
+                )
+            for n_bins, bins in binnings.items():
+                ids = None if missing else _ids(own, bins, layer)
+                yield [
+                    Resolution(
+                        layer,
+                        pool,
+                        n_bins,
+                        size,
+                        *target.figures(None if ids is None else ids[order[:size]], size, plane.unit),
+                        plane.unit,
                     )
-                for n_bins, bins in binnings.items():
-                    ids = None if missing else _ids(own, bins, layer)
-                    of_each = [
-                        (n, target.figures(None if ids is None else ids[order[:n]], n, self.unit))
-                        for n, target in targets.items()
-                    ]
-                    yield [Resolution(layer, pool, n_bins, n, *figures, self.unit) for n, figures in of_each]
+                    for size, target in targets.items()
+                ]
 
-    def _target_of(self, y: Symbols | None, n_seen: int, chosen: Tensor) -> _Target:
-        if y is not None and len(y.counts) == 1:
-            self._warn_once(
-                "one class",
-                f"all {n_seen} samples have the same target: H(Y) is 0 and I(T;Y) says nothing, so it is NaN. Measure "
-                "on data with several classes.",
-            )
-        own = None if y is None else symbols(y.numbers[chosen])
-        return _Target(own, math.nan if own is None else entropy_of_counts(own.counts, unit=self.unit))
+
+def _target_of(y: Symbols | None, chosen: Tensor, unit: Unit) -> _Target:
+    own = None if y is None else symbols(y.numbers[chosen])
+    return _Target(own, math.nan if own is None else entropy_of_counts(own.counts, unit=unit))
 
 
 class _Target(NamedTuple):

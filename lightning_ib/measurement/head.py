@@ -8,6 +8,7 @@ from typing import NamedTuple
 from torch import Tensor, nn
 
 from lightning_ib.functional.discretize.sketch import real, sketch
+from lightning_ib.warn_once import WarnOnce
 
 # A class is taken for absent by chance where that is no less likely than this, were all classes equally frequent.
 _UNLIKELY = 1e-3
@@ -137,3 +138,94 @@ def runs_last(leaves: Sequence[str], watched: Container[str], layer: str) -> boo
         layer: the last of those to run.
     """
     return layer not in leaves or all(name in watched for name in leaves[leaves.index(layer) + 1 :])
+
+
+class HeadSearch:
+    """Finds the head: the layer that may be one in the first batch of a pass, recognized by the labels at its end.
+
+    Args:
+        asked: ``None`` takes the last layer to run, ``False`` none; a name says which layer it is.
+        named_layers: whether the layers were named, so that others may run after them.
+        warned: takes the warnings.
+    """
+
+    def __init__(self, asked: str | bool | None, *, named_layers: bool, warned: WarnOnce) -> None:
+        self.asked, self._named_layers, self._warned = asked, named_layers, warned
+        self.candidate: str | None = None
+        """The layer that may be the head; empty where there can be none, ``None`` where that is not known yet."""
+        self.head: Head | None = None
+        """The head that was recognized at the last measurement."""
+        self._activations: dict[str, str] = {}  # what each layer is measured on if it is the head
+
+    @property
+    def name(self) -> str | None:
+        """The layer that is named as the head, where one is."""
+        return self.asked if isinstance(self.asked, str) else None
+
+    def reset(self) -> None:
+        """Begin a pass: the head may be another layer."""
+        self.candidate = None
+
+    def lose(self) -> None:
+        """Go on without a head to the end of the pass."""
+        self.candidate = ""
+
+    def know(self, modules: Mapping[str, nn.Module]) -> None:
+        """Note what the modules of the layers put out."""
+        self._activations = {layer: activation_of(module) for layer, module in modules.items()}
+
+    def check(self, watched: Container[str]) -> None:
+        """Raise if the layer that is named as the head was left out."""
+        if self.name is not None and self.name not in watched:
+            raise ValueError(
+                f"head={self.name!r} cannot be measured, as the warning says: name another layer, or give head=False."
+            )
+
+    def look(self, ran: Sequence[str], model_layers: Sequence[str]) -> None:
+        """Choose the candidate, where none was chosen yet.
+
+        Args:
+            ran: the layers that are watched, in the order they ran.
+            model_layers: all layers of the model with weights, in the order in which they are defined.
+        """
+        if self.candidate is not None:
+            return
+        last = self.name or ran[-1]
+        leaves_others = self.asked is None and self._named_layers and not runs_last(model_layers, ran, last)
+        self.candidate = "" if self.asked is False or leaves_others else last
+
+    def predictions(self, outputs: Tensor) -> Predictions:
+        """The probabilities of the candidate's outputs ``(m, C)``, and the classes it predicts."""
+        assert self.candidate
+        return predictions(outputs, self._activations[self.candidate])
+
+    def recognize(self, sampled: Mapping[str, Tensor] | None, n_coordinates: Mapping[str, int]) -> None:
+        """Set :attr:`head`, where the candidate has the width of one.
+
+        Args:
+            sampled: see :func:`recognized`; ``None`` where there is no target.
+            n_coordinates: of the layers.
+
+        Raises:
+            ValueError: the layer that is named as the head has another width.
+        """
+        if not self.candidate or sampled is None:
+            self.head = None
+            return
+        layer, before = self.candidate, self.head
+        named, width = self.name is not None, n_coordinates[layer]
+        self.head = recognized(layer, self._activations[layer], sampled, width, named=named)
+        if self.head is not None or ("probabilities" in sampled and not sampled["probabilities"].isfinite().all()):
+            return
+        if before is not None:
+            self._warned.warn(
+                "head",
+                f"layer {layer!r} was the head before, measured on its {before.activation}, and the labels no "
+                f"longer number {before.n_classes} classes: it is measured as it is, and its values do not compare.",
+            )
+        elif self.name is not None:
+            raise ValueError(
+                f"head={self.name!r} has {n_coordinates.get(self.name)} coordinates, and the "
+                "labels do not number its classes 0 … C − 1: name the layer that has one for each class, or give "
+                "head=False."
+            )

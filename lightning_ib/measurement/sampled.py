@@ -108,6 +108,7 @@ class SampledLayers:
         self._rows: Reservoir | None = None
         self._raw: Reservoir | None = None
         self._drawn: Drawn | None = None
+        self._drawn_shared = False
         self._input_fits = True
 
     def choose(self, activation: Tensor, quantizer: CellQuantizer | None) -> Chosen:
@@ -180,7 +181,7 @@ class SampledLayers:
 
     def drawn(self, *, shared: bool) -> Drawn:
         """The sample; with ``shared``, that of all processes, all of which must ask. The same until the next batch."""
-        if self._drawn is None:
+        if self._drawn is None or self._drawn_shared != shared:
             gather: Gather | None = all_gathered if shared else None
             rows = self._reservoir.drawn(gather)
             raw = self._raw_reservoir.drawn(gather) if self.raw_samples else {}
@@ -188,6 +189,7 @@ class SampledLayers:
             sound = {k: v for k, v in rows.items() if isinstance(v, Tensor)}
             places = sound.pop("place", None)
             layers = {k.removeprefix("layer "): v for k, v in sound.items() if k.startswith("layer ")}
+            self._drawn_shared = shared
             self._drawn = Drawn(
                 layers,
                 layers,

@@ -1,0 +1,57 @@
+"""What a measurement freezes at its first pass, for a checkpoint: edges, choices of estimators, centers."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from lightning_ib.binning.fitted import FittedQuantizer
+from lightning_ib.measurement.estimation import Estimation
+from lightning_ib.measurement.variables import Variables
+
+
+def frozen_state(variables: Variables, estimation: Estimation) -> dict[str, Any]:
+    """The frozen edges and automatic choices, in tensors and primitives."""
+    named: dict[str, Any] = {
+        "layers": {layer: one.fitted.state_dict() for layer, one in variables.layers.items() if one.fitted is not None}
+    }
+    if estimation.settled:
+        named["estimators"] = copy.deepcopy(estimation.settled)
+    if estimation.streams.centers:
+        named["centers"] = estimation.streams.state()
+    return named | {key: fitted.state_dict() for key, fitted in _beside_layers(variables)}
+
+
+def load_frozen_state(state: Any, variables: Variables, estimation: Estimation) -> None:
+    """Take up what :func:`frozen_state` gave. Layers it does not name are left.
+
+    Raises:
+        ValueError: a part of ``state`` is not what :func:`frozen_state` gives; all other parts are taken up.
+    """
+    layers = state.get("layers", {}) if isinstance(state, Mapping) else None
+    if not isinstance(layers, Mapping):
+        raise ValueError("the frozen edges are no mapping with the edges of the 'layers'")
+    parts = [(one.name, one.fitted, layers.get(layer)) for layer, one in variables.layers.items()]
+    parts += [(f"the {key}", fitted, state.get(key)) for key, fitted in _beside_layers(variables)]
+    faults = []
+    for name, fitted, saved in parts:
+        try:
+            if fitted is not None:
+                fitted.load_state_dict({} if saved is None else saved)
+        except ValueError as error:
+            faults.append(f"what is frozen for {name} {error}")
+    for load, part in ((estimation.load, "estimators"), (estimation.streams.load, "centers")):
+        try:
+            load(state.get(part, {}))
+        except ValueError as error:
+            faults.append(str(error))
+    if faults:
+        raise ValueError("; ".join(faults))
+
+
+def _beside_layers(variables: Variables) -> Iterator[tuple[str, FittedQuantizer]]:
+    """The keys and the quantizers of the input and the target, where they have one."""
+    for key, variable in (("input", variables.x), ("target", variables.y)):
+        if variable.fitted is not None:
+            yield key, variable.fitted

@@ -1,0 +1,384 @@
+"""What happens to a batch: it is read, layers that do not fit it are left out, and its rows are kept."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from lightning_ib.binning.fitted import FittedQuantizer
+from lightning_ib.binning.quantizer import CellQuantizer, Quantizer
+from lightning_ib.capture.layers import device_of, named_modules
+from lightning_ib.capture.outputs import first_tensor
+from lightning_ib.capture.recorder import Recorder
+from lightning_ib.capture.tokens import by_token
+from lightning_ib.distributed import all_gathered
+from lightning_ib.functional import sketch
+from lightning_ib.measurement.estimation import Estimation
+from lightning_ib.measurement.head import HeadSearch
+from lightning_ib.measurement.reading import TARGET, TargetReader
+from lightning_ib.measurement.sampled import Drawn, SampledLayers
+from lightning_ib.measurement.seen_batches import Batch, SeenBatches, n_samples_of, token_shape
+from lightning_ib.measurement.variables import Form, Variable, Variables
+from lightning_ib.measurement.watched import Expected, Layers, Recorded, WatchedLayers
+from lightning_ib.warn_once import WarnOnce
+
+
+class _Read(NamedTuple):
+    """A batch that was read and fits: nothing was kept of it yet.
+
+    Attributes:
+        n: the number of rows.
+        n_samples: the number of samples: of sequences, where tokens are the rows.
+        recorded: what the hooks kept, by layer, in the order they ran.
+        x: the input as it came.
+        y: the target as it came, with a row a token where those are the samples; ``None`` where it is not read.
+        pooled_x: what is kept of the input, where it has a quantizer.
+        target: what is kept of the target.
+        sequences: the sequence of each token, where those are the samples.
+        valid: bool ``(n,)`` on the host: which rows count; ``None`` for all.
+    """
+
+    n: int
+    n_samples: int
+    recorded: dict[str, Recorded]
+    x: Any
+    y: Any
+    pooled_x: Tensor | None
+    target: Tensor | None
+    sequences: Tensor | None
+    valid: Tensor | None
+
+    @property
+    def counted_rows(self) -> Tensor | None:
+        """The rows that count; ``None`` for all."""
+        return None if self.valid is None else self.valid.nonzero().squeeze(1)
+
+
+class _Known(NamedTuple):
+    """What a process knows of a pass, for the others.
+
+    Attributes:
+        layers: those it goes on with.
+        n_coordinates: of them.
+        candidate: the layer that may be the head.
+        forms: of what it kept, see :meth:`Variables.forms`.
+    """
+
+    layers: list[str]
+    n_coordinates: dict[str, int]
+    candidate: str | None
+    forms: dict[str, Form]
+
+
+class Intake:
+    """Takes in the batches of a pass, and holds what is kept of them.
+
+    Args:
+        layers: as for :class:`~lightning_ib.InformationPlane`, as are the others.
+        input: of X.
+        target: of Y.
+        head: which layer is the head.
+        ignore_index: the label of rows that are left out.
+        tokens: whether tokens are the samples.
+        sampled: keeps the sampled rows.
+        estimation: the estimators, some of which sum up all rows.
+        keep_rows: whether to sample rows, even where neither cells nor estimators need them.
+        warned: takes the warnings.
+    """
+
+    def __init__(
+        self,
+        layers: Layers,
+        *,
+        input: Quantizer | None,
+        target: Quantizer | None,
+        head: str | bool | None,
+        ignore_index: int | None,
+        tokens: bool,
+        sampled: SampledLayers,
+        estimation: Estimation,
+        keep_rows: bool,
+        warned: WarnOnce,
+    ) -> None:
+        self.watched = WatchedLayers(layers, head if isinstance(head, str) else None, warned)
+        self.input = None if input is None else FittedQuantizer(input)
+        fitted = None if target is None else FittedQuantizer(target)
+        self.variables = Variables(
+            Variable("the input", self.input),
+            Variable(TARGET, fitted),
+            Variable("the sequences") if tokens else None,
+        )
+        named = self.watched.asked is not None
+        self.target = TargetReader(fitted, ignore_index, follows_layers=not named, warned=warned)
+        self.heads = HeadSearch(head, named_layers=named, warned=warned)
+        self.batches = SeenBatches(ignore_index)
+        self.sampled, self.estimation = sampled, estimation
+        self.n_updates = 0
+        """How many batches were given."""
+        self._warned = warned
+        self._tokens, self._keep_rows, self._device = tokens, keep_rows, torch.device("cpu")
+
+    @property
+    def has_cells(self) -> bool:
+        """Whether a layer is cut into cells."""
+        return len(self.variables.layers) < len(self.watched.quantizers)
+
+    @property
+    def sampling(self) -> bool:
+        """Whether rows are sampled: for cells, for estimators, or since they were asked for."""
+        return self.has_cells or self._keep_rows or bool(self.estimation.estimators)
+
+    @property
+    def n_coordinates(self) -> dict[str, int]:
+        """Layer → how many coordinates a sample has, as the module put it out."""
+        return self.watched.n_coordinates
+
+    def attach(self, model: nn.Module) -> Recorder:
+        """Hook the layers of a model; see :meth:`WatchedLayers.attach`."""
+        recorder = self.watched.attach(model, self._reduce)
+        self._device = device_of(model)
+        modules, quantizers = named_modules(model), self.watched.quantizers
+        self.heads.know({layer: modules[layer] for layer in quantizers})
+        self.use_quantizers({k: one for k, one in quantizers.items() if k not in self.variables.layers})
+        return recorder
+
+    def use_quantizers(self, quantizers: Mapping[str, Quantizer | CellQuantizer]) -> None:
+        """Discretize layers in this way."""
+        self.watched.quantizers.update(quantizers)
+        for layer, quantizer in quantizers.items():
+            self.variables.forget([layer])
+            if isinstance(quantizer, Quantizer):
+                self.variables.add_layer(layer, FittedQuantizer(quantizer))
+
+    def reset(self) -> None:
+        """Begin a pass."""
+        self.n_updates = 0
+        for part in (self.batches, self.variables, self.target, self.heads, self.sampled, self.estimation.streams):
+            part.reset()
+
+    def trim(self, n_samples: int) -> None:
+        """Leave out what came after the first ``n_samples`` of this process."""
+        n_rows, n_valid = self.batches.rows_of(n_samples)
+        self.sampled.trim(n_rows)
+        self.estimation.streams.trim(n_valid)
+        self.variables.trim(n_valid)
+
+    def forget(self, layers: Sequence[str]) -> None:
+        """Go on without some layers, and all that was kept of them."""
+        self.watched.forget(layers)
+        self.variables.forget(layers)
+        self.estimation.streams.forget(layers)
+        self.sampled.forget(layers, head=self.heads.candidate in layers)
+        if self.heads.candidate in layers:
+            self.heads.lose()
+
+    # -- a batch -------------------------------------------------------------------------------------------------------
+
+    def _reduce(self, layer: str, activation: Tensor) -> Recorded:
+        """What a hook keeps of an activation."""
+        variable, quantizer = self.variables.layers.get(layer), self.watched.quantizers[layer]
+        places: tuple[int, ...] = (len(activation),) if activation.ndim else ()
+        if self._tokens:
+            activation, places = by_token(activation, self.watched.channels_first.get(layer))
+        values = None if variable is None or variable.fitted is None else variable.fitted.values(activation)
+        by_cells = quantizer if isinstance(quantizer, CellQuantizer) else None
+        chosen = self.sampled.choose(activation, by_cells) if self.sampling else None
+        streamed = self.estimation.streams.rows(layer, activation, by_cells)
+        return Recorded(len(activation), activation.shape[1:].numel(), places, values, chosen, streamed)
+
+    @torch.no_grad()
+    def update(self, x: Any, y: Any, mask: Tensor | None, several_views: str = "") -> None:
+        """Take in a batch; see :meth:`~lightning_ib.InformationPlane.update`.
+
+        Args:
+            x: the input.
+            y: the target.
+            mask: which tokens count.
+            several_views: what to do where a step runs several views of a batch, for errors.
+        """
+        self.n_updates += 1
+        batch = self._read(x, y, mask, several_views)
+        self.batches.add(Batch(batch.n_samples, batch.n, batch.valid))
+        self.watched.note_lengths(batch.recorded, is_first=self.n_updates == 1)
+        if self.sampling:
+            self._sample(batch)
+        self._keep(batch)
+        self._sum_up(batch)
+
+    def _read(self, x: Any, y: Any, mask: Tensor | None, several_views: str) -> _Read:
+        """Read a batch, and leave out layers that do not fit it; nothing is kept of one that is refused."""
+        recorded, unfit = self.watched.take()
+        tokens = token_shape(x, y, mask, [one.places for one in recorded.values()]) if self._tokens else None
+        y = y.reshape(-1) if tokens is not None and isinstance(y, Tensor) else y
+        n_rows = [one.n for one in recorded.values()]
+        target = None if y is None else self.target.values(y, n_rows, several_views)
+        if self.target.lost:
+            self._forget_target()
+        y, pooled_x = None if target is None else y, self._pooled(x)
+        n = next((len(values) for values in (target, pooled_x) if values is not None), None)
+        n = _n_samples(x, n_rows) if n is None else n
+        places = None if tokens is None else tokens.places
+        expected = Expected(n, "inputs" if y is None else "labels", places, several_views)
+        self.forget(self.watched.misfits(recorded, unfit, expected))
+        self.forget(self.watched.unpicked(recorded))
+        self.heads.check(self.watched.quantizers)
+        if pooled_x is not None and len(pooled_x) != n:
+            raise ValueError(f"the input put out {len(pooled_x)} rows for {n} labels: its pool must keep the batch.")
+        self.target.expect(came=y is not None)
+        sequences = None if tokens is None else self.batches.sequences(tokens.n_sequences, n, self._device)
+        valid = self.batches.valid(y if isinstance(y, Tensor) else target, mask, n)
+        recorded = {layer: one for layer, one in recorded.items() if layer in self.watched.quantizers}
+        n_samples = n if tokens is None else tokens.n_sequences
+        return _Read(n, n_samples, recorded, x, y, pooled_x, target, sequences, valid)
+
+    def _forget_target(self) -> None:
+        """Go on without a target, and a head, to the end of the pass."""
+        self.heads.lose()
+        self.variables.y.reset()
+        self.sampled.forget_target()
+
+    def _pooled(self, x: Any) -> Tensor | None:
+        """What is kept of the input, where it has a quantizer."""
+        if self.input is None:
+            return None
+        selected = self.input.quantizer.selected(x)
+        return self.input.values(by_token(selected)[0] if self._tokens else selected)
+
+    def _sample(self, batch: _Read) -> None:
+        """Keep the chosen rows of a batch."""
+        named = {"sum of x": _summable(batch.x, batch.n), "pooled x": batch.pooled_x, "sequence": batch.sequences}
+        if self.sampled.with_input:
+            named["x"] = self._input_rows(batch.x, batch.n)
+            if named["x"] is None:
+                self.sampled.forget_input()
+        if self.target.fitted is None:
+            named["y"] = batch.target
+        elif batch.target is not None:  # real numbers, as bins and estimators each take them
+            named["pooled y"] = batch.target
+            named["y"] = sketch(batch.y) if self.estimation.estimators or self._keep_rows else None
+        if batch.target is not None and self.target.fitted is None:
+            self.heads.look(list(batch.recorded), self.watched.model_layers)
+        chosen = {layer: one.chosen for layer, one in batch.recorded.items() if one.chosen is not None}
+        own = chosen.get(self.heads.candidate) if self.heads.candidate else None
+        head = None if own is None or own.outputs is None else self.heads.predictions(own.outputs)
+        others = {name: values for name, values in named.items() if values is not None}
+        self.sampled.keep(batch.n, chosen, others, head, batch.valid)
+
+    def _input_rows(self, x: Any, n: int) -> Tensor | None:
+        """The input as estimators see it, whether it is pooled or not; ``None`` where it does not hold ``n`` rows."""
+        try:
+            rows = first_tensor(x) if self.input is None else self.input.quantizer.selected(x)
+            rows = by_token(rows)[0] if self._tokens else rows
+        except (TypeError, ValueError):
+            return None
+        return rows if rows.ndim > 0 and len(rows) == n else None
+
+    def _keep(self, batch: _Read) -> None:
+        """Keep the rows of a batch that count: of the layers in bins, and of what is counted with them."""
+        in_bins, kept = self.variables.layers, [(self.variables.x, batch.pooled_x)]
+        kept += [(variable, batch.recorded[layer].values) for layer, variable in in_bins.items()]
+        if in_bins or self.target.fitted is not None:
+            kept.append((self.variables.y, batch.target))
+        if in_bins and self.variables.sequences is not None:
+            kept.append((self.variables.sequences, batch.sequences))
+        index = batch.counted_rows
+        for variable, values in kept:
+            if values is not None:
+                variable.keep(_chosen(values, index))
+
+    def _sum_up(self, batch: _Read) -> None:
+        """Add the rows of a batch that count to the running sums."""
+        index = batch.counted_rows
+        rows = {layer: one.streamed for layer, one in batch.recorded.items()}
+        streamed = {layer: _chosen(values, index) for layer, values in rows.items() if values is not None}
+        labels = batch.target if self.target.fitted is None else None
+        # Real numbers may turn out to be classes at the end of the pass: then the sample says more than sums without.
+        if streamed and (labels is None or not labels.is_floating_point()):
+            n_valid = batch.n if index is None else len(index)
+            self.estimation.streams.keep(streamed, None if labels is None else _chosen(labels, index), n_valid)
+
+    # -- the end of a pass ---------------------------------------------------------------------------------------------
+
+    def gathered(self) -> Variables:
+        """The variables over all processes, all of which must ask; layers that one of them left out are forgotten.
+
+        A process that saw no batch knows no forms, and has left no layer out: it follows the others.
+
+        Raises:
+            ValueError: a variable has another form in one process than in another; the same error in all processes.
+        """
+        self.variables.bin_waiting()
+        own = _Known(
+            list(self.watched.quantizers), self.watched.n_coordinates, self.heads.candidate, self.variables.forms()
+        )
+        known: list[_Known] = [one for one in all_gathered(own if self.n_updates else None) if one is not None]
+        if known and not self.n_updates:
+            self.watched.n_coordinates, self.heads.candidate = known[0].n_coordinates, known[0].candidate
+        self.forget([layer for layer in self.watched.quantizers if any(layer not in one.layers for one in known)])
+        return self.variables.gathered([one.forms for one in known], self._device)
+
+    def drawn(self, *, shared: bool) -> Drawn:
+        """The sampled rows, with ``shared`` of all processes, all of which must ask; the target as labels if it can be.
+
+        The rows of layers are as they were put out: see :meth:`measured`.
+        """
+        drawn = self.sampled.drawn(shared=shared)
+        y = drawn.others.get("y")
+        if y is None or self.target.fitted is not None:
+            return drawn
+        return drawn._replace(others=drawn.others | {"y": self.target.labels(y)})
+
+    def measured(self, *, shared: bool) -> Drawn:
+        """The sampled rows as they are measured: of the head its probabilities."""
+        drawn, head = self.drawn(shared=shared), self.heads.head
+        if head is None or head.layer not in drawn.layers:
+            return drawn
+        return drawn._replace(layers=drawn.layers | {head.layer: drawn.others["probabilities"]})
+
+    def check_counted(self, n: int, epoch: int) -> None:
+        """Raise where nothing was counted, and warn of batches in which no layer ran.
+
+        Args:
+            n: how many samples were counted.
+            epoch: for the warning.
+
+        Raises:
+            RuntimeError: no layer ever ran.
+            ValueError: nothing was counted.
+        """
+        n_idle = self.batches.n_idle
+        if n == 0:
+            if n_idle:
+                self.watched.all_idle()
+            ignored = self.batches.ignore_index is not None and self.batches.n_rows > 0
+            why = f"every label is {self.batches.ignore_index}" if ignored else "no batch was seen. Is the data empty?"
+            raise ValueError(f"nothing was counted: {why}")
+        if n_idle:
+            self._warned.warn(
+                "idle",
+                f"no layer ran in {n_idle} of {len(self.batches)} batches at epoch {epoch}: they are left out.",
+            )
+
+
+def _chosen(values: Tensor, index: Tensor | None) -> Tensor:
+    """The rows at an index of the host; all of them without one."""
+    return values if index is None else values[index.to(values.device, non_blocking=True)]
+
+
+def _n_samples(x: Any, n_rows: Sequence[int]) -> int:
+    """How many samples a batch without a target has: the rows of the input, else those of the first layer."""
+    n = n_samples_of(x)
+    return n if n in n_rows or not n_rows else n_rows[0]
+
+
+def _summable(x: Any, n: int) -> Tensor | None:
+    """The input where it holds ``n`` rows of real numbers; ``None`` where it does not."""
+    with suppress(Exception):  # it is the user's, and may be of any kind
+        given = first_tensor(x)
+        if given.ndim > 0 and len(given) == n and not given.is_complex() and given.layout is torch.strided:
+            return given
+    return None

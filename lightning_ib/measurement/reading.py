@@ -1,0 +1,175 @@
+"""From what was kept to symbols: ids of any variable, and the target, which is read by its form."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lightning_ib.binning.fitted import FittedQuantizer
+from lightning_ib.binning.target import UnknownTarget, absent_label, kept, labelled, read
+from lightning_ib.functional import NOT_FINITE, Symbols, symbols
+from lightning_ib.functional.checks import plain_tensor
+from lightning_ib.measurement.variables import Variable
+from lightning_ib.warn_once import WarnOnce
+
+TARGET = "the target"
+
+
+def finite_symbols(name: str, ids: Tensor | None, epoch: int, warned: WarnOnce) -> Symbols | None:
+    """The symbols of ids; ``None`` where there are no ids, or a sample was not finite, with a warning.
+
+    Args:
+        name: the variable in a sentence.
+        ids: from bins, int64 ``(N,)``.
+        epoch: for the warning.
+        warned: takes the warning.
+    """
+    if ids is None:
+        return None
+    missing = int((ids == NOT_FINITE).sum())
+    if missing:
+        warn_of_missing(name, missing, len(ids), epoch, warned)
+        return None
+    return symbols(ids)
+
+
+def sampled_symbols(variable: Variable, values: Tensor | None, epoch: int, warned: WarnOnce) -> Symbols | None:
+    """The symbols of a variable with a quantizer on the sampled rows; ``None`` where it has none, or is not finite.
+
+    Args:
+        variable: its edges are those of the whole pass.
+        values: its pooled values of the sampled rows, ``(M, D)``.
+        epoch: for the warning.
+        warned: takes the warning.
+    """
+    if values is None or variable.fitted is None:
+        return None
+    if variable.fitted.edges is None:  # it was not finite, or alike everywhere
+        return symbols(torch.zeros(len(values), dtype=torch.int64)) if bool(values.isfinite().all()) else None
+    return finite_symbols(variable.name, variable.fitted.held_in_bins(values).ids, epoch, warned)
+
+
+def warn_of_missing(name: str, missing: int, n: int, epoch: int, warned: WarnOnce) -> None:
+    """Warn that values of a variable are NaN or infinite in some of ``n`` samples."""
+    is_target = name == TARGET
+    warned.warn(
+        name,
+        f"{name} gave NaN or infinite values in {missing} of {n} samples at epoch {epoch}: "
+        + ("the values about it" if is_target else "its values")
+        + " are NaN until they are finite again. Training is not touched."
+        + (
+            " Leave such samples out in unpack=…, or give them a label of their own and ignore_index=…."
+            if is_target
+            else ""
+        ),
+    )
+
+
+class TargetReader:
+    """Reads the target: what is kept of each batch, and the symbols of a whole pass.
+
+    Args:
+        fitted: puts it into bins; ``None`` where its form says how to read it.
+        ignore_index: the label of rows that do not count.
+        follows_layers: whether a target whose rows are not those of the layers is left out, as where no layers were
+            named; otherwise it stands, and the layers are at fault.
+        warned: takes the warnings.
+    """
+
+    def __init__(
+        self, fitted: FittedQuantizer | None, ignore_index: int | None, *, follows_layers: bool, warned: WarnOnce
+    ) -> None:
+        self.fitted, self.ignore_index = fitted, ignore_index
+        self._follows_layers, self._warned = follows_layers, warned
+        self.reset()
+
+    def reset(self) -> None:
+        """Begin a measurement."""
+        self.how = ""
+        """How the target became symbols, in words; empty for class labels."""
+        self.lost = False
+        """Whether a batch had a target of unknown form: the measurement goes on without one."""
+        self._came: bool | None = None  # whether the batches so far came with a target
+
+    def values(self, y: Any, n_rows: Sequence[int], several_views: str = "") -> Tensor | None:
+        """What is kept of the target of a batch; ``None`` where the measurement goes on without a target.
+
+        Args:
+            y: the target.
+            n_rows: how many rows each layer put out.
+            several_views: what to do where a step runs several views of a batch.
+
+        Raises:
+            TypeError: a quantizer is to put into bins what is no tensor.
+        """
+        y = plain_tensor(y) if isinstance(y, Tensor) else y
+        if self.fitted is not None:
+            if not isinstance(y, Tensor):
+                raise TypeError(f"the target must be a tensor, got {type(y).__name__}: convert it in unpack.")
+            return self.fitted.values(y)
+        try:
+            values = kept(y, self.ignore_index)
+            if self._follows_layers and n_rows and len(values) not in n_rows:
+                raise UnknownTarget(
+                    f"the target has {len(values)} rows where the layers put out {n_rows[0]}, so I(X;T) and H(T) are "
+                    "measured without it. Give unpack=lambda batch: (x, y) with a target a row. " + several_views
+                )
+        except UnknownTarget as unknown:
+            self._warned.warn("the target's form", str(unknown))
+            self.lost, self._came = True, None if self._came is None else False
+        return None if self.lost else values
+
+    def expect(self, *, came: bool) -> None:
+        """Note whether a batch came with a target.
+
+        Raises:
+            ValueError: some batches of this measurement did, and some did not.
+        """
+        if self._came not in (None, came):
+            raise ValueError("some batches came with a target and some without: give one for each, or for none.")
+        self._came = came
+
+    def labels(self, values: Tensor) -> Tensor:
+        """The kept values of a whole pass as labels int64 ``(N,)`` where they are some, else as they are."""
+        labels, how = labelled(values)
+        self.how = how or self.how
+        return labels
+
+    def symbols(self, variable: Variable, epoch: int) -> Symbols | None:
+        """The symbols of the target over a whole pass; ``None`` where there is none, or it is not finite."""
+        rows = variable.rows()
+        if self.fitted is not None or rows is None:
+            return finite_symbols(variable.name, rows, epoch, self._warned)
+        return self.read(self.labels(rows), epoch)
+
+    def sampled(self, variable: Variable, others: Mapping[str, Tensor], epoch: int) -> Symbols | None:
+        """The symbols of the target on the sampled rows; ``None`` where there is none, or it is not finite.
+
+        Args:
+            variable: the target.
+            others: the sampled rows, with those of the target as :meth:`labels` gave them.
+            epoch: for the warning.
+        """
+        if self.fitted is not None:
+            return sampled_symbols(variable, others.get("pooled y"), epoch, self._warned)
+        return self.read(others["y"], epoch) if "y" in others else None
+
+    def read(self, values: Tensor, epoch: int) -> Symbols | None:
+        """The symbols of what :meth:`labels` gave; ``None`` where a value is not finite."""
+        missing = int((~values.isfinite()).any(-1).sum()) if values.is_floating_point() else 0
+        if missing:
+            warn_of_missing(TARGET, missing, len(values), epoch, self._warned)
+            return None
+        target = read(values)
+        self.how = target.how or self.how
+        if (absent := absent_label(values, len(target.symbols.counts))) is not None:
+            self._warned.warn(
+                "absent labels",
+                f"the target is {absent} in {int((values == absent).reshape(len(values), -1).any(1).sum())} of "
+                f"{len(values)} samples, which is counted like any other value. If it says that they have no label, "
+                f"give ignore_index={absent}.",
+            )
+        return target.symbols
