@@ -29,7 +29,7 @@ DTYPES = (torch.float64, torch.float32)
 
 
 def layer(n: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Rows around ten centres, as a trained layer's are, and the classes."""
+    """Rows around ten centers, as a trained layer's are, and the classes."""
     g = torch.Generator().manual_seed(0)
     y = torch.randint(CLASSES, (n,), generator=g)
     return (torch.randn(CLASSES, D, generator=g)[y] + torch.randn(n, D, generator=g)).to(dtype), y

@@ -43,12 +43,12 @@ from tests.tiny import N_TRAIN, N_VAL, TinyModule, fit, make_data, pl, val_loade
 
 EarlyStopping, ModelCheckpoint = pl.callbacks.EarlyStopping, pl.callbacks.ModelCheckpoint
 
-CHEAP = ["kde", "knn", "probe", "quantised8"]
+CHEAP = ["kde", "knn", "probe", "quantized8"]
 GIVEN = {
     "kde": ["I_XT", "I_TY", "I_XT_lower", "I_TY_lower", "noise_variance"],
     "knn": ["I_TY"],
     "probe": ["I_TY", "accuracy"],
-    "quantised8": ["I_XT", "I_TY"],
+    "quantized8": ["I_XT", "I_TY"],
 }
 LAYERS = ["hidden", "out"]
 NO_UNIT = ("accuracy", "noise_variance")
@@ -285,7 +285,7 @@ def test_an_evaluation_alone_keeps_its_estimates_apart(tmp_path, evaluate):
     class Tested(TinyModule):
         test_step = TinyModule.validation_step
 
-    callback = InformationPlaneCallback(estimators=["kde", "quantised8"])
+    callback = InformationPlaneCallback(estimators=["kde", "quantized8"])
     model, run = fit(tmp_path, callback, model=Tested(), max_epochs=1, logger=False)
     before, settled = list(callback.estimates), callback.state_dict()["frozen"]["estimators"]
     assert callback.evaluated_estimates == []
@@ -317,7 +317,7 @@ def test_a_fast_dev_run_estimates_one_batch_and_writes_nothing(tmp_path):
 @pytest.mark.usefixtures("pictures")
 def test_a_second_callback_has_its_own_names_and_files(tmp_path):
     one = InformationPlaneCallback(["out"], estimators=["knn"])
-    other = InformationPlaneCallback(["out"], estimators=["knn", "quantised8"], prefix="own/two", data="train")
+    other = InformationPlaneCallback(["out"], estimators=["knn", "quantized8"], prefix="own/two", data="train")
     _, run = fit(tmp_path, one, other, max_epochs=1, logger=False)
     assert read_csv(tmp_path / "estimators.csv", Estimate) == one.estimates
     assert read_csv(tmp_path / "estimators_own_two.csv", Estimate) == other.estimates
@@ -452,7 +452,7 @@ class Seen(Estimator):
         super().__init__()
         self.shown = []
 
-    def figures(self, rows, settled, unit):
+    def estimate(self, rows, calibration, unit):
         self.shown.append(Rows(*(part.clone() for part in rows)))
         return {"I_TY": 0.0}
 
@@ -603,7 +603,7 @@ def test_a_resumed_run_has_the_estimates_of_an_uninterrupted_one(tmp_path, data)
     assert resumed.estimates == whole.estimates == read_csv(tmp_path / "estimators.csv", Estimate)
     assert nan_free(resumed.history) == nan_free(whole.history)
     assert same(resumed.plane.frozen_state(), whole.plane.frozen_state())
-    assert set(resumed.plane.estimation.settled["out"]["quantised8"]) == {"low", "high"}
+    assert set(resumed.plane.estimation.settled["out"]["quantized8"]) == {"low", "high"}
 
 
 @resumes_exactly
@@ -614,7 +614,7 @@ def test_a_run_that_broke_off_while_it_was_trained_goes_on_with_its_estimates(tm
                 raise RuntimeError("power cut")
 
     def callback():
-        return InformationPlaneCallback(estimators=["kde", "quantised8"])
+        return InformationPlaneCallback(estimators=["kde", "quantized8"])
 
     whole, broken, resumed = callback(), callback(), callback()
     go_on(tmp_path / "whole", whole)
@@ -696,7 +696,7 @@ class FailsAt(Estimator):
         super().__init__()
         self.calls, self.error, self.n = calls, error, 0
 
-    def figures(self, rows, settled, unit):
+    def estimate(self, rows, calibration, unit):
         self.n += 1
         if self.n - 1 in self.calls:
             raise self.error("no figure today")
@@ -873,7 +873,7 @@ def test_a_range_is_not_set_from_a_constant_layer(tmp_path):
             nn.init.zeros_(self.out.weight)
             nn.init.zeros_(self.out.bias)
 
-    callback = InformationPlaneCallback(["out"], estimators=["quantised8"])
+    callback = InformationPlaneCallback(["out"], estimators=["quantized8"])
     fit(tmp_path, callback, model=ZeroHead(), max_epochs=1, logger=False)
     assert all(math.isfinite(value) for value in of(callback.estimates, epoch=1))
 
@@ -887,7 +887,7 @@ def test_a_range_is_not_set_from_a_layer_that_is_nan(tmp_path):
         def training_step(self, batch, batch_idx):
             return nn.functional.cross_entropy(super().forward(batch[0]), batch[1])
 
-    callback = InformationPlaneCallback(["out"], estimators=["quantised8"])
+    callback = InformationPlaneCallback(["out"], estimators=["quantized8"])
     fit(tmp_path, callback, model=NaNFirst(), max_epochs=1, logger=False)
     assert all(math.isfinite(value) for value in of(callback.estimates, epoch=1))
 
@@ -969,7 +969,7 @@ def test_estimators_that_are_no_list_are_told_so():
 
 def test_an_estimator_without_a_name_is_told_so():
     class Nameless(Estimator):
-        def figures(self, rows, settled, unit):
+        def estimate(self, rows, calibration, unit):
             return {"I_TY": 0.0}
 
     with pytest.raises(TypeError, match="Nameless needs a name"):
@@ -981,7 +981,7 @@ def test_the_number_of_another_library_that_an_estimator_gives_is_kept_as_a_floa
     class Mean(Estimator):
         name = "mean"
 
-        def figures(self, rows, settled, unit):
+        def estimate(self, rows, calibration, unit):
             return {"I_TY": kind(float(rows.t.mean()))}
 
     callback = InformationPlaneCallback(["out"], estimators=[Mean()])
@@ -993,8 +993,8 @@ def test_the_number_of_another_library_that_an_estimator_gives_is_kept_as_a_floa
 @pytest.mark.filterwarnings("ignore:layer 'out'")
 def test_an_estimator_that_raises_is_nan_under_the_names_it_gave_before(tmp_path):
     class Other(FailsAt):
-        def figures(self, rows, settled, unit):
-            return {"H_T": super().figures(rows, settled, unit)["I_TY"]}
+        def estimate(self, rows, calibration, unit):
+            return {"H_T": super().estimate(rows, calibration, unit)["I_TY"]}
 
     callback = InformationPlaneCallback(["out"], estimators=[Other(2)])
     fit(tmp_path, callback, logger=False)

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lightning_ib.functional import cells, entropy, most_cells, mutual_information
+from lightning_ib.functional import cell_limit, cells, entropy, mutual_information
 from tests.samples import generator
 
 
@@ -52,10 +52,10 @@ def test_a_partition_is_well_formed(n, d, kind, seed):
     assert found.numbers.dtype == torch.int64
     assert found.numbers.shape == (n,)
     assert found.numbers.unique().tolist() == list(range(found.n_cells))
-    assert 1 <= found.n_cells <= min(n, most_cells(n))
+    assert 1 <= found.n_cells <= min(n, cell_limit(n))
     assert n > 1 or math.isnan(found.explained)
     assert math.isnan(found.explained) or -1e-9 <= found.explained <= 1 + 1e-9
-    assert entropy(found.numbers, unit="nats") <= math.log(most_cells(n)) + 1e-12
+    assert entropy(found.numbers, unit="nats") <= math.log(cell_limit(n)) + 1e-12
 
 
 @FEW
@@ -154,7 +154,7 @@ def test_it_works_in_inference_mode_and_without_gradient():
     ],
 )
 def test_there_is_a_cell_for_every_fifty_samples_or_for_twenty_of_few(n, most):
-    assert most_cells(n) == most
+    assert cell_limit(n) == most
 
 
 @pytest.mark.parametrize(
@@ -162,12 +162,12 @@ def test_there_is_a_cell_for_every_fifty_samples_or_for_twenty_of_few(n, most):
     [(300, 10, 16), (300, 17, 16), (320, 17, 32), (100, 100, 8), (10_000, 10, 128), (40, 1, 2)],
 )
 def test_there_is_a_cell_for_each_cluster_that_is_expected_while_ten_samples_are_left_for_it(n, at_least, most):
-    assert most_cells(n, at_least=at_least) == most
+    assert cell_limit(n, expected_clusters=at_least) == most
 
 
 @pytest.mark.parametrize(("max_cells", "most"), [(2, 2), (3, 2), (100, 64), (255, 128), (1024, 256 * 4), (2**20, 1024)])
 def test_more_or_fewer_cells_may_be_asked_for(max_cells, most):
-    assert most_cells(51_200, max_cells) == most
+    assert cell_limit(51_200, max_cells=max_cells) == most
 
 
 @pytest.mark.parametrize("max_cells", [2, 5, 16])
@@ -222,7 +222,7 @@ def test_an_entropy_falls_where_samples_gather():
 def test_isotropic_noise_has_an_entropy_near_the_most_there_is():
     """Which says that there are no clusters, not that there is much information."""
     for n in (600, 5000):
-        assert entropy(cells(randn(n, 20)).numbers, unit="nats") > 0.85 * math.log(most_cells(n))
+        assert entropy(cells(randn(n, 20)).numbers, unit="nats") > 0.85 * math.log(cell_limit(n))
 
 
 @pytest.mark.parametrize("n", [2, 3, 9, 50, 1000])

@@ -36,8 +36,8 @@ def exactly(message):
 def clusters(n=150, d=5, classes=4, seed=0, dtype=torch.float64):
     g = torch.Generator().manual_seed(seed)
     y = torch.randint(classes, (n,), generator=g)
-    centres = 3 * torch.randn(classes, d, generator=g, dtype=dtype)
-    return centres[y] + torch.randn(n, d, generator=g, dtype=dtype), y
+    centers = 3 * torch.randn(classes, d, generator=g, dtype=dtype)
+    return centers[y] + torch.randn(n, d, generator=g, dtype=dtype), y
 
 
 @pytest.mark.parametrize("alpha", [1, 1.01, 1.5, 2, 5])

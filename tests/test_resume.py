@@ -514,7 +514,7 @@ def without(*keys):
         (lambda state: state["history"].append(3), "a point of its history is a int, not a mapping", [0, 1], False),
         (no_point_has("h_t"), r"points of its history lack \['h_t'\]", [0, 1], False),
         (no_point_has("layer"), r"points of its history lack \['layer'\]", [], False),
-        (each_point(colour="red"), r"points of its history have \['colour'\], which is unknown here", [0, 1], False),
+        (each_point(color="red"), r"points of its history have \['color'\], which is unknown here", [0, 1], False),
         (first_point(epoch="0"), "a point of its history has epoch='0', not a int", [0, 1], False),
         (each_point(i_ty=None), "a point of its history has i_ty=None, not a float", [], False),
         (without("frozen"), "the frozen edges are no mapping with the edges of the 'layers'", [0, 1], True),
@@ -536,7 +536,7 @@ def test_what_is_damaged_is_told_once_and_the_rest_is_kept(tmp_path, damaged, da
     # Where nothing is left of the history, it begins anew with a point before the rest of the training.
     assert epochs(callback) == (kept or [1]) + [2]
     assert all(math.isfinite(point.i_xt) for point in callback.history)
-    edges = {layer: narrowing.edges for layer, narrowing in callback.plane.fitted_quantizers.items()}
+    edges = {layer: discretizer.edges for layer, discretizer in callback.plane.fitted_quantizers.items()}
     if not refitted:
         assert same(edges, {layer: saved["edges"] for layer, saved in state["frozen"]["layers"].items()})
     elif sentence.startswith("layer"):
@@ -578,11 +578,11 @@ def test_edges_of_an_automatic_choice_in_an_old_checkpoint_are_let_go(tmp_path, 
     assert [point.h_t for point in callback.history[:4]] == [point["h_t"] for point in state["history"]]
     assert [point.source for point in callback.history[-2:]] == ["cells", "cells"]
     assert callback.plane.frozen_state()["layers"] == {}
-    in_bins = InformationPlaneCallback({"hidden": Quantizer(bins=UniformBins(3)), "out": None})
+    discretize = InformationPlaneCallback({"hidden": Quantizer(bins=UniformBins(3)), "out": None})
     anew = r"edges were fitted for AutoQuantizer.*, and Quantizer.* is asked for now: its edges are fitted anew"
     with pytest.warns(UserWarning, match=anew), pytest.warns(UserWarning, match=missing):
-        fit(tmp_path, in_bins, max_epochs=2, logger=False, ckpt_path=path)
-    assert in_bins.plane.fitted_quantizers["hidden"].edges.shape == (8, 2)
+        fit(tmp_path, discretize, max_epochs=2, logger=False, ckpt_path=path)
+    assert discretize.plane.fitted_quantizers["hidden"].edges.shape == (8, 2)
 
 
 @pytest.mark.filterwarnings("ignore:Be aware that when using `ckpt_path`")
@@ -597,7 +597,7 @@ def test_another_unit_stops_before_training_however_damaged_the_rest(tmp_path, d
 
 def test_a_point_of_another_version_keeps_the_figures_it_has():
     point = InformationPoint.missing("out", n_samples=8, unit="bits", epoch=3)._replace(i_xt=2, i_ty=1.0)
-    saved = point._asdict() | {"colour": "red"}
+    saved = point._asdict() | {"color": "red"}
     del saved["h_t"], saved["n_samples"]
     (restored,), faults = restored_points([saved], InformationPoint)
     assert (restored.epoch, restored.layer, restored.i_xt, restored.i_ty) == (3, "out", 2, 1.0)

@@ -126,7 +126,7 @@ def test_states_add_up():
     whole = streamed(t, y, center, 128, n_anchors=40, max_classes=9)
     part = streamed(t[:300], y[:300], center, 100, n_anchors=40, max_classes=9)
     rest = streamed(t[300:], y[300:], center, 100, n_anchors=40, max_classes=9)
-    nothing = SoftEntropy(center, 40, max_classes=9)
+    nothing = SoftEntropy(center, n_anchors=40, max_classes=9)
     states = [part.state(), rest.state(), nothing.state()]
     total = {name: states[0][name] + states[1][name] + states[2][name] for name in states[0]}
     nothing.merge(total)
@@ -147,9 +147,9 @@ def test_a_state_is_a_copy():
 
 
 def test_states_of_other_shapes_are_refused():
-    soft = SoftEntropy(torch.zeros(3), 4, max_classes=2)
+    soft = SoftEntropy(torch.zeros(3), n_anchors=4, max_classes=2)
     with pytest.raises(ValueError, match="state must be of an estimator with the same arguments"):
-        soft.merge(SoftEntropy(torch.zeros(3), 4, max_classes=3).state())
+        soft.merge(SoftEntropy(torch.zeros(3), n_anchors=4, max_classes=3).state())
 
 
 def test_reset_forgets_the_rows_and_may_move_the_center():
@@ -402,13 +402,13 @@ def test_update_on_a_device_without_values():
 def test_inference_mode_and_gradients():
     t, y = clusters()
     with torch.inference_mode():
-        soft = SoftEntropy(t.mean(0), 40)
+        soft = SoftEntropy(t.mean(0), n_anchors=40)
         soft.update(t[:500] + 0, y[:500])
     soft.update(t[500:].requires_grad_(), y[500:])
     with torch.inference_mode():
         soft.reset(soft.mean)
         soft.update(t, y)
-    soft.merge(SoftEntropy(t.mean(0), 40).state())
+    soft.merge(SoftEntropy(t.mean(0), n_anchors=40).state())
     assert close(soft.result(), soft_information(t, y, n_anchors=40))
     assert not any(value.requires_grad for value in soft.state().values())
 
@@ -424,7 +424,7 @@ def test_no_rows_are_rows():
 @pytest.mark.parametrize(
     ("make", "error", "message"),
     [
-        (lambda: SoftEntropy(torch.zeros(3), 0), ValueError, "n_anchors must be at least 1, got 0."),
+        (lambda: SoftEntropy(torch.zeros(3), n_anchors=0), ValueError, "n_anchors must be at least 1, got 0."),
         (lambda: SoftEntropy(torch.zeros(3), max_classes=0), ValueError, "max_classes must be at least 1, got 0."),
         (lambda: SoftEntropy(torch.zeros(3), beta=0.0), ValueError, "beta must be a positive finite number, got 0.0."),
         (

@@ -160,8 +160,8 @@ def test_networks_learn_side_by_side_what_each_learns_alone(example, activation)
             adam.step()
     team.write_back()
     for net, other in zip(nets, alone):
-        for learnt, expected in zip(net.parameters(), other.parameters()):
-            torch.testing.assert_close(learnt, expected, rtol=0, atol=1e-9)
+        for learned, expected in zip(net.parameters(), other.parameters()):
+            torch.testing.assert_close(learned, expected, rtol=0, atol=1e-9)
 
 
 def test_training_goes_over_each_networks_own_share_of_the_data(example, monkeypatch):
@@ -390,8 +390,8 @@ def test_tanh_falls_relu_does_not_and_seems_to_where_it_is_clipped(example, tmp_
     assert max(relu_cells) < relu_cells[0] + 1.5
     last = [row for row in rows if (row["panel"], row["layer"], row["epoch"]) == ("relu_unit", "layer5", "1000")]
     assert {row["verdict"] for row in last} == {"clipped"}
-    in_bins = [row for row in rows if row["source"] == "bins"]
-    assert all(float(row["saturation"]) > 0.9 for row in in_bins if row["layer"] == "layer1")
+    discretize = [row for row in rows if row["source"] == "bins"]
+    assert all(float(row["saturation"]) > 0.9 for row in discretize if row["layer"] == "layer1")
     printed = capsys.readouterr().out
     assert "[−1, 1]: H(T) of the 3-unit layer" in printed
     assert "tanh, cells: H(T) of the 3-unit layer" in printed

@@ -16,7 +16,7 @@ from torchmetrics import Metric
 
 from lightning_ib.binning.fitted import Binned, FittedQuantizer
 from lightning_ib.binning.quantizer import CellQuantizer, Quantizer
-from lightning_ib.binning.target import UnknownTarget, absent_label, kept, labelled, read
+from lightning_ib.binning.target import UnknownTarget, absent_label, kept, labeled, read
 from lightning_ib.capture.batches import Parts
 from lightning_ib.capture.layers import (
     MAX_DEFAULT_LAYERS,
@@ -556,13 +556,13 @@ class InformationPlane(Metric):
         """Turn values that wait into ids, where the edges are known: many batches cost little more than one."""
         fitted, held = self._variables().get(state), getattr(self, f"{state}_held")
         if fitted is not None and fitted.edges is not None and held:
-            self._keep_binned(state, fitted.in_bins(torch.cat(held)))
+            self._keep_binned(state, fitted.discretize(torch.cat(held)))
             held.clear()
 
     def _keep_binned(self, state: str, binned: Binned) -> None:
         self._keep(state, binned.ids)
         if state.startswith("t"):
-            self._keep(f"{state}_outside", binned.outside)
+            self._keep(f"{state}_outside", binned.out_of_bounds)
 
     def _keep(self, state: str, ids: Tensor) -> None:
         chunks = getattr(self, state)
@@ -625,7 +625,7 @@ class InformationPlane(Metric):
         for state, fitted in self._variables().items():
             held = getattr(self, f"{state}_held")
             if should_unsync and held and fitted.edges is not None:
-                self._keep_binned(state, fitted.held_in_bins(torch.cat(held)))
+                self._keep_binned(state, fitted.discretize_held(torch.cat(held)))
                 held.clear()
 
     def _agree(self, group: Any) -> None:
@@ -902,7 +902,7 @@ class InformationPlane(Metric):
         y = drawn.others.get("y")
         if y is None or self._target is not None:
             return drawn
-        labels, how = labelled(y)
+        labels, how = labeled(y)
         self.target_read = how or self.target_read
         return drawn._replace(others=drawn.others | {"y": labels})
 
@@ -975,7 +975,7 @@ class InformationPlane(Metric):
                 yield layer, None
                 continue
             classes = self.head.n_classes if self.head is not None and layer == self.head.layer else 2
-            found = cells(rows, max_cells=quantizer.max_cells, at_least=classes)
+            found = cells(rows, max_cells=quantizer.max_cells, expected_clusters=classes)
             self.discretized[layer] = self._described(layer, rows, found)
             yield layer, Layer(symbols(found.numbers), "cells", explained=found.explained)
 
@@ -1011,7 +1011,7 @@ class InformationPlane(Metric):
             return self._read(values, epoch)
         if fitted.edges is None:  # it was not finite, or alike everywhere
             return None if not bool(values.isfinite().all()) else symbols(torch.zeros(len(values), dtype=torch.int64))
-        return self._finite(self._name(name), fitted.held_in_bins(values).ids, epoch)
+        return self._finite(self._name(name), fitted.discretize_held(values).ids, epoch)
 
     def estimate(self, *, epoch: int = 0, step: int = 0, progress: Progress = lambda pairs: pairs) -> list[Estimate]:
         """The figures of the estimators that do not bin, for all layers; with several processes all must ask.
@@ -1043,8 +1043,8 @@ class InformationPlane(Metric):
             return None
         outside = sum(int(chunk.sum()) for chunk in _listed(getattr(self, f"{state}_outside")))
         values = len(counted.numbers) * (fitted.n_coordinates or 0)
-        told = fitted.tells_outside and values > 0
-        return Layer(counted, "bins", outside / values if told else math.nan, fitted.quantizer.bins.tails)
+        told = fitted.has_bounds and values > 0
+        return Layer(counted, "bins", outside / values if told else math.nan, fitted.quantizer.bins.nominal_tail_mass)
 
     def _counted(self, state: str, epoch: int) -> Symbols | None:
         """The symbols of a variable; none where it was not recorded or is not finite."""
@@ -1059,10 +1059,10 @@ class InformationPlane(Metric):
             if fitted.edges is None:  # not finite, or a constant no choice was made for: one symbol
                 chunks = [torch.where(z.isfinite().all(1), 0, NOT_FINITE)]
             else:
-                binned = fitted.held_in_bins(z)
+                binned = fitted.discretize_held(z)
                 chunks, held = [binned.ids], []
                 if state.startswith("t"):
-                    setattr(self, f"{state}_outside", [binned.outside])
+                    setattr(self, f"{state}_outside", [binned.out_of_bounds])
         if not chunks:
             return None
         ids = chunks[0] if len(chunks) == 1 else torch.cat(chunks)
@@ -1071,7 +1071,7 @@ class InformationPlane(Metric):
             setattr(self, state, [ids])
         del chunks
         if fitted is None:
-            values, how = labelled(ids)
+            values, how = labeled(ids)
             self.target_read = how or self.target_read
             return self._read(values, epoch)
         return self._finite(self._name(state), ids, epoch)

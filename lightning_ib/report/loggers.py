@@ -56,7 +56,7 @@ def scalars(measured: Measurement, prefix: str, beta: float | None = None) -> di
     for point in measured.points:
         figures = {"I_XT": point.i_xt, "I_TY": point.i_ty, "H_T": point.h_t, "saturation": point.saturation}
         if beta is not None:
-            figures["IB"] = information_bottleneck(point.i_xt, point.i_ty, beta)
+            figures["IB"] = information_bottleneck(i_xt=point.i_xt, i_ty=point.i_ty, beta=beta)
         for name, error in (("I_XT", point.i_xt_se), ("I_TY", point.i_ty_se), ("H_T", point.h_t_se)):
             figures[f"{name}_lower"] = figures[name] - STANDARD_ERRORS * error
             figures[f"{name}_upper"] = figures[name] + STANDARD_ERRORS * error
