@@ -97,7 +97,7 @@ def test_scale_and_offset_do_not_matter(scale, offset):
     assert entropy(moved.numbers, unit="nats") == pytest.approx(entropy(found.numbers, unit="nats"), abs=0.1)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16, torch.int64, torch.uint8, torch.bool])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_the_dtype_of_the_same_numbers_does_not_matter(dtype):
     rows = torch.randint(0, 2, (300, 8), generator=generator())
     assert torch.equal(cells(rows.to(dtype)).numbers, cells(rows.double()).numbers)
@@ -177,7 +177,9 @@ def test_no_more_cells_than_asked_for_are_used(max_cells):
 
 @pytest.mark.parametrize("max_cells", [1, 0, -3, 2.0, True, "8", None])
 def test_a_number_of_cells_that_is_none_is_refused(max_cells):
-    with pytest.raises(ValueError, match=rf"max_cells must be an integer of at least 2, got {max_cells!r}\."):
+    with pytest.raises(
+        (TypeError, ValueError), match=rf"max_cells must be an integer of at least 2, got {max_cells!r}: "
+    ):
         cells(randn(30, 2), max_cells=max_cells)
 
 

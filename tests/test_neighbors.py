@@ -117,7 +117,7 @@ def test_knn_agrees_with_the_written_out_estimator(d, k):
 def test_mixed_agrees_with_the_written_out_estimator_where_values_repeat(k, seed):
     x = normal(250, 2, seed=seed).relu()  # an atom at zero, lines, and a plane
     counts = torch.poisson(3 * x[:, 0], generator=generator(seed))
-    for y in (counts, counts.long(), x[:, 0] > 0, (normal(250, seed=seed + 9) + x[:, 0]).relu()):
+    for y in (counts, (x[:, 0] > 0).double(), (normal(250, seed=seed + 9) + x[:, 0]).relu()):
         assert mutual_information_mixed(x, y, k=k, unit="nats") == pytest.approx(reference_mixed(x, y, k), abs=1e-8)
 
 
@@ -185,7 +185,7 @@ def test_two_normals(a):
     truth = information_of_two_normals(a)
     assert mutual_information_knn(t, y, unit="nats") == pytest.approx(truth, abs=0.03)
     # As numbers, labels must be farther apart than neighbors in t: here by more than its range.
-    assert mutual_information_mixed(t, 100 * y, unit="nats") == pytest.approx(truth, abs=0.03)
+    assert mutual_information_mixed(t, 100.0 * y, unit="nats") == pytest.approx(truth, abs=0.03)
 
 
 def information_of_zero_inflated_poisson(p):
@@ -234,7 +234,7 @@ def test_discrete_variables_read_their_plug_in_information():
     x = torch.randint(5, (4000,), generator=generator(16))
     y = (x + torch.randint(3, (4000,), generator=generator(17))) % 5
     plug_in = mutual_information(x, y, unit="nats")
-    mixed = mutual_information_mixed(x, y, unit="nats")
+    mixed = mutual_information_mixed(x.double(), y.double(), unit="nats")
     assert mixed == pytest.approx(plug_in, abs=3e-3)
     assert abs(mixed - math.log(5 / 3)) < abs(plug_in - math.log(5 / 3)) + 1e-3
 
@@ -271,8 +271,8 @@ def test_the_order_of_the_samples_does_not_matter(estimate, seed, k):
 
 @pytest.mark.parametrize("algorithm", [1, 2])
 def test_neither_does_it_where_distances_tie(algorithm):
-    x = torch.arange(200) % 37
-    y = (5 * torch.arange(200)) % 41
+    x = torch.arange(200.0) % 37
+    y = (5 * torch.arange(200.0)) % 41
     order = torch.randperm(200, generator=generator())
     first = mutual_information_ksg(x, y, algorithm=algorithm)
     assert mutual_information_ksg(x[order], y[order], algorithm=algorithm) == first
@@ -378,7 +378,7 @@ def test_leaves_inputs_and_random_state_alone(estimate):
 @every
 @pytest.mark.parametrize("k", [0, -1, 40, 41, 2.0, True, None])
 def test_k_out_of_range(estimate, k):
-    with pytest.raises(ValueError, match=rf"k must be an integer from 1 to 39 for 40 samples, got {k}\."):
+    with pytest.raises((ValueError, TypeError), match=rf"k must be an integer from 1 to 39, got {k}: "):
         estimate(normal(40), normal(40, seed=1), k=k)
 
 

@@ -333,7 +333,7 @@ def test_held_out_labels_do_not_reach_their_probe(probe):
 @pytest.mark.parametrize("n", [60, 200])
 def test_a_name_of_its_own_for_every_row_reads_nothing(probe, n):
     assert usable_information(torch.eye(n), labels(n, 4), probe=probe) < 0.05
-    assert usable_information(torch.arange(n) * 7 % n, labels(n, 4), probe=probe) < 0.05
+    assert usable_information(torch.arange(float(n)) * 7 % n, labels(n, 4), probe=probe) < 0.05
 
 
 @pytest.mark.parametrize("d", [100, 400])
@@ -545,9 +545,27 @@ GOOD = torch.arange(20) % 2
         (torch.zeros(20, 2), GOOD.float(), {}, TypeError, "y must be class labels, a tensor of integers of shape (N,)"),
         (torch.zeros(20, 2), GOOD[:9], {}, ValueError, "t and y must be of the same samples, got 20 of one and 9 of"),
         (torch.zeros(20, 2), GOOD, {"probe": "knn"}, ValueError, "probe must be 'linear' or 'mlp', got 'knn'."),
-        (torch.zeros(20, 2), GOOD, {"folds": 2}, ValueError, "folds must be at least 3 (to predict, to choose by and "),
-        (torch.zeros(20, 2), GOOD, {"folds": 5.0}, TypeError, "folds must be an integer, got 5.0."),
-        (torch.zeros(20, 2), GOOD, {"unit": "bit"}, ValueError, "unit must be 'bits' or 'nats', got 'bit'."),
+        (
+            torch.zeros(20, 2),
+            GOOD,
+            {"folds": 2},
+            ValueError,
+            "folds must be an integer of at least 3, got 2: one to predict, one to ",
+        ),
+        (
+            torch.zeros(20, 2),
+            GOOD,
+            {"folds": 5.0},
+            TypeError,
+            "folds must be an integer of at least 3, got 5.0: give a whole number such as 3.",
+        ),
+        (
+            torch.zeros(20, 2),
+            GOOD,
+            {"unit": "bit"},
+            ValueError,
+            "unit must be 'bits' or 'nats', got 'bit': did you mean 'bits'?",
+        ),
     ],
 )
 def test_what_cannot_be_decoded_is_named(t, y, arguments, error, words):

@@ -110,7 +110,7 @@ def test_a_range_that_no_float32_holds_is_no_trouble():
 @law
 @given(st.lists(st.lists(st.integers(-2, 2), min_size=3, max_size=3), min_size=1, max_size=40))
 def test_activations_counted_as_they_are_tell_rows_apart_as_numpy_does(rows):
-    for dtype in (torch.int64, torch.float32, torch.float64):
+    for dtype in (torch.float16, torch.float32, torch.float64):
         assert same_partition(quantized_ids(torch.tensor(rows, dtype=dtype), bits=None), rows)
 
 
@@ -194,7 +194,7 @@ def test_fair_bits_are_counted_in_full():
 @law
 @given(st.integers(1, 8), st.integers(0, 10**6))
 def test_a_network_quantized_already_is_counted_as_it_is_with_its_own_bits_too(bits, seed):
-    t = torch.randint(2**bits, (64, 2), generator=torch.Generator().manual_seed(seed))
+    t = torch.randint(2**bits, (64, 2), generator=torch.Generator().manual_seed(seed)).double()
     t[0], t[1] = 0, 2**bits - 1
     assert torch.equal(quantized_ids(t, bits=bits), quantized_ids(t, bits=None))
     assert mutual_information_quantized(t, bits=1) <= mutual_information_quantized(t, bits=bits) + 1e-12
@@ -243,14 +243,22 @@ def test_it_works_in_evaluation_and_leaves_everything_as_it_was(mode):
 @pytest.mark.parametrize(
     ("arguments", "error", "words"),
     [
-        ({"bits": 8.0}, TypeError, "bits must be an integer or None, got 8.0."),
-        ({"bits": True}, TypeError, "bits must be an integer or None, got True."),
-        ({"bits": 0}, ValueError, "bits must be 1 to 16, or None for a network that is quantized already, got 0."),
-        ({"bits": 17}, ValueError, "bits must be 1 to 16, or None for a network that is quantized already, got 17."),
+        ({"bits": 8.0}, TypeError, "bits must be an integer from 1 to 16, got 8.0: give a whole"),
+        ({"bits": True}, TypeError, "bits must be an integer from 1 to 16, got True: give a whole"),
+        (
+            {"bits": 0},
+            ValueError,
+            "bits must be an integer from 1 to 16, got 0: give None for a network that is quantized already.",
+        ),
+        (
+            {"bits": 17},
+            ValueError,
+            "bits must be an integer from 1 to 16, got 17: give None for a network that is quantized already.",
+        ),
         ({"per": "channel"}, ValueError, "per must be 'layer' or 'tensor', got 'channel'."),
         ({"bounds": (1.0, 1.0)}, ValueError, "bounds must be two finite numbers in ascending order, got (1.0, 1.0)."),
-        ({"bounds": (0, math.inf)}, ValueError, "bounds must be two finite numbers in ascending order, got (0, inf)."),
-        ({"bounds": (math.nan, 1)}, ValueError, "bounds must be two finite numbers in ascending order, got (nan, 1)."),
+        ({"bounds": (0, math.inf)}, ValueError, "bounds must be a finite number, got inf."),
+        ({"bounds": (math.nan, 1)}, ValueError, "bounds must be a finite number, got nan."),
         ({"bounds": (0, 1, 2)}, ValueError, "bounds must be two finite numbers in ascending order, got (0, 1, 2)."),
         (
             {"bounds": (0, 1), "bits": None},
@@ -262,7 +270,7 @@ def test_it_works_in_evaluation_and_leaves_everything_as_it_was(mode):
             ValueError,
             "bounds are of no use with per='tensor', which takes each sample's own: leave them out.",
         ),
-        ({"unit": "bit"}, ValueError, "unit must be 'bits' or 'nats', got 'bit'."),
+        ({"unit": "bit"}, ValueError, "unit must be 'bits' or 'nats', got 'bit': did you mean 'bits'?"),
         ({"y": torch.zeros(3)}, TypeError, "y must be class labels, a tensor of integers of shape (N,), got torch.flo"),
         (
             {"y": torch.zeros(3, dtype=torch.long)},

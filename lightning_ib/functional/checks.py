@@ -125,7 +125,7 @@ def checked_choice(value: Any, name: str, choices: Sequence[_T]) -> _T:
             return choice
     *others, last = map(repr, choices)
     allowed = f"{', '.join(others)} or {last}" if others else last
-    near = difflib.get_close_matches(str(value), [str(choice) for choice in choices], n=1, cutoff=0.5)
+    near = difflib.get_close_matches(str(value), [str(choice) for choice in choices], n=1, cutoff=0.6)
     nearest = next((choice for choice in choices if near and str(choice) == near[0]), None)
     remedy = "." if nearest is None else f": did you mean {nearest!r}?"
     kind = ValueError if isinstance(value, tuple({type(choice) for choice in choices})) else TypeError
