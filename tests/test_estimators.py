@@ -22,6 +22,7 @@ from lightning_ib.estimators.variational import SMILE, InfoNCE, Probe
 from lightning_ib.functional import (
     kernel_width_of,
     mutual_information_bounds_kde,
+    mutual_information_gaussian_copula,
     mutual_information_gaussian_copula_labels,
     mutual_information_infonce,
     mutual_information_knn,

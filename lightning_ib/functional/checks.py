@@ -47,11 +47,12 @@ def checked_integer(
     if isinstance(value, bool) or not isinstance(value, numbers.Integral):
         example = next(bound for bound in (at_least, at_most, 1) if bound is not None)
         raise TypeError(f"{name} must be {allowed}, got {_shown(value)}: give a whole number such as {example}.")
-    if at_least is not None and value < at_least:
-        raise ValueError(f"{name} must be {allowed}, got {value}: {advice or f'give at least {at_least}'}.")
-    if at_most is not None and value > at_most:
-        raise ValueError(f"{name} must be {allowed}, got {value}: {advice or f'give at most {at_most}'}.")
-    return int(value)
+    number = int(value)
+    if at_least is not None and number < at_least:
+        raise ValueError(f"{name} must be {allowed}, got {number}: {advice or f'give at least {at_least}'}.")
+    if at_most is not None and number > at_most:
+        raise ValueError(f"{name} must be {allowed}, got {number}: {advice or f'give at most {at_most}'}.")
+    return number
 
 
 def checked_number(
@@ -154,7 +155,8 @@ def checked_unit(unit: str) -> str:
         TypeError: it is of another kind than a string.
         ValueError: it is neither ``"bits"`` nor ``"nats"``.
     """
-    return checked_choice(unit, "unit", get_args(Unit))
+    known: tuple[str, ...] = get_args(Unit)
+    return checked_choice(unit, "unit", known)
 
 
 def logarithm(unit: str) -> Callable[[float], float]:

@@ -210,7 +210,7 @@ def _width(rows: Tensor, name: str, argument: str) -> float:
     variance = total_variance(rows)
     if variance == 0:
         raise ValueError(f"{name} is constant and has no scale to take a kernel width from: give {argument} yourself.")
-    return variance**0.5 * len(rows) ** (-1 / (4 + rows.shape[1]))
+    return float(variance**0.5 * len(rows) ** (-1 / (4 + rows.shape[1])))
 
 
 def _gram(rows: Tensor, width: float | None, name: str, argument: str) -> Tensor:

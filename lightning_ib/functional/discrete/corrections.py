@@ -305,4 +305,5 @@ def checked_correction(correction: str | None) -> str | None:
         TypeError: it is of another kind.
         ValueError: it is unknown; the sentence names the known ones, and the nearest.
     """
-    return checked_choice(correction, "correction", (None, *get_args(Correction)))
+    known: tuple[str | None, ...] = (None, *get_args(Correction))
+    return checked_choice(correction, "correction", known)

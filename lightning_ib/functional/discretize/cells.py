@@ -90,7 +90,7 @@ def cell_limit(n_samples: int, *, max_cells: int = MAX_CELLS, expected_clusters:
     clusters = checked_integer(expected_clusters, "expected_clusters", at_least=0)
     expected = min(2 ** math.ceil(math.log2(max(clusters, 2))), n_samples / 10)
     allowed = max(n_samples / 50, min(n_samples / 20, 32.0), expected, 2.0)
-    return 2 ** int(math.log2(min(allowed, max_cells)) + 1e-9)
+    return 1 << int(math.log2(min(allowed, max_cells)) + 1e-9)
 
 
 def cells(t: Tensor, *, max_cells: int = MAX_CELLS, expected_clusters: int = 2) -> Cells:
