@@ -56,12 +56,21 @@ def spaced(n: int) -> str:
     return f"{n:,}".replace(",", " ")
 
 
-def functional(module: str, name: str, **arguments: Any) -> Callable[..., Any]:
+def functional(name: str, **arguments: Any) -> Callable[..., Any]:
     """A function of :mod:`lightning_ib.functional`, imported where it is called, so that a lack is one failure."""
 
     def call(x: Tensor, y: Tensor) -> Any:
-        function = getattr(importlib.import_module(f"lightning_ib.functional.{module}"), name)
+        function = getattr(importlib.import_module("lightning_ib.functional"), name)
         return function(x, y, **arguments, unit="bits")
+
+    return call
+
+
+def real_or_labeled(name: str, **arguments: Any) -> Callable[..., Any]:
+    """A function of two real variables, and the one of its name with ``_labels`` where Y is a class label."""
+
+    def call(x: Tensor, y: Tensor) -> Any:
+        return functional(name if y.is_floating_point() else f"{name}_labels", **arguments)(x, y)
 
     return call
 
@@ -87,12 +96,12 @@ def rows(values: Tensor) -> Tensor:
 
 def neighbors_mixed(x: Tensor, y: Tensor) -> float:
     """For any two variables: symbols as numbers that are far apart."""
-    return float(functional("neighbors", "mutual_information_mixed", k=3)(rows(x), rows(y)))
+    return float(functional("mutual_information_mixed", k=3)(rows(x), rows(y)))
 
 
 def kde(which: int, x: Tensor, y: Tensor) -> float:
     """From the lower or from the upper bounds."""
-    bounds = functional("kde", "mutual_information_bounds_kde", noise_variance=NOISE_VARIANCE)(x, y)
+    bounds = functional("mutual_information_bounds_kde", noise_variance=NOISE_VARIANCE)(x, y)
     return float(bounds[which])
 
 
@@ -101,8 +110,8 @@ REAL: tuple[Kind, ...] = ("continuous",)
 LABELED: tuple[Kind, ...] = ("labeled",)
 REAL_OR_LABELED: tuple[Kind, ...] = ("continuous", "labeled")
 
-KSG = "neighbors", "mutual_information_ksg"
-PROBE = "probes", "usable_information"
+KSG = "mutual_information_ksg"
+PROBE = "usable_information"
 
 # So that all of it takes two cores half an hour: these take seconds a call.
 NEIGHBORS = ((10_000, 3),)
@@ -115,25 +124,23 @@ ESTIMATORS: dict[str, Estimator] = {
     "chao_shen": Estimator("Chao–Shen", ANY, partial(counted, "chao_shen")),
     "james_stein": Estimator("James–Stein", ANY, partial(counted, "james_stein")),
     "jackknife": Estimator("jackknife", ANY, partial(counted, "jackknife")),
-    "ksg_1": Estimator("KSG 1", REAL, functional(*KSG, k=3, algorithm=1), limits=NEIGHBORS),
-    "ksg_2": Estimator("KSG 2", REAL, functional(*KSG, k=3, algorithm=2), limits=NEIGHBORS),
-    "knn": Estimator("labeled kNN", LABELED, functional("neighbors", "mutual_information_knn", k=3), limits=NEIGHBORS),
+    "ksg_1": Estimator("KSG 1", REAL, functional(KSG, k=3, algorithm=1), limits=NEIGHBORS),
+    "ksg_2": Estimator("KSG 2", REAL, functional(KSG, k=3, algorithm=2), limits=NEIGHBORS),
+    "knn": Estimator("labeled kNN", LABELED, functional("mutual_information_knn", k=3), limits=NEIGHBORS),
     "mixed": Estimator("mixed kNN", ANY, neighbors_mixed, limits=NEIGHBORS),
-    "copula": Estimator(
-        "Gaussian copula", REAL_OR_LABELED, functional("gaussian", "mutual_information_gaussian_copula")
-    ),
+    "copula": Estimator("Gaussian copula", REAL_OR_LABELED, real_or_labeled("mutual_information_gaussian_copula")),
     "renyi": Estimator(
         "matrix Rényi",
         REAL_OR_LABELED,
-        functional("renyi", "mutual_information_renyi", alpha=1.01),
+        real_or_labeled("mutual_information_renyi", alpha=1.01),
         rows=1000,
         limits=((10_000, 0),),
     ),
     "kde_lower": Estimator("KDE lower", LABELED, partial(kde, 0)),
     "kde_upper": Estimator("KDE upper", LABELED, partial(kde, 1)),
-    "probe_linear": Estimator("linear probe", LABELED, functional(*PROBE, probe="linear")),
-    "probe_mlp": Estimator("MLP probe", LABELED, functional(*PROBE, probe="mlp")),
-    "infonce": Estimator("InfoNCE", REAL, functional("critics", "mutual_information_infonce"), limits=CRITICS),
-    "smile": Estimator("SMILE", REAL, functional("critics", "mutual_information_smile"), limits=CRITICS),
+    "probe_linear": Estimator("linear probe", LABELED, functional(PROBE, probe="linear")),
+    "probe_mlp": Estimator("MLP probe", LABELED, functional(PROBE, probe="mlp")),
+    "infonce": Estimator("InfoNCE", REAL, functional("mutual_information_infonce"), limits=CRITICS),
+    "smile": Estimator("SMILE", REAL, functional("mutual_information_smile"), limits=CRITICS),
 }
 """The estimators by name."""

@@ -143,7 +143,7 @@ class FittedQuantizer:
             self._table = hash_table(n_coordinates=z.shape[1], n_codes=self.n_bins, device=z.device)
             self._ready = ceil_to_dtype(self.edges, z.dtype)
             self._bounds = _bounds(self.edges, z.dtype)
-        if len(z):  # a process may have seen none
+        if len(z):  # a process may be idle
             least, greatest = z.aminmax()
             if self._seen is not None:
                 least, greatest = torch.minimum(least, self._seen[0]), torch.maximum(greatest, self._seen[1])

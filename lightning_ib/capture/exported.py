@@ -58,8 +58,8 @@ class Taps:
 def _output(graph: GraphModule, name: str) -> Node | None:
     """The operation that gives the output of a module; None where the graph calls it, or lacks it.
 
-    It is the first in the module whose value is used outside of it: the sequence, say, rather than the last state, of
-    an ``nn.GRU``. Of several calls of a module it is that of the last.
+    It is the first in the module with a use of its value outside of it: the sequence, say, rather than the last state,
+    of an ``nn.GRU``. Of several calls of a module it is that of the last.
     """
     nodes = [node for node in graph.graph.nodes if node.op in ("call_function", "call_module", "call_method")]
     if any(node.op == "call_module" and node.target == name for node in nodes):

@@ -123,7 +123,7 @@ def resolve_layers(model: nn.Module, patterns: Iterable[str]) -> dict[str, str]:
     ``conv2``, ``**.attention`` is every module of that name, however deep.
 
     Args:
-        model: the model whose modules are meant, by the names of :func:`named_modules`.
+        model: the model that holds the modules, by the names of :func:`named_modules`.
         patterns: names and patterns.
 
     Returns:

@@ -49,7 +49,7 @@ def estimate_verdict(
     saturated = any(value > SATURATED * log_m for name, value in values.items() if name.startswith("I_XT"))
     try:
         outgrown = estimator.outgrown(rows, calibration)
-    except Exception:  # rows without a scale: their values are NaN
+    except Exception:  # constant rows: their values are NaN
         outgrown = False
     found = {}
     for name, value in values.items():

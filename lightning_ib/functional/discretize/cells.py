@@ -258,7 +258,7 @@ def _repaired(z: Tensor, found: _Partition, most: int) -> _Partition:
 
 
 def _price(found: _Partition, within: float) -> float:
-    """λ: what a nat of description costs, relative to the variance that it explains on average."""
+    """λ: the price of a nat of description, relative to the variance that it explains on average."""
     entropy = -float((found.shares * found.shares.log()).sum())
     return _PRICE * (1 - within) / entropy if entropy > 0 else math.inf
 

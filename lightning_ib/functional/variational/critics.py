@@ -176,7 +176,7 @@ def _held_out_scores(
             g, h = (v.unflatten(1, chosen.shape[1:]) for v in (g, h))
             return g @ h.transpose(-1, -2) / math.sqrt(_OUTPUTS)
 
-        # Each critic's view begins with the half it learns from, and in that with what it is fitted to.
+        # Each critic's view begins with the half it learns from, and in that with the rows it is fitted to.
         position = torch.arange(2 * half, device=x.device).expand(2, -1)
         fitted, judges, unseen = position.split([half - half // 4, half // 4, half], 1)
         judges, unseen = _batched(judges, batch_size), _batched(unseen, batch_size)
