@@ -209,7 +209,8 @@ def test_symbols_are_integers(name):
         arguments = [Y] * len(positional)
         arguments[k] = T[:, 0]
         with pytest.raises(
-            TypeError, match=r"^ids must be integers, .* got torch.float64: discretize real values first"
+            TypeError,
+            match=r"^ids must be symbols, a tensor of integers .* got torch.float64: discretize real values first",
         ):
             function(*arguments, **given)
 

@@ -394,7 +394,8 @@ ALL = [*(getattr(corrections, name) for name in NAMES), entropy_of_counts]
 @pytest.mark.parametrize("figure", ALL)
 def test_shares_are_no_counts(figure):
     with pytest.raises(
-        TypeError, match=r"counts must be a tensor of integers, got torch.float32: give how often each symbol was"
+        TypeError,
+        match=r"counts must be frequencies, a tensor of integers .*, got torch.float32: give how often each symbol was",
     ):
         figure(torch.tensor([0.5, 0.5]))
 

@@ -387,7 +387,7 @@ NEEDS_COUNTS = [
 
 @pytest.mark.parametrize("function", NEEDS_COUNTS)
 def test_counts_are_checked(function):
-    with pytest.raises(TypeError, match="counts must be a tensor of integers, got torch.float32"):
+    with pytest.raises(TypeError, match="counts must be frequencies, a tensor of integers .*, got torch.float32"):
         function(torch.tensor([2.0, 2.0]))
     with pytest.raises(ValueError, match="counts must be 0 or more, got -1"):
         function(torch.tensor([5, -1]))

@@ -315,7 +315,7 @@ def test_arguments_are_left_as_they_are_and_need_not_be_contiguous():
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.complex64])
 def test_real_values_are_no_symbols(dtype):
-    with pytest.raises(TypeError, match=rf"ids must be integers, a tensor of shape \(N,\), got {dtype}"):
+    with pytest.raises(TypeError, match=rf"ids must be symbols, a tensor of integers of shape \(N,\), got {dtype}"):
         entropy(torch.zeros(4, dtype=dtype))
 
 

@@ -268,7 +268,7 @@ def test_counts_are_checked(swapped):
         pair = torch.tensor(counts), torch.tensor([2, 2])
         return expected_mutual_information(*(reversed(pair) if swapped else pair))
 
-    with pytest.raises(TypeError, match=r"counts must be a tensor of integers, got torch\.float32"):
+    with pytest.raises(TypeError, match=r"counts must be frequencies, a tensor of integers .*, got torch\.float32"):
         value([2.0, 2.0])
     with pytest.raises(ValueError, match="counts must be 0 or more, got -1"):
         value([5, -1])

@@ -122,7 +122,7 @@ def checked_choice(value: Any, name: str, choices: Sequence[_T]) -> _T:
         ValueError: unit must be 'bits' or 'nats', got 'bit': did you mean 'bits'?
     """
     for choice in choices:
-        if type(value) is type(choice) and value == choice:
+        if isinstance(value, type(choice)) and not isinstance(value, bool) and value == choice:
             return choice
     *others, last = map(repr, choices)
     allowed = f"{', '.join(others)} or {last}" if others else last
@@ -193,6 +193,25 @@ def checked_values(values: Any, name: str, shape: str) -> Tensor:
     if not isinstance(values, Tensor) or not values.is_floating_point():
         remedy = f": give {name}.double()" if isinstance(values, Tensor) and _holds_integers(values) else ""
         raise TypeError(f"{name} must be a floating-point tensor of shape {shape}, got {_dtype(values)}{remedy}.")
+    return values
+
+
+def checked_integers(values: Any, name: str, shape: str, remedy: str = "") -> Tensor:
+    """A tensor of integers or booleans, as it is.
+
+    Args:
+        values: the argument.
+        name: how a message names it, its meaning included.
+        shape: the shape it should have, in words.
+        remedy: for real numbers.
+
+    Raises:
+        TypeError: it is of another kind or dtype.
+    """
+    if not isinstance(values, Tensor) or not _holds_integers(values):
+        real = remedy and isinstance(values, Tensor) and values.is_floating_point()
+        remedy = f": {remedy}" if real else ""
+        raise TypeError(f"{name}, a tensor of integers of shape {shape}, got {_dtype(values)}{remedy}.")
     return values
 
 
@@ -275,10 +294,8 @@ def checked_labels(y: Any, n: int, names: tuple[str, str] = ("t", "y")) -> tuple
         ValueError: they have another shape than ``(n,)``.
     """
     name = names[1]
-    if not isinstance(y, Tensor) or not _holds_integers(y):
-        real = isinstance(y, Tensor) and y.is_floating_point()
-        remedy = f": give {name}.long() for class numbers, or an estimator of two real variables" if real else ""
-        raise TypeError(f"{name} must be class labels, a tensor of integers of shape (N,), got {_dtype(y)}{remedy}.")
+    remedy = f"give {name}.long() for class numbers, or use an estimator of two real variables"
+    checked_integers(y, f"{name} must be class labels", "(N,)", remedy)
     if y.ndim != 1:
         raise ValueError(f"{name} must be class labels of shape (N,), got {tuple(y.shape)}.")
     check_same_samples(n, len(y), names)
@@ -297,10 +314,7 @@ def checked_ids(ids: Any, name: str = "ids") -> Tensor:
         TypeError: they are of another kind.
         ValueError: they have another shape, or there are none.
     """
-    if not isinstance(ids, Tensor) or not _holds_integers(ids):
-        real = isinstance(ids, Tensor) and ids.is_floating_point()
-        remedy = ": discretize real values first (bucketize, row_ids)" if real else ""
-        raise TypeError(f"{name} must be integers, a tensor of shape (N,), got {_dtype(ids)}{remedy}.")
+    checked_integers(ids, f"{name} must be symbols", "(N,)", "discretize real values first (bucketize, row_ids)")
     if ids.ndim != 1 or ids.numel() == 0:
         raise ValueError(f"{name} must have shape (N,) with N at least 1, got {tuple(ids.shape)}.")
     return ids

@@ -18,6 +18,7 @@ from lightning_ib.functional.checks import (
     AS_Y,
     Unit,
     checked_integer,
+    checked_integers,
     checked_labels,
     checked_number,
     checked_rows,
@@ -178,8 +179,7 @@ class SoftEntropy:
         if t.ndim != 2 or t.shape[1] != len(self._center):
             raise ValueError(f"t must have shape (B, {len(self._center)}), as center has, got {tuple(t.shape)}.")
         if y is not None:
-            if not isinstance(y, Tensor) or y.is_floating_point() or y.is_complex():
-                raise TypeError(f"y must be class labels, a tensor of integers of shape (B,), got {_kind(y)}.")
+            checked_integers(y, "y must be class labels", "(B,)")
             if y.shape != t.shape[:1]:
                 raise ValueError(f"y must have shape ({len(t)},), one label a row, got {tuple(y.shape)}.")
         size = max(1, _BLOCK // self.n_anchors)

@@ -18,7 +18,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from lightning_ib.functional.checks import Unit, checked_choice, in_unit
+from lightning_ib.functional.checks import Unit, checked_choice, checked_integers, in_unit
 
 Correction = Literal["miller_madow", "grassberger", "chao_shen", "james_stein", "jackknife"]
 
@@ -40,9 +40,7 @@ def counts_of_counts(counts: Tensor) -> dict[int, int]:
         >>> counts_of_counts(torch.tensor([1, 5, 0, 1]))
         {1: 2, 5: 1}
     """
-    if not isinstance(counts, Tensor) or counts.is_floating_point() or counts.is_complex():
-        came = counts.dtype if isinstance(counts, Tensor) else f"a {type(counts).__name__}"
-        raise TypeError(f"counts must be a tensor of integers, got {came}: give how often each symbol was seen.")
+    checked_integers(counts, "counts must be frequencies", "(K,)", "give how often each symbol was seen")
     counts = counts.long()
     least, most = (int(c) for c in torch.aminmax(counts)) if counts.numel() else (0, 0)
     if least < 0:

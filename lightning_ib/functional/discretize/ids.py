@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from lightning_ib.functional.checks import checked_integer
+from lightning_ib.functional.checks import checked_integer, checked_integers
 
 # The seed of the hash tables: the first 64 bits of the fractional part of pi, as a signed integer. It belongs to the
 # ids alone; the random states of the user stay as they are.
@@ -66,9 +66,7 @@ def row_ids(codes: Tensor, *, table: Tensor, values: Tensor | None = None) -> Te
         >>> bool(ids[0] == ids[2]), bool(ids[0] == ids[1])
         (True, False)
     """
-    if not isinstance(codes, Tensor) or codes.is_floating_point() or codes.is_complex():
-        came = codes.dtype if isinstance(codes, Tensor) else f"a {type(codes).__name__}"
-        raise TypeError(f"codes must be a tensor of integers of shape (N, D), got {came}: bucketize gives them.")
+    checked_integers(codes, "codes must be bin numbers", "(N, D)", "bucketize gives them")
     ids = table.gather(1, codes.t().long()).sum(0)
     if values is None:
         return ids
