@@ -427,10 +427,10 @@ def test_a_run_that_is_over_has_its_history_when_it_is_resumed(tmp_path):
 
 @pytest.mark.skipif("weights_only" not in inspect.signature(pl.Trainer.fit).parameters, reason="came with 2.6")
 def test_a_checkpoint_needs_no_more_than_weights_only(tmp_path):
-    narrow = Quantizer(bins=QuantileBins(3))
+    quantizer = Quantizer(bins=QuantileBins(3))
     target = Quantizer(bins=UniformBins(2))
     before, after = (
-        InformationPlaneCallback(FROZEN["layers"], input=narrow, target=target, estimators=[KDE(frozen=True)])
+        InformationPlaneCallback(FROZEN["layers"], input=quantizer, target=target, estimators=[KDE(frozen=True)])
         for _ in range(2)
     )
     go_on(tmp_path, before)
@@ -607,8 +607,8 @@ def test_a_point_of_another_version_keeps_the_figures_it_has():
 
 
 def test_edges_for_another_number_of_coordinates_are_fitted_anew():
-    narrow = Quantizer(bins=UniformBins(4))
-    before, after = FittedQuantizer(narrow), FittedQuantizer(narrow)
+    quantizer = Quantizer(bins=UniformBins(4))
+    before, after = FittedQuantizer(quantizer), FittedQuantizer(quantizer)
     before.fit(before.values(torch.rand(9, 3)))
     after.load_state_dict(before.state_dict())
     with pytest.warns(UserWarning, match="edges are for 3 coordinates, and a sample has 5 .* fitted anew"):

@@ -36,7 +36,7 @@ def quantized_ids(
               c = \min(\max(\mathrm{round}(t / s) + z, 0), Q), \quad \hat t = s\,(c - z),
 
     the affine quantization of networks (Jacob et al. 2018), halves to even: on float32, the result of
-    :func:`torch.fake_quantize_per_tensor_affine` gives with this scale and zero point. Zero stays zero, as padding and
+    :func:`torch.fake_quantize_per_tensor_affine` with this scale and zero point. Zero stays zero, as padding and
     ReLU need it. Samples get the same id where all their :math:`\hat t` are equal.
 
     ``per="layer"`` takes one scale for all samples. ``per="tensor"`` takes each sample's own, as dynamic quantization
