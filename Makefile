@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 WORKERS ?= 2
-NARROWING ?= cells
+DISCRETIZATION ?= cells
 EPOCHS ?= 10
 # A folder that holds MNIST/raw; the example downloads into it where it is empty.
 DATA ?= $(or $(LIGHTNING_IB_DATA),data)
@@ -26,7 +26,7 @@ $(VENV)/vision: $(STAMP)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-deps --target $@ timm torchvision
 
 example: $(STAMP) ## train the example network and draw its information plane
-	$(BIN)/python examples/mnist_cnn.py --data-dir '$(DATA)' --narrowing $(NARROWING) --epochs $(EPOCHS)
+	$(BIN)/python examples/mnist_cnn.py --data-dir '$(DATA)' --discretization $(DISCRETIZATION) --epochs $(EPOCHS)
 
 disputed: $(STAMP) ## draw the disputed planes of tanh and ReLU networks (minutes)
 	$(BIN)/python examples/tanh_vs_relu.py

@@ -19,14 +19,14 @@ import torch
 from scipy import integrate, special, stats
 from torch import Generator, Tensor
 
-Kind = Literal["discrete", "continuous", "labelled", "mixed"]
+Kind = Literal["discrete", "continuous", "labeled", "mixed"]
 Pair = tuple[Tensor, Tensor]
 Sampler = Callable[[int, Generator], Pair]
 
 KINDS: dict[Kind, str] = {
     "discrete": "both variables discrete: int64 ids `(N,)`",
     "continuous": "both continuous: float64 rows `(N, D)`",
-    "labelled": "X continuous, float64 rows `(N, D)`; Y a class label, int64 `(N,)`",
+    "labeled": "X continuous, float64 rows `(N, D)`; Y a class label, int64 `(N,)`",
     "mixed": "at least one with both atoms and a density: float64 rows `(N, D)`",
 }
 
@@ -358,16 +358,16 @@ def _cases() -> list[Case]:
     add("asinh of Student-t 1+1, 1 df", "continuous", (1, 1), student_truth(one, 1), asinh)
 
     for half in (0.5, 1.0, 2.0):
-        add(f"two normals, ±{half}", "labelled", (1, 1), two_normals_truth(half), partial(two_normals, half, 1))
+        add(f"two normals, ±{half}", "labeled", (1, 1), two_normals_truth(half), partial(two_normals, half, 1))
     for d in (5, 10, 50):
-        add(f"two normals in {d} dims, ±1.0", "labelled", (d, 1), two_normals_truth(1.0), partial(two_normals, 1.0, d))
-    add("four normals, exclusive or", "labelled", (2, 1), xor_normals_truth(1.5), partial(xor_normals, 1.5))
+        add(f"two normals in {d} dims, ±1.0", "labeled", (d, 1), two_normals_truth(1.0), partial(two_normals, 1.0, d))
+    add("four normals, exclusive or", "labeled", (2, 1), xor_normals_truth(1.5), partial(xor_normals, 1.5))
     for m in (5, 20):
         truth = overlapping_steps_truth(m)
-        add(f"{m} overlapping steps", "labelled", (1, 1), truth, partial(overlapping_steps, m))
+        add(f"{m} overlapping steps", "labeled", (1, 1), truth, partial(overlapping_steps, m))
     for p in (0.0, 0.15):
         truth = zero_inflated_poisson_truth(p)
-        add(f"Poisson, {p:.0%} zeroed", "labelled", (1, 1), truth, partial(zero_inflated_poisson, p))
+        add(f"Poisson, {p:.0%} zeroed", "labeled", (1, 1), truth, partial(zero_inflated_poisson, p))
 
     add("normal or points", "mixed", (1, 1), normal_or_points_truth(), normal_or_points)
     for rho, p in ((0.9, 0.3), (0.9, 0.7)):

@@ -11,7 +11,7 @@ from typing import Any
 from cases import Kind
 from torch import Tensor
 
-from lightning_ib.functional import codes, hash_table, mutual_information, quantiles, row_ids
+from lightning_ib.functional import bucketize, hash_table, mutual_information, quantiles, row_ids
 
 Estimate = Callable[[Tensor, Tensor], float]
 
@@ -56,12 +56,21 @@ def spaced(n: int) -> str:
     return f"{n:,}".replace(",", " ")
 
 
-def functional(module: str, name: str, **arguments: Any) -> Callable[..., Any]:
+def functional(name: str, **arguments: Any) -> Callable[..., Any]:
     """A function of :mod:`lightning_ib.functional`, imported where it is called, so that a lack is one failure."""
 
     def call(x: Tensor, y: Tensor) -> Any:
-        function = getattr(importlib.import_module(f"lightning_ib.functional.{module}"), name)
+        function = getattr(importlib.import_module("lightning_ib.functional"), name)
         return function(x, y, **arguments, unit="bits")
+
+    return call
+
+
+def real_or_labeled(name: str, **arguments: Any) -> Callable[..., Any]:
+    """A function of two real variables, and the one of its name with ``_labels`` where Y is a class label."""
+
+    def call(x: Tensor, y: Tensor) -> Any:
+        return functional(name if y.is_floating_point() else f"{name}_labels", **arguments)(x, y)
 
     return call
 
@@ -70,8 +79,8 @@ def ids(values: Tensor) -> Tensor:
     """Discrete ids as they are; rows of real numbers by ten bins of equal mass per coordinate."""
     if values.ndim == 1:
         return values
-    edges = quantiles(values, [i / N_BINS for i in range(1, N_BINS)])
-    return row_ids(codes(values, edges), hash_table(values.shape[1], N_BINS))
+    edges = quantiles(values, q=[i / N_BINS for i in range(1, N_BINS)])
+    return row_ids(bucketize(values, edges=edges), table=hash_table(n_coordinates=values.shape[1], n_codes=N_BINS))
 
 
 def counted(correction: str | None, x: Tensor, y: Tensor) -> float:
@@ -85,27 +94,27 @@ def rows(values: Tensor) -> Tensor:
     return values if values.ndim == 2 else 1e6 * values.double().unsqueeze(1)
 
 
-def neighbours_mixed(x: Tensor, y: Tensor) -> float:
+def neighbors_mixed(x: Tensor, y: Tensor) -> float:
     """For any two variables: symbols as numbers that are far apart."""
-    return float(functional("neighbours", "mutual_information_mixed", k=3)(rows(x), rows(y)))
+    return float(functional("mutual_information_mixed", k=3)(rows(x), rows(y)))
 
 
 def kde(which: int, x: Tensor, y: Tensor) -> float:
     """From the lower or from the upper bounds."""
-    bounds = functional("kde", "mutual_information_bounds_kde", noise_variance=NOISE_VARIANCE)(x, y)
+    bounds = functional("mutual_information_bounds_kde", noise_variance=NOISE_VARIANCE)(x, y)
     return float(bounds[which])
 
 
-ANY: tuple[Kind, ...] = ("discrete", "continuous", "labelled", "mixed")
+ANY: tuple[Kind, ...] = ("discrete", "continuous", "labeled", "mixed")
 REAL: tuple[Kind, ...] = ("continuous",)
-LABELLED: tuple[Kind, ...] = ("labelled",)
-REAL_OR_LABELLED: tuple[Kind, ...] = ("continuous", "labelled")
+LABELED: tuple[Kind, ...] = ("labeled",)
+REAL_OR_LABELED: tuple[Kind, ...] = ("continuous", "labeled")
 
-KSG = "neighbours", "mutual_information_ksg"
-PROBE = "probes", "usable_information"
+KSG = "mutual_information_ksg"
+PROBE = "usable_information"
 
 # So that all of it takes two cores half an hour: these take seconds a call.
-NEIGHBOURS = ((10_000, 3),)
+NEIGHBORS = ((10_000, 3),)
 CRITICS = ((0, 3), (10_000, 0))
 
 ESTIMATORS: dict[str, Estimator] = {
@@ -115,27 +124,23 @@ ESTIMATORS: dict[str, Estimator] = {
     "chao_shen": Estimator("Chao–Shen", ANY, partial(counted, "chao_shen")),
     "james_stein": Estimator("James–Stein", ANY, partial(counted, "james_stein")),
     "jackknife": Estimator("jackknife", ANY, partial(counted, "jackknife")),
-    "ksg_1": Estimator("KSG 1", REAL, functional(*KSG, k=3, algorithm=1), limits=NEIGHBOURS),
-    "ksg_2": Estimator("KSG 2", REAL, functional(*KSG, k=3, algorithm=2), limits=NEIGHBOURS),
-    "knn": Estimator(
-        "labelled kNN", LABELLED, functional("neighbours", "mutual_information_knn", k=3), limits=NEIGHBOURS
-    ),
-    "mixed": Estimator("mixed kNN", ANY, neighbours_mixed, limits=NEIGHBOURS),
-    "copula": Estimator(
-        "Gaussian copula", REAL_OR_LABELLED, functional("gaussian", "mutual_information_gaussian_copula")
-    ),
+    "ksg_1": Estimator("KSG 1", REAL, functional(KSG, k=3, algorithm=1), limits=NEIGHBORS),
+    "ksg_2": Estimator("KSG 2", REAL, functional(KSG, k=3, algorithm=2), limits=NEIGHBORS),
+    "knn": Estimator("labeled kNN", LABELED, functional("mutual_information_knn", k=3), limits=NEIGHBORS),
+    "mixed": Estimator("mixed kNN", ANY, neighbors_mixed, limits=NEIGHBORS),
+    "copula": Estimator("Gaussian copula", REAL_OR_LABELED, real_or_labeled("mutual_information_gaussian_copula")),
     "renyi": Estimator(
         "matrix Rényi",
-        REAL_OR_LABELLED,
-        functional("renyi", "mutual_information_renyi", alpha=1.01),
+        REAL_OR_LABELED,
+        real_or_labeled("mutual_information_renyi", alpha=1.01),
         rows=1000,
         limits=((10_000, 0),),
     ),
-    "kde_lower": Estimator("KDE lower", LABELLED, partial(kde, 0)),
-    "kde_upper": Estimator("KDE upper", LABELLED, partial(kde, 1)),
-    "probe_linear": Estimator("linear probe", LABELLED, functional(*PROBE, probe="linear")),
-    "probe_mlp": Estimator("MLP probe", LABELLED, functional(*PROBE, probe="mlp")),
-    "infonce": Estimator("InfoNCE", REAL, functional("critics", "mutual_information_infonce"), limits=CRITICS),
-    "smile": Estimator("SMILE", REAL, functional("critics", "mutual_information_smile"), limits=CRITICS),
+    "kde_lower": Estimator("KDE lower", LABELED, partial(kde, 0)),
+    "kde_upper": Estimator("KDE upper", LABELED, partial(kde, 1)),
+    "probe_linear": Estimator("linear probe", LABELED, functional(PROBE, probe="linear")),
+    "probe_mlp": Estimator("MLP probe", LABELED, functional(PROBE, probe="mlp")),
+    "infonce": Estimator("InfoNCE", REAL, functional("mutual_information_infonce"), limits=CRITICS),
+    "smile": Estimator("SMILE", REAL, functional("mutual_information_smile"), limits=CRITICS),
 }
 """The estimators by name."""

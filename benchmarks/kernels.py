@@ -22,14 +22,14 @@ from measurement import row, timed
 from torch import Tensor
 
 from lightning_ib.functional.continuous.kde import mutual_information_bounds_kde, noise_variance_of
-from lightning_ib.functional.continuous.renyi import mutual_information_renyi
+from lightning_ib.functional.continuous.renyi import mutual_information_renyi, mutual_information_renyi_labels
 
 D, CLASSES = 144, 10
 DTYPES = (torch.float64, torch.float32)
 
 
 def layer(n: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Rows around ten centres, as a trained layer's are, and the classes."""
+    """Rows around ten centers, as a trained layer's are, and the classes."""
     g = torch.Generator().manual_seed(0)
     y = torch.randint(CLASSES, (n,), generator=g)
     return (torch.randn(CLASSES, D, generator=g)[y] + torch.randn(n, D, generator=g)).to(dtype), y
@@ -49,8 +49,9 @@ def kde(n: int, dtype: torch.dtype) -> Callable[[], object]:
 
 def renyi(n: int, dtype: torch.dtype, labels: bool) -> Callable[[], object]:
     t, y = layer(n, dtype)
-    other = y if labels else t[:, :10]
-    return lambda: mutual_information_renyi(t, other)
+    if labels:
+        return lambda: mutual_information_renyi_labels(t, y)
+    return lambda: mutual_information_renyi(t, t[:, :10])
 
 
 def eigenvalues(n: int) -> Callable[[], object]:

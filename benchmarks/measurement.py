@@ -4,8 +4,9 @@ Run it as ``python benchmarks/measurement.py --data-dir DATA``, where DATA holds
 of the same size are taken: the times are nearly the same, the counts are not). It prints a Markdown table. Everything
 that is compared is run in turn, in one process, and medians are shown: trust the ratios, not the seconds.
 
-The setting: 60 000 MNIST images, the network of ``examples/mnist_cnn.py`` at random weights, X narrowed to 49
-coordinates, T1 to 36, T2 to 32, T3 to 10 (the narrowing called v3 there), frozen edges, a DataLoader as in the example.
+The setting: 60 000 MNIST images, the network of ``examples/mnist_cnn.py`` at random weights, X discretized to 49
+coordinates, T1 to 36, T2 to 32, T3 to 10 (the discretization called v3 there), frozen edges, a DataLoader as in the
+example.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_ib import FixedBins, InformationPlane, Quantizer, UniformBins
 from lightning_ib.evaluation.passes import preserve_state, run_pass
-from lightning_ib.functional import codes
+from lightning_ib.functional import bucketize
 
 N, BATCH = 60_000, 100
 
@@ -58,7 +59,7 @@ def images(data_dir: Path) -> tuple[Tensor, Tensor]:
 
 
 def v3() -> dict[str, Quantizer]:
-    """The narrowing, with bins that are frozen after the first measurement."""
+    """The discretization, with bins that are frozen after the first measurement."""
     return {
         "conv1": Quantizer(nn.MaxPool3d((4, 4, 4)), UniformBins(3, quantiles=(0.01, 0.99))),
         "conv2": Quantizer(nn.MaxPool3d((4, 3, 3)), UniformBins(3, quantiles=(0.01, 0.99))),
@@ -142,9 +143,9 @@ def rows(plane: InformationPlane, x: Tensor, y: Tensor, repeats: int) -> None:
     model = Network().eval()
     with torch.no_grad():
         z = torch.cat([v3()["conv1"].pooled(model.conv1(batch)) for batch in x.split(1000)])
-    narrowing = plane.fitted_quantizers["conv1"]
-    assert narrowing.edges is not None
-    c = codes(z, narrowing.edges).to(torch.int8).contiguous()
+    discretization = plane.fitted_quantizers["conv1"]
+    assert discretization.edges is not None
+    c = bucketize(z, edges=discretization.edges).to(torch.int8).contiguous()
     labels = y.numpy().astype(np.int8)
 
     def plug_in(counts: Iterable[int]) -> float:
@@ -153,7 +154,7 @@ def rows(plane: InformationPlane, x: Tensor, y: Tensor, repeats: int) -> None:
     def ours() -> tuple[float, float]:
         from lightning_ib.functional import entropy_of_counts, hash_table, joint, row_ids, symbols
 
-        t, target = symbols(row_ids(c, hash_table(c.shape[1], 3))), symbols(y)
+        t, target = symbols(row_ids(c, table=hash_table(n_coordinates=c.shape[1], n_codes=3))), symbols(y)
         h_t, h_y, h_ty = (entropy_of_counts(s.counts, unit="nats") for s in (t, target, joint(t, target)))
         return h_t, h_t + h_y - h_ty
 

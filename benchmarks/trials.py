@@ -153,7 +153,7 @@ class Mean(nn.Module):
 
 
 class Encoder(nn.Module):
-    """A transformer encoder with a class token and learnt positions; the head reads the class token.
+    """A transformer encoder with a class token and learned positions; the head reads the class token.
 
     Args:
         embed: x → tokens ``(B, L, width)``.

@@ -4,9 +4,9 @@ Run it with nothing else, and every layer is cut into cells that follow the data
 
     python examples/mnist_cnn.py
 
-or put the layers into bins by hand, on the training images, in six ways (``--narrowing none``, ``v1`` to ``v5``)::
+or put the layers into bins by hand, on the training images, in six ways (``--discretization none``, ``v1`` to ``v5``)::
 
-    python examples/mnist_cnn.py --narrowing v3 --epochs 10
+    python examples/mnist_cnn.py --discretization v3 --epochs 10
 
 MNIST is taken from ``--data-dir`` (in torchvision's layout) or downloaded to there. Where neither works, scikit-learn's
 small handwritten digits take its place. ``--limit 5000`` makes a quick try of it.
@@ -81,7 +81,7 @@ class MNISTNet(pl.LightningModule):
         return torch.optim.Adam(self.parameters(), lr=0.002)
 
 
-# -- how the layers are narrowed ---------------------------------------------------------------------------------------
+# -- how the layers are discretized ------------------------------------------------------------------------------------
 
 
 class ThesisBins(Bins):
@@ -97,7 +97,7 @@ class ThesisBins(Bins):
 
     def edges(self, z: Tensor) -> Tensor:
         """The edges for the pooled values ``z`` of all samples, shape ``(N, D)``: shape ``(D, 2)``."""
-        low, high = quantiles(z, [0.01, 0.99]).unbind(1)
+        low, high = quantiles(z, q=[0.01, 0.99]).unbind(1)
         edges = torch.stack([low - 0.1, (high + 0.1) / 2], dim=1)
         # A coordinate that hardly varies, far above zero, has them the other way round.
         return edges.sort(dim=1).values
@@ -116,8 +116,8 @@ POOLS: dict[str, tuple[Pool | None, Pool | None]] = {
 """Experiment → the pools of conv1, on ``(B, 16, 14, 14)``, and of conv2, on ``(B, 32, 7, 7)``: channel, row, column."""
 
 
-def narrowing(name: str) -> dict[str, Any]:
-    """What to watch in the network, and how it is narrowed.
+def discretization(name: str) -> dict[str, Any]:
+    """What to watch in the network, and how it is discretized.
 
     Args:
         name: ``"cells"``, ``"none"`` or ``"v1"`` … ``"v5"``.
@@ -126,12 +126,12 @@ def narrowing(name: str) -> dict[str, Any]:
         The arguments ``layers`` and ``input`` of :class:`InformationPlaneCallback` and of :func:`lightning_ib.measure`.
 
     Raises:
-        KeyError: there is no narrowing of this name.
+        KeyError: there is no discretization of this name.
     """
     if name == "cells":
         return {"layers": None, "input": None}
     pool1, pool2 = POOLS[name]
-    # A class counts as told from 0.5 of the probability on. Without narrowing, the logits are taken as they are.
+    # A class counts as told from 0.5 of the probability on. Without discretization, the logits are taken as they are.
     out = Quantizer(None, ThesisBins()) if name == "none" else Quantizer(nn.Softmax(dim=1), FixedBins([0.0, 0.5]))
     return {
         "layers": {"conv1": Quantizer(pool1, ThesisBins()), "conv2": Quantizer(pool2, ThesisBins()), "out": out},
@@ -312,7 +312,7 @@ def table(history: History) -> str:
 
 
 DOUBTS = {
-    "saturated": f"H(T) > {SATURATED} log N. Such figures tell the images apart, not what was learnt",
+    "saturated": f"H(T) > {SATURATED} log N. Such figures tell the images apart, not what was learned",
     "clipped": f"more than {CLIPPED:.0%} of the values lie outside the bins. What looks like compression may be theirs",
     "undersampled": f"more than {UNDERSAMPLED:.0%} of the images have a symbol of their own. See chance",
     "constant": "all images have one symbol",
@@ -349,7 +349,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--data-dir", type=Path, default=Path("data"), help="folder that holds MNIST/raw (%(default)s)")
     p.add_argument("--data", choices=["auto", "mnist", "digits"], default="auto", help="which data (%(default)s)")
     p.add_argument(
-        "--narrowing",
+        "--discretization",
         choices=["cells", *POOLS],
         default="cells",
         help="how layers are discretized (%(default)s); 'none' takes 6 GB of memory",
@@ -390,8 +390,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     # The images lie in memory: processes of their own could not load them any faster.
     warnings.filterwarnings("ignore", ".*does not have many workers.*")
     # With cells everything is left at its default: measured in the validation loop, at no extra forward pass.
-    data = None if args.narrowing == "cells" else "train"
-    plane = InformationPlaneCallback(**narrowing(args.narrowing), data=data, unit="nats", estimators=args.estimators)
+    data = None if args.discretization == "cells" else "train"
+    plane = InformationPlaneCallback(
+        **discretization(args.discretization), data=data, unit="nats", estimators=args.estimators
+    )
     logger = TensorBoardLogger(args.log_dir)
     # One device: on several, every batch would be as many times larger.
     trainer = pl.Trainer(max_epochs=args.epochs, devices=1, logger=logger, log_every_n_steps=10, callbacks=[plane])

@@ -32,7 +32,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from lightning_ib import Bins, CellQuantizer, FixedBins, InformationPlane, InformationPoint, Quantizer
-from lightning_ib.functional import most_cells
+from lightning_ib.functional import cell_limit
 from lightning_ib.plot.labels import VERDICT_MARKERS, depth_colors
 from lightning_ib.records.files import replacing
 from lightning_ib.records.reliability import VerdictWarning
@@ -54,7 +54,7 @@ N_MEASUREMENTS = 40
 
 BIN_WIDTH = 0.07
 N_PATTERNS = 2 ** WIDTHS[0]
-N_CELLS = most_cells(N_PATTERNS)
+N_CELLS = cell_limit(N_PATTERNS)
 INFORMATION = 0.99
 """I(X;Y) in bits, by the rule that labels are drawn by."""
 
@@ -178,7 +178,7 @@ class Team:
     """Networks of one form that learn side by side: each by itself, but all in one multiplication a layer.
 
     Args:
-        nets: the networks; theirs are the weights to begin with, and :meth:`write_back` brings back what was learnt.
+        nets: the networks; theirs are the weights to begin with, and :meth:`write_back` brings back what was learned.
         activation: of the hidden layers.
     """
 
@@ -205,7 +205,7 @@ class Team:
 
     @torch.no_grad()
     def write_back(self) -> None:
-        """Copy what was learnt into the networks."""
+        """Copy what was learned into the networks."""
         for layer, weight, bias in zip(self._layers, self.weights, self.biases):
             for one, w, b in zip(layer, weight, bias):
                 one.weight.copy_(w.T)

@@ -20,12 +20,12 @@ BINS = {"layers": {"hidden": Quantizer(bins=UniformBins(4)), "out": None}, **INP
 ALL_IN_BINS = {"layers": dict.fromkeys(["hidden", "out"], Quantizer(bins=UniformBins(4))), "estimators": (), **INPUT}
 DEFAULT = {"estimators": ["probe", "soft"]}
 ESTIMATES = {
-    "estimators": [KDE(frozen=True), "knn", "probe", "soft", "quantised8"],
+    "estimators": [KDE(frozen=True), "knn", "probe", "soft", "quantized8"],
     "correction": "miller_madow",
     **BINS,
 }
 TOKENS = {"layers": {"hidden": Quantizer(bins=UniformBins(4)), "out": None}, "ignore_index": -100, "tokens": True}
-SAMPLED = {"estimators": [KDE(frozen=True), "soft", "quantised8"], "max_samples": 8}
+SAMPLED = {"estimators": [KDE(frozen=True), "soft", "quantized8"], "max_samples": 8}
 
 
 def loader(n, seed, **options):

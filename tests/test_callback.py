@@ -405,7 +405,9 @@ def test_the_head_has_its_accuracy_and_what_it_proves_of_all_layers(tmp_path):
         accuracy = float((model.eval()(x).argmax(1) == y).float().mean())
     assert out.accuracy == pytest.approx(accuracy, abs=1e-6)
     assert math.isnan(hidden.accuracy)
-    assert out.i_ty_fano == hidden.i_ty_fano == fano_information(out.accuracy, out.h_y, 4, unit="bits") > 0.5
+    assert (
+        out.i_ty_fano == hidden.i_ty_fano == fano_information(out.accuracy, h_y=out.h_y, n_classes=4, unit="bits") > 0.5
+    )
     for point in (hidden, out):
         assert point.fano_shortfall == max(0.0, point.i_ty_fano - point.i_ty)
     logged = run.callback_metrics

@@ -44,12 +44,12 @@ from tests.tiny import BATCH, N_TRAIN, N_VAL, TinyModule, fit, make_data, pl, va
 
 EarlyStopping, ModelCheckpoint = pl.callbacks.EarlyStopping, pl.callbacks.ModelCheckpoint
 
-CHEAP = ["kde", "knn", "probe", "quantised8"]
+CHEAP = ["kde", "knn", "probe", "quantized8"]
 GIVEN = {
     "kde": ["I_XT", "I_TY", "I_XT_lower", "I_TY_lower", "noise_variance"],
     "knn": ["I_TY"],
     "probe": ["I_TY", "accuracy"],
-    "quantised8": ["I_XT", "I_TY"],
+    "quantized8": ["I_XT", "I_TY"],
 }
 LAYERS = ["hidden", "out"]
 NO_UNIT = ("accuracy", "noise_variance")
@@ -278,7 +278,7 @@ def test_an_evaluation_alone_keeps_its_estimates_apart(tmp_path, evaluate):
     class Tested(TinyModule):
         test_step = TinyModule.validation_step
 
-    callback = InformationPlaneCallback(estimators=["kde", "quantised8"])
+    callback = InformationPlaneCallback(estimators=["kde", "quantized8"])
     model, run = fit(tmp_path, callback, model=Tested(), max_epochs=1, logger=False)
     before, settled = list(callback.history.estimates()), callback.state_dict()["frozen"]["estimators"]
     assert callback.evaluated.estimates() == []
@@ -310,7 +310,7 @@ def test_a_fast_dev_run_estimates_one_batch_and_writes_nothing(tmp_path):
 @pytest.mark.usefixtures("pictures")
 def test_a_second_callback_has_its_own_names_and_files(tmp_path):
     one = InformationPlaneCallback(["out"], estimators=["knn"])
-    other = InformationPlaneCallback(["out"], estimators=["knn", "quantised8"], prefix="own/two", data="train")
+    other = InformationPlaneCallback(["out"], estimators=["knn", "quantized8"], prefix="own/two", data="train")
     _, run = fit(tmp_path, one, other, max_epochs=1, logger=False)
     assert exact(History.read_csv(tmp_path / "information_plane.csv")) == exact(one.history)
     assert exact(History.read_csv(tmp_path / "information_plane_own_two.csv")) == exact(other.history)
@@ -445,7 +445,7 @@ class Seen(Estimator):
         super().__init__()
         self.shown = []
 
-    def figures(self, rows, settled, unit):
+    def estimate(self, rows, calibration, unit):
         self.shown.append(Rows(*(part.clone() for part in rows)))
         return {"I_TY": 0.0}
 
@@ -595,7 +595,7 @@ def test_a_resumed_run_has_the_estimates_of_an_uninterrupted_one(tmp_path, data)
     go_on(tmp_path, resumed, ckpt_path=path)
     assert exact(resumed.history) == exact(whole.history) == exact(History.read_csv(tmp_path / "information_plane.csv"))
     assert same(resumed.plane.frozen_state(), whole.plane.frozen_state())
-    assert set(resumed.plane.estimation.settled["out"]["quantised8"]) == {"low", "high"}
+    assert set(resumed.plane.estimation.settled["out"]["quantized8"]) == {"low", "high"}
 
 
 @resumes_exactly
@@ -606,7 +606,7 @@ def test_a_run_that_broke_off_while_it_was_trained_goes_on_with_its_estimates(tm
                 raise RuntimeError("power cut")
 
     def callback():
-        return InformationPlaneCallback(estimators=["kde", "quantised8"])
+        return InformationPlaneCallback(estimators=["kde", "quantized8"])
 
     whole, broken, resumed = callback(), callback(), callback()
     go_on(tmp_path / "whole", whole)
@@ -695,7 +695,7 @@ class FailsAt(Estimator):
         super().__init__()
         self.calls, self.error, self.n = calls, error, 0
 
-    def figures(self, rows, settled, unit):
+    def estimate(self, rows, calibration, unit):
         self.n += 1
         if self.n - 1 in self.calls:
             raise self.error("no figure today")
@@ -874,7 +874,7 @@ def test_a_range_is_not_set_from_a_constant_layer(tmp_path):
             nn.init.zeros_(self.out.weight)
             nn.init.zeros_(self.out.bias)
 
-    callback = InformationPlaneCallback(["out"], estimators=["quantised8"])
+    callback = InformationPlaneCallback(["out"], estimators=["quantized8"])
     fit(tmp_path, callback, model=ZeroHead(), max_epochs=1, logger=False)
     assert all(math.isfinite(value) for value in of(callback.history.estimates(), epoch=1))
 
@@ -888,7 +888,7 @@ def test_a_range_is_not_set_from_a_layer_that_is_nan(tmp_path):
         def training_step(self, batch, batch_idx):
             return nn.functional.cross_entropy(super().forward(batch[0]), batch[1])
 
-    callback = InformationPlaneCallback(["out"], estimators=["quantised8"])
+    callback = InformationPlaneCallback(["out"], estimators=["quantized8"])
     fit(tmp_path, callback, model=NaNFirst(), max_epochs=1, logger=False)
     assert all(math.isfinite(value) for value in of(callback.history.estimates(), epoch=1))
 
@@ -970,7 +970,7 @@ def test_estimators_that_are_no_list_are_told_so():
 
 def test_an_estimator_without_a_name_is_told_so():
     class Nameless(Estimator):
-        def figures(self, rows, settled, unit):
+        def estimate(self, rows, calibration, unit):
             return {"I_TY": 0.0}
 
     with pytest.raises(TypeError, match="Nameless needs a name"):
@@ -982,7 +982,7 @@ def test_the_number_of_another_library_that_an_estimator_gives_is_kept_as_a_floa
     class Mean(Estimator):
         name = "mean"
 
-        def figures(self, rows, settled, unit):
+        def estimate(self, rows, calibration, unit):
             return {"I_TY": kind(float(rows.t.mean()))}
 
     callback = InformationPlaneCallback(["out"], estimators=[Mean()])
@@ -994,8 +994,8 @@ def test_the_number_of_another_library_that_an_estimator_gives_is_kept_as_a_floa
 @pytest.mark.filterwarnings("ignore:layer 'out'")
 def test_an_estimator_that_raises_is_nan_under_the_names_it_gave_before(tmp_path):
     class Other(FailsAt):
-        def figures(self, rows, settled, unit):
-            return {"H_T": super().figures(rows, settled, unit)["I_TY"]}
+        def estimate(self, rows, calibration, unit):
+            return {"H_T": super().estimate(rows, calibration, unit)["I_TY"]}
 
     callback = InformationPlaneCallback(["out"], estimators=[Other(2)])
     fit(tmp_path, callback, logger=False)

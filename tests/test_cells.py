@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lightning_ib.functional import cells, entropy, most_cells, mutual_information
+from lightning_ib.functional import cell_limit, cells, entropy, mutual_information
 from tests.samples import generator
 
 
@@ -52,10 +52,10 @@ def test_a_partition_is_well_formed(n, d, kind, seed):
     assert found.numbers.dtype == torch.int64
     assert found.numbers.shape == (n,)
     assert found.numbers.unique().tolist() == list(range(found.n_cells))
-    assert 1 <= found.n_cells <= min(n, most_cells(n))
+    assert 1 <= found.n_cells <= min(n, cell_limit(n))
     assert n > 1 or math.isnan(found.explained)
     assert math.isnan(found.explained) or -1e-9 <= found.explained <= 1 + 1e-9
-    assert entropy(found.numbers, unit="nats") <= math.log(most_cells(n)) + 1e-12
+    assert entropy(found.numbers, unit="nats") <= math.log(cell_limit(n)) + 1e-12
 
 
 @FEW
@@ -97,7 +97,7 @@ def test_scale_and_offset_do_not_matter(scale, offset):
     assert entropy(moved.numbers, unit="nats") == pytest.approx(entropy(found.numbers, unit="nats"), abs=0.1)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16, torch.int64, torch.uint8, torch.bool])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_the_dtype_of_the_same_numbers_does_not_matter(dtype):
     rows = torch.randint(0, 2, (300, 8), generator=generator())
     assert torch.equal(cells(rows.to(dtype)).numbers, cells(rows.double()).numbers)
@@ -154,7 +154,7 @@ def test_it_works_in_inference_mode_and_without_gradient():
     ],
 )
 def test_there_is_a_cell_for_every_fifty_samples_or_for_twenty_of_few(n, most):
-    assert most_cells(n) == most
+    assert cell_limit(n) == most
 
 
 @pytest.mark.parametrize(
@@ -162,12 +162,12 @@ def test_there_is_a_cell_for_every_fifty_samples_or_for_twenty_of_few(n, most):
     [(300, 10, 16), (300, 17, 16), (320, 17, 32), (100, 100, 8), (10_000, 10, 128), (40, 1, 2)],
 )
 def test_there_is_a_cell_for_each_cluster_that_is_expected_while_ten_samples_are_left_for_it(n, at_least, most):
-    assert most_cells(n, at_least=at_least) == most
+    assert cell_limit(n, expected_clusters=at_least) == most
 
 
 @pytest.mark.parametrize(("max_cells", "most"), [(2, 2), (3, 2), (100, 64), (255, 128), (1024, 256 * 4), (2**20, 1024)])
 def test_more_or_fewer_cells_may_be_asked_for(max_cells, most):
-    assert most_cells(51_200, max_cells) == most
+    assert cell_limit(51_200, max_cells=max_cells) == most
 
 
 @pytest.mark.parametrize("max_cells", [2, 5, 16])
@@ -177,7 +177,9 @@ def test_no_more_cells_than_asked_for_are_used(max_cells):
 
 @pytest.mark.parametrize("max_cells", [1, 0, -3, 2.0, True, "8", None])
 def test_a_number_of_cells_that_is_none_is_refused(max_cells):
-    with pytest.raises(ValueError, match=rf"max_cells must be an integer of at least 2, got {max_cells!r}\."):
+    with pytest.raises(
+        (TypeError, ValueError), match=rf"max_cells must be an integer of at least 2, got {max_cells!r}: "
+    ):
         cells(randn(30, 2), max_cells=max_cells)
 
 
@@ -222,7 +224,7 @@ def test_an_entropy_falls_where_samples_gather():
 def test_isotropic_noise_has_an_entropy_near_the_most_there_is():
     """Which says that there are no clusters, not that there is much information."""
     for n in (600, 5000):
-        assert entropy(cells(randn(n, 20)).numbers, unit="nats") > 0.85 * math.log(most_cells(n))
+        assert entropy(cells(randn(n, 20)).numbers, unit="nats") > 0.85 * math.log(cell_limit(n))
 
 
 @pytest.mark.parametrize("n", [2, 3, 9, 50, 1000])

@@ -466,7 +466,7 @@ def test_bins_count_every_sample_and_cells_a_sample_of_them():
 
 
 @pytest.mark.parametrize("max_samples", [300, 5000])
-def test_a_narrowed_input_goes_with_cells(max_samples):
+def test_a_discretized_input_goes_with_cells(max_samples):
     x, y = clusters(3000, 4)
     plane = InformationPlane(["layer"], input=Quantizer(lambda x: x[:, :2], FixedBins([5.0])), max_samples=max_samples)
     (point,) = counted(plane, net(layer=same), batches(x, y))

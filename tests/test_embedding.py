@@ -33,7 +33,7 @@ def spread(m, d, seed=0):
 @pytest.mark.parametrize(("m", "d", "n"), [(80, 6, 6), (80, 6, 2), (200, 60, 50), (30, 100, 10), (40, 40, 5)])
 def test_components_are_those_of_scikit_learn_up_to_their_signs(m, d, n):
     z = spread(m, d)
-    found = principal_components(z, n).numpy()
+    found = principal_components(z, n=n).numpy()
     expected = PCA(n, svd_solver="full").fit_transform(z.numpy())
     signs = np.sign((found * expected).sum(0))
     assert found == pytest.approx(expected * signs, abs=1e-8)
@@ -51,7 +51,7 @@ def test_components_are_those_of_scikit_learn_up_to_their_signs(m, d, n):
     ],
 )
 def test_as_many_as_there_are_at_most(shape, n, expected):
-    found = principal_components(torch.randn(shape), n)
+    found = principal_components(torch.randn(shape), n=n)
     assert (tuple(found.shape), found.dtype, found.device.type) == ((shape[0], expected), torch.float64, "cpu")
 
 
@@ -69,12 +69,12 @@ def test_the_sign_is_that_of_the_greatest_deviation():
 def test_the_same_rows_give_the_same_picture(m, d):
     """Whatever the offset, the order of the coordinates and that of the rows."""
     z = spread(m, d)
-    found = principal_components(z, 5)
-    assert torch.equal(found, principal_components(z.clone(), 5))
-    assert torch.allclose(principal_components(z + 7, 5), found, atol=1e-8)
+    found = principal_components(z, n=5)
+    assert torch.equal(found, principal_components(z.clone(), n=5))
+    assert torch.allclose(principal_components(z + 7, n=5), found, atol=1e-8)
     order = torch.randperm(m)
-    assert torch.allclose(principal_components(z[order], 5), found[order], atol=1e-8)
-    assert torch.allclose(principal_components(z.flip(1), 5), found, atol=1e-8)
+    assert torch.allclose(principal_components(z[order], n=5), found[order], atol=1e-8)
+    assert torch.allclose(principal_components(z.flip(1), n=5), found, atol=1e-8)
 
 
 def test_the_first_has_the_most_variance():
@@ -255,7 +255,7 @@ def points(axes):
     return [np.asarray(collection.get_offsets()) for collection in axes.collections]
 
 
-def test_a_panel_a_layer_and_a_colour_a_class():
+def test_a_panel_a_layer_and_a_color_a_class():
     rows = clusters()
     figure = plot_tsne({"hidden": rows, "out": rows._replace(t=rows.t[:, :3])})
     assert [axes.get_title() for axes in figure.axes] == ["hidden", "out"]

@@ -13,14 +13,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lightning_ib.functional.discrete.counting import Symbols, entropy, joint, mutual_information, symbols
-from lightning_ib.functional.discrete.permutation import expected_mutual_information
-from lightning_ib.functional.discrete.standard_errors import (
-    Chance,
-    shuffled,
-    shuffled_mutual_information,
-    standard_error,
-    standard_error_of_entropy,
+from lightning_ib.functional.discrete.permutation import (
+    PermutationBaseline,
+    expected_mutual_information,
+    permuted_mutual_information,
+    permuted_symbols,
 )
+from lightning_ib.functional.discrete.standard_errors import standard_error, standard_error_of_entropy
 
 # The same examples at every run, on every machine: a failure is never a matter of luck.
 law = settings(derandomize=True, database=None, deadline=None, max_examples=60)
@@ -218,19 +217,19 @@ MARGINALS = {
 
 @pytest.mark.parametrize(("a", "b"), MARGINALS.values(), ids=MARGINALS.keys())
 def test_the_baseline_is_the_expected_information(a, b):
-    chance = shuffled_mutual_information(torch.tensor(a), torch.tensor(b), shuffles=200, unit="nats")
+    chance = permuted_mutual_information(torch.tensor(a), torch.tensor(b), n_permutations=200, unit="nats")
     error = chance.standard_deviation / math.sqrt(200)
     expected = expected_mutual_information(torch.tensor(a), torch.tensor(b), unit="nats")
     assert chance.mean == pytest.approx(expected, abs=3 * error)
     assert error < 0.05 * chance.mean
-    bits = shuffled_mutual_information(torch.tensor(a), torch.tensor(b), shuffles=200)
+    bits = permuted_mutual_information(torch.tensor(a), torch.tensor(b), n_permutations=200)
     assert bits == pytest.approx([figure / math.log(2) for figure in chance], rel=1e-9)
 
 
 def test_the_baseline_of_sixty_thousand_samples():
     a = symbols((20_000 * torch.rand(60_000, generator=generator()) ** 1.2).long()).counts
     b = torch.bincount(ints(10, 60_000))
-    chance = shuffled_mutual_information(a, b, unit="nats")
+    chance = permuted_mutual_information(a, b, unit="nats")
     expected = expected_mutual_information(a, b, unit="nats")
     assert chance.mean == pytest.approx(expected, abs=4 * chance.standard_deviation / math.sqrt(10))
     assert chance.mean == pytest.approx(expected, rel=0.005)
@@ -241,7 +240,7 @@ def test_the_baseline_is_that_of_all_orders(a, b):
     left = np.repeat(np.arange(len(a)), a)
     orders = itertools.permutations(np.repeat(np.arange(len(b)), b))
     exact = [sklearn.metrics.mutual_info_score(left, order) for order in orders]
-    chance = shuffled_mutual_information(torch.tensor(a), torch.tensor(b), shuffles=1500, unit="nats")
+    chance = permuted_mutual_information(torch.tensor(a), torch.tensor(b), n_permutations=1500, unit="nats")
     assert chance.mean == pytest.approx(np.mean(exact), abs=3 * np.std(exact) / math.sqrt(1500) + 1e-12)
     assert chance.standard_deviation == pytest.approx(np.std(exact), rel=0.1, abs=1e-12)
 
@@ -250,39 +249,39 @@ def test_the_baseline_is_that_of_all_orders(a, b):
 def test_each_shuffle_is_counted_as_any_two_variables(correction):
     a, b = ints(30, 400), ints(5, 400, seed=1)
     same = {"correction": correction, "unit": "nats"}
-    chance = shuffled_mutual_information(symbols(a).counts, symbols(b).counts, shuffles=6, seed=3, **same)
+    chance = permuted_mutual_information(symbols(a).counts, symbols(b).counts, n_permutations=6, seed=3, **same)
     by_count = symbols(a).counts.sort().values
     ordered = torch.arange(len(by_count)).repeat_interleave(by_count)
-    drawn = shuffled(symbols(b).counts, shuffles=6, seed=3)
+    drawn = permuted_symbols(symbols(b).counts, n_permutations=6, seed=3)
     figures = [mutual_information(ordered, s.numbers, **same) for s in drawn]
-    assert chance == Chance(statistics.fmean(figures), statistics.stdev(figures))
+    assert chance == PermutationBaseline(statistics.fmean(figures), statistics.stdev(figures))
     assert type(chance.mean) is type(chance.standard_deviation) is float
 
 
 @pytest.mark.parametrize("correction", ["miller_madow", "grassberger", "jackknife"])
 def test_a_corrected_baseline_is_near_zero(correction):
     a, b = torch.arange(295, 305), torch.tensor([498, 501, 500, 497, 500, 499])
-    both = {"shuffles": 400, "unit": "nats"}
-    assert shuffled_mutual_information(a, b, **both).mean == pytest.approx(45 / 5990, rel=0.1)
-    assert shuffled_mutual_information(a, b, correction=correction, **both).mean == pytest.approx(0, abs=0.0006)
+    both = {"n_permutations": 400, "unit": "nats"}
+    assert permuted_mutual_information(a, b, **both).mean == pytest.approx(45 / 5990, rel=0.1)
+    assert permuted_mutual_information(a, b, correction=correction, **both).mean == pytest.approx(0, abs=0.0006)
 
 
 def test_information_that_stands_out_and_information_that_does_not():
     y = torch.arange(2000) % 4
     unrelated, related = ints(50, 2000), 4 * ints(10, 2000) + torch.where(ints(5, 2000, seed=1) == 0, y, 0)
     for t, stands_out in ((unrelated, False), (related, True)):
-        chance = shuffled_mutual_information(symbols(t).counts, symbols(y).counts)
+        chance = permuted_mutual_information(symbols(t).counts, symbols(y).counts)
         assert (mutual_information(t, y) - chance.mean > 4 * chance.standard_deviation) is stands_out
 
 
 def test_a_symbol_for_every_sample_shows_all_of_y_whatever_the_order():
     y = ints(10, 300)
-    chance = shuffled_mutual_information(torch.ones(300, dtype=torch.int64), symbols(y).counts)
+    chance = permuted_mutual_information(torch.ones(300, dtype=torch.int64), symbols(y).counts)
     assert chance == (pytest.approx(entropy(y), abs=1e-12), 0.0)
 
 
 def test_a_constant_shows_nothing_whatever_the_order():
-    assert shuffled_mutual_information(torch.tensor([300]), torch.tensor([100, 200])) == (0.0, 0.0)
+    assert permuted_mutual_information(torch.tensor([300]), torch.tensor([100, 200])) == (0.0, 0.0)
 
 
 @law
@@ -291,20 +290,20 @@ def test_order_and_zeros_of_the_counts_change_no_bit_of_the_baseline(a, shuffler
     b = [sum(a) // 3, sum(a) - sum(a) // 3]
     mixed = [*a, *[0] * zeros]
     shuffler.shuffle(mixed)
-    expected = shuffled_mutual_information(torch.tensor(a), torch.tensor(b))
-    assert shuffled_mutual_information(torch.tensor(mixed), torch.tensor([b[1], 0, b[0]])) == expected
+    expected = permuted_mutual_information(torch.tensor(a), torch.tensor(b))
+    assert permuted_mutual_information(torch.tensor(mixed), torch.tensor([b[1], 0, b[0]])) == expected
 
 
 def test_the_order_and_the_names_of_the_samples_change_no_bit_of_the_baseline():
     a, b, order = ints(40, 500), ints(4, 500, seed=1), torch.randperm(500, generator=generator())
     renamed = symbols(-3 * a[order]).counts, symbols(7 - b[order]).counts
-    expected = shuffled_mutual_information(symbols(a).counts, symbols(b).counts)
-    assert shuffled_mutual_information(*renamed) == expected
+    expected = permuted_mutual_information(symbols(a).counts, symbols(b).counts)
+    assert permuted_mutual_information(*renamed) == expected
 
 
 def test_shuffles_are_the_samples_in_other_orders():
     counts = torch.tensor([40, 0, 10, 50])
-    drawn = list(shuffled(counts, shuffles=4))
+    drawn = list(permuted_symbols(counts, n_permutations=4))
     assert len(drawn) == 4
     for variable in drawn:
         assert isinstance(variable, Symbols)
@@ -315,7 +314,7 @@ def test_shuffles_are_the_samples_in_other_orders():
 
 
 def test_every_position_is_equally_likely():
-    drawn = torch.stack([s.numbers for s in shuffled(torch.tensor([3, 5]), shuffles=4000)]).double()
+    drawn = torch.stack([s.numbers for s in permuted_symbols(torch.tensor([3, 5]), n_permutations=4000)]).double()
     assert drawn.mean(0) == pytest.approx(torch.full((8,), 5 / 8), abs=4 * math.sqrt(15 / 64 / 4000))
 
 
@@ -325,15 +324,15 @@ def test_every_position_is_equally_likely():
 def test_the_same_seed_gives_the_same_figures_and_no_random_state_moves():
     a, b = torch.tensor([30, 50, 20]), torch.tensor([60, 40])
     before = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].copy()
-    first = shuffled_mutual_information(a, b)
+    first = permuted_mutual_information(a, b)
     assert torch.equal(torch.get_rng_state(), before[0])
     assert random.getstate() == before[1]
     assert (np.random.get_state()[1] == before[2]).all()
     torch.manual_seed(123)
-    assert shuffled_mutual_information(a, b) == first
-    assert shuffled_mutual_information(a, b, seed=1) != first
-    longer = shuffled(b, shuffles=12)
-    assert all(torch.equal(s.numbers, t.numbers) for s, t in zip(shuffled(b), longer))
+    assert permuted_mutual_information(a, b) == first
+    assert permuted_mutual_information(a, b, seed=1) != first
+    longer = permuted_symbols(b, n_permutations=12)
+    assert all(torch.equal(s.numbers, t.numbers) for s, t in zip(permuted_symbols(b), longer))
 
 
 # --- What is taken in ------------------------------------------------------------------------------------------------
@@ -344,9 +343,9 @@ def test_arguments_are_left_as_they_are():
     t = symbols(torch.arange(6) % 3)
     before = [v.clone() for v in (a, b, *t)]
     with torch.inference_mode():
-        inside = shuffled_mutual_information(a, b), standard_error_of_entropy(a), standard_error((1, t), (1, t))
+        inside = permuted_mutual_information(a, b), standard_error_of_entropy(a), standard_error((1, t), (1, t))
     assert inside == (
-        shuffled_mutual_information(a.contiguous(), b.long()),
+        permuted_mutual_information(a.contiguous(), b.long()),
         standard_error_of_entropy(a),
         standard_error((1, t), (1, t)),
     )
@@ -356,7 +355,7 @@ def test_arguments_are_left_as_they_are():
 def test_a_single_sample():
     one = symbols(torch.tensor([7]))
     assert standard_error((1, one)) == standard_error((1, one), (1, one), (-1, joint(one, one))) == 0.0
-    assert shuffled_mutual_information(torch.tensor([1]), torch.tensor([1])) == (0.0, 0.0)
+    assert permuted_mutual_information(torch.tensor([1]), torch.tensor([1])) == (0.0, 0.0)
 
 
 def test_a_standard_error_needs_terms_of_the_same_samples():
@@ -367,31 +366,30 @@ def test_a_standard_error_needs_terms_of_the_same_samples():
         standard_error((1, four), (-1, three))
 
 
-@pytest.mark.parametrize("shuffles", [0, 1])
-def test_one_shuffle_has_no_standard_deviation(shuffles):
-    sentence = f"a standard deviation over shuffles needs at least 2 of them, got {shuffles}"
-    with pytest.raises(ValueError, match=sentence):
-        shuffled_mutual_information(torch.tensor([2, 2]), torch.tensor([2, 2]), shuffles=shuffles)
+@pytest.mark.parametrize("n", [0, 1])
+def test_one_permutation_has_no_standard_deviation(n):
+    with pytest.raises(ValueError, match=f"n_permutations must be an integer of at least 2, got {n}: give at least 2"):
+        permuted_mutual_information(torch.tensor([2, 2]), torch.tensor([2, 2]), n_permutations=n)
 
 
 def test_a_baseline_needs_the_same_samples():
     with pytest.raises(ValueError, match="same samples of both variables, got 5 of one and 4 of the other"):
-        shuffled_mutual_information(torch.tensor([2, 3]), torch.tensor([2, 2]))
+        permuted_mutual_information(torch.tensor([2, 3]), torch.tensor([2, 2]))
 
 
 NEEDS_COUNTS = [
     standard_error_of_entropy,
-    shuffled,
-    lambda counts: shuffled_mutual_information(counts, torch.tensor([2, 2])),
-    lambda counts: shuffled_mutual_information(torch.tensor([2, 2]), counts),
+    permuted_symbols,
+    lambda counts: permuted_mutual_information(counts, torch.tensor([2, 2])),
+    lambda counts: permuted_mutual_information(torch.tensor([2, 2]), counts),
 ]
 
 
 @pytest.mark.parametrize("function", NEEDS_COUNTS)
 def test_counts_are_checked(function):
-    with pytest.raises(TypeError, match="counts must be integers, got torch.float32"):
+    with pytest.raises(TypeError, match="counts must be frequencies, a tensor of integers .*, got torch.float32"):
         function(torch.tensor([2.0, 2.0]))
-    with pytest.raises(ValueError, match="counts must not be negative, got -1"):
+    with pytest.raises(ValueError, match="counts must be 0 or more, got -1"):
         function(torch.tensor([5, -1]))
     with pytest.raises(ValueError, match="counts that add up to none"):
         function(torch.tensor([0, 0]))
@@ -402,9 +400,9 @@ def test_unknown_units_and_corrections_are_refused():
     for figure in (
         lambda unit: standard_error_of_entropy(counts, unit=unit),
         lambda unit: standard_error((1, t), (1, t), unit=unit),
-        lambda unit: shuffled_mutual_information(counts, counts, unit=unit),
+        lambda unit: permuted_mutual_information(counts, counts, unit=unit),
     ):
         with pytest.raises(ValueError, match="unit must be 'bits' or 'nats', got 'dits'"):
             figure("dits")
     with pytest.raises(ValueError, match="got 'jacknife': did you mean 'jackknife'"):
-        shuffled_mutual_information(counts, counts, correction="jacknife")
+        permuted_mutual_information(counts, counts, correction="jacknife")

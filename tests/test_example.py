@@ -1,4 +1,4 @@
-"""The bundled example: its data, its narrowings, and whole runs of it."""
+"""The bundled example: its data, its discretizations, and whole runs of it."""
 
 import gzip
 import hashlib
@@ -37,7 +37,7 @@ pytest.importorskip("sklearn", reason="needs the extra: pip install 'lightning-i
 ROOT = Path(__file__).parents[1]
 SCRIPT = ROOT / "examples" / "mnist_cnn.py"
 FILES = [f"{split}-{kind}" for split in ("train", "t10k") for kind in ("images-idx3-ubyte", "labels-idx1-ubyte")]
-NARROWINGS = ["cells", "none", "v1", "v2", "v3", "v4", "v5"]
+DISCRETIZATIONS = ["cells", "none", "v1", "v2", "v3", "v4", "v5"]
 
 
 @pytest.fixture(scope="module")
@@ -327,7 +327,7 @@ def test_without_pooch_or_scikit_learn_the_sentence_says_what_to_install(example
         example.load_data("digits", tmp_path)
 
 
-# -- the narrowings ----------------------------------------------------------------------------------------------------
+# -- the discretizations ----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -345,7 +345,7 @@ def test_pools_leave_so_many_coordinates(example, name, conv1, conv2):
     net, x = example.MNISTNet(), torch.rand(5, 1, 28, 28)
     t1 = net.conv1(x)
     t2 = net.conv2(t1)
-    asked = example.narrowing(name)
+    asked = example.discretization(name)
     assert list(asked["layers"]) == ["conv1", "conv2", "out"]
     assert asked["layers"]["conv1"].pooled(t1).shape == (5, conv1)
     assert asked["layers"]["conv2"].pooled(t2).shape == (5, conv2)
@@ -356,13 +356,13 @@ def test_pools_leave_so_many_coordinates(example, name, conv1, conv2):
 
 
 def test_cells_leave_everything_to_the_callback(example):
-    assert example.narrowing("cells") == {"layers": None, "input": None}
-    assert example.parser().parse_args([]).narrowing == "cells"
+    assert example.discretization("cells") == {"layers": None, "input": None}
+    assert example.parser().parse_args([]).discretization == "cells"
 
 
-def test_a_narrowing_that_does_not_exist_is_refused(example):
+def test_a_discretization_that_does_not_exist_is_refused(example):
     with pytest.raises(KeyError, match="v6"):
-        example.narrowing("v6")
+        example.discretization("v6")
 
 
 def test_thesis_bins_are_the_two_quantile_edges(example):
@@ -380,13 +380,13 @@ def test_thesis_bins_ascend_for_a_coordinate_far_above_zero(example):
 
 
 @pytest.mark.slow
-def test_thesis_record_is_met_with_the_narrowings_of_the_example(example, data_dir, mnist_train):
+def test_thesis_record_is_met_with_the_discretizations_of_the_example(example, data_dir, mnist_train):
     data = list(zip(mnist_train[0].split(100), mnist_train[1].split(100)))
 
     def measured(kind, name):
         net = example.MNISTNet()
         net.load_state_dict(torch.load(data_dir / "thesis" / kind / "epoch_9.pt", weights_only=True))
-        return measure(net, data, **example.narrowing(name), unit="nats")
+        return measure(net, data, **example.discretization(name), unit="nats")
 
     points = measured("max_pool", "v3")
     recorded = json.loads((data_dir / "thesis" / "max_pool" / "recorded.json").read_text())[9]
@@ -437,12 +437,12 @@ def as_script(flags, folder):
     )
 
 
-@pytest.mark.parametrize("name", NARROWINGS)
-def test_every_narrowing_runs_from_end_to_end(example, run, monkeypatch, name):
+@pytest.mark.parametrize("name", DISCRETIZATIONS)
+def test_every_discretization_runs_from_end_to_end(example, run, monkeypatch, name):
     # Fewer images to validate on than to train on: the number of samples says which of them are measured.
     training, validation = example.load_data("digits", Path())
     monkeypatch.setattr(example, "load_data", lambda *_: (training, TensorDataset(*validation[:120])))
-    printed, points, log_dir = run("--limit", "200", "--epochs", "1", "--narrowing", name)
+    printed, points, log_dir = run("--limit", "200", "--epochs", "1", "--discretization", name)
     by_cells = name == "cells"
     layers = ["conv1.0", "conv2.0", "out"] if by_cells else ["conv1", "conv2", "out"]
     n = 120 if by_cells else 200
@@ -457,7 +457,7 @@ def test_every_narrowing_runs_from_end_to_end(example, run, monkeypatch, name):
 
 @pytest.mark.slow
 def test_the_seed_settles_the_run(run):
-    flags = ("--data", "digits", "--limit", "100", "--epochs", "1", "--narrowing", "v4")
+    flags = ("--data", "digits", "--limit", "100", "--epochs", "1", "--discretization", "v4")
     first, again, other = (run(*flags, "--seed", seed)[1] for seed in ("3", "3", "4"))
     assert first == again
     assert first != other
@@ -470,14 +470,25 @@ def test_a_single_image_is_no_error(run, name):
         pytest.warns(UserWarning, match="all 1 samples have the same target"),
         pytest.warns(UserWarning, match="probe could not be estimated at epoch 0, its values are NaN"),
     ):
-        printed, _, _ = run("--data", "digits", "--limit", "1", "--epochs", "1", "--narrowing", name)
+        printed, _, _ = run("--data", "digits", "--limit", "1", "--epochs", "1", "--discretization", name)
     assert "The information plane: " in printed
     assert "information_plane.png" in printed  # without a figure of the target: I(X;T) over the epochs
 
 
 @pytest.mark.slow
 def test_the_script_runs_on_mnist_and_its_command_opens_the_run(data_dir, tmp_path):
-    flags = ["--data", "mnist", "--data-dir", str(data_dir), "--limit", "1500", "--epochs", "2", "--narrowing", "v3"]
+    flags = [
+        "--data",
+        "mnist",
+        "--data-dir",
+        str(data_dir),
+        "--limit",
+        "1500",
+        "--epochs",
+        "2",
+        "--discretization",
+        "v3",
+    ]
     done = as_script(flags, tmp_path)
     assert done.returncode == 0, done.stderr
     assert "UserWarning" not in done.stderr
@@ -486,7 +497,7 @@ def test_the_script_runs_on_mnist_and_its_command_opens_the_run(data_dir, tmp_pa
     assert (tmp_path / log_dir / "information_plane.png").exists()
     assert f"The information plane: {log_dir / 'information_plane.png'}" in done.stdout
     assert len(ROW.findall(done.stdout)) == len(points) == 9
-    assert points[-1].i_ty > points[2].i_ty + 0.5  # the last layer has learnt
+    assert points[-1].i_ty > points[2].i_ty + 0.5  # the last layer has learned
     assert re.search(r"Epoch 1(: 100%|/1 )", done.stdout + done.stderr), "tqdm's bar, or Rich's where it is installed"
 
     command = shlex.split(done.stdout.rstrip().splitlines()[-1])
@@ -515,7 +526,7 @@ def test_the_script_ends_without_a_traceback_where_mnist_is_damaged(tmp_path):
         (["--batch-size", "-1"], "argument --batch-size: must be a whole number of at least 1, got '-1'"),
         (["--limit", "0.5"], "argument --limit: must be a whole number of at least 1, got '0.5'"),
         (["--seed", "4294967296"], "argument --seed: must be a whole number between 0 and 4294967295"),
-        (["--narrowing", "v6"], "argument --narrowing: invalid choice: 'v6'"),
+        (["--discretization", "v6"], "argument --discretization: invalid choice: 'v6'"),
         (["--data", "cifar"], "argument --data: invalid choice: 'cifar'"),
     ],
 )

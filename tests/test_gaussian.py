@@ -11,7 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import digamma
 
-from lightning_ib.functional.continuous.copula import mutual_information_gaussian_copula
+from lightning_ib.functional.continuous.copula import (
+    mutual_information_gaussian_copula,
+    mutual_information_gaussian_copula_labels,
+)
 from tests.samples import correlated, generator, normal, two_classes
 
 law = settings(derandomize=True, database=None, deadline=None, max_examples=25)
@@ -55,7 +58,7 @@ def test_agrees_with_the_written_out_estimator_of_classes(d, corrected):
     h_given_y = sum(
         np.mean(y.numpy() == c) * reference_entropy(scores[y.numpy() == c], corrected) for c in np.unique(y)
     )
-    ours = mutual_information_gaussian_copula(t, y, bias_correction=corrected, unit="nats")
+    ours = mutual_information_gaussian_copula_labels(t, y, bias_correction=corrected, unit="nats")
     assert ours == pytest.approx(reference_entropy(scores, corrected) - h_given_y, abs=1e-8)
 
 
@@ -102,7 +105,7 @@ def test_two_normals_are_bounded_from_below(a):
         return 0.5 * (p * math.log(2 * p / (p + q)) + q * math.log(2 * q / (p + q)))
 
     truth = scipy.integrate.quad(integrand, -12, 12)[0]
-    estimate = mutual_information_gaussian_copula(*two_classes(5000, a, seed=6), unit="nats")
+    estimate = mutual_information_gaussian_copula_labels(*two_classes(5000, a, seed=6), unit="nats")
     assert truth - 0.05 < estimate < truth + 0.01
 
 
@@ -112,7 +115,7 @@ def test_a_dependence_without_correlation_is_not_seen():
 
 
 def test_one_class_has_no_information():
-    assert mutual_information_gaussian_copula(normal(50, 2), torch.zeros(50, dtype=torch.long)) == 0.0
+    assert mutual_information_gaussian_copula_labels(normal(50, 2), torch.zeros(50, dtype=torch.long)) == 0.0
 
 
 # --- Laws ------------------------------------------------------------------------------------------------------------
@@ -127,7 +130,8 @@ def test_increasing_maps_of_coordinates_do_not_matter(seed):
     estimate = mutual_information_gaussian_copula
     assert estimate(mapped, 2 * y) == estimate(x, y)
     labels = torch.arange(50) % 3
-    assert estimate(mapped, labels) == estimate(x, labels)
+    of_labels = mutual_information_gaussian_copula_labels
+    assert of_labels(mapped, labels) == of_labels(x, labels)
     assert estimate(-x, y) == pytest.approx(estimate(x, y), abs=1e-10)
 
 
@@ -140,7 +144,8 @@ def test_symmetry_and_order(seed):
     assert estimate(y, x) == pytest.approx(estimate(x, y), abs=1e-10)
     assert estimate(x[order], y[order].flip(1)) == pytest.approx(estimate(x, y), abs=1e-10)
     labels, names = torch.arange(50) % 3, torch.tensor([9, -4, 2**40])
-    assert estimate(x[order], names[labels][order]) == pytest.approx(estimate(x, labels), abs=1e-10)
+    of_labels = mutual_information_gaussian_copula_labels
+    assert of_labels(x[order], names[labels][order]) == pytest.approx(of_labels(x, labels), abs=1e-10)
 
 
 @law
@@ -163,23 +168,28 @@ def test_any_precision_and_shape():
     x, y = normal(60, 2, 2).float(), normal(60, seed=1)
     first = mutual_information_gaussian_copula(x, y)
     assert mutual_information_gaussian_copula(x.double().flatten(1), y.unsqueeze(1)) == first
-    assert mutual_information_gaussian_copula((10 * x).int(), y) == mutual_information_gaussian_copula(
-        (10 * x).int().double(), y
-    )
-    assert mutual_information_gaussian_copula(x, y > 0) == mutual_information_gaussian_copula(x, (y > 0).int())
+    of_labels = mutual_information_gaussian_copula_labels
+    assert of_labels(x, y > 0) == of_labels(x, (y > 0).int())
 
 
-@pytest.mark.parametrize("y", [normal(50, seed=1), torch.arange(50) % 2])
-def test_leaves_inputs_and_random_state_alone(y):
-    x = normal(50, 2).requires_grad_()
+TWO = [
+    (mutual_information_gaussian_copula, torch.Tensor.double),
+    (mutual_information_gaussian_copula_labels, lambda y: (y > 0).long()),
+]
+of_both = pytest.mark.parametrize(("estimate", "kind"), TWO, ids=["real", "labels"])
+
+
+@of_both
+def test_leaves_inputs_and_random_state_alone(estimate, kind):
+    x, y = normal(50, 2).requires_grad_(), kind(normal(50, seed=1))
     before, state = (x.detach().clone(), y.clone()), torch.get_rng_state()
-    first = mutual_information_gaussian_copula(x, y)
+    first = estimate(x, y)
     with torch.no_grad():
-        assert mutual_information_gaussian_copula(x, y) == first
+        assert estimate(x, y) == first
     with torch.inference_mode():
-        assert mutual_information_gaussian_copula(x, y) == first
+        assert estimate(x, y) == first
         inside = x * 1
-    assert mutual_information_gaussian_copula(inside, y) == first
+    assert estimate(inside, y) == first
     assert isinstance(first, float)
     assert torch.equal(x, before[0])
     assert torch.equal(y, before[1])
@@ -197,15 +207,15 @@ def test_constant_coordinate():
         mutual_information_gaussian_copula(x, normal(40, seed=1))
     with pytest.raises(ValueError, match=message.format("y")):
         mutual_information_gaussian_copula(normal(40, seed=1), x)
-    with pytest.raises(ValueError, match=message.format("x")):
-        mutual_information_gaussian_copula(x, torch.arange(40) % 2)
+    with pytest.raises(ValueError, match=message.format("t")):
+        mutual_information_gaussian_copula_labels(x, torch.arange(40) % 2)
 
 
 def test_constant_coordinate_in_a_class():
     x, y = normal(40, 2), torch.arange(40) % 2 + 6
     x[y == 7, 0] = 0.0
-    with pytest.raises(ValueError, match=r"coordinate 0 of x is constant in class 7: leave it out"):
-        mutual_information_gaussian_copula(x, y)
+    with pytest.raises(ValueError, match=r"coordinate 0 of t is constant in class 7: leave it out"):
+        mutual_information_gaussian_copula_labels(x, y)
 
 
 def test_coordinates_that_are_functions_of_each_other():
@@ -218,8 +228,8 @@ def test_coordinates_that_are_functions_of_each_other():
     labels = torch.arange(40) % 2
     x[:, 2] = torch.where(labels == 1, x[:, 0] + 100, x[:, 2])
     x[:, 0] = torch.where(labels == 1, x[:, 0] + 100, x[:, 0])
-    with pytest.raises(ValueError, match="coordinate 2 of x is a function of the coordinates before it in class 1, "):
-        mutual_information_gaussian_copula(x, labels)
+    with pytest.raises(ValueError, match="coordinate 2 of t is a function of the coordinates before it in class 1, "):
+        mutual_information_gaussian_copula_labels(x, labels)
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -242,7 +252,7 @@ def test_too_few_rows_of_a_class(few):
     y = torch.zeros(40, dtype=torch.long)
     y[:few] = 17
     with pytest.raises(ValueError, match=rf"of 3 coordinates needs at least 5 rows, got {few} in class 17: give more"):
-        mutual_information_gaussian_copula(normal(40, 3), y)
+        mutual_information_gaussian_copula_labels(normal(40, 3), y)
 
 
 def test_unknown_unit():
@@ -250,18 +260,18 @@ def test_unknown_unit():
         mutual_information_gaussian_copula(normal(40), normal(40, seed=1), unit="bans")
 
 
-@pytest.mark.parametrize("y", [normal(40, seed=1), torch.arange(40) % 2])
-def test_not_finite(y):
+@of_both
+def test_not_finite(estimate, kind):
     x = normal(40)
     x[3] = math.nan
-    with pytest.raises(ValueError, match="x has NaN or infinite values in 1 of 40 rows"):
-        mutual_information_gaussian_copula(x, y)
+    with pytest.raises(ValueError, match="[xt] has NaN or infinite values in 1 of 40 rows"):
+        estimate(x, kind(normal(40, seed=1)))
 
 
-@pytest.mark.parametrize("y", [normal(41, seed=1), torch.arange(41) % 2])
-def test_different_samples(y):
-    with pytest.raises(ValueError, match="x and y must be of the same samples, got 40 of one and 41 of the other"):
-        mutual_information_gaussian_copula(normal(40), y)
+@of_both
+def test_different_samples(estimate, kind):
+    with pytest.raises(ValueError, match="[xt] and y must be of the same samples, got 40 of one and 41 of the other"):
+        estimate(normal(40), kind(normal(41, seed=1)))
 
 
 def test_no_tensor():

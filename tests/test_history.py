@@ -686,7 +686,7 @@ def test_a_point_of_a_version_without_a_source_was_counted_in_cells():
 
 @pytest.mark.parametrize(
     ("before", "now"),
-    [("quantised8", "quantized8"), ("quantised", "quantized"), ("my_quantised", "my_quantised"), ("kde", "kde")],
+    [("quantized8", "quantized8"), ("quantised", "quantized"), ("my_quantised", "my_quantised"), ("kde", "kde")],
 )
 def test_an_estimator_has_the_name_it_has_now(before, now):
     old = in_version_1(measured(0, ["out"], [before]))

@@ -1,4 +1,4 @@
-"""The figures of a point beside the pure functions: errors, chance, corrections, units, a narrowed input."""
+"""The figures of a point beside the pure functions: errors, chance, corrections, units, a discretized input."""
 
 import itertools
 import math
@@ -17,7 +17,7 @@ from lightning_ib.functional import (
     expected_mutual_information,
     joint,
     mutual_information,
-    shuffled_mutual_information,
+    permuted_mutual_information,
     standard_error,
     symbols,
 )
@@ -100,7 +100,7 @@ def test_the_standard_errors_are_those_of_the_function(unit, data, known):
 
 
 @pytest.mark.parametrize("unit", ["bits", "nats"])
-def test_the_standard_errors_with_a_narrowed_input(unit, data, known):
+def test_the_standard_errors_with_a_discretized_input(unit, data, known):
     x, t, y = known
     point = point_of(data, input=WHOLE, unit=unit)
     xt, xy, ty = joint(t, x), joint(x, y), joint(t, y)
@@ -142,11 +142,11 @@ def test_the_standard_errors_are_how_measurements_of_other_samples_scatter(data)
 
 
 @pytest.mark.parametrize("n_batches", [2, 7, 600])
-@pytest.mark.parametrize("narrowed", [None, WHOLE])
-def test_batches_and_order_make_no_difference(n_batches, narrowed, data):
+@pytest.mark.parametrize("discretized", [None, WHOLE])
+def test_batches_and_order_make_no_difference(n_batches, discretized, data):
     order = torch.randperm(600)
     shuffled = tuple(of[order] for of in data)
-    assert same(point_of(shuffled, n_batches=n_batches, input=narrowed), point_of(data, input=narrowed))
+    assert same(point_of(shuffled, n_batches=n_batches, input=discretized), point_of(data, input=discretized))
 
 
 def test_without_a_target_there_is_no_error_about_it(data):
@@ -180,7 +180,7 @@ def test_the_permutation_baseline_is_the_expected_information(correction, unit, 
     def refuse(*args, **kwargs):
         raise AssertionError("no permutation was asked for")
 
-    monkeypatch.setattr("lightning_ib.measurement.layer_summary.shuffled_mutual_information", refuse)
+    monkeypatch.setattr("lightning_ib.measurement.layer_summary.permuted_mutual_information", refuse)
     _, t, y = known
     point = point_of(data, correction=correction, unit=unit)
     expected = expected_mutual_information(t.counts, y.counts, correction=correction, unit=unit)
@@ -193,7 +193,7 @@ def test_the_permutation_baseline_is_the_expected_information(correction, unit, 
 def test_shuffles_show_the_spread_and_leave_the_mean_exact(shuffles, correction, data, known):
     _, t, y = known
     point = point_of(data, shuffles=shuffles, correction=correction)
-    chance = shuffled_mutual_information(t.counts, y.counts, shuffles=shuffles, correction=correction)
+    chance = permuted_mutual_information(t.counts, y.counts, n_permutations=shuffles, correction=correction)
     assert point.i_ty_permuted == point_of(data, correction=correction).i_ty_permuted
     assert point.i_ty_permuted_sd == pytest.approx(chance.standard_deviation, abs=1e-12)
     assert abs(point.i_ty_permuted - chance.mean) < 4 * chance.standard_deviation
@@ -201,7 +201,7 @@ def test_shuffles_show_the_spread_and_leave_the_mean_exact(shuffles, correction,
 
 def test_the_baseline_is_the_mean_of_many_permutations(data, known):
     _, t, y = known
-    chance = shuffled_mutual_information(t.counts, y.counts, shuffles=400)
+    chance = permuted_mutual_information(t.counts, y.counts, n_permutations=400)
     assert point_of(data).i_ty_permuted == pytest.approx(
         chance.mean, abs=5 * chance.standard_deviation / math.sqrt(400)
     )
@@ -213,7 +213,7 @@ def test_corrections_without_a_closed_form_still_shuffle(shuffles, correction, d
     """Five times, unless another number is asked for."""
     _, t, y = known
     point = point_of(data, shuffles=shuffles, correction=correction)
-    chance = shuffled_mutual_information(t.counts, y.counts, shuffles=shuffles or 5, correction=correction)
+    chance = permuted_mutual_information(t.counts, y.counts, n_permutations=shuffles or 5, correction=correction)
     assert (point.i_ty_permuted, point.i_ty_permuted_sd) == pytest.approx(tuple(chance), abs=1e-12)
 
 
@@ -268,15 +268,15 @@ def test_corrected_figures_are_those_of_the_functions(correction, unit, data):
         "h_x": math.log2(600) if unit == "bits" else math.log(600),
         "h_y": entropy(y, **how),
         "i_ty": mutual_information(t, y, **how),
-        "h_y_given_t": conditional_entropy(y, t, **how),
-        "i_xt_given_y": conditional_entropy(t, y, **how),
+        "h_y_given_t": conditional_entropy(y, given=t, **how),
+        "i_xt_given_y": conditional_entropy(t, given=y, **how),
     }
     assert {name: getattr(point, name) for name in FIGURES} == pytest.approx(expected, abs=1e-10)
     assert point.correction == correction
 
 
 @pytest.mark.parametrize("correction", [None, *CORRECTIONS])
-def test_corrected_figures_with_a_narrowed_input_are_those_of_the_functions(correction, data):
+def test_corrected_figures_with_a_discretized_input_are_those_of_the_functions(correction, data):
     x, y = data
     x, t, y = ids(x), ids(x[:, 1:]), ids(y)
     point = point_of(data, input=WHOLE, correction=correction)
@@ -284,7 +284,7 @@ def test_corrected_figures_with_a_narrowed_input_are_those_of_the_functions(corr
         "h_x": entropy(x, correction=correction),
         "i_xt": mutual_information(x, t, correction=correction),
         "i_ty": mutual_information(t, y, correction=correction),
-        "i_xt_given_y": conditional_mutual_information(x, t, y, correction=correction),
+        "i_xt_given_y": conditional_mutual_information(x, t, given=y, correction=correction),
     }
     assert {name: getattr(point, name) for name in expected} == pytest.approx(expected, abs=1e-10)
 
@@ -294,12 +294,12 @@ def test_without_a_correction_none_is_named(data):
 
 
 @pytest.mark.parametrize("correction", CORRECTIONS)
-@pytest.mark.parametrize("narrowed", [None, WHOLE])
-def test_a_correction_leaves_verdict_and_saturation_as_counted(correction, narrowed, data):
+@pytest.mark.parametrize("discretized", [None, WHOLE])
+def test_a_correction_leaves_verdict_and_saturation_as_counted(correction, discretized, data):
     x, y = data
     for few in (600, 40):  # the latter saturated
         some = x[:few] * torch.tensor([1.0, 1, 7]) + torch.rand(few, 3).round(), y[:few]
-        plain, corrected = point_of(some, input=narrowed), point_of(some, input=narrowed, correction=correction)
+        plain, corrected = point_of(some, input=discretized), point_of(some, input=discretized, correction=correction)
         for name in ("saturation", "verdict", "singleton_fraction", "n_codes", "clipped_fraction"):
             assert getattr(corrected, name) == getattr(plain, name)
     assert corrected.h_t != plain.h_t
@@ -337,8 +337,8 @@ def test_beyond_names_just_the_bounds_that_are_passed(correction, kind):
     n = 2000 if kind == "plenty" else 80
     x = torch.randint(0, 3 if kind != "scarce" else 60, (n, 3)).float()
     y = x[:, 1].long() % 3 if kind == "told" else torch.arange(n) % 3
-    for narrowed in (None, WHOLE):
-        point = point_of((x, y), correction=correction, input=narrowed)
+    for discretized in (None, WHOLE):
+        point = point_of((x, y), correction=correction, input=discretized)
         passed = {
             "h_t > log N": point.h_t > math.log2(n),
             "i_xt > H(X)": point.i_xt > point.h_x,
@@ -384,10 +384,10 @@ def test_an_unknown_correction_is_refused():
 # -- units, and laws between the figures -------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("narrowed", [None, WHOLE])
+@pytest.mark.parametrize("discretized", [None, WHOLE])
 @pytest.mark.parametrize("correction", [None, *CORRECTIONS])
-def test_a_nat_is_more_than_a_bit(correction, narrowed, data):
-    bits, nats = (point_of(data, input=narrowed, correction=correction, unit=unit) for unit in ("bits", "nats"))
+def test_a_nat_is_more_than_a_bit(correction, discretized, data):
+    bits, nats = (point_of(data, input=discretized, correction=correction, unit=unit) for unit in ("bits", "nats"))
     informations = (*FIGURES, *(f"{name}_se" for name in FIGURES), "i_ty_permuted", "i_ty_permuted_sd")
     for name, value in bits._asdict().items():
         if name in informations:
@@ -400,15 +400,15 @@ def test_a_nat_is_more_than_a_bit(correction, narrowed, data):
 
 def test_what_the_layer_knows_is_relevant_or_superfluous(data):
     """T a function of X: I(X;T) = I(T;Y) + I(X;T|Y), and what T does not tell of Y is left."""
-    for narrowed in (None, WHOLE):
-        point = point_of(data, input=narrowed)
+    for discretized in (None, WHOLE):
+        point = point_of(data, input=discretized)
         assert point.i_xt_given_y >= 0
         assert point.h_y == pytest.approx(point.i_ty + point.h_y_given_t, abs=1e-12)
     point = point_of(data)
     assert point.i_xt == pytest.approx(point.i_ty + point.i_xt_given_y, abs=1e-12)
 
 
-def test_an_input_narrowed_to_all_it_is_determines_the_layer(data):
+def test_an_input_discretized_to_all_it_is_determines_the_layer(data):
     x, _ = data
     point = point_of(data, input=WHOLE)
     assert point.i_xt == pytest.approx(point.h_t, abs=1e-12)
@@ -416,8 +416,8 @@ def test_an_input_narrowed_to_all_it_is_determines_the_layer(data):
     assert point.h_x < math.log2(600)
 
 
-def test_an_input_narrowed_to_less_may_know_less_than_the_label(data):
-    """I(X;T) below I(T;Y): what is narrowed away of X is still in T."""
+def test_an_input_discretized_to_less_may_know_less_than_the_label(data):
+    """I(X;T) below I(T;Y): what is discretized away of X is still in T."""
     first = Quantizer(lambda x: x[:, :1], FixedBins([0.5, 1.5, 2.5]))
     point = point_of(data, input=first)
     assert point.h_x == pytest.approx(entropy(data[0][:, 0].long()), abs=1e-12)
@@ -438,4 +438,4 @@ def test_a_real_valued_input_is_put_into_its_bins(bins):
     t = ids(np.digitize(x[:, 1:].numpy(), [-1 / 3, 1 / 3]))
     assert point.h_x == pytest.approx(entropy(ids(binned)), abs=1e-10)
     assert point.i_xt == pytest.approx(mutual_information(ids(binned), t), abs=1e-10)
-    assert point.i_xt_given_y == pytest.approx(conditional_mutual_information(ids(binned), t, y), abs=1e-10)
+    assert point.i_xt_given_y == pytest.approx(conditional_mutual_information(ids(binned), t, given=y), abs=1e-10)

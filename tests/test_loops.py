@@ -243,7 +243,7 @@ def test_an_evaluation_that_cannot_be_measured_is_evaluated_all_the_same(tmp_pat
 
 
 class TwoOptimizers(TinyModule):
-    """Manual optimisation, as in a GAN: two optimizers that take turns within a step."""
+    """Manual optimization, as in a GAN: two optimizers that take turns within a step."""
 
     def __init__(self):
         super().__init__()
@@ -265,7 +265,7 @@ class TwoOptimizers(TinyModule):
 
 
 @pytest.mark.parametrize("data", [None, "train"])
-def test_manual_optimisation_with_two_optimizers(tmp_path, data):
+def test_manual_optimization_with_two_optimizers(tmp_path, data):
     callback = InformationPlaneCallback(FIXED, data=data)
     fit(tmp_path, callback, model=TwoOptimizers(), max_epochs=2)
     assert epochs(callback) == [0, 1, 2]

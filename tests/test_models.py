@@ -120,8 +120,8 @@ def assert_default(callback, head):
 def frozen(callback):
     """The quantizers of a callback, with the edges that it came to; cells need none."""
     return callback.plane.quantizers | {
-        layer: Quantizer(narrowing.quantizer.pool, FixedBins(narrowing.edges), select=narrowing.quantizer.select)
-        for layer, narrowing in callback.plane.fitted_quantizers.items()
+        layer: Quantizer(discretizer.quantizer.pool, FixedBins(discretizer.edges), select=discretizer.quantizer.select)
+        for layer, discretizer in callback.plane.fitted_quantizers.items()
     }
 
 
@@ -268,15 +268,15 @@ def test_padded_positions_count_unless_the_quantizer_leaves_them_out(tmp_path):
 
 
 class GraphLayer(nn.Module):
-    """Mix the neighbours' features in: (…, nodes, features)."""
+    """Mix the neighbors' features in: (…, nodes, features)."""
 
     def __init__(self, n_in, n_out):
         super().__init__()
-        self.own, self.neighbours = nn.Linear(n_in, n_out), nn.Linear(n_in, n_out)
+        self.own, self.neighbors = nn.Linear(n_in, n_out), nn.Linear(n_in, n_out)
 
     def forward(self, nodes, adjacency):
         mixed = adjacency @ nodes / adjacency.sum(-1, keepdim=True).clamp_min(1)
-        return torch.tanh(self.own(nodes) + self.neighbours(mixed))
+        return torch.tanh(self.own(nodes) + self.neighbors(mixed))
 
 
 class GraphNet(nn.Module):
@@ -317,7 +317,7 @@ def joined(samples):
 def test_graphs_as_dense_adjacency_have_the_graphs_first(tmp_path):
     by_default, data = InformationPlaneCallback(), loaders(graph)
     layers = watched(tmp_path, lambda: Classifier(GraphNet("dense")), data, by_default)
-    parts = [f"net.{layer}.{part}" for layer in ("first", "second") for part in ("own", "neighbours")]
+    parts = [f"net.{layer}.{part}" for layer in ("first", "second") for part in ("own", "neighbors")]
     assert layers == [*parts, "net.out"]
     assert_default(by_default, "net.out")
     named = {"net.*": Quantizer(lambda z: z.reshape(len(z), -1)[:, :4], FOUR)}

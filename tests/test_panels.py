@@ -160,18 +160,18 @@ def test_with_several_values_an_epoch_time_is_counted_in_steps():
     assert figure.axes[0].get_xlabel() == "step"
 
 
-def test_a_layer_has_one_colour_and_the_legend_tells_which():
+def test_a_layer_has_one_color_and_the_legend_tells_which():
     layers = ("net.first.linear", "net.second.linear", "net.head")
     figure = plot_estimates(run(layers=layers) + run("ksg", layers=layers[1:]))
     (legend,) = figure.legends
     named = dict(zip([text.get_text() for text in legend.get_texts()], legend.get_lines()))
     assert len(named) == 3
     assert all(label in layer for label, layer in zip(named, layers))
-    colours = [line.get_color() for line in named.values()]
-    assert len(set(colours)) == 3
+    colors = [line.get_color() for line in named.values()]
+    assert len(set(colors)) == 3
     for title, axes in panels(figure).items():
         shown = [line.get_color() for line in axes.get_lines() if len(line.get_xydata())]
-        assert shown == (colours if title.startswith("kde") else colours[1:])
+        assert shown == (colors if title.startswith("kde") else colors[1:])
 
 
 def test_layers_whose_ends_are_alike_are_told_apart():

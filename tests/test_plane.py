@@ -33,7 +33,7 @@ from lightning_ib import (
 from lightning_ib.evaluation.loaders import sequential_loader
 from lightning_ib.evaluation.passes import preserve_state, to
 from lightning_ib.functional import (
-    codes,
+    bucketize,
     conditional_entropy,
     conditional_mutual_information,
     entropy,
@@ -120,8 +120,8 @@ def test_layers_that_are_known_functions_give_known_figures(unit, one):
         assert point.saturation == pytest.approx(h_t / 6, abs=1e-12)
 
 
-def test_a_narrowed_input_gives_known_figures():
-    # X narrowed to its lowest bit. T = the two lowest bits, of which X knows one; Y is the second.
+def test_a_discretized_input_gives_known_figures():
+    # X discretized to its lowest bit. T = the two lowest bits, of which X knows one; Y is the second.
     x = SIXTEEN.unsqueeze(1)
     model = known_net(two=lambda x: x % 4)
     (point,) = measure(
@@ -131,7 +131,7 @@ def test_a_narrowed_input_gives_known_figures():
     assert figures == pytest.approx((1, 2, 1, 1, 1, 0, 1), abs=1e-12)
 
 
-def test_a_narrowed_input_may_know_less_than_the_layer_tells_of_the_target():
+def test_a_discretized_input_may_know_less_than_the_layer_tells_of_the_target():
     x = SIXTEEN.unsqueeze(1)
     coarse = Quantizer(lambda x: 0 * x, FixedBins([0.5]))
     (point,) = measure(known_net(same=lambda x: x), batches(x, SIXTEEN % 4, 9), {"same": WHOLE}, input=coarse)
@@ -145,17 +145,17 @@ def by_hand(x, y, t, n_samples, unit):
         "h_y": entropy(y, unit=unit),
         "i_xt": mutual_information(x, t, unit=unit),
         "i_ty": mutual_information(t, y, unit=unit),
-        "h_y_given_t": conditional_entropy(y, t, unit=unit),
-        "i_xt_given_y": conditional_mutual_information(x, t, y, unit=unit),
+        "h_y_given_t": conditional_entropy(y, given=t, unit=unit),
+        "i_xt_given_y": conditional_mutual_information(x, t, given=y, unit=unit),
         "n_samples": n_samples,
         "n_codes": len(t.unique()),
     }
 
 
 @pytest.mark.parametrize("unit", ["bits", "nats"])
-@pytest.mark.parametrize("narrowed", [False, True])
+@pytest.mark.parametrize("discretized", [False, True])
 @pytest.mark.parametrize("real_target", [False, True])
-def test_figures_are_those_of_the_functional_package(unit, narrowed, real_target):
+def test_figures_are_those_of_the_functional_package(unit, discretized, real_target):
     n = 400
     x = torch.randn(n, 6, generator=generator())
     y = x[:, 0] + x[:, 1] if real_target else (x[:, 0] > 0).long() + 2 * (x[:, 3] > 0.5).long()
@@ -166,18 +166,20 @@ def test_figures_are_those_of_the_functional_package(unit, narrowed, real_target
         model,
         batches(x, y, 64),
         {name: Quantizer(None, b) for name, b in bins.items()},
-        input=Quantizer(lambda x: x[:, :3], QuantileBins(3)) if narrowed else None,
+        input=Quantizer(lambda x: x[:, :3], QuantileBins(3)) if discretized else None,
         target=Quantizer(None, QuantileBins(5)) if real_target else None,
         unit=unit,
     )
 
     def ids(z, b):
         edges = b.edges(z)
-        return row_ids(codes(z, edges), hash_table(z.shape[1], edges.shape[-1] + 1))
+        return row_ids(
+            bucketize(z, edges=edges), table=hash_table(n_coordinates=z.shape[1], n_codes=edges.shape[-1] + 1)
+        )
 
     with torch.no_grad():
         outputs = {"0": model[0](x), "1": model[:2](x), "2": model(x)}
-    x_ids = ids(x[:, :3], QuantileBins(3)) if narrowed else torch.arange(n)
+    x_ids = ids(x[:, :3], QuantileBins(3)) if discretized else torch.arange(n)
     y_ids = ids(y.unsqueeze(1), QuantileBins(5)) if real_target else y
     for point in points:
         expected = by_hand(x_ids, y_ids, ids(outputs[point.layer], bins[point.layer]), n, unit)
@@ -194,7 +196,7 @@ def test_without_a_target_only_its_figures_are_missing():
     assert all(math.isnan(v) for v in (point.i_ty, point.h_y, point.h_y_given_t, point.i_xt_given_y))
 
 
-def test_without_a_target_a_narrowed_input_still_counts():
+def test_without_a_target_a_discretized_input_still_counts():
     x = SIXTEEN.unsqueeze(1)
     low_bit = Quantizer(lambda x: x % 2, FixedBins([0.5]))
     (point,) = measure(known_net(same=lambda x: x), [(x, None)], {"same": WHOLE}, input=low_bit)
@@ -284,9 +286,9 @@ def exact_data(n=300):
     return x, (x.sum(1) > 0).long() + (x[:, 0] > 0).long()
 
 
-@pytest.mark.parametrize("narrowed", [False, True])
+@pytest.mark.parametrize("discretized", [False, True])
 @pytest.mark.parametrize("name", QUANTIZERS)
-def test_batches_and_order_change_not_one_bit(name, narrowed):
+def test_batches_and_order_change_not_one_bit(name, discretized):
     x, y = exact_data()
     order = torch.randperm(len(x), generator=generator(5))
 
@@ -295,7 +297,7 @@ def test_batches_and_order_change_not_one_bit(name, narrowed):
             zip(x.split(sizes[0] if len(sizes) == 1 else sizes), y.split(sizes[0] if len(sizes) == 1 else sizes))
         )
         layers = {"layer*": QUANTIZERS[name]()}
-        return measure(Exact(), data, layers, input=Quantizer(None, QuantileBins(2)) if narrowed else None)
+        return measure(Exact(), data, layers, input=Quantizer(None, QuantileBins(2)) if discretized else None)
 
     whole = points(x, y, 300)
     assert all(math.isfinite(figure) for point in whole for figure in point[3:10])
@@ -609,7 +611,7 @@ def test_rows_of_several_widths_are_refused_by_the_name_of_the_layer():
         measure(known_net(same=lambda x: x), data, {"same": Quantizer(None, UniformBins(3))})
 
 
-def test_sequences_of_several_lengths_are_narrowed_by_default():
+def test_sequences_of_several_lengths_are_discretized_by_default():
     """As if padded with zeros, where all of them have more coordinates than a sketch."""
     data = [(torch.rand(20, width, 4, generator=generator(width)), torch.arange(20) % 2) for width in (42, 39, 61)]
     with pytest.warns(UserWarning, match="168 coordinates in one batch and has 156 in another.*padded with zeros"):
@@ -1129,18 +1131,18 @@ def binned(name):
     return Quantizer(None, QuantileBins(3)) if name == "cells" else QUANTIZERS[name]()
 
 
-@pytest.mark.parametrize("narrowed", [False, True])
+@pytest.mark.parametrize("discretized", [False, True])
 @pytest.mark.parametrize("name", QUANTIZERS)
-def test_nothing_waits_in_the_batch_path_with_frozen_edges(name, narrowed, monkeypatch):
+def test_nothing_waits_in_the_batch_path_with_frozen_edges(name, discretized, monkeypatch):
     monkeypatch.setattr("lightning_ib.measurement.variables._AT_ONCE", 1)
     model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 5), nn.Softmax(1))
     quantizer = QUANTIZERS[name]
     plane = InformationPlane(
         {"0": Quantizer(nn.MaxPool2d(2), quantizer().bins) if name != "cells" else quantizer(), "3": quantizer()},
-        input=binned(name) if narrowed else None,
-        target=Quantizer(None, QuantileBins(3)) if narrowed else None,
+        input=binned(name) if discretized else None,
+        target=Quantizer(None, QuantileBins(3)) if discretized else None,
     )
-    x, y = torch.randn(16, 1, 8, 8), torch.randn(16) if narrowed else torch.arange(16) % 3
+    x, y = torch.randn(16, 1, 8, 8), torch.randn(16) if discretized else torch.arange(16) % 3
     counted(plane, model, [(x, y)])
     plane.reset()
     with plane.attach(model), nothing_waits() as mode:

@@ -334,7 +334,7 @@ OUTPUTS = {
 
 @pytest.mark.parametrize("compiled", [False, True])
 @pytest.mark.parametrize("kind", OUTPUTS)
-def test_the_first_tensor_or_the_selected_one_is_narrowed(kind, compiled):
+def test_the_first_tensor_or_the_selected_one_is_discretized(kind, compiled):
     if kind == "ModelOutput":
         pytest.importorskip("transformers")
     wrap, select = OUTPUTS[kind]

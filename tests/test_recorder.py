@@ -57,7 +57,7 @@ def test_leaf_modules_with_weights_are_watched():
     ],
     ids=lambda module: type(module).__name__,
 )
-def test_normalisation_layers_are_left_out(norm):
+def test_normalization_layers_are_left_out(norm):
     assert default_layers(nn.Sequential(nn.Linear(4, 4), norm, nn.Linear(4, 4))) == ["0", "2"]
 
 
@@ -100,9 +100,9 @@ def test_a_model_without_weights_has_no_layers_to_watch():
 
 
 @pytest.mark.parametrize("norm", ["weight_norm", "spectral_norm", "orthogonal"])
-def test_a_parametrised_layer_is_a_layer_with_weights(norm):
-    parametrise = getattr(nn.utils.parametrizations, norm)
-    assert default_layers(nn.Sequential(parametrise(nn.Linear(4, 4)), nn.Linear(4, 2))) == ["0", "1"]
+def test_a_parametrized_layer_is_a_layer_with_weights(norm):
+    parametrize = getattr(nn.utils.parametrizations, norm)
+    assert default_layers(nn.Sequential(parametrize(nn.Linear(4, 4)), nn.Linear(4, 2))) == ["0", "1"]
 
 
 # --- Names and patterns ----------------------------------------------------------------------------------------------

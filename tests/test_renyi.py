@@ -11,7 +11,12 @@ from hypothesis import strategies as st
 from scipy.spatial.distance import cdist
 
 from lightning_ib.functional.continuous import gaussian_kernel
-from lightning_ib.functional.continuous.renyi import entropy_renyi, kernel_width_of, mutual_information_renyi
+from lightning_ib.functional.continuous.renyi import (
+    entropy_renyi,
+    kernel_width_of,
+    mutual_information_renyi,
+    mutual_information_renyi_labels,
+)
 
 
 def reference_gram(x, width):
@@ -36,8 +41,8 @@ def exactly(message):
 def clusters(n=150, d=5, classes=4, seed=0, dtype=torch.float64):
     g = torch.Generator().manual_seed(seed)
     y = torch.randint(classes, (n,), generator=g)
-    centres = 3 * torch.randn(classes, d, generator=g, dtype=dtype)
-    return centres[y] + torch.randn(n, d, generator=g, dtype=dtype), y
+    centers = 3 * torch.randn(classes, d, generator=g, dtype=dtype)
+    return centers[y] + torch.randn(n, d, generator=g, dtype=dtype), y
 
 
 @pytest.mark.parametrize("alpha", [1, 1.01, 1.5, 2, 5])
@@ -50,7 +55,7 @@ def test_agrees_with_numpy(width, alpha):
         reference_entropy(gram, alpha), abs=1e-8
     )
     delta = (y[:, None] == y[None]).double().numpy()
-    of_labels = mutual_information_renyi(x, y, alpha=alpha, kernel_width_x=width, unit="nats")
+    of_labels = mutual_information_renyi_labels(x, y, alpha=alpha, kernel_width=width, unit="nats")
     assert of_labels == pytest.approx(reference_information(gram, delta, alpha), abs=1e-8)
     of_z = mutual_information_renyi(x, z, alpha=alpha, kernel_width_x=width, kernel_width_y=0.4, unit="nats")
     assert of_z == pytest.approx(reference_information(gram, reference_gram(z, 0.4), alpha), abs=1e-8)
@@ -72,15 +77,15 @@ def test_von_neumann_is_the_limit():
     x, y = clusters()
     for near in (1 - 1e-7, 1 + 1e-7):
         assert entropy_renyi(x, alpha=near) == pytest.approx(entropy_renyi(x, alpha=1), abs=1e-6)
-        assert mutual_information_renyi(x, y, alpha=near) == pytest.approx(
-            mutual_information_renyi(x, y, alpha=1), abs=1e-6
+        assert mutual_information_renyi_labels(x, y, alpha=near) == pytest.approx(
+            mutual_information_renyi_labels(x, y, alpha=1), abs=1e-6
         )
 
 
 def test_float32_agrees_with_the_float64_of_the_same_values():
     x, y = clusters(dtype=torch.float32)
     assert entropy_renyi(x) == entropy_renyi(x.double())
-    assert mutual_information_renyi(x, y) == mutual_information_renyi(x.double(), y)
+    assert mutual_information_renyi_labels(x, y) == mutual_information_renyi_labels(x.double(), y)
     assert mutual_information_renyi(x, x[:, :2]) == mutual_information_renyi(x.double(), x[:, :2].double())
 
 
@@ -90,6 +95,8 @@ def test_closed_forms(alpha):
     labels = torch.arange(60) % 5
 
     def information(x, y, **widths):
+        if not y.is_floating_point():
+            return mutual_information_renyi_labels(x, y, alpha=alpha, kernel_width=1.0)
         return mutual_information_renyi(x, y, alpha=alpha, kernel_width_x=1.0, **widths)
 
     assert entropy_renyi(same, alpha=alpha, kernel_width=1.0) == pytest.approx(0, abs=1e-12)
@@ -108,7 +115,7 @@ def test_labels_of_unequal_size():
     y = torch.tensor([0] * 5 + [1] * 3 + [2] * 2)
     p = np.array([0.5, 0.3, 0.2])
     apart = 100 * torch.arange(10.0)[:, None]
-    assert mutual_information_renyi(apart, y, alpha=2, kernel_width_x=1.0, unit="nats") == pytest.approx(
+    assert mutual_information_renyi_labels(apart, y, alpha=2, kernel_width=1.0, unit="nats") == pytest.approx(
         -np.log(np.sum(p**2)), abs=1e-12
     )
 
@@ -160,11 +167,10 @@ def test_more_noise_tells_less():
 def test_blocks_do_not_matter(monkeypatch, block):
     x, y = clusters(n=60)
     z = x[:, :2] ** 2
-    expected = entropy_renyi(x), mutual_information_renyi(x, y), mutual_information_renyi(x, z)
+    expected = entropy_renyi(x), mutual_information_renyi_labels(x, y), mutual_information_renyi(x, z)
     monkeypatch.setattr(gaussian_kernel, "_BLOCK", block)
-    assert (entropy_renyi(x), mutual_information_renyi(x, y), mutual_information_renyi(x, z)) == pytest.approx(
-        expected, abs=1e-11
-    )
+    found = entropy_renyi(x), mutual_information_renyi_labels(x, y), mutual_information_renyi(x, z)
+    assert found == pytest.approx(expected, abs=1e-11)
 
 
 samples = st.integers(2, 25).flatmap(
@@ -189,7 +195,8 @@ def test_laws(sample):
         return entropy_renyi(rows, alpha=alpha, kernel_width=width)
 
     def information(x, y, width_x=width, width_y=width):
-        width_y = width_y if y.is_floating_point() else None
+        if not y.is_floating_point():
+            return mutual_information_renyi_labels(x, y, alpha=alpha, kernel_width=width_x)
         return mutual_information_renyi(x, y, alpha=alpha, kernel_width_x=width_x, kernel_width_y=width_y)
 
     def close(a, b):
@@ -212,7 +219,7 @@ def test_laws(sample):
     assert close(information(x[order], z[order]), of_z)
     assert close(information(x[order], labels[order]), of_y)
     assert close(information(x, 7 - 3 * labels), of_y)
-    assert close(information(x, 40 * width * labels[:, None]), of_y)  # labels so far apart that their kernel is 0
+    assert close(information(x, 40.0 * width * labels[:, None]), of_y)  # labels so far apart that their kernel is 0
     rotation = torch.tensor([[0.6, 0.8], [-0.8, 0.6]], dtype=torch.float64)
     moved = x @ rotation + 30
     assert close(information(moved, labels), of_y)
@@ -227,9 +234,9 @@ def test_numbers_have_to_be_positive(value):
     x, y = clusters(n=10)
     for name, estimate in {
         "alpha": lambda: entropy_renyi(x, alpha=value),
-        "alpha ": lambda: mutual_information_renyi(x, y, alpha=value),
+        "alpha ": lambda: mutual_information_renyi_labels(x, y, alpha=value),
         "kernel_width": lambda: entropy_renyi(x, kernel_width=value),
-        "kernel_width_x": lambda: mutual_information_renyi(x, y, kernel_width_x=value),
+        "kernel_width  ": lambda: mutual_information_renyi_labels(x, y, kernel_width=value),
         "kernel_width_x ": lambda: mutual_information_renyi(x, x, kernel_width_x=value),
         "kernel_width_y": lambda: mutual_information_renyi(x, x, kernel_width_y=value),
     }.items():
@@ -245,20 +252,12 @@ def test_a_constant_sets_no_width():
         ("x", "kernel_width", lambda: kernel_width_of(constant)),
         ("x", "kernel_width", lambda: entropy_renyi(constant)),
         ("x", "kernel_width_x", lambda: mutual_information_renyi(constant, x)),
-        ("x", "kernel_width_x", lambda: mutual_information_renyi(constant, y)),
+        ("t", "kernel_width", lambda: mutual_information_renyi_labels(constant, y)),
         ("y", "kernel_width_y", lambda: mutual_information_renyi(x, constant)),
     ):
         with pytest.raises(ValueError, match=exactly(message.format(name, argument))):
             estimate()
     assert mutual_information_renyi(x, constant, kernel_width_y=1.0) == pytest.approx(0, abs=1e-10)
-
-
-def test_labels_take_no_width():
-    x, y = clusters(n=10)
-    with pytest.raises(
-        ValueError, match=exactly("kernel_width_y is for a real y: class labels are equal or not, leave it out.")
-    ):
-        mutual_information_renyi(x, y, kernel_width_y=1.0)
 
 
 @pytest.mark.parametrize(
@@ -271,13 +270,17 @@ def test_labels_take_no_width():
         (torch.eye(2), torch.eye(2) * 1j, TypeError, "y must be real"),
         (torch.eye(2), torch.tensor([[1.0], [math.inf]]), ValueError, "y has NaN or infinite values in 1 of 2 rows"),
         (torch.eye(3), torch.eye(2), ValueError, "x and y must be of the same samples, got 3 .* and 2"),
-        (torch.eye(3), torch.tensor([0, 1]), ValueError, "x and y must be of the same samples, got 3 .* and 2"),
-        (torch.eye(3), torch.tensor([[0], [1], [1]]), ValueError, r"y must be class labels of shape \(N,\)"),
+        (
+            torch.eye(3),
+            torch.tensor([0, 1, 1]),
+            TypeError,
+            r"y must be real .* or use mutual_information_renyi_labels\(",
+        ),
     ],
 )
 def test_what_is_not_taken(x, y, error, message):
     with pytest.raises(error, match=f"^{message}"):
-        mutual_information_renyi(x, torch.tensor([0, 1]) if y is None else y)
+        mutual_information_renyi(x, torch.eye(2) if y is None else y)
     if y is None:
         with pytest.raises(error, match=f"^{message}"):
             entropy_renyi(x)
@@ -285,10 +288,23 @@ def test_what_is_not_taken(x, y, error, message):
             kernel_width_of(x)
 
 
+@pytest.mark.parametrize(
+    ("y", "error", "message"),
+    [
+        (torch.tensor([0, 1]), ValueError, "t and y must be of the same samples, got 3 .* and 2"),
+        (torch.tensor([[0], [1], [1]]), ValueError, r"y must be class labels of shape \(N,\)"),
+        (torch.tensor([0.0, 1.0, 1.0]), TypeError, r"y must be class labels, .* got torch.float32: give y.long\(\)"),
+    ],
+)
+def test_labels_that_are_not_taken(y, error, message):
+    with pytest.raises(error, match=f"^{message}"):
+        mutual_information_renyi_labels(torch.eye(3), y)
+
+
 def test_the_unit_is_checked():
     x, y = clusters(n=10)
-    for estimate in (lambda: entropy_renyi(x, unit="dits"), lambda: mutual_information_renyi(x, y, unit="dits")):
-        with pytest.raises(ValueError, match="^unit must be 'bits' or 'nats', got 'dits'.$"):
+    for estimate in (lambda: entropy_renyi(x, unit="dits"), lambda: mutual_information_renyi_labels(x, y, unit="dits")):
+        with pytest.raises(ValueError, match=r"^unit must be 'bits' or 'nats', got 'dits': did you mean 'bits'\?$"):
             estimate()
 
 
@@ -296,12 +312,12 @@ def test_nothing_else_is_touched():
     """Inputs, gradients, random states; and the figures do not depend on the mode they are called in."""
     x, y = clusters(n=50, dtype=torch.float32)
     kept, kept_y, state = x.clone(), y.clone(), torch.get_rng_state()
-    entropy, of_y, of_x = entropy_renyi(x), mutual_information_renyi(x, y), mutual_information_renyi(x, x)
+    entropy, of_y, of_x = entropy_renyi(x), mutual_information_renyi_labels(x, y), mutual_information_renyi(x, x)
     assert {type(entropy), type(of_y), type(of_x)} == {float}
     with torch.inference_mode():
         assert mutual_information_renyi(x.clone(), x) == of_x
     with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
-        assert mutual_information_renyi(x, y) == of_y
+        assert mutual_information_renyi_labels(x, y) == of_y
     assert entropy_renyi(x.clone().requires_grad_()) == entropy
     assert torch.equal(x, kept)
     assert torch.equal(y, kept_y)

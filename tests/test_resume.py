@@ -412,10 +412,10 @@ def test_a_run_that_is_over_has_its_history_when_it_is_resumed(tmp_path):
 
 @pytest.mark.skipif("weights_only" not in inspect.signature(pl.Trainer.fit).parameters, reason="came with 2.6")
 def test_a_checkpoint_needs_no_more_than_weights_only(tmp_path):
-    narrow = Quantizer(bins=QuantileBins(3))
+    quantizer = Quantizer(bins=QuantileBins(3))
     target = Quantizer(bins=UniformBins(2))
     before, after = (
-        InformationPlaneCallback(FROZEN["layers"], input=narrow, target=target, estimators=[KDE(frozen=True)])
+        InformationPlaneCallback(FROZEN["layers"], input=quantizer, target=target, estimators=[KDE(frozen=True)])
         for _ in range(2)
     )
     go_on(tmp_path, before)
@@ -503,8 +503,8 @@ def without(*keys):
         (without("history", "source"), r"records of its history lack \['source'\]", [], False),
         (without("history", "verdict"), r"records of its history lack \['verdict'\]", [0, 1], False),
         (
-            lambda state: state["history"].update(colour=["red"] * len(state["history"]["epoch"])),
-            r"records of its history have \['colour'\], which is unknown here",
+            lambda state: state["history"].update(color=["red"] * len(state["history"]["epoch"])),
+            r"records of its history have \['color'\], which is unknown here",
             [0, 1],
             False,
         ),
@@ -534,7 +534,7 @@ def without(*keys):
         ),
         (no_point_has("h_t"), r"points of its history lack \['h_t'\]", [0, 1], False),
         (no_point_has("layer"), r"points of its history lack \['layer'\]", [], False),
-        (each_point(colour="red"), r"points of its history have \['colour'\], which is unknown here", [0, 1], False),
+        (each_point(color="red"), r"points of its history have \['color'\], which is unknown here", [0, 1], False),
         (
             first_point(epoch="0"),
             "a point of its history has epoch='0', of type str, and int is expected",
@@ -566,7 +566,7 @@ def test_what_is_damaged_is_told_once_and_the_rest_is_kept(tmp_path, damaged, da
     # Where nothing is left of the history, it begins anew with a point before the rest of the training.
     assert epochs(callback) == (kept or [1]) + [2]
     assert all(math.isfinite(point.i_xt) for point in callback.history)
-    edges = {layer: narrowing.edges for layer, narrowing in callback.plane.fitted_quantizers.items()}
+    edges = {layer: discretizer.edges for layer, discretizer in callback.plane.fitted_quantizers.items()}
     if not refitted:
         assert same(edges, {layer: saved["edges"] for layer, saved in state["frozen"]["layers"].items()})
     elif sentence.startswith("layer"):
@@ -659,11 +659,11 @@ def test_edges_of_an_automatic_choice_in_an_old_checkpoint_are_let_go(tmp_path, 
     assert [point.h_t for point in callback.history[:4]] == [point["h_t"] for point in state["history"]]
     assert [point.source for point in callback.history[-2:]] == ["cells", "cells"]
     assert callback.plane.frozen_state()["layers"] == {}
-    in_bins = InformationPlaneCallback({"hidden": Quantizer(bins=UniformBins(3)), "out": None})
+    discretize = InformationPlaneCallback({"hidden": Quantizer(bins=UniformBins(3)), "out": None})
     anew = r"edges were fitted for AutoQuantizer.*, and Quantizer.* is asked for now: its edges are fitted anew"
     with pytest.warns(UserWarning, match=anew), pytest.warns(UserWarning, match=missing):
-        fit(tmp_path, in_bins, max_epochs=2, logger=False, ckpt_path=path)
-    assert in_bins.plane.fitted_quantizers["hidden"].edges.shape == (8, 2)
+        fit(tmp_path, discretize, max_epochs=2, logger=False, ckpt_path=path)
+    assert discretize.plane.fitted_quantizers["hidden"].edges.shape == (8, 2)
 
 
 @pytest.mark.filterwarnings("ignore:Be aware that when using `ckpt_path`")
@@ -678,7 +678,7 @@ def test_another_unit_stops_before_training_however_damaged_the_rest(tmp_path, d
 
 def test_a_point_of_another_version_keeps_the_figures_it_has():
     point = InformationPoint.missing("out", n_samples=8, unit="bits", epoch=3)._replace(i_xt=2, i_ty=1.0)
-    saved = in_version_1(History.of([point]))["history"][0] | {"colour": "red"}
+    saved = in_version_1(History.of([point]))["history"][0] | {"color": "red"}
     del saved["h_t"], saved["n_samples"]
     (restored,), faults = History.restored({"history": [saved]})
     assert (restored.epoch, restored.layer, restored.i_xt, restored.i_ty) == (3, "out", 2, 1.0)
@@ -688,8 +688,8 @@ def test_a_point_of_another_version_keeps_the_figures_it_has():
 
 
 def test_edges_for_another_number_of_coordinates_are_fitted_anew():
-    narrow = Quantizer(bins=UniformBins(4))
-    before, after = FittedQuantizer(narrow), FittedQuantizer(narrow)
+    quantizer = Quantizer(bins=UniformBins(4))
+    before, after = FittedQuantizer(quantizer), FittedQuantizer(quantizer)
     before.fit(before.values(torch.rand(9, 3)))
     after.load_state_dict(before.state_dict())
     with pytest.warns(UserWarning, match="edges are for 3 coordinates, and a sample has 5 .* fitted anew"):

@@ -32,7 +32,7 @@ def test_few_coordinates_are_kept_as_they_are(shape, dtype):
 @pytest.mark.parametrize("width", WIDTHS)
 def test_at_most_128_coordinates_are_left(width):
     assert sketch(randn(3, width)).shape == (3, min(width, 128))
-    assert sketch(randn(3, width), 16).shape == (3, min(width, 16))
+    assert sketch(randn(3, width), width=16).shape == (3, min(width, 16))
 
 
 @pytest.mark.parametrize("width", [129, 500, 1025, 4096])

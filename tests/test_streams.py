@@ -230,7 +230,7 @@ def test_what_is_trimmed_never_was_in_the_sums():
     streams.centers = {"layer": torch.zeros(2, dtype=torch.float64)}
     streams.keep({"layer": rows}, labels, 3)
     streams.trim(2)
-    expected = SoftEntropy(torch.zeros(2), 64)
+    expected = SoftEntropy(torch.zeros(2), n_anchors=64)
     expected.update(rows[:2], labels[:2])
     state = streams.summed(shared=False)["layer"].state()
     assert all(torch.equal(state[name], value) for name, value in expected.state().items())
@@ -347,9 +347,9 @@ def test_the_centers_are_in_a_checkpoint_and_back(data, net):
     [3, [1.0], {"wide": 3}, {"wide": [1.0]}, {"wide": torch.zeros(2, 3)}, {"wide": torch.tensor([1.0, math.nan])}],
 )
 def test_damaged_centers_are_refused_and_all_else_taken_up(damaged, data, net):
-    first = plane_of(estimators=[Soft(64), "quantised8"])
+    first = plane_of(estimators=[Soft(64), "quantized8"])
     passed(first, net, *data).estimate()
-    second = plane_of(estimators=[Soft(64), "quantised8"])
+    second = plane_of(estimators=[Soft(64), "quantized8"])
     told = "the centers of its soft entropies are no mapping from layers to finite tensors"
     with second.attach(net), pytest.raises(ValueError, match=f"^{told}$"):
         second.load_frozen_state(first.frozen_state() | {"centers": damaged})

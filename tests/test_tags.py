@@ -18,7 +18,7 @@ LAYERS = ["out", "encoder.0", "a/b", "a/I_TY/out", "bits", "I_TY", "probe", "/ou
 @pytest.mark.parametrize("layer", LAYERS)
 def test_every_name_says_what_it_was_made_of(layer, prefix):
     counted = [(quantity, "") for quantity in sorted(RESERVED - {*UNITS, *COUNTED})]
-    of_estimators = [(figure, name) for name, one in BY_NAME.items() for figure in one().given]
+    of_estimators = [(figure, name) for name, one in BY_NAME.items() for figure in one().outputs]
     for (quantity, estimator), unit in itertools.product(counted + of_estimators, ("", *UNITS)):
         name = format_tag(prefix, quantity, layer, source=estimator, unit=unit)
         assert parse_tag(name, prefix) == Tag(quantity, layer, estimator, unit), name
@@ -26,7 +26,7 @@ def test_every_name_says_what_it_was_made_of(layer, prefix):
 
 def test_no_two_values_have_one_name():
     counted = [(quantity, "") for quantity in RESERVED - {*UNITS, *COUNTED}]
-    of_estimators = [(figure, name) for name, one in BY_NAME.items() for figure in one().given]
+    of_estimators = [(figure, name) for name, one in BY_NAME.items() for figure in one().outputs]
     names = [
         format_tag("ib", quantity, layer, source=estimator, unit=unit)
         for quantity, estimator in counted + of_estimators
@@ -59,7 +59,7 @@ def test_on_the_first_page_are_three_quantities_and_the_values_of_estimators():
     assert all(is_diagnostic(share) for share in SHARES)
     assert not is_diagnostic("accuracy", "probe")
     shown = {
-        name: [figure for figure in one().given if not is_diagnostic(figure, name)] for name, one in BY_NAME.items()
+        name: [figure for figure in one().outputs if not is_diagnostic(figure, name)] for name, one in BY_NAME.items()
     }
     assert shown["kde"] == ["I_XT", "I_TY"]
     assert shown["probe"] == ["I_TY", "accuracy"]
@@ -70,7 +70,7 @@ def test_on_the_first_page_are_three_quantities_and_the_values_of_estimators():
 @pytest.mark.parametrize("name", ["I_TY", "saturation", "bits", "cells", "binned", "a/b", ""])
 def test_an_estimator_cannot_take_the_name_of_another_value(name):
     class Mine(Estimator):
-        def figures(self, rows, settled, unit):
+        def estimate(self, rows, calibration, unit):
             return {}
 
     mine = Mine()

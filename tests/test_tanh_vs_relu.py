@@ -160,8 +160,8 @@ def test_networks_learn_side_by_side_what_each_learns_alone(example, activation)
             adam.step()
     team.write_back()
     for net, other in zip(nets, alone):
-        for learnt, expected in zip(net.parameters(), other.parameters()):
-            torch.testing.assert_close(learnt, expected, rtol=0, atol=1e-9)
+        for learned, expected in zip(net.parameters(), other.parameters()):
+            torch.testing.assert_close(learned, expected, rtol=0, atol=1e-9)
 
 
 def test_training_goes_over_each_networks_own_share_of_the_data(example, monkeypatch):

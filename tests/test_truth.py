@@ -360,7 +360,7 @@ def test_the_summary_counts_by_kind_and_by_n_and_names_the_worst():
     ]
     header, _, *body = tables.summary(rows).splitlines()
     assert header == (
-        "| estimator | median abs. bias | worst bias | median RMSE | discrete | continuous | labelled | mixed "
+        "| estimator | median abs. bias | worst bias | median RMSE | discrete | continuous | labeled | mixed "
         "| N = 5 000 | N = 10 000 | failures | s at 10 000 |"
     )
     assert body == [
@@ -383,7 +383,14 @@ def test_the_page_has_a_table_for_each_kind_and_says_what_failed_and_what_was_cu
     assert "| normal, rho 0.5 | 0.21 | 0.20 | **failed** | 0.20 |" in page
     assert "| case | truth | plug-in |\n" in page
     assert "| 10 symbols | 3.32 | **2.00** |" in page
-    assert "## Labelled" not in page
+    assert "## Labeled" not in page
     assert f"- KSG 1; normal, rho 0.5; N = 1 000, 5 000: {trouble}" in page
     assert "To be affordable, 3 samples at N = 10 000 and above: KSG 1. To be affordable, the first 1 000 rows" in page
     assert "What failed" not in tables.page(rows[:2])
+
+
+@pytest.mark.parametrize("name", ESTIMATORS)
+def test_every_estimator_takes_the_kinds_of_cases_it_is_meant_for(name):
+    for kind in ESTIMATORS[name].kinds:
+        case = next(case for case, of in CASES.items() if of.kind == kind)
+        assert math.isfinite(truth.measure(case, name, 100, 1).mean), kind

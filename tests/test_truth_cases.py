@@ -320,5 +320,5 @@ def test_samples_have_the_shape_of_their_kind_and_belong_to_their_seed(name):
         assert (x.shape, y.shape, x.dtype, y.dtype) == ((7,), (7,), torch.int64, torch.int64)
     else:
         assert (x.shape, x.dtype) == ((7, case.dims[0]), torch.float64)
-        labels = case.kind == "labelled"
+        labels = case.kind == "labeled"
         assert (y.shape, y.dtype) == (((7,), torch.int64) if labels else ((7, case.dims[1]), torch.float64))

@@ -65,7 +65,7 @@ def test_counting_goes_on_after_the_edges_were_fitted():
     first = variable.rows()
     keep(variable, z[25:])
     assert torch.equal(variable.rows()[:25], first)
-    assert torch.equal(variable.rows(), variable.fitted.in_bins(z).ids)
+    assert torch.equal(variable.rows(), variable.fitted.discretize(z).ids)
 
 
 def test_values_wait_until_many_are_put_into_bins_at_once(monkeypatch):
@@ -200,7 +200,7 @@ def test_a_copy_goes_on_by_itself(copied):
     other = copied(variable)
     keep(other, z[20:])
     assert (variable.n, other.n) == (20, 30)
-    assert torch.equal(other.rows(), other.fitted.in_bins(z).ids)
+    assert torch.equal(other.rows(), other.fitted.discretize(z).ids)
     assert variable.fitted.edges is None
 
 

@@ -23,7 +23,7 @@ from lightning_ib import (
     measure,
 )
 from lightning_ib.estimators.kernels import KDE, Renyi
-from lightning_ib.functional import kernel_width_of, most_cells, noise_variance_of
+from lightning_ib.functional import cell_limit, kernel_width_of, noise_variance_of
 from lightning_ib.records import History
 from lightning_ib.records.reliability import VerdictWarning, outread, verdict
 from tests.tiny import fit
@@ -228,7 +228,7 @@ HEAVY = {
 )
 def test_bins_are_not_called_clipping_by_the_values_they_were_fitted_on(values, bins):
     point, _ = measured(HEAVY[values](4000, 1), Quantizer(bins=bins))
-    assert point.clipped_fraction <= bins.tails + 0.001
+    assert point.clipped_fraction <= bins.nominal_tail_mass + 0.001
     assert point.verdict != "clipped"
 
 
@@ -263,7 +263,7 @@ def first_coordinates(n):
 
 
 def tried(z, told, bins=UniformBins):
-    """The points of every narrowing that the advice names."""
+    """The points of every discretizer that the advice names."""
     found = []
     if pool := numbers(r"a coarser pool, to at most (\d+) of its (\d+) coordinates with (\d+) bins each", told):
         assert 1 <= pool[0] < pool[1] == z[0].numel()
@@ -287,7 +287,7 @@ def test_a_saturated_layer_is_ok_with_the_pool_or_the_bins_that_are_advised(n, w
 
 @given(st.integers(60, 2000), st.integers(1, 12), st.integers(2, 40), st.integers(0, 9))
 @settings(max_examples=40, deadline=None)
-def test_every_narrowing_that_is_advised_is_ok(n, width, n_bins, seed):
+def test_every_discretization_that_is_advised_is_ok(n, width, n_bins, seed):
     z = torch.randn(n, width, generator=torch.Generator().manual_seed(seed))
     point, told = measured(z, Quantizer(bins=UniformBins(n_bins)))
     assert (told == "") == (point.verdict == "ok")
@@ -506,8 +506,8 @@ def measured_together(model, x, y, layers=None, *, again=False, **options):
 TWO = {"first": lambda x: x.tanh(), "second": lambda x: x.relu()}
 
 
-def narrowed(told):
-    """The target narrowed as is advised."""
+def discretized(told):
+    """The target discretized as is advised."""
     (n_bins,) = numbers(r"target=Quantizer\(bins=QuantileBins\((\d+)\)\)", told)
     return Quantizer(lambda y: y.reshape(len(y), -1)[:, 0], QuantileBins(int(n_bins)))
 
@@ -531,7 +531,7 @@ def test_a_target_with_a_value_for_every_sample_is_told_once_and_what_to_do(y, t
         "where each token or pixel has a label, tokens=True."
     ]
     assert found["first"].i_ty == pytest.approx(found["first"].i_ty_permuted, abs=1e-9), "nothing is left of it"
-    found, told = measured_together(Layers(**TWO), x, y, target=narrowed(told[0]))
+    found, told = measured_together(Layers(**TWO), x, y, target=discretized(told[0]))
     assert {point.verdict for point in found.values()} == {"ok"}
     assert told == []
 
@@ -618,7 +618,7 @@ def test_a_head_of_few_samples_has_a_cell_for_each_class(n_classes, n):
     found, told = measured_together(Layers(hidden=lambda x: x, out=lambda x: x), z, y)
     assert (found["out"].verdict, told) == ("ok", [])
     assert found["out"].i_ty > found["out"].i_ty_fano - 0.05
-    assert found["hidden"].n_codes <= most_cells(n), "layers before it have no more cells than ever"
+    assert found["hidden"].n_codes <= cell_limit(n), "layers before it have no more cells than ever"
 
 
 def test_a_head_of_many_classes_keeps_them_apart():

@@ -16,8 +16,8 @@ N_TRAIN, N_VAL, BATCH = 96, 80, 16
 def make_data(n, seed=0):
     generator = torch.Generator().manual_seed(seed)
     y = torch.arange(n) % 4
-    centres = 2 * torch.eye(4, 6)
-    return TensorDataset(centres[y] + torch.randn(n, 6, generator=generator), y)
+    centers = 2 * torch.eye(4, 6)
+    return TensorDataset(centers[y] + torch.randn(n, 6, generator=generator), y)
 
 
 def train_loader(**options):

@@ -1,17 +1,19 @@
-"""Bins: the edges that a coordinate is cut at, given or fitted."""
+"""Bins: the edges at which a coordinate is cut, fixed or fitted."""
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from lightning_ib.functional import quantiles
+from lightning_ib.functional.checks import checked_choice, checked_integer, checked_number
+
+Per = Literal["feature", "layer"]
 
 
 class Bins(ABC):
@@ -27,13 +29,13 @@ class Bins(ABC):
 
     refit: bool = False
     needs_data: bool = True
-    """Whether the edges depend on what was seen. Where they do not, nothing is held, not even at the first fit."""
+    """Whether the edges depend on the data. Bins with known edges hold no activations."""
 
     def __init__(self, *, refit: bool = False) -> None:
         self.refit = refit
 
     @property
-    def tails(self) -> float:
+    def nominal_tail_mass(self) -> float:
         """The share of values that lie outside the bins by design (see ``InformationPoint.clipped_fraction``)."""
         return 0.0
 
@@ -46,7 +48,7 @@ class Bins(ABC):
 
         Returns:
             Ascending edges, shape ``(E,)`` for all coordinates or ``(D, E)``, one row each. The code of a value is the
-            number of edges that are not above it.
+            number of edges at or below it.
         """
 
     def __repr__(self) -> str:
@@ -63,7 +65,7 @@ class FixedBins(Bins):
         edges: ascending numbers: E for all coordinates, or D rows of E.
 
     Raises:
-        ValueError: there is no edge, one is not finite, or they descend.
+        ValueError: there are no edges, one is NaN or infinite, or they descend.
 
     Example:
         >>> FixedBins([0.0, 0.5]).edges(torch.rand(8, 3))
@@ -85,13 +87,13 @@ class FixedBins(Bins):
 
 
 class UniformBins(Bins):
-    """Bins of equal width. The outermost two are open: what lies outside the range falls into them.
+    """Bins of equal width. The outermost two are open: values outside the range fall into them.
 
     The range goes from ``low`` to ``high`` where they are given, else between two ``quantiles``, else from the minimum
-    to the maximum seen. A coordinate that never varied gets the widest range of the others, centred on its value.
+    to the maximum seen. A constant coordinate gets the widest range of the others, centered on its value.
 
     Args:
-        n_bins: how many bins, at least 2.
+        n_bins: the number of bins, at least 2.
         low: the lower end of the range.
         high: the upper end of the range.
         quantiles: two probabilities, ascending, such as ``(0.01, 0.99)``: the range lies between these quantiles.
@@ -99,7 +101,8 @@ class UniformBins(Bins):
         refit: fit at every measurement.
 
     Raises:
-        ValueError: fewer than two bins, a range that is none, or probabilities that are none.
+        TypeError: an argument is of another kind.
+        ValueError: there are fewer than two bins, ``low`` is above ``high``, or the probabilities are out of range.
 
     Example:
         >>> UniformBins(4, low=0, high=1).edges(torch.rand(8, 3))
@@ -113,29 +116,28 @@ class UniformBins(Bins):
         low: float | None = None,
         high: float | None = None,
         quantiles: tuple[float, float] | None = None,
-        per: Literal["feature", "layer"] = "feature",
+        per: Per = "feature",
         refit: bool = False,
     ) -> None:
         super().__init__(refit=refit)
         self.n_bins = _at_least_two(n_bins, type(self).__name__)
         for name, value in (("low", low), ("high", high)):
-            if value is not None and not math.isfinite(value):
-                raise ValueError(f"UniformBins: {name} must be a finite number, got {value}.")
+            if value is not None:
+                checked_number(value, f"UniformBins: {name}")
         if low is not None and high is not None and low >= high:
             raise ValueError(f"UniformBins: low must lie below high, got low={low} and high={high}.")
         if quantiles is not None and not (len(quantiles) == 2 and 0 <= quantiles[0] < quantiles[1] <= 1):
             raise ValueError(
                 f"UniformBins: quantiles must be two ascending probabilities such as (0.01, 0.99), got {quantiles}."
             )
-        if per not in ("feature", "layer"):
-            raise ValueError(f"UniformBins: per must be 'feature' or 'layer', got {per!r}.")
-        self.low, self.high, self.quantiles, self.per = low, high, quantiles, per
+        self.low, self.high, self.quantiles = low, high, quantiles
+        self.per = checked_choice(per, "UniformBins: per", get_args(Per))
         self._known = None if low is None or high is None else torch.tensor([[low, high]], dtype=torch.float64)
         self.needs_data = self._known is None
 
     @property
-    def tails(self) -> float:
-        """What lies below the lower quantile or above the upper one."""
+    def nominal_tail_mass(self) -> float:
+        """The share below the lower quantile or above the upper one."""
         return 0.0 if self.quantiles is None else 1.0 - (self.quantiles[1] - self.quantiles[0])
 
     def edges(self, z: Tensor) -> Tensor:
@@ -144,7 +146,7 @@ class UniformBins(Bins):
             return self._spread(self._known.to(z.device))[0]
         columns = z.reshape(-1, 1) if self.per == "layer" else z
         if self.quantiles is not None:
-            ranges = quantiles(columns, self.quantiles)
+            ranges = quantiles(columns, q=self.quantiles)
         else:
             ranges = torch.stack([columns.amin(0), columns.amax(0)], dim=1).double()
         if self.low is not None:
@@ -167,11 +169,12 @@ class QuantileBins(Bins):
     """Bins of equal mass: every bin of a coordinate holds the same share of the samples the edges were fitted on.
 
     Args:
-        n_bins: how many bins, at least 2.
+        n_bins: the number of bins, at least 2.
         refit: fit at every measurement.
 
     Raises:
-        ValueError: fewer than two bins.
+        TypeError: ``n_bins`` is of another kind than an integer.
+        ValueError: it is below 2.
 
     Example:
         >>> QuantileBins(2).edges(torch.tensor([[0.0], [1.0], [5.0]]))
@@ -183,22 +186,27 @@ class QuantileBins(Bins):
         self.n_bins = _at_least_two(n_bins, type(self).__name__)
 
     @property
-    def tails(self) -> float:
-        """The outermost two bins: as wide as it takes for their share of the samples."""
+    def nominal_tail_mass(self) -> float:
+        """The share of the outermost two bins: as wide as it takes for their share of the samples."""
         return 2.0 / self.n_bins
 
     def edges(self, z: Tensor) -> Tensor:
         """The ``n_bins − 1`` quantiles between the bins, float64, shape ``(D, n_bins − 1)``."""
-        return quantiles(z, [k / self.n_bins for k in range(1, self.n_bins)])
+        return quantiles(z, q=[k / self.n_bins for k in range(1, self.n_bins)])
 
 
 def checked_edges(edges: Any, owner: str, n_coordinates: int | None = None) -> Tensor:
-    """``edges`` as a tensor, where they are finite, ascending and of a shape that fits.
+    """Edges as a float64 tensor that are finite, ascending and of a shape that fits.
+
+    Args:
+        edges: numbers, shape ``(E,)`` or ``(D, E)``.
+        owner: how a message begins.
+        n_coordinates: D, where it is known.
 
     Raises:
-        ValueError: otherwise; the sentence begins with ``owner``.
+        ValueError: they are otherwise; the sentence begins with ``owner``.
     """
-    # A copy, and in double precision: 0.1 given as a number is not the float32 next to it.
+    # A copy, and in double precision: 0.1 as a number differs from the float32 next to it.
     edges = edges.detach().clone() if isinstance(edges, Tensor) else torch.tensor(edges, dtype=torch.float64)
     edges = edges.double()
     fits = edges.ndim == 1 or (edges.ndim == 2 and n_coordinates in (None, edges.shape[0]))
@@ -224,8 +232,4 @@ def _shown(edges: Tensor, where: Tensor) -> list[float]:
 
 
 def _at_least_two(n_bins: int, owner: str) -> int:
-    if isinstance(n_bins, bool) or not isinstance(n_bins, int) or n_bins < 2:
-        raise ValueError(
-            f"{owner}: n_bins must be an integer of at least 2, got {n_bins!r}: a single bin cannot tell samples apart."
-        )
-    return n_bins
+    return checked_integer(n_bins, f"{owner}: n_bins", at_least=2, advice="a single bin cannot tell samples apart")

@@ -1,4 +1,4 @@
-"""What a quantizer was fitted to: edges at work on one variable."""
+"""A quantizer fitted to one variable: its edges at work."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from torch import Tensor
 
 from lightning_ib.binning.bins import checked_edges
 from lightning_ib.binning.quantizer import Quantizer
-from lightning_ib.functional import ceil_to_dtype, codes, hash_table, row_ids
+from lightning_ib.functional import bucketize, ceil_to_dtype, hash_table, row_ids
 
 # How many values that were held are put into bins at once.
 _BLOCK = 4_000_000
 
 
 def _bounds(edges: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor] | None:
-    """Where the outermost bins would end if they were as wide as those next to them; none where there is one edge."""
+    """Where the outermost bins would end if they were as wide as those next to them; None for a single edge."""
     if edges.shape[-1] < 2:
         return None
-    slack = 1.001  # a minimum the edges were fitted to is inside, whatever rounding says
+    slack = 1.001  # a minimum the edges were fitted to is inside, rounding included
     low = edges[..., 0] - slack * (edges[..., 1] - edges[..., 0])
     high = edges[..., -1] + slack * (edges[..., -1] - edges[..., -2])
     return low.to(dtype), high.to(dtype)
@@ -34,12 +34,12 @@ class Binned(NamedTuple):
 
     Attributes:
         ids: int64, shape ``(N,)``: the symbol of each sample.
-        outside: uint8 (int32 of more than 255 coordinates), shape ``(N,)``: how many of its coordinates lie outside the
-            bins, beyond the outermost edge by more than the width of the bin next to it; 0 where there is one edge.
+        out_of_bounds: uint8 (int32 of more than 255 coordinates), shape ``(N,)``: the number of its coordinates outside
+            the bins, beyond the outermost edge by more than the width of the bin next to it; 0 for a single edge.
     """
 
     ids: Tensor
-    outside: Tensor
+    out_of_bounds: Tensor
 
 
 class FittedQuantizer:
@@ -61,21 +61,25 @@ class FittedQuantizer:
 
     @property
     def n_bins(self) -> int:
-        """How many bins a coordinate has; 0 before the edges are known."""
+        """The number of bins of a coordinate; 0 before the edges are known."""
         return 0 if self.edges is None else self.edges.shape[-1] + 1
 
     @property
     def n_coordinates(self) -> int | None:
-        """How many coordinates are put into bins; not known before the first batch."""
+        """The number of coordinates that are put into bins; None before the first batch."""
         return len(self.edges) if self.edges is not None and self.edges.ndim == 2 else self._width
 
     @property
-    def tells_outside(self) -> bool:
-        """Whether the share of values outside the bins can be told: two bins have no width to tell it by."""
+    def has_bounds(self) -> bool:
+        """Whether the clipped fraction is defined: two bins have a single edge and no width."""
         return self.n_bins > 2
 
     def adopt(self, width: int | None) -> None:
-        """Take over what another process knows of the samples, where this one has seen none."""
+        """Take over the width of the samples from another process, where this one has seen none.
+
+        Args:
+            width: the number of coordinates of a sample.
+        """
         self._width = width if self._width is None else self._width
 
     def seen(self) -> tuple[float, float]:
@@ -84,17 +88,17 @@ class FittedQuantizer:
 
     @property
     def width(self) -> int | None:
-        """How many coordinates a sample was pooled to; not known before the first batch."""
+        """The number of coordinates that a sample was pooled to; None before the first batch."""
         return self._width
 
     def begin(self) -> None:
-        """Begin a measurement: bins that are to be fitted every time forget their edges."""
+        """Begin a measurement: bins with ``refit`` forget their edges."""
         self._seen = None
         if self.quantizer.bins.refit and self.quantizer.bins.needs_data:
             self._freeze(None)
 
     def values(self, activation: Tensor) -> Tensor:
-        """One batch, pooled: ``(B, D)``, sharing no memory with ``activation``. Nothing waits for the device.
+        """One batch, pooled: ``(B, D)``, in memory of its own, and asynchronously on the device.
 
         Raises:
             ValueError: a sample has another number of coordinates than before.
@@ -124,48 +128,51 @@ class FittedQuantizer:
         """Fit the edges on the values ``(N, D)`` of a whole measurement."""
         self._freeze(self.quantizer.fit(z))
 
-    def held_in_bins(self, z: Tensor) -> Binned:
+    def discretize_held(self, z: Tensor) -> Binned:
         """The symbols of values ``(N, D)`` that were held to fit the edges, once they are fitted; block by block."""
         blocks = z.split(max(1, _BLOCK // max(1, z.shape[1])))
-        binned = [self.in_bins(block) for block in blocks]
-        return Binned(torch.cat([block.ids for block in binned]), torch.cat([block.outside for block in binned]))
+        binned = [self.discretize(block) for block in blocks]
+        return Binned(torch.cat([block.ids for block in binned]), torch.cat([block.out_of_bounds for block in binned]))
 
-    def in_bins(self, z: Tensor) -> Binned:
+    def discretize(self, z: Tensor) -> Binned:
         """The symbols of values ``(N, D)`` that were pooled with the edges known."""
         assert self.edges is not None
         if self.edges.device != z.device:
             self._freeze(self.edges.to(z.device, non_blocking=True))
         if self._table is None or self._ready is None or self._ready.dtype != z.dtype:
-            self._table = hash_table(z.shape[1], self.n_bins, z.device)
+            self._table = hash_table(n_coordinates=z.shape[1], n_codes=self.n_bins, device=z.device)
             self._ready = ceil_to_dtype(self.edges, z.dtype)
             self._bounds = _bounds(self.edges, z.dtype)
-        if len(z):  # a process may have seen none
+        if len(z):  # a process may be idle
             least, greatest = z.aminmax()
             if self._seen is not None:
                 least, greatest = torch.minimum(least, self._seen[0]), torch.maximum(greatest, self._seen[1])
             self._seen = least, greatest
         dtype = torch.uint8 if z.shape[1] <= torch.iinfo(torch.uint8).max else torch.int32
         if self._bounds is None:
-            outside = torch.zeros(len(z), dtype=dtype, device=z.device)
+            out_of_bounds = torch.zeros(len(z), dtype=dtype, device=z.device)
         else:
             low, high = self._bounds
-            outside = ((z < low) | (z > high)).sum(1, dtype=dtype)
-        return Binned(row_ids(codes(z, self._ready), self._table, z), outside)
+            out_of_bounds = ((z < low) | (z > high)).sum(1, dtype=dtype)
+        return Binned(row_ids(bucketize(z, edges=self._ready), table=self._table, values=z), out_of_bounds)
 
     def _freeze(self, edges: Tensor | None) -> None:
         self.edges, self._table, self._ready = edges, None, None
 
     def state_dict(self) -> dict[str, Any]:
-        """What was fitted, in tensors and primitives: empty before the first fit."""
+        """The fitted edges, in tensors and primitives: empty before the first fit."""
         if self.edges is None:
             return {}
         return {"edges": self.edges.detach().cpu().clone(), "asked": self._fingerprint}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take up what was fitted.
+        """Restore the fitted edges.
+
+        Args:
+            state: from :meth:`state_dict`.
 
         Raises:
-            ValueError: ``state`` is not what :meth:`state_dict` gives; nothing is taken up then.
+            ValueError: ``state`` has another form; the edges then stay as they were.
         """
         fitted = self.quantizer.bins.needs_data and not self.quantizer.bins.refit
         if not isinstance(state, Mapping):

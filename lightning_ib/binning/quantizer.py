@@ -11,29 +11,31 @@ from torch import Tensor, nn
 
 from lightning_ib.binning.bins import Bins, UniformBins, checked_edges
 from lightning_ib.capture.outputs import Select, first_tensor, selected
-from lightning_ib.functional.discretize.cells import MAX_CELLS, checked_max_cells
+from lightning_ib.functional.checks import checked_callable, checked_integer
+from lightning_ib.functional.discretize.cells import MAX_CELLS
 from lightning_ib.functional.discretize.sketch import real, sketch
 
 Pool = Callable[[Tensor], Tensor]
 
 
 class _Pooling:
-    """What a variable is measured on: a tensor taken out of an output, and pooled."""
+    """A tensor taken out of an output, and pooled: the part common to all quantizers."""
 
     def __init__(self, pool: nn.Module | Pool | None, select: Select | None) -> None:
         owner = type(self).__name__
-        if pool is not None and not callable(pool):
-            raise TypeError(f"{owner}: pool must be a callable on (B, …) or None, got {pool!r}.")
-        if select is not None and not callable(select):
-            raise TypeError(f"{owner}: select must be a callable on the module's output or None, got {select!r}.")
+        checked_callable(pool, f"{owner}: pool", "(B, …)")
+        checked_callable(select, f"{owner}: select", "the module's output")
         self.pool, self.select = pool, select
         self._in_place: bool | None = None
 
     def selected(self, value: Any) -> Tensor:
         """The tensor ``(B, …)`` to measure, of an output or an input.
 
+        Args:
+            value: the output or input.
+
         Raises:
-            ValueError: it holds none, or ``select`` returned none.
+            ValueError: it holds no tensor, or ``select`` returned something else.
         """
         return first_tensor(value) if self.select is None else selected(value, self.select)
 
@@ -44,10 +46,10 @@ class _Pooling:
             activation: ``(B, …)``, any real dtype.
 
         Returns:
-            ``(B, D)``, float32 or float64, without gradient; it may share the memory of ``activation``.
+            ``(B, D)``, float32 or float64, detached; it may share the memory of ``activation``.
 
         Raises:
-            ValueError: there is no batch dimension, the pool did not keep it, or a sample has no coordinates.
+            ValueError: the batch dimension is missing or lost by the pool, or a sample has no coordinates.
         """
         z = activation.detach()
         if z.ndim == 0:
@@ -72,7 +74,7 @@ class _Pooling:
         return z
 
     def _pool(self, z: Tensor) -> Any:
-        """Pool, and leave ``z``, which the model goes on with, as it was: a pool that works in place gets a copy."""
+        """Pool, and leave ``z``, which the model still uses, as it was: a pool that works in place gets a copy."""
         assert self.pool is not None
         if self._in_place is None:  # the first call is made on a copy, and watched
             with torch.inference_mode(False), torch.no_grad():
@@ -92,20 +94,20 @@ class CellQuantizer(_Pooling):
 
     Each sample is kept as a sketch of at most 128 numbers (:func:`~lightning_ib.functional.sketch`), on a uniform
     sample of bounded size, and the sketches are cut into cells (:func:`~lightning_ib.functional.cells`). A point is a
-    function of the activations of its epoch alone: nothing is frozen, nothing clips, and the scale and the offset of
-    the layer do not matter. H(T) falls where the layer gathers its samples into few clusters.
+    function of the activations of its epoch alone: free of frozen edges and of clipping, and invariant to the scale and
+    the offset of the layer. H(T) falls where the layer gathers its samples into few clusters.
 
-    Cells read what stands out. Information in coordinates of small variance is not seen: compare the probe.
+    Cells follow the directions of large variance and miss information in the others: compare the probe.
 
     Args:
-        max_cells: the most cells, at least 2; few samples have fewer, about one for 50
-            (:func:`~lightning_ib.functional.most_cells`).
+        max_cells: the largest number of cells, at least 2; few samples have fewer, about one for 50
+            (:func:`~lightning_ib.functional.cell_limit`).
         pool: any callable on the activation ``(B, …)`` that keeps the samples apart; ``None`` takes all of it.
         select: takes the tensor, batch first, out of the output as the module gave it; ``None`` takes the first one.
 
     Raises:
-        TypeError: ``pool`` or ``select`` cannot be called.
-        ValueError: ``max_cells`` is no integer of at least 2.
+        TypeError: ``pool`` or ``select`` is of another kind than a callable, or ``max_cells`` than an integer.
+        ValueError: ``max_cells`` is below 2.
 
     Example:
         >>> CellQuantizer(64).rows(torch.rand(8, 16, 28, 28)).shape
@@ -120,10 +122,14 @@ class CellQuantizer(_Pooling):
         select: Select | None = None,
     ) -> None:
         super().__init__(pool, select)
-        self.max_cells = checked_max_cells(max_cells, "CellQuantizer: ")
+        self.max_cells = checked_integer(max_cells, "CellQuantizer: max_cells", at_least=2)
 
     def rows(self, activation: Tensor) -> Tensor:
-        """The sketched rows of a batch: ``(B, …)`` to ``(B, D)``, D at most 128; see :meth:`pooled` for errors."""
+        """The sketched rows of a batch: ``(B, …)`` to ``(B, D)``, D at most 128; see :meth:`pooled` for errors.
+
+        Args:
+            activation: ``(B, …)``, any real dtype.
+        """
         return sketch(self.pooled(activation))
 
     def __repr__(self) -> str:
@@ -135,19 +141,19 @@ class Quantizer(_Pooling):
     """Pool a variable to few coordinates, put each into bins; the row of bin numbers is the symbol of a sample.
 
     Every sample of the pass is counted. Too fine, and every sample has a symbol of its own: H(T) = log N,
-    I(T;Y) = H(Y), whatever the network does. Too coarse, and the values follow the edges instead of the network. See
+    I(T;Y) = H(Y), at any state of the network. Too coarse, and the values follow the edges instead of the network. See
     ``saturation`` beside each value.
 
     Args:
         pool: any callable or ``nn.Module`` on the activation ``(B, …)`` that keeps the samples apart and returns
             ``(B, …)``; ``None`` keeps every coordinate. Half precision arrives as float32, integers as float64.
         bins: where the edges lie; by default 30 bins of equal width a coordinate.
-        select: what to discretize of an output (of an input, where X is discretized): any callable on it, as the module
-            gave it, that returns a tensor with the batch first. ``None`` takes the first tensor of a tuple, list or
-            mapping, and puts the batch first where a module of PyTorch says ``batch_first=False``.
+        select: takes the tensor to discretize out of an output (of an input, where X is discretized): any callable on
+            it, as the module gave it, that returns a tensor with the batch first. ``None`` takes the first tensor of a
+            tuple, list or mapping, and puts the batch first where a module of PyTorch says ``batch_first=False``.
 
     Raises:
-        TypeError: ``pool`` or ``select`` cannot be called, or ``bins`` are no :class:`Bins`.
+        TypeError: ``pool`` or ``select`` is of another kind than a callable, or ``bins`` than :class:`Bins`.
 
     Example:
         The input of the thesis' experiments on MNIST: 7 × 7 coordinates, two edges.
@@ -166,10 +172,13 @@ class Quantizer(_Pooling):
         self.bins = UniformBins(30) if bins is None else bins
 
     def fit(self, z: Tensor) -> Tensor:
-        """The edges for the pooled values of all samples, ``(N, D)``.
+        """The edges for the pooled values of all samples.
+
+        Args:
+            z: shape ``(N, D)``.
 
         Raises:
-            ValueError: the bins gave edges that are not finite, do not ascend or do not fit.
+            ValueError: the bins gave edges that are NaN or infinite, descend, or have another shape.
         """
         return checked_edges(self.bins.edges(z), type(self.bins).__name__, z.shape[1]).to(z.device)
 

@@ -1,4 +1,4 @@
-"""How the target is read where no quantizer says so: as classes, as combinations of labels, in bins or in cells."""
+"""The default reading of a target: as classes, as combinations of labels, in bins or in cells."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from torch import Tensor
 
 from lightning_ib.binning.bins import QuantileBins
 from lightning_ib.capture.batches import described
-from lightning_ib.functional import Symbols, cells, codes, sketch, symbols
-from lightning_ib.functional.discretize.codes import splitmix64
+from lightning_ib.functional import Symbols, bucketize, cells, sketch, symbols
+from lightning_ib.functional.discretize.ids import splitmix64
 from lightning_ib.functional.discretize.sketch import WIDTH
 
 # Real values with at most so many different ones, all whole numbers, are classes; others have so many bins.
@@ -22,7 +22,7 @@ _SAMPLES_A_BIN = 10
 
 
 class UnknownTarget(ValueError):
-    """A target whose meaning is not known: it is left out, and the sentence says why and what to give."""
+    """A target of unknown meaning: it is left out, and the sentence gives the reason and the remedy."""
 
 
 class Target(NamedTuple):
@@ -38,18 +38,18 @@ class Target(NamedTuple):
 
 
 def kept(y: Any, ignore_index: int | None = None) -> Tensor:
-    """What is kept of the target of a batch, sharing no memory with it.
+    """The part of the target of a batch that is kept, in memory of its own.
 
     Args:
         y: the target. One value a sample, ``(B,)`` or ``(B, 1)``, is a class label if it is an integer, else a real
             number; several are yes/no labels if they are 0 and 1, else real numbers ``(B, …)``.
-        ignore_index: the value of rows that do not count, in which it may stand beside others.
+        ignore_index: the value that marks rows to be ignored; in such a row it may stand beside others.
 
     Returns:
         Labels int64 ``(B,)``, real numbers float64 ``(B, 1)``, or the sketched rows of several numbers ``(B, D)``.
 
     Raises:
-        UnknownTarget: it is neither.
+        UnknownTarget: it is of another form.
     """
     if not isinstance(y, (Tensor, str)):
         with suppress(Exception):  # NumPy's arrays, and lists of numbers
@@ -64,7 +64,7 @@ def kept(y: Any, ignore_index: int | None = None) -> Tensor:
     real = y.is_floating_point()
     if y.numel() == len(y):
         return y.double().reshape(-1, 1).clone() if real else y.long().reshape(-1).clone()
-    if ignore_index is not None:  # such a row has no label, and does not decide what labels are
+    if ignore_index is not None:  # such a row has no label, and is no evidence of the kind of labels
         y = y.masked_fill((y == ignore_index).flatten(1).any(1).reshape(-1, *[1] * (y.ndim - 1)), 0)
     if not real and (y.ndim > 2 or not is_binary(y)):
         raise UnknownTarget(
@@ -78,7 +78,7 @@ def kept(y: Any, ignore_index: int | None = None) -> Tensor:
 
 
 def _of_labels(y: Tensor) -> Tensor:
-    """What a sketch does not show of wide rows: whether all is 0 or 1, their sum, the first 1, and which they are."""
+    """Properties of wide rows that a sketch loses: whether all is 0 or 1, their sum, the first 1, and a hash."""
     wide = y.double()
     weights = (splitmix64(torch.arange(y.shape[1], device=y.device, dtype=torch.int64)) >> 20).double()
     binary = ((wide == 0) | (wide == 1)).all(1)
@@ -95,8 +95,8 @@ def is_binary(values: Tensor) -> bool:
     return bool(((values == 0) | (values == 1)).all())
 
 
-def labelled(values: Tensor) -> tuple[Tensor, str]:
-    """The values of a whole pass as labels int64 ``(N,)`` where they are some, else as they are; and which labels.
+def labeled(values: Tensor) -> tuple[Tensor, str]:
+    """The values of a whole pass as labels int64 ``(N,)`` where they are labels, else as they are; and their kind.
 
     Labels are integers; real numbers, where they are whole and at most ten different ones; rows of zeros and ones:
     their class where a single one stands in each, else the combination.
@@ -121,7 +121,7 @@ def labelled(values: Tensor) -> tuple[Tensor, str]:
 
 
 def absent_label(values: Tensor, n_classes: int) -> int | None:
-    """The label that seems to say that there is none: −100, or −1 beside two classes or more; ``None`` without one."""
+    """The label that seems to mark missing labels: −100, or −1 beside two classes or more; else ``None``."""
     if values.is_floating_point():
         return -100 if bool((values == -100).any()) else None
     if not len(values):
@@ -131,7 +131,7 @@ def absent_label(values: Tensor, n_classes: int) -> int | None:
 
 
 def read(values: Tensor) -> Target:
-    """The symbols of finite values that :func:`labelled` gave.
+    """The symbols of finite values that :func:`labeled` gave.
 
     Real numbers are put into ten bins of equal mass, fewer where a bin would hold less than ten of them; rows of
     several into cells.
@@ -141,7 +141,7 @@ def read(values: Tensor) -> Target:
     n = len(values)
     if values.shape[1] == 1:
         n_bins = max(2, min(_N_BINS, n // _SAMPLES_A_BIN))
-        numbers = codes(values, QuantileBins(n_bins).edges(values))[:, 0]
+        numbers = bucketize(values, edges=QuantileBins(n_bins).edges(values))[:, 0]
         return Target(symbols(numbers), f"real-valued, in {n_bins} bins of equal mass (target=Quantizer(…) for others)")
     found = cells(values)
     how = f"real-valued with {values.shape[1]} coordinates, in {found.n_cells} cells"

@@ -107,7 +107,7 @@ class InformationPlaneCallback(LoopCallback):
             mean is exact without any.
         estimators: a second opinion; ``None`` for a linear probe where the target is class labels, ``()`` for none; by
             name (``"probe"``, ``"mlp_probe"``, ``"soft"``, ``"kde"``, ``"ksg"``, ``"knn"``, ``"mixed"``, ``"copula"``,
-            ``"renyi"``, ``"infonce"``, ``"smile"``, ``"quantised8"``) or as an
+            ``"renyi"``, ``"infonce"``, ``"smile"``, ``"quantized8"``) or as an
             :class:`~lightning_ib.estimators.Estimator`.
         max_samples: how many samples of a pass cells and estimators see, the same ones at every measurement.
         head: ``None`` measures the last layer to run on its softmax where it has one coordinate for each class (a

@@ -1,1 +1,1 @@
-"""What a model puts out and a batch holds: hooks on named modules, tokens, inputs and targets."""
+"""The outputs of a model and the parts of a batch: hooks on named modules, tokens, inputs and targets."""

@@ -1,4 +1,4 @@
-"""The input and the target in a batch, by its form, where no ``unpack`` says which is which."""
+"""The input and the target in a batch, recognized by its form unless ``unpack`` names them."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ class Parts(NamedTuple):
     """The parts of a batch.
 
     Attributes:
-        x: what the model is called with.
-        y: the target; ``None`` where there is none, or it is not known which part it is.
-        doubt: why the target is not known, in a sentence that says how to name it; empty where it is known.
-        mask: which tokens count, ``(B, L)``, where the batch holds such an ``attention_mask``.
+        x: the argument of the model.
+        y: the target; ``None`` where it is absent or unknown.
+        doubt: why the target is unknown, in a sentence that says how to name it; empty where it is known.
+        mask: marks the tokens that count, ``(B, L)``, where the batch holds such an ``attention_mask``.
         label: the key under which the target stood beside x in a plain mapping; empty elsewhere.
     """
 
@@ -37,8 +37,8 @@ def parts_of(batch: Any) -> Parts:
     """Recognize input and target in a batch.
 
     - A pair is ``(x, y)``.
-    - A mapping, a dataclass or any other object with one of :data:`LABEL_NAMES` has its target there. x is a plain
-      mapping without it, and any other object as it is.
+    - A mapping, a dataclass or any other object with one of :data:`LABEL_NAMES` has its target there. x is the rest
+      of a plain mapping, and any other object as it is.
     - Of anything else only the input is known: a tensor, a mapping or an object itself, the first part of a tuple.
 
     Example:
@@ -74,7 +74,7 @@ def unpacked(batch: Any, unpack: Unpack | None = None) -> Parts:
     """The parts of a batch: as ``unpack`` says, or else by its form.
 
     Raises:
-        ValueError: ``unpack`` returned no pair.
+        ValueError: ``unpack`` returned something else than a pair or a triple.
     """
     if unpack is None:
         return parts_of(batch)
@@ -103,12 +103,12 @@ def _label_name(batch: Any) -> str | None:
 
 
 def is_keywords(x: Any) -> bool:
-    """Whether a mapping stands for keyword arguments, as a plain dictionary does and a tensordict does not."""
+    """Whether a mapping stands for keyword arguments: a plain dictionary does, a tensordict is passed on whole."""
     return isinstance(x, (dict, UserDict))
 
 
 def described(value: Any) -> str:
-    """What kind of thing a batch is, for a sentence."""
+    """The kind of a batch, in words for a message."""
     if isinstance(value, Mapping):
         keys = [str(key) for key in value.keys()]  # noqa: SIM118 - iterating over a tensordict gives its rows
         shown = ", ".join(map(repr, keys[:6])) + (", …" if len(keys) > 6 else "")

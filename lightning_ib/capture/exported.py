@@ -1,4 +1,4 @@
-"""Layers of a graph that torch.export made of a model: a flat list of operations, in which no module is called."""
+"""Layers of a graph that torch.export made of a model: a flat list of operations in place of module calls."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch.fx import GraphModule, Node
 
 
 class Taps:
-    """Taps in the exported graphs of a model, one for each layer of which a graph holds the operations but no call.
+    """Taps in the exported graphs of a model, one for each layer that a graph has dissolved into operations.
 
     A tap is the identity, put behind the operation that gives a layer's output, for a hook to be set on.
 
@@ -31,7 +31,7 @@ class Taps:
             start = f"{prefix}." if prefix else ""
             own = [layer for layer in layers if layer.startswith(start) and layer not in self.modules]
             outputs = {layer: _output(graph, layer.removeprefix(start)) for layer in own}
-            for layer, node in outputs.items():  # all found before the first tap, which belongs to no module
+            for layer, node in outputs.items():  # all found before the first tap, which belongs to the graph alone
                 if node is not None:
                     self._place(graph, layer, node)
 
@@ -46,7 +46,7 @@ class Taps:
         self._placed.append((graph, tapped))
 
     def remove(self) -> None:
-        """Make the graphs what they were. Twice is harmless."""
+        """Restore the graphs. Twice is harmless."""
         placed, self._placed = self._placed, []
         for graph, tapped in placed:
             tapped.replace_all_uses_with(tapped.all_input_nodes[0])
@@ -56,10 +56,10 @@ class Taps:
 
 
 def _output(graph: GraphModule, name: str) -> Node | None:
-    """The operation that gives the output of a module; None where the graph calls it, or knows nothing of it.
+    """The operation that gives the output of a module; None where the graph calls it, or lacks it.
 
-    It is the first in the module whose value is used outside of it: the sequence, say, and not the last state, of an
-    ``nn.GRU``. Of several calls of a module it is that of the last.
+    It is the first in the module with a use of its value outside of it: the sequence, say, rather than the last state,
+    of an ``nn.GRU``. Of several calls of a module it is that of the last.
     """
     nodes = [node for node in graph.graph.nodes if node.op in ("call_function", "call_module", "call_method")]
     if any(node.op == "call_module" and node.target == name for node in nodes):

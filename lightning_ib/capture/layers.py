@@ -1,4 +1,4 @@
-"""The layers of a model: their names, which are watched where none are named, which a pattern means."""
+"""The layers of a model: their names, the default choice, and the meaning of a pattern."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ from lightning_ib.capture.exported import exported_kinds
 MAX_DEFAULT_LAYERS = 12
 
 
-# What torch.compile, activation checkpointing, FSDP and Lightning put into the names of modules.
+# The parts that torch.compile, activation checkpointing, FSDP and Lightning put into the names of modules.
 _WRAPPERS = {"_orig_mod", "_checkpoint_wrapped_module", "_fsdp_wrapped_module", "_forward_module"}
 
 
 LIBRARIES = {"torch", "lightning", "lightning_fabric", "pytorch_lightning", "deepspeed"}
-"""Whose modules are not the user's; their wrappers (DistributedDataParallel, …) call what they wrap ``module``."""
+"""Packages of library modules; their wrappers (DistributedDataParallel, …) call the wrapped module ``module``."""
 
 
 class NoLayersError(ValueError, RuntimeError):
-    """No layer was named, and none that the model has can be measured."""
+    """No layer was named, and the model lacks layers that can be measured."""
 
 
 def default_layers(model: nn.Module) -> list[str]:
-    """The layers to watch where none are named: leaf modules with weights, normalisation layers left out.
+    """The layers to watch by default: leaf modules with weights, normalization layers left out.
 
     Where there are more than twelve, twelve are taken, spread evenly over the depth, the first and the last included.
 
     Raises:
-        NoLayersError: the model has no such module.
+        NoLayersError: the model lacks such modules.
     """
     names = leaves_with_weights(model)
     if not names:
@@ -58,9 +58,9 @@ def spread_over(names: Sequence[str], most: int = MAX_DEFAULT_LAYERS) -> list[st
 def leaves_with_weights(model: nn.Module) -> list[str]:
     """The leaf modules that have weights, in the order in which they are defined.
 
-    Left out are normalisation layers and TorchScript, which takes no hooks. A layer with its adapter (LoRA of PEFT,
-    torchtune, LitGPT) counts as one leaf, measured on what the next layer sees: the output of the layer plus that of
-    the adapter. It is recognized by a leaf ``base_layer`` or ``original_module``, or by ``lora_A`` and ``lora_B``.
+    Left out are normalization layers and TorchScript, which takes no hooks. A layer with its adapter (LoRA of PEFT,
+    torchtune, LitGPT) counts as one leaf, measured on the input of the next layer: the output of the layer plus that
+    of the adapter. It is recognized by a leaf ``base_layer`` or ``original_module``, or by ``lora_A`` and ``lora_B``.
     """
     found: list[str] = []
     inside: set[nn.Module] = set()  # the parts of layers with an adapter
@@ -83,7 +83,7 @@ def _has_adapter(module: nn.Module) -> bool:
 
 def _is_layer(module: nn.Module) -> bool:
     """Whether a module is a leaf with weights, or one with its adapter."""
-    # The projection inside nn.MultiheadAttention is used without being called, and never fires a hook.
+    # The projection inside nn.MultiheadAttention is used as a weight, so that its hooks stay idle.
     if is_scripted(module) or _NO_LAYER.search(type(module).__name__):
         return False
     children = {name for name, _ in module.named_children()}
@@ -123,14 +123,14 @@ def resolve_layers(model: nn.Module, patterns: Iterable[str]) -> dict[str, str]:
     ``conv2``, ``**.attention`` is every module of that name, however deep.
 
     Args:
-        model: the model whose modules are meant, by the names of :func:`named_modules`.
+        model: the model that holds the modules, by the names of :func:`named_modules`.
         patterns: names and patterns.
 
     Returns:
-        Module name → what named it: the name itself, or else the first pattern that fits.
+        Module name → the argument that named it: the name itself, or else the first pattern that fits.
 
     Raises:
-        ValueError: a pattern names nothing; the sentence tells the nearest right names. Or it names TorchScript.
+        ValueError: a pattern matches nothing (the sentence gives the nearest right names), or TorchScript.
     """
     modules = named_modules(model)
     names = [name for name in modules if name]
@@ -162,7 +162,7 @@ def resolve_layers(model: nn.Module, patterns: Iterable[str]) -> dict[str, str]:
 
 
 def named_modules(model: nn.Module) -> dict[str, nn.Module]:
-    """``model.named_modules()``, without what torch.compile, activation checkpointing, FSDP, DDP and others put in."""
+    """``model.named_modules()``, less the wrappers of torch.compile, activation checkpointing, FSDP, DDP and others."""
     return _plainly_named(model)
 
 

@@ -1,4 +1,4 @@
-"""The tensor (B, …) in what a module puts out."""
+"""The tensor (B, …) in the output of a module."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def first_tensor(output: Any) -> Tensor:
     A packed or nested sequence is padded with zeros to ``(B, L, …)``, L being the longest of the batch.
 
     Raises:
-        ValueError: there is none.
+        ValueError: the output holds no tensor.
     """
     return _padded(_first(output))
 
@@ -28,7 +28,7 @@ def selected(output: Any, select: Select) -> Tensor:
     """The tensor that ``select`` takes out of an output.
 
     Raises:
-        ValueError: it is none.
+        ValueError: ``select`` returned something else.
     """
     tensor = select(output)
     if not isinstance(tensor, Tensor):

@@ -50,7 +50,7 @@ _TRANSFORMERS = (
 
 
 def _in_graphs(model: nn.Module) -> set[nn.Module]:
-    """The modules that torch.compile may put into a graph, which never calls a hook that comes after it was made."""
+    """The modules that torch.compile may put into a graph, which calls only the hooks that it was made with."""
     found: set[nn.Module] = set()
     for module in model.modules():
         whole = "_orig_mod" in module._modules or getattr(module, "_compiled_call_impl", None) is not None
@@ -61,30 +61,30 @@ def _in_graphs(model: nn.Module) -> set[nn.Module]:
 
 
 def _is_compiled(value: Any) -> bool:
-    """Whether an attribute is a function that torch.compile made, and not one that it leaves alone."""
+    """Whether an attribute is a function that torch.compile made and compiles."""
     made = isinstance(value, FunctionType) and hasattr(value, "_torchdynamo_orig_callable")
     return made and not getattr(value, "_torchdynamo_disable", False)
 
 
 class Recorder:
-    """Forward hooks on named modules that keep, of the last forward, what ``reduce`` makes of each output.
+    """Forward hooks on named modules that keep, of the last forward, the result of ``reduce`` for each output.
 
-    A hook never raises into the model's forward: an error waits for :meth:`take`. Where a module fires more than once
+    Errors in a hook wait for :meth:`take`, outside the model's forward. Where a module fires more than once
     in a forward, the last call counts. Within a graph of torch.compile an output is copied, and reduced only in
     :meth:`take`: the graph stays whole, and one batch of the layer's activations is held until then.
 
     The hooks are on only while ``enabled`` is set, so that TorchScript can compile the model at other times. Those
     inside torch.compile stay on, and idle: its graphs call only the hooks they were made with.
 
-    Of an output that is no tensor the first tensor in it is taken, and the batch comes first: sequence-first modules of
+    Of a nested output the first tensor in it is taken, and the batch comes first: sequence-first modules of
     PyTorch (``batch_first=False``) are transposed, packed and nested sequences padded with zeros. A quantized tensor
     is dequantized, and one of a subclass, such as MONAI's MetaTensor, becomes a plain tensor.
 
     Args:
         model: the model to watch.
         layers: names of its modules.
-        reduce: ``(layer, activation (B, …)) → anything``, called in the hook, with gradients off. What it returns must
-            not share memory with the activation.
+        reduce: ``(layer, activation (B, …)) → anything``, called in the hook, with gradients off. Its result must have
+            memory of its own.
         select: layer → a callable that takes the tensor, batch first, out of the output as the module gave it.
     """
 
@@ -136,13 +136,13 @@ class Recorder:
         return bool(self._taken or self._compiled)
 
     def record(self, layer: str, output: Any) -> None:
-        """Keep what ``reduce`` makes of an output; called by the hooks."""
+        """Keep the result of ``reduce`` for an output; called by the hooks."""
         if torch.compiler.is_compiling():
-            # These lines are compiled with the model; what follows otherwise would break its graph.
+            # These lines are compiled with the model; the ones below would break its graph.
             with torch.no_grad():
                 self._compiled[layer] = tree_map_only(Tensor, torch.clone, output)
             return
-        self._taken.pop(layer, None)  # in the order of the last calls, which tells the layer that ran last
+        self._taken.pop(layer, None)  # in the order of the last calls: the layer that ran last is the last key
         try:
             with torch.no_grad():
                 self._taken[layer] = self._reduce(layer, self._activation(layer, output))
@@ -173,10 +173,10 @@ class Recorder:
             )
 
     def take(self, faults: dict[str, Exception] | None = None) -> dict[str, Any]:
-        """What was kept since the last call, by layer, in the order in which they ran; it is handed over.
+        """The results since the last call, by layer, in the order in which they ran; they are handed over.
 
         Args:
-            faults: takes why the outputs of layers could not be reduced; without it that is raised.
+            faults: collects the errors of layers by name; where it is None the first one is raised.
 
         Raises:
             ValueError: the output of a layer could not be reduced; the sentence names the layer.
@@ -194,7 +194,7 @@ class Recorder:
         return taken
 
     def remove(self) -> None:
-        """Take the hooks off and drop what was kept. Twice is harmless."""
+        """Take the hooks off and drop the results. Twice is harmless."""
         self.forget(list(self._watched))
         self._taps.remove()
         self._taken.clear()
@@ -215,7 +215,7 @@ class Recorder:
 
 
 class _Hook:
-    """A forward hook that can be pickled and copied, with its module; the copy records nothing."""
+    """A forward hook that can be pickled and copied, with its module; the copy is idle."""
 
     def __init__(self, recorder: Recorder | None, layer: str) -> None:
         self.recorder, self.layer = recorder, layer

@@ -26,7 +26,7 @@ def by_token(activation: Tensor, channels_first: bool | None = None) -> tuple[Te
 
     Args:
         activation: batch first.
-        channels_first: whether it is ``(B, C, …)``, to become ``(B · …, C)``; where that is not known, four dimensions
+        channels_first: whether it is ``(B, C, …)``, to become ``(B · …, C)``; where that is unknown, four dimensions
             and more are taken for it, as of pictures.
     """
     if activation.ndim < 3:

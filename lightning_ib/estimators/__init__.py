@@ -1,4 +1,4 @@
-"""Estimators that do not bin, as choices of a measurement: what each needs, what it sets once, what it gives.
+"""Estimators as choices of a measurement: inputs, hyperparameters calibrated at the first measurement, and outputs.
 
 The arithmetic is in :mod:`lightning_ib.functional`; the rows are a sample of the pass, see
 :class:`~lightning_ib.measurement.reservoir.Reservoir`.
@@ -8,7 +8,7 @@ from lightning_ib.estimators.base import Estimator, Rows
 from lightning_ib.estimators.copula import GaussianCopula
 from lightning_ib.estimators.kernels import KDE, Renyi
 from lightning_ib.estimators.neighbors import KNN, KSG, MixedKNN
-from lightning_ib.estimators.quantized import Quantised
+from lightning_ib.estimators.quantized import Quantized
 from lightning_ib.estimators.registry import BY_NAME
 from lightning_ib.estimators.soft import Soft
 from lightning_ib.estimators.variational import SMILE, InfoNCE, Probe
@@ -24,7 +24,7 @@ __all__ = [
     "InfoNCE",
     "MixedKNN",
     "Probe",
-    "Quantised",
+    "Quantized",
     "Renyi",
     "Rows",
     "Soft",

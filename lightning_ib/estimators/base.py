@@ -1,4 +1,4 @@
-"""Estimators that do not bin, as choices of a measurement: what each needs, what it sets once, what it gives.
+"""Estimators as choices of a measurement: inputs, hyperparameters calibrated at the first measurement, and outputs.
 
 The arithmetic is in :mod:`lightning_ib.functional`; the rows are a sample of the pass, see
 :class:`~lightning_ib.measurement.reservoir.Reservoir`.
@@ -10,26 +10,31 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
-from lightning_ib.functional import (
-    Unit,
-)
+from lightning_ib.functional import Unit
+from lightning_ib.functional.checks import checked_callable, checked_integer, checked_labels, plain_tensor
 
 
 class Rows(NamedTuple):
     """The sampled rows of one layer.
 
     Attributes:
-        t: the representation: its sketch ``(M, D)`` with D at most 128, or for estimators with ``raw`` as the module
-            put it out, ``(M, …)``.
+        t: the representation: its sketch ``(M, D)`` with D at most 128, or for estimators with ``raw`` the output of
+            the module, ``(M, …)``.
         y: the target: class labels ``(M,)``, or real values ``(M, …)``; ``None`` where there is none.
-        x: the input, sketched as well; ``None`` where no estimator asked for it.
+        x: the input, sketched as well; ``None`` unless an estimator asked for it.
     """
 
     t: Tensor
     y: Tensor | None = None
     x: Tensor | None = None
+
+    @property
+    def numbers(self) -> Tensor:
+        """The representation as real numbers: integers and booleans as float64."""
+        return _real(self.t)
 
     @property
     def labels(self) -> Tensor | None:
@@ -41,65 +46,65 @@ class Estimator(ABC):
     """One estimator at work on sampled rows.
 
     It sees each layer as a sketch of at most 128 coordinates, which keeps distances
-    (:func:`~lightning_ib.functional.sketch`). To add your own, give it a ``name``, the first part of what it logs, and
-    override :meth:`figures`.
+    (:func:`~lightning_ib.functional.sketch`). To add your own, give it a ``name``, the first part of its tags, and
+    ``outputs``, and override :meth:`estimate`.
 
     Args:
-        pool: any callable on the rows as the module put them out, ``(M, …)``, that returns ``(M, …)``; it takes the
-            place of the sketch.
-        max_samples: how many of the sampled rows it sees.
+        pool: any callable on the output of the module, ``(M, …)``, that returns ``(M, …)``; it replaces the sketch.
+        max_samples: the largest number of sampled rows it sees.
     """
 
     name: str
     needs_input: bool = False
-    given: Sequence[str] = ("I_TY",)
+    outputs: Sequence[str] = ("I_TY",)
+    """The names of all values that it can give."""
     max_samples: int = 2000
     optional: bool = False
-    """Whether it is there by default: what hinders it is no fault of the user's then. See :meth:`applies`."""
+    """Whether it is there by default, so that it stands aside from rows it is unsuited to. See :meth:`applies`."""
 
     def __init__(self, pool: Callable[[Tensor], Tensor] | None = None, max_samples: int | None = None) -> None:
-        if pool is not None and not callable(pool):
-            raise TypeError(f"{type(self).__name__}: pool must be a callable on rows (M, …) or None, got {pool!r}.")
+        owner = type(self).__name__
+        checked_callable(pool, f"{owner}: pool", "rows (M, …)")
         self.pool = pool
         if max_samples is not None:
-            self.max_samples = checked_max_samples(max_samples, f"{type(self).__name__}: ")
+            self.max_samples = checked_max_samples(max_samples, f"{owner}: ")
 
     @property
     def raw(self) -> bool:
-        """Whether it is shown the rows as the module put them out, instead of their sketch."""
+        """Whether it sees the output of the module in place of the sketch."""
         return self.pool is not None
 
     def pooled(self, t: Tensor) -> Tensor:
         """The rows ``(M, …)`` that it works on."""
         return t if self.pool is None else self.pool(t)
 
-    def settle(self, rows: Rows) -> dict[str, float]:
-        """What is set from a layer's scale at its first measurement, by name, and frozen from then on."""
+    def calibrate(self, rows: Rows) -> dict[str, float]:
+        """The hyperparameters that are set from a layer's scale at its first measurement, by name, and then frozen."""
         return {}
 
-    def outgrown(self, rows: Rows, settled: Mapping[str, float]) -> bool:
-        """Whether the layer has left behind what was set at its first measurement."""
+    def outgrown(self, rows: Rows, calibration: Mapping[str, float]) -> bool:
+        """Whether the scale of the layer has left the one it was calibrated to."""
         return False
 
     def applies(self, rows: Rows) -> bool:
-        """Whether to work on such rows: where it is there by default, on those with class labels only."""
+        """Whether to work on such rows: one that is there by default works on those with class labels only."""
         return rows.labels is not None or not self.optional
 
-    def gives(self, rows: Rows) -> list[str]:
-        """The names of the values that can be had of such rows; those that fail are NaN."""
-        return [name for name in self.given if rows.y is not None or not name.startswith(("I_TY", "accuracy"))]
+    def outputs_for(self, rows: Rows) -> list[str]:
+        """The names of the values that such rows allow; one that fails is NaN."""
+        return [name for name in self.outputs if rows.y is not None or not name.startswith(("I_TY", "accuracy"))]
 
     @abstractmethod
-    def figures(self, rows: Rows, settled: Mapping[str, float], unit: Unit) -> dict[str, float]:
+    def estimate(self, rows: Rows, calibration: Mapping[str, float], unit: Unit) -> dict[str, float]:
         """The values of a layer by name, such as ``{"I_TY": 1.5}``; names that end in ``accuracy`` are shares.
 
         Args:
             rows: its rows, pooled.
-            settled: what :meth:`settle` gave at the first measurement.
+            calibration: the result of :meth:`calibrate` at the first measurement.
             unit: ``"bits"`` or ``"nats"``.
 
         Raises:
-            ValueError: the rows are of no use to it.
+            ValueError: the rows are unsuited.
         """
 
     def __repr__(self) -> str:
@@ -108,34 +113,58 @@ class Estimator(ABC):
 
 
 def checked_max_samples(max_samples: int, owner: str = "") -> int:
-    """How many rows to sample.
+    """The number of rows to sample.
 
     Raises:
-        ValueError: fewer than two.
+        TypeError: it is of another kind than an integer.
+        ValueError: it is below 2.
     """
-    if isinstance(max_samples, bool) or not isinstance(max_samples, int) or max_samples < 2:
-        raise ValueError(f"{owner}max_samples must be an integer of at least 2, got {max_samples!r}.")
-    return max_samples
+    return checked_integer(max_samples, f"{owner}max_samples", at_least=2)
 
 
-def _labels(estimator: Estimator, rows: Rows) -> Tensor:
+def required_labels(estimator: Estimator, rows: Rows) -> Tensor:
+    """The class labels of an estimator that needs some.
+
+    Raises:
+        ValueError: there is no target, or it is real-valued.
+    """
     if rows.labels is None:
         came = "there is no target" if rows.y is None else "the target is real-valued"
         raise ValueError(f"{came}, and {type(estimator).__name__} needs class labels.")
     return rows.labels
 
 
-def _input(estimator: Estimator, rows: Rows) -> Tensor:
-    """The input as real numbers."""
+def required_input(estimator: Estimator, rows: Rows) -> Tensor:
+    """The input as real numbers.
+
+    Raises:
+        ValueError: there is no input.
+    """
     if rows.x is None:
         raise ValueError(
             f"the input has no row for each sample, which {type(estimator).__name__} needs: give unpack=lambda batch: "
             "(x, y), x having the batch first, or input=Quantizer(select=…), which takes it out of x."
         )
-    return rows.x if rows.x.is_floating_point() else rows.x.double()
+    return _real(rows.x)
 
 
-def _target(estimator: Estimator, rows: Rows) -> Tensor:
+def required_target(estimator: Estimator, rows: Rows) -> Tensor:
+    """The target, labels or real values.
+
+    Raises:
+        ValueError: there is none.
+    """
     if rows.y is None:
         raise ValueError(f"there is no target, and {type(estimator).__name__} needs one.")
     return rows.y
+
+
+def one_hot(labels: Tensor, n: int) -> Tensor:
+    """Class labels ``(n,)`` as float64 rows ``(n, K)``, one coordinate for each label that occurs."""
+    numbers, counts = checked_labels(labels, n)
+    return torch.nn.functional.one_hot(numbers, len(counts)).double()
+
+
+def _real(values: Tensor) -> Tensor:
+    values = plain_tensor(values)
+    return values if values.is_floating_point() or values.is_complex() else values.double()

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from lightning_ib.estimators.base import Estimator, Rows, _target
-from lightning_ib.functional import Unit, mutual_information_gaussian_copula
+from lightning_ib.estimators.base import Estimator, Rows, required_target
+from lightning_ib.functional import (
+    Unit,
+    mutual_information_gaussian_copula,
+    mutual_information_gaussian_copula_labels,
+)
 
 
 class GaussianCopula(Estimator):
-    """The Gaussian formula after a rank transform (Ince et al. 2017); gives ``I_TY``.
+    """The Gaussian formula after a rank transform (Ince et al. 2017), with the output ``I_TY``.
 
     A lower bound for one coordinate. With several, and for class labels the more they split the layer into clusters, it
     may exceed H(Y): the Gaussian entropy of T is then far too large.
@@ -23,6 +27,9 @@ class GaussianCopula(Estimator):
 
     name = "copula"
 
-    def figures(self, rows: Rows, settled: Mapping[str, float], unit: Unit) -> dict[str, float]:
+    def estimate(self, rows: Rows, calibration: Mapping[str, float], unit: Unit) -> dict[str, float]:
         """I(T;Y)."""
-        return {"I_TY": mutual_information_gaussian_copula(rows.t, _target(self, rows), unit=unit)}
+        y = required_target(self, rows)
+        if rows.labels is None:
+            return {"I_TY": mutual_information_gaussian_copula(rows.numbers, y, unit=unit)}
+        return {"I_TY": mutual_information_gaussian_copula_labels(rows.numbers, y, unit=unit)}

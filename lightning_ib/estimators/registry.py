@@ -9,7 +9,7 @@ from lightning_ib.estimators.base import Estimator
 from lightning_ib.estimators.copula import GaussianCopula
 from lightning_ib.estimators.kernels import KDE, Renyi
 from lightning_ib.estimators.neighbors import KNN, KSG, MixedKNN
-from lightning_ib.estimators.quantized import Quantised
+from lightning_ib.estimators.quantized import Quantized
 from lightning_ib.estimators.soft import Soft
 from lightning_ib.estimators.variational import SMILE, InfoNCE, Probe
 from lightning_ib.records.tags import RESERVED
@@ -25,7 +25,7 @@ BY_NAME: dict[str, Callable[[], Estimator]] = {
     "mlp_probe": lambda: Probe("mlp"),
     "infonce": InfoNCE,
     "smile": SMILE,
-    "quantised8": Quantised,
+    "quantized8": Quantized,
     "soft": Soft,
 }
 """The estimators that can be asked for by name, each with its defaults."""
@@ -37,9 +37,12 @@ Estimators = Sequence[str | Estimator]
 def checked_estimators(asked: Iterable[str | Estimator]) -> list[Estimator]:
     """The estimators that are asked for, by name or as they are.
 
+    Args:
+        asked: names and estimators.
+
     Raises:
         TypeError: one is neither a name nor an :class:`Estimator`.
-        ValueError: there is none of that name, or two values would be logged under one name.
+        ValueError: a name is unknown, or two values would be logged under one name.
     """
     if isinstance(asked, (str, Estimator)):
         meant = difflib.get_close_matches(asked, BY_NAME, n=1, cutoff=0.0)[0] if isinstance(asked, str) else asked

@@ -1,4 +1,4 @@
-"""Whether the values of an estimator can be believed."""
+"""The reliability of the values of an estimator."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from lightning_ib.functional.checks import logarithm
 from lightning_ib.functional.continuous.soft import at_chance
 from lightning_ib.records.reliability import SATURATED
 
-# What rounding may add to a bound that is reached.
+# The rounding by which a value may exceed a bound that it reaches.
 _ROUNDING = 1e-9
 
 
@@ -19,28 +19,28 @@ def estimate_verdict(
     values: Mapping[str, float],
     rows: Rows,
     unit: Unit,
-    settled: Mapping[str, float],
+    calibration: Mapping[str, float],
     estimator: Estimator,
     *,
     n_samples: int | None = None,
 ) -> dict[str, str]:
-    r"""Whether the values of an estimator can be believed, by their names.
+    r"""The reliability of the values of an estimator, by their names.
 
     - ``"outgrown"``: the scale of the layer is more than three times, or less than a third of, the one that the width
-      of the kernel was set to.
-    - ``"above_bound"``: an I(T;Y) above H(Y), which no information about Y can be.
-    - ``"saturated"``: an I(X;T) above 0.9 log M, with M rows: they are told apart one by one. It holds for all
-      informations of the estimator then, as kernels that no longer overlap read H(Y) for I(T;Y).
+      of the kernel was calibrated to.
+    - ``"above_bound"``: an I(T;Y) above H(Y), the bound on any information about Y.
+    - ``"saturated"``: an I(X;T) above 0.9 log M, with M rows: nearly every row is unique. It holds for all
+      informations of the estimator then, as kernels that hardly overlap read H(Y) for I(T;Y).
     - ``"at_chance"``: an I(T;Y) that is at most twice its own floor, ``I_TY_floor``, the mean under permuted labels.
-    - ``"ok"``: none of these. Of several the first counts. Empty for NaN and for what is no information.
+    - ``"ok"``: otherwise. Of several the first counts. Empty for NaN and for hyperparameters.
 
     Args:
         values: the values of one estimator for one layer, by name.
         rows: the rows it saw, pooled.
         unit: of the informations.
-        settled: what the estimator set at the first measurement.
+        calibration: the result of ``calibrate`` at the first measurement.
         estimator: the estimator.
-        n_samples: how many samples it saw, where they are not the rows: H(Y) of those is not known here.
+        n_samples: the number of samples it saw, where they are others than the rows: their H(Y) is unknown here.
     """
     m = len(rows.t) if n_samples is None else n_samples
     known = rows.labels is not None and m == len(rows.t)
@@ -48,8 +48,8 @@ def estimate_verdict(
     log_m = logarithm(unit)(max(2, m))
     saturated = any(value > SATURATED * log_m for name, value in values.items() if name.startswith("I_XT"))
     try:
-        outgrown = estimator.outgrown(rows, settled)
-    except Exception:  # rows without a scale: their values are NaN
+        outgrown = estimator.outgrown(rows, calibration)
+    except Exception:  # constant rows: their values are NaN
         outgrown = False
     found = {}
     for name, value in values.items():

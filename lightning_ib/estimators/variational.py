@@ -7,23 +7,25 @@ from typing import Literal
 
 from torch import Tensor
 
-from lightning_ib.estimators.base import Estimator, Rows, _labels, _target
-from lightning_ib.functional import Unit, decode, mutual_information_infonce, mutual_information_smile
+from lightning_ib.estimators.base import Estimator, Rows, one_hot, required_labels, required_target
+from lightning_ib.functional import Unit, mutual_information_infonce, mutual_information_smile, probe_information
+from lightning_ib.functional.checks import checked_choice, checked_integer
 
 
 class Probe(Estimator):
     """Usable information: H(Y) less the held-out cross-entropy of a probe on T (Xu et al. 2020).
 
-    Gives ``I_TY``, which cannot saturate, and ``accuracy``, the share of held-out labels the probe reads off the layer.
+    The outputs are ``I_TY``, which is at most H(Y) and free of saturation, and ``accuracy``, the share of held-out
+    labels that the probe predicts.
 
     Args:
         probe: ``"linear"`` or ``"mlp"``; they log under ``probe`` and ``mlp_probe``.
-        folds: how many parts the rows are dealt to; each is predicted by a probe fitted to the others.
+        folds: the number of parts that the rows are dealt to; each is predicted by a probe fitted to the others.
         pool: see :class:`Estimator`.
         max_samples: see :class:`Estimator`.
     """
 
-    given = ("I_TY", "accuracy")
+    outputs = ("I_TY", "accuracy")
 
     def __init__(
         self,
@@ -33,21 +35,19 @@ class Probe(Estimator):
         max_samples: int | None = None,
     ) -> None:
         super().__init__(pool, max_samples)
-        if probe not in ("linear", "mlp"):
-            raise ValueError(f"Probe: probe must be 'linear' or 'mlp', got {probe!r}.")
-        if isinstance(folds, bool) or not isinstance(folds, int) or folds < 3:
-            raise ValueError(f"Probe: folds must be an integer of at least 3, got {folds!r}.")
-        self.probe, self.folds = probe, folds
+        self.probe: Literal["linear", "mlp"] = checked_choice(probe, "Probe: probe", ("linear", "mlp"))
+        self.folds = checked_integer(folds, "Probe: folds", at_least=3)
         self.name = "probe" if probe == "linear" else "mlp_probe"
 
-    def figures(self, rows: Rows, settled: Mapping[str, float], unit: Unit) -> dict[str, float]:
+    def estimate(self, rows: Rows, calibration: Mapping[str, float], unit: Unit) -> dict[str, float]:
         """I(T;Y) and the accuracy."""
-        decoded = decode(rows.t, _labels(self, rows), probe=self.probe, folds=self.folds, unit=unit)
-        return {"I_TY": decoded.information, "accuracy": decoded.accuracy}
+        y = required_labels(self, rows)
+        found = probe_information(rows.numbers, y, probe=self.probe, folds=self.folds, unit=unit)
+        return {"I_TY": found.information, "accuracy": found.accuracy}
 
 
 class InfoNCE(Estimator):
-    """A variational lower bound with a critic network (van den Oord et al. 2018); gives ``I_TY``.
+    """A variational lower bound with a critic network (van den Oord et al. 2018), with the output ``I_TY``.
 
     Args:
         pool: see :class:`Estimator`.
@@ -56,13 +56,13 @@ class InfoNCE(Estimator):
 
     name = "infonce"
 
-    def figures(self, rows: Rows, settled: Mapping[str, float], unit: Unit) -> dict[str, float]:
+    def estimate(self, rows: Rows, calibration: Mapping[str, float], unit: Unit) -> dict[str, float]:
         """I(T;Y)."""
-        return {"I_TY": mutual_information_infonce(rows.t, _target(self, rows), unit=unit)}
+        return {"I_TY": mutual_information_infonce(rows.numbers, _numbers(self, rows), unit=unit)}
 
 
 class SMILE(Estimator):
-    """A variational estimate with a critic network, of less variance (Song & Ermon 2020); gives ``I_TY``.
+    """A variational estimate with a critic network and less variance (Song & Ermon 2020), with the output ``I_TY``.
 
     Args:
         pool: see :class:`Estimator`.
@@ -71,6 +71,12 @@ class SMILE(Estimator):
 
     name = "smile"
 
-    def figures(self, rows: Rows, settled: Mapping[str, float], unit: Unit) -> dict[str, float]:
+    def estimate(self, rows: Rows, calibration: Mapping[str, float], unit: Unit) -> dict[str, float]:
         """I(T;Y)."""
-        return {"I_TY": mutual_information_smile(rows.t, _target(self, rows), unit=unit)}
+        return {"I_TY": mutual_information_smile(rows.numbers, _numbers(self, rows), unit=unit)}
+
+
+def _numbers(estimator: Estimator, rows: Rows) -> Tensor:
+    """The target as real numbers: class labels as one-hot rows."""
+    y = required_target(estimator, rows)
+    return y if rows.labels is None else one_hot(y, len(rows.t))

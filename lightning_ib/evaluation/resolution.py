@@ -334,7 +334,7 @@ def _ids(z: Tensor, bins: Bins, layer: str) -> Tensor:
         fitted.fit(z)
     except ValueError as error:
         raise ValueError(f"layer {layer!r} cannot be put into bins: {error}") from error
-    return fitted.held_in_bins(z).ids
+    return fitted.discretize_held(z).ids
 
 
 def _checked_sizes(sizes: Sequence[int] | None, n: int) -> list[int]:

@@ -1,10 +1,14 @@
 """Pure functions on tensors: symbols from real numbers, counts, entropies and informations.
 
-What counts, and its corrections and errors; and estimators that do not bin. This package needs nothing but torch.
+Counting, its corrections, standard errors and baselines; and estimators for real numbers. This package requires torch
+alone.
 """
 
 from lightning_ib.functional.checks import Unit
-from lightning_ib.functional.continuous.copula import mutual_information_gaussian_copula
+from lightning_ib.functional.continuous.copula import (
+    mutual_information_gaussian_copula,
+    mutual_information_gaussian_copula_labels,
+)
 from lightning_ib.functional.continuous.kde import (
     Bounds,
     entropy_bounds_kde,
@@ -16,7 +20,12 @@ from lightning_ib.functional.continuous.neighbors import (
     mutual_information_ksg,
     mutual_information_mixed,
 )
-from lightning_ib.functional.continuous.renyi import entropy_renyi, kernel_width_of, mutual_information_renyi
+from lightning_ib.functional.continuous.renyi import (
+    entropy_renyi,
+    kernel_width_of,
+    mutual_information_renyi,
+    mutual_information_renyi_labels,
+)
 from lightning_ib.functional.continuous.soft import SoftEntropy, SoftInformation, soft_information
 from lightning_ib.functional.discrete.corrections import (
     Correction,
@@ -41,41 +50,41 @@ from lightning_ib.functional.discrete.counting import (
     symbols,
 )
 from lightning_ib.functional.discrete.fano import fano_information
-from lightning_ib.functional.discrete.permutation import expected_mutual_information
-from lightning_ib.functional.discrete.standard_errors import (
-    Chance,
-    shuffled,
-    shuffled_mutual_information,
-    standard_error,
-    standard_error_of_entropy,
+from lightning_ib.functional.discrete.permutation import (
+    PermutationBaseline,
+    expected_mutual_information,
+    permuted_mutual_information,
+    permuted_symbols,
 )
-from lightning_ib.functional.discretize.cells import Cells, cells, most_cells
-from lightning_ib.functional.discretize.codes import NOT_FINITE, ceil_to_dtype, codes, hash_table, quantiles, row_ids
-from lightning_ib.functional.discretize.quantized import mutual_information_quantised, quantised_ids
+from lightning_ib.functional.discrete.standard_errors import standard_error, standard_error_of_entropy
+from lightning_ib.functional.discretize.bucketize import bucketize, ceil_to_dtype, quantiles
+from lightning_ib.functional.discretize.cells import Cells, cell_limit, cells
+from lightning_ib.functional.discretize.ids import NOT_FINITE, hash_table, row_ids
+from lightning_ib.functional.discretize.quantized import mutual_information_quantized, quantized_ids
 from lightning_ib.functional.discretize.sketch import sketch
 from lightning_ib.functional.variational.critics import mutual_information_infonce, mutual_information_smile
-from lightning_ib.functional.variational.probes import Decoding, decode, usable_information
+from lightning_ib.functional.variational.probes import ProbeResult, probe_information, usable_information
 
 __all__ = [
     "Bounds",
     "Cells",
-    "Chance",
     "Correction",
-    "Decoding",
     "NOT_FINITE",
+    "PermutationBaseline",
+    "ProbeResult",
     "SoftEntropy",
     "SoftInformation",
     "Symbols",
     "Unit",
     "add_entropies",
+    "bucketize",
     "ceil_to_dtype",
+    "cell_limit",
     "cells",
     "chao_shen",
     "checked_correction",
-    "codes",
     "conditional_entropy",
     "conditional_mutual_information",
-    "decode",
     "entropy",
     "entropy_bounds_kde",
     "entropy_of_counts",
@@ -91,23 +100,25 @@ __all__ = [
     "joint_counts",
     "kernel_width_of",
     "miller_madow",
-    "most_cells",
     "mutual_information",
     "mutual_information_bounds_kde",
     "mutual_information_gaussian_copula",
+    "mutual_information_gaussian_copula_labels",
     "mutual_information_infonce",
     "mutual_information_knn",
     "mutual_information_ksg",
     "mutual_information_mixed",
-    "mutual_information_quantised",
+    "mutual_information_quantized",
     "mutual_information_renyi",
+    "mutual_information_renyi_labels",
     "mutual_information_smile",
     "noise_variance_of",
+    "permuted_mutual_information",
+    "permuted_symbols",
+    "probe_information",
     "quantiles",
-    "quantised_ids",
+    "quantized_ids",
     "row_ids",
-    "shuffled",
-    "shuffled_mutual_information",
     "sketch",
     "soft_information",
     "standard_error",

@@ -7,7 +7,7 @@ import math
 from lightning_ib.binning.fitted import FittedQuantizer
 from lightning_ib.binning.quantizer import CellQuantizer
 from lightning_ib.functional.checks import logarithm
-from lightning_ib.functional.discretize.cells import most_cells
+from lightning_ib.functional.discretize.cells import cell_limit
 from lightning_ib.records.points import InformationPoint
 from lightning_ib.records.reliability import CLIPPED, UNDERSAMPLED
 
@@ -72,10 +72,10 @@ def _finer(point: InformationPoint, quantizer: FittedQuantizer | CellQuantizer) 
         return "Try more bins, or CellQuantizer()."
     twice, n = 2 * quantizer.max_cells, point.n_samples
     classes = math.ceil((math.e if point.unit == "nats" else 2) ** point.h_y)  # at least so many
-    now = most_cells(n, quantizer.max_cells, classes)
-    if most_cells(n, twice, classes) > now:
+    now = cell_limit(n, max_cells=quantizer.max_cells, expected_clusters=classes)
+    if cell_limit(n, max_cells=twice, expected_clusters=classes) > now:
         return f"Try CellQuantizer({twice})."
-    if most_cells(2 * n, quantizer.max_cells, classes) == now:
+    if cell_limit(2 * n, max_cells=quantizer.max_cells, expected_clusters=classes) == now:
         return "Compare the probe, which reads what is linear, however small."
     return f"Try more samples than {n} (max_samples=, and enough data), which allows more cells."
 

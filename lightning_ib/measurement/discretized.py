@@ -22,7 +22,9 @@ def in_bins(variable: Variable, epoch: int, warned: WarnOnce) -> CountedLayer | 
     counted = finite_symbols(variable.name, variable.rows(), epoch, warned)
     if counted is None or variable.fitted is None:
         return None
-    return CountedLayer(counted, "binned", variable.clipped_fraction(), variable.fitted.quantizer.bins.tails)
+    return CountedLayer(
+        counted, "binned", variable.clipped_fraction(), variable.fitted.quantizer.bins.nominal_tail_mass
+    )
 
 
 class InCells(NamedTuple):
@@ -71,7 +73,7 @@ def in_cells(
             yield InCells(layer, None)
             continue
         own = head if head is not None and layer == head.layer else None
-        found = cells(rows, max_cells=quantizer.max_cells, at_least=2 if own is None else own.n_classes)
+        found = cells(rows, max_cells=quantizer.max_cells, expected_clusters=2 if own is None else own.n_classes)
         how = described(rows, found, n_coordinates.get(layer, rows.shape[1]), own)
         yield InCells(layer, CountedLayer(symbols(found.numbers), "cells", explained_variance=found.explained), how)
 

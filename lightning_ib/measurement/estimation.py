@@ -162,22 +162,22 @@ class Estimation:
         if gave is not None:
             return gave
         try:
-            return list(estimator.given) if rows is None else estimator.gives(rows)
+            return list(estimator.outputs) if rows is None else estimator.outputs_for(rows)
         except Exception:
-            return list(estimator.given)
+            return list(estimator.outputs)
 
     def _values(self, layer: str, estimator: Estimator, rows: Rows, unit: Unit) -> dict[str, float]:
-        settled = self.settled.get(layer, {}).get(estimator.name) or estimator.settle(rows)
+        settled = self.settled.get(layer, {}).get(estimator.name) or estimator.calibrate(rows)
         if settled:  # what could not be set yet is asked for again
             self.settled.setdefault(layer, {})[estimator.name] = dict(settled)
         if isinstance(estimator, Soft) and bool(rows.t.isfinite().all()):
             self.streams.centers[layer] = rows.t.double().mean(0)
-        return {name: float(value) for name, value in estimator.figures(rows, settled, unit).items()}
+        return {name: float(value) for name, value in estimator.estimate(rows, settled, unit).items()}
 
     def _streamed(self, layer: str, sums: SoftEntropy, rows: Rows, unit: Unit) -> tuple[dict[str, float], int]:
         """The values from the running sums of a layer, and over how many samples; their mean centers the next pass."""
         assert self.streams.soft is not None
-        found = sums.result(unit)
+        found = sums.result(unit=unit)
         values = self.streams.soft.named(found, labeled=rows.labels is not None)
         self.streams.centers[layer] = sums.mean
         return values, found.n_samples

@@ -16,7 +16,7 @@ from lightning_ib.functional import (
     expected_mutual_information,
     joint,
     joint_counts,
-    shuffled_mutual_information,
+    permuted_mutual_information,
     standard_error,
 )
 from lightning_ib.functional.checks import in_unit, logarithm
@@ -56,7 +56,9 @@ def head_bound(head: Head | None, y: Symbols | None, unit: Unit) -> float:
     """The least I(T;Y) that the accuracy of the head proves, on the samples that it was counted on."""
     if head is None or y is None:
         return math.nan
-    return fano_information(head.accuracy, entropy_of_counts(y.counts, unit=unit), head.n_classes, unit=unit)
+    return fano_information(
+        head.accuracy, h_y=entropy_of_counts(y.counts, unit=unit), n_classes=head.n_classes, unit=unit
+    )
 
 
 class LayerSummary:
@@ -155,7 +157,7 @@ class LayerSummary:
         if self.correction is not None:
             pairs = entropy_of_counts(joint_counts(t, self.y), unit=self.unit)
             i_ty = add_entropies(self._plug_in(t), self._plug_in(self.y), -pairs)
-        of_bound = fano_error(self.head.accuracy, self.head.n_samples, self.head.n_classes)
+        of_bound = fano_error(self.head.accuracy, n_samples=self.head.n_samples, n_classes=self.head.n_classes)
         error = math.hypot(point.i_ty_se, in_unit(of_bound, self.unit))
         return i_ty < self.bound - STANDARD_ERRORS * error - _ROUNDING
 
@@ -219,7 +221,7 @@ class LayerSummary:
             point = point._replace(i_ty_permuted=mean)
         if self.shuffles or not exact:
             shuffles = self.shuffles or _SHUFFLES
-            chance = shuffled_mutual_information(t.counts, self.y.counts, shuffles=shuffles, **options)
+            chance = permuted_mutual_information(t.counts, self.y.counts, n_permutations=shuffles, **options)
             point = point._replace(i_ty_permuted_sd=chance.standard_deviation)
             point = point if exact else point._replace(i_ty_permuted=chance.mean)
         return point

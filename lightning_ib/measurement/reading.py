@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from lightning_ib.binning.fitted import FittedQuantizer
-from lightning_ib.binning.target import UnknownTarget, absent_label, kept, labelled, read
+from lightning_ib.binning.target import UnknownTarget, absent_label, kept, labeled, read
 from lightning_ib.functional import NOT_FINITE, Symbols, symbols
 from lightning_ib.functional.checks import plain_tensor
 from lightning_ib.measurement.variables import Variable
@@ -49,7 +49,7 @@ def sampled_symbols(variable: Variable, values: Tensor | None, epoch: int, warne
         return None
     if variable.fitted.edges is None:  # it was not finite, or alike everywhere
         return symbols(torch.zeros(len(values), dtype=torch.int64)) if bool(values.isfinite().all()) else None
-    return finite_symbols(variable.name, variable.fitted.held_in_bins(values).ids, epoch, warned)
+    return finite_symbols(variable.name, variable.fitted.discretize_held(values).ids, epoch, warned)
 
 
 def warn_of_missing(name: str, missing: int, n: int, epoch: int, warned: WarnOnce) -> None:
@@ -134,7 +134,7 @@ class TargetReader:
 
     def labels(self, values: Tensor) -> Tensor:
         """The kept values of a whole pass as labels int64 ``(N,)`` where they are some, else as they are."""
-        labels, how = labelled(values)
+        labels, how = labeled(values)
         self.how = how or self.how
         return labels
 

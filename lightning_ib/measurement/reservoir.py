@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lightning_ib.functional.discretize.codes import splitmix64
+from lightning_ib.functional.discretize.ids import splitmix64
 
 # A process may show a few samples twice, to even out the shares; more are kept than asked for until those are known.
 _SPARE = 8

@@ -101,13 +101,13 @@ class Variable:
         """Turn the values that wait into ids, where the edges are known."""
         if self._waiting and self.fitted is not None and self.fitted.edges is not None:
             # Block by block, as these may be the values of a whole pass.
-            self._keep_binned(self.fitted.held_in_bins(torch.cat(self._waiting)))
+            self._keep_binned(self.fitted.discretize_held(torch.cat(self._waiting)))
 
     def _keep_binned(self, binned: Binned) -> None:
         self._waiting = []
         _append(self._kept, binned.ids)
         if self.counts_out_of_bounds:
-            _append(self._out_of_bounds, binned.outside)
+            _append(self._out_of_bounds, binned.out_of_bounds)
 
     def trim(self, n: int) -> None:
         """Leave out the rows after the first ``n``."""
@@ -136,7 +136,7 @@ class Variable:
                 self._fit(self.fitted, waiting)
             if self.fitted.edges is None:
                 return torch.where(finite, 0, NOT_FINITE)
-            self._keep_binned(self.fitted.held_in_bins(waiting))
+            self._keep_binned(self.fitted.discretize_held(waiting))
         del waiting
         self._kept = [torch.cat(self._kept)] if len(self._kept) > 1 else self._kept
         return self._kept[0] if self._kept and len(self._kept[0]) else None
@@ -150,7 +150,7 @@ class Variable:
     def clipped_fraction(self) -> float:
         """The share of values outside the bins; NaN where it is undefined."""
         n_values = 0 if self.fitted is None else self.n * (self.fitted.n_coordinates or 0)
-        if self.fitted is None or not self.fitted.tells_outside or n_values == 0:
+        if self.fitted is None or not self.fitted.has_bounds or n_values == 0:
             return math.nan
         return sum(int(chunk.sum()) for chunk in self._out_of_bounds) / n_values
 

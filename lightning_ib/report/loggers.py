@@ -72,7 +72,7 @@ def scalars(measured: History, prefix: str, beta: float | None = None) -> dict[s
         assert beta is not None
         if point.layer not in targetless:
             name = format_tag(prefix, "IB", point.layer, unit=point.unit)
-            logged[name] = information_bottleneck(point.i_xt, point.i_ty, beta)
+            logged[name] = information_bottleneck(i_xt=point.i_xt, i_ty=point.i_ty, beta=beta)
     return logged
 
 

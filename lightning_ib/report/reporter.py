@@ -112,7 +112,7 @@ class Reporter:
             self.beta,
             layers=layers,
             binned=binned,
-            estimators={estimator.name: estimator.given for estimator in estimators},
+            estimators={estimator.name: estimator.outputs for estimator in estimators},
             warned=self.warned,
         )
 

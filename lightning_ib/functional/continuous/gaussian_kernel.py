@@ -1,7 +1,7 @@
-"""The Gaussian kernel between all pairs of rows, block by block: what the kernel estimators have in common.
+"""The Gaussian kernel between all pairs of rows, block by block, shared by the kernel estimators.
 
-All of it is worked out in float64, whatever the rows came in: a distance is what is left when two large norms and a
-product cancel, and float32 leaves too little of it.
+All of it is computed in float64 for rows of every dtype: a distance is the remainder of two large norms and a product
+that cancel, of which float32 keeps too few digits.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-# Rows of a block, whose kernel then takes 32 MB: enough work to a call that many cores do not wait for each other.
+# Rows of a block, whose kernel then takes 32 MB: enough work to a call to keep many cores busy.
 _BLOCK = 2048
 
 # The largest |x|² / 2 width² for which distances are taken from a product of matrices: rounding costs their kernel up
@@ -30,8 +30,8 @@ def kernel_blocks(rows: Tensor, width: float) -> Iterator[tuple[slice, slice, Te
 
     Yields:
         The rows i and the rows j of a block, and its kernel, float64. The caller may write to it and must be done with
-        it before the next, which takes the same memory. What is below the diagonal is the transpose of what is above
-        it. k of a row with itself is exactly 1.
+        it before the next, which takes the same memory. The blocks below the diagonal are the transposes of those
+        above it. k of a row with itself is exactly 1.
 
     Example:
         >>> [(i, j, kernel)] = kernel_blocks(torch.tensor([[0.0], [1.0]]), width=1.0)
@@ -39,12 +39,12 @@ def kernel_blocks(rows: Tensor, width: float) -> Iterator[tuple[slice, slice, Te
         tensor([[1.0000, 0.6065],
                 [0.6065, 1.0000]], dtype=torch.float64)
     """
-    centre = _centre(rows)
+    center = _center(rows)
     blocks = _blocks(len(rows))
     memory = rows.new_empty(blocks[0].stop ** 2, dtype=torch.float64)
 
     def scaled(block: slice) -> tuple[Tensor, Tensor]:
-        r = rows[block].to(torch.float64, copy=True).sub_(centre).div_(width)
+        r = rows[block].to(torch.float64, copy=True).sub_(center).div_(width)
         return r, torch.linalg.vector_norm(r, dim=1).square_().div_(2)
 
     for n, i in enumerate(blocks):
@@ -76,12 +76,12 @@ def total_variance(rows: Tensor) -> float:
         >>> total_variance(torch.tensor([[0.0, 0.0], [2.0, 4.0]]))
         5.0
     """
-    centre = _centre(rows)
-    squares = [rows[block].to(torch.float64, copy=True).sub_(centre).square_().sum() for block in _blocks(len(rows))]
+    center = _center(rows)
+    squares = [rows[block].to(torch.float64, copy=True).sub_(center).square_().sum() for block in _blocks(len(rows))]
     return float(torch.stack(squares).sum()) / len(rows)
 
 
-def _centre(rows: Tensor) -> Tensor:
+def _center(rows: Tensor) -> Tensor:
     """The mean row, in float64, exactly that row where all are equal."""
     first = rows[0].double()
     shifts = [rows[block].to(torch.float64, copy=True).sub_(first).sum(0) for block in _blocks(len(rows))]

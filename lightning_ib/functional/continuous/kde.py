@@ -2,9 +2,8 @@ r"""Entropy and information of a representation with Gaussian noise added, from 
 
 A deterministic real-valued T carries infinitely much of X. Add independent noise :math:`\varepsilon` of variance
 :math:`\sigma^2` to each coordinate, and :math:`T + \varepsilon` of N samples is a mixture of N Gaussians, whose entropy
-has bounds in closed form (Kolchinsky & Tracey 2017; on layers of networks: Saxe et al. 2018). The noise is no part of
-the
-network: it is the resolution at which T is looked at, and every figure is a figure at that resolution.
+has bounds in closed form (Kolchinsky & Tracey 2017; on layers of networks: Saxe et al. 2018). The noise belongs to the
+measurement alone: it is the resolution at which T is observed, and every value holds at that resolution.
 """
 
 from __future__ import annotations
@@ -18,9 +17,10 @@ import torch
 from torch import Tensor
 
 from lightning_ib.functional.checks import (
+    AS_Y,
     Unit,
     checked_labels,
-    checked_positive,
+    checked_number,
     checked_rows,
     checked_unit,
     in_unit,
@@ -31,7 +31,7 @@ from lightning_ib.functional.discrete.counting import add_entropies, entropy_of_
 
 
 class Bounds(NamedTuple):
-    """A figure from the lower and from the upper bound on entropy.
+    """A quantity from the lower and from the upper bound on entropy.
 
     Attributes:
         lower: from the Bhattacharyya distances between components.
@@ -52,17 +52,18 @@ def entropy_bounds_kde(t: Tensor, *, noise_variance: float, unit: Unit = "bits")
         \Delta^\text{upper}_{ij} = \frac{\lVert t_i - t_j \rVert^2}{2 \sigma^2}, \quad
         \Delta^\text{lower}_{ij} = \frac{\lVert t_i - t_j \rVert^2}{8 \sigma^2}
 
-    Both bound the entropy of the mixture of N Gaussians of variance :math:`\sigma^2` centred on the samples (Kolchinsky
-    & Tracey 2017): :math:`\Delta` is the divergence of Kullback and Leibler between two of them for the upper bound,
-    the distance of Bhattacharyya for the lower. They meet where the samples fall into tight clusters far apart, and are
-    nowhere more than log N apart. The mixture is the noisy T of these samples, not of the population.
+    Both bound the entropy of the mixture of N Gaussians of variance :math:`\sigma^2` centered on the samples
+    (Kolchinsky & Tracey 2017): :math:`\Delta` is the divergence of Kullback and Leibler between two of them for the
+    upper bound, the distance of Bhattacharyya for the lower. They meet where the samples fall into tight clusters far
+    apart, and are always within log N of each other. The mixture is the noisy T of these samples rather than of the
+    population.
 
     Time grows with N² D: one core takes about 0.7 s for 10 000 samples of 144 coordinates, 25 s for 60 000. Memory is
     that of the rows and a few blocks of the pairs.
 
     Args:
-        t: the representation, real, shape ``(N, D)``; further dimensions are flattened into D. All is worked out in
-            float64.
+        t: the representation, real floating point, shape ``(N, D)``; further dimensions are flattened into D. All is
+            computed in float64.
         noise_variance: :math:`\sigma^2`, of each coordinate; see :func:`noise_variance_of`.
         unit: ``"bits"`` or ``"nats"``.
 
@@ -70,11 +71,12 @@ def entropy_bounds_kde(t: Tensor, *, noise_variance: float, unit: Unit = "bits")
         The bounds in ``unit``. As a differential entropy is, they may be negative, and they move with the scale of T.
 
     Raises:
-        TypeError: ``t`` is no real tensor.
-        ValueError: ``t`` has fewer than two rows or a value that is not finite, or ``noise_variance`` is not positive.
+        TypeError: ``t`` is of another kind (integers are), or ``noise_variance`` is.
+        ValueError: ``t`` has fewer than two rows, or a value that is NaN or infinite, or ``noise_variance`` is 0 or
+            less.
 
     Example:
-        Two points far apart: one bit more than the noise has.
+        Two points far apart: one bit more than the noise.
 
         >>> bounds = entropy_bounds_kde(torch.tensor([[-9.0], [9.0]]), noise_variance=1.0)
         >>> [round(bound, 3) for bound in bounds]
@@ -82,7 +84,7 @@ def entropy_bounds_kde(t: Tensor, *, noise_variance: float, unit: Unit = "bits")
     """
     checked_unit(unit)
     rows = checked_rows(t, "t")
-    noise_variance = checked_positive(noise_variance, "noise_variance")
+    noise_variance = checked_number(noise_variance, "noise_variance", above=0)
     noise = rows.shape[1] / 2 * math.log(2 * math.pi * math.e * noise_variance)
     everyone, _ = _kernel_sums(rows, [], noise_variance)
     return _bounds(noise - (everyone / len(rows)).log().mean(1), unit)
@@ -99,30 +101,30 @@ def mutual_information_bounds_kde(
         I(T + \varepsilon; Y) &= H(T + \varepsilon) - \sum_y \frac{N_y}{N} H(T + \varepsilon \mid Y = y)
 
     with the entropies of :func:`entropy_bounds_kde` (Kolchinsky & Tracey 2017; Saxe et al. 2018). About X, for T a
-    function of X, these are bounds: the noise is all that is left of T where X is known. About Y they are two
-    estimates, *from* the lower and *from* the upper bounds: a difference of two bounds is no bound, and the "lower" may
-    exceed the "upper".
+    function of X, these are bounds: the noise is the only uncertainty of T where X is known. About Y they are two
+    estimates, *from* the lower and *from* the upper bounds; as differences of two bounds they bound nothing, and the
+    "lower" may exceed the "upper".
 
-    Both saturate: where the samples lie many :math:`\sigma` apart, I(X;T) reads log N and I(T;Y) reads H(Y), whatever
-    the network does. Distances grow with the square root of D, so wide layers get there first. Compare figures at the
-    same noise only.
+    Both saturate: where the samples lie many :math:`\sigma` apart, I(X;T) reads log N and I(T;Y) reads H(Y), at any
+    state of the network. Distances grow with the square root of D, so wide layers get there first. Compare values at
+    the same noise only.
 
     Args:
-        t: the representation, real, shape ``(N, D)``; further dimensions are flattened into D. All is worked out in
-            float64.
-        y: class labels, integers, shape ``(N,)``; a class may have a single sample. Without them the information is
+        t: the representation, real floating point, shape ``(N, D)``; further dimensions are flattened into D. All is
+            computed in float64.
+        y: class labels, integers, shape ``(N,)``; a class may have a single sample. By default the information is
             about X.
         noise_variance: :math:`\sigma^2`, of each coordinate; see :func:`noise_variance_of`.
         unit: ``"bits"`` or ``"nats"``.
 
     Returns:
         The information in ``unit``: about X between 0 and log N; about Y at most the entropy of the labels, and 0 where
-        there is one class only. What rounding alone keeps from log N or from H(Y) reads exactly that.
+        there is one class only. A value within rounding of log N or of H(Y) reads exactly that.
 
     Raises:
-        TypeError: ``t`` is no real tensor, or ``y`` are not integers.
-        ValueError: ``t`` has fewer than two rows or a value that is not finite, ``y`` has another shape than ``(N,)``,
-            or ``noise_variance`` is not positive.
+        TypeError: ``t`` is of another kind (integers are), or ``y`` is (real numbers are).
+        ValueError: ``t`` has fewer than two rows, or a value that is NaN or infinite, ``y`` has another shape than
+            ``(N,)``, or ``noise_variance`` is 0 or less.
 
     Example:
         >>> t, y = torch.tensor([[0.0], [1.0], [98.0], [99.0]]), torch.tensor([0, 0, 1, 1])
@@ -132,8 +134,8 @@ def mutual_information_bounds_kde(
         Bounds(lower=1.0, upper=1.0)
     """
     checked_unit(unit)
-    rows = checked_rows(t, "t")
-    noise_variance = checked_positive(noise_variance, "noise_variance")
+    rows = checked_rows(t, "t", labels=AS_Y)
+    noise_variance = checked_number(noise_variance, "noise_variance", above=0)
     if y is None:
         everyone, _ = _kernel_sums(rows, [], noise_variance)
         return _information(-(everyone / len(rows)).log().mean(1), logarithm(unit)(len(rows)), unit)
@@ -150,8 +152,8 @@ def noise_variance_of(t: Tensor, *, share: float = 0.1) -> float:
 
     .. math:: \sigma^2 = \text{share} \cdot \frac{1}{D} \sum_d \frac{1}{N} \sum_i (t_{id} - \bar{t}_d)^2
 
-    A fixed noise compresses a layer whose activations are small and does nothing to one whose activations are large; a
-    share looks at all of them alike. The default is the noise of 0.1 that Saxe et al. (2018) add to units whose
+    A fixed noise compresses a layer of small activations and leaves one of large activations as it is; a share treats
+    all of them alike. The default is the noise of 0.1 that Saxe et al. (2018) add to units whose
     variance is about 1: a coordinate with that share passes :math:`\frac{1}{2} \log_2(1 + 1 / \text{share})` = 1.73
     bits at most. D independent coordinates pass D times that, so that a wide layer saturates (I(X;T) reads log N): pool
     it, or give a larger share.
@@ -159,16 +161,16 @@ def noise_variance_of(t: Tensor, *, share: float = 0.1) -> float:
     It follows the layer as it trains. To compare epochs at one resolution, take it once and keep it.
 
     Args:
-        t: the representation, real, shape ``(N, D)``; further dimensions are flattened into D.
+        t: the representation, real floating point, shape ``(N, D)``; further dimensions are flattened into D.
         share: of the mean variance, positive.
 
     Returns:
         The variance to give as ``noise_variance``.
 
     Raises:
-        TypeError: ``t`` is no real tensor.
-        ValueError: ``t`` is constant, has fewer than two rows or a value that is not finite, or ``share`` is not
-            positive.
+        TypeError: ``t`` is of another kind (integers are), or ``share`` is.
+        ValueError: ``t`` is constant, has fewer than two rows, or a value that is NaN or infinite, or ``share`` is 0 or
+            less.
 
     Example:
         >>> noise_variance_of(torch.tensor([[0.0, 1.0], [2.0, 5.0]]))
@@ -178,7 +180,7 @@ def noise_variance_of(t: Tensor, *, share: float = 0.1) -> float:
     variance = total_variance(rows)
     if variance == 0:
         raise ValueError("t is constant and has no scale to take a noise from: give noise_variance yourself.")
-    return checked_positive(share, "share") * variance / rows.shape[1]
+    return checked_number(share, "share", above=0) * variance / rows.shape[1]
 
 
 def _kernel_sums(rows: Tensor, class_sizes: list[int], noise_variance: float) -> tuple[Tensor, Tensor]:
@@ -188,12 +190,12 @@ def _kernel_sums(rows: Tensor, class_sizes: list[int], noise_variance: float) ->
 
     Args:
         rows: shape ``(N, D)``, class after class.
-        class_sizes: how many rows each class has; none where there are no classes.
+        class_sizes: the number of rows of each class; empty where there are none.
         noise_variance: :math:`\sigma^2`.
 
     Returns:
         Two tensors of shape ``(2, N)``, the lower bound's sums first. A sum is at least 1, the sample's own term;
-        without classes the second tensor is zero.
+        where there are no classes the second tensor is zero.
     """
     everyone, classmates = (rows.new_zeros((2, len(rows)), dtype=torch.float64) for _ in range(2))
     ends = list(accumulate(class_sizes))
@@ -225,5 +227,5 @@ def _bounds(nats: Tensor, unit: str) -> Bounds:
 
 
 def _information(nats: Tensor, most: float, unit: str) -> Bounds:
-    """Both figures of an information; one that rounding alone keeps from the most there can be reads just that."""
+    """Both values of an information; one within rounding of the largest possible value reads exactly that."""
     return Bounds(*(bound if add_entropies(most, -bound) else most for bound in _bounds(nats, unit)))

@@ -6,12 +6,12 @@ import torch
 from torch import Tensor
 
 
-def principal_components(rows: Tensor, n: int = 50) -> Tensor:
+def principal_components(rows: Tensor, *, n: int = 50) -> Tensor:
     """Rows ``(M, …)`` on their first ``n`` principal components, those with the most variance first.
 
     Args:
-        rows: real numbers; rows that are not finite become zeros.
-        n: how many components at most.
+        rows: real numbers; NaN and infinite values become zeros.
+        n: the largest number of components.
 
     Returns:
         float64 on the host, shape ``(M, min(n, D, M))``.
@@ -24,5 +24,5 @@ def principal_components(rows: Tensor, n: int = 50) -> Tensor:
     else:
         found = z @ torch.linalg.eigh(z.T @ z)[1]
     found = found.flip(1)[:, :n]
-    # A component has no sign of its own: the same rows are to give the same picture.
+    # The sign of a component is arbitrary: fixed here, so that the same rows give the same picture.
     return found * found.gather(0, found.abs().argmax(0, keepdim=True)).sign()

@@ -1,11 +1,11 @@
 r"""Matrix-based Rényi entropy: the eigenvalues of a Gram matrix in the place of probabilities.
 
-Sanchez Giraldo, Rao & Príncipe (2015) read an entropy off the kernel matrix of the samples, with no density estimated
-on the way. :math:`A_{ij} = \frac{1}{N} k(x_i, x_j)` has trace 1 and no negative eigenvalue, and its entropy is that of
-its eigenvalues. Two variables are joined by multiplying their kernels.
+Sanchez Giraldo, Rao & Príncipe (2015) compute an entropy from the kernel matrix of the samples directly.
+:math:`A_{ij} = \frac{1}{N} k(x_i, x_j)` is positive semidefinite with trace 1, and its entropy is that of its
+eigenvalues. Two variables are joined by multiplying their kernels.
 
-The figures obey many of Shannon's laws, but they are not his: they are figures of the kernel and its width, and are
-compared with figures of the same kernel only.
+The values obey many of Shannon's laws and differ from Shannon's entropies: they depend on the kernel and its width, and
+compare only with values of the same kernel.
 """
 
 from __future__ import annotations
@@ -15,10 +15,11 @@ from torch import Tensor
 from torch.linalg import eigvalsh
 
 from lightning_ib.functional.checks import (
+    AS_Y,
     Unit,
     checked_labels,
+    checked_number,
     checked_pair,
-    checked_positive,
     checked_rows,
     checked_unit,
     in_unit,
@@ -36,21 +37,21 @@ def entropy_renyi(x: Tensor, *, alpha: float = 1.01, kernel_width: float | None 
         A_{ij} = \frac{1}{N} \exp\left(-\frac{\lVert x_i - x_j \rVert^2}{2 w^2}\right)
 
     (Sanchez Giraldo, Rao & Príncipe 2015.) It is 0 where all rows are equal and log N where they lie many widths apart:
-    near either end it says that the width does not fit, not what the rows are.
+    near either end the width is unsuited to the rows.
 
     Feature maps ``(N, C, H, W)`` are flattened, which is the tensor kernel of Wickstrøm et al. (2019): the norm above
     is then Frobenius', of whole tensors. The multivariate form of Yu et al. (2019) multiplies the Gram matrices of the
     channels, each with a width :math:`w_c` of its own; since :math:`\prod_c \exp(-d_c^2 / 2 w_c^2) = \exp(-\sum_c d_c^2
     / 2 w_c^2)`, that is the tensor kernel of ``x / w.view(-1, 1, 1)`` at ``kernel_width=1``. Wickstrøm et al. write the
-    kernel without the 2: their width is :math:`\sqrt{2}` times this one.
+    kernel in a form that lacks the 2: their width is :math:`\sqrt{2}` times this one.
 
-    The matrix and its eigenvalues are float64: 8 N² bytes, three times that while they are worked out, and time as N³,
+    The matrix and its eigenvalues are float64: 8 N² bytes, three times that while they are computed, and time as N³,
     half a second of one core for 2 000 samples, half a minute for 8 000. Take a fixed sample of more.
 
     Args:
-        x: real, shape ``(N, D)`` or ``(N, …)``.
+        x: real floating point, shape ``(N, D)`` or ``(N, …)``.
         alpha: the order, positive. 1 is the limit, von Neumann's entropy; close to it rounding leaves about
-            1e-16 / abs(alpha − 1). Below 1 the smallest eigenvalues count most, and those that are lost in rounding,
+            1e-16 / abs(alpha − 1). Below 1 the smallest eigenvalues count most, and those within rounding,
             below 2e-16 N of the largest, count as 0.
         kernel_width: w, the standard deviation of the kernel; by default :func:`kernel_width_of` x.
         unit: ``"bits"`` or ``"nats"``.
@@ -59,17 +60,17 @@ def entropy_renyi(x: Tensor, *, alpha: float = 1.01, kernel_width: float | None 
         The entropy in ``unit``, between 0 and log N.
 
     Raises:
-        TypeError: ``x`` is no real tensor.
-        ValueError: ``x`` has fewer than two rows or a value that is not finite, ``alpha`` or ``kernel_width`` is not
-            positive, or there is no width and ``x`` is constant.
+        TypeError: an argument is of another kind; an integer ``x`` is.
+        ValueError: ``x`` has fewer than two rows, or a value that is NaN or infinite, ``alpha`` or ``kernel_width`` is
+            0 or less, or a constant ``x`` comes with the default width.
 
     Example:
         >>> round(entropy_renyi(torch.tensor([[0.0], [1.0], [2.0], [3.0]]), kernel_width=0.01), 6)
         2.0
     """
     checked_unit(unit)
-    alpha = checked_positive(alpha, "alpha")
-    rows = checked_rows(x, "x")
+    alpha = checked_number(alpha, "alpha", above=0)
+    rows = checked_rows(x, "x", labels="use entropy(x)")
     return add_entropies(in_unit(_entropy(eigvalsh(_gram(rows, kernel_width, "x", "kernel_width")), alpha), unit))
 
 
@@ -82,56 +83,92 @@ def mutual_information_renyi(
     kernel_width_y: float | None = None,
     unit: Unit = "bits",
 ) -> float:
-    r"""The matrix-based Rényi mutual information of two variables.
+    r"""The matrix-based Rényi mutual information of two real variables.
 
     .. math::
 
         I_\alpha(X;Y) = S_\alpha(A) + S_\alpha(B) - S_\alpha\left(\frac{A \circ B}{\operatorname{tr}(A \circ B)}\right)
 
     with the matrices of :func:`entropy_renyi` (Sanchez Giraldo, Rao & Príncipe 2015; on layers: Wickstrøm et al. 2019).
-    Class labels have the kernel that is 1 for two samples of one class and 0 for others, so that B has the eigenvalues
-    :math:`N_y / N` and the joint matrix falls into the blocks of the classes.
 
     It saturates: where x is a width or more apart everywhere, :math:`S_\alpha(A)` and the joint entropy are both log N,
-    and the information reads :math:`S_\alpha(B)`, whatever x is. For continuous y it is not Shannon's information, nor
-    does a variable's information about itself equal its entropy.
+    and the information reads :math:`S_\alpha(B)` for any x. It differs from Shannon's information, and a variable's
+    information about itself from its entropy.
 
-    It takes twice the memory and three times the time of :func:`entropy_renyi`, with class labels little more than it.
+    It takes twice the memory and three times the time of :func:`entropy_renyi`.
 
     Args:
-        x: real, shape ``(N, D)`` or ``(N, …)``.
-        y: of the same samples: real, shape ``(N, D)`` or ``(N, …)``, or class labels, integers or booleans of shape
-            ``(N,)``.
+        x: real floating point, shape ``(N, D)`` or ``(N, …)``.
+        y: real floating point, shape ``(N, D)`` or ``(N, …)``, the same samples in the same order.
         alpha: the order, positive; 1 is the limit.
         kernel_width_x: the standard deviation of the kernel on x; by default :func:`kernel_width_of` x.
-        kernel_width_y: the same for a real y.
+        kernel_width_y: the same for y.
         unit: ``"bits"`` or ``"nats"``.
 
     Returns:
         The information in ``unit``, at most the entropy of either.
 
     Raises:
-        TypeError: ``x`` or ``y`` is no real tensor.
-        ValueError: there are fewer than two samples or different numbers of them, a value is not finite, labels have
-            another shape than ``(N,)`` or come with a width, ``alpha`` or a width is not positive, or there is no width
-            for a variable that is constant.
+        TypeError: an argument is of another kind; integer variables are.
+        ValueError: the variables differ in their samples, have fewer than two, or hold NaN or infinity, ``alpha`` or a
+            width is 0 or less, or a constant variable comes with the default width.
 
     Example:
-        >>> x, y = torch.tensor([[0.0], [1.0], [98.0], [99.0]]), torch.tensor([0, 0, 1, 1])
-        >>> round(mutual_information_renyi(x, y, kernel_width_x=2.0), 6)
+        >>> x = torch.tensor([[0.0], [1.0], [98.0], [99.0]])
+        >>> round(mutual_information_renyi(x, (x > 50).double(), kernel_width_x=2.0, kernel_width_y=0.1), 6)
         1.0
     """
     checked_unit(unit)
-    alpha = checked_positive(alpha, "alpha")
-    if isinstance(y, Tensor) and not y.is_floating_point() and not y.is_complex():
-        if kernel_width_y is not None:
-            raise ValueError("kernel_width_y is for a real y: class labels are equal or not, leave it out.")
-        spectra = _spectra_with_labels(checked_rows(x, "x"), y, kernel_width_x)
-    else:
-        rows_x, rows_y = checked_pair(x, y)
-        a = _gram(rows_x, kernel_width_x, "x", "kernel_width_x")
-        b = _gram(rows_y, kernel_width_y, "y", "kernel_width_y")
-        spectra = eigvalsh(a), eigvalsh(b), eigvalsh(a.mul_(b))
+    alpha = checked_number(alpha, "alpha", above=0)
+    rows_x, rows_y = checked_pair(x, y, labels="use mutual_information_renyi_labels(t, y)")
+    a = _gram(rows_x, kernel_width_x, "x", "kernel_width_x")
+    b = _gram(rows_y, kernel_width_y, "y", "kernel_width_y")
+    return _information((eigvalsh(a), eigvalsh(b), eigvalsh(a.mul_(b))), alpha, unit)
+
+
+def mutual_information_renyi_labels(
+    t: Tensor, y: Tensor, *, alpha: float = 1.01, kernel_width: float | None = None, unit: Unit = "bits"
+) -> float:
+    r"""The matrix-based Rényi mutual information of a real variable and class labels.
+
+    The formula of :func:`mutual_information_renyi`, with a kernel on the labels that is 1 for two samples of one class
+    and 0 for others: B has the eigenvalues :math:`N_y / N`, and the joint matrix falls into the blocks of the classes.
+    It takes little more memory and time than :func:`entropy_renyi`, and saturates as the formula for real variables:
+    rows that are all a width or more apart read H(Y).
+
+    Args:
+        t: the representation, real floating point, shape ``(N, D)`` or ``(N, …)``.
+        y: class labels, integers or booleans, shape ``(N,)``, any values.
+        alpha: the order, positive; 1 is the limit.
+        kernel_width: the standard deviation of the kernel on t; by default :func:`kernel_width_of` t.
+        unit: ``"bits"`` or ``"nats"``.
+
+    Returns:
+        The information in ``unit``, at most the Rényi entropy of the labels.
+
+    Raises:
+        TypeError: ``t`` is of another kind (integers are), or ``y`` is (real numbers are).
+        ValueError: the variables differ in their samples, ``t`` has fewer than two or holds NaN or infinity, ``alpha``
+            or the width is 0 or less, or a constant ``t`` comes with the default width.
+
+    Example:
+        >>> t, y = torch.tensor([[0.0], [1.0], [98.0], [99.0]]), torch.tensor([0, 0, 1, 1])
+        >>> round(mutual_information_renyi_labels(t, y, kernel_width=2.0), 6)
+        1.0
+    """
+    checked_unit(unit)
+    alpha = checked_number(alpha, "alpha", above=0)
+    rows = checked_rows(t, "t", labels=AS_Y)
+    numbers, counts = checked_labels(y, len(rows))
+    order = numbers.argsort(stable=True).to(rows.device)
+    gram = _gram(rows[order], kernel_width, "t", "kernel_width")
+    ends = counts.cumsum(0).tolist()
+    joint = [eigvalsh(gram[start:end, start:end]) for start, end in zip([0, *ends], ends)]
+    return _information((eigvalsh(gram), counts.double(), torch.cat(joint)), alpha, unit)
+
+
+def _information(spectra: tuple[Tensor, Tensor, Tensor], alpha: float, unit: Unit) -> float:
+    """The information from the eigenvalues of x, of y and of both, each up to a factor."""
     s_x, s_y, s_xy = (in_unit(_entropy(eigenvalues, alpha), unit) for eigenvalues in spectra)
     return add_entropies(s_x, s_y, -s_xy)
 
@@ -142,43 +179,43 @@ def kernel_width_of(x: Tensor) -> float:
     .. math:: w = \sqrt{\sum_d \operatorname{var}(x_d)} \; N^{-1 / (4 + D)}
 
     This is Scott's (1992) rule, which estimators with this matrix have been given since Sanchez Giraldo et al. (2015),
-    with the two factors of Tapia & Estévez (2020): the spread of the variable, without which a layer whose weights grow
-    seems to gain information, and :math:`\sqrt{D}`, by which distances grow with the dimension. Rotations and shifts
-    leave it as it is, and it scales as x does; so the entropy at this width is blind to all three.
+    with the two factors of Tapia & Estévez (2020): the spread of the variable, which keeps a layer of growing weights
+    from seeming to gain information, and :math:`\sqrt{D}`, by which distances grow with the dimension. It is invariant
+    under rotations and shifts and scales with x, and so the entropy at this width is invariant under all three.
 
-    Wickstrøm et al. (2019) choose the width whose Gram matrix is most like that of the labels; that sets the resolution
-    by the very relation that is to be measured, and asks for labels. Give such a width as ``kernel_width`` if you want
-    it.
+    Wickstrøm et al. (2019) choose the width of the Gram matrix that is most like that of the labels; that sets the
+    resolution by the very relation that is to be measured, and requires labels. Such a width may be given as
+    ``kernel_width``.
 
     It follows the variable. To compare epochs at one resolution, take it once and keep it.
 
     Args:
-        x: real, shape ``(N, D)`` or ``(N, …)``.
+        x: real floating point, shape ``(N, D)`` or ``(N, …)``.
 
     Returns:
         The standard deviation of the kernel.
 
     Raises:
-        TypeError: ``x`` is no real tensor.
-        ValueError: ``x`` is constant, has fewer than two rows or a value that is not finite.
+        TypeError: ``x`` is of another kind; integers are.
+        ValueError: ``x`` is constant, has fewer than two rows, or a value that is NaN or infinite.
 
     Example:
         >>> kernel_width_of(torch.tensor([[0.0, 0.0, 0.0, 0.0], [2.0, 2.0, 2.0, 2.0]])) / 2 ** -0.125
         2.0
     """
-    return _width(checked_rows(x, "x"), "x", "kernel_width")
+    return _width(checked_rows(x, "x", labels="use mutual_information_renyi_labels(t, y)"), "x", "kernel_width")
 
 
 def _width(rows: Tensor, name: str, argument: str) -> float:
     variance = total_variance(rows)
     if variance == 0:
         raise ValueError(f"{name} is constant and has no scale to take a kernel width from: give {argument} yourself.")
-    return variance**0.5 * len(rows) ** (-1 / (4 + rows.shape[1]))
+    return float(variance**0.5 * len(rows) ** (-1 / (4 + rows.shape[1])))
 
 
 def _gram(rows: Tensor, width: float | None, name: str, argument: str) -> Tensor:
     """The kernel of all pairs, float64, shape ``(N, N)``, with ones on its diagonal."""
-    width = _width(rows, name, argument) if width is None else checked_positive(width, argument)
+    width = _width(rows, name, argument) if width is None else checked_number(width, argument, above=0)
     gram = rows.new_empty((len(rows), len(rows)), dtype=torch.float64)
     for i, j, kernel in kernel_blocks(rows, width):
         gram[i, j] = kernel
@@ -187,18 +224,8 @@ def _gram(rows: Tensor, width: float | None, name: str, argument: str) -> Tensor
     return gram
 
 
-def _spectra_with_labels(rows: Tensor, y: Tensor, width: float | None) -> tuple[Tensor, Tensor, Tensor]:
-    """The eigenvalues of x, of class labels and of both, up to a factor: the matrix of both is the classes' blocks."""
-    numbers, counts = checked_labels(y, len(rows), ("x", "y"))
-    order = numbers.argsort(stable=True).to(rows.device)
-    gram = _gram(rows[order], width, "x", "kernel_width_x")
-    ends = counts.cumsum(0).tolist()
-    joint = [eigvalsh(gram[start:end, start:end]) for start, end in zip([0, *ends], ends)]
-    return eigvalsh(gram), counts.double(), torch.cat(joint)
-
-
 def _entropy(eigenvalues: Tensor, alpha: float) -> float:
-    """The Rényi entropy in nats of eigenvalues that are scaled to a sum of 1, without those that are but rounding."""
+    """The Rényi entropy in nats of eigenvalues scaled to a sum of 1; those within rounding of 0 are left out."""
     rounding = len(eigenvalues) * torch.finfo(eigenvalues.dtype).eps * eigenvalues.max()
     kept = eigenvalues[eigenvalues > rounding]
     log_p = (kept / kept.sum()).log()

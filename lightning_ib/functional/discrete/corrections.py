@@ -1,17 +1,16 @@
-"""Entropies of counts, corrected for the bias of the plug-in figure.
+"""Entropies of counts, corrected for the bias of the plug-in estimate.
 
 The plug-in entropy is biased low, the more so the fewer samples there are to a symbol. Each function here estimates the
-same entropy from the same counts with another correction. None rescues saturation: where nearly every symbol was seen
-once, the counts hold hardly anything about how many symbols there are, and each correction says what it assumes.
+same entropy from the same counts with another correction. All fail under saturation: where nearly every symbol was seen
+once, the counts say hardly anything about the number of symbols, and a correction then reflects its assumption.
 
-All work as the plug-in entropy does: symbols that were seen equally often share one term, the terms are added up in
-float64 and correctly rounded, so that a figure depends on the counts alone, not on their order or device. Figures are
-never clipped: a corrected entropy may exceed log N, and an information made of corrected entropies may be negative.
+As in the plug-in entropy, symbols that were seen equally often share one term, and the terms are added up in float64
+and correctly rounded, so that the value depends on the multiset of counts alone, on every device. Values are unclipped:
+a corrected entropy may exceed log N, and an information made of corrected entropies may be negative.
 """
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Callable
 from typing import Literal, get_args
@@ -19,36 +18,33 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from lightning_ib.functional.checks import Unit, in_unit
+from lightning_ib.functional.checks import Unit, checked_choice, checked_integers, in_unit
 
 Correction = Literal["miller_madow", "grassberger", "chao_shen", "james_stein", "jackknife"]
 
 
 def counts_of_counts(counts: Tensor) -> dict[int, int]:
-    r"""How many symbols were seen once, twice, …: all that an entropy of counts depends on.
+    r"""The number of symbols seen once, twice, …: an entropy of counts depends on these alone.
 
     Args:
-        counts: non-negative integers, any shape; zeros count for nothing.
+        counts: non-negative integers, any shape; zeros are ignored.
 
     Returns:
         The number of symbols by their count, in ascending order of the count: at most :math:`\sqrt{2N}` entries.
 
     Raises:
-        TypeError: ``counts`` are no integers.
-        ValueError: one is negative, or they add up to none.
+        TypeError: ``counts`` are of another kind than integers.
+        ValueError: a count is negative, or all are zero.
 
     Example:
         >>> counts_of_counts(torch.tensor([1, 5, 0, 1]))
         {1: 2, 5: 1}
     """
-    if counts.is_floating_point() or counts.is_complex():
-        raise TypeError(
-            f"counts must be integers, got {counts.dtype}: give how often each symbol was seen, not shares."
-        )
+    checked_integers(counts, "counts must be frequencies", "(K,)", "give how often each symbol was seen")
     counts = counts.long()
     least, most = (int(c) for c in torch.aminmax(counts)) if counts.numel() else (0, 0)
     if least < 0:
-        raise ValueError(f"counts must not be negative, got {least}.")
+        raise ValueError(f"counts must be 0 or more, got {least}: give how often each symbol was seen.")
     if most == 0:
         raise ValueError("an entropy needs at least one sample, got counts that add up to none.")
     if most < counts.numel():  # a table takes less time than sorting
@@ -76,19 +72,19 @@ def miller_madow(counts: Tensor, *, unit: Unit = "bits") -> float:
 
     .. math:: H = H_{\text{plug-in}} + \frac{K - 1}{2N} \quad\text{nats}
 
-    K is the number of symbols seen. Symbols that were not seen add nothing, so that it corrects too little where there
-    are many of them: with a symbol for every sample it adds half a nat and no more.
+    K is the number of symbols seen. Unseen symbols are left out, so that it corrects too little where there are many of
+    them: with a symbol for every sample it adds half a nat.
 
     Args:
-        counts: non-negative integers, shape ``(K,)``; zeros count for nothing.
+        counts: non-negative integers, shape ``(K,)``; zeros are ignored.
         unit: ``"bits"`` (base 2) or ``"nats"`` (base e).
 
     Returns:
-        The entropy in ``unit``, never less than the plug-in entropy; it may exceed log K and log N.
+        The entropy in ``unit``, at least the plug-in entropy; it may exceed log K and log N.
 
     Raises:
-        TypeError: ``counts`` are no integers.
-        ValueError: one is negative, they add up to none, or the unit is unknown.
+        TypeError: ``counts`` are of another kind than integers.
+        ValueError: a count is negative, all are zero, or the unit is unknown.
 
     Example:
         >>> round(miller_madow(torch.tensor([1, 1, 2])), 3)  # the plug-in entropy is 1.5
@@ -105,22 +101,22 @@ def grassberger(counts: Tensor, *, unit: Unit = "bits") -> float:
         H = \log N - \frac{1}{N} \sum_k n_k G(n_k), \qquad
         G(n) = \psi(n) + \frac{(-1)^n}{2} \Big[ \psi\big(\tfrac{n+1}{2}\big) - \psi\big(\tfrac{n}{2}\big) \Big]
 
-    :math:`\psi` is the digamma function. The logarithm of a small count is replaced by what is nearly unbiased for
-    Poisson counts: each odd count adds about 1/N nats, an even one next to nothing, so that with few symbols the figure
-    hangs on how many of the counts are odd. With a symbol for every sample it reads :math:`\log N + \gamma + \log 2`,
-    1.27 nats above log N, however many symbols there are.
+    :math:`\psi` is the digamma function. The logarithm of a small count is replaced by a function that is nearly
+    unbiased for Poisson counts: each odd count adds about 1/N nats, an even one close to 0, so that with few symbols
+    the value depends on the number of odd counts. With a symbol for every sample it reads :math:`\log N + \gamma + \log
+    2`, 1.27 nats above log N, however many symbols there are.
 
     Args:
-        counts: non-negative integers, shape ``(K,)``; zeros count for nothing.
+        counts: non-negative integers, shape ``(K,)``; zeros are ignored.
         unit: ``"bits"`` (base 2) or ``"nats"`` (base e).
 
     Returns:
-        The entropy in ``unit``. It may exceed log K and log N, and for a single symbol it is not quite 0 and may be
-        negative.
+        The entropy in ``unit``. It may exceed log K and log N, and for a single symbol it is close to 0, on either
+        side.
 
     Raises:
-        TypeError: ``counts`` are no integers.
-        ValueError: one is negative, they add up to none, or the unit is unknown.
+        TypeError: ``counts`` are of another kind than integers.
+        ValueError: a count is negative, all are zero, or the unit is unknown.
 
     Example:
         >>> round(grassberger(torch.tensor([1, 1, 2])), 3)
@@ -135,7 +131,7 @@ def grassberger(counts: Tensor, *, unit: Unit = "bits") -> float:
 def _g(counts: Tensor) -> Tensor:
     """G(n) of float64 counts."""
     # The duplication formula, psi(n) = log 2 + (psi(n/2) + psi((n+1)/2)) / 2, leaves of G(n) log 2 and the psi of
-    # whichever of n/2 and (n+1)/2 is no integer.
+    # the one of n/2 and (n+1)/2 that is half an integer.
     return torch.digamma((counts / 2).floor_().add_(0.5)).add_(math.log(2))
 
 
@@ -149,18 +145,18 @@ def chao_shen(counts: Tensor, *, unit: Unit = "bits") -> float:
     :math:`f_1` is the number of symbols seen once, and C the share of the distribution that the symbols seen are
     thought to cover (Good 1953); the denominator is the chance of having seen a symbol at all (Horvitz & Thompson
     1952). Where every one of N > 1 symbols was seen once, C would be 0 and the estimate undefined: one of them is then
-    left out, :math:`f_1 = N - 1`, and the figure grows like 2 log N, of which the data say nothing.
+    left out, :math:`f_1 = N - 1`, and the value grows like 2 log N by construction.
 
     Args:
-        counts: non-negative integers, shape ``(K,)``; zeros count for nothing.
+        counts: non-negative integers, shape ``(K,)``; zeros are ignored.
         unit: ``"bits"`` (base 2) or ``"nats"`` (base e).
 
     Returns:
-        The entropy in ``unit``, not negative; it may exceed log K and log N by far.
+        The entropy in ``unit``, 0 or more; it may exceed log K and log N by far.
 
     Raises:
-        TypeError: ``counts`` are no integers.
-        ValueError: one is negative, they add up to none, or the unit is unknown.
+        TypeError: ``counts`` are of another kind than integers.
+        ValueError: a count is negative, all are zero, or the unit is unknown.
 
     Example:
         >>> round(chao_shen(torch.tensor([1, 1, 2])), 3)
@@ -186,19 +182,19 @@ def james_stein(counts: Tensor, *, unit: Unit = "bits") -> float:
         \lambda = \frac{1 - \sum_k (n_k / N)^2}{(N - 1) \sum_k (1 / K - n_k / N)^2}
 
     :math:`\lambda` is kept within 0 and 1; where the counts are equal, or there is one sample, it is 1. The paper takes
-    K, the number of symbols there are, as known. Here it is the number of symbols seen: the estimate knows of no other,
-    and cannot exceed log K.
+    K, the number of symbols there are, as known. Here it is the number of symbols seen,
+    which bounds the estimate by log K.
 
     Args:
-        counts: non-negative integers, shape ``(K,)``; zeros count for nothing.
+        counts: non-negative integers, shape ``(K,)``; zeros are ignored.
         unit: ``"bits"`` (base 2) or ``"nats"`` (base e).
 
     Returns:
         The entropy in ``unit``, between the plug-in entropy and log K.
 
     Raises:
-        TypeError: ``counts`` are no integers.
-        ValueError: one is negative, they add up to none, or the unit is unknown.
+        TypeError: ``counts`` are of another kind than integers.
+        ValueError: a count is negative, all are zero, or the unit is unknown.
 
     Example:
         >>> round(james_stein(torch.tensor([1, 1, 2])), 3)
@@ -206,7 +202,7 @@ def james_stein(counts: Tensor, *, unit: Unit = "bits") -> float:
     """
     table = counts_of_counts(counts)
     n, k = samples(table), sum(table.values())
-    # Numerator and denominator times K N^2 are integers: nothing is lost where the counts are nearly equal.
+    # Numerator and denominator times K N^2 are integers, which stay exact where the counts are nearly equal.
     squares = sum(m * c * c for c, m in table.items())
     spread, distance = k * (n * n - squares), (n - 1) * (k * squares - n * n)
     shrinkage = spread / distance if spread < distance else 1.0
@@ -215,25 +211,25 @@ def james_stein(counts: Tensor, *, unit: Unit = "bits") -> float:
 
 
 def jackknife(counts: Tensor, *, unit: Unit = "bits") -> float:
-    r"""The jackknifed entropy of counts (Zahl 1977): what leaving out one sample at a time tells of the bias.
+    r"""The jackknifed entropy of counts (Zahl 1977): the bias is estimated by leaving out one sample at a time.
 
     .. math:: H = N H_{\text{plug-in}} - \frac{N - 1}{N} \sum_k n_k H_{\text{plug-in}}^{(-k)}
 
-    :math:`H^{(-k)}` is the plug-in entropy with one sample of symbol k left out. No entropy is computed twice: the sum
+    :math:`H^{(-k)}` is the plug-in entropy with one sample of symbol k left out. The sum
     has the closed form :math:`d(N) - \frac{1}{N} \sum_k n_k d(n_k)` with :math:`d(n) = n \log n - (n-1) \log(n-1)`. It
     removes the bias of order 1/N. With a symbol for every sample it reads about log N + 1 nats, however many symbols
-    there are. One sample alone has nothing to leave out and reads 0.
+    there are. A single sample reads 0.
 
     Args:
-        counts: non-negative integers, shape ``(K,)``; zeros count for nothing.
+        counts: non-negative integers, shape ``(K,)``; zeros are ignored.
         unit: ``"bits"`` (base 2) or ``"nats"`` (base e).
 
     Returns:
-        The entropy in ``unit``, never less than the plug-in entropy; it may exceed log K and log N.
+        The entropy in ``unit``, at least the plug-in entropy; it may exceed log K and log N.
 
     Raises:
-        TypeError: ``counts`` are no integers.
-        ValueError: one is negative, they add up to none, or the unit is unknown.
+        TypeError: ``counts`` are of another kind than integers.
+        ValueError: a count is negative, all are zero, or the unit is unknown.
 
     Example:
         >>> round(jackknife(torch.tensor([1, 1, 2])), 3)
@@ -245,7 +241,7 @@ def jackknife(counts: Tensor, *, unit: Unit = "bits") -> float:
 
 
 def _last_step(n: int) -> float:
-    """d(n) = n log n − (n − 1) log(n − 1), without the difference of two large numbers."""
+    """d(n) = n log n − (n − 1) log(n − 1), rewritten to avoid the difference of two large numbers."""
     return math.log(n) - (n - 1) * math.log1p(-1 / n) if n > 1 else 0.0
 
 
@@ -267,7 +263,7 @@ def _grassberger_terms(counts: Tensor, n: int) -> Tensor:
 
 
 def _jackknife_terms(counts: Tensor, n: int) -> Tensor:
-    # n log n - n d(n) is n (n - 1) log(1 - 1/n), and 0 for the count 1, which leaves nothing in the logarithm.
+    # n log n - n d(n) is n (n - 1) log(1 - 1/n), and 0 for the count 1, where the logarithm is of 0.
     added = (counts - 1) * (-1 / counts.clamp(min=2)).log1p_()
     return counts * (added - ((n - 1) * math.log1p(-1 / n) if n > 1 else 0.0))
 
@@ -285,25 +281,27 @@ def corrected(counts: Tensor, correction: Correction, *, unit: Unit = "bits") ->
     """The entropy of counts, corrected as named.
 
     Raises:
-        ValueError: there is no such correction; the sentence names those there are, and the nearest.
+        TypeError: ``correction`` is of another kind than a string.
+        ValueError: it is unknown; the sentence names the known ones, and the nearest.
 
     Example:
         >>> counts = torch.tensor([1, 1, 2])
         >>> corrected(counts, "jackknife") == jackknife(counts)
         True
     """
-    return _CORRECTED[checked_correction(correction)](counts, unit=unit)
+    checked_correction(correction)
+    return _CORRECTED[correction](counts, unit=unit)
 
 
-def checked_correction(correction: str) -> str:
-    """The name of a correction, where it is one.
+def checked_correction(correction: str | None) -> str | None:
+    """The name of a correction, or None for the plug-in entropy.
+
+    Args:
+        correction: the argument.
 
     Raises:
-        ValueError: it is none; the sentence names those there are, and the nearest.
+        TypeError: it is of another kind.
+        ValueError: it is unknown; the sentence names the known ones, and the nearest.
     """
-    names = get_args(Correction)
-    if correction in names:
-        return correction
-    near = difflib.get_close_matches(str(correction), names, n=1, cutoff=0.5)
-    hint = f": did you mean {near[0]!r}?" if near else "."
-    raise ValueError(f"correction must be None or one of {', '.join(map(repr, names))}, got {correction!r}{hint}")
+    known: tuple[str | None, ...] = (None, *get_args(Correction))
+    return checked_choice(correction, "correction", known)

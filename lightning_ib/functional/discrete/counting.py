@@ -1,12 +1,12 @@
 """Plug-in entropies and informations, from counts of symbols.
 
-A variable is given as the ids of its N samples: any integers, shape ``(N,)``; only which of them are equal matters.
-Counts are integers and stay so until the last step. That step adds up the terms of equal counts together, in float64
-and correctly rounded, so that a figure does not depend on the order of the samples, on the values of the ids, on the
-device or on how many processes collected them.
+A variable is given as the ids of its N samples: any integers, shape ``(N,)``; two samples have the same symbol where
+their ids are equal. Counts are integers and stay so until the last step. That step adds up the terms of equal counts
+together, in float64 and correctly rounded, so that the value depends on the counts alone: the order of the samples, the
+values of the ids, the device and the number of processes leave every bit as it is.
 
-Every figure takes a ``correction`` for the bias of the plug-in entropies it is made of: see
-:mod:`~lightning_ib.functional.discrete.corrections`. None is ever clipped.
+Every function takes a ``correction`` for the bias of its plug-in entropies: see
+:mod:`~lightning_ib.functional.discrete.corrections`. All values are unclipped.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from lightning_ib.functional.checks import Unit, logarithm
+from lightning_ib.functional.checks import Unit, checked_ids, logarithm
 from lightning_ib.functional.discrete.corrections import Correction, corrected, counts_of_counts, plug_in
 
-# What adding and subtracting a few correctly rounded entropies can leave of an information that is zero.
+# The rounding that a few correctly rounded entropies can leave of an information that is zero.
 _ROUNDING = 1e-12
 
 
 class Symbols(NamedTuple):
-    """A variable whose ids were numbered: what joint counting needs.
+    """A variable whose ids were numbered, ready for joint counting.
 
     Attributes:
         numbers: int64, shape ``(N,)``: the number of each sample's symbol, in ``0 … K − 1``.
@@ -43,17 +43,14 @@ def symbols(ids: Tensor) -> Symbols:
         ids: integers, shape ``(N,)``, N at least 1.
 
     Raises:
-        TypeError: ``ids`` are not integers.
-        ValueError: ``ids`` are not one-dimensional, or there are none.
+        TypeError: ``ids`` are of another kind than a tensor of integers.
+        ValueError: ``ids`` have another shape, or there are none.
 
     Example:
         >>> symbols(torch.tensor([7, 3, 7]))
         Symbols(numbers=tensor([1, 0, 1]), counts=tensor([1, 2]))
     """
-    if ids.is_floating_point() or ids.is_complex():
-        raise TypeError(f"ids must be integers, got {ids.dtype}: discretise real values first (codes, row_ids).")
-    if ids.ndim != 1 or ids.numel() == 0:
-        raise ValueError(f"ids must have shape (N,) with N at least 1, got {tuple(ids.shape)}.")
+    ids = checked_ids(ids)
     low, high = (int(bound) for bound in ids.aminmax()) if ids.dtype != torch.bool else (0, 1)
     if high - low < len(ids):  # class labels, as a rule
         return _numbered(ids.long() - low, high - low + 1)
@@ -71,6 +68,10 @@ def _numbered(values: Tensor, possible: int) -> Symbols:
 def joint(a: Symbols, b: Symbols) -> Symbols:
     """The joint variable (A, B): its symbols are the pairs that occur.
 
+    Args:
+        a: from :func:`symbols`.
+        b: from :func:`symbols`, of the same samples.
+
     Raises:
         ValueError: the two have different numbers of samples.
 
@@ -84,7 +85,11 @@ def joint(a: Symbols, b: Symbols) -> Symbols:
 
 
 def joint_counts(a: Symbols, b: Symbols) -> Tensor:
-    """How often each pair of symbols occurs: the counts of :func:`joint`, without numbering its symbols.
+    """How often each pair of symbols occurs: the counts of :func:`joint` alone, which take less time.
+
+    Args:
+        a: from :func:`symbols`.
+        b: from :func:`symbols`, of the same samples.
 
     Raises:
         ValueError: the two have different numbers of samples.
@@ -129,21 +134,21 @@ def entropy_of_counts(counts: Tensor, *, unit: Unit = "bits", correction: Correc
 
     .. math:: H = \log N - \frac{1}{N} \sum_k n_k \log n_k = \frac{1}{N} \sum_k n_k \log \frac{N}{n_k}
 
-    Without a correction it is biased low by about :math:`(K - 1) / 2N` nats (Miller 1955), and cannot exceed
-    :math:`\log N`: near that bound it says how many samples there were, not what they were.
+    Uncorrected, it is biased low by about :math:`(K - 1) / 2N` nats (Miller 1955), and at most :math:`\log N`: near
+    that bound it reflects the number of samples rather than their distribution.
 
     Args:
-        counts: non-negative integers, shape ``(K,)``; zeros count for nothing.
+        counts: non-negative integers, shape ``(K,)``; zeros are ignored.
         unit: ``"bits"`` (base 2) or ``"nats"`` (base e).
-        correction: none, or the name of one of :mod:`~lightning_ib.functional.discrete.corrections`.
+        correction: None, or the name of one of :mod:`~lightning_ib.functional.discrete.corrections`.
 
     Returns:
-        The entropy in ``unit``, exact for the counts up to one float64 rounding per distinct count. Without a
-        correction it lies between 0 and log N; with one it may exceed log N.
+        The entropy in ``unit``, exact for the counts up to one float64 rounding per distinct count. Uncorrected, it
+        lies between 0 and log N; corrected, it may exceed log N.
 
     Raises:
-        TypeError: ``counts`` are no integers.
-        ValueError: one is negative, they add up to none, or the unit or the correction is unknown.
+        TypeError: ``counts`` are of another kind than integers.
+        ValueError: a count is negative, all are zero, or the unit or the correction is unknown.
 
     Example:
         >>> entropy_of_counts(torch.tensor([1, 1, 2]))
@@ -163,10 +168,14 @@ def entropy(ids: Tensor, *, unit: Unit = "bits", correction: Correction | None =
     Args:
         ids: integers, shape ``(N,)``.
         unit: ``"bits"`` or ``"nats"``.
-        correction: none, or how to correct each entropy: see :func:`entropy_of_counts`.
+        correction: None, or the correction of each entropy: see :func:`entropy_of_counts`.
 
     Returns:
-        The entropy in ``unit``; without a correction, between 0 and log N.
+        The entropy in ``unit``; uncorrected, between 0 and log N.
+
+    Raises:
+        TypeError: ``ids`` are of another kind than a tensor of integers.
+        ValueError: ``ids`` have another shape, or the unit or the correction is unknown.
 
     Example:
         >>> entropy(torch.tensor([0, 1, 2, 3]))
@@ -179,16 +188,20 @@ def mutual_information(a: Tensor, b: Tensor, *, unit: Unit = "bits", correction:
     r"""The plug-in mutual information :math:`I(A;B) = H(A) + H(B) - H(A,B)`.
 
     It is biased up: independent variables with :math:`K_A` and :math:`K_B` symbols read about
-    :math:`(K_A - 1)(K_B - 1) / 2N` nats. Where A has a symbol for every sample, it is H(B), whatever B is.
+    :math:`(K_A - 1)(K_B - 1) / 2N` nats. Where A has a symbol for every sample, it is H(B) for any B.
 
     Args:
         a: integers, shape ``(N,)``.
         b: integers, shape ``(N,)``, the same samples in the same order.
         unit: ``"bits"`` or ``"nats"``.
-        correction: none, or how to correct each entropy: see :func:`entropy_of_counts`.
+        correction: None, or the correction of each entropy: see :func:`entropy_of_counts`.
 
     Returns:
-        The information in ``unit``; without a correction, between 0 and min(H(A), H(B)). With one it may be negative.
+        The information in ``unit``; uncorrected, between 0 and min(H(A), H(B)); corrected, it may be negative.
+
+    Raises:
+        TypeError: ``a`` or ``b`` is of another kind than a tensor of integers.
+        ValueError: they have different numbers of samples, or the unit or the correction is unknown.
 
     Example:
         >>> mutual_information(torch.tensor([0, 0, 1, 1]), torch.tensor([4, 4, 9, 9]))
@@ -202,7 +215,7 @@ def mutual_information(a: Tensor, b: Tensor, *, unit: Unit = "bits", correction:
 
 
 def conditional_entropy(
-    a: Tensor, given: Tensor, *, unit: Unit = "bits", correction: Correction | None = None
+    a: Tensor, *, given: Tensor, unit: Unit = "bits", correction: Correction | None = None
 ) -> float:
     r"""The plug-in conditional entropy :math:`H(A|B) = H(A,B) - H(B)`.
 
@@ -210,13 +223,17 @@ def conditional_entropy(
         a: integers, shape ``(N,)``.
         given: integers, shape ``(N,)``: the variable B.
         unit: ``"bits"`` or ``"nats"``.
-        correction: none, or how to correct each entropy: see :func:`entropy_of_counts`.
+        correction: None, or the correction of each entropy: see :func:`entropy_of_counts`.
 
     Returns:
-        The entropy in ``unit``; without a correction, between 0 and H(A).
+        The entropy in ``unit``; uncorrected, between 0 and H(A).
+
+    Raises:
+        TypeError: ``a`` or ``given`` is of another kind than a tensor of integers.
+        ValueError: they have different numbers of samples, or the unit or the correction is unknown.
 
     Example:
-        >>> conditional_entropy(torch.tensor([0, 1, 0, 1]), torch.tensor([0, 0, 1, 1]))
+        >>> conditional_entropy(torch.tensor([0, 1, 0, 1]), given=torch.tensor([0, 0, 1, 1]))
         1.0
     """
     sa, sb = symbols(a), symbols(given)
@@ -227,7 +244,7 @@ def conditional_entropy(
 
 
 def conditional_mutual_information(
-    a: Tensor, b: Tensor, given: Tensor, *, unit: Unit = "bits", correction: Correction | None = None
+    a: Tensor, b: Tensor, *, given: Tensor, unit: Unit = "bits", correction: Correction | None = None
 ) -> float:
     r"""The plug-in conditional information :math:`I(A;B|C) = H(A,C) + H(B,C) - H(C) - H(A,B,C)`.
 
@@ -236,16 +253,20 @@ def conditional_mutual_information(
         b: integers, shape ``(N,)``.
         given: integers, shape ``(N,)``: the variable C.
         unit: ``"bits"`` or ``"nats"``.
-        correction: none, or how to correct each entropy: see :func:`entropy_of_counts`.
+        correction: None, or the correction of each entropy: see :func:`entropy_of_counts`.
 
     Returns:
-        The information in ``unit``; without a correction, not negative.
+        The information in ``unit``; uncorrected, 0 or more.
+
+    Raises:
+        TypeError: a variable is of another kind than a tensor of integers.
+        ValueError: they have different numbers of samples, or the unit or the correction is unknown.
 
     Example:
-        The exclusive or of two fair bits: independent of each, and told by both together.
+        The exclusive or of two fair bits: independent of each, and determined by both together.
 
         >>> a, b = torch.tensor([0, 0, 1, 1]), torch.tensor([0, 1, 0, 1])
-        >>> mutual_information(a, a ^ b), conditional_mutual_information(a, a ^ b, b)
+        >>> mutual_information(a, a ^ b), conditional_mutual_information(a, a ^ b, given=b)
         (0.0, 1.0)
     """
     sa, sb, sc = symbols(a), symbols(b), symbols(given)
@@ -257,9 +278,12 @@ def conditional_mutual_information(
 
 
 def add_entropies(*entropies: float) -> float:
-    """Add signed entropies; what rounding alone leaves of zero reads zero.
+    """The sum of signed entropies, where a rounding error around zero reads zero.
 
     A sum that is negative by more than rounding is returned as it is.
+
+    Args:
+        entropies: the terms, in one unit.
 
     Example:
         >>> add_entropies(1.0, 1.0, -2.0 - 4e-16)
@@ -269,7 +293,7 @@ def add_entropies(*entropies: float) -> float:
     return 0.0 if abs(total) < _ROUNDING else total
 
 
-def information_bottleneck(i_xt: float, i_ty: float, beta: float) -> float:
+def information_bottleneck(*, i_xt: float, i_ty: float, beta: float) -> float:
     r"""The functional of the information bottleneck, :math:`I(X;T) - \beta\, I(T;Y)` (Tishby, Pereira & Bialek 1999).
 
     Args:
@@ -281,7 +305,7 @@ def information_bottleneck(i_xt: float, i_ty: float, beta: float) -> float:
         The functional, in the unit of its arguments; the lower, the better the trade.
 
     Example:
-        >>> information_bottleneck(3.0, 1.0, beta=2.0)
+        >>> information_bottleneck(i_xt=3.0, i_ty=1.0, beta=2.0)
         1.0
     """
     return i_xt - beta * i_ty

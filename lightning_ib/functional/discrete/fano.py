@@ -1,18 +1,18 @@
-"""What the accuracy of a network proves about its layers: Fano's inequality."""
+"""The information that the accuracy of a network proves of its layers: Fano's inequality."""
 
 from __future__ import annotations
 
 import math
 
-from lightning_ib.functional.checks import Unit, in_unit, logarithm
+from lightning_ib.functional.checks import Unit, checked_integer, checked_number, in_unit, logarithm
 
 
-def fano_error(accuracy: float, n_samples: int, n_classes: int) -> float:
+def fano_error(accuracy: float, *, n_samples: int, n_classes: int) -> float:
     r"""The standard error of Fano's bound, in nats, from that of the accuracy of N samples (delta method).
 
     .. math:: \sqrt{\frac{e (1 - e)}{N}} \; \Big| \log \frac{1 - e}{e} + \log(C - 1) \Big|
 
-    0 where all predictions are right, or none.
+    It is 0 where all predictions are right, and where all are wrong.
     """
     error = 1 - accuracy
     if not 0 < error < 1 or n_samples < 1:
@@ -21,15 +21,15 @@ def fano_error(accuracy: float, n_samples: int, n_classes: int) -> float:
     return math.sqrt(error * accuracy / n_samples) * abs(slope)
 
 
-def fano_information(accuracy: float, h_y: float, n_classes: int, *, unit: Unit = "bits") -> float:
-    r"""The least information about the target that a layer holds from which a prediction of this accuracy is computed.
+def fano_information(accuracy: float, *, h_y: float, n_classes: int, unit: Unit = "bits") -> float:
+    r"""The least information about the target in a layer from which a prediction of this accuracy is computed.
 
     .. math:: I(T;Y) \ge H(Y) - h(e) - e \log(C - 1), \qquad e = 1 - \text{accuracy}
 
     with the binary entropy :math:`h(e) = -e \log e - (1 - e) \log(1 - e)` (Fano 1961; Cover & Thomas 2006, theorem
     2.10.1). It holds for the samples at hand, where accuracy and H(Y) are counted on the same ones, and for every layer
-    that the prediction is computed from alone: not for one that a skip connection goes around. It is reached where the
-    errors fall evenly on all wrong classes.
+    that the prediction is computed from alone; a layer that a skip connection bypasses may hold less. Equality holds
+    where the errors fall evenly on all wrong classes.
 
     Args:
         accuracy: the share of correct predictions, 0 … 1.
@@ -41,20 +41,19 @@ def fano_information(accuracy: float, h_y: float, n_classes: int, *, unit: Unit 
         The bound in ``unit``, at least 0.
 
     Raises:
-        ValueError: the accuracy is no share, there is no class, or the unit is unknown.
+        TypeError: a number is of another kind.
+        ValueError: the accuracy is outside 0 … 1, ``n_classes`` is below 1, or the unit is unknown.
 
     Example:
         Ten classes, 99 % right: at least 3.21 of 3.32 bits.
 
-        >>> round(fano_information(0.99, math.log2(10), 10), 2)
+        >>> round(fano_information(0.99, h_y=math.log2(10), n_classes=10), 2)
         3.21
     """
-    if not 0 <= accuracy <= 1:
-        raise ValueError(f"accuracy must be a share between 0 and 1, got {accuracy!r}.")
-    if n_classes < 1:
-        raise ValueError(f"n_classes must be at least 1, got {n_classes!r}.")
+    logarithm(unit)  # checks it
+    accuracy = checked_number(accuracy, "accuracy", at_least=0, at_most=1)
+    n_classes = checked_integer(n_classes, "n_classes", at_least=1)
     error = 1 - accuracy
     nats = sum(-p * math.log(p) for p in (error, accuracy) if p > 0)
     nats += error * math.log(n_classes - 1) if n_classes > 2 else 0.0
-    logarithm(unit)  # checks it
     return max(0.0, h_y - in_unit(nats, unit))

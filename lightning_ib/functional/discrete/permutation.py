@@ -1,19 +1,30 @@
-"""The label-permutation baseline in closed form: the expected mutual information of two permuted variables."""
+"""The label-permutation baseline: the information that two variables show once their pairing is permuted.
+
+:func:`expected_mutual_information` is its mean in closed form, :func:`permuted_mutual_information` draws permutations
+and gives the standard deviation as well.
+"""
 
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from lightning_ib.functional.checks import Unit, checked_unit, in_unit
-from lightning_ib.functional.discrete.corrections import COUNT_TERMS, Correction, checked_correction, samples
-from lightning_ib.functional.discrete.counting import add_entropies, entropy_of_counts
-from lightning_ib.functional.discrete.standard_errors import tables_of_same_samples
+from lightning_ib.functional.checks import Unit, checked_integer, checked_unit, in_unit
+from lightning_ib.functional.discrete.corrections import (
+    COUNT_TERMS,
+    Correction,
+    checked_correction,
+    counts_of_counts,
+    samples,
+)
+from lightning_ib.functional.discrete.counting import Symbols, add_entropies, counts_of_pairs, entropy_of_counts
 
-# Probability that a distribution may lose at either end: nothing that a float64 sum would keep.
+# Probability that a distribution may lose at either end: below the resolution of a float64 sum.
 _TAIL = 1e-18
 
 # How many probabilities are computed together: arrays that stay in the processor's cache.
@@ -22,13 +33,121 @@ _BLOCK = 32_768
 # How many pairs of counts are prepared together, which bounds the memory.
 _PAIRS = 1_000_000
 
+# The seed of the permutations; their generator is their own, and the random states of the user stay as they are.
+_SEED = 0
 
-def expected_mutual_information(
+
+class PermutationBaseline(NamedTuple):
+    """The information between permuted variables, over several permutations.
+
+    Attributes:
+        mean: the mean over the permutations, the baseline.
+        standard_deviation: the sample standard deviation over the permutations, of a single value.
+    """
+
+    mean: float
+    standard_deviation: float
+
+
+def permuted_symbols(counts: Tensor, *, n_permutations: int = 10, seed: int = _SEED) -> Iterator[Symbols]:
+    """A variable with these counts, its samples in random order, once per permutation.
+
+    Args:
+        counts: non-negative integers, shape ``(K,)``; zeros are ignored.
+        n_permutations: the number of orders to draw.
+        seed: of the orders. They are drawn on the CPU, so that every device and process gets the same.
+
+    Returns:
+        ``n_permutations`` variables of N samples on the device of ``counts``, one after the other. They depend on the
+        multiset of counts alone.
+
+    Raises:
+        TypeError: ``counts`` are of another kind than integers, or a number is.
+        ValueError: a count is negative, all are zero, or ``n_permutations`` is negative.
+
+    Example:
+        >>> first, second = permuted_symbols(torch.tensor([3, 1]), n_permutations=2)
+        >>> first.counts, first.numbers.sort().values
+        (tensor([1, 3]), tensor([0, 1, 1, 1]))
+    """
+    n_permutations = checked_integer(n_permutations, "n_permutations", at_least=0)
+    checked_integer(seed, "seed")
+    ascending = _ascending(counts_of_counts(counts), counts.device)
+    numbers = _numbers(ascending)
+    orders = _orders(len(numbers), n_permutations, seed, counts.device)
+    return (Symbols(numbers.index_select(0, order), ascending) for order in orders)
+
+
+def permuted_mutual_information(
     a_counts: Tensor,
     b_counts: Tensor,
     *,
+    n_permutations: int = 10,
+    seed: int = _SEED,
     unit: Unit = "bits",
     correction: Correction | None = None,
+) -> PermutationBaseline:
+    r"""The information between A and B under random permutations of B's samples.
+
+    .. math::
+        \frac{1}{S} \sum_{s=1}^{S} I(A; \pi_s B), \qquad \pi_s \text{ uniform over the orders of the } N \text{ samples}
+
+    The counts after a permutation depend on the counts of A and of B alone. The mean estimates the expected information
+    of Vinh, Epps & Bailey (2009), with an error of ``standard_deviation`` over :math:`\sqrt S`;
+    :func:`expected_mutual_information` computes it exactly. An information within a few standard deviations of the
+    baseline is no evidence of dependence. Subtracting the baseline misleads: where B depends on A, the bias of the
+    information is smaller than under independence, and where A has a symbol for every sample, both are H(B).
+
+    Args:
+        a_counts: non-negative integers, shape ``(K_A,)``; zeros are ignored.
+        b_counts: non-negative integers, shape ``(K_B,)``, with the same sum.
+        n_permutations: S, at least 2. The deviation is small beside the mean where there are many symbols.
+        seed: of the permutations; the same values at every call, on every device.
+        unit: ``"bits"`` or ``"nats"``.
+        correction: None, or the correction of the information that the baseline is for: the baseline of a corrected
+            value is near 0 where the correction works.
+
+    Returns:
+        The mean and the standard deviation, in ``unit``.
+
+    Raises:
+        TypeError: counts or a number are of another kind than integers.
+        ValueError: A and B have different numbers of samples, a count is negative, ``n_permutations`` is below 2, or
+            the unit or the correction is unknown.
+
+    Example:
+        Two symbols and four, 1000 samples: about 1 · 3 / 2000 nats.
+
+        >>> t, y = torch.tensor([300, 700]), torch.tensor([250, 250, 250, 250])
+        >>> round(permuted_mutual_information(t, y, n_permutations=100, unit="nats").mean, 4)
+        0.0015
+    """
+    n_permutations = checked_integer(n_permutations, "n_permutations", at_least=2)
+    values = _permuted(a_counts, b_counts, n_permutations, checked_integer(seed, "seed"), unit, correction)
+    return PermutationBaseline(statistics.fmean(values), statistics.stdev(values))
+
+
+def _permuted(
+    a_counts: Tensor, b_counts: Tensor, n_permutations: int, seed: int, unit: Unit, correction: Correction | None
+) -> list[float]:
+    """The information under each permutation."""
+    tables = tables_of_same_samples(a_counts, b_counts)
+    n = samples(tables[0])
+    a, b = (_ascending(table, counts.device) for table, counts in zip(tables, (a_counts, b_counts)))
+    h_a, h_b = (entropy_of_counts(counts, unit=unit, correction=correction) for counts in (a, b))
+    possible = len(a) * len(b)
+    # Small numbers where they suffice, which also sort faster.
+    dtype = torch.int32 if possible <= torch.iinfo(torch.int32).max else torch.int64
+    first, second = _numbers(a, dtype).mul_(len(b)), _numbers(b, dtype)
+    values = []
+    for order in _orders(n, n_permutations, seed, b.device):
+        counts = counts_of_pairs(second.index_select(0, order).add_(first), possible)
+        values.append(add_entropies(h_a, h_b, -entropy_of_counts(counts, unit=unit, correction=correction)))
+    return values
+
+
+def expected_mutual_information(
+    a_counts: Tensor, b_counts: Tensor, *, unit: Unit = "bits", correction: Correction | None = None
 ) -> float:
     r"""The mean of the mutual information over all N! orders of B's samples, with A's samples in place.
 
@@ -37,37 +156,26 @@ def expected_mutual_information(
         P(n_{ij} = n) = \binom{a_i}{n} \binom{N - a_i}{b_j - n} \Big/ \binom{N}{b_j}
 
     The expected mutual information of Vinh, Epps & Bailey (2010, JMLR 11): under a uniform permutation each cell
-    :math:`n_{ij}` of the contingency table is hypergeometric. The plug-in information, and the three corrections that
-    are sums over cells, need only the distribution of each cell, computed once for cells with equal
-    :math:`(a_i, b_j)`. The mean is the limit of
-    :func:`~lightning_ib.functional.shuffled_mutual_information` for infinitely many shuffles.
-
-    The plug-in value is 0 where A or B has a single symbol, H(B) where A has a symbol for every sample, and about
-    :math:`(K_A - 1)(K_B - 1) / 2N` nats where every cell is expected to hold many samples. The mean of a corrected
-    information is near 0 where the correction works.
-
-    It is a mean and has no spread: the standard deviation over permutations comes from
-    :func:`~lightning_ib.functional.shuffled_mutual_information`. As a bias to subtract it misleads: where B
-    depends on A, the bias of the information is smaller than under independence, and where A has a symbol for every
-    sample, the baseline and the information are both H(B).
+    :math:`n_{ij}` of the contingency table is hypergeometric. It is 0 where A or B has a single symbol, H(B) where A
+    has a symbol for every sample, and about :math:`(K_A - 1)(K_B - 1) / 2N` nats where every cell is expected to hold
+    many samples. It is the limit of :func:`permuted_mutual_information`, which says where a baseline misleads.
 
     Args:
         a_counts: non-negative integers, shape ``(K_A,)``; zeros are ignored.
         b_counts: non-negative integers, shape ``(K_B,)``, with the same sum N.
         unit: ``"bits"`` (base 2) or ``"nats"`` (base e).
-        correction: None for the plug-in information, or ``"miller_madow"``, ``"grassberger"`` or ``"jackknife"``.
+        correction: None for the plug-in information, or ``"miller_madow"``, ``"grassberger"`` or ``"jackknife"``, the
+            corrections that are sums over cells.
 
     Returns:
         The mean in ``unit``, computed in float64 on the CPU to about 1e-14 nats. It depends on the multisets of counts
-        alone: the order of the counts, and which variable comes first, change no bit. The time grows with the number of
-        distinct pairs of counts times the standard deviation of their cells, at most like :math:`D_A D_B +
+        alone and is symmetric in A and B, to the last bit. The time grows at most like :math:`D_A D_B +
         \sqrt{D_A D_B N}` with D distinct counts.
 
     Raises:
-        TypeError: counts are no integers.
-        ValueError: A and B have different numbers of samples, or none, a count is negative, the unit or the correction
-            is unknown, or the correction is ``"chao_shen"`` or ``"james_stein"``, whose entropies are no sums over
-            cells.
+        TypeError: counts are of another kind than integers.
+        ValueError: A and B have different numbers of samples, a count is negative, all are zero, the unit or the
+            correction is unknown, or the correction is ``"chao_shen"`` or ``"james_stein"``.
 
     Example:
         Two symbols and four, 1000 samples: about 1 · 3 / 2000 nats.
@@ -77,11 +185,11 @@ def expected_mutual_information(
         0.001505
     """
     checked_unit(unit)
-    if correction is not None and checked_correction(correction) not in COUNT_TERMS:
+    if checked_correction(correction) not in (None, *COUNT_TERMS):
         raise ValueError(
             f"the expected information has a closed form for {', '.join(map(repr, COUNT_TERMS))} and without "
-            f"correction, got {correction!r}: its entropy is no sum over cells and needs shuffles "
-            "(shuffled_mutual_information)."
+            f"correction, got {correction!r}: its entropy is no sum over cells and needs permutations "
+            "(permuted_mutual_information)."
         )
     a, b = tables_of_same_samples(a_counts, b_counts)
     n = samples(a)
@@ -90,6 +198,11 @@ def expected_mutual_information(
         if table in ({1: n}, {n: 1}):
             left = others if table == {1: n} else counts
             return add_entropies(entropy_of_counts(left, unit=unit, correction=correction))
+    return in_unit(_expected(a, b, n, correction), unit)
+
+
+def _expected(a: dict[int, int], b: dict[int, int], n: int, correction: Correction | None) -> float:
+    """The expected information in nats, from two tables with several counts each."""
     added = None if correction is None else COUNT_TERMS[correction]
     # One order of the two, so that the same numbers are added up whichever comes first.
     marginals = [
@@ -99,7 +212,48 @@ def expected_mutual_information(
     sums = [*_sums_over_cells(marginals[0], marginals[1], n, added)]
     if added is not None:
         sums += [float((m * added(c, n)).sum()) for c, m in marginals]
-    return in_unit(math.fsum(sums) / n, unit)
+    return math.fsum(sums) / n
+
+
+def tables_of_same_samples(a_counts: Tensor, b_counts: Tensor) -> tuple[dict[int, int], dict[int, int]]:
+    """The :func:`~lightning_ib.functional.discrete.corrections.counts_of_counts` of two variables of the same samples.
+
+    Args:
+        a_counts: non-negative integers, shape ``(K_A,)``; zeros are ignored.
+        b_counts: non-negative integers, shape ``(K_B,)``, with the same sum.
+
+    Raises:
+        TypeError: counts are of another kind than integers.
+        ValueError: A and B have different numbers of samples, a count is negative, or all are zero.
+
+    Example:
+        >>> tables_of_same_samples(torch.tensor([1, 5, 0, 1]), torch.tensor([3, 4]))
+        ({1: 2, 5: 1}, {3: 1, 4: 1})
+    """
+    a, b = counts_of_counts(a_counts), counts_of_counts(b_counts)
+    if samples(a) != samples(b):
+        raise ValueError(
+            "a baseline needs the same samples of both variables, "
+            f"got {samples(a)} of one and {samples(b)} of the other."
+        )
+    return a, b
+
+
+def _ascending(table: dict[int, int], device: torch.device) -> Tensor:
+    """The counts in ascending order."""
+    counts, multiplicities = torch.tensor([[*table], [*table.values()]], device=device)
+    return counts.repeat_interleave(multiplicities)
+
+
+def _numbers(counts: Tensor, dtype: torch.dtype = torch.int64) -> Tensor:
+    """A variable with these counts, sample by sample, the samples of a symbol side by side."""
+    return torch.arange(len(counts), device=counts.device, dtype=dtype).repeat_interleave(counts)
+
+
+def _orders(n: int, n_permutations: int, seed: int, device: torch.device) -> Iterator[Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    dtype = torch.int32 if n <= torch.iinfo(torch.int32).max else torch.int64  # half the memory where it suffices
+    return (torch.randperm(n, generator=generator, dtype=dtype).to(device) for _ in range(n_permutations))
 
 
 _Terms = Callable[[Tensor, int], Tensor]
@@ -144,7 +298,7 @@ def _sum_over_block(pairs: Tensor, columns: int, n: int, added: _Terms | None) -
     weights = torch.full_like(counts, 2.0**-500)
     weights[:, 1:] = (i - before).mul_(j - before).div_((before + 1).mul_(before + (n - i - j + 1)))
     weights = weights.cumprod_(1)
-    # With E n_ij = mean exactly, n log(n / mean) - (n - mean) has the same expectation, and no term is negative. The
+    # As E n_ij = mean exactly, n log(n / mean) - (n - mean) has the same expectation, and every term is 0 or more. The
     # bound keeps 0 log 0 at 0.
     above = counts - mean
     terms = (above / mean).clamp_(min=math.nextafter(-1, 0)).log1p_().mul_(counts).sub_(above)

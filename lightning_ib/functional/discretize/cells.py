@@ -4,8 +4,8 @@ Every sample belongs to the cell whose centroid is near and whose code is short 
 
 .. math:: k(z) = \arg\min_k \frac{\lVert z - c_k \rVert^2}{\sigma^2} - \lambda \ln p_k
 
-A cell that does not earn its description length empties, so that H(T) falls where a layer gathers its samples into
-clusters. The partition depends on nothing but the rows it is fitted to: there is no random number and no label in it.
+A cell that is dearer to describe than it is worth empties, so that H(T) falls where a layer gathers its samples into
+clusters. The partition is a deterministic function of the rows it is fitted to.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from lightning_ib.functional.checks import checked_rows
-from lightning_ib.functional.discretize.codes import splitmix64
+from lightning_ib.functional.checks import checked_integer, checked_rows
+from lightning_ib.functional.discretize.ids import splitmix64
 
 MAX_CELLS = 256
 
@@ -43,7 +43,7 @@ _STEPS, _LAST_STEPS, _PRICED_STEPS = 2, 3, 10
 # as far as cells do on average; how many such are split at once, and how often.
 _CLUSTERED, _WIDE, _AT_ONCE, _REPAIRS = 0.6, 8.0, 16, 32
 
-# What a nat of description costs, as a share of what it buys on average without a price.
+# The price of a nat of description, as a share of the variance that it explains on average at price 0.
 _PRICE = 0.5
 
 
@@ -53,8 +53,7 @@ class Cells(NamedTuple):
     Attributes:
         numbers: int64 ``(N,)``: the cell of each row, in ``0 … K − 1``.
         n_cells: K, how many cells are in use.
-        explained: the share of the variance between the cells, 0 … 1: how much of the layer's spread the cells show.
-            NaN for a constant layer.
+        explained: the share of the variance between the cells, 0 … 1; NaN for a constant layer.
     """
 
     numbers: Tensor
@@ -62,29 +61,39 @@ class Cells(NamedTuple):
     explained: float
 
 
-def most_cells(n_samples: int, max_cells: int = MAX_CELLS, at_least: int = 2) -> int:
-    """How many cells N samples may have: a power of two, about one for 50 samples.
+def cell_limit(n_samples: int, *, max_cells: int = MAX_CELLS, expected_clusters: int = 2) -> int:
+    """The largest number of cells for N samples: a power of two, about one cell for 50 samples.
 
     Below about 1 000 samples one for 20, while that is at most 32; at least two. Where more clusters are expected, one
     for each while that leaves ten samples a cell.
 
     Args:
-        n_samples: N.
-        max_cells: the most there may be, whatever N.
-        at_least: how many clusters are expected, such as the classes in the output of a classifier.
+        n_samples: N, at least 1.
+        max_cells: the largest number of cells for any N, at least 2.
+        expected_clusters: the number of clusters expected, such as the classes in the output of a classifier.
+
+    Returns:
+        A power of two between 2 and ``max_cells``.
+
+    Raises:
+        TypeError: a number is of another kind than an integer.
+        ValueError: a number is too small.
 
     Example:
-        >>> [most_cells(n) for n in (10, 100, 600, 2000, 10_000, 60_000)]
+        >>> [cell_limit(n) for n in (10, 100, 600, 2000, 10_000, 60_000)]
         [2, 4, 16, 32, 128, 256]
-        >>> most_cells(300), most_cells(300, at_least=10)
+        >>> cell_limit(300), cell_limit(300, expected_clusters=10)
         (8, 16)
     """
-    expected = min(2 ** math.ceil(math.log2(max(at_least, 2))), n_samples / 10)
+    n_samples = checked_integer(n_samples, "n_samples", at_least=1)
+    max_cells = checked_integer(max_cells, "max_cells", at_least=2)
+    clusters = checked_integer(expected_clusters, "expected_clusters", at_least=0)
+    expected = min(2 ** math.ceil(math.log2(max(clusters, 2))), n_samples / 10)
     allowed = max(n_samples / 50, min(n_samples / 20, 32.0), expected, 2.0)
-    return 2 ** int(math.log2(min(allowed, max_cells)) + 1e-9)
+    return 1 << int(math.log2(min(allowed, max_cells)) + 1e-9)
 
 
-def cells(t: Tensor, *, max_cells: int = MAX_CELLS, at_least: int = 2) -> Cells:
+def cells(t: Tensor, *, max_cells: int = MAX_CELLS, expected_clusters: int = 2) -> Cells:
     r"""Cut a representation into cells.
 
     1. Coordinate by coordinate the median (that of 2 048 rows, the first in an order of their own) is subtracted, rows
@@ -92,32 +101,32 @@ def cells(t: Tensor, *, max_cells: int = MAX_CELLS, at_least: int = 2) -> Cells:
        mean is subtracted, and the rows are rotated onto their leading principal coordinates: 32, or as many as have a
        quarter of the variance of the first.
        :math:`\sigma^2` is their total variance.
-    2. One cell is doubled until there are :func:`most_cells`, each cell split along its most varying coordinate (Linde,
+    2. One cell is doubled until there are :func:`cell_limit`, each cell split along its most varying coordinate (Linde,
        Buzo & Gray 1980), with Lloyd steps in between. They leave the share :math:`D_0` of the variance within cells,
        and have the entropy :math:`H_0` in nats. Cells that were left with several clusters are split, and neighbors
        merged in their place, while that pays.
-    3. With :math:`\lambda = \frac{1}{2} (1 - D_0) / H_0`, half of what a nat of description buys on average in this
-       layer, ten more Lloyd steps minimize the cost above; cells that empty leave.
+    3. With :math:`\lambda = \frac{1}{2} (1 - D_0) / H_0`, half of the variance that a nat of description explains on
+       average in this layer, ten more Lloyd steps minimize the cost above; cells that empty leave.
 
     It is free of the scale and the offset of the layer, and the same rows give the same cells in any order: rows are
     put into an order of their own first. Rows that are equal share a cell.
 
-    It misleads where what is asked for hides in coordinates of small variance: cells read what stands out. A class in
-    one coordinate beside others of ten times the spread, or an exclusive or, is not seen. Isotropic noise has an
-    entropy near log K, which says that there are no clusters.
+    Cells follow the directions of large variance and miss information in the others: a class in one coordinate beside
+    others of ten times the spread, or an exclusive or. Isotropic noise, which is free of clusters, has an entropy near
+    log K.
 
     Args:
-        t: the representation, real and finite, shape ``(N, …)``, flattened to ``(N, D)``. All is worked out in float64.
-        max_cells: the most cells, at least 2; fewer samples have fewer, see :func:`most_cells`.
-        at_least: how many clusters are expected: few samples may have as many cells, see :func:`most_cells`.
+        t: the representation, real and finite, shape ``(N, …)``, flattened to ``(N, D)``. All is computed in float64.
+        max_cells: the largest number of cells, at least 2; see :func:`cell_limit`.
+        expected_clusters: the number of clusters expected: few samples may have as many cells, see :func:`cell_limit`.
 
     Returns:
-        The cell of every row, how many there are, and the share of the variance between them. Rows that are all alike,
+        The cell of every row, the number of cells, and the share of the variance between them. Rows that are all alike,
         up to rounding, are in one cell.
 
     Raises:
-        TypeError: ``t`` is no real tensor.
-        ValueError: ``t`` has no row or a value that is not finite, or there are fewer than two cells.
+        TypeError: ``t`` is of another kind (integers are), or a number is.
+        ValueError: ``t`` is empty or has a value that is NaN or infinite, or a number is too small.
 
     Example:
         Two points, fifty samples at each.
@@ -126,7 +135,8 @@ def cells(t: Tensor, *, max_cells: int = MAX_CELLS, at_least: int = 2) -> Cells:
         >>> found.n_cells, found.explained, len(found.numbers.unique_consecutive())
         (2, 1.0, 2)
     """
-    checked_max_cells(max_cells)
+    checked_integer(max_cells, "max_cells", at_least=2)
+    checked_integer(expected_clusters, "expected_clusters", at_least=0)
     rows = checked_rows(t, "t", at_least=1).double()
     scale = rows.abs().amax()
     rows = rows / torch.where(scale > 0, scale, 1.0)  # first of all, so that the order is free of the scale, too
@@ -135,20 +145,9 @@ def cells(t: Tensor, *, max_cells: int = MAX_CELLS, at_least: int = 2) -> Cells:
     z = _principal(rows)
     if z is None:
         return Cells(order.new_zeros(len(rows)), 1, math.nan)
-    numbers, explained = _quantized(z, most_cells(len(rows), max_cells, at_least))
+    numbers, explained = _quantized(z, cell_limit(len(rows), max_cells=max_cells, expected_clusters=expected_clusters))
     used, numbers = numbers[_first_alike(rows)].unique(return_inverse=True)
     return Cells(torch.empty_like(numbers).scatter_(0, order, numbers), len(used), explained)
-
-
-def checked_max_cells(max_cells: int, owner: str = "") -> int:
-    """The most cells a layer may have.
-
-    Raises:
-        ValueError: it is no integer of at least 2; the sentence begins with ``owner``.
-    """
-    if isinstance(max_cells, bool) or not isinstance(max_cells, int) or max_cells < 2:
-        raise ValueError(f"{owner}max_cells must be an integer of at least 2, got {max_cells!r}.")
-    return max_cells
 
 
 def _own_order(rows: Tensor) -> Tensor:
@@ -171,7 +170,7 @@ def _first_alike(rows: Tensor) -> Tensor:
 
 
 def _principal(rows: Tensor) -> Tensor | None:
-    """Rows in −1 … 1 on their leading principal coordinates, of total variance 1; none where they are all alike."""
+    """Rows in −1 … 1 on their leading principal coordinates, of total variance 1; None where they are all alike."""
     center = rows[:_OF_MEDIAN].median(0).values
     z = rows - center
     norm = torch.linalg.vector_norm(z, dim=1)
@@ -259,7 +258,7 @@ def _repaired(z: Tensor, found: _Partition, most: int) -> _Partition:
 
 
 def _price(found: _Partition, within: float) -> float:
-    """λ: what a nat of description costs, relative to what it buys on average."""
+    """λ: the price of a nat of description, relative to the variance that it explains on average."""
     entropy = -float((found.shares * found.shares.log()).sum())
     return _PRICE * (1 - within) / entropy if entropy > 0 else math.inf
 
@@ -268,8 +267,8 @@ def _halved(z: Tensor, found: _Partition) -> tuple[Tensor, Tensor, Tensor]:
     """Each cell cut at its centroid, along its most varying coordinate.
 
     Returns:
-        The centroids of the halves, ``(K, 2, d)``; by how much the cut lowers the mean squared distance, and what the
-        cell adds to that now, each ``(K,)``.
+        The centroids of the halves, ``(K, 2, d)``; the amount by which the cut lowers the mean squared distance, and
+        the present share of the cell in it, each ``(K,)``.
     """
     k, d = found.centroids.shape
     residual = z - found.centroids[found.numbers]
@@ -304,7 +303,7 @@ def _cheapest_merges(centroids: Tensor, counts: Tensor, n: int, but: list[int]) 
 def _split(z: Tensor, found: _Partition) -> Tensor | None:
     """Each centroid twice, moved apart by half a standard deviation along its cell's most varying coordinate.
 
-    Cells without any spread stay whole; none where all are.
+    Cells of spread 0 stay whole; None where all are.
     """
     counts = found.shares * len(z)
     variance = _sums(z.square(), found.numbers, len(counts)) / counts.unsqueeze(1) - found.centroids.square()
@@ -319,7 +318,7 @@ def _split(z: Tensor, found: _Partition) -> Tensor | None:
 
 
 def _lloyd_step(z: Tensor, centroids: Tensor, costs: Tensor | None = None) -> _Partition:
-    """The cell of least cost for each row, and what the cells are then; empty cells leave."""
+    """The cell of least cost for each row, and the cells that result; empty cells leave."""
     numbers = _nearest(z, centroids, costs)
     counts = torch.bincount(numbers, minlength=len(centroids))
     used = counts > 0
@@ -339,7 +338,7 @@ def _sums(z: Tensor, numbers: Tensor, n_cells: int) -> Tensor:
     """The sum of the rows of each cell, ``(K, d)``, in an order that is the same at every call."""
     if z.device.type == "cpu":
         return z.new_zeros(n_cells, z.shape[1]).index_add_(0, numbers, z)
-    # Elsewhere the order in which index_add_ adds up is anybody's guess.
+    # Elsewhere index_add_ adds up in an order that may change from call to call.
     members = torch.zeros(n_cells, len(z), dtype=z.dtype, device=z.device)
     members.scatter_(0, numbers.unsqueeze(0), 1.0)
     return members @ z

@@ -1,4 +1,4 @@
-"""A representation of any width as rows of at most 128 numbers, whose distances are those of the whole layer."""
+"""A representation of any width as rows of at most 128 numbers that keep the distances of the whole layer."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from lightning_ib.functional.checks import plain_tensor
-from lightning_ib.functional.discretize.codes import splitmix64
+from lightning_ib.functional.checks import checked_integer, plain_tensor
+from lightning_ib.functional.discretize.ids import splitmix64
 
 WIDTH = 128
 """The most coordinates of a sketched row: 512 bytes in float32."""
@@ -16,11 +16,11 @@ WIDTH = 128
 # Wider rows are folded to this many coordinates before they meet the dense matrix, which keeps the cost linear.
 _FOLDED = 512
 
-# Offsets of the counters whose hashed bits are the signs, so that no two uses share a bit.
+# Offsets of the counters that the signs are hashed from, so that every use has bits of its own.
 _SIGNS_OF_FOLD, _SIGNS_OF_MATRIX = (3 << 50) + (1 << 40), (3 << 50) + (1 << 41)
 
 
-def sketch(values: Tensor, width: int = WIDTH) -> Tensor:
+def sketch(values: Tensor, *, width: int = WIDTH) -> Tensor:
     r"""Project every sample onto at most ``width`` coordinates that keep distances.
 
     .. math:: z = \frac{1}{\sqrt{m}} S\, x, \qquad S_{ij} = \pm 1
@@ -31,8 +31,8 @@ def sketch(values: Tensor, width: int = WIDTH) -> Tensor:
     (feature hashing; Weinberger et al. 2009), which keeps the same law for layers whose variance is spread over many
     coordinates and costs one pass over the activation. A sample of at most ``width`` coordinates is kept as it is.
 
-    The product is taken in float64 and rounded once, so that the batch size does not show in the result. Zeros at the
-    end of a sample of more than ``width`` coordinates change nothing: sequences of different lengths compare as if
+    The product is taken in float64 and rounded once, so that the result is the same for every batch size. Zeros at the
+    end of a sample of more than ``width`` coordinates leave it as it is: sequences of different lengths compare as if
     padded.
 
     Args:
@@ -40,16 +40,18 @@ def sketch(values: Tensor, width: int = WIDTH) -> Tensor:
         width: the most coordinates to keep.
 
     Returns:
-        Shape ``(B, min(D, width))``, without gradient: float64 for float64 and integer activations, float32 for all
+        Shape ``(B, min(D, width))``, detached: float64 for float64 and integer activations, float32 for all
         others. It may share the memory of ``values`` where D is at most ``width``.
 
     Raises:
-        ValueError: the values are complex, or have no batch dimension.
+        TypeError: ``width`` is of another kind than an integer.
+        ValueError: the values are complex, lack a batch dimension, or ``width`` is below 1.
 
     Example:
         >>> sketch(torch.ones(2, 16, 28, 28)).shape, sketch(torch.ones(2, 3, 4)).shape
         (torch.Size([2, 128]), torch.Size([2, 12]))
     """
+    width = checked_integer(width, "width", at_least=1)
     rows = real(values.detach())
     if rows.ndim == 0:
         raise ValueError("got a single number, not a batch (B, …): this module's output has no samples.")

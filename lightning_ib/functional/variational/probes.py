@@ -1,7 +1,7 @@
-r"""What a probe can read of the labels in a representation: usable information.
+r"""Usable information: the information about labels that a probe can read from a representation.
 
-Every sample is predicted by a probe that was not fitted to it, and neither were the scales nor the ridge of that
-probe: what the figure says of the representation, it says of samples not yet seen.
+Every sample is predicted by a probe that was fitted to other samples, its scales and its ridge included, so that the
+result holds for unseen samples.
 """
 
 from __future__ import annotations
@@ -13,10 +13,19 @@ from typing import Literal, NamedTuple, get_args
 import torch
 from torch import Tensor
 
-from lightning_ib.functional.checks import Unit, checked_labels, checked_rows, checked_unit, in_unit
+from lightning_ib.functional.checks import (
+    AS_Y,
+    Unit,
+    checked_choice,
+    checked_integer,
+    checked_labels,
+    checked_rows,
+    checked_unit,
+    in_unit,
+)
 from lightning_ib.functional.discrete.counting import entropy_of_counts
 from lightning_ib.functional.variational.softmax_regression import Rows, class_means, softmax_regression
-from lightning_ib.functional.variational.training import drawn, mlp, mlp_weights, own_training, train
+from lightning_ib.functional.variational.training import full_precision_training, mlp, mlp_weights, sample_rows, train
 
 Probe = Literal["linear", "mlp"]
 
@@ -49,18 +58,18 @@ _PRECONDITIONED = 512
 _BLOCK = 4096
 
 
-class Decoding(NamedTuple):
-    """How well a probe reads the labels in a representation.
+class ProbeResult(NamedTuple):
+    """Usable information of a representation about labels, by a held-out probe.
 
     Attributes:
-        information: H(Y) less the cross-entropy, in the unit asked for. Not clipped: below 0 for a probe that is
-            worse than the classes' shares.
-        standard_error: of the information: the samples' standard deviation over the root of their number. The probes
-            count as given; what other splits or seeds would change is not in it.
-        accuracy: the share of samples whose most probable class is theirs.
+        information: H(Y) less the cross-entropy, in the unit asked for. Unclipped: below 0 for a probe that is worse
+            than the class shares.
+        standard_error: of the information: the standard deviation over the samples, over the root of their number. It
+            holds for these probes; the scatter over other splits or seeds comes on top.
+        accuracy: the share of samples for which the most probable class is the right one.
         cross_entropy: the mean surprise at a sample's label, in the unit asked for.
         h_y: the entropy of the labels, H(Y), in the unit asked for.
-        n_held_out: how many samples were predicted by a probe not fitted to them: all.
+        n_held_out: the number of samples that were predicted by a probe fitted to others: all.
     """
 
     information: float
@@ -71,99 +80,97 @@ class Decoding(NamedTuple):
     n_held_out: int
 
 
-def decode(
+def probe_information(
     t: Tensor, y: Tensor, *, probe: Probe = "linear", folds: int = 5, seed: int = 0, unit: Unit = "bits"
-) -> Decoding:
-    r"""Usable information of a representation about labels, and what belongs to it.
+) -> ProbeResult:
+    r"""Usable information of a representation about labels, by a probe with cross-validation.
 
     .. math:: I_V(T \to Y) = H(Y) - \frac{1}{N} \sum_n -\log q_{-k(n)}(y_n \mid t_n)
 
     (Barber & Agakov 2003; Xu et al. 2020), where :math:`q_{-k}` is a probe fitted to all folds but k and :math:`k(n)`
-    is the fold of sample n; with ``probe="linear"`` it is the linear probe of Alain & Bengio 2017. In expectation it
-    is a lower bound on I(T;Y), and on what any probe of the kind could read; fine detail that tells the samples
-    apart, but not the classes, does not raise it.
+    is the fold of sample n. In expectation it is a lower bound on I(T;Y). The samples are dealt to the folds at random,
+    every class evenly. Each probe sees coordinates standardized by its own training samples, one fold of which, the
+    validation fold, chooses the ridge or the time to stop; where there are more coordinates than samples, the rows are
+    rotated into N coordinates and share one scale. The ``"linear"`` probe (Alain & Bengio 2017) is multinomial logistic
+    regression in float64 with one of seven ridges, a factor of 10 apart; ``"mlp"`` has 64 ReLU units, trained in
+    float32 by Adam in at most 1000 steps of 128 samples. A class that is absent from the training samples of a probe
+    gets the probability of one training sample, so that labels that are all different give zero information.
 
-    The samples are dealt to the folds at random, every class evenly. Each probe sees coordinates standardized by its
-    own training samples, and chooses by one of their folds, the validation fold:
-
-    - ``"linear"``: multinomial logistic regression, in float64. Up to seven ridges, a factor of 10 apart, are fitted
-      without the probe's fold and its validation fold, and the one with the lowest validation loss is chosen. Then
-      the probe is fitted to all its training samples. Two folds validate for each other, and so share the fits that
-      choose. Where there are more coordinates than samples, the rows are rotated
-      into N coordinates first, which leaves every ridge penalty as it is, and one scale serves all coordinates, so
-      that their relative scales count.
-    - ``"mlp"``: 64 ReLU units, in float32, by Adam, at most 1000 steps of 128 samples. The validation loss decides
-      when to stop. The same rotation.
-
-    Rare classes need no special care. A class with fewer samples than folds is dealt like the others. Where a probe
-    has no training sample of a class, which happens to the held-out sample of a class of one, the class gets the
-    probability of one training sample: with n training samples and u such classes, :math:`1 / (n + u)` each, and the
-    others share the rest. Labels that are all different therefore give zero information.
-
-    It misleads where samples are not independent (frames of one video fall on both sides of the split), and where it
-    is compared between layers of very different width: a wide layer needs more samples for the same information.
+    It misleads where samples depend on each other (frames of one video fall on both sides of the split), and in
+    comparisons of layers of very different width: a wide layer needs more samples for the same information.
 
     Args:
-        t: representation, shape ``(N, …)``, flattened to ``(N, D)``.
-        y: class labels, integers, shape ``(N,)``; only which are equal matters.
+        t: the representation, real floating point, shape ``(N, …)``, flattened to ``(N, D)``.
+        y: class labels, integers or booleans, shape ``(N,)``, any values.
         probe: ``"linear"`` or ``"mlp"``.
-        folds: how many parts the samples are dealt to, at least 3 and at most N / 2.
-        seed: of the split, and of the network's first weights and batches. No global random state is read or moved.
+        folds: the number of parts that the samples are dealt to, at least 3 and at most N / 2.
+        seed: of the split, and of the network's first weights and batches. The global random states stay as they are.
         unit: ``"bits"`` or ``"nats"``.
 
     Returns:
-        Python numbers; the same input gives the same result to the last bit. Memory beyond a float64 copy of ``t``,
-        in float64 numbers, for the linear probe with C classes: two more copies (``2 N²`` and the Gram matrix where
-        D > N), ``folds · D²`` where D is at most 512, and ``C · (4 N + 20 D)``.
+        Python numbers, the same to the last bit at every call. The linear probe takes, in float64 numbers, two copies
+        of the rows (``2 N²`` and the Gram matrix where D > N), ``folds · D²`` for D up to 512, and ``C · (4 N + 20
+        D)``.
 
     Raises:
-        TypeError: ``t`` is no real tensor, ``y`` no tensor of integers, or ``folds`` no integer.
-        ValueError: the shapes do not fit, ``t`` is not finite, there is one class only, there are fewer
-            than ``2 · folds`` samples, or ``probe``, ``folds`` or ``unit`` is none of those above.
+        TypeError: ``t`` is of another kind (integers are), or ``y`` (real numbers are), or another argument.
+        ValueError: the variables differ in their samples, ``t`` holds NaN or infinity, there is a single class, there
+            are fewer than ``2 · folds`` samples, or ``probe``, ``folds`` or ``unit`` is out of range.
 
     Example:
         >>> y = torch.arange(300) % 3
-        >>> d = decode(torch.nn.functional.one_hot(y), y)
-        >>> round(d.h_y, 3), round(d.information, 2), d.accuracy
+        >>> found = probe_information(torch.nn.functional.one_hot(y).double(), y)
+        >>> round(found.h_y, 3), round(found.information, 2), found.accuracy
         (1.585, 1.58, 1.0)
     """
     checked_unit(unit)
-    if probe not in get_args(Probe):
-        raise ValueError(f"probe must be 'linear' or 'mlp', got {probe!r}.")
-    if isinstance(folds, bool) or not isinstance(folds, int):
-        raise TypeError(f"folds must be an integer, got {folds!r}.")
-    if folds < 3:
-        raise ValueError(f"folds must be at least 3 (to predict, to choose by and to fit to), got {folds}.")
-    rows = checked_rows(t, "t")
-    with own_training(rows.device):
+    checked_choice(probe, "probe", get_args(Probe))
+    folds = checked_integer(folds, "folds", at_least=3, advice="one to predict, one to choose by and one to fit to")
+    rows = checked_rows(t, "t", labels=AS_Y)
+    with full_precision_training(rows.device):
         labels, counts = checked_labels(y, len(rows))
-        if len(counts) < 2:
-            raise ValueError("y must have at least two classes, got one: there is nothing to predict.")
-        if len(rows) < 2 * folds:
-            raise ValueError(
-                f"t needs at least {2 * folds} rows, two for each of {folds} folds, got {len(rows)}: give more rows or "
-                "fewer folds."
-            )
-        generator = torch.Generator().manual_seed(seed)
-        labels = _by_first_appearance(labels, len(counts))
-        fold = _dealt(labels, folds, generator)
-        order = fold.argsort(stable=True)
-        labels = labels[order]
-        data = _Folds(rows[order], labels, torch.bincount(fold, minlength=folds).tolist())
-        log_q = _linear(data) if probe == "linear" else _mlp(data, generator).double()
-        parts = log_q.split(data.sizes)
-        log_q = torch.cat([_with_unseen(part, data, data.others(k)) for k, part in enumerate(parts)])
-        surprise = -log_q.gather(1, labels.unsqueeze(1)).squeeze(1)
-        label_surprise = -(torch.bincount(labels).double() / len(rows)).log()[labels]
-        h_y, cross_entropy = entropy_of_counts(counts, unit=unit), in_unit(float(surprise.mean()), unit)
-        return Decoding(
-            information=h_y - cross_entropy,
-            standard_error=in_unit(float((label_surprise - surprise).std()) / math.sqrt(len(rows)), unit),
-            accuracy=float((log_q.argmax(1) == labels).double().mean()),
-            cross_entropy=cross_entropy,
-            h_y=h_y,
-            n_held_out=len(rows),
+        _check_enough(len(rows), len(counts), folds)
+        labels, log_q = _predicted(rows, labels, len(counts), probe, folds, checked_integer(seed, "seed"))
+        return _summary(labels, log_q, entropy_of_counts(counts, unit=unit), unit)
+
+
+def _check_enough(n: int, n_classes: int, folds: int) -> None:
+    if n_classes < 2:
+        raise ValueError("y must have at least two classes, got one: there is nothing to predict.")
+    if n < 2 * folds:
+        raise ValueError(
+            f"t needs at least {2 * folds} rows, two for each of {folds} folds, got {n}: give more rows or fewer folds."
         )
+
+
+def _predicted(
+    rows: Tensor, labels: Tensor, n_classes: int, probe: Probe, folds: int, seed: int
+) -> tuple[Tensor, Tensor]:
+    """The labels fold by fold, and the log-probabilities of the classes for these samples, ``(N, C)``."""
+    generator = torch.Generator().manual_seed(seed)
+    labels = _by_first_appearance(labels, n_classes)
+    fold = _dealt(labels, folds, generator)
+    order = fold.argsort(stable=True)
+    labels = labels[order]
+    data = _Folds(rows[order], labels, torch.bincount(fold, minlength=folds).tolist())
+    log_q = _linear(data) if probe == "linear" else _mlp(data, generator).double()
+    parts = log_q.split(data.sizes)
+    return labels, torch.cat([_with_unseen(part, data, data.others(k)) for k, part in enumerate(parts)])
+
+
+def _summary(labels: Tensor, log_q: Tensor, h_y: float, unit: Unit) -> ProbeResult:
+    n = len(labels)
+    surprise = -log_q.gather(1, labels.unsqueeze(1)).squeeze(1)
+    label_surprise = -(torch.bincount(labels).double() / n).log()[labels]
+    cross_entropy = in_unit(float(surprise.mean()), unit)
+    return ProbeResult(
+        information=h_y - cross_entropy,
+        standard_error=in_unit(float((label_surprise - surprise).std()) / math.sqrt(n), unit),
+        accuracy=float((log_q.argmax(1) == labels).double().mean()),
+        cross_entropy=cross_entropy,
+        h_y=h_y,
+        n_held_out=n,
+    )
 
 
 def usable_information(
@@ -171,33 +178,37 @@ def usable_information(
 ) -> float:
     r"""Usable information :math:`H(Y) - \mathrm{CE}` of a representation about labels, by a held-out probe.
 
-    (Barber & Agakov 2003; Xu et al. 2020.) It is the ``information`` of :func:`decode`, which says how it is
-    estimated, what its arguments are, what it raises and when it misleads.
+    (Barber & Agakov 2003; Xu et al. 2020.) It is the ``information`` of :func:`probe_information`, which describes the
+    method and its limits.
 
     Args:
-        t: representation, shape ``(N, …)``.
-        y: class labels, integers, shape ``(N,)``.
+        t: the representation, real floating point, shape ``(N, …)``.
+        y: class labels, integers or booleans, shape ``(N,)``.
         probe: ``"linear"`` or ``"mlp"``.
-        folds: how many parts the samples are dealt to.
+        folds: the number of parts that the samples are dealt to.
         seed: of the split and of the network.
         unit: ``"bits"`` or ``"nats"``.
 
     Returns:
-        The information in ``unit``: at most H(Y); below 0 where the probe is worse than the classes' shares.
+        The information in ``unit``: at most H(Y); below 0 where the probe is worse than the class shares.
+
+    Raises:
+        TypeError: as :func:`probe_information`.
+        ValueError: as :func:`probe_information`.
 
     Example:
         The exclusive or of two bits: nothing for a linear probe, all for a network.
 
         >>> bits = torch.arange(400).unsqueeze(1) // torch.tensor([1, 2]) % 2
-        >>> y = bits[:, 0] ^ bits[:, 1]
-        >>> abs(usable_information(bits, y)) < 0.01, usable_information(bits, y, probe="mlp") > 0.95
+        >>> t, y = bits.double(), bits[:, 0] ^ bits[:, 1]
+        >>> abs(usable_information(t, y)) < 0.01, usable_information(t, y, probe="mlp") > 0.95
         (True, True)
     """
-    return decode(t, y, probe=probe, folds=folds, seed=seed, unit=unit).information
+    return probe_information(t, y, probe=probe, folds=folds, seed=seed, unit=unit).information
 
 
 def _by_first_appearance(labels: Tensor, n_classes: int) -> Tensor:
-    """Number the classes in the order in which they come, so that their names change nothing, not even the split."""
+    """Number the classes in the order in which they come, so that the split is the same for any names."""
     at = torch.arange(len(labels), device=labels.device)
     first = at.new_full((n_classes,), len(labels)).scatter_reduce(0, labels, at, "amin")
     return first.argsort().argsort()[labels]
@@ -224,7 +235,7 @@ class _Folds:
     def __init__(self, rows: Tensor, labels: Tensor, sizes: list[int]) -> None:
         self.wide = rows.shape[1] > len(rows)
         features = _rotated(rows) if self.wide else rows.double()
-        # One shift for all folds changes no probe; it keeps the digits where all values are large.
+        # One shift for all folds leaves every probe as it is, and keeps the digits where all values are large.
         self.features = features - features.mean(0)
         self.labels, self.sizes = labels, sizes
         self.ends = list(accumulate(sizes * 2, initial=0))
@@ -245,7 +256,7 @@ class _Folds:
         n = self.n[used]
         mean = (n * self.mean[used]).sum(0) / n.sum()
         spread = (self.square[used] + n * (self.mean[used] - mean).square()).sum(0) / n.sum()
-        # Not where the spread is above zero: rounding keeps that of a constant coordinate from being zero.
+        # By the range rather than the spread, which rounding keeps above zero for a constant coordinate.
         varies = self.high[used].amax(0) > self.low[used].amin(0)
         if self.wide:
             spread, varies = spread.mean().expand_as(mean), varies.any().expand_as(mean)
@@ -260,16 +271,16 @@ class _Folds:
 def _rotated(rows: Tensor) -> Tensor:
     """N coordinates in place of more, all distances kept: the root of the Gram matrix, ``(N, D)`` gives ``(N, N)``.
 
-    All rows are turned alike, and a probe with one ridge for all directions does not notice that they are: no held-out
-    row can tell it anything that way.
+    All rows are turned alike, and a probe with one ridge for all directions is invariant to that: it learns nothing of
+    the held-out rows that way.
     """
     n = len(rows)
     gram = torch.zeros(n, n, dtype=torch.float64, device=rows.device)
     for block in rows.split(_BLOCK, dim=1):
         moved = block.double() - block[0].double()  # constant coordinates are zero then, exactly
-        centred = moved - moved.mean(0)
-        gram.addmm_(centred, centred.t())
-    # Centred rows are dependent. This gives every row a direction of its own, too short to be of use to a probe.
+        centered = moved - moved.mean(0)
+        gram.addmm_(centered, centered.t())
+    # Centered rows are dependent. This gives every row a direction of its own, too short for a probe to use.
     nudge = gram.trace() / n * 1e-8
     gram.diagonal().add_(nudge)
     return torch.linalg.cholesky(gram) if nudge > 0 else gram
@@ -278,7 +289,7 @@ def _rotated(rows: Tensor) -> Tensor:
 def _linear(data: _Folds) -> Tensor:
     """The log-probabilities of the classes for every sample, by the linear probe of its fold, ``(N, C)``."""
     folds, classes, (n, r) = len(data.sizes), data.counts.shape[1], data.features.shape
-    # Twice in a row: folds that follow one another, the first after the last, are one slice, without a copy.
+    # Twice in a row: folds that follow one another, the first after the last, are one slice, which saves a copy.
     features = torch.cat([data.features, data.features.new_ones(n, 1)], 1).repeat(2, 1)
     labels = data.labels.repeat(2)
     scatter = data.scatter() if r <= _PRECONDITIONED else None
@@ -329,10 +340,10 @@ def _linear(data: _Folds) -> Tensor:
 
 
 def _best(losses: list[float]) -> tuple[int, bool]:
-    """The index of the ridge to choose, and whether no weaker one needs to be tried.
+    """The index of the ridge to choose, and whether the search may end there.
 
-    A function of one probe's validation losses alone: its held-out samples must not reach it through the other probe
-    of the pair.
+    A function of one probe's validation losses alone, which keeps its held-out samples from reaching it through the
+    other probe of the pair.
     """
     best = 0
     for i, loss in enumerate(losses):
@@ -344,7 +355,7 @@ def _best(losses: list[float]) -> tuple[int, bool]:
 
 
 def _with_unseen(log_q: Tensor, data: _Folds, used: list[int]) -> Tensor:
-    """Log-probabilities in which a class without samples in the folds that are used for training has that of one."""
+    """Log-probabilities in which a class that is absent from the training folds has that of one sample."""
     counts = data.counts[used].sum(0)
     unseen = counts == 0
     if not unseen.any():
@@ -358,7 +369,7 @@ def _mlp(data: _Folds, generator: torch.Generator) -> Tensor:
     (n, r), (folds, classes) = data.features.shape, data.counts.shape
     sizes = (r, _HIDDEN, classes)
     weights = mlp_weights(sizes, folds, generator, data.features.device)
-    # It starts from the classes' shares: what it has not learnt to tell, it does not pretend to.
+    # It starts from the class shares, and departs from them only by learning.
     weights[:, -(_HIDDEN + 1) * classes :] = 0
     others = [data.others(k) for k in range(folds)]
     seen = torch.stack([data.counts[used].sum(0) for used in others])
@@ -374,14 +385,14 @@ def _mlp(data: _Folds, generator: torch.Generator) -> Tensor:
         return -log_q(weights, chosen).gather(2, data.labels[chosen].unsqueeze(2)).mean((1, 2))
 
     dealt = torch.arange(n, device=data.labels.device).split(data.sizes)
-    # As many of each fold, so that all networks learn at once: one of a fold at most is not learnt from.
+    # As many of each fold, so that all networks learn at once: one of a fold at most is left out of training.
     equal = [part[: n // folds] for part in dealt]
     judges = torch.stack(equal[1:] + equal[:1])
     fitted = torch.stack([torch.cat([equal[(k + i) % folds] for i in range(2, folds)]) for k in range(folds)])
     batch = min(_BATCH, fitted.shape[1])
     weights = train(
         weights,
-        lambda weights: surprise(weights, drawn(fitted, batch, generator)).sum(),
+        lambda weights: surprise(weights, sample_rows(fitted, batch, generator)).sum(),
         lambda weights: surprise(weights, judges),
         steps=_STEPS,
         learning_rate=_LEARNING_RATE,

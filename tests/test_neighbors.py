@@ -1,4 +1,4 @@
-"""Nearest-neighbour estimators: written-out references, scikit-learn, closed forms, and laws of any estimate."""
+"""Nearest-neighbor estimators: written-out references, scikit-learn, closed forms, and laws of any estimate."""
 
 import math
 
@@ -44,7 +44,7 @@ def to_rows(*values):
 
 
 def reference_ksg_1(x, y, k):
-    """With trees: neighbours in the joint space, then counts in an open ball."""
+    """With trees: neighbors in the joint space, then counts in an open ball."""
     x, y = to_rows(x, y)
     joint = np.hstack([x, y])
     radius = scipy.spatial.cKDTree(joint).query(joint, k + 1, p=np.inf)[0][:, -1]
@@ -56,7 +56,7 @@ def reference_ksg_1(x, y, k):
 
 
 def reference_ksg_2(x, y, k):
-    """With trees: the k neighbours span a box, whose sides count."""
+    """With trees: the k neighbors span a box, whose sides count."""
     x, y = to_rows(x, y)
     joint = np.hstack([x, y])
     nearest = scipy.spatial.cKDTree(joint).query(joint, k + 1, p=np.inf)[1][:, 1:]
@@ -117,7 +117,7 @@ def test_knn_agrees_with_the_written_out_estimator(d, k):
 def test_mixed_agrees_with_the_written_out_estimator_where_values_repeat(k, seed):
     x = normal(250, 2, seed=seed).relu()  # an atom at zero, lines, and a plane
     counts = torch.poisson(3 * x[:, 0], generator=generator(seed))
-    for y in (counts, counts.long(), x[:, 0] > 0, (normal(250, seed=seed + 9) + x[:, 0]).relu()):
+    for y in (counts, (x[:, 0] > 0).double(), (normal(250, seed=seed + 9) + x[:, 0]).relu()):
         assert mutual_information_mixed(x, y, k=k, unit="nats") == pytest.approx(reference_mixed(x, y, k), abs=1e-8)
 
 
@@ -132,7 +132,7 @@ def test_ksg_agrees_with_scikit_learn(rho, k):
     ours = max(0.0, mutual_information_ksg(x, y, k=k, unit="nats"))
     assert ours == pytest.approx(sklearn_private._compute_mi_cc(x.numpy(), y.numpy(), k), abs=1e-8)
     public = sklearn.feature_selection.mutual_info_regression(x.numpy()[:, None], y.numpy(), n_neighbors=k)
-    assert ours == pytest.approx(public.item(), abs=1e-3)  # its noise of 1e-10 may swap a neighbour
+    assert ours == pytest.approx(public.item(), abs=1e-3)  # its noise of 1e-10 may swap a neighbor
 
 
 @pytest.mark.parametrize("k", [1, 3, 10])
@@ -184,8 +184,8 @@ def test_two_normals(a):
     t, y = two_classes(3000, a, seed=9)
     truth = information_of_two_normals(a)
     assert mutual_information_knn(t, y, unit="nats") == pytest.approx(truth, abs=0.03)
-    # As numbers, labels must be farther apart than neighbours in t: here by more than its range.
-    assert mutual_information_mixed(t, 100 * y, unit="nats") == pytest.approx(truth, abs=0.03)
+    # As numbers, labels must be farther apart than neighbors in t: here by more than its range.
+    assert mutual_information_mixed(t, 100.0 * y, unit="nats") == pytest.approx(truth, abs=0.03)
 
 
 def information_of_zero_inflated_poisson(p):
@@ -225,7 +225,7 @@ def test_half_a_normal_and_half_a_noisy_bit():
     x, y = torch.cat((x, 2.0 * sent - 1)), torch.cat((y, 2.0 * received - 1))
     of_bit = math.log(2) + 0.9 * math.log(0.9) + 0.1 * math.log(0.1)
     truth = math.log(2) + 0.5 * of_bit - 0.25 * math.log(1 - 0.9**2)
-    # Samples whose k-th neighbour is farther than an atom of one variable count all of that atom: it reads low.
+    # Samples whose k-th neighbor is farther than an atom of one variable count all of that atom: it reads low.
     assert mutual_information_mixed(x, y, k=1, unit="nats") == pytest.approx(truth, abs=0.1)
     assert truth - 0.2 < mutual_information_mixed(x, y, k=5, unit="nats") < truth
 
@@ -234,7 +234,7 @@ def test_discrete_variables_read_their_plug_in_information():
     x = torch.randint(5, (4000,), generator=generator(16))
     y = (x + torch.randint(3, (4000,), generator=generator(17))) % 5
     plug_in = mutual_information(x, y, unit="nats")
-    mixed = mutual_information_mixed(x, y, unit="nats")
+    mixed = mutual_information_mixed(x.double(), y.double(), unit="nats")
     assert mixed == pytest.approx(plug_in, abs=3e-3)
     assert abs(mixed - math.log(5 / 3)) < abs(plug_in - math.log(5 / 3)) + 1e-3
 
@@ -271,8 +271,8 @@ def test_the_order_of_the_samples_does_not_matter(estimate, seed, k):
 
 @pytest.mark.parametrize("algorithm", [1, 2])
 def test_neither_does_it_where_distances_tie(algorithm):
-    x = torch.arange(200) % 37
-    y = (5 * torch.arange(200)) % 41
+    x = torch.arange(200.0) % 37
+    y = (5 * torch.arange(200.0)) % 41
     order = torch.randperm(200, generator=generator())
     first = mutual_information_ksg(x, y, algorithm=algorithm)
     assert mutual_information_ksg(x[order], y[order], algorithm=algorithm) == first
@@ -378,7 +378,7 @@ def test_leaves_inputs_and_random_state_alone(estimate):
 @every
 @pytest.mark.parametrize("k", [0, -1, 40, 41, 2.0, True, None])
 def test_k_out_of_range(estimate, k):
-    with pytest.raises(ValueError, match=rf"k must be an integer from 1 to 39 for 40 samples, got {k}\."):
+    with pytest.raises((ValueError, TypeError), match=rf"k must be an integer from 1 to 39, got {k}: "):
         estimate(normal(40), normal(40, seed=1), k=k)
 
 
@@ -424,7 +424,7 @@ def test_repeated_rows(algorithm):
     x, y = normal(40, 2), normal(40, seed=1)
     x[:4], y[:4] = x[0].clone(), y[0].clone()
     repeated = (
-        r"^4 of 40 rows of x and y together are repeated k = 3 times or more: their k-th neighbour is at distance 0, "
+        r"^4 of 40 rows of x and y together are repeated k = 3 times or more: their k-th neighbor is at distance 0, "
         r"where the estimator is undefined; use mutual_information_mixed, or add a little noise\.$"
     )
     with pytest.raises(ValueError, match=repeated):
@@ -444,7 +444,7 @@ def test_repeated_rows_of_a_class():
 def test_small_class(few):
     y = torch.zeros(40, dtype=torch.long)
     y[:few] = 17
-    message = rf"class 17 of y has {few} of 40 samples, and k = 3 neighbours of the same class need at least 4: leave "
+    message = rf"class 17 of y has {few} of 40 samples, and k = 3 neighbors of the same class need at least 4: leave "
     with pytest.raises(ValueError, match=message):
         mutual_information_knn(normal(40), y)
 
