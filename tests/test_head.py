@@ -363,12 +363,12 @@ def test_one_class_proves_nothing():
 
 @pytest.mark.parametrize("accuracy", [-0.1, 1.1, math.nan])
 def test_an_accuracy_that_is_no_share_is_refused(accuracy):
-    with pytest.raises(ValueError, match="accuracy must be a share between 0 and 1, got"):
+    with pytest.raises(ValueError, match="accuracy must be a finite number from 0 to 1, got"):
         fano_information(accuracy, h_y=1, n_classes=2)
 
 
 def test_no_class_and_no_unit_are_refused():
-    with pytest.raises(ValueError, match="n_classes must be at least 1, got 0"):
+    with pytest.raises(ValueError, match="n_classes must be an integer of at least 1, got 0"):
         fano_information(0.5, h_y=1, n_classes=0)
     with pytest.raises(ValueError, match="unit must be 'bits' or 'nats', got 'bans'"):
         fano_information(0.5, h_y=1, n_classes=2, unit="bans")

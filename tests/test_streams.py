@@ -308,15 +308,21 @@ def test_a_layer_of_another_width_begins_anew_and_costs_nothing_else(data):
 @pytest.mark.parametrize(
     ("wrong", "told"),
     [
-        ({"n_anchors": 0}, "Soft: n_anchors must be an integer of at least 1, got 0."),
-        ({"n_anchors": 2.5}, "Soft: n_anchors must be an integer of at least 1, got 2.5."),
-        ({"max_classes": True}, "Soft: max_classes must be an integer of at least 1, got True."),
-        ({"beta": 0.0}, "Soft: beta must be a number above 0 or None, got 0.0."),
-        ({"beta": math.inf}, "Soft: beta must be a number above 0 or None, got inf."),
+        ({"n_anchors": 0}, "Soft: n_anchors must be an integer of at least 1, got 0: give at least 1."),
+        (
+            {"n_anchors": 2.5},
+            "Soft: n_anchors must be an integer of at least 1, got 2.5: give a whole number such as 1.",
+        ),
+        (
+            {"max_classes": True},
+            "Soft: max_classes must be an integer of at least 1, got True: give a whole number such as 1.",
+        ),
+        ({"beta": 0.0}, "Soft: beta must be a positive finite number, got 0.0."),
+        ({"beta": math.inf}, "Soft: beta must be a positive finite number, got inf."),
     ],
 )
 def test_a_wrong_option_is_refused(wrong, told):
-    with pytest.raises(ValueError, match=f"^{re.escape(told)}$"):
+    with pytest.raises((TypeError, ValueError), match=f"^{re.escape(told)}$"):
         Soft(**wrong)
 
 

@@ -225,7 +225,7 @@ class Segments(pl.LightningModule):
 
 def test_a_network_that_segments_is_measured_by_pixel(tmp_path):
     x = torch.randn(40, 1, 8, 8, generator=generator())
-    y = torch.bucketize(x[:, 0], edges=torch.tensor([-0.4, 0.4]))
+    y = torch.bucketize(x[:, 0], torch.tensor([-0.4, 0.4]))
     y[:, 0] = 255
     data = DataLoader(TensorDataset(x, y), 8)
     callback = InformationPlaneCallback(tokens=True, ignore_index=255)
