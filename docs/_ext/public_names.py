@@ -1,0 +1,129 @@
+"""The directive ``public-names``: the reference of what a module exports, in the order of its ``__all__``.
+
+The names are written down once, in the package. Each is documented under the shortest path that it can be imported by,
+and references by any longer path lead there.
+"""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from importlib import import_module
+from typing import Any, TypeVar
+
+from docutils import nodes
+from docutils.statemachine import StringList
+from sphinx.addnodes import pending_xref
+from sphinx.application import Sphinx
+from sphinx.environment import BuildEnvironment
+from sphinx.pycode import ModuleAnalyzer
+from sphinx.util.docutils import SphinxDirective
+from sphinx.util.nodes import make_refnode
+from sphinx.util.parsing import nested_parse_to_nodes
+
+PACKAGE = "lightning_ib"
+
+
+def _kind(value: Any) -> str:
+    if inspect.isclass(value):
+        return "exception" if issubclass(value, BaseException) else "class"
+    return "function" if inspect.isroutine(value) else "data"
+
+
+def _described(module: str, name: str, value: Any) -> list[str]:
+    """What the source says of a constant, or else what it is."""
+    for other in [one for one in sys.modules if one.startswith(f"{module}.")]:
+        found = ModuleAnalyzer.for_module(other).find_attr_docs().get(("", name))
+        if found and getattr(sys.modules[other], name, None) is value:
+            return [str(line) for line in found]
+    return [f"``{value!r}``".replace("typing.", "")]
+
+
+class PublicNames(SphinxDirective):
+    """Document what a module exports: ``public-names:: module [subpackage]``, of a subpackage what comes from there.
+
+    Constants and types, which do not know where they come from, belong to the subpackage ``types``.
+    """
+
+    required_arguments = 1
+    optional_arguments = 1
+
+    def run(self) -> list[nodes.Node]:
+        """The documentation of each name."""
+        module = import_module(self.arguments[0])
+        part = self.arguments[1] if len(self.arguments) > 1 else None
+        short = import_module(PACKAGE).__all__
+        lines = [f".. py:module:: {module.__name__}", ""] * (part in (None, "discrete"))
+        for name in module.__all__:
+            value = getattr(module, name)
+            kind = _kind(value)
+            home = "types" if kind == "data" else value.__module__.removeprefix(f"{module.__name__}.").split(".")[0]
+            if part is None or part == home:
+                path = f"{PACKAGE if name in short else module.__name__}.{name}"
+                if kind == "data":
+                    described = _described(module.__name__, name, value)
+                    lines += [f".. py:data:: {path}", "", *(f"   {line}" for line in described), ""]
+                    continue
+                lines += [f".. auto{kind}:: {path}"]
+                lines += ["   :members:", "   :show-inheritance:"] * (kind == "class")
+                lines += [""]
+        if not lines:
+            raise self.error(f"{module.__name__} exports nothing of {part}")
+        return nested_parse_to_nodes(self.state, StringList(lines, self.arguments[0]), allow_section_headings=False)
+
+
+def skip_fields(app: Sphinx, what: str, name: str, member: Any, skip: bool, options: Any) -> bool | None:
+    """Leave out the fields of named tuples, which the docstring of the class lists."""
+    return True if (inspect.getdoc(member) or "").startswith("Alias for field number") else None
+
+
+def show_public_bases(app: Sphinx, name: str, obj: Any, options: Any, bases: list[Any]) -> None:
+    """Of the classes that one is made from, show those that are documented here or elsewhere."""
+    bases[:] = [one for one in bases if one.__name__ not in ("_Pooling", "CallbackBase", "object")] or [object]
+
+
+def untyped(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
+    """Keep a colon in a sentence from being read as the end of a type: types stand in signatures."""
+    if what in ("attribute", "data", "property") and lines and lines[0]:
+        lines[:1] = [f": {lines[0]}"]
+    for number, line in enumerate(lines[:-1]):
+        if line.strip() in ("Returns:", "Yields:"):
+            indent = len(lines[number + 1]) - len(lines[number + 1].lstrip())
+            lines[number + 1] = f"{' ' * indent}: {lines[number + 1].lstrip()}"
+
+
+def resolve(app: Sphinx, env: BuildEnvironment, node: pending_xref, content: nodes.Element) -> nodes.Node | None:
+    """Lead a reference by the path of a module to the public name, if there is exactly one of that name."""
+    target = str(node.get("reftarget", ""))
+    if node.get("refdomain") != "py":
+        return None
+    objects = env.domains.python_domain.objects
+    if node.get("reftype") == "mod":  # of a module the nearest one around it
+        while target not in objects and "." in target:
+            target = target.rpartition(".")[0]
+        if target == PACKAGE:
+            return None
+        entry = objects[target]
+        return make_refnode(app.builder, str(node["refdoc"]), entry.docname, entry.node_id, content, target)
+    parts = target.split(".")
+    for length in (1, 2):  # a name, or a member of a class
+        end = "." + ".".join(parts[-length:])
+        found = {name: entry for name, entry in objects.items() if name.endswith(end) and not entry.aliased}
+        if len(found) == 1:
+            name, entry = found.popitem()
+            return make_refnode(app.builder, str(node["refdoc"]), entry.docname, entry.node_id, content, name)
+    try:
+        value = getattr(import_module(".".join(parts[:-1])), parts[-1])
+    except (ImportError, AttributeError, ValueError):
+        return None
+    return content if isinstance(value, TypeVar) else None
+
+
+def setup(app: Sphinx) -> dict[str, bool]:
+    """Add the directive and the resolver."""
+    app.add_directive("public-names", PublicNames)
+    app.connect("autodoc-skip-member", skip_fields)
+    app.connect("autodoc-process-bases", show_public_bases)
+    app.connect("autodoc-process-docstring", untyped, priority=400)  # before napoleon reads it
+    app.connect("missing-reference", resolve)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
