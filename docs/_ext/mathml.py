@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import re
+from html import escape
 
 from docutils import nodes
 from docutils.utils.math import MathError
 from docutils.utils.math.latex2mathml import tex2mathml
 from sphinx.application import Sphinx
-from sphinx.errors import ExtensionError
+from sphinx.util import logging
 from sphinx.writers.html5 import HTML5Translator
+
+logger = logging.getLogger(__name__)
 
 
 def _converted(node: nodes.Element, *, as_block: bool) -> str:
@@ -17,7 +20,8 @@ def _converted(node: nodes.Element, *, as_block: bool) -> str:
     try:
         return tex2mathml(source, as_block=as_block)
     except MathError as error:
-        raise ExtensionError(f"{node.source}:{node.line}: no MathML for {node.astext()!r}: {error}") from error
+        logger.warning("no MathML for %r: %s", node.astext(), error, location=node)
+        return f"<code>{escape(node.astext())}</code>"
 
 
 def visit_math(self: HTML5Translator, node: nodes.math) -> None:
