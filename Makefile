@@ -12,6 +12,8 @@ STAMP := $(VENV)/.installed
 WORKERS ?= 2
 DISCRETIZATION ?= cells
 EPOCHS ?= 10
+# Some of those of tests/matrix.sh; all of them where it is empty.
+ENVIRONMENTS ?=
 # A folder that holds MNIST/raw; the example downloads into it where it is empty.
 DATA ?= $(or $(LIGHTNING_IB_DATA),data)
 
@@ -60,7 +62,7 @@ test-portable: $(STAMP) $(VENV)/vision ## run the quick tests with the vector un
 	done
 
 test-matrix: ## run the suite's core in every supported environment (several gigabytes)
-	PYTHON=$(PYTHON) WORKERS=$(WORKERS) tests/matrix.sh
+	PYTHON=$(PYTHON) WORKERS=$(WORKERS) tests/matrix.sh $(ENVIRONMENTS)
 
 lint: $(STAMP) ## style
 	$(BIN)/python -m ruff check .
