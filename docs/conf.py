@@ -21,7 +21,7 @@ extensions = [
     "sphinx.ext.napoleon",
     "sphinx.ext.viewcode",
     "sphinx_copybutton",
-    "mathml",
+    "formulas",
     "public_names",
 ]
 source_suffix = {".md": "markdown"}
@@ -33,7 +33,7 @@ suppress_warnings = ["config.cache"]
 
 myst_enable_extensions = ["colon_fence", "deflist", "dollarmath", "fieldlist"]
 myst_heading_anchors = 3
-html_math_renderer = "mathml"
+html_math_renderer = "svg"
 # Prompts and output of doctests stay out of the clipboard.
 copybutton_prompt_text = r">>> |\.\.\. |\$ "
 copybutton_prompt_is_regexp = True
@@ -51,6 +51,7 @@ napoleon_use_ivar = True
 napoleon_preprocess_types = False
 python_use_unqualified_type_names = True
 add_module_names = False
+python_maximum_signature_line_length = 100
 
 # Of others: their documentation lies in the net, and the build asks for nothing there.
 nitpick_ignore_regex = [

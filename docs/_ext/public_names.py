@@ -13,15 +13,20 @@ from typing import Any, TypeVar
 
 from docutils import nodes
 from docutils.statemachine import StringList
+from pytorch_lightning import Callback
 from sphinx.addnodes import pending_xref
 from sphinx.application import Sphinx
+from sphinx.domains.python import PyObject
 from sphinx.environment import BuildEnvironment
 from sphinx.pycode import ModuleAnalyzer
 from sphinx.util.docutils import SphinxDirective
+from sphinx.util.inspect import stringify_signature
 from sphinx.util.nodes import make_refnode
 from sphinx.util.parsing import nested_parse_to_nodes
 
 PACKAGE = "lightning_ib"
+_PRIVATE = {"CallbackBase", "_Pooling", "object"}
+"""Classes that are made from, and documented nowhere."""
 
 
 def _kind(value: Any) -> str:
@@ -62,24 +67,46 @@ class PublicNames(SphinxDirective):
                 path = f"{PACKAGE if name in short else module.__name__}.{name}"
                 if kind == "data":
                     described = _described(module.__name__, name, value)
-                    lines += [f".. py:data:: {path}", "", *(f"   {line}" for line in described), ""]
+                    home = path.removesuffix(f".{name}")
+                    lines += [
+                        f".. py:data:: {name}",
+                        f"   :module: {home}",
+                        "",
+                        *(f"   {line}" for line in described),
+                        "",
+                    ]
                     continue
                 lines += [f".. auto{kind}:: {path}"]
-                lines += ["   :members:", "   :show-inheritance:"] * (kind == "class")
+                lines += ["   :members:"] * (kind == "class")
+                inherits = kind == "class" and any(base.__name__ not in _PRIVATE for base in value.__bases__)
+                lines += ["   :show-inheritance:"] * inherits
                 lines += [""]
         if not lines:
             raise self.error(f"{module.__name__} exports nothing of {part}")
         return nested_parse_to_nodes(self.state, StringList(lines, self.arguments[0]), allow_section_headings=False)
 
 
-def skip_fields(app: Sphinx, what: str, name: str, member: Any, skip: bool, options: Any) -> bool | None:
-    """Leave out the fields of named tuples, which the docstring of the class lists."""
-    return True if (inspect.getdoc(member) or "").startswith("Alias for field number") else None
+def skip(app: Sphinx, what: str, name: str, member: Any, skipped: bool, options: Any) -> bool | None:
+    """Leave out the fields of named tuples, which their docstrings list, and what Lightning calls in a callback."""
+    field = (inspect.getdoc(member) or "").startswith("Alias for field number")
+    owner = str(getattr(member, "__qualname__", "")).partition(".")[0]
+    return True if field or (owner.endswith("Callback") and hasattr(Callback, name)) else None
+
+
+def show_init(
+    app: Sphinx, what: str, name: str, obj: Any, options: Any, signature: str | None, returns: str | None
+) -> tuple[str, None] | None:
+    """Show what a class is made from where its ``__new__`` takes anything."""
+    if what != "class" or not (signature or "").startswith("(*_"):
+        return None
+    given = inspect.signature(obj.__init__, eval_str=True)
+    own = given.replace(parameters=list(given.parameters.values())[1:], return_annotation=inspect.Signature.empty)
+    return stringify_signature(own, unqualified_typehints=True), None
 
 
 def show_public_bases(app: Sphinx, name: str, obj: Any, options: Any, bases: list[Any]) -> None:
     """Of the classes that one is made from, show those that are documented here or elsewhere."""
-    bases[:] = [one for one in bases if one.__name__ not in ("_Pooling", "CallbackBase", "object")] or [object]
+    bases[:] = [one for one in bases if one.__name__ not in _PRIVATE]
 
 
 def untyped(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
@@ -122,7 +149,11 @@ def resolve(app: Sphinx, env: BuildEnvironment, node: pending_xref, content: nod
 def setup(app: Sphinx) -> dict[str, bool]:
     """Add the directive and the resolver."""
     app.add_directive("public-names", PublicNames)
-    app.connect("autodoc-skip-member", skip_fields)
+    for field in PyObject.doc_field_types:
+        if field.name == "variable":  # as the docstrings call them
+            field.label = "Attributes"
+    app.connect("autodoc-skip-member", skip)
+    app.connect("autodoc-process-signature", show_init)
     app.connect("autodoc-process-bases", show_public_bases)
     app.connect("autodoc-process-docstring", untyped, priority=400)  # before napoleon reads it
     app.connect("missing-reference", resolve)
