@@ -5,6 +5,9 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from sphinx.application import Sphinx
+from sphinx.environment import BuildEnvironment
+
 import lightning_ib
 
 sys.path.insert(0, str(Path(__file__).parent / "_ext"))
@@ -86,3 +89,16 @@ html_theme_options = {
     "source_branch": "main",
     "source_directory": "docs/",
 }
+
+_WIDE = ("truth", "trials")
+
+
+def setup(app: Sphinx) -> None:
+    """Give pages with wide tables the room that a list of contents would take."""
+
+    def without_contents(app: Sphinx, env: BuildEnvironment) -> list[str]:
+        for page in _WIDE:
+            env.metadata[page]["hide-toc"] = ""
+        return []
+
+    app.connect("env-updated", without_contents)

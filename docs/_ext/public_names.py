@@ -96,7 +96,9 @@ def skip(app: Sphinx, what: str, name: str, member: Any, skipped: bool, options:
 def show_init(
     app: Sphinx, what: str, name: str, obj: Any, options: Any, signature: str | None, returns: str | None
 ) -> tuple[str, None] | None:
-    """Show what a class is made from where its ``__new__`` takes anything."""
+    """Show what a class is made from where its ``__new__`` takes anything; a named tuple lists its fields below."""
+    if what == "class" and hasattr(obj, "_fields"):
+        return "", None
     if what != "class" or not (signature or "").startswith("(*_"):
         return None
     given = inspect.signature(obj.__init__, eval_str=True)
