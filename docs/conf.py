@@ -54,7 +54,7 @@ napoleon_use_ivar = True
 napoleon_preprocess_types = False
 python_use_unqualified_type_names = True
 add_module_names = False
-python_maximum_signature_line_length = 100
+python_maximum_signature_line_length = 160  # of names as long as their modules make them
 
 # Of others: their documentation lies in the net, and the build asks for nothing there.
 nitpick_ignore_regex = [
