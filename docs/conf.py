@@ -59,7 +59,7 @@ python_maximum_signature_line_length = 160  # of names as long as their modules 
 # Of others: their documentation lies in the net, and the build asks for nothing there.
 nitpick_ignore_regex = [
     ("py:.*", r"(torch|nn|Tensor|DataLoader|pl|pytorch_lightning|lightning|LightningModule|Trainer)(\..*)?"),
-    ("py:.*", r"(torchmetrics|Metric|matplotlib|Figure|Axes|numpy|pandas|sklearn)(\..*)?"),
+    ("py:.*", r"(torchmetrics|Metric|matplotlib|Figure|Axes|numpy|pandas|DataFrame|sklearn)(\..*)?"),
     ("py:.*", r"(abc|collections|os|pathlib|typing)(\..*)?"),  # Python's own
 ]
 

@@ -1,4 +1,4 @@
-"""The directive ``public-names``: the reference of what a module exports, in the order of its ``__all__``.
+"""The directives ``public-names`` and ``parts``: the reference of what modules export, in the order of ``__all__``.
 
 The names are written down once, in the package. Each is documented under the shortest path that it can be imported by,
 and references by any longer path lead there.
@@ -7,6 +7,7 @@ and references by any longer path lead there.
 from __future__ import annotations
 
 import inspect
+import pkgutil
 import sys
 from importlib import import_module
 from typing import Any, TypeVar
@@ -25,8 +26,12 @@ from sphinx.util.nodes import make_refnode
 from sphinx.util.parsing import nested_parse_to_nodes
 
 PACKAGE = "lightning_ib"
-_PRIVATE = {"CallbackBase", "_Pooling", "object"}
-"""Classes that are made from, and documented nowhere."""
+
+
+def _is_shown(base: type) -> bool:
+    """Whether a class that others are made from is documented, here or elsewhere."""
+    own = base.__module__.startswith(f"{PACKAGE}.")
+    return base is not object and (not own or base.__name__ in import_module(PACKAGE).__all__)
 
 
 def _kind(value: Any) -> str:
@@ -78,12 +83,45 @@ class PublicNames(SphinxDirective):
                     continue
                 lines += [f".. auto{kind}:: {path}"]
                 lines += ["   :members:"] * (kind == "class")
-                inherits = kind == "class" and any(base.__name__ not in _PRIVATE for base in value.__bases__)
+                inherits = kind == "class" and any(map(_is_shown, value.__bases__))
                 lines += ["   :show-inheritance:"] * inherits
                 lines += [""]
         if not lines:
             raise self.error(f"{module.__name__} exports nothing of {part}")
         return nested_parse_to_nodes(self.state, StringList(lines, self.arguments[0]), allow_section_headings=False)
+
+
+class Parts(SphinxDirective):
+    """Document names that no module exports, wherever they are: one name a line. Exported ones are passed over."""
+
+    has_content = True
+
+    def run(self) -> list[nodes.Node]:
+        """The documentation of each name."""
+        package = import_module(PACKAGE)
+        modules = [import_module(one.name) for one in pkgutil.walk_packages(package.__path__, f"{PACKAGE}.")]
+        exported = {name for module in (package, *modules) for name in getattr(module, "__all__", ())}
+        lines: list[str] = []
+        for name in map(str.strip, self.content):
+            if not name or name in exported:
+                continue
+            value = next((getattr(module, name) for module in modules if hasattr(module, name)), None)
+            if value is None:
+                raise self.error(f"{PACKAGE} has no {name}")
+            kind = _kind(value)
+            if kind != "data":
+                lines += [f".. auto{kind}:: {value.__module__}.{name}", *["   :members:"] * (kind == "class"), ""]
+                continue
+            home = next(module.__name__ for module in modules if _defines(module.__name__, name))
+            lines += [f".. py:data:: {name}", f"   :module: {home}", ""]
+            lines += [*(f"   {line}" for line in _described(PACKAGE, name, value)), ""]
+        return nested_parse_to_nodes(self.state, StringList(lines, PACKAGE), allow_section_headings=False)
+
+
+def _defines(module: str, name: str) -> bool:
+    analyzer = ModuleAnalyzer.for_module(module)
+    analyzer.analyze()
+    return name in analyzer.tagorder
 
 
 def skip(app: Sphinx, what: str, name: str, member: Any, skipped: bool, options: Any) -> bool | None:
@@ -108,7 +146,7 @@ def show_init(
 
 def show_public_bases(app: Sphinx, name: str, obj: Any, options: Any, bases: list[Any]) -> None:
     """Of the classes that one is made from, show those that are documented here or elsewhere."""
-    bases[:] = [one for one in bases if one.__name__ not in _PRIVATE]
+    bases[:] = filter(_is_shown, bases)
 
 
 def untyped(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
@@ -151,6 +189,7 @@ def resolve(app: Sphinx, env: BuildEnvironment, node: pending_xref, content: nod
 def setup(app: Sphinx) -> dict[str, bool]:
     """Add the directive and the resolver."""
     app.add_directive("public-names", PublicNames)
+    app.add_directive("parts", Parts)
     for field in PyObject.doc_field_types:
         if field.name == "variable":  # as the docstrings call them
             field.label = "Attributes"
