@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 import pkgutil
+import re
 import sys
 from importlib import import_module
 from typing import Any, TypeVar
@@ -149,8 +150,24 @@ def show_public_bases(app: Sphinx, name: str, obj: Any, options: Any, bases: lis
     bases[:] = filter(_is_shown, bases)
 
 
+def _inherited_attributes(kind: type) -> list[str]:
+    found: list[str] = []
+    for base in kind.__mro__[1:]:
+        section = re.search(
+            r"^Attributes:\n(?:[ ]+.*\n?|\n)+", f"{inspect.cleandoc(base.__doc__ or '')}\n", re.MULTILINE
+        )
+        if section is not None and base.__module__.startswith(f"{PACKAGE}.") and not _is_shown(base):
+            found += ["", *section[0].rstrip().splitlines(), ""]
+    return found
+
+
 def untyped(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
-    """Keep a colon in a sentence from being read as the end of a type: types stand in signatures."""
+    """Keep a colon in a sentence from being read as the end of a type, which stands in the signature.
+
+    A class also lists the attributes of the ones it is made from, where those have no documentation of their own.
+    """
+    if what == "class":
+        lines += _inherited_attributes(obj)
     if what in ("attribute", "data", "property") and lines and lines[0]:
         lines[:1] = [f": {lines[0]}"]
     for number, line in enumerate(lines[:-1]):
@@ -172,6 +189,12 @@ def resolve(app: Sphinx, env: BuildEnvironment, node: pending_xref, content: nod
             return None
         entry = objects[target]
         return make_refnode(app.builder, str(node["refdoc"]), entry.docname, entry.node_id, content, target)
+    if node.get("reftype") == "attr" and node.get("py:class"):  # listed in a docstring: to its class
+        kind = getattr(import_module(str(node["py:module"])), str(node["py:class"]), None)
+        if any(
+            re.search(rf"^\s+{target}: ", base.__doc__ or "", re.MULTILINE) for base in getattr(kind, "__mro__", ())
+        ):
+            target = str(node["py:class"])
     parts = target.split(".")
     for length in (1, 2):  # a name, or a member of a class
         end = "." + ".".join(parts[-length:])
