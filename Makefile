@@ -1,34 +1,51 @@
 # Two commands for a fresh machine with only Python and make:
-#   make example   the bundled example, on real data, in an environment of its own
-#   make test      the whole suite, in the same environment
+#   make example   the bundled example, on real data, in an environment of its own (.venv) with what it needs
+#   make test      the whole suite, in the same environment; the tools of development are added
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --constraint constraints.txt
+# Each of these files stands for what is installed: the example's packages, those of the docs, all of them.
+EXAMPLE := $(VENV)/.example
+DOCS := $(VENV)/.docs
 STAMP := $(VENV)/.installed
 WORKERS ?= 2
 DISCRETIZATION ?= cells
 EPOCHS ?= 10
+# Some of those of tests/matrix.sh; all of them where it is empty.
+ENVIRONMENTS ?=
 # A folder that holds MNIST/raw; the example downloads into it where it is empty.
 DATA ?= $(or $(LIGHTNING_IB_DATA),data)
 
-.PHONY: example disputed truth test test-portable test-matrix lint types bench clean help
+.PHONY: example disputed truth test test-portable test-matrix lint types docs bench dist clean help
 
 help: ## what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
 
-$(STAMP): pyproject.toml constraints.txt
+$(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,example]'
+
+$(EXAMPLE): pyproject.toml constraints.txt | $(BIN)/python
+	$(PIP) --editable '.[example]'
 	@touch $@
+
+$(DOCS): pyproject.toml constraints.txt | $(BIN)/python
+	$(PIP) --editable '.[docs]'
+	@touch $@
+
+# Everything, and so what the other two stand for.
+$(STAMP): pyproject.toml constraints.txt | $(BIN)/python
+	$(PIP) --editable '.[dev]'
+	@touch $(EXAMPLE) $(DOCS) $@
 
 # In a folder of its own, since torchmetrics breaks beside a torchvision that was not built for the torch at hand.
 $(VENV)/vision: $(STAMP)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-deps --target $@ timm torchvision
+	$(PIP) --no-deps --target $@ timm torchvision
 
-example: $(STAMP) ## train the example network and draw its information plane
+example: $(EXAMPLE) ## train the example network and draw its information plane
 	$(BIN)/python examples/mnist_cnn.py --data-dir '$(DATA)' --discretization $(DISCRETIZATION) --epochs $(EPOCHS)
 
-disputed: $(STAMP) ## draw the disputed planes of tanh and ReLU networks (minutes)
+disputed: $(EXAMPLE) ## draw the disputed planes of tanh and ReLU networks (minutes)
 	$(BIN)/python examples/tanh_vs_relu.py
 
 truth: $(STAMP) ## put every estimator beside the truth and write docs/truth.md (half an hour; goes on where it was)
@@ -45,7 +62,7 @@ test-portable: $(STAMP) $(VENV)/vision ## run the quick tests with the vector un
 	done
 
 test-matrix: ## run the suite's core in every supported environment (several gigabytes)
-	PYTHON=$(PYTHON) WORKERS=$(WORKERS) tests/matrix.sh
+	PYTHON=$(PYTHON) WORKERS=$(WORKERS) tests/matrix.sh $(ENVIRONMENTS)
 
 lint: $(STAMP) ## style
 	$(BIN)/python -m ruff check .
@@ -54,9 +71,19 @@ lint: $(STAMP) ## style
 types: $(STAMP) ## static types
 	$(BIN)/python -m mypy
 
+docs: $(DOCS) ## build docs/_build/html, which needs no net to be read, and run the examples of its pages
+	$(BIN)/python -m sphinx -W --keep-going -n -q -b html -d docs/_build/doctrees docs docs/_build/html
+	$(BIN)/python -m sphinx -W --keep-going -q -b doctest -d docs/_build/doctrees docs docs/_build/doctest
+	@if grep -rlE '<(script|link|img)[^>]+(src|href)="https?:' docs/_build/html --include='*.html'; then \
+		echo 'these pages load something from the net' >&2; exit 1; fi
+	@echo 'open docs/_build/html/index.html'
+
+dist: $(STAMP) ## build the wheel and the source distribution
+	$(BIN)/python -m build --outdir dist
+
 bench: $(STAMP) ## print the tables of benchmarks/
 	$(BIN)/python benchmarks/measurement.py --data-dir '$(DATA)'
 	$(BIN)/python benchmarks/kernels.py
 
 clean: ## remove the environment and caches
-	rm -rf $(VENV) .matrix .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist *.egg-info
+	rm -rf $(VENV) .matrix docs/_build .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist *.egg-info
