@@ -809,11 +809,11 @@ def test_two_callbacks_in_one_trainer(tmp_path):
         ({"input": 4}, TypeError, "input must be a Quantizer or None, got 4"),
         ({"target": "class"}, TypeError, "target must be a Quantizer or None, got 'class'"),
         ({"data": "test"}, ValueError, "data must be None, 'train', 'val' or a DataLoader, got 'test'"),
-        ({"data": 3}, ValueError, "data must be None, 'train', 'val' or a DataLoader, got 3"),
+        ({"data": 3}, TypeError, "data must be None, 'train', 'val' or a DataLoader, got 3"),
         ({"unpack": 1}, TypeError, "unpack must be a callable"),
         ({"every_n_epochs": 0}, ValueError, "every_n_epochs must be an integer of at least 1, got 0"),
         ({"unit": "bit"}, ValueError, "unit must be 'bits' or 'nats', got 'bit'"),
-        ({"beta": float("nan")}, ValueError, "beta must be a finite number or None, got nan"),
+        ({"beta": float("nan")}, ValueError, "beta must be a finite number, got nan"),
         ({"prefix": ""}, ValueError, "prefix must be a name such as 'ib', got ''"),
     ],
 )

@@ -220,7 +220,7 @@ def test_files_and_images_show_the_estimates(logged):
         assert last.std() > 1, "a blank picture"
 
 
-def test_the_projector_is_given_the_same_labelled_rows_at_every_measurement(logged):
+def test_the_projector_is_given_the_same_labeled_rows_at_every_measurement(logged):
     callback, folder, _ = logged
     config = (folder / "projector_config.pbtxt").read_text()
     for layer in LAYERS:
@@ -327,7 +327,7 @@ def test_what_is_set_from_a_layer_is_told_once(tmp_path, caplog):
     callback = InformationPlaneCallback(["out"], estimators=[KDE(frozen=True), "knn"])
     with caplog.at_level("INFO"):
         fit(tmp_path, callback, logger=False)
-    variance = callback.plane.estimation.settled["out"]["kde"]["noise_variance"]
+    variance = callback.plane.estimation.calibration["out"]["kde"]["noise_variance"]
     messages = [record.message for record in caplog.records if record.message.startswith("ib: out: k")]
     assert messages == [f"ib: out: kde: noise_variance = {variance:.4g}, from the layer as it is now. Frozen."]
 
@@ -534,7 +534,7 @@ def test_a_pool_of_an_estimator_sees_the_rows(tmp_path):
 @pytest.mark.parametrize("correction", ["miller_madow", "grassberger", "chao_shen", "james_stein", "jackknife"])
 def test_a_correction_reaches_every_point_and_its_scalars(tmp_path, correction):
     asked = {"hidden": Quantizer(bins=FixedBins([0.0])), "out": Quantizer(bins=FixedBins([-0.3, 0.3]))}
-    options = {"correction": correction, "shuffles": 3, "input": Quantizer(bins=FixedBins([0.0]))}
+    options = {"correction": correction, "n_permutations": 3, "input": Quantizer(bins=FixedBins([0.0]))}
     callback = InformationPlaneCallback(asked, **options)
     model, run = fit(tmp_path, callback, max_epochs=1, logger=False)
     assert {point.correction for point in callback.history} == {correction}
@@ -573,7 +573,7 @@ def test_every_measurement_shuffles_alike(tmp_path):
         def configure_optimizers(self):
             return torch.optim.SGD(self.parameters(), 0.0)
 
-    callback = InformationPlaneCallback(["out"], shuffles=4)
+    callback = InformationPlaneCallback(["out"], n_permutations=4)
     fit(tmp_path, callback, model=Still(), logger=False)
     assert len({(p.i_ty_permuted, p.i_ty_permuted_sd) for p in callback.history}) == 1
 
@@ -595,7 +595,7 @@ def test_a_resumed_run_has_the_estimates_of_an_uninterrupted_one(tmp_path, data)
     go_on(tmp_path, resumed, ckpt_path=path)
     assert exact(resumed.history) == exact(whole.history) == exact(History.read_csv(tmp_path / "information_plane.csv"))
     assert same(resumed.plane.frozen_state(), whole.plane.frozen_state())
-    assert set(resumed.plane.estimation.settled["out"]["quantized8"]) == {"low", "high"}
+    assert set(resumed.plane.estimation.calibration["out"]["quantized8"]) == {"low", "high"}
 
 
 @resumes_exactly
@@ -676,7 +676,7 @@ def test_damaged_estimates_cost_one_warning_and_the_rest_is_kept(tmp_path, damag
     checkpoint["callbacks"][key] = damage(checkpoint["callbacks"][key])
     torch.save(checkpoint, path)
     callback = InformationPlaneCallback(["out"], estimators=["kde"])
-    with pytest.warns(UserWarning, match=f"what the checkpoint holds .*{sentence}") as caught:
+    with pytest.warns(UserWarning, match=f"in the checkpoint is damaged .*{sentence}") as caught:
         go_on(tmp_path, callback, max_epochs=2, ckpt_path=path)
     assert len(told(caught, "ib: ")) == 1
     assert [p.epoch for p in callback.history] == [0, 1, 2]
@@ -812,10 +812,18 @@ CORRECTIONS = "correction must be None, 'miller_madow', 'grassberger', 'chao_she
     [
         ({"correction": "miler_madow"}, ValueError, f"{CORRECTIONS}, got 'miler_madow': did you mean 'miller_madow'?"),
         ({"correction": 3}, TypeError, f"{CORRECTIONS}, got 3."),
-        ({"shuffles": 1}, ValueError, "shuffles must be 0 for none, or an integer of at least 2, got 1."),
-        ({"shuffles": -2}, ValueError, "shuffles must be 0 for none, or an integer of at least 2, got -2."),
-        ({"shuffles": True}, ValueError, "shuffles must be 0 for none, or an integer of at least 2, got True."),
-        ({"shuffles": 2.0}, ValueError, "shuffles must be 0 for none, or an integer of at least 2, got 2.0."),
+        (
+            {"n_permutations": 1},
+            ValueError,
+            "n_permutations must be an integer of at least 2, got 1: give 0 for none, or",
+        ),
+        (
+            {"n_permutations": -2},
+            ValueError,
+            "n_permutations must be an integer of at least 2, got -2: give 0 for none",
+        ),
+        ({"n_permutations": True}, TypeError, "n_permutations must be an integer of at least 2, got True"),
+        ({"n_permutations": 2.0}, TypeError, "n_permutations must be an integer of at least 2, got 2.0"),
         ({"max_samples": 1}, ValueError, "max_samples must be an integer of at least 2, got 1: give at least 2."),
         ({"max_samples": 99.5}, TypeError, "max_samples must be an integer of at least 2, got 99.5: give a whole"),
         ({"max_samples": None}, TypeError, "max_samples must be an integer of at least 2, got None: give a whole"),

@@ -317,7 +317,7 @@ def test_the_public_names_are_listed_once_and_in_order():
 
 @pytest.mark.parametrize(
     "gone",
-    ["decode", "Decoding", "codes", "Chance", "shuffled", "permuted_mutual_information", "cell_limit"]
+    ["decode", "Decoding", "codes", "Chance", "shuffled", "shuffled_mutual_information", "most_cells"]
     + ["mutual_information_quantised", "quantised_ids"],
 )
 def test_no_alias_of_an_old_name_is_left(gone):

@@ -15,6 +15,7 @@ from lightning_ib.estimators.base import Rows
 from lightning_ib.functional.continuous.principal_components import principal_components
 from lightning_ib.plot.embedding import plot_tsne, turned
 from lightning_ib.report.projector import is_projected, log_rows
+from lightning_ib.warn_once import WarnOnce
 from tests.tiny import fit, pl
 
 
@@ -144,7 +145,7 @@ def tables(folder):
 def test_the_projector_is_given_rows_and_labels(writer, tmp_path):
     labels = torch.arange(30) % 3
     layers = {"hidden.0": Rows(torch.randn(30, 60), labels), "out": Rows(torch.randn(30, 4), labels)}
-    log_rows([logger(writer)], "ib", layers, 7, set())
+    log_rows([logger(writer)], "ib", layers, 7, WarnOnce())
     written = tables(tmp_path)
     assert len(written) == 2
     for (name, files), (layer, rows) in zip(sorted(written.items()), layers.items()):
@@ -159,13 +160,13 @@ def test_the_projector_is_given_rows_and_labels(writer, tmp_path):
 
 def test_every_measurement_has_points_of_its_own(writer, tmp_path):
     for step in (0, 10):
-        log_rows([logger(writer)], "ib", {"out": Rows(torch.randn(9, 3), torch.arange(9))}, step, set())
+        log_rows([logger(writer)], "ib", {"out": Rows(torch.randn(9, 3), torch.arange(9))}, step, WarnOnce())
     assert {files["tensor_path"].split("/")[0] for files in tables(tmp_path).values()} == {"00000", "00010"}
 
 
 @pytest.mark.parametrize("y", [None, torch.linspace(0, 1, 9)])
 def test_without_class_labels_the_points_have_none(y, writer, tmp_path):
-    log_rows([logger(writer)], "ib", {"out": Rows(torch.randn(9, 3), y)}, 0, set())
+    log_rows([logger(writer)], "ib", {"out": Rows(torch.randn(9, 3), y)}, 0, WarnOnce())
     ((_, files),) = tables(tmp_path).items()
     assert "metadata_path" not in files
     assert np.loadtxt(tmp_path / files["tensor_path"]).shape == (9, 3)
@@ -173,7 +174,7 @@ def test_without_class_labels_the_points_have_none(y, writer, tmp_path):
 
 def test_the_projector_is_given_no_more_rows_and_digits_than_it_shows(writer, tmp_path):
     rows = 1e-3 * torch.randn(1500, 60, generator=torch.Generator().manual_seed(1))
-    log_rows([logger(writer)], "ib", {"out": Rows(rows, torch.arange(1500))}, 0, set())
+    log_rows([logger(writer)], "ib", {"out": Rows(rows, torch.arange(1500))}, 0, WarnOnce())
     ((_, files),) = tables(tmp_path).items()
     assert np.loadtxt(tmp_path / files["tensor_path"]).shape == (1000, 50)
     assert (tmp_path / files["metadata_path"]).read_text().split() == [str(k) for k in range(1000)]
@@ -183,7 +184,7 @@ def test_the_projector_is_given_no_more_rows_and_digits_than_it_shows(writer, tm
 @pytest.mark.parametrize("scale", [0.0, 1e-30, 1.0, 1e30])
 def test_rows_of_any_scale_keep_four_digits(scale, writer, tmp_path):
     rows = scale * torch.tensor([[1.0, -2.0], [3.0, 4.0], [-5.0, 0.3]], dtype=torch.float64)
-    log_rows([logger(writer)], "ib", {"out": Rows(rows)}, 0, set())
+    log_rows([logger(writer)], "ib", {"out": Rows(rows)}, 0, WarnOnce())
     ((_, files),) = tables(tmp_path).items()
     expected = principal_components(rows).numpy()
     assert np.loadtxt(tmp_path / files["tensor_path"]) == pytest.approx(expected, rel=1e-3, abs=1e-3 * scale)
@@ -215,11 +216,15 @@ class Full:
 
 
 def test_a_logger_that_fails_is_one_warning_and_keeps_no_other_back(writer, tmp_path):
-    told, full, rows = set(), Full(OSError("No space left on device")), Rows(torch.randn(9, 3), torch.arange(9))
+    warned, full, rows = (
+        WarnOnce(every_rank=True),
+        Full(OSError("No space left on device")),
+        Rows(torch.randn(9, 3), torch.arange(9)),
+    )
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         for step in range(3):
-            log_rows([full, logger(writer)], "ib", {"out": rows}, step, told)
+            log_rows([full, logger(writer)], "ib", {"out": rows}, step, warned)
     assert [str(one.message) for one in caught] == [
         "Full could not log the projector: OSError: No space left on device. Training goes on."
     ]
@@ -229,7 +234,7 @@ def test_a_logger_that_fails_is_one_warning_and_keeps_no_other_back(writer, tmp_
 
 def test_loggers_without_a_projector_are_passed_over():
     layers = {"out": Rows(torch.randn(9, 3), torch.arange(9))}
-    log_rows([logger(object()), logger(None), object(), SimpleNamespace()], "ib", layers, 0, set())
+    log_rows([logger(object()), logger(None), object(), SimpleNamespace()], "ib", layers, 0, WarnOnce())
 
 
 def test_a_training_with_tensorboard_has_the_projector_of_every_measurement(tmp_path):

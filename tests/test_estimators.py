@@ -121,7 +121,7 @@ def test_names_and_estimators_can_be_mixed():
     [
         (["kdee"], ValueError, "there is no estimator 'kdee': did you mean 'kde'?"),
         (["mlp-probe"], ValueError, "there is no estimator 'mlp-probe': did you mean 'mlp_probe'?"),
-        (["quantized8"], ValueError, "there is no estimator 'quantized8': did you mean 'quantized8'?"),
+        (["quantised8"], ValueError, "there is no estimator 'quantised8': did you mean 'quantized8'?"),
         (["zzz"], ValueError, "did you mean 'kde' or 'ksg' or 'knn' or .* or 'quantized8'?"),
         ("kde", TypeError, "estimators must be a list, got 'kde'. Did you mean ['kde']?"),
         (KDE(), TypeError, "estimators must be a list, got KDE(). Did you mean [KDE()]?"),
@@ -877,8 +877,8 @@ def test_a_width_follows_the_layer_unless_it_is_frozen(make, name, data):
     assert louder["act", make.name, name] == pytest.approx(power * first["act", make.name, name], rel=1e-6)
     assert all(abs(louder_frozen[key] - first[key]) > 0.1 for key in of)
     assert louder_frozen["act", make.name, name] == first["act", make.name, name]
-    assert follows.estimation.settled == {}
-    assert frozen.estimation.settled == {"act": {make.name: {name: first["act", make.name, name]}}}
+    assert follows.estimation.calibration == {}
+    assert frozen.estimation.calibration == {"act": {make.name: {name: first["act", make.name, name]}}}
 
 
 @pytest.mark.parametrize("estimator", [KDE(noise_variance=0.3), Renyi(kernel_width=0.3), KDE(0.3, frozen=True)])
@@ -887,7 +887,7 @@ def test_a_width_that_is_given_stays(estimator, data):
     for factor in (1.0, 10.0):
         found = values(estimated(plane, scaled(factor), *data))
         assert found["act", estimator.name, estimator.outputs[-1]] == 0.3
-    assert plane.estimation.settled == {}
+    assert plane.estimation.calibration == {}
 
 
 def test_a_frozen_noise_is_that_of_the_first_measurement(data):
@@ -895,9 +895,9 @@ def test_a_frozen_noise_is_that_of_the_first_measurement(data):
     estimated(plane, TANH, *data)
     rows = shown(plane)
     variance = noise_variance_of(rows.t)
-    assert plane.estimation.settled == {"act": {"kde": {"noise_variance": variance}}}
+    assert plane.estimation.calibration == {"act": {"kde": {"noise_variance": variance}}}
     found = values(estimated(plane, LOUD, *data))
-    assert plane.estimation.settled == {"act": {"kde": {"noise_variance": variance}}}
+    assert plane.estimation.calibration == {"act": {"kde": {"noise_variance": variance}}}
     expected = kde(rows._replace(t=2 * rows.t), variance=variance)
     assert found == {("act", "kde", k): pytest.approx(v, abs=1e-9) for k, v in expected.items()}
 
@@ -907,7 +907,7 @@ def test_the_range_is_that_of_the_first_measurement(data):
     estimated(plane, TANH, *data)
     rows = shown(plane)
     bounds = float(rows.t.min()), float(rows.t.max())
-    assert plane.estimation.settled == {"act": {"quantized8": dict(zip(("low", "high"), bounds))}}
+    assert plane.estimation.calibration == {"act": {"quantized8": dict(zip(("low", "high"), bounds))}}
     found = values(estimated(plane, net(act=lambda x: 0.01 * torch.tanh(x)), *data))
     expected = mutual_information_quantized(0.01 * rows.t, bounds=bounds)
     assert found["act", "quantized8", "I_XT"] == pytest.approx(expected, abs=1e-9)
@@ -917,7 +917,7 @@ def test_the_range_is_that_of_the_first_measurement(data):
 def test_a_noise_that_was_given_is_not_set(data):
     plane = plane_of(TANH, [KDE(noise_variance=0.1), Quantized(8, per="tensor")])
     estimated(plane, TANH, *data)
-    assert plane.estimation.settled == {}
+    assert plane.estimation.calibration == {}
 
 
 def reloaded(state):
@@ -934,7 +934,7 @@ def test_it_is_frozen_state_and_taken_up_again(data):
     second = plane_of(TANH, [KDE(frozen=True), "quantized8"])
     with second.attach(TANH):
         second.load_frozen_state(reloaded(first.frozen_state()))
-    assert second.estimation.settled == first.estimation.settled
+    assert second.estimation.calibration == first.estimation.calibration
     assert same(values(estimated(second, LOUD, *data)), values(estimated(first, LOUD, *data)))
     anew = plane_of(LOUD, [KDE(frozen=True), "quantized8"])
     assert not same(values(estimated(second, LOUD, *data)), values(estimated(anew, LOUD, *data)))
@@ -946,7 +946,7 @@ def test_a_state_without_estimators_is_none_that_was_set(data):
     before.compute()
     with plane.attach(TANH):
         plane.load_frozen_state(before.frozen_state())
-    assert plane.estimation.settled == {}
+    assert plane.estimation.calibration == {}
     assert all(map(math.isfinite, values(estimated(plane, TANH, *data)).values()))
 
 
@@ -964,7 +964,7 @@ def test_a_damaged_state_is_refused_and_all_else_taken_up(damaged, data):
         pytest.raises(ValueError, match="^what its estimators were set to is no mapping from layers to estimators"),
     ):
         second.load_frozen_state(first.frozen_state() | {"estimators": damaged})
-    assert second.estimation.settled == {}
+    assert second.estimation.calibration == {}
     assert torch.equal(second.fitted_quantizers["act"].edges, first.fitted_quantizers["act"].edges)
 
 
@@ -981,7 +981,7 @@ def test_the_frozen_state_is_a_copy(data):
     plane = plane_of(TANH, [KDE(frozen=True)])
     estimated(plane, TANH, *data)
     plane.frozen_state()["estimators"]["act"]["kde"]["noise_variance"] = 99.0
-    assert plane.estimation.settled["act"]["kde"]["noise_variance"] < 1
+    assert plane.estimation.calibration["act"]["kde"]["noise_variance"] < 1
 
 
 # -- what is kept ------------------------------------------------------------------------------------------------------
@@ -1004,7 +1004,7 @@ def test_rows_can_be_kept_without_estimators(data):
     x, y = data
     plane = plane_of(TANH, [], keep_rows=True, max_samples=M)
     assert estimated(plane, TANH, x, y) == []
-    rows = plane.labelled_rows()["act"]
+    rows = plane.labeled_rows()["act"]
     assert (len(rows.t), len(rows.y), rows.x) == (M, M, None)
 
 

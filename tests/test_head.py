@@ -66,7 +66,7 @@ def test_the_last_layer_with_a_coordinate_for_each_class_is_the_head(n_classes):
 
 def test_the_head_is_measured_on_its_softmax():
     x, y, _ = labeled_scores(500, 10)
-    drawn = plane_of(Scores(), x, y)[0].labelled_rows()["last"]
+    drawn = plane_of(Scores(), x, y)[0].labeled_rows()["last"]
     order = torch.argsort(x.softmax(1)[:, 0])
     torch.testing.assert_close(drawn.t[drawn.t[:, 0].argsort()], x.softmax(1)[order])
     alone = measure(Scores(nn.Softmax(1)), [(x, y)], ["last"], unit="nats")[0]
@@ -78,7 +78,7 @@ def test_a_module_that_gives_probabilities_is_measured_as_it_is(module):
     x, y, said = labeled_scores(500, 10)
     plane, _ = plane_of(Scores(module), x, y)
     assert plane.head[:5] == ("last", 10, 10, "probabilities", float((said == y).double().mean()))
-    rows = plane.labelled_rows()["last"].t
+    rows = plane.labeled_rows()["last"].t
     torch.testing.assert_close(rows.sum(1), torch.ones(500))
     torch.testing.assert_close(rows.sort(0).values, x.softmax(1).sort(0).values)
 
@@ -87,7 +87,7 @@ def test_the_softmax_of_log_probabilities_are_the_probabilities():
     x, y, said = labeled_scores(500, 10)
     plane, points = plane_of(Scores(nn.LogSoftmax(1)), x, y)
     assert plane.head[:5] == ("last", 10, 10, "softmax", float((said == y).double().mean()))
-    torch.testing.assert_close(plane.labelled_rows()["last"].t.sort(0).values, x.softmax(1).sort(0).values)
+    torch.testing.assert_close(plane.labeled_rows()["last"].t.sort(0).values, x.softmax(1).sort(0).values)
 
 
 @pytest.mark.parametrize("module", [None, nn.Sigmoid()])
@@ -106,7 +106,7 @@ def test_a_single_logit_stands_for_two_classes(module):
     assert plane.head[:5] == ("last", 1, 2, "sigmoid" if module is None else "probabilities", right)
     assert points["last"].accuracy == right
     assert points["last"].i_ty_fano == fano_information(right, h_y=math.log(2), n_classes=2, unit="nats")
-    rows = plane.labelled_rows()["last"].t
+    rows = plane.labeled_rows()["last"].t
     assert rows.shape == (400, 1)
     assert rows.min() >= 0
     assert rows.max() <= 1
@@ -123,7 +123,7 @@ def test_of_more_classes_than_a_sketch_has_coordinates_all_logits_predict():
     x, y, said = labeled_scores(1000, 200, 0.7)
     plane, points = plane_of(Scores(), x, y, max_samples=1000)
     assert plane.head[:5] == ("last", 200, 200, "softmax", float((said == y).double().mean()))
-    rows = plane.labelled_rows()["last"].t
+    rows = plane.labeled_rows()["last"].t
     assert rows.shape == (1000, 128)
     torch.testing.assert_close(rows.sort(0).values, sketch(x.softmax(1)).sort(0).values)
     assert points["last"].accuracy == plane.head.accuracy

@@ -189,11 +189,11 @@ def test_the_permutation_baseline_is_the_expected_information(correction, unit, 
 
 
 @pytest.mark.parametrize("correction", IN_CLOSED_FORM)
-@pytest.mark.parametrize("shuffles", [2, 20])
-def test_shuffles_show_the_spread_and_leave_the_mean_exact(shuffles, correction, data, known):
+@pytest.mark.parametrize("n_permutations", [2, 20])
+def test_shuffles_show_the_spread_and_leave_the_mean_exact(n_permutations, correction, data, known):
     _, t, y = known
-    point = point_of(data, shuffles=shuffles, correction=correction)
-    chance = permuted_mutual_information(t.counts, y.counts, n_permutations=shuffles, correction=correction)
+    point = point_of(data, n_permutations=n_permutations, correction=correction)
+    chance = permuted_mutual_information(t.counts, y.counts, n_permutations=n_permutations, correction=correction)
     assert point.i_ty_permuted == point_of(data, correction=correction).i_ty_permuted
     assert point.i_ty_permuted_sd == pytest.approx(chance.standard_deviation, abs=1e-12)
     assert abs(point.i_ty_permuted - chance.mean) < 4 * chance.standard_deviation
@@ -208,17 +208,17 @@ def test_the_baseline_is_the_mean_of_many_permutations(data, known):
 
 
 @pytest.mark.parametrize("correction", ["chao_shen", "james_stein"])
-@pytest.mark.parametrize("shuffles", [0, 2, 20])
-def test_corrections_without_a_closed_form_still_shuffle(shuffles, correction, data, known):
+@pytest.mark.parametrize("n_permutations", [0, 2, 20])
+def test_corrections_without_a_closed_form_still_shuffle(n_permutations, correction, data, known):
     """Five times, unless another number is asked for."""
     _, t, y = known
-    point = point_of(data, shuffles=shuffles, correction=correction)
-    chance = permuted_mutual_information(t.counts, y.counts, n_permutations=shuffles or 5, correction=correction)
+    point = point_of(data, n_permutations=n_permutations, correction=correction)
+    chance = permuted_mutual_information(t.counts, y.counts, n_permutations=n_permutations or 5, correction=correction)
     assert (point.i_ty_permuted, point.i_ty_permuted_sd) == pytest.approx(tuple(chance), abs=1e-12)
 
 
 def test_without_shuffles_only_the_spread_is_missing(data):
-    point, shuffled = point_of(data), point_of(data, shuffles=5)
+    point, shuffled = point_of(data), point_of(data, n_permutations=5)
     assert point.i_ty_permuted > 0
     assert math.isnan(point.i_ty_permuted_sd)
     assert same(point._replace(i_ty_permuted_sd=0.0), shuffled._replace(i_ty_permuted_sd=0.0))
@@ -227,14 +227,15 @@ def test_without_shuffles_only_the_spread_is_missing(data):
 def test_no_random_state_is_touched(data):
     before = torch.get_rng_state()
     point_of(data)
-    point_of(data, shuffles=3)
+    point_of(data, n_permutations=3)
     assert torch.equal(torch.get_rng_state(), before)
 
 
-@pytest.mark.parametrize("shuffles", [1, -1, 2.0, None, True, "5"])
-def test_a_wrong_number_of_shuffles_is_refused(shuffles):
-    with pytest.raises(ValueError, match=r"shuffles must be 0 for none, or an integer of at least 2, got "):
-        InformationPlane({"layer": WHOLE}, shuffles=shuffles)
+@pytest.mark.parametrize("n_permutations", [1, -1, 2.0, None, True, "5"])
+def test_a_wrong_number_of_shuffles_is_refused(n_permutations):
+    kind = ValueError if n_permutations in (1, -1) and not isinstance(n_permutations, bool) else TypeError
+    with pytest.raises(kind, match=r"n_permutations must be an integer of at least 2, got "):
+        InformationPlane({"layer": WHOLE}, n_permutations=n_permutations)
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -242,13 +243,13 @@ def test_labels_that_say_nothing_give_what_chance_gives(seed):
     generator = torch.Generator().manual_seed(seed)
     x = torch.randint(0, 8, (2000, 3), generator=generator).float()
     y = torch.randint(0, 10, (2000,), generator=generator)
-    point = point_of((x, y), shuffles=20)
+    point = point_of((x, y), n_permutations=20)
     assert point.i_ty > 0.1  # the bias is no small thing
     assert abs(point.i_ty - point.i_ty_permuted) < 4 * point.i_ty_permuted_sd
 
 
 def test_labels_that_are_told_stand_out(data):
-    point = point_of(data, shuffles=5)
+    point = point_of(data, n_permutations=5)
     assert point.i_ty > point.i_ty_permuted + 20 * point.i_ty_permuted_sd
 
 

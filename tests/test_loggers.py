@@ -28,6 +28,7 @@ from lightning_ib.records.reliability import UNDERSAMPLED, VerdictWarning
 from lightning_ib.records.tags import parse_tag
 from lightning_ib.report.layout import log_layout
 from lightning_ib.report.loggers import log_figure, log_scalars, rendered, run_folder, safe_name, scalars
+from lightning_ib.warn_once import WarnOnce
 from tests.records import exact
 from tests.tiny import N_TRAIN, TinyModule, fit, pl
 
@@ -209,7 +210,7 @@ def test_a_wide_figure_is_made_a_thousand_pixels_wide_for_tensorboard(tmp_path):
     logger = pl.loggers.TensorBoardLogger(tmp_path)
     figure = Figure(figsize=(16, 8), dpi=100)
     figure.add_subplot().plot([0, 1], color="red", linewidth=40)
-    log_figure([logger], TAG, figure, 3, set())
+    log_figure([logger], TAG, figure, 3, WarnOnce())
     logger.experiment.flush()
     (picture,) = read_tensorboard(logger.log_dir)[1]
     shown = pixels(picture[1])
@@ -502,16 +503,16 @@ class Unreachable:
 
 
 def test_a_logger_that_cannot_be_asked_costs_one_warning_each_for_what_it_did_not_get(tmp_path):
-    def ask(loggers, told):
-        log_layout(loggers, "ib", "bits", told=told)
-        log_scalars(loggers, {}, 0, told)
-        log_figure(loggers, TAG, None, 0, told)
-        assert run_folder(loggers, str(tmp_path), told) == tmp_path
+    def ask(loggers, warned):
+        log_layout(loggers, "ib", "bits", warned=warned)
+        log_scalars(loggers, {}, 0, warned)
+        log_figure(loggers, TAG, None, 0, warned)
+        assert run_folder(loggers, str(tmp_path), warned) == tmp_path
 
-    told = set()
+    warned = WarnOnce(every_rank=True)
     with pytest.warns(UserWarning, match="Training goes on") as caught:
-        ask([Unreachable(), Unreachable()], told)
-    ask([Unreachable()], told)
+        ask([Unreachable(), Unreachable()], warned)
+    ask([Unreachable()], warned)
     assert failures(caught) == [
         "Unreachable could not lay out the charts: ConnectionError: no experiment. Training goes on.",
         "Unreachable could not log the figures: ConnectionError: no experiment. Training goes on.",
@@ -524,7 +525,7 @@ def test_a_logger_without_folder_name_or_version_leaves_the_files_in_the_default
     class Bare:
         log_dir = save_dir = name = version = None
 
-    assert run_folder([Bare()], str(tmp_path), set()) == tmp_path
+    assert run_folder([Bare()], str(tmp_path), WarnOnce()) == tmp_path
 
 
 FULL_DISK = """

@@ -907,9 +907,9 @@ def test_a_layer_that_was_left_out_may_run_later():
         ({"input": CellQuantizer()}, TypeError, r"input must be a Quantizer or None, got CellQuantizer\(256\)"),
         ({"target": 3}, TypeError, "target must be a Quantizer or None, got 3"),
         ({"max_samples": 0}, ValueError, "max_samples must be an integer of at least"),
-        ({"head": True}, ValueError, "head must be None, False or the name of a layer, got True"),
-        ({"head": 3}, ValueError, "head must be None, False or the name of a layer, got 3"),
-        ({"shuffles": 1}, ValueError, "shuffles must be 0 for none, or an integer of at least 2, got 1"),
+        ({"head": True}, TypeError, "head must be None, False or the name of a layer, got True"),
+        ({"head": 3}, TypeError, "head must be None, False or the name of a layer, got 3"),
+        ({"n_permutations": 1}, ValueError, "n_permutations must be an integer of at least 2, got 1: give 0 for none"),
         ({"unit": "bit"}, ValueError, "unit must be 'bits' or 'nats', got 'bit'"),
     ],
 )

@@ -82,5 +82,4 @@ def test_nowhere_nothing_is_written_and_nothing_fails(tmp_path, monkeypatch):
     reporter.write(history, rows, to)
     reporter.finish(history, to)
     assert list(tmp_path.iterdir()) == []
-    assert not reporter.has_files
     assert reporter.figure_path is None

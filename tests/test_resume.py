@@ -492,7 +492,7 @@ def without(*keys):
 @pytest.mark.parametrize(
     ("damage", "sentence", "kept", "refitted"),
     [
-        (lambda state: ["a", "list"], "it is a list, not a mapping", [], True),
+        (lambda state: ["a", "list"], "it is of type list, and a mapping is expected", [], True),
         (lambda state: {"other": 1}, "its history is missing, .*; the frozen edges are no mapping", [], True),
         (without("history"), "its history is missing, and a mapping of columns is expected", [], False),
         (lambda state: state | {"history": "none"}, "its history is of type str, and a mapping", [], False),
@@ -560,7 +560,8 @@ def without(*keys):
 def test_what_is_damaged_is_told_once_and_the_rest_is_kept(tmp_path, damaged, damage, sentence, kept, refitted):
     path, state = damaged(tmp_path / "damaged.ckpt", damage)
     callback = InformationPlaneCallback(IN_BINS)
-    with pytest.warns(UserWarning, match=f"^ib: what the checkpoint holds .*{sentence}.* Training goes on") as caught:
+    expected = f"^ib: the state of .* in the checkpoint is damaged .*{sentence}.* Training goes on"
+    with pytest.warns(UserWarning, match=expected) as caught:
         fit(tmp_path, callback, max_epochs=2, logger=False, ckpt_path=path, train=LOADERS["order"]())
     assert len([warning for warning in caught if str(warning.message).startswith("ib:")]) == 1
     # Where nothing is left of the history, it begins anew with a point before the rest of the training.

@@ -44,16 +44,22 @@ def test_however_many_moments_are_skipped_each_is_made_up_for_once(n, first, gap
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "kind", "said"),
     [
-        ({"every_n_epochs": True}, "every_n_epochs must be an integer of at least 1, got True."),
-        ({"every_n_train_steps": 0}, "every_n_train_steps must be an integer of at least 1, got 0."),
-        ({"epochs": "12"}, r"epochs must be a list of whole numbers such as \[1, 2, 4, 8\], got '12'."),
-        ({"epochs": [1], "every_n_train_steps": 2}, "give one schedule, got epochs and every_n_train_steps."),
+        ({"every_n_epochs": True}, TypeError, "every_n_epochs must be an integer of at least 1, got True"),
+        ({"every_n_train_steps": 0}, ValueError, "every_n_train_steps must be an integer of at least 1, got 0"),
+        ({"epochs": [1, 2.5]}, TypeError, "epochs must be an integer of at least 0, got 2.5"),
+        ({"epochs": []}, ValueError, r"epochs must be a list of whole numbers such as \[1, 2, 4, 8\], got \[\]."),
+        ({"epochs": "12"}, TypeError, r"epochs must be a list of whole numbers such as \[1, 2, 4, 8\], got '12'."),
+        (
+            {"epochs": [1], "every_n_train_steps": 2},
+            ValueError,
+            "give one schedule, got epochs and every_n_train_steps.",
+        ),
     ],
 )
-def test_what_is_no_schedule_is_refused(options, said):
-    with pytest.raises(ValueError, match=said):
+def test_what_is_no_schedule_is_refused(options, kind, said):
+    with pytest.raises(kind, match=said):
         Schedule(**options)
 
 

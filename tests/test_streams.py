@@ -360,7 +360,7 @@ def test_damaged_centers_are_refused_and_all_else_taken_up(damaged, data, net):
     with second.attach(net), pytest.raises(ValueError, match=f"^{told}$"):
         second.load_frozen_state(first.frozen_state() | {"centers": damaged})
     assert second.estimation.streams.centers == {}
-    assert second.estimation.settled == first.estimation.settled
+    assert second.estimation.calibration == first.estimation.calibration
 
 
 @pytest.mark.filterwarnings("ignore:Be aware that when using `ckpt_path`")

@@ -54,7 +54,7 @@ def test_ids_are_those_of_all_values_at_once_however_they_are_batched(bins, size
     variable = binned(bins)
     keep(variable, *z.split(sizes))
     assert variable.n == 60
-    assert torch.equal(variable.rows(), whole.in_bins(z).ids)
+    assert torch.equal(variable.rows(), whole.discretize(z).ids)
     assert torch.equal(variable.fitted.edges, whole.edges)
     assert variable.n == 60
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import importlib.util
-import math
 from typing import Any
 
 from lightning_ib.estimators.base import Estimator
 from lightning_ib.estimators.registry import checked_estimators
 from lightning_ib.evaluation.loaders import checked_loader
+from lightning_ib.functional.checks import checked_number
 
 
 def default_estimators() -> list[Estimator]:
@@ -26,14 +26,16 @@ def checked_arguments(data: Any, unpack: Any, beta: Any, prefix: Any, tsne: bool
         ValueError: one is out of its range, or needs a package that is not installed.
     """
     if (isinstance(data, str) and data not in ("train", "val")) or not (data is None or hasattr(data, "__iter__")):
-        raise ValueError(f"data must be None, 'train', 'val' or a DataLoader, got {data!r}.")
+        kind = ValueError if isinstance(data, str) else TypeError
+        raise kind(f"data must be None, 'train', 'val' or a DataLoader, got {data!r}.")
     if data is not None and not isinstance(data, str):
         checked_loader(data)
     if unpack is not None and not callable(unpack):
         raise TypeError(f"unpack must be a callable, batch → (x, y), or None, got {unpack!r}.")
-    if beta is not None and not (isinstance(beta, (int, float)) and math.isfinite(beta)):
-        raise ValueError(f"beta must be a finite number or None, got {beta!r}.")
+    if beta is not None:
+        checked_number(beta, "beta")
     if not isinstance(prefix, str) or not prefix.strip("/"):
-        raise ValueError(f"prefix must be a name such as 'ib', got {prefix!r}.")
+        kind = ValueError if isinstance(prefix, str) else TypeError
+        raise kind(f"prefix must be a name such as 'ib', got {prefix!r}.")
     if tsne and importlib.util.find_spec("sklearn") is None:
         raise ValueError("tsne=True needs scikit-learn: pip install scikit-learn, or leave it out.")

@@ -103,8 +103,8 @@ class InformationPlaneCallback(LoopCallback):
         correction: of the plug-in entropies and all figures built from them: ``"miller_madow"``, ``"grassberger"``,
             ``"chao_shen"``, ``"james_stein"`` or ``"jackknife"``. A figure past a bound is kept and flagged in the
             history (``out_of_bounds``).
-        shuffles: how many random permutations of the labels show the spread of the permutation baseline of I(T;Y); its
-            mean is exact without any.
+        n_permutations: the number of random permutations of the labels that give the spread of the permutation baseline
+            of I(T;Y), whose mean is known in closed form; 0 for none.
         estimators: a second opinion; ``None`` for a linear probe where the target is class labels, ``()`` for none; by
             name (``"probe"``, ``"mlp_probe"``, ``"soft"``, ``"kde"``, ``"ksg"``, ``"knn"``, ``"mixed"``, ``"copula"``,
             ``"renyi"``, ``"infonce"``, ``"smile"``, ``"quantized8"``) or as an
@@ -146,7 +146,7 @@ class InformationPlaneCallback(LoopCallback):
         beta: float | None = None,
         prefix: str = "ib",
         correction: Correction | None = None,
-        shuffles: int = 0,
+        n_permutations: int = 0,
         estimators: Estimators | None = None,
         max_samples: int = MAX_SAMPLES,
         head: str | bool | None = None,
@@ -164,7 +164,7 @@ class InformationPlaneCallback(LoopCallback):
             "target": target,
             "unit": unit,
             "correction": correction,
-            "shuffles": shuffles,
+            "n_permutations": n_permutations,
             "estimators": default_estimators() if estimators is None else checked_estimators(estimators),
             "max_samples": max_samples,
             "head": head,

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
+
+from lightning_ib.functional.checks import checked_integer
 
 
 @dataclass(frozen=True)
@@ -17,8 +19,8 @@ class Schedule:
         every_n_train_steps: after every n-th optimizer step instead.
 
     Raises:
-        ValueError: a number is no integer of at least 1, ``epochs`` is no list of whole numbers, or more than one
-            schedule is given.
+        TypeError: a number is no integer, or ``epochs`` no list of those.
+        ValueError: a number is below 1 (an epoch below 0), ``epochs`` is empty, or more than one schedule is given.
 
     Example:
         >>> schedule = Schedule(epochs=[8, 1, 2, 4])
@@ -35,13 +37,15 @@ class Schedule:
     def __post_init__(self) -> None:
         for name in ("every_n_epochs", "every_n_train_steps"):
             n = getattr(self, name)
-            if (name == "every_n_epochs" or n is not None) and not (_is_whole(n) and n >= 1):
-                raise ValueError(f"{name} must be an integer of at least 1, got {n!r}.")
+            if name == "every_n_epochs" or n is not None:
+                checked_integer(n, name, at_least=1)
         if self.epochs is not None:
             listed = isinstance(self.epochs, Sequence) and not isinstance(self.epochs, str)
-            if not listed or not self.epochs or not all(_is_whole(epoch) and epoch >= 0 for epoch in self.epochs):
-                raise ValueError(f"epochs must be a list of whole numbers such as [1, 2, 4, 8], got {self.epochs!r}.")
-            object.__setattr__(self, "epochs", tuple(sorted(self.epochs)))
+            if not listed or not self.epochs:
+                kind = ValueError if listed else TypeError
+                raise kind(f"epochs must be a list of whole numbers such as [1, 2, 4, 8], got {self.epochs!r}.")
+            epochs = sorted(checked_integer(epoch, "epochs", at_least=0) for epoch in self.epochs)
+            object.__setattr__(self, "epochs", tuple(epochs))
         given = {
             "every_n_epochs": self.every_n_epochs != 1,
             "epochs": self.epochs is not None,
@@ -78,7 +82,3 @@ class Schedule:
 
 def _every(n: int, what: str) -> str:
     return f"after every {what}" if n == 1 else f"after every {n} {what}s"
-
-
-def _is_whole(n: Any) -> bool:
-    return isinstance(n, int) and not isinstance(n, bool)

@@ -306,7 +306,7 @@ class Session:
             with preserve_state(self._module):  # an estimator of the user's may draw random numbers
                 estimates = self._guarded(lambda: self._estimates(moment), moment)
                 if shows_rows:
-                    rows = self._guarded(self.plane.labelled_rows, moment) or {}
+                    rows = self._guarded(self.plane.labeled_rows, moment) or {}
             failed = self._host.any_rank(estimates is None)
             none = self.no_estimates(moment.epoch, moment.step)
             points = points + (none if failed or estimates is None else estimates)
@@ -316,16 +316,16 @@ class Session:
     def _estimates(self, moment: Moment) -> History:
         """The values of estimators, and in the log what they set from the layers."""
         estimation = self.plane.estimation
-        before = {layer: set(settled) for layer, settled in estimation.settled.items()}
+        before = {layer: set(calibration) for layer, calibration in estimation.calibration.items()}
         estimates = self.plane.estimate(
             epoch=moment.epoch,
             step=moment.step,
             progress=lambda pairs: self._host.progress(pairs, len(pairs), "Estimators"),
         )
-        for layer, estimators in estimation.settled.items():
-            for name, settled in estimators.items():
-                if settled and name not in before.get(layer, set()):
-                    values = ", ".join(f"{key} = {value:.4g}" for key, value in settled.items())
+        for layer, estimators in estimation.calibration.items():
+            for name, calibration in estimators.items():
+                if calibration and name not in before.get(layer, set()):
+                    values = ", ".join(f"{key} = {value:.4g}" for key, value in calibration.items())
                     self._host.say(f"{layer}: {name}: {values}, from the layer as it is now. Frozen.")
         return History(estimates)
 

@@ -30,7 +30,7 @@ def measure(  # noqa: D417 – the arguments of InformationPlane are documented 
     unpack: Unpack | None = None,
     unit: Unit = "bits",
     correction: Correction | None = None,
-    shuffles: int = 0,
+    n_permutations: int = 0,
     estimators: Estimators = (),
     max_samples: int = MAX_SAMPLES,
     head: str | bool | None = None,
@@ -54,13 +54,11 @@ def measure(  # noqa: D417 – the arguments of InformationPlane are documented 
         progress: show tqdm bars over the batches and the estimators.
 
     Returns:
-        A history of one measurement: iterate over it for a point of each layer; its ``estimates()`` are the values of
-        the estimators.
+        A history of one measurement: its points, one for each layer, and its ``estimates()``.
 
     Raises:
         TypeError: the data is a tensor, a data set or a mapping, which gives no batches.
-        ValueError: the data is empty, a batch cannot be unpacked, or an argument is wrong: see
-            :class:`InformationPlane`.
+        ValueError: the data is empty, a batch cannot be unpacked, or an argument is out of its range.
 
     Example:
         >>> data = [(torch.rand(32, 4), torch.arange(32) % 4) for _ in range(8)]
@@ -70,7 +68,7 @@ def measure(  # noqa: D417 – the arguments of InformationPlane are documented 
     """
     checked_loader(dataloader)
     options: dict[str, Any] = {"input": input, "target": target, "unit": unit, "correction": correction}
-    options |= {"shuffles": shuffles, "estimators": estimators, "max_samples": max_samples, "head": head}
+    options |= {"n_permutations": n_permutations, "estimators": estimators, "max_samples": max_samples, "head": head}
     plane = InformationPlane(layers, **options, ignore_index=ignore_index, tokens=tokens)
     with (
         on_device(model, device) as away,

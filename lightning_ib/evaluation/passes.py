@@ -7,10 +7,9 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from inspect import signature
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import torch
-from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor, nn
 
 from lightning_ib.capture.batches import Parts, Unpack, is_keywords, unpacked
@@ -109,21 +108,21 @@ def call(model: Callable[..., Any], parts: Parts) -> Any:
     return model(**taken) if taken.keys() - label.keys() else model(x)
 
 
-@runtime_checkable
-class Movable(Protocol):
-    """Anything with a method ``to``."""
-
-    def to(self, device: torch.device) -> Any:
-        """The same on another device."""
-
-
 def to(batch: Any, device: torch.device) -> Any:
-    """A batch, however nested in tuples, lists, mappings and dataclasses, with all that can move on ``device``."""
+    """A batch, however nested in tuples, lists and mappings, with all that can move on ``device``.
 
-    def moved(one: Any) -> Any:
-        return one.to(device, non_blocking=True) if isinstance(one, Tensor) else one.to(device)
-
-    return apply_to_collection(batch, Movable, moved)
+    A mapping of another kind than a plain one goes through as it is, where Lightning's ``apply_to_collection`` takes it
+    apart.
+    """
+    if hasattr(batch, "to"):
+        return batch.to(device, non_blocking=True) if isinstance(batch, Tensor) else batch.to(device)
+    if is_keywords(batch):
+        return {key: to(value, device) for key, value in batch.items()}
+    if isinstance(batch, tuple) and hasattr(batch, "_fields"):
+        return type(batch)(*(to(value, device) for value in batch))
+    if isinstance(batch, (tuple, list)):
+        return type(batch)(to(value, device) for value in batch)
+    return batch
 
 
 @contextmanager

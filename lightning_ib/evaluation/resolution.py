@@ -36,7 +36,7 @@ from lightning_ib.evaluation.loaders import checked_loader
 from lightning_ib.evaluation.passes import call, preserve_state, run_pass, to, with_bar
 from lightning_ib.evaluation.preserve import module_state_kept
 from lightning_ib.functional import Symbols, Unit, add_entropies, entropy_of_counts, joint_counts, symbols
-from lightning_ib.functional.checks import logarithm
+from lightning_ib.functional.checks import checked_integer, logarithm
 from lightning_ib.measurement.information_plane import InformationPlane
 from lightning_ib.plot.resolution import plot_resolution
 from lightning_ib.records.files import replacing
@@ -105,7 +105,7 @@ class ResolutionSweep:
                 mark = "*" if row.saturation > SATURATED else " "
                 lines.append(
                     f"  {row.n_bins:4}  {row.n_samples:8}  {row.h_t:7.3f}  {row.i_ty:7.3f}  {row.h_y:7.3f}  "
-                    f"{row.saturation:8.2f} {mark}  {row.n_codes:9}  {row.singletons:9.2f}"
+                    f"{row.saturation:8.2f} {mark}  {row.n_codes:9}  {row.singleton_fraction:9.2f}"
                 )
         if any(row.saturation > SATURATED for row in self.rows):
             note = f"* saturated: H(T) > {SATURATED} log N. Such figures tell the samples apart, not what was learnt."
@@ -312,7 +312,7 @@ class _Target(NamedTuple):
         if self.symbols is not None and len(self.symbols.counts) > 1:
             i_ty = add_entropies(h_t, self.entropy, -entropy_of_counts(joint_counts(t, self.symbols), unit=unit))
         n_codes, n_once = len(t.counts), int((t.counts == 1).sum())
-        return h_t, i_ty, self.entropy, h_t / logarithm(unit)(n) if n > 1 else math.nan, n_codes, n_once / n_codes
+        return h_t, i_ty, self.entropy, h_t / logarithm(unit)(n) if n > 1 else math.nan, n_codes, n_once / n
 
 
 def sample_order(n: int, device: torch.device | str | None = None) -> Tensor:
@@ -360,10 +360,7 @@ def _ascending(numbers: Any, name: str) -> list[int]:
     numbers = list(numbers)
     if not numbers:
         raise ValueError(f"{name} is empty: give at least one integer.")
-    for n in numbers:
-        if isinstance(n, bool) or not isinstance(n, Integral) or n < 2:
-            raise ValueError(f"{name} must be integers of at least 2, got {n!r}.")
-    return sorted({int(n) for n in numbers})
+    return sorted({checked_integer(n, f"each of {name}", at_least=2) for n in numbers})
 
 
 def _binnings(n_bins: Any, bins: Any) -> dict[int, Bins]:

@@ -14,6 +14,7 @@ from lightning_ib.functional import SoftEntropy, Unit
 from lightning_ib.functional.checks import sentence
 from lightning_ib.measurement.sampled import Drawn
 from lightning_ib.measurement.streams import Streams
+from lightning_ib.records.earlier import present_name
 from lightning_ib.records.record import Record, unit_of
 
 Progress = Callable[[Sequence[tuple[str, Estimator]]], Iterable[tuple[str, Estimator]]]
@@ -30,7 +31,7 @@ class Estimation:
         self.estimators = list(estimators)
         self.needs_input = any(estimator.needs_input for estimator in self.estimators)
         self.raw_samples = max((one.max_samples for one in self.estimators if one.raw), default=0)
-        self.settled: dict[str, dict[str, dict[str, float]]] = {}
+        self.calibration: dict[str, dict[str, dict[str, float]]] = {}
         """Layer → estimator → what was set from the layer's scale at its first measurement."""
         self.streams = Streams(next((one for one in self.estimators if isinstance(one, Soft)), None))
         """What is summed up over every sample."""
@@ -81,9 +82,9 @@ class Estimation:
                     continue
                 sums = summed.get(layer) if isinstance(estimator, Soft) else None
                 found += self._estimated(layer, estimator, drawn, sums, unit, epoch, step, warn)
-            return found, self.settled, self.streams.state(), self._gave
+            return found, self.calibration, self.streams.state(), self._gave
 
-        found, self.settled, self.streams.centers, self._gave = on_first(work) if shared else work()
+        found, self.calibration, self.streams.centers, self._gave = on_first(work) if shared else work()
         return [Record._make(record) for record in found]
 
     def _estimated(
@@ -117,8 +118,8 @@ class Estimation:
             values = dict.fromkeys(self._promised(layer, estimator, rows), math.nan)
             if not estimator.optional or _is_sound(rows):  # of other rows a warning tells already
                 self._warn_of_failure(layer, estimator, error, epoch, warn)
-        settled = self.settled.get(layer, {}).get(estimator.name, {})
-        verdict = estimate_verdict(values, rows, unit, settled, estimator, n_samples=n_samples)
+        calibration = self.calibration.get(layer, {}).get(estimator.name, {})
+        verdict = estimate_verdict(values, rows, unit, calibration, estimator, n_samples=n_samples)
         return [
             Record(
                 *(epoch, step, layer, estimator.name, name, value),
@@ -167,12 +168,12 @@ class Estimation:
             return list(estimator.outputs)
 
     def _values(self, layer: str, estimator: Estimator, rows: Rows, unit: Unit) -> dict[str, float]:
-        settled = self.settled.get(layer, {}).get(estimator.name) or estimator.calibrate(rows)
-        if settled:  # what could not be set yet is asked for again
-            self.settled.setdefault(layer, {})[estimator.name] = dict(settled)
+        calibration = self.calibration.get(layer, {}).get(estimator.name) or estimator.calibrate(rows)
+        if calibration:  # what could not be set yet is asked for again
+            self.calibration.setdefault(layer, {})[estimator.name] = dict(calibration)
         if isinstance(estimator, Soft) and bool(rows.t.isfinite().all()):
             self.streams.centers[layer] = rows.t.double().mean(0)
-        return {name: float(value) for name, value in estimator.estimate(rows, settled, unit).items()}
+        return {name: float(value) for name, value in estimator.estimate(rows, calibration, unit).items()}
 
     def _streamed(self, layer: str, sums: SoftEntropy, rows: Rows, unit: Unit) -> tuple[dict[str, float], int]:
         """The values from the running sums of a layer, and over how many samples; their mean centers the next pass."""
@@ -182,20 +183,23 @@ class Estimation:
         self.streams.centers[layer] = sums.mean
         return values, found.n_samples
 
-    def load(self, settled: Any) -> None:
-        """Take up what was settled before.
+    def load(self, calibration: Any) -> None:
+        """Take up what was calibration before.
 
         Raises:
             ValueError: it is no mapping from layers to estimators to numbers; nothing is taken up then.
         """
         try:
             found = {
-                layer: {name: {key: float(value) for key, value in of.items()} for name, of in estimators.items()}
-                for layer, estimators in settled.items()
+                layer: {
+                    present_name(name): {key: float(value) for key, value in of.items()}
+                    for name, of in estimators.items()
+                }
+                for layer, estimators in calibration.items()
             }
             if not all(math.isfinite(v) for by in found.values() for of in by.values() for v in of.values()):
                 raise ValueError
-            self.settled = found
+            self.calibration = found
         except (AttributeError, TypeError, ValueError):
             raise ValueError(
                 "what its estimators were set to is no mapping from layers to estimators to finite numbers"

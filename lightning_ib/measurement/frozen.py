@@ -16,8 +16,8 @@ def frozen_state(variables: Variables, estimation: Estimation) -> dict[str, Any]
     named: dict[str, Any] = {
         "layers": {layer: one.fitted.state_dict() for layer, one in variables.layers.items() if one.fitted is not None}
     }
-    if estimation.settled:
-        named["estimators"] = copy.deepcopy(estimation.settled)
+    if estimation.calibration:
+        named["estimators"] = copy.deepcopy(estimation.calibration)
     if estimation.streams.centers:
         named["centers"] = estimation.streams.state()
     return named | {key: fitted.state_dict() for key, fitted in _beside_layers(variables)}

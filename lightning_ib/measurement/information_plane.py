@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from numbers import Integral
 from typing import Any
 
 from torch import Tensor, nn
@@ -15,7 +16,7 @@ from lightning_ib.distributed import this_process
 from lightning_ib.estimators.base import Rows, checked_max_samples
 from lightning_ib.estimators.registry import Estimators, checked_estimators
 from lightning_ib.functional import Correction, Symbols, Unit, checked_correction
-from lightning_ib.functional.checks import checked_unit
+from lightning_ib.functional.checks import checked_integer, checked_unit
 from lightning_ib.measurement.estimation import Estimation, Progress
 from lightning_ib.measurement.frozen import frozen_state, load_frozen_state
 from lightning_ib.measurement.head import Head
@@ -66,8 +67,8 @@ class InformationPlane:
         unit: ``"bits"`` or ``"nats"``.
         correction: of the plug-in entropies and of all figures built from them: ``"miller_madow"``, ``"grassberger"``,
             ``"chao_shen"``, ``"james_stein"`` or ``"jackknife"``; ``None`` leaves them as counted.
-        shuffles: how many random permutations of the labels show the spread of the permutation baseline, whose mean
-            is known in closed form; 0 for none.
+        n_permutations: the number of random permutations of the labels that give the spread of the permutation
+            baseline, whose mean is known in closed form; 0 for none.
         estimators: estimators that do not bin, by name (``"kde"``, ``"probe"``, …) or as an
             :class:`~lightning_ib.estimators.Estimator`; :meth:`estimate` gives their values.
         max_samples: how many samples the cells and estimators see.
@@ -104,7 +105,7 @@ class InformationPlane:
         target: Quantizer | None = None,
         unit: Unit = "bits",
         correction: Correction | None = None,
-        shuffles: int = 0,
+        n_permutations: int = 0,
         estimators: Estimators = (),
         max_samples: int = MAX_SAMPLES,
         head: str | bool | None = None,
@@ -114,11 +115,11 @@ class InformationPlane:
     ) -> None:
         self.asked = checked_layers(layers)
         """The layers that were named, or patterns of them, with their quantizers; ``None`` where they are picked."""
-        _check_options(input, target, unit, correction, shuffles, head, ignore_index, tokens)
+        _check_options(input, target, unit, correction, n_permutations, head, ignore_index, tokens)
         self.unit: Unit = unit
-        self.correction, self.shuffles, self.ignore_index, self.tokens = correction, shuffles, ignore_index, tokens
+        self.ignore_index, self.tokens = ignore_index, tokens
         self.estimation = Estimation(checked_estimators(estimators))
-        """The estimators at work; ``estimation.settled`` is what they set from the layers at the first measurement."""
+        """The estimators at work; ``estimation.calibration`` holds the hyperparameters set at the first measurement."""
         self.sampled = SampledLayers(
             checked_max_samples(max_samples),
             min(max_samples, self.estimation.raw_samples),
@@ -141,7 +142,7 @@ class InformationPlane:
             keep_rows=keep_rows,
             warned=self._warned,
         )
-        self._points = PointMaker(self._intake, unit, correction, shuffles, self._warned)
+        self._points = PointMaker(self._intake, unit, correction, n_permutations, self._warned)
 
     @property
     def layers(self) -> list[str]:
@@ -330,7 +331,7 @@ class InformationPlane:
         """The sampled rows; with several processes those of all of them, all of which must ask."""
         return self._intake.drawn(shared=_shared(True))
 
-    def labelled_rows(self) -> dict[str, Rows]:
+    def labeled_rows(self) -> dict[str, Rows]:
         """The sampled rows of each layer with their labels, where labels came; with several processes all must ask."""
         drawn = self._intake.measured(shared=_shared(True))
         return {layer: Rows(rows, drawn.others.get("y")) for layer, rows in drawn.layers.items()}
@@ -374,7 +375,7 @@ def _check_options(
     target: Any,
     unit: Any,
     correction: Any,
-    shuffles: Any,
+    n_permutations: Any,
     head: Any,
     ignore_index: Any,
     tokens: Any,
@@ -386,11 +387,11 @@ def _check_options(
     checked_unit(unit)
     if correction is not None:
         checked_correction(correction)
-    if isinstance(shuffles, bool) or not isinstance(shuffles, int) or shuffles < 0 or shuffles == 1:
-        raise ValueError(f"shuffles must be 0 for none, or an integer of at least 2, got {shuffles!r}.")
-    if head is True or not (head is None or head is False or isinstance(head, str)):
-        raise ValueError(f"head must be None, False or the name of a layer, got {head!r}.")
-    if ignore_index is not None and (isinstance(ignore_index, bool) or not isinstance(ignore_index, int)):
+    if isinstance(n_permutations, bool) or n_permutations != 0:
+        checked_integer(n_permutations, "n_permutations", at_least=2, advice="give 0 for none, or at least 2")
+    if not (head is None or head is False or isinstance(head, str)):
+        raise TypeError(f"head must be None, False or the name of a layer, got {head!r}.")
+    if ignore_index is not None and (isinstance(ignore_index, bool) or not isinstance(ignore_index, Integral)):
         raise TypeError(f"ignore_index must be an integer such as -100 or None, got {ignore_index!r}.")
     if not isinstance(tokens, bool):
         raise TypeError(f"tokens must be True or False, got {tokens!r}.")

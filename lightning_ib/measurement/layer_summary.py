@@ -31,7 +31,7 @@ from lightning_ib.records.reliability import verdict
 _ROUNDING = 1e-9
 
 # How many permutations are drawn where there is no closed form.
-_SHUFFLES = 5
+_N_PERMUTATIONS = 5
 
 
 class CountedLayer(NamedTuple):
@@ -74,7 +74,7 @@ class LayerSummary:
         identity: whether the input is the identity of the sample.
         unit: of all values.
         correction: of the plug-in entropies; saturation and verdict are of the counts as they are.
-        shuffles: how often the labels are shuffled for the spread of the permutation baseline.
+        n_permutations: how often the labels are shuffled for the spread of the permutation baseline.
         head: the head of the network, where one was measured.
         bound: the least I(T;Y) that its accuracy proves.
         clusters: the sequence of each sample, where the samples are tokens: errors are taken over sequences.
@@ -89,7 +89,7 @@ class LayerSummary:
         identity: bool,
         unit: Unit,
         correction: Correction | None,
-        shuffles: int,
+        n_permutations: int,
         head: Head | None = None,
         bound: float = math.nan,
         clusters: Tensor | None = None,
@@ -102,7 +102,7 @@ class LayerSummary:
         self.xy = None if x is None or y is None else joint(x, y)
         self.h_xy = self._h(self.xy)
         self.has_target = y is not None and len(y.counts) > 1
-        self.shuffles, self.head, self.bound = shuffles, head, bound
+        self.n_permutations, self.head, self.bound = n_permutations, head, bound
 
     def point(self, layer: str, counted: CountedLayer | None) -> InformationPoint:
         """The point of a layer; one of NaNs where it was not counted."""
@@ -219,9 +219,9 @@ class LayerSummary:
         if exact:
             mean = expected_mutual_information(t.counts, self.y.counts, **options)
             point = point._replace(i_ty_permuted=mean)
-        if self.shuffles or not exact:
-            shuffles = self.shuffles or _SHUFFLES
-            chance = permuted_mutual_information(t.counts, self.y.counts, n_permutations=shuffles, **options)
+        if self.n_permutations or not exact:
+            n_permutations = self.n_permutations or _N_PERMUTATIONS
+            chance = permuted_mutual_information(t.counts, self.y.counts, n_permutations=n_permutations, **options)
             point = point._replace(i_ty_permuted_sd=chance.standard_deviation)
             point = point if exact else point._replace(i_ty_permuted=chance.mean)
         return point

@@ -28,17 +28,17 @@ class PointMaker:
         intake: what was kept of the pass.
         unit: of the points.
         correction: of the plug-in entropies.
-        shuffles: how often the labels are permuted.
+        n_permutations: how often the labels are permuted.
         warned: takes the warnings.
     """
 
     def __init__(
-        self, intake: Intake, unit: Unit, correction: Correction | None, shuffles: int, warned: WarnOnce
+        self, intake: Intake, unit: Unit, correction: Correction | None, n_permutations: int, warned: WarnOnce
     ) -> None:
         self.discretized: dict[str, str] = {}
         """Layer → how it was discretized at the last measurement, in words, of the layers cut into cells."""
         self._intake, self._warned = intake, warned
-        self._unit, self._correction, self._shuffles = unit, correction, shuffles
+        self._unit, self._correction, self._n_permutations = unit, correction, n_permutations
 
     def of_pass(self, *, epoch: int, shared: bool) -> dict[str, InformationPoint]:
         """Layer → its point.
@@ -113,7 +113,7 @@ class PointMaker:
             identity=self._intake.input is None,
             unit=self._unit,
             correction=self._correction,
-            shuffles=self._shuffles,
+            n_permutations=self._n_permutations,
             head=self._intake.heads.head,
             bound=bound,
             clusters=clusters,

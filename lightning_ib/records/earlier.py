@@ -39,11 +39,16 @@ ESTIMATE = _types(_ESTIMATE)
 EARLIER = (POINT, ESTIMATE)
 
 
+def present_name(estimator: str) -> str:
+    """The name of an estimator today."""
+    return re.sub(r"^quantised(\d*)$", r"quantized\1", estimator)
+
+
 def records_of_earlier(values: Mapping[str, Any]) -> list[Record]:
     """The records of a point or an estimate, given by its former fields, all of them."""
     known = dict(values)
     if "estimator" in known:
-        source = re.sub(r"^quantised(\d*)$", r"quantized\1", known.pop("estimator"))
+        source = present_name(known.pop("estimator"))
         return [Record(source=source, quantity=known.pop("figure"), **known)]
     symbols_seen_once, n = known.pop("singletons") * known["n_codes"], known["n_samples"]
     known["singleton_fraction"] = symbols_seen_once / n if n else float("nan")

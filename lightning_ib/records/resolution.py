@@ -15,12 +15,12 @@ class Resolution(NamedTuple):
         pool: the label of the pool.
         n_bins: how many bins a coordinate has.
         n_samples: N, the number of samples counted.
-        h_t: H(T), the entropy of the narrowed representation.
+        h_t: H(T), the entropy of the discretized representation.
         i_ty: I(T;Y), the information about the target.
         h_y: H(Y), the entropy of the target over the same samples.
         saturation: H(T) / log N. Near 1 every sample has a symbol of its own and the figures say nothing of the layer.
         n_codes: how many different symbols T showed.
-        singletons: the share of those symbols that were seen once, 0 to 1.
+        singleton_fraction: the share of the samples whose symbol was seen once.
         unit: ``"bits"`` or ``"nats"``.
     """
 
@@ -33,5 +33,5 @@ class Resolution(NamedTuple):
     h_y: float
     saturation: float
     n_codes: int
-    singletons: float
+    singleton_fraction: float
     unit: str
