@@ -92,13 +92,13 @@ def test_figures_of_fewer_samples_are_those_of_measure_on_these_samples():
         assert (row.h_t, row.i_ty, row.h_y, row.n_codes) == (point.h_t, point.i_ty, point.h_y, point.n_codes)
 
 
-def test_singletons_are_the_share_of_symbols_seen_once():
+def test_singletons_are_the_share_of_samples_whose_symbol_was_seen_once():
     x = torch.tensor([0.0, 0.0, 1.0, 2.0, 3.0]).unsqueeze(1)
     model = nn.Sequential(nn.Identity())
     sweep = resolution_sweep(
         model, [(x, torch.arange(5) % 2)], ["0"], n_bins=[4], n_samples=[5], bins=lambda n: FixedBins([0.5, 1.5, 2.5])
     )
-    assert (sweep.rows[0].n_codes, sweep.rows[0].singleton_fraction) == (4, 0.75)
+    assert (sweep.rows[0].n_codes, sweep.rows[0].singleton_fraction) == (4, 0.6)
 
 
 def test_edges_are_fitted_on_all_samples_for_every_size():

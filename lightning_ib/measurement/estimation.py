@@ -184,7 +184,7 @@ class Estimation:
         return values, found.n_samples
 
     def load(self, calibration: Any) -> None:
-        """Take up what was calibration before.
+        """Take up the calibration of an earlier measurement.
 
         Raises:
             ValueError: it is no mapping from layers to estimators to numbers; nothing is taken up then.
