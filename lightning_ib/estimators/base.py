@@ -15,6 +15,7 @@ from torch import Tensor
 
 from lightning_ib.functional import Unit
 from lightning_ib.functional.checks import checked_callable, checked_integer, checked_labels, plain_tensor
+from lightning_ib.records.record import unit_of
 
 
 class Rows(NamedTuple):
@@ -58,6 +59,8 @@ class Estimator(ABC):
     needs_input: bool = False
     outputs: Sequence[str] = ("I_TY",)
     """The names of all values that it can give."""
+    unitless: Sequence[str] = ()
+    """Those of its values that are neither information nor entropy, such as a dimension; accuracies are known."""
     max_samples: int = 2000
     optional: bool = False
     """Whether it is there by default, so that it stands aside from rows it is unsuited to. See :meth:`applies`."""
@@ -89,6 +92,10 @@ class Estimator(ABC):
     def applies(self, rows: Rows) -> bool:
         """Whether to work on such rows: one that is there by default works on those with class labels only."""
         return rows.labels is not None or not self.optional
+
+    def unit_of(self, quantity: str, unit: str) -> str:
+        """The unit of one of its values: ``unit``, or empty for a quantity without a unit."""
+        return "" if quantity in self.unitless else unit_of(quantity, unit)
 
     def outputs_for(self, rows: Rows) -> list[str]:
         """The names of the values that such rows allow; one that fails is NaN."""

@@ -15,7 +15,7 @@ from lightning_ib.functional.checks import sentence
 from lightning_ib.measurement.sampled import Drawn
 from lightning_ib.measurement.streams import Streams
 from lightning_ib.records.earlier import present_name
-from lightning_ib.records.record import Record, unit_of
+from lightning_ib.records.record import Record
 
 Progress = Callable[[Sequence[tuple[str, Estimator]]], Iterable[tuple[str, Estimator]]]
 
@@ -123,7 +123,7 @@ class Estimation:
         return [
             Record(
                 *(epoch, step, layer, estimator.name, name, value),
-                unit=unit_of(name, unit),
+                unit=estimator.unit_of(name, unit),
                 n_samples=n_samples,
                 verdict=verdict[name],
             )
@@ -151,7 +151,7 @@ class Estimation:
     ) -> list[Record]:
         """The records of a measurement that gave none: NaN, under the names they have otherwise."""
         return [
-            Record(epoch, step, layer, estimator.name, name, math.nan, unit=unit_of(name, unit))
+            Record(epoch, step, layer, estimator.name, name, math.nan, unit=estimator.unit_of(name, unit))
             for layer in layers
             for estimator in (self.estimators if estimators is None else estimators)
             for name in self._promised(layer, estimator)

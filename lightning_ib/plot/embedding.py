@@ -7,7 +7,6 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from lightning_ib.estimators.base import Rows
-from lightning_ib.functional.continuous.principal_components import principal_components
 from lightning_ib.plot.labels import VERBATIM, depth_colors, legend, short_labels, tinted
 
 if TYPE_CHECKING:
@@ -16,6 +15,7 @@ if TYPE_CHECKING:
 
 _COLUMNS = 4
 _LEAST_SPREAD = 1e-12
+_COMPONENTS = 50
 
 
 def plot_tsne(
@@ -79,12 +79,16 @@ def plot_tsne(
 
 def _embedded(rows: Rows, before: ndarray | None) -> ndarray | None:
     """The rows in two dimensions; ``None`` where they hardly differ."""
+    import numpy as np
+    from sklearn.decomposition import PCA
     from sklearn.manifold import TSNE
 
-    z = principal_components(rows.t).numpy()
+    z = np.nan_to_num(rows.t.detach().reshape(len(rows.t), -1).cpu().double().numpy(), posinf=0.0, neginf=0.0)
+    z = z - z.mean(0)
     # Rows that hardly differ, such as those of a dead layer, make scikit-learn take the process down.
     if len(z) < 4 or float(z.std()) < _LEAST_SPREAD:
         return None
+    z = PCA(min(_COMPONENTS, *z.shape), svd_solver="full").fit_transform(z)
     perplexity = min(30.0, (len(z) - 1) / 3)
     init = "pca" if z.shape[1] > 1 else "random"
     with warnings.catch_warnings():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from lightning_ib.records.record import STANDARD_ERRORS, unit_of
@@ -32,7 +32,7 @@ def log_layout(
     *,
     layers: Iterable[str] = (),
     binned: bool = True,
-    estimators: Mapping[str, Sequence[str]] | None = None,
+    estimators: Mapping[str, Mapping[str, str]] | None = None,
     warned: WarnOnce,
 ) -> None:
     """Lay out TensorBoard's custom scalars. Once a writer.
@@ -49,20 +49,21 @@ def log_layout(
         beta: where given, the information-bottleneck functional has a chart.
         layers: the layers that get bands.
         binned: whether a layer is counted in bins; where none is, there is no chart of values outside of them.
-        estimators: the name of each estimator, and what it gives.
+        estimators: the name of each estimator, and its quantities with their units.
         warned: gives each warning once.
     """
     charts = CHARTS | ({"I(X;T) − β I(T;Y)": "IB"} if beta is not None else {})
     charts = {of: quantity for of, quantity in charts.items() if binned or quantity != "clipped_fraction"}
     title = f"Information plane ({prefix})"
 
-    def chart(of: str, quantity: str, estimator: str = "") -> tuple[str, list[Any]]:
-        """Title and content of a chart: what has a unit is found under it alone, in the runs of that unit."""
-        in_unit = unit_of(quantity, unit)
+    def chart(of: str, quantity: str, in_unit: str, estimator: str = "") -> tuple[str, list[Any]]:
+        """Title and content of a chart: a value with a unit is found under it alone, in the runs of that unit."""
         name = re.escape(format_tag(prefix, quantity, "", source=estimator, unit=in_unit))
         return f"{of} [{in_unit}]" if in_unit else of, ["Multiline", [f"^{name}/.+"]]
 
-    layout: dict[str, dict[str, list[Any]]] = {title: dict(chart(of, quantity) for of, quantity in charts.items())}
+    layout: dict[str, dict[str, list[Any]]] = {
+        title: dict(chart(of, quantity, unit_of(quantity, unit)) for of, quantity in charts.items())
+    }
     bands = {
         f"{of} [{unit}]: {layer}": [
             "Margin",
@@ -72,9 +73,9 @@ def log_layout(
         for layer in layers
     }
     others = dict(
-        chart(f"{estimator}: {figure}", figure, estimator)
-        for estimator, figures in (estimators or {}).items()
-        for figure in figures
+        chart(f"{estimator}: {quantity}", quantity, in_unit, estimator)
+        for estimator, quantities in (estimators or {}).items()
+        for quantity, in_unit in quantities.items()
     )
     layout |= {f"{title}: ± {STANDARD_ERRORS} standard errors": bands} if bands else {}
     layout |= {f"{title}: other estimators": others} if others else {}

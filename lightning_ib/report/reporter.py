@@ -112,7 +112,9 @@ class Reporter:
             self.beta,
             layers=layers,
             binned=binned,
-            estimators={estimator.name: estimator.outputs for estimator in estimators},
+            estimators={
+                one.name: {quantity: one.unit_of(quantity, self.unit) for quantity in one.outputs} for one in estimators
+            },
             warned=self.warned,
         )
 
