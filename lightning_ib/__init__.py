@@ -78,6 +78,8 @@ def __getattr__(name: str) -> Any:
         importlib.import_module("lightning_ib.callbacks.namespaces").follow_imports()
     if name in _HOME:
         return getattr(importlib.import_module(f"lightning_ib.{_HOME[name]}"), name)
+    if name == "Estimate":
+        raise AttributeError(f"{__name__}.Estimate is {__name__}.Record now: estimator is source, figure is quantity.")
     if name in _MOVED:  # configurations name classes by their modules
         raise AttributeError(
             f"{__name__}.{name} is in {__name__}.{_MOVED[name]} now: take public names from {__name__} itself, such as "

@@ -254,7 +254,7 @@ def test_two_processes_have_the_estimates_of_one(estimating, name, data, options
 def test_all_processes_set_the_same_and_log_the_same_estimates(estimating):
     one, other = estimating("estimates")
     assert one["edges"]["estimators"] == other["edges"]["estimators"]
-    assert one["estimates"] == other["estimates"]
+    assert exact(one["estimates"]) == exact(other["estimates"])
     last = {estimate[2:5]: Record(*estimate) for estimate in one["estimates"]}
     assert len(last) == 2 * (5 + 1 + 2 + 5 + 2)
     for (layer, source, quantity), record in last.items():
