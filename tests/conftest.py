@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.mnist import read_mnist
+from tests.helpers.mnist import read_mnist
 
 DATA_VARIABLE = "LIGHTNING_IB_DATA"
 THREADS_VARIABLE = "LIGHTNING_IB_TEST_THREADS"

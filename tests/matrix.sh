@@ -11,9 +11,9 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 python=${PYTHON:-python3}
 tools=(pytest pytest-xdist hypothesis scipy scikit-learn pooch 'jsonargparse[signatures]')
-core=(tests/test_callback.py tests/test_functional.py tests/test_history.py tests/test_loops.py tests/test_namespaces.py
-    tests/test_plane.py tests/test_plotting.py tests/test_processes.py tests/test_quantize.py tests/test_recorder.py
-    tests/test_resume.py)
+core=(tests/integration/test_callback.py tests/unit/functional/test_functional.py tests/unit/records/test_history.py tests/integration/test_loops.py tests/integration/test_namespaces.py
+    tests/unit/measurement/test_information_plane.py tests/unit/plot/test_information_plane.py tests/integration/test_processes.py tests/unit/binning/test_quantizer.py tests/unit/capture/test_recorder.py
+    tests/integration/test_resume.py)
 
 build() { # name, then what pip is to install
     local bin=.matrix/$1/bin
