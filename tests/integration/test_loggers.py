@@ -1,6 +1,5 @@
 """Every logger with its own library, offline: what it wrote is read back with that library, and is the history."""
 
-import csv
 import gc
 import io
 import json
@@ -30,27 +29,15 @@ from lightning_ib.report.layout import log_layout
 from lightning_ib.report.loggers import log_figure, log_scalars, rendered, run_folder, safe_name, scalars
 from lightning_ib.warn_once import WarnOnce
 from tests.helpers import ROOT
+from tests.helpers.loggers import Sick, pixels, read_metrics_csv
 from tests.helpers.records import exact
 from tests.helpers.tiny import N_TRAIN, TinyModule, fit, pl
 
-PIL = pytest.importorskip("PIL.Image", reason="pictures are compared by their pixels")
-
 FIXED = {"hidden": Quantizer(bins=FixedBins([-0.5, 0.5])), "out": Quantizer(bins=FixedBins([0.0]))}
 TAG = "ib/information_plane"
+
 # Lightning logs the figures of an epoch at the epoch's last step, and counts steps from 0.
 STEPS = [0, 5, 11, 17]
-
-
-class Sick(TinyModule):
-    """Its last layer is NaN in the second epoch's validation."""
-
-    def validation_step(self, batch, batch_idx):
-        if self.current_epoch == 1:
-            handle = self.hidden.register_forward_hook(lambda module, args, output: output * math.nan)
-            self(batch[0])
-            handle.remove()
-        else:
-            super().validation_step(batch, batch_idx)
 
 
 def by_name(rows):
@@ -61,10 +48,6 @@ def by_name(rows):
             if parse_tag(name) is not None:
                 written[name].append((step, float(value)))
     return written
-
-
-def pixels(png):
-    return np.asarray(PIL.open(io.BytesIO(png) if isinstance(png, bytes) else png).convert("RGB"))
 
 
 def drawn(callback, epoch, run=True):
@@ -126,7 +109,7 @@ def assert_files_are_in(folder, callback, tmp_path):
     assert ET.parse(folder / "information_plane.svg").getroot().tag.endswith("svg")
 
 
-# -- one logger ------------------------------------------------------------------------------------------------------
+# -- one logger --------------------------------------------------------------------------------------------------------
 
 
 def read_tensorboard(log_dir):
@@ -134,11 +117,6 @@ def read_tensorboard(log_dir):
     events = EventAccumulator(str(log_dir), size_guidance={"images": 0, "scalars": 0}).Reload()
     rows = [(e.step, {name: e.value}) for name in events.Tags()["scalars"] for e in events.Scalars(name)]
     return rows, [(event.step, event.encoded_image_string) for event in events.Images(TAG)]
-
-
-def read_metrics_csv(log_dir):
-    with (Path(log_dir) / "metrics.csv").open(newline="") as file:
-        return [(int(row.pop("step")), {k: v for k, v in row.items() if v}) for row in csv.DictReader(file)]
 
 
 def test_tensorboard(tmp_path):
@@ -346,7 +324,7 @@ def test_comet(tmp_path, comet):
     assert_files_are_in(tmp_path / "comet" / logger.version, callback, tmp_path)
 
 
-# -- several, and none -----------------------------------------------------------------------------------------------
+# -- several, and none -------------------------------------------------------------------------------------------------
 
 
 def test_several_at_once(tmp_path, wandb):
@@ -387,7 +365,7 @@ def test_runs_do_not_overwrite_each_other_and_lie_beside_their_checkpoints(tmp_p
     assert len(list(tmp_path.rglob("information_plane.csv"))) == 2
 
 
-# -- what fails ------------------------------------------------------------------------------------------------------
+# -- what fails --------------------------------------------------------------------------------------------------------
 
 
 def failures(caught):

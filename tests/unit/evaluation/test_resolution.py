@@ -1,49 +1,20 @@
 """How figures move with resolution: the same as measuring setting by setting, and nothing disturbed by it."""
 
-import csv
 import math
 import random
-import subprocess
-import sys
 from types import SimpleNamespace
-from typing import get_type_hints
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_ib import Bins, FixedBins, QuantileBins, Quantizer, UniformBins, measure
 from lightning_ib.evaluation.resolution import ResolutionSweep, resolution_sweep, sample_order
-from lightning_ib.plot.resolution import plot_resolution
-from lightning_ib.records.resolution import Resolution
-from tests.helpers.mnist import ThesisNet
-
-
-class Exact(nn.Module):
-    """Layers that round the same way however the samples are batched."""
-
-    def __init__(self):
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(1))
-        self.same, self.relu, self.image = nn.Identity(), nn.ReLU(), nn.Unflatten(1, (2, 2))
-
-    def forward(self, x):
-        return self.image(self.relu(self.same(x))) * self.weight
-
-
-def exact_data(n=300, d=4):
-    generator = torch.Generator().manual_seed(1)
-    x = torch.randn(n, d, generator=generator)
-    return x, (x[:, 0] > 0).long() + 2 * (x[:, 1] > 0.5).long()
-
-
-def batches(x, y, size=64):
-    return list(zip(x.split(size), y.split(size)))
+from tests.helpers.sweeps import Exact, batches, exact_data, mean
 
 
 def hooks_on(model):
@@ -55,11 +26,7 @@ def hooks_on(model):
     ]
 
 
-def mean(z):
-    return z.mean(1)
-
-
-# --- What the figures are --------------------------------------------------------------------------------------------
+# -- What the figures are ----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("unit", ["bits", "nats"])
@@ -274,7 +241,7 @@ def test_what_is_not_finite_costs_its_own_figures_and_one_warning():
         ResolutionSweep([row for row in rows if row.pool == "log"]).plot()
 
 
-# --- What is refused -------------------------------------------------------------------------------------------------
+# -- What is refused ---------------------------------------------------------------------------------------------------
 
 
 class Unread:
@@ -397,7 +364,7 @@ def test_wrong_data_is_refused(data, arguments, kind, sentence):
     assert not hooks_on(model)
 
 
-# --- What is left as it was ------------------------------------------------------------------------------------------
+# -- What is left as it was --------------------------------------------------------------------------------------------
 
 
 class Touchy(nn.Module):
@@ -490,156 +457,6 @@ def test_a_batch_is_unpacked_and_a_mapping_is_given_as_keywords():
     )
     same = resolution_sweep(Exact(), batches(x, y), ["same"])
     assert [row[1:] for row in sweep.rows] == [row[1:] for row in same.rows]
-
-
-# --- Table, file and picture -----------------------------------------------------------------------------------------
-
-
-def made_up(layers, pools=("none",), sizes=(100, 1000), n_bins=(2, 3, 10), unit="bits"):
-    scale = 1.0 if unit == "bits" else math.log(2)
-    rows = []
-    for layer in layers:
-        for pool in pools:
-            for b in n_bins:
-                for n in sizes:
-                    saturation = min(1.0, 0.3 * math.log2(b))
-                    h_t = scale * saturation * math.log2(n)
-                    rows.append(Resolution(layer, pool, b, n, h_t, scale, scale * 1.5, saturation, b, 0.25, unit))
-    return rows
-
-
-@pytest.mark.parametrize("unit", ["bits", "nats"])
-def test_the_table_is_aligned_within_120_columns_and_marks_what_is_saturated(unit):
-    rows = made_up(["a", "model.encoder.layers.11.feed_forward.intermediate.linear"], ["none", "max"], unit=unit)
-    lines = (
-        ResolutionSweep([*rows, rows[0]._replace(layer="nan", h_t=math.nan, saturation=math.nan)]).table().splitlines()
-    )
-    assert max(map(len, lines)) <= 120
-    assert " ".join(lines[0].split()) == "bins N H(T) I(T;Y) H(Y) H(T)/log N symbols seen once"
-    assert lines[1].split() == [unit] * 3
-    headings = [line for line in lines if "(pool:" in line]
-    assert headings[:3] == ["a (pool: none)", "a (pool: max)", f"{rows[-1].layer} (pool: none)"]
-    figures = [line for line in lines[2:] if line.startswith("  ")]
-    assert len(figures) == len(rows) + 1
-    assert len({len(line) for line in [lines[0], *figures]}) == 1
-    assert [("*" in line) for line in figures] == [row.saturation > 0.9 for row in rows] + [False]
-    assert lines[-1].startswith("* saturated: H(T) > 0.9 log N.")
-    assert "saturated" not in ResolutionSweep(rows[:2]).table()
-
-
-def test_a_file_holds_every_figure_to_the_last_bit(tmp_path):
-    x, y = exact_data()
-    sweep = resolution_sweep(Exact(), batches(x, y), ["same"], pools=[None, mean])
-    sweep.write_csv(tmp_path / "deep" / "sweep.csv")
-    with (tmp_path / "deep" / "sweep.csv").open(newline="") as file:
-        header, *lines = csv.reader(file)
-    kinds = get_type_hints(Resolution)
-    assert header == list(kinds)
-    assert [Resolution(*(kind(cell) for kind, cell in zip(kinds.values(), line))) for line in lines] == sweep.rows
-    assert [path.name for path in (tmp_path / "deep").iterdir()] == ["sweep.csv"]
-
-
-def texts(figure):
-    return [text for text in (t.get_text() for t in figure.legends[0].get_texts()) if text.strip()]
-
-
-@pytest.mark.parametrize("unit", ["bits", "nats"])
-def test_the_figure_has_a_column_a_layer_and_a_line_a_size_and_pool(unit):
-    rows = made_up(["conv", "out"], ["none", "max"], unit=unit)
-    figure = ResolutionSweep(rows).plot()
-    assert len(figure.axes) == 4
-    h_conv, i_conv, h_out, i_out = figure.axes
-    assert [axes.get_title() for axes in figure.axes] == ["conv", "", "out", ""]
-    assert [axes.get_ylabel() for axes in figure.axes] == [f"H(T) [{unit}]", f"I(T;Y) [{unit}]", "", ""]
-    assert [axes.get_xlabel() for axes in figure.axes] == ["", "bins a coordinate"] * 2
-    curves = [line for line in h_out.lines if list(line.get_xdata()) == [2, 3, 10]]
-    assert len(curves) == 4
-    assert len({line.get_linestyle() for line in curves}) == 2
-    assert len({line.get_color() for line in curves}) == 2
-    assert list(curves[0].get_ydata()) == [
-        row.h_t for row in rows if row[:2] == ("out", "none") and row.n_samples == 100
-    ]
-    scale = 1.0 if unit == "bits" else math.log(2)
-    levels = {round(line.get_ydata()[0], 6) for line in h_conv.lines if list(line.get_xdata()) == [0, 1]}
-    assert levels == {round(scale * math.log2(n), 6) for n in (100, 1000)}
-    assert [line.get_ydata()[0] for line in i_out.lines if list(line.get_xdata()) == [0, 1]] == [1.5 * scale]
-    assert texts(figure) == [
-        *("N = 100", "N = 1000", "pool: none", "pool: max"),
-        *("log N", "H(Y), all samples", "hollow: saturated, H(T) > 0.9 log N"),
-    ]
-    faces = [points.get_facecolors() for points in i_conv.collections]
-    assert all([bool((face == 1).all()) for face in points] == [False, False, True] for points in faces)
-    assert h_conv.get_ylim() == h_out.get_ylim()
-
-
-@pytest.mark.parametrize("n_layers", [1, 3, 5, 12])
-def test_nothing_overlaps(n_layers):
-    layers = [f"model.encoder.layers.{k}.feed_forward.intermediate.linear" for k in range(n_layers)]
-    pools = ["none", "MaxPool3d(kernel_size=(4, 4, 4)…"]
-    figure = plot_resolution(made_up(layers, pools, (10, 20, 40, 80, 160), (2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 30)))
-    figure.draw_without_rendering()
-    renderer = FigureCanvasAgg(figure).get_renderer()
-    page, legend = figure.bbox, figure.legends[0].get_window_extent(renderer)
-    panels = [axes.get_tightbbox(renderer) for axes in figure.axes]
-    assert len(panels) == 2 * n_layers
-    boxes = [legend, *panels]
-    for k, box in enumerate(boxes):
-        assert box.x0 >= page.x0 - 1
-        assert box.x1 <= page.x1 + 1
-        assert box.y0 >= page.y0 - 1
-        assert box.y1 <= page.y1 + 1
-        for other in boxes[:k]:
-            apart = (box.x0 - other.x1, other.x0 - box.x1, box.y0 - other.y1, other.y0 - box.y1)
-            assert max(apart) > -2
-    for axes in figure.axes[1::2]:
-        ticks = [label.get_window_extent(renderer) for label in axes.get_xticklabels()]
-        assert len(ticks) >= 5
-        assert all(left.x1 < right.x0 for left, right in zip(ticks, ticks[1:]))
-
-
-def test_without_a_target_only_the_entropy_is_drawn():
-    figure = plot_resolution([row._replace(i_ty=math.nan) for row in made_up(["a", "b"])])
-    assert [axes.get_ylabel() for axes in figure.axes] == ["H(T) [bits]", ""]
-    assert [axes.get_xlabel() for axes in figure.axes] == ["bins a coordinate"] * 2
-    assert "H(Y), all samples" not in texts(figure)
-
-
-def test_a_single_setting_can_be_drawn():
-    figure = plot_resolution(made_up(["a"], sizes=(2,), n_bins=(2,)))
-    figure.draw_without_rendering()
-    assert len(figure.axes) == 2
-
-
-def test_neither_pyplot_nor_lightning_is_imported():
-    program = (
-        "import sys; from types import SimpleNamespace; from lightning_ib.plot import plot_resolution as plot;"
-        "figures = dict(h_t=1.0, i_ty=1.0, h_y=1.0, saturation=0.5, unit='bits');"
-        "plot([SimpleNamespace(layer='a', pool='none', n_bins=2, n_samples=8, **figures)]);"
-        "assert 'matplotlib.pyplot' not in sys.modules;"  # torchmetrics imports it, for its own plots
-        "import lightning_ib.evaluation.resolution;"
-        "assert not {'pytorch_lightning', 'lightning', 'lightning_ib.callbacks'} & set(sys.modules)"
-    )
-    subprocess.run([sys.executable, "-c", program], check=True)
-
-
-# --- Real data -------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.slow
-def test_the_thesis_network_saturates_without_pools_and_not_behind_its_softmax(data_dir, mnist_test):
-    model = ThesisNet()
-    model.load_state_dict(torch.load(data_dir / "thesis" / "max_pool" / "epoch_9.pt", weights_only=True))
-    x, y = (part[:2000] for part in mnist_test)
-    pools = {"conv2": {"none": None, "max": nn.MaxPool3d((4, 3, 3))}, "out": {"softmax": nn.Softmax(dim=1)}}
-    sweep = resolution_sweep(model, batches(x, y, 100), ["conv2", "out"], n_bins=(2, 10), pools=pools, unit="nats")
-    for row in sweep.rows:
-        if row.pool == "none":
-            assert row.h_t == pytest.approx(math.log(row.n_samples), abs=1e-9)
-            assert row.i_ty == pytest.approx(row.h_y, abs=1e-9)
-            assert row.singleton_fraction == 1
-        if row.pool == "softmax":
-            assert row.saturation < 0.6
-            assert row.i_ty == pytest.approx(row.h_y, abs=0.2)
 
 
 class Deep(nn.Module):

@@ -16,8 +16,8 @@ from lightning_ib.functional import SoftEntropy, sketch, soft_information
 from lightning_ib.measurement.streams import Streams
 from lightning_ib.records import History
 from tests.helpers.records import exact
+from tests.helpers.resume import PICTURES, go_on, in_checkpoint, resumes_exactly, same
 from tests.helpers.tiny import N_VAL
-from tests.integration.test_resume import PICTURES, go_on, in_checkpoint, resumes_exactly, same
 
 N, M = 400, 60
 FIGURES = ["H_T", "I_XT", "I_TY", "I_TY_floor", "I_TY_above_floor"]

@@ -1,7 +1,6 @@
-"""Verdicts: what is called doubtful, and advice that works when it is followed."""
+"""The verdict of a measured layer, of the target and of the head, and the warning of it."""
 
 import math
-import re
 import warnings
 
 import numpy as np
@@ -22,101 +21,14 @@ from lightning_ib import (
     UniformBins,
     measure,
 )
-from lightning_ib.estimators.kernels import KDE, Renyi
-from lightning_ib.functional import cell_limit, kernel_width_of, noise_variance_of
+from lightning_ib.functional import cell_limit
 from lightning_ib.records import History
 from lightning_ib.records.reliability import VerdictWarning, outread, verdict
 from tests.helpers.tiny import fit
-
-SOUND = {
-    "saturation": 0.5,
-    "singleton_fraction": 0.0,
-    "n_codes": 50,
-    "n_samples": 1000,
-    "clipped_fraction": 0.0,
-    "nominal_tail_mass": 0.0,
-}
-
-
-@pytest.mark.parametrize(
-    ("changed", "expected"),
-    [
-        ({}, "ok"),
-        ({"saturation": 0.9}, "ok"),
-        ({"saturation": 0.9000001}, "saturated"),
-        ({"saturation": 1.0}, "saturated"),
-        ({"clipped_fraction": 0.1}, "ok"),
-        ({"clipped_fraction": 0.1000001}, "clipped"),
-        ({"clipped_fraction": 1.0}, "clipped"),
-        ({"clipped_fraction": 0.3, "nominal_tail_mass": 0.2}, "ok"),
-        ({"clipped_fraction": 0.3000002, "nominal_tail_mass": 0.2}, "clipped"),
-        ({"clipped_fraction": math.nan}, "ok"),
-        ({"clipped_fraction": math.nan, "saturation": 0.95}, "saturated"),
-        ({"singleton_fraction": 0.1, "n_codes": 200}, "ok"),
-        ({"singleton_fraction": 0.101, "n_codes": 202}, "undersampled"),
-        ({"singleton_fraction": 0.02, "n_codes": 20}, "ok"),
-        ({"singleton_fraction": 0.1002, "n_codes": 501}, "undersampled"),
-        ({"singleton_fraction": 0.101, "n_codes": 202, "clipped_fraction": math.nan}, "undersampled"),
-        # a single symbol
-        ({"n_codes": 1, "saturation": 0.0, "n_samples": 2}, "constant"),
-        ({"n_codes": 1, "saturation": math.nan, "n_samples": 1, "singleton_fraction": 1.0}, "undersampled"),
-        # the target, and the head
-        ({"target_saturation": 0.9}, "ok"),
-        ({"target_saturation": 0.9000001}, "target_saturated"),
-        ({"target_saturation": math.nan}, "ok"),
-        ({"target_singleton_fraction": 0.1}, "ok"),
-        ({"target_singleton_fraction": 0.1000001}, "target_undersampled"),
-        ({"below_fano": True}, "too_coarse"),
-        # of several the first
-        (
-            {"n_codes": 1, "saturation": 0.0, "clipped_fraction": 0.9, "target_saturation": 1.0, "below_fano": True},
-            "constant",
-        ),
-        ({"saturation": 0.95, "target_saturation": 1.0, "below_fano": True}, "saturated"),
-        ({"clipped_fraction": 0.9, "target_saturation": 1.0, "below_fano": True}, "clipped"),
-        ({"singleton_fraction": 0.9, "n_codes": 900, "target_saturation": 1.0}, "undersampled"),
-        ({"target_saturation": 1.0, "target_singleton_fraction": 1.0, "below_fano": True}, "target_saturated"),
-        ({"target_singleton_fraction": 1.0, "below_fano": True}, "target_undersampled"),
-        ({"saturation": 0.95, "clipped_fraction": 0.9, "singleton_fraction": 0.9, "n_codes": 900}, "saturated"),
-        ({"clipped_fraction": 0.9, "singleton_fraction": 0.9, "n_codes": 900}, "clipped"),
-        ({"saturation": 0.95, "singleton_fraction": 0.9, "n_codes": 900}, "saturated"),
-    ],
-)
-def test_what_is_called_what(changed, expected):
-    assert verdict(**SOUND | changed) == expected
-
+from tests.helpers.verdicts import Layer, first_coordinates, measured, numbers
 
 # NaN where there are bins, no head and no shuffles: a NaN equals nothing.
 UNDEFINED = ("i_ty_permuted_sd", "explained_variance", "accuracy", "i_ty_fano", "fano_shortfall")
-
-
-class Layer(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.layer = nn.Identity()
-
-    def forward(self, x):
-        return self.layer(x)
-
-
-def measured(z, quantizer, *, again=None):
-    """The point of a layer that puts out ``z``, and the advice given, if any; ``again`` is a second measurement."""
-    plane = InformationPlane({"layer": quantizer})
-    with warnings.catch_warnings(record=True) as caught, plane.attach(model := Layer()):
-        warnings.simplefilter("always")
-        for k, values in enumerate([z] if again is None else [z, again]):
-            plane.reset()
-            model(values)
-            plane.update(values, torch.arange(len(values)) % 3)
-            (point,) = plane.compute(epoch=k)
-    told = [str(one.message) for one in caught if one.category is VerdictWarning]
-    assert len(told) <= 1
-    return point, "".join(told)
-
-
-def numbers(pattern, text):
-    found = re.search(pattern, text)
-    return [float(group) for group in found.groups()] if found else None
 
 
 # -- the verdict of a point --------------------------------------------------------------------------------------------
@@ -253,194 +165,6 @@ def test_the_batches_make_no_difference(batch):
         (point,) = measure(Layer(), loader, {"layer": quantizer})
     other = measured(z, quantizer)[0]
     assert point._replace(**dict.fromkeys(UNDEFINED, 0.0)) == other._replace(**dict.fromkeys(UNDEFINED, 0.0))
-
-
-# -- advice ------------------------------------------------------------------------------------------------------------
-
-
-def first_coordinates(n):
-    return lambda z: z[:, : int(n)]
-
-
-def tried(z, told, bins=UniformBins):
-    """The points of every discretizer that the advice names."""
-    found = []
-    if pool := numbers(r"a coarser pool, to at most (\d+) of its (\d+) coordinates with (\d+) bins each", told):
-        assert 1 <= pool[0] < pool[1] == z[0].numel()
-        found.append(measured(z, Quantizer(first_coordinates(pool[0]), bins(int(pool[2])))))
-    if fewer := numbers(r"at most (\d+) bins for its (\d+) coordinates", told):
-        assert fewer[1] == z[0].numel()
-        found.append(measured(z, Quantizer(None, bins(int(fewer[0])))))
-    return [point for point, _ in found]
-
-
-@pytest.mark.parametrize("bins", [UniformBins, QuantileBins])
-@pytest.mark.parametrize(("n", "width", "n_bins"), [(1000, 5, 30), (500, 2, 30), (4000, 40, 3), (300, 1, 200)])
-def test_a_saturated_layer_is_ok_with_the_pool_or_the_bins_that_are_advised(n, width, n_bins, bins):
-    z = torch.randn(n, width)
-    point, told = measured(z, Quantizer(bins=bins(n_bins)))
-    assert point.verdict in ("saturated", "undersampled")
-    after = tried(z, told, bins)
-    assert after
-    assert [point.verdict for point in after] == ["ok"] * len(after)
-
-
-@given(st.integers(60, 2000), st.integers(1, 12), st.integers(2, 40), st.integers(0, 9))
-@settings(max_examples=40, deadline=None)
-def test_every_discretization_that_is_advised_is_ok(n, width, n_bins, seed):
-    z = torch.randn(n, width, generator=torch.Generator().manual_seed(seed))
-    point, told = measured(z, Quantizer(bins=UniformBins(n_bins)))
-    assert (told == "") == (point.verdict == "ok")
-    assert all(after.verdict == "ok" for after in tried(z, told))
-
-
-@pytest.mark.parametrize(("width", "n_bins"), [(4, 6), (3, 10), (2, 30)])
-def test_an_undersampled_layer_is_told_how_many_more_samples(width, n_bins):
-    z = torch.randn(500, width)
-    point, told = measured(z, Quantizer(bins=UniformBins(n_bins)))
-    assert point.verdict == "undersampled"
-    (n,) = numbers(r"at least (\d+) samples", told)
-    assert n > point.n_samples
-    # Not a promise, since more samples show more symbols: but these layers have few enough.
-    assert measured(torch.randn(int(n), width), Quantizer(bins=UniformBins(n_bins)))[0].verdict == "ok"
-
-
-def test_an_undersampled_layer_is_told_what_chance_gives():
-    point, told = measured(torch.randn(500, 4), Quantizer(bins=UniformBins(6)))
-    chance = f"(I(T;Y) is {point.i_ty:.2f} bits, and {point.i_ty_permuted:.2f} with permuted labels)"
-    assert chance in told
-    assert f"{point.singleton_fraction:.0%} of the samples have a symbol of their own" in told
-
-
-def test_a_saturated_layer_is_told_how_much():
-    point, told = measured(torch.randn(400, 5), Quantizer(bins=UniformBins(30)))
-    assert f"H(T) is {point.saturation:.2f} of log N: its values tell the samples apart, not what was learnt" in told
-
-
-def test_a_layer_of_too_few_samples_for_cells_is_told_how_many():
-    point, told = measured(torch.randn(3, 4), None)
-    assert point.verdict in ("saturated", "undersampled")
-    assert told.endswith("Measure on more than the 3 samples: at least 100.")
-    (n,) = numbers(r"at least (\d+)\.", told)
-    assert measured(torch.randn(int(n), 4), None)[0].verdict == "ok"
-
-
-@pytest.mark.parametrize(
-    ("quantizer", "why"),
-    [
-        (None, "Its activations do not depend on the input: look for dead units."),
-        (Quantizer(bins=UniformBins(4)), "Its values lie between 2 and 2: use finer bins, or look for dead units."),
-    ],
-)
-def test_a_constant_layer_is_told_so(quantizer, why):
-    point, told = measured(torch.full((300, 3), 2.0), quantizer)
-    assert (point.h_t, point.i_ty, point.n_codes, point.singleton_fraction) == (0, 0, 1, 0)
-    assert (
-        told
-        == f"layer 'layer' is constant at epoch 0: all its samples have one symbol, and H(T) and I(T;Y) are 0. {why}"
-    )
-
-
-def test_bins_too_wide_for_a_layer_show_what_it_holds():
-    point, told = measured(torch.linspace(3.25, 4.5, 300)[:, None], Quantizer(bins=FixedBins([-9.0, 0.0, 9.0])))
-    assert (point.verdict, point.clipped_fraction) == ("constant", 0)
-    assert "Its values lie between 3.25 and 4.5: use finer bins" in told
-
-
-def test_a_layer_of_one_symbol_because_it_is_outside_its_bins_is_told_other_edges():
-    z = torch.randn(1500, 1)
-    point, told = measured(z, Quantizer(bins=UniformBins(10)), again=z + 900)
-    assert (point.verdict, point.clipped_fraction) == ("constant", 1)
-    assert "100% of its values lie outside its bins, which were fitted at the first measurement" in told
-    assert measured(z + 900, Quantizer(bins=widened(told)))[0].verdict == "ok"
-
-
-def test_a_saturated_layer_of_few_samples_is_told_what_helps():
-    z = torch.randn(200, 5)
-    _, told = measured(z, Quantizer(bins=UniformBins(30)))
-    after = tried(z, told)
-    assert after
-    assert [point.verdict for point in after] == ["ok"] * len(after)
-
-
-def widened(told):
-    """The bins that are advised for values outside."""
-    n_bins, low, high = numbers(r"UniformBins\((\d+), low=([-+.e\d]+), high=([-+.e\d]+)\)", told)
-    return UniformBins(int(n_bins), low=low, high=high)
-
-
-@pytest.mark.parametrize("bins", [FixedBins([-1, -0.5, 0, 0.5, 1]), UniformBins(30, low=-1, high=1)])
-@pytest.mark.parametrize(("scale", "offset"), [(1.0, 0), (1e4, 0), (0.3, -7), (1.0, -2), (1e4, -2), (1.0, 3)])
-def test_a_clipped_layer_is_not_in_the_bins_that_are_advised(bins, scale, offset):
-    """Not all of it on one side of them: that would be constant."""
-    z = scale * (offset + torch.randn(1500, 1) * 3)
-    point, told = measured(z, Quantizer(bins=bins))
-    assert point.verdict == "clipped"
-    assert f"{point.clipped_fraction:.0%} of its values lie outside its bins" in told
-    after, _ = measured(z, Quantizer(bins=widened(told)))
-    assert after.clipped_fraction < 0.002
-    assert after.verdict == "ok"
-
-
-@pytest.mark.parametrize(
-    "z",
-    [
-        torch.linspace(0, 63.44, 300)[:, None],  # advised: high=63.4
-        1000 + torch.linspace(-1, 1, 300)[:, None],  # advised: low=999, high=1e+03
-        torch.full((300, 2), 5.0),  # advised: low=5, high=5, which UniformBins refuses
-    ],
-)
-def test_the_bins_that_are_advised_hold_all_values(z):
-    """Beside a single sample at 0, without which they would all have one symbol."""
-    z[0] = 0
-    _, told = measured(z, Quantizer(bins=UniformBins(4, low=-1, high=1)))
-    assert measured(z, Quantizer(bins=widened(told)))[0].clipped_fraction == 0
-
-
-@pytest.mark.parametrize("bins", [UniformBins(10), QuantileBins(10), UniformBins(10, quantiles=(0.01, 0.99))])
-def test_a_layer_that_left_its_bins_behind_is_told_two_ways_out(bins):
-    z = torch.randn(1500, 1)
-    point, told = measured(z, Quantizer(bins=bins), again=20 * z + 3)
-    assert point.verdict == "clipped"
-    assert "is clipped at epoch 1: " in told
-    assert "which were fitted at the first measurement and left behind since" in told
-    assert "or refit=True" in told
-    again = measured(20 * z + 3, Quantizer(bins=widened(told)))[0]
-    assert again.clipped_fraction < 0.002
-    assert again.verdict == "ok"
-
-
-def test_advice_is_of_the_values_of_its_own_measurement():
-    """The range of the first is forgotten: its values may be gone for good."""
-    z = torch.randn(1500, 1)
-    _, told = measured(100 * z, Quantizer(bins=UniformBins(10)), again=z + 900)
-    bins = widened(told)
-    assert (bins.low, bins.high) == (pytest.approx(900 + z.min(), abs=1), pytest.approx(900 + z.max(), abs=1))
-
-
-class Trimmed(UniformBins):
-    """Of one's own, fitted anew every time, to the middle of the values."""
-
-    tails = 0.0
-
-    def edges(self, z):
-        return super().edges(z[(z.abs() < z.abs().median()).all(1)])
-
-
-def test_bins_that_refit_are_not_told_to_refit():
-    z = torch.randn(1500, 1)
-    _, told = measured(z, Quantizer(bins=Trimmed(8, refit=True)))
-    assert "is clipped at epoch 0: " in told
-    assert "which were fitted at this measurement to a part of the values: what looks like compression" in told
-    assert "refit" not in told
-    assert "left behind" not in told
-    assert measured(z, Quantizer(bins=widened(told)))[0].verdict == "ok"
-
-
-def test_bins_that_were_given_are_not_told_to_refit():
-    _, told = measured(torch.randn(500, 1) * 9, Quantizer(bins=UniformBins(8, low=-1, high=1)))
-    assert " clipped " in told
-    assert "refit" not in told
 
 
 # -- once a layer, and in the history ----------------------------------------------------------------------------------
@@ -637,7 +361,7 @@ def test_a_head_in_too_few_bins_is_told_cells():
     assert measured_together(Layers(out=lambda x: x), z, y, {"out": CellQuantizer()})[0]["out"].verdict == "ok"
 
 
-# -- beside a probe -------------------------------------------------------------------------------------------------
+# -- beside a probe ----------------------------------------------------------------------------------------------------
 
 
 def test_layers_of_which_the_probe_reads_far_more_are_named():
@@ -666,86 +390,3 @@ def test_layers_of_which_the_probe_reads_far_more_are_named():
     assert outread(History.of(measured[-1:], measured.estimates())) is None
     assert outread(History.of(measured)) is None
     assert outread(History()) is None
-
-
-# -- estimates ---------------------------------------------------------------------------------------------------------
-
-
-def estimated(layer, y, estimators, *, again=None, x=None, **options):
-    """(estimator, figure) → verdict, of the last measurement."""
-    plane = InformationPlane(["layer"], estimators=estimators, head=False, **options)
-    for values in [layer] if again is None else [layer, again]:
-        plane.reset()
-        with plane.attach(model := Layer()):
-            model(values)
-            plane.update(values if x is None else x, y)
-        found = plane.estimate()
-    return {(one.source, one.quantity): one for one in found}
-
-
-def verdicts(found):
-    return {key: one.verdict for key, one in found.items()}
-
-
-LABELS = torch.arange(300) % 3
-
-
-@pytest.mark.parametrize("unit", ["bits", "nats"])
-def test_kernels_that_tell_every_row_apart_are_saturated_about_the_target_too(unit):
-    found = estimated(torch.randn(300, 128), LABELS, ["kde"], unit=unit)
-    scale = 1.0 if unit == "bits" else math.log(2)
-    assert found["kde", "I_XT"].value == pytest.approx(math.log2(300) * scale, abs=1e-6)
-    assert found["kde", "I_TY"].value == pytest.approx(math.log2(3) * scale, abs=1e-6), "whatever the labels are"
-    assert verdicts(found) == dict.fromkeys(
-        [("kde", name) for name in ("I_XT", "I_TY", "I_XT_lower", "I_TY_lower")], "saturated"
-    ) | {("kde", "noise_variance"): ""}
-    few = estimated(torch.randn(300, 1), LABELS, ["kde"], unit=unit)
-    assert set(verdicts(few).values()) == {"ok", ""}
-
-
-def test_an_information_above_that_of_the_target_is_above_its_bound():
-    clusters = 20 * torch.eye(3)[LABELS] + torch.randn(300, 3)
-    found = estimated(clusters, LABELS, ["copula", "probe"])
-    assert found["copula", "I_TY"].value > math.log2(3) + 0.1
-    assert verdicts(found) == {("copula", "I_TY"): "above_bound", ("probe", "I_TY"): "ok", ("probe", "accuracy"): "ok"}
-    assert set(verdicts(estimated(torch.randn(300, 3), LABELS, ["copula"])).values()) == {"ok"}
-
-
-@pytest.mark.parametrize(
-    ("make", "name", "own"),
-    [
-        (lambda own: KDE(frozen=True), "kde", noise_variance_of),
-        (lambda own: KDE(noise_variance=own), "kde", noise_variance_of),
-        (lambda own: Renyi(frozen=True), "renyi", kernel_width_of),
-        (lambda own: Renyi(kernel_width=own), "renyi", kernel_width_of),
-    ],
-)
-def test_a_width_that_stays_is_outgrown_by_a_layer_that_grows_or_shrinks(make, name, own):
-    t = torch.randn(300, 2)
-    for factor, expected in ((1.0, "ok"), (2.5, "ok"), (10.0, "outgrown"), (0.1, "outgrown")):
-        found = verdicts(estimated(t, LABELS, [make(own(t))], again=factor * t))
-        informations = {verdict for (_, figure), verdict in found.items() if figure.startswith("I_")}
-        assert informations == {expected}, factor
-        assert {verdict for (_, figure), verdict in found.items() if not figure.startswith("I_")} == {""}
-
-
-@pytest.mark.parametrize("make", [KDE, Renyi])
-def test_a_width_that_follows_is_never_outgrown(make):
-    t = torch.randn(300, 2)
-    found = verdicts(estimated(t, LABELS, [make()], again=1000 * t))
-    assert set(found.values()) == {"ok", ""}
-
-
-@pytest.mark.parametrize("again", [False, True])
-def test_soft_information_of_labels_that_say_nothing_is_at_chance(again):
-    t, y = torch.randn(600, 8), torch.randint(0, 20, (600,))
-    found = estimated(t, y, ["soft"], again=t if again else None)
-    assert found["soft", "I_TY"].value <= 2 * found["soft", "I_TY_floor"].value
-    assert verdicts(found)["soft", "I_TY"] == "at_chance"
-    t[:, :4] += 6 * torch.eye(4)[y % 4]
-    assert verdicts(estimated(t, y % 4, ["soft"], again=t if again else None))["soft", "I_TY"] == "ok"
-
-
-def test_a_value_that_could_not_be_had_has_no_verdict():
-    with pytest.warns(UserWarning, match="kde could not be estimated"):
-        assert set(verdicts(estimated(torch.zeros(300, 2), LABELS, ["kde"])).values()) == {""}

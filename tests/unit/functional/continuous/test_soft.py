@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from lightning_ib.functional import SoftEntropy, soft_information
 from lightning_ib.functional.continuous.soft import anchors
-from tests.unit.measurement.test_information_plane import NoSync
+from tests.helpers.no_sync import NoSync
 
 FIGURES = ("h_t", "i_xt", "i_ty", "i_ty_floor", "h_y")
 

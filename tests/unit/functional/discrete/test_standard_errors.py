@@ -206,7 +206,6 @@ def test_order_and_zeros_of_the_counts_change_not_one_bit(counts, shuffler):
 
 # --- The chance baseline ---------------------------------------------------------------------------------------------
 
-
 MARGINALS = {
     "even": ([100] * 10, [250] * 4),
     "skewed": ([500, 300, 150, 49, 1], [600, 399, 1]),

@@ -1,4 +1,4 @@
-"""Probes: scikit-learn's figures, closed forms, what is held out, and surroundings left as they were."""
+"""Probes: closed forms, what is held out, and surroundings left as they were."""
 
 import inspect
 import math
@@ -9,174 +9,22 @@ import numpy as np
 import pytest
 import scipy.integrate
 import scipy.stats
-import sklearn.linear_model
-import sklearn.metrics
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn.modules.module import register_module_forward_hook
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
-from lightning_ib.functional.variational import probes, training
+from lightning_ib.functional.variational import probes
 from lightning_ib.functional.variational.probes import ProbeResult, probe_information, usable_information
-from lightning_ib.functional.variational.softmax_regression import Rows, class_means, softmax_regression
+from tests.helpers.probes import blobs, labels
+from tests.helpers.samples import generator, normal
 
 law = settings(derandomize=True, database=None, deadline=None, max_examples=10)
 BOTH = pytest.mark.parametrize("probe", ["linear", "mlp"])
 
 
-def generator(seed=0):
-    return torch.Generator().manual_seed(seed)
-
-
-def normal(*shape, seed=0):
-    return torch.randn(*shape, generator=generator(seed), dtype=torch.float64)
-
-
-def labels(n, classes, seed=0):
-    return torch.randint(classes, (n,), generator=generator(seed + 1000))
-
-
-def blobs(n=300, d=4, classes=3, apart=1.0, seed=0):
-    y = labels(n, classes, seed)
-    return normal(n, d, seed=seed) + apart * normal(classes, d, seed=seed + 1)[y], y
-
-
-def one_ridge(monkeypatch, ridge):
-    """The linear probe with one ridge to choose from, and fitted to the end."""
-    monkeypatch.setattr(probes, "_RIDGES", (ridge,))
-    monkeypatch.setattr(probes, "_FINAL_TOLERANCE", 1e-15)
-    monkeypatch.setattr(probes, "_FIT_STEPS", 2000)
-
-
-def by_scikit_learn(t, y, ridge, seed=0, folds=5):
-    """Held-out log-probabilities in the same folds, with the scales taken and the fit made by others."""
-    t, y = t.numpy(), y.numpy()
-    n, d = t.shape
-    _, first, numbers = np.unique(y, return_index=True, return_inverse=True)
-    numbers = first.argsort().argsort()[numbers]
-    fold = probes._dealt(torch.tensor(numbers), folds, generator(seed)).numpy()
-    log_q = np.empty((n, numbers.max() + 1))
-    for k in range(folds):
-        known = fold != k
-        if d > n:
-            size, scale = n, np.sqrt(t[known].var(0).sum() / n)
-        else:
-            size, scale = (t[known].var(0) > 0).sum(), np.where(t[known].var(0) > 0, t[known].std(0), 1)
-        z = (t - t[known].mean(0)) / scale
-        z[:, (t[known] == t[known][0]).all(0)] = 0
-        model = sklearn.linear_model.LogisticRegression(C=1 / (ridge * size * known.sum()), tol=1e-10, max_iter=10_000)
-        log_q[~known] = model.fit(z[known], numbers[known]).predict_log_proba(z[~known])
-    return log_q, numbers
-
-
-# --- The linear probe, by scikit-learn -------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("ridge", [1e-5, 1e-3, 0.1])
-@pytest.mark.parametrize("d", [1, 7])
-def test_the_held_out_cross_entropy_is_scikit_learns(monkeypatch, ridge, d):
-    t, y = blobs(200, d, 4)
-    t = t * torch.logspace(-3, 3, d, dtype=t.dtype) + 5
-    log_q, numbers = by_scikit_learn(t, y, ridge)
-    one_ridge(monkeypatch, ridge)
-    found = probe_information(t, y, unit="nats")
-    assert found.cross_entropy == pytest.approx(sklearn.metrics.log_loss(numbers, np.exp(log_q)), abs=1e-6)
-    assert found.accuracy == (log_q.argmax(1) == numbers).mean()
-
-
-def test_more_coordinates_than_samples_give_scikit_learns_cross_entropy_too(monkeypatch):
-    t, y = blobs(90, 300, 3, apart=0.3)
-    t = t * (1 + torch.rand(300, generator=generator(), dtype=t.dtype)) + 5
-    log_q, numbers = by_scikit_learn(t, y, 1e-3)
-    one_ridge(monkeypatch, 1e-3)
-    expected = sklearn.metrics.log_loss(numbers, np.exp(log_q))
-    assert probe_information(t, y, unit="nats").cross_entropy == pytest.approx(expected, abs=1e-6)
-
-
-def test_it_chooses_a_ridge_hardly_worse_than_the_best():
-    t, y = blobs(400, 30, 3, apart=0.4)
-    fixed = [sklearn.metrics.log_loss(n, np.exp(q)) for q, n in (by_scikit_learn(t, y, r) for r in probes._RIDGES)]
-    assert probe_information(t, y, unit="nats").cross_entropy < min(fixed) + 0.01
-    assert max(fixed) > min(fixed) + 0.1
-
-
-def fit_rows(t, y, classes, preconditioned=True):
-    """All rows, in their own scales."""
-    mean, scale = t.mean(0), t.std(0, correction=0)
-    covariance = torch.cov(((t - mean) / scale).t(), correction=0).view(t.shape[1], -1) if preconditioned else None
-    features = torch.cat([t, torch.ones(len(t), 1, dtype=t.dtype)], 1)
-    return Rows(features, class_means(features, y, classes), mean, scale, covariance)
-
-
-@pytest.mark.parametrize("preconditioned", [True, False])
-@pytest.mark.parametrize("ridge", [1e-3, 0.02, 3.0])
-def test_a_fit_is_scikit_learns(ridge, preconditioned):
-    t, y = blobs(120, 5, 4)
-    t = t * torch.logspace(-3, 3, 5, dtype=t.dtype) + 5
-    start = torch.zeros(4, 6, dtype=t.dtype)
-    rows = fit_rows(t, y, 4, preconditioned)
-    weights = softmax_regression(rows, ridge, start, tolerance=1e-15, steps=1000)
-    assert not start.any()
-    z = ((t - rows.mean) / rows.scale).numpy()
-    model = sklearn.linear_model.LogisticRegression(C=1 / (ridge * len(t)), tol=1e-12, max_iter=9999).fit(z, y.numpy())
-    np.testing.assert_allclose(weights[:, :-1] * rows.scale, model.coef_, atol=1e-5)
-    log_q = (rows.features @ weights.t() + rows.target[:, -1].log()).log_softmax(1)
-    np.testing.assert_allclose(log_q, model.predict_log_proba(z), atol=1e-5)
-
-
-def test_a_fit_ends_the_same_wherever_it_starts():
-    t, y = blobs(120, 5, 4)
-    rows = fit_rows(t, y, 4)
-    far = softmax_regression(rows, 3.0, normal(4, 6), tolerance=1e-15, steps=1000)
-    near = softmax_regression(rows, 3.0, torch.zeros(4, 6, dtype=t.dtype), tolerance=1e-15, steps=1000)
-    far, near = ((rows.features @ w.t() + rows.target[:, -1].log()).log_softmax(1) for w in (far, near))
-    torch.testing.assert_close(far, near, atol=1e-6, rtol=0)
-
-
-def test_a_class_without_rows_gets_no_weight():
-    t, y = blobs(60, 3, 2)
-    weights = softmax_regression(fit_rows(t, 2 * y, 4), 1e-3, torch.zeros(4, 4).double(), tolerance=1e-9, steps=100)
-    assert not weights[[1, 3]].any()
-    expected = softmax_regression(fit_rows(t, y, 2), 1e-3, torch.zeros(2, 4).double(), tolerance=1e-9, steps=100)
-    torch.testing.assert_close(weights[[0, 2]].diff(dim=0), expected.diff(dim=0), atol=1e-3, rtol=1e-3)
-
-
-def test_a_coordinate_left_out_gets_no_weight():
-    t, y = blobs(60, 3, 2)
-    rows = fit_rows(t, y, 2)
-    scale, covariance = rows.scale.clone(), rows.covariance.clone()
-    scale[1], covariance[1], covariance[:, 1] = 0, 0, 0
-    for c in (covariance, None):
-        left = rows._replace(scale=scale, covariance=c)
-        weights = softmax_regression(left, 1e-3, torch.zeros(2, 4).double(), tolerance=1e-9, steps=100)
-        assert weights[:, [0, 2]].all()
-        assert not weights[:, 1].any()
-
-
-def test_a_fit_that_cannot_get_better_ends():
-    t, y = blobs(60, 3, 2)
-    start = torch.zeros(2, 4).double()
-    found = [softmax_regression(fit_rows(t, y, 2), 0.1, start, tolerance=0.0, steps=n) for n in (1000, 100_000)]
-    assert torch.equal(*found)
-
-
-@pytest.mark.parametrize(
-    ("losses", "best"),
-    [
-        ([3.0], (0, False)),
-        ([3.0, 2.0, 1.0], (2, False)),
-        ([3.0, 2.0, 2.5], (1, False)),
-        ([3.0, 2.0, 2.5, 2.5], (1, True)),
-        ([3.0, 2.0, 2.5, 2.5, 1.0], (1, True)),  # the path goes on for the other probe only
-        ([3.0, 2.0, 2.0 - 1e-5, 2.5], (1, True)),
-    ],
-)
-def test_the_best_ridge_is_one_probes_own_choice(losses, best):
-    assert probes._best(losses) == best
-
-
-# --- Closed forms ----------------------------------------------------------------------------------------------------
+# -- Closed forms ------------------------------------------------------------------------------------------------------
 
 
 def two_normals(a):
@@ -240,7 +88,7 @@ def test_units_and_fields_fit_each_other():
     )
 
 
-# --- Nothing where there is nothing ----------------------------------------------------------------------------------
+# -- Nothing where there is nothing ------------------------------------------------------------------------------------
 
 
 @BOTH
@@ -282,7 +130,7 @@ def test_a_coordinate_that_varies_in_one_sample_only_does_no_harm(probe):
     assert usable_information(torch.cat([t, rare], 1), y, probe=probe) == pytest.approx(expected, abs=0.1)
 
 
-# --- What is held out ------------------------------------------------------------------------------------------------
+# -- What is held out --------------------------------------------------------------------------------------------------
 
 
 def log_probabilities(t, y, probe):
@@ -358,7 +206,7 @@ def test_a_label_is_not_read_by_its_place():
         assert abs(usable_information(normal(300, 5), order)) < 0.05
 
 
-# --- Rare classes ----------------------------------------------------------------------------------------------------
+# -- Rare classes ------------------------------------------------------------------------------------------------------
 
 
 @BOTH
@@ -414,7 +262,7 @@ def test_one_class_may_be_all_but_one_sample():
         assert d.accuracy == 0.98
 
 
-# --- Laws ------------------------------------------------------------------------------------------------------------
+# -- Laws --------------------------------------------------------------------------------------------------------------
 
 
 @BOTH
@@ -466,7 +314,7 @@ def test_precision_and_shape_hardly_matter(probe):
     assert usable_information(t[:, 0], y) == usable_information(t[:, :1], y)
 
 
-# --- Its surroundings ------------------------------------------------------------------------------------------------
+# -- Its surroundings --------------------------------------------------------------------------------------------------
 
 
 @BOTH
@@ -581,63 +429,3 @@ def test_the_fewest_samples_are_enough():
     assert isinstance(
         probe_information(torch.tensor([[0.0], [1.0]] * 3), torch.tensor([0, 1] * 3), folds=3, probe="mlp"), ProbeResult
     )
-
-
-# --- The training that probes and critics share ----------------------------------------------------------------------
-
-
-def test_the_network_is_that_of_modules():
-    sizes = (3, 5, 4, 2)
-    weights = training.mlp_weights(sizes, 2, generator(), torch.device("cpu"))
-    x = normal(2, 7, 3).float()
-    for k in range(2):
-        model = torch.nn.Sequential(
-            torch.nn.Linear(3, 5), torch.nn.ReLU(), torch.nn.Linear(5, 4), torch.nn.ReLU(), torch.nn.Linear(4, 2)
-        )
-        at = 0
-        for layer in model[::2]:
-            n_in, n_out = layer.in_features, layer.out_features
-            layer.weight.data = weights[k, at : at + n_in * n_out].view(n_in, n_out).t()
-            layer.bias.data = weights[k, at + n_in * n_out : at + (n_in + 1) * n_out]
-            at += (n_in + 1) * n_out
-        assert at == weights.shape[1]
-        torch.testing.assert_close(training.mlp(weights, sizes, x)[k], model(x[k]))
-
-
-def test_the_steps_are_those_of_adam():
-    target = normal(2, 6).float()
-    scores = iter(range(100, 0, -1))
-    found = training.train(
-        torch.zeros(2, 6),
-        lambda w: (w - target).pow(4).sum(),
-        lambda w: torch.full((2,), float(next(scores))),
-        steps=60,
-        learning_rate=0.03,
-    )
-    expected = torch.zeros(2, 6, requires_grad=True)
-    adam = torch.optim.Adam([expected], lr=0.03)
-    for _ in range(60):
-        adam.zero_grad()
-        (expected - target).pow(4).sum().backward()
-        adam.step()
-    torch.testing.assert_close(found, expected.detach(), rtol=1e-4, atol=1e-6)
-
-
-def test_each_copy_keeps_its_best_weights_and_ends_by_itself():
-    seen = []
-
-    def score(w):  # the first copy is best at 0.5, on its way to 1; the second only gets worse
-        seen.append(w.clone())
-        return torch.stack([(w[0] - 0.5).abs().sum(), w[1].abs().sum()])
-
-    best = training.train(torch.zeros(2, 1), lambda w: (w - 1).square().sum(), score, steps=5000, learning_rate=0.01)
-    assert best[0].item() == min((w[0].item() for w in seen), key=lambda v: abs(v - 0.5))
-    assert best[1].item() == 0
-    assert len(seen) < 30
-
-
-def test_rows_are_drawn_from_each_copys_own_and_none_twice():
-    rows = torch.tensor([[3, 5, 7, 9], [0, 2, 4, 6]])
-    for seed in range(20):
-        drawn = training.sample_rows(rows, 3, generator(seed))
-        assert all(len(set(d.tolist())) == 3 and set(d.tolist()) <= set(r.tolist()) for d, r in zip(drawn, rows))
