@@ -4,7 +4,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.helpers.mnist import read_mnist
+# What they assert is shown as in a test.
+pytest.register_assert_rewrite("tests.helpers")
+
+from tests.helpers.mnist import read_mnist  # noqa: E402
 
 DATA_VARIABLE = "LIGHTNING_IB_DATA"
 THREADS_VARIABLE = "LIGHTNING_IB_TEST_THREADS"

@@ -229,6 +229,14 @@ def test_a_module_without_forward_is_measured_in_validation_and_misses_the_point
         fit(tmp_path, InformationPlaneCallback(FIXED, data="train"), model=Stepping())
 
 
+def test_uniform_bins_that_are_refitted_follow_the_layer(tmp_path):
+    callback = InformationPlaneCallback({"out": Quantizer(bins=UniformBins(4, refit=True))})
+    fit(tmp_path, callback)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert all(p.n_codes > 1 for p in callback.history)
+
+
 # -- resume ------------------------------------------------------------------------------------------------------------
 
 
@@ -307,14 +315,3 @@ def test_two_callbacks_in_one_trainer(tmp_path):
     assert {path.name for path in tmp_path.rglob("*.csv")} == {f"information_plane{of}.csv" for of in ("", "_ib_auto")}
     with pytest.raises(RuntimeError, match="more than one stateful callback of type `InformationPlaneCallback`"):
         fit(tmp_path, InformationPlaneCallback(), InformationPlaneCallback())
-
-
-# -- what is measured --------------------------------------------------------------------------------------------------
-
-
-def test_uniform_bins_that_are_refitted_follow_the_layer(tmp_path):
-    callback = InformationPlaneCallback({"out": Quantizer(bins=UniformBins(4, refit=True))})
-    fit(tmp_path, callback)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        assert all(p.n_codes > 1 for p in callback.history)

@@ -4,9 +4,7 @@ import ast
 
 import pytest
 
-from tests.helpers import ROOT
-
-PACKAGE = ROOT / "lightning_ib"
+from tests.helpers import PACKAGE
 
 # From the ground floor up: a room knows those before it.
 FLOORS = (

@@ -8,10 +8,8 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from lightning_ib.callbacks.trainer import logged_step, set_up_validation_data, transferred
-from tests.helpers import ROOT
+from tests.helpers import PACKAGE
 from tests.helpers.tiny import TinyModule, make_data, pl, trainer
-
-PACKAGE = ROOT / "lightning_ib"
 
 
 def loader(n):

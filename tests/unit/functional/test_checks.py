@@ -13,14 +13,11 @@ import lightning_ib.functional as f
 from lightning_ib import CellQuantizer, QuantileBins, UniformBins
 from lightning_ib.estimators import KDE, KNN, KSG, SMILE, MixedKNN, Probe, Quantized, Renyi, Soft
 from lightning_ib.functional import checks
+from tests.helpers.messages import exactly
 from tests.helpers.samples import normal
 
 FUNCTIONS = [name for name in f.__all__ if inspect.isfunction(getattr(f, name))]
 CLASSES = [name for name in f.__all__ if inspect.isclass(getattr(f, name))]
-
-
-def exactly(message):
-    return f"^{re.escape(message)}$"
 
 
 # --- The checks ------------------------------------------------------------------------------------------------------

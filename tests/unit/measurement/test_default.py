@@ -14,6 +14,7 @@ from lightning_ib.records.reliability import VerdictWarning
 from tests.helpers.mnist import ThesisNet
 from tests.helpers.nets import Function
 from tests.helpers.nets import known_net as net
+from tests.helpers.planes import counted
 from tests.helpers.samples import generator
 
 FIGURES = ("i_xt", "i_ty", "h_t", "h_x", "h_y", "h_y_given_t", "i_xt_given_y")
@@ -35,14 +36,6 @@ def clusters(n, n_classes, d=16, seed=0):
 
 def batches(x, y, size=50):
     return list(zip(x.split(size), y.split(size)))
-
-
-def counted(plane, model, data, **where):
-    with plane.attach(model):
-        for x, y in data:
-            model(x)
-            plane.update(x, y)
-    return plane.compute(**where)
 
 
 def measured(function, x, y, size=50, **options):

@@ -1,7 +1,6 @@
 """Entropy and information of a layer with Gaussian noise: against scipy, closed forms, quadrature, and laws."""
 
 import math
-import re
 
 import numpy as np
 import pytest
@@ -21,6 +20,7 @@ from lightning_ib.functional.continuous.kde import (
     mutual_information_bounds_kde,
     noise_variance_of,
 )
+from tests.helpers.messages import exactly
 
 
 def reference_entropy(t, variance, distance_factor):
@@ -43,10 +43,6 @@ def reference_information(t, y, variance):
         )
         figures.append(reference_entropy(t, variance, factor) - conditional)
     return figures
-
-
-def exactly(message):
-    return f"^{re.escape(message)}$"
 
 
 def clusters(n=400, d=6, classes=5, seed=0, dtype=torch.float64):

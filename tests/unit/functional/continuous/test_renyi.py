@@ -1,7 +1,6 @@
 """Matrix-based Rényi entropy and information: against NumPy's eigenvalues, closed forms, and laws."""
 
 import math
-import re
 
 import numpy as np
 import pytest
@@ -17,6 +16,7 @@ from lightning_ib.functional.continuous.renyi import (
     mutual_information_renyi,
     mutual_information_renyi_labels,
 )
+from tests.helpers.messages import exactly
 
 
 def reference_gram(x, width):
@@ -32,10 +32,6 @@ def reference_entropy(gram, alpha):
 
 def reference_information(a, b, alpha):
     return reference_entropy(a, alpha) + reference_entropy(b, alpha) - reference_entropy(a * b, alpha)
-
-
-def exactly(message):
-    return f"^{re.escape(message)}$"
 
 
 def clusters(n=150, d=5, classes=4, seed=0, dtype=torch.float64):

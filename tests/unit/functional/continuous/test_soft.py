@@ -1,7 +1,6 @@
 """Soft entropy: against its definition, any batching, permutations of the labels, and rows that cannot be used."""
 
 import math
-import re
 
 import pytest
 import torch
@@ -10,13 +9,10 @@ from hypothesis import strategies as st
 
 from lightning_ib.functional import SoftEntropy, soft_information
 from lightning_ib.functional.continuous.soft import anchors
+from tests.helpers.messages import exactly
 from tests.helpers.no_sync import NoSync
 
 FIGURES = ("h_t", "i_xt", "i_ty", "i_ty_floor", "h_y")
-
-
-def exactly(message):
-    return f"^{re.escape(message)}$"
 
 
 def clusters(n=1000, d=8, classes=5, seed=0, spread=1.0):

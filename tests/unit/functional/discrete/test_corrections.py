@@ -8,7 +8,7 @@ import pytest
 import scipy.special
 import scipy.stats
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from lightning_ib.functional.discrete import corrections
@@ -34,23 +34,14 @@ from lightning_ib.functional.discrete.counting import (
     mutual_information,
     symbols,
 )
+from tests.helpers.counting import ints, law
+from tests.helpers.samples import generator
 
 NAMES = get_args(Correction)
 EULER = 0.5772156649015329
 
-# The same examples at every run, on every machine: a failure is never a matter of luck.
-law = settings(derandomize=True, database=None, deadline=None, max_examples=60)
-
 positive_counts = st.lists(st.integers(1, 12) | st.integers(1, 10**6), min_size=1, max_size=40)
 corrections_named = st.sampled_from(NAMES)
-
-
-def generator(seed=0):
-    return torch.Generator().manual_seed(seed)
-
-
-def ints(high, n, seed=0):
-    return torch.randint(high, (n,), generator=generator(seed))
 
 
 # --- The papers' formulas, in NumPy ----------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ from collections import Counter
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics.cluster import contingency_matrix
 from sklearn.metrics.cluster import expected_mutual_information as sklearns_expected
@@ -17,9 +17,7 @@ from lightning_ib.functional.discrete import permutation
 from lightning_ib.functional.discrete.corrections import COUNT_TERMS
 from lightning_ib.functional.discrete.counting import entropy_of_counts, mutual_information
 from lightning_ib.functional.discrete.permutation import expected_mutual_information, permuted_mutual_information
-
-# The same examples at every run, on every machine: a failure is never a matter of luck.
-law = settings(derandomize=True, database=None, deadline=None, max_examples=60)
+from tests.helpers.counting import law
 
 CORRECTIONS = [None, "miller_madow", "grassberger", "jackknife"]
 

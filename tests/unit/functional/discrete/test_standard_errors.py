@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import sklearn.metrics
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from lightning_ib.functional.discrete.counting import Symbols, entropy, joint, mutual_information, symbols
@@ -20,17 +20,8 @@ from lightning_ib.functional.discrete.permutation import (
     permuted_symbols,
 )
 from lightning_ib.functional.discrete.standard_errors import standard_error, standard_error_of_entropy
-
-# The same examples at every run, on every machine: a failure is never a matter of luck.
-law = settings(derandomize=True, database=None, deadline=None, max_examples=60)
-
-
-def generator(seed=0):
-    return torch.Generator().manual_seed(seed)
-
-
-def ints(high, n, seed=0):
-    return torch.randint(high, (n,), generator=generator(seed))
+from tests.helpers.counting import ints, law
+from tests.helpers.samples import generator
 
 
 def dependent(k_x, k_t, k_y, n, seed=0):

@@ -10,13 +10,10 @@ import torch
 
 from lightning_ib.functional.variational import critics
 from lightning_ib.functional.variational.critics import mutual_information_infonce, mutual_information_smile
+from tests.helpers.samples import generator
 
 BOTH = pytest.mark.parametrize("estimate", [mutual_information_infonce, mutual_information_smile])
 QUICK = {"steps": 40}
-
-
-def generator(seed=0):
-    return torch.Generator().manual_seed(seed)
 
 
 def normals(n, rho, d=1, seed=0):
