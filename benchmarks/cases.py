@@ -1,9 +1,9 @@
 """Pairs of variables whose mutual information is known: samplers, and the truth in bits.
 
 A truth comes from a closed form or from quadrature of the densities, never from an estimator;
-``tests/test_truth_cases.py`` gets each in a second, independent way. Most of the cases are those of Czyż et al. 2023
-("Beyond Normal", NeurIPS) and of Gao et al. 2017 ("Estimating Mutual Information for Discrete-Continuous Mixtures",
-NeurIPS).
+``tests/reference/test_truth_cases.py`` gets each in a second, independent way. Most of the cases are those of Czyż et
+al. 2023 ("Beyond Normal", NeurIPS) and of Gao et al. 2017 ("Estimating Mutual Information for Discrete-Continuous
+Mixtures", NeurIPS).
 """
 
 from __future__ import annotations

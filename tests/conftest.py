@@ -4,7 +4,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.mnist import read_mnist
+# What they assert is shown as in a test.
+pytest.register_assert_rewrite("tests.helpers")
+
+from tests.helpers.mnist import read_mnist  # noqa: E402
 
 DATA_VARIABLE = "LIGHTNING_IB_DATA"
 THREADS_VARIABLE = "LIGHTNING_IB_TEST_THREADS"
@@ -18,6 +21,15 @@ torch.set_num_threads(int(os.environ.get(THREADS_VARIABLE, "1")))
 def _seeded():
     """Every test draws the same weights and data, whichever tests ran before it."""
     torch.manual_seed(0)
+
+
+@pytest.fixture(scope="module")
+def one_thread():
+    """For tiny tensors: where the cores are shared, threads would spend the time waiting for one another."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")

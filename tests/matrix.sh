@@ -11,9 +11,20 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 python=${PYTHON:-python3}
 tools=(pytest pytest-xdist hypothesis scipy scikit-learn pooch 'jsonargparse[signatures]')
-core=(tests/test_callback.py tests/test_functional.py tests/test_history.py tests/test_loops.py tests/test_namespaces.py
-    tests/test_plane.py tests/test_plotting.py tests/test_processes.py tests/test_quantize.py tests/test_recorder.py
-    tests/test_resume.py)
+core=(
+    tests/integration/test_{callback,callback_logging,callback_setup,callback_training,damaged_checkpoints,loops}.py
+    tests/integration/test_{namespaces,processes,resume}.py
+    tests/reference/test_{counting,known_figures,real_data}.py
+    tests/unit/binning
+    tests/unit/capture/test_{layers,recorder}.py
+    tests/unit/evaluation/test_{loaders,measure}.py
+    tests/unit/functional/test_functional.py
+    tests/unit/functional/discrete/test_counting.py
+    tests/unit/functional/discretize/test_{bucketize,ids}.py
+    tests/unit/measurement/test_{bad_data,device,information_plane,memory,processes,watched}.py
+    tests/unit/plot/test_information_plane.py
+    tests/unit/records/test_{earlier,files,history,record,saved}.py
+)
 
 build() { # name, then what pip is to install
     local bin=.matrix/$1/bin

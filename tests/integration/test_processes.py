@@ -1,0 +1,430 @@
+"""Several real processes: the same figures as one, whatever the shares; no deadlock; training left alone."""
+
+import math
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+from filelock import FileLock
+
+from lightning_ib import InformationPlane, InformationPoint
+from lightning_ib.estimators.registry import checked_estimators
+from lightning_ib.evaluation.passes import preserve_state, run_pass
+from lightning_ib.records import Record
+from lightning_ib.records.tags import format_tag, is_diagnostic
+from tests.helpers import ROOT
+from tests.helpers.processes import (
+    ALL_IN_BINS,
+    BINS,
+    DEFAULT,
+    EPOCHS,
+    ESTIMATES,
+    N_OWN,
+    N_TRAIN,
+    N_VAL,
+    SAMPLED,
+    TOKENS,
+    batches,
+    sequences,
+)
+from tests.helpers.records import exact
+from tests.helpers.tiny import TinyModule
+
+pytestmark = [
+    pytest.mark.slow,
+    # Of two or five samples
+    pytest.mark.filterwarnings("ignore:.* could not be estimated"),
+]
+
+# Scenarios that do not deal samples to processes one by one give them other places than one process does, and by its
+# place a probe deals a sample to a fold.
+OTHER_PLACES = ("batched", "list", "none", "iterable", "default-none")
+
+TWO = ["alone", "alone-train", "val", "train", "own", "sampled", "batched", "list", "steps", "few", "none"]
+TWO += ["iterable", "fails", "breaks", "fits-not", "fits-not-own", "scaled", "histories"]
+TWO += ["tokens", "loses-one"]
+BY_DEFAULT = ["default", "default-sampled", "default-own", "default-none"]
+THREE = ["fewer", "default", "default-none"]
+SHARDED = ["sharded", "sharded-own"]
+ESTIMATING = ["alone", "estimates", "estimates-sampled", "estimates-own"]
+
+
+def launch(factory, name, strategy, devices, scenarios):
+    """Run the scenarios once, whichever worker of the suite comes first, and find what they left."""
+    base = factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / name
+    with FileLock(f"{folder}.lock"):
+        if not (folder / "output").exists():
+            ran = subprocess.run(
+                [
+                    *(sys.executable, "-W", "ignore", "-m", "tests.helpers.processes"),
+                    *(folder, strategy, str(devices), *scenarios),
+                ],
+                env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+                cwd=ROOT,
+                capture_output=True,
+                text=True,
+                timeout=600,
+            )
+            assert ran.returncode == 0, ran.stderr[-4000:]
+            (folder / "output").write_text(ran.stdout + ran.stderr)
+
+    def found(scenario):
+        return [torch.load(folder / scenario / f"{rank}.pt", weights_only=False) for rank in range(devices)]
+
+    found.folder, found.output = folder, (folder / "output").read_text()
+    return found
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory):
+    """Two processes, each started as a program of its own."""
+    return launch(tmp_path_factory, "two", "ddp", 2, TWO)
+
+
+@pytest.fixture(scope="module")
+def two_by_default(tmp_path_factory):
+    """Two processes with cells, head, probe and soft entropies."""
+    return launch(tmp_path_factory, "two_by_default", "ddp", 2, ["alone", *BY_DEFAULT])
+
+
+@pytest.fixture(scope="module")
+def three(tmp_path_factory):
+    """Three processes, each started as a program of its own."""
+    return launch(tmp_path_factory, "three", "ddp", 3, THREE)
+
+
+@pytest.fixture(scope="module")
+def spawned(tmp_path_factory):
+    """Three processes, spawned: they start anew for every scenario, which takes longest."""
+    return launch(tmp_path_factory, "spawned", "ddp_spawn", 3, ["val"])
+
+
+@pytest.fixture(scope="module")
+def estimating(tmp_path_factory):
+    """Two processes with estimators that do not bin."""
+    return launch(tmp_path_factory, "estimating", "ddp", 2, ESTIMATING)
+
+
+@pytest.fixture(scope="module")
+def sharded(tmp_path_factory):
+    """Two processes that hold half of every weight each."""
+    import torch.distributed.fsdp
+
+    if not hasattr(torch.distributed.fsdp, "fully_shard"):
+        pytest.skip("fully_shard has its public name since torch 2.6")
+    return launch(tmp_path_factory, "sharded", "model_parallel", 2, SHARDED)
+
+
+def measured_alone(weights, data, **options):
+    """The same measurements in this one process, from the weights the processes had at each of them."""
+    plane, points, estimates = InformationPlane(**({"estimators": ["probe"]} | options)), [], []
+    dtype = weights[0]["out.weight"].dtype
+    model, data = TinyModule().to(dtype), [(x.to(dtype), y) for x, y in data]
+    for epoch, state in enumerate(weights):
+        model.load_state_dict(state)
+        plane.reset()
+        with plane.attach(model), preserve_state(model):
+            run_pass(plane, data, lambda parts: model(parts.x))
+            points += plane.compute(epoch=epoch)
+            estimates += plane.estimate(epoch=epoch)
+    return points, estimates, plane
+
+
+def assert_same(found, data, but=(), **options):
+    """The figures of every process, and of its estimators, are those of one, and so is how it came to them.
+
+    Estimators that are named in ``but`` are the same in all processes only.
+    """
+    points, estimates, plane = measured_alone(found[0]["weights"], data, **options)
+    estimates = [one for one in estimates if one.source not in but]
+    for process in found:
+        assert process["discretized"] == plane.discretized
+        assert process["head"] == plane.head
+        assert_equal([InformationPoint(*point) for point in process["history"]], points)
+        found_estimates = [Record(*estimate) for estimate in process["estimates"]]
+        assert_equal([one for one in found_estimates if one.source not in but], estimates)
+        assert exact(process["estimates"]) == exact(found[0]["estimates"])
+
+
+def assert_equal(records, expected):
+    assert len(records) == len(expected)
+    for record, alone in zip(records, expected):
+        alone = alone._replace(step=record.step)
+        for name, figure, reference in zip(record._fields, record, alone):
+            if isinstance(reference, float):
+                assert figure == pytest.approx(reference, abs=1e-9, nan_ok=True), (name, record, alone)
+            else:
+                assert figure == reference, (name, record, alone)
+
+
+VALIDATION, TRAINING, OWN = batches(N_VAL, 1), batches(N_TRAIN, 0), batches(N_OWN, 2)
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "options"),
+    [
+        ("val", VALIDATION, BINS),
+        ("train", TRAINING, BINS),
+        ("own", OWN, BINS),
+        ("batched", OWN, {}),
+        ("list", OWN, BINS),
+        ("few", batches(5, 2), {"layers": {"out": None}}),
+        ("none", VALIDATION, BINS),
+        ("iterable", VALIDATION, BINS),
+    ],
+)
+def test_two_processes_have_the_figures_of_one(two, name, data, options):
+    assert_same(two(name), data, but=["probe"] if name in OTHER_PLACES else (), **options)
+
+
+def test_two_processes_have_the_tokens_of_one(two):
+    data = [sequences(N_VAL, 1)[k : k + 8] for k in range(0, N_VAL, 8)]
+    found = two("tokens")
+    assert_same(found, data, but=["probe"], **TOKENS)  # it deals tokens to its folds by their places, which are others
+    n = int((sequences(N_VAL, 1)[:][1] != -100).sum())
+    assert {InformationPoint(*point).n_samples for point in found[1]["history"]} == {n}
+
+
+def test_a_layer_left_out_in_one_process_and_a_failure_in_another_are_nan_in_all(two):
+    one, other = two("loses-one")
+    assert exact(one["history"]) == exact(other["history"])
+    assert {(point[2], math.isnan(point[3])) for point in one["history"]} == {("hidden", True), ("out", True)}
+
+
+# The validation loop, the same with fewer samples than there are, a pass of its own, and a process without batches.
+@pytest.mark.parametrize(
+    ("processes", "name", "data", "n_samples"),
+    [
+        ("two_by_default", "default", VALIDATION, N_VAL),
+        ("two_by_default", "default-sampled", VALIDATION, 40),
+        ("two_by_default", "default-own", OWN, 40),
+        ("two_by_default", "default-none", VALIDATION, N_VAL),
+        ("three", "default", VALIDATION, N_VAL),
+        ("three", "default-none", VALIDATION, N_VAL),
+    ],
+)
+def test_several_processes_have_the_cells_head_probe_and_soft_entropies_of_one(
+    request, processes, name, data, n_samples
+):
+    found = request.getfixturevalue(processes)(name)
+    but = ["probe"] if name in OTHER_PLACES else ()
+    assert_same(found, data, but=but, **DEFAULT, max_samples=n_samples)
+    for process in found:
+        points = [InformationPoint(*point) for point in process["history"]]
+        assert {(point.source, point.n_samples) for point in points} == {("cells", n_samples)}, "none is there twice"
+        assert all(math.isfinite(point.i_ty_fano) for point in points)
+        assert (process["head"].layer, process["head"].n_classes) == ("out", 4)
+        seen = {(one.source, one.epoch > 0): one.n_samples for one in map(Record._make, process["estimates"])}
+        whole = sum(len(y) for _, y in data)
+        assert seen == {
+            ("probe", False): n_samples,
+            ("probe", True): n_samples,
+            ("soft", False): n_samples,
+            ("soft", True): whole,
+        }
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "options", "n_rows"),
+    [
+        ("estimates", VALIDATION, {}, N_VAL),
+        ("estimates-sampled", VALIDATION, SAMPLED, 8),
+        ("estimates-own", OWN, {"max_samples": 40}, 40),
+    ],
+)
+def test_two_processes_have_the_estimates_of_one(estimating, name, data, options, n_rows):
+    found = estimating(name)
+    options = ESTIMATES | options
+    assert_same(found, data, **options)
+    for process in found:
+        estimates = [Record(*estimate) for estimate in process["estimates"]]
+        assert {estimate.epoch for estimate in estimates} == set(range(EPOCHS + 1))
+        assert {estimate.source for estimate in estimates} == {
+            one.name for one in checked_estimators(options["estimators"])
+        }
+        streamed = [estimate for estimate in estimates if estimate.source == "soft" and estimate.epoch > 0]
+        rows = {estimate.n_samples for estimate in estimates if estimate not in streamed}
+        assert rows == {n_rows}, "repeated samples are left out"
+        assert {estimate.n_samples for estimate in streamed} == {sum(len(y) for _, y in data)}
+        assert all(math.isfinite(estimate.value) for estimate in estimates)
+        assert all(math.isfinite(InformationPoint(*point).i_ty_permuted) for point in process["history"])
+
+
+def test_all_processes_set_the_same_and_log_the_same_estimates(estimating):
+    one, other = estimating("estimates")
+    assert one["edges"]["estimators"] == other["edges"]["estimators"]
+    assert exact(one["estimates"]) == exact(other["estimates"])
+    last = {estimate[2:5]: Record(*estimate) for estimate in one["estimates"]}
+    assert len(last) == 2 * (5 + 1 + 2 + 5 + 2)
+    for (layer, source, quantity), record in last.items():
+        unit = record.unit if is_diagnostic(quantity, source) else ""
+        name = format_tag("ib", quantity, layer, source=source, unit=unit)
+        assert one["logged"][name] == other["logged"][name] == pytest.approx(record.value, rel=1e-6)
+
+
+def test_training_in_two_processes_is_bit_identical_with_estimators_and_without(estimating):
+    for watched, alone in zip(estimating("estimates"), estimating("alone")):
+        assert watched["losses"] == alone["losses"]
+        assert torch.equal(watched["random"], alone["random"])
+        for key, value in alone["weights"][-1].items():
+            assert torch.equal(watched["weights"][-1][key], value)
+
+
+def test_only_the_first_process_writes_estimates_and_shows_all_rows(estimating):
+    folder = estimating.folder / "estimates"
+    for name in ("information_plane.csv", "estimators.png", "projector_config.pbtxt"):
+        assert len(list(folder.rglob(name))) == 1, name
+    shown = list(folder.rglob("metadata.tsv"))
+    assert len(shown) == 2 * (EPOCHS + 1)
+    assert len({path.read_text() for path in shown}) == 1
+    assert len(shown[0].read_text().split()) == N_VAL
+    assert estimating.output.count("ib: out: kde: noise_variance = ") == len(ESTIMATING) - 1
+
+
+def test_three_spawned_processes_have_the_figures_of_one(spawned):
+    assert_same(spawned("val"), VALIDATION, **BINS)
+
+
+def test_three_processes_have_the_figures_of_one_where_samples_are_fewer(three):
+    assert_same(three("fewer"), batches(2, 4), layers={"out": None})
+
+
+@pytest.mark.parametrize(("name", "data"), [("sharded", VALIDATION), ("sharded-own", OWN)])
+def test_sharded_weights_have_the_figures_of_whole_ones(sharded, name, data):
+    assert_same(sharded(name), data, **ALL_IN_BINS)
+
+
+def test_a_sampler_of_ones_own_is_shared_out_once(two):
+    for process in two("sampled"):
+        assert {InformationPoint(*point).n_samples for point in process["history"]} == {N_OWN}
+    one, other = two("sampled")
+    assert exact(one["history"]) == exact(other["history"])
+
+
+def test_steps_are_measured_alike_in_all_processes(two):
+    one, other = two("steps")
+    steps = [point[1] for point in one["history"]]
+    assert repr(one["history"]) == repr(other["history"])
+    assert steps == [step for step in (0, 2, 4, 6, 8) for _ in range(2)]
+
+
+@pytest.mark.parametrize(
+    ("name", "without"),
+    [
+        *((name, "alone") for name in ("val", "own", "steps")),
+        *((name, "alone-train") for name in ("train", "list")),
+    ],
+)
+def test_training_in_two_processes_is_bit_identical_with_and_without(two, name, without):
+    for watched, alone in zip(two(name), two(without)):
+        assert watched["losses"] == alone["losses"]
+        assert torch.equal(watched["random"], alone["random"])
+        for key, value in alone["weights"][-1].items():
+            assert torch.equal(watched["weights"][-1][key], value)
+
+
+@pytest.mark.parametrize("name", ["default", "default-sampled", "default-own"])
+def test_training_in_two_processes_is_bit_identical_with_cells_and_without(two_by_default, name):
+    for watched, alone in zip(two_by_default(name), two_by_default("alone")):
+        assert watched["losses"] == alone["losses"]
+        assert torch.equal(watched["random"], alone["random"])
+        for key, value in alone["weights"][-1].items():
+            assert torch.equal(watched["weights"][-1][key], value)
+
+
+def test_all_processes_log_the_same_figures_for_whoever_monitors_them(two):
+    one, other = two("val")
+    names = [name for name in one["logged"] if name.startswith("ib")]
+    of_each = ["I_XT", "I_TY", "H_T"], ["", "_lower", "_upper"]
+    expected = {f"ib/{name}" for name in [*of_each[0], "probe/I_TY", "probe/accuracy"]}
+    expected |= {f"ib_diagnostics/nats/{name}{end}" for name in of_each[0] for end in of_each[1]}
+    expected |= {f"ib_diagnostics/{name}" for name in ("saturation", "singleton_fraction", "nats/I_TY_permuted")}
+    expected.add("ib_diagnostics/nats/probe/I_TY")
+    assert set(names) == {f"{name}/{layer}" for name in expected for layer in ("hidden", "out")} | {
+        "ib_diagnostics/clipped_fraction/hidden",
+        "ib_diagnostics/accuracy/out",
+        "ib_diagnostics/nats/I_TY_fano/out",
+    }
+    for name in names:
+        assert one["logged"][name] == other["logged"][name]
+    last = InformationPoint(*one["history"][-1])
+    assert one["logged"]["ib/H_T/out"] == pytest.approx(last.h_t, rel=1e-6)
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_an_evaluation_alone_has_the_figures_of_the_whole_data_in_every_process(two, rank):
+    evaluated = torch.load(two.folder / "val" / f"evaluated{rank}.pt", weights_only=False)
+    assert repr([point[2:] for point in evaluated]) == repr([point[2:] for point in two("val")[rank]["history"][-2:]])
+
+
+def test_all_processes_freeze_the_same_edges(two):
+    one, other = (process["edges"]["layers"]["hidden"]["edges"] for process in two("val"))
+    assert torch.equal(one, other)
+
+
+def test_only_the_first_process_writes_files(two):
+    assert len(list((two.folder / "val").rglob("information_plane.csv"))) == 1
+    assert len(list((two.folder / "val").rglob("information_plane.png"))) == 1
+    # How cells were made of it is said once: in every scenario but those without a callback, cells or values, and by
+    # the evaluation after "val".
+    none = ["alone", "alone-train", "fails", "breaks", "loses-one"]
+    assert two.output.count("ib: out: ") == len(TWO) - len(none) + 1
+
+
+def test_a_failure_in_one_process_is_nan_in_all_and_ends_nothing(two):
+    for process in two("fails"):
+        points = [InformationPoint(*point) for point in process["history"]]
+        assert [point.epoch for point in points] == list(range(EPOCHS + 1))
+        assert math.isfinite(points[0].h_t)
+        assert all(math.isnan(point.h_t) for point in points[1:])
+        assert not process["hooked"]
+        names = {(one.epoch, one.source, one.quantity) for one in map(Record._make, process["estimates"])}
+        of_soft = ("H_T", "I_XT", "I_TY", "I_TY_floor", "I_TY_above_floor")
+        assert names == {
+            (epoch, *name)
+            for epoch in range(EPOCHS + 1)
+            for name in [("ksg", "I_XT"), *(("soft", figure) for figure in of_soft)]
+        }
+    told = torch.load(two.folder / "fails" / "warnings1.pt", weights_only=False)
+    assert len(told) == 1
+    assert "this process alone is in trouble. " in told[0]
+    assert told[0].endswith(" Training goes on.")
+
+
+def test_a_fit_of_edges_that_fails_in_one_process_is_nan_in_all_and_the_next_is_not(two):
+    for process in two("breaks"):
+        points = [InformationPoint(*point) for point in process["history"]]
+        assert [math.isnan(point.h_t) for point in points] == [False, True, False]
+
+
+@pytest.mark.parametrize("name", ["fits-not", "fits-not-own"])
+def test_cells_that_the_first_process_cannot_fit_are_nan_in_all_and_the_next_are_not(two, name):
+    for process in two(name):
+        points = [InformationPoint(*point) for point in process["history"]]
+        assert [math.isnan(point.h_t) for point in points] == [False, False, True, True, False, False]
+        assert not process["hooked"]
+    one, other = two(name)
+    assert exact(one["history"]) == exact(other["history"])
+    assert exact(one["estimates"]) == exact(other["estimates"])
+    told = [torch.load(two.folder / name / f"warnings{rank}.pt", weights_only=False) for rank in (0, 1)]
+    assert ["its points are NaN: no cells here. Training goes on." in of[0] for of in told] == [True, False]
+    assert "the measurement failed in the first process: RuntimeError: no cells here." in told[1][0]
+
+
+def test_a_forward_that_cannot_be_called_costs_all_processes_the_point_before_training_only(two):
+    for process in two("scaled"):
+        assert [point[0] for point in process["history"]] == [1, 1, 2, 2]
+
+
+def test_histories_that_differ_are_settled_by_the_first_process(two):
+    one, other = two("histories")
+    assert repr(one["history"]) == repr(other["history"])
+    assert [point[0] for point in one["history"]] == [0, 0, 1, 1, 2, 2]
+    told = torch.load(two.folder / "histories" / "warnings0.pt", weights_only=False)
+    assert told == [
+        "ib: the processes came with different histories: all go on with that of rank 0, 2 points. Give every process "
+        "the same checkpoint."
+    ]

@@ -1,0 +1,454 @@
+"""Nearest-neighbor estimators: written-out references, scikit-learn, closed forms, and laws of any estimate."""
+
+import math
+
+import numpy as np
+import pytest
+import scipy.integrate
+import scipy.spatial
+import scipy.stats
+import sklearn.feature_selection
+import sklearn.feature_selection._mutual_info as sklearn_private
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.special import digamma
+
+from lightning_ib.functional import mutual_information
+from lightning_ib.functional.continuous import neighbors
+from lightning_ib.functional.continuous.neighbors import (
+    mutual_information_knn,
+    mutual_information_ksg,
+    mutual_information_mixed,
+)
+from tests.helpers.samples import correlated, generator, normal, two_classes
+
+law = settings(derandomize=True, database=None, deadline=None, max_examples=25)
+
+
+ESTIMATES = {
+    "ksg 1": lambda x, y, **kw: mutual_information_ksg(x, y, **kw),
+    "ksg 2": lambda x, y, **kw: mutual_information_ksg(x, y, algorithm=2, **kw),
+    "mixed": lambda x, y, **kw: mutual_information_mixed(x, y, **kw),
+    "knn": lambda x, y, **kw: mutual_information_knn(x, (y.reshape(len(y), -1)[:, 0] > 0).long(), **kw),
+}
+every = pytest.mark.parametrize("estimate", ESTIMATES.values(), ids=ESTIMATES)
+of_two_reals = pytest.mark.parametrize("name", ["ksg 1", "ksg 2", "mixed"])
+
+
+# --- Written-out references ------------------------------------------------------------------------------------------
+
+
+def to_rows(*values):
+    return [np.asarray(v, dtype=np.float64).reshape(len(v), -1) for v in values]
+
+
+def reference_ksg_1(x, y, k):
+    """With trees: neighbors in the joint space, then counts in an open ball."""
+    x, y = to_rows(x, y)
+    joint = np.hstack([x, y])
+    radius = scipy.spatial.cKDTree(joint).query(joint, k + 1, p=np.inf)[0][:, -1]
+    n = [
+        scipy.spatial.cKDTree(v).query_ball_point(v, np.nextafter(radius, 0), p=np.inf, return_length=True) - 1
+        for v in (x, y)
+    ]
+    return digamma(k) + digamma(len(x)) - np.mean(digamma(n[0] + 1) + digamma(n[1] + 1))
+
+
+def reference_ksg_2(x, y, k):
+    """With trees: the k neighbors span a box, whose sides count."""
+    x, y = to_rows(x, y)
+    joint = np.hstack([x, y])
+    nearest = scipy.spatial.cKDTree(joint).query(joint, k + 1, p=np.inf)[1][:, 1:]
+    terms = 0
+    for v in (x, y):
+        side = np.abs(v[nearest] - v[:, None]).max((1, 2))
+        terms += digamma(scipy.spatial.cKDTree(v).query_ball_point(v, side, p=np.inf, return_length=True) - 1)
+    return digamma(k) - 1 / k + digamma(len(x)) - np.mean(terms)
+
+
+def reference_mixed(x, y, k):
+    """Sample by sample, from the description of the estimator."""
+    x, y = to_rows(x, y)
+    total = 0.0
+    for i in range(len(x)):
+        dx, dy = np.abs(x - x[i]).max(1), np.abs(y - y[i]).max(1)
+        joint = np.maximum(dx, dy)
+        rho = np.sort(np.delete(joint, i))[k - 1]
+        if rho == 0:
+            total += digamma(np.sum(joint == 0)) - digamma(np.sum(dx == 0)) - digamma(np.sum(dy == 0))
+        else:
+            total += digamma(k) - digamma(np.sum(dx < rho)) - digamma(np.sum(dy < rho))
+    return math.log(len(x)) + total / len(x)
+
+
+def reference_knn(t, y, k):
+    """Sample by sample, from the description of the estimator."""
+    (t,), y = to_rows(t), np.asarray(y)
+    terms = []
+    for i in range(len(t)):
+        others = np.arange(len(t)) != i
+        distance = np.abs(t - t[i]).max(1)
+        radius = np.sort(distance[others & (y == y[i])])[k - 1]
+        terms.append(digamma(np.sum(y == y[i])) + digamma(np.sum(others & (distance <= radius))))
+    return digamma(len(t)) + digamma(k) - np.mean(terms)
+
+
+REFERENCES = {"ksg 1": reference_ksg_1, "ksg 2": reference_ksg_2, "mixed": reference_mixed}
+
+
+@of_two_reals
+@pytest.mark.parametrize(("n", "dx", "dy", "k"), [(400, 1, 1, 3), (300, 3, 2, 1), (300, 2, 4, 5), (5, 1, 1, 4)])
+def test_agrees_with_the_written_out_estimator(name, n, dx, dy, k):
+    x, noise = normal(n, dx), normal(n, dy, seed=1)
+    y = noise + x[:, :1]
+    assert ESTIMATES[name](x, y, k=k, unit="nats") == pytest.approx(REFERENCES[name](x, y, k), abs=1e-8)
+
+
+@pytest.mark.parametrize(("d", "k"), [(1, 3), (4, 1), (4, 7)])
+def test_knn_agrees_with_the_written_out_estimator(d, k):
+    y = torch.randint(4, (300,), generator=generator())
+    t = normal(300, d) + y.unsqueeze(1)
+    assert mutual_information_knn(t, y, k=k, unit="nats") == pytest.approx(reference_knn(t, y, k), abs=1e-8)
+
+
+@pytest.mark.parametrize("k", [1, 3, 5])
+@pytest.mark.parametrize("seed", range(3))
+def test_mixed_agrees_with_the_written_out_estimator_where_values_repeat(k, seed):
+    x = normal(250, 2, seed=seed).relu()  # an atom at zero, lines, and a plane
+    counts = torch.poisson(3 * x[:, 0], generator=generator(seed))
+    for y in (counts, (x[:, 0] > 0).double(), (normal(250, seed=seed + 9) + x[:, 0]).relu()):
+        assert mutual_information_mixed(x, y, k=k, unit="nats") == pytest.approx(reference_mixed(x, y, k), abs=1e-8)
+
+
+# --- scikit-learn: it divides real variables by their standard deviation, and sets negative estimates to zero ---------
+
+
+@pytest.mark.parametrize("k", [1, 3, 10])
+@pytest.mark.parametrize("rho", [0.0, 0.6, 0.99])
+def test_ksg_agrees_with_scikit_learn(rho, k):
+    x, y = correlated(500, rho, seed=3)
+    x, y = (v / v.std(correction=0) for v in (x, y))
+    ours = max(0.0, mutual_information_ksg(x, y, k=k, unit="nats"))
+    assert ours == pytest.approx(sklearn_private._compute_mi_cc(x.numpy(), y.numpy(), k), abs=1e-8)
+    public = sklearn.feature_selection.mutual_info_regression(x.numpy()[:, None], y.numpy(), n_neighbors=k)
+    assert ours == pytest.approx(public.item(), abs=1e-3)  # its noise of 1e-10 may swap a neighbor
+
+
+@pytest.mark.parametrize("k", [1, 3, 10])
+@pytest.mark.parametrize("a", [0.0, 1.0, 3.0])
+def test_knn_agrees_with_scikit_learn(a, k):
+    t, y = two_classes(501, a, seed=4)
+    ours = max(0.0, mutual_information_knn(t, y, k=k, unit="nats"))
+    assert ours == pytest.approx(sklearn_private._compute_mi_cd(t.numpy(), y.numpy(), k), abs=1e-8)
+    public = sklearn.feature_selection.mutual_info_classif(t.numpy()[:, None], y.numpy(), n_neighbors=k)
+    assert ours == pytest.approx(public.item(), abs=1e-3)
+
+
+# --- Closed forms, in nats -------------------------------------------------------------------------------------------
+
+
+@of_two_reals
+@pytest.mark.parametrize("rho", [0.0, 0.5, -0.9])
+def test_bivariate_normal(name, rho):
+    x, y = correlated(3000, rho, seed=5)
+    truth = -0.5 * math.log(1 - rho**2)
+    assert ESTIMATES[name](x, y, unit="nats") == pytest.approx(truth, abs=0.05)
+
+
+@of_two_reals
+def test_multivariate_normal(name):
+    x, noise = normal(3000, 2, seed=6), normal(3000, 3, seed=7)
+    mix = torch.tensor([[1.0, 0.5, 0.0], [0.0, 1.0, -1.0]], dtype=torch.float64)
+    truth = 0.5 * torch.logdet(mix.T @ mix + torch.eye(3)).item()
+    assert ESTIMATES[name](x, x @ mix + noise, unit="nats") == pytest.approx(truth, abs=0.1)
+
+
+@of_two_reals
+@pytest.mark.parametrize("w", [0.1, 0.5, 1.0])
+def test_uniform_noise(name, w):
+    x, noise = torch.rand(2, 3000, generator=generator(8), dtype=torch.float64)
+    assert ESTIMATES[name](x, x + w * noise, unit="nats") == pytest.approx(w / 2 - math.log(w), abs=0.1)
+
+
+def information_of_two_normals(a):
+    def integrand(t):
+        p, q = scipy.stats.norm.pdf(t, a), scipy.stats.norm.pdf(t, -a)
+        return 0.5 * (p * math.log(2 * p / (p + q)) + q * math.log(2 * q / (p + q)))
+
+    return scipy.integrate.quad(integrand, -12, 12)[0]
+
+
+@pytest.mark.parametrize("a", [0.0, 0.5, 1.0, 3.0])
+def test_two_normals(a):
+    t, y = two_classes(3000, a, seed=9)
+    truth = information_of_two_normals(a)
+    assert mutual_information_knn(t, y, unit="nats") == pytest.approx(truth, abs=0.03)
+    # As numbers, labels must be farther apart than neighbors in t: here by more than its range.
+    assert mutual_information_mixed(t, 100.0 * y, unit="nats") == pytest.approx(truth, abs=0.03)
+
+
+def information_of_zero_inflated_poisson(p):
+    """X exponential, Y zero with probability p and else Poisson of rate X: H(Y) - H(Y|X), by quadrature."""
+    count = np.arange(150)
+
+    def given_x(x):
+        return p * (count == 0) + (1 - p) * scipy.stats.poisson.pmf(count, x)
+
+    def entropy_given_x(x):
+        return scipy.stats.entropy(given_x(x)) * math.exp(-x)
+
+    marginal = p * (count == 0) + (1 - p) * 0.5 ** (count + 1)
+    return scipy.stats.entropy(marginal) - scipy.integrate.quad(entropy_given_x, 0, 50, limit=200)[0]
+
+
+def test_without_inflation_the_quadrature_is_the_printed_closed_form():
+    k = np.arange(1, 200)
+    printed = 2 * math.log(2) - np.euler_gamma - np.sum(np.log(k) * 0.5**k)
+    assert printed == pytest.approx(0.3012, abs=1e-4)
+    assert information_of_zero_inflated_poisson(0.0) == pytest.approx(printed, abs=1e-6)
+
+
+@pytest.mark.parametrize("p", [0.0, 0.15])
+def test_zero_inflated_poisson(p):
+    x = torch.empty(4000, dtype=torch.float64).exponential_(generator=generator(10))
+    y = torch.poisson(x, generator=generator(11)) * (torch.rand(4000, generator=generator(12)) > p)
+    truth = information_of_zero_inflated_poisson(p)
+    assert mutual_information_mixed(x, y, k=5, unit="nats") == pytest.approx(truth, abs=0.04)
+
+
+def test_half_a_normal_and_half_a_noisy_bit():
+    """The example of Gao et al.'s program: a mixture of a continuous and a discrete pair."""
+    x, y = correlated(2000, 0.9, seed=13)
+    sent = torch.randint(2, (2000,), generator=generator(14))
+    received = sent ^ (torch.rand(2000, generator=generator(15)) < 0.1).long()
+    x, y = torch.cat((x, 2.0 * sent - 1)), torch.cat((y, 2.0 * received - 1))
+    of_bit = math.log(2) + 0.9 * math.log(0.9) + 0.1 * math.log(0.1)
+    truth = math.log(2) + 0.5 * of_bit - 0.25 * math.log(1 - 0.9**2)
+    # Samples whose k-th neighbor is farther than an atom of one variable count all of that atom: it reads low.
+    assert mutual_information_mixed(x, y, k=1, unit="nats") == pytest.approx(truth, abs=0.1)
+    assert truth - 0.2 < mutual_information_mixed(x, y, k=5, unit="nats") < truth
+
+
+def test_discrete_variables_read_their_plug_in_information():
+    x = torch.randint(5, (4000,), generator=generator(16))
+    y = (x + torch.randint(3, (4000,), generator=generator(17))) % 5
+    plug_in = mutual_information(x, y, unit="nats")
+    mixed = mutual_information_mixed(x.double(), y.double(), unit="nats")
+    assert mixed == pytest.approx(plug_in, abs=3e-3)
+    assert abs(mixed - math.log(5 / 3)) < abs(plug_in - math.log(5 / 3)) + 1e-3
+
+
+def test_mixed_is_ksg_where_nothing_repeats():
+    x, y = correlated(500, 0.7)
+    difference = mutual_information_mixed(x, y, unit="nats") - mutual_information_ksg(x, y, unit="nats")
+    assert difference == pytest.approx(math.log(500) - digamma(500), abs=1e-12)
+
+
+def test_a_constant_is_a_mixture_without_information():
+    zero = mutual_information_mixed(torch.zeros(500), normal(500), unit="nats")
+    assert zero == pytest.approx(math.log(500) - digamma(500), abs=1e-12)
+
+
+def test_one_class_has_no_information():
+    assert mutual_information_knn(normal(50), torch.zeros(50, dtype=torch.long)) == pytest.approx(0.0, abs=1e-12)
+
+
+# --- Laws ------------------------------------------------------------------------------------------------------------
+
+seeds = st.integers(0, 2**32)
+
+
+@every
+@law
+@given(seeds, st.integers(1, 5))
+def test_the_order_of_the_samples_does_not_matter(estimate, seed, k):
+    x, y = normal(60, 2, seed=seed), normal(60, seed=seed + 1)
+    x = (4 * x).round() / 4 + 1e-3 * x  # many nearly equal
+    order = torch.randperm(60, generator=generator(seed))
+    assert estimate(x[order], y[order], k=k) == estimate(x, y, k=k)
+
+
+@pytest.mark.parametrize("algorithm", [1, 2])
+def test_neither_does_it_where_distances_tie(algorithm):
+    x = torch.arange(200.0) % 37
+    y = (5 * torch.arange(200.0)) % 41
+    order = torch.randperm(200, generator=generator())
+    first = mutual_information_ksg(x, y, algorithm=algorithm)
+    assert mutual_information_ksg(x[order], y[order], algorithm=algorithm) == first
+
+
+@of_two_reals
+@law
+@given(seeds, st.integers(1, 5))
+def test_symmetry(name, seed, k):
+    x, y = normal(60, 2, seed=seed), normal(60, 3, seed=seed + 1)
+    assert ESTIMATES[name](x, y, k=k) == pytest.approx(ESTIMATES[name](y, x, k=k), abs=1e-12)
+
+
+@every
+@law
+@given(seeds, st.integers(-8, 8), st.permutations(range(3)))
+def test_scale_common_to_all_and_order_of_coordinates_do_not_matter(estimate, seed, exponent, coordinates):
+    x, y = normal(60, 3, seed=seed), normal(60, seed=seed + 1)
+    mapped = estimate(2.0**exponent * x[:, coordinates], 2.0**exponent * y)
+    assert mapped == estimate(x, y)
+
+
+@law
+@given(seeds)
+def test_names_of_classes_do_not_matter(seed):
+    t, y = normal(60, seed=seed), torch.randint(3, (60,), generator=generator(seed))
+    names = torch.tensor([7, -2, 2**40])
+    assert mutual_information_knn(t, names[y]) == mutual_information_knn(t, y)
+
+
+@every
+@law
+@given(seeds)
+def test_bits_are_nats_over_log_2(estimate, seed):
+    x, y = normal(40, seed=seed), normal(40, seed=seed + 1)
+    assert estimate(x, y) * math.log(2) == pytest.approx(estimate(x, y, unit="nats"), abs=1e-12)
+
+
+# --- How it computes -------------------------------------------------------------------------------------------------
+
+
+@every
+@pytest.mark.parametrize("entries", [1, 1000, 4567])
+def test_the_size_of_a_block_does_not_matter(estimate, entries, monkeypatch):
+    x, y = normal(203, 3), normal(203, 2, seed=1)
+    whole = estimate(x, y)
+    monkeypatch.setattr(neighbors, "_BLOCK", entries)
+    assert estimate(x, y) == whole
+
+
+@every
+def test_no_more_than_a_block_of_distances_at_once(estimate, monkeypatch):
+    sizes = []
+    cdist = torch.cdist
+
+    def recorded(*args, **kwargs):
+        distances = cdist(*args, **kwargs)
+        sizes.append(distances.numel())
+        return distances
+
+    monkeypatch.setattr(neighbors, "_BLOCK", 5000)
+    monkeypatch.setattr(torch, "cdist", recorded)
+    estimate(normal(400, 2), normal(400, seed=1))
+    assert max(sizes) <= 5000
+    assert sum(sizes) % 400**2 == 0
+
+
+@every
+def test_single_precision_reads_as_double(estimate):
+    # Distances that single precision would round into one another.
+    x, y = (1000 + v.float() for v in (normal(500, 2), normal(500, seed=1)))
+    y = y - 1000
+    assert estimate(x, y) == estimate(x.double(), y.double())
+    assert estimate(x.half(), y.bfloat16(), k=20) == estimate(x.half().double(), y.bfloat16().double(), k=20)
+
+
+@every
+def test_any_shape_of_rows(estimate):
+    x, y = normal(50, 2, 3, 1), normal(50, seed=1)
+    assert estimate(x, y) == estimate(x.flatten(1), y.unsqueeze(1))
+
+
+@every
+def test_leaves_inputs_and_random_state_alone(estimate):
+    x, y = normal(50, 2).requires_grad_(), normal(50, seed=1)
+    before, state = (x.detach().clone(), y.clone()), torch.get_rng_state()
+    first = estimate(x, y)
+    with torch.no_grad():
+        assert estimate(x, y) == first
+    with torch.inference_mode():
+        assert estimate(x, y) == first
+        inside = x * 1
+    assert estimate(inside, y) == first
+    assert isinstance(first, float)
+    assert torch.equal(x, before[0])
+    assert torch.equal(y, before[1])
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+# --- Bad input -------------------------------------------------------------------------------------------------------
+
+
+@every
+@pytest.mark.parametrize("k", [0, -1, 40, 41, 2.0, True, None])
+def test_k_out_of_range(estimate, k):
+    with pytest.raises((ValueError, TypeError), match=rf"k must be an integer from 1 to 39, got {k}: "):
+        estimate(normal(40), normal(40, seed=1), k=k)
+
+
+@every
+def test_unknown_unit(estimate):
+    with pytest.raises(ValueError, match="unit must be 'bits' or 'nats', got 'bans'"):
+        estimate(normal(40), normal(40, seed=1), unit="bans")
+
+
+def test_unknown_algorithm():
+    with pytest.raises(ValueError, match=r"algorithm must be 1 or 2, got 3\."):
+        mutual_information_ksg(normal(40), normal(40, seed=1), algorithm=3)
+
+
+@every
+def test_not_finite(estimate):
+    x = normal(40)
+    x[[3, 5]] = torch.tensor([math.nan, math.inf], dtype=torch.float64)
+    with pytest.raises(ValueError, match="has NaN or infinite values in 2 of 40 rows: leave those rows out"):
+        estimate(x, normal(40, seed=1))
+
+
+@every
+def test_different_samples(estimate):
+    with pytest.raises(ValueError, match="must be of the same samples, got 40 of one and 41 of the other"):
+        estimate(normal(40), normal(41, seed=1))
+
+
+@pytest.mark.parametrize("algorithm", [1, 2])
+def test_constant(algorithm):
+    constant, x = torch.ones(40, 2), normal(40)
+    message = "is the same in all 40 rows: leave it out, a constant carries no information"
+    with pytest.raises(ValueError, match=f"^x {message}"):
+        mutual_information_ksg(constant, x, algorithm=algorithm)
+    with pytest.raises(ValueError, match=f"^y {message}"):
+        mutual_information_ksg(x, constant, algorithm=algorithm)
+    with pytest.raises(ValueError, match=f"^t {message}"):
+        mutual_information_knn(constant, torch.arange(40) % 2)
+
+
+@pytest.mark.parametrize("algorithm", [1, 2])
+def test_repeated_rows(algorithm):
+    x, y = normal(40, 2), normal(40, seed=1)
+    x[:4], y[:4] = x[0].clone(), y[0].clone()
+    repeated = (
+        r"^4 of 40 rows of x and y together are repeated k = 3 times or more: their k-th neighbor is at distance 0, "
+        r"where the estimator is undefined; use mutual_information_mixed, or add a little noise\.$"
+    )
+    with pytest.raises(ValueError, match=repeated):
+        mutual_information_ksg(x, y, algorithm=algorithm)
+    assert math.isfinite(mutual_information_ksg(x, y, k=4, algorithm=algorithm))
+    assert math.isfinite(mutual_information_mixed(x, y))
+
+
+def test_repeated_rows_of_a_class():
+    t, y = normal(40), torch.arange(40) % 2
+    t[:8] = 0.0  # four in each class
+    with pytest.raises(ValueError, match="8 of 40 rows of t within a class are repeated k = 3 times or more"):
+        mutual_information_knn(t, y)
+
+
+@pytest.mark.parametrize("few", [1, 3])
+def test_small_class(few):
+    y = torch.zeros(40, dtype=torch.long)
+    y[:few] = 17
+    message = rf"class 17 of y has {few} of 40 samples, and k = 3 neighbors of the same class need at least 4: leave "
+    with pytest.raises(ValueError, match=message):
+        mutual_information_knn(normal(40), y)
+
+
+def test_labels_that_are_not_integers():
+    with pytest.raises(TypeError, match="y must be class labels, a tensor of integers"):
+        mutual_information_knn(normal(40), normal(40))

@@ -1,0 +1,130 @@
+"""The history: its measurements, and a data frame of them."""
+
+import math
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import pytest
+
+from lightning_ib import History, Record
+from tests.helpers.histories import measured, point, record
+from tests.helpers.records import exact
+
+# -- A history and its measurements ------------------------------------------------------------------------------------
+
+
+def test_a_history_is_a_collection_of_its_points():
+    history = measured(0) + measured(1)
+    assert len(history) == len(history.points()) == 4
+    assert list(history) == history.points() == history[:] == [history[k] for k in range(4)]
+    assert (history[-1].layer, history[-1].epoch) == ("out", 1)
+    assert history[1] in history
+    assert history[1]._replace(i_xt=9.0) not in history
+    assert repr(history) == "History of 4 points and 4 estimates"
+    assert repr(measured(0, ["out"])) == "History of 1 point and 1 estimate"
+    assert repr(History.of([point()])) == "History of 1 point"
+    assert (repr(History()), len(History()), bool(History())) == ("History of 0 points", 0, False)
+    with pytest.raises(IndexError):
+        History()[0]
+
+
+def test_estimates_alone_are_no_points():
+    history = History([record(), record(source="kde")])
+    assert (len(history), len(history.estimates()), len(history.records())) == (0, 2, 2)
+    assert repr(history) == "History of 0 points and 2 estimates"
+
+
+def test_what_a_history_hands_out_is_not_its_own():
+    history = measured(0)
+    for handed in (history.points(), history.records(), history.estimates(), history.state_dict()["value"]):
+        handed.clear()
+    assert history == measured(0)
+
+
+def test_histories_are_equal_where_all_their_values_are():
+    assert measured(0, value=math.nan) == measured(0, value=float("nan"))
+    assert measured(0) != measured(0, estimators=["kde"])
+    assert measured(0) != measured(0) + measured(1)
+    assert measured(0) != History(reversed(measured(0).records()))
+    assert measured(0) != measured(0).points()
+    with pytest.raises(TypeError, match="unhashable"):
+        hash(measured(0))
+
+
+def test_the_last_measurement_has_its_points_and_estimates():
+    history = measured(0) + measured(1) + measured(2, ["out"])
+    assert history.last() == measured(2, ["out"])
+    assert History().last() == History()
+    # Some histories end with estimates of an earlier measurement: points and estimates were saved apart.
+    apart = History.of([*measured(0), *measured(1)], measured(0).estimates())
+    assert apart.last() == History.of(measured(1))
+
+
+def test_until_a_moment_both_ends_are_included():
+    history = measured(0) + measured(1) + measured(2)
+    assert history.until(1, 10) == measured(0) + measured(1)
+    assert history.until(1, 9) == history.until(0, 10) == measured(0)
+    assert history.until(9, 99) == history
+    assert history.until(-1, 0) == History()
+
+
+def test_a_measurement_takes_the_place_of_one_at_the_same_moment():
+    history = measured(0) + measured(1)
+    history.put(measured(2, estimators=["probe", "kde"]))
+    assert history == measured(0) + measured(1) + measured(2, estimators=["probe", "kde"])
+    assert len(history) == 6, "the points were counted before"
+    history.put(measured(2, ["out"], estimators=()))
+    assert history == measured(0) + measured(1) + measured(2, ["out"], estimators=())
+    assert len(history) == 5
+    history.put(History())
+    assert len(history) == 5
+
+
+def test_by_step_measurements_of_one_epoch_stand_beside_one_another():
+    first, second = (History.of([point(epoch=1, step=step)]) for step in (4, 8))
+    history = History()
+    for one in (first, second, second):
+        history.put(one, "step")
+    assert history == first + second
+    history.put(History.of([point(epoch=1, step=12)]))
+    assert [one.step for one in history] == [12]
+
+
+# -- As a data frame ---------------------------------------------------------------------------------------------------
+
+
+def test_without_pandas_it_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    with pytest.raises(ModuleNotFoundError, match="^to_dataframe needs pandas: pip install pandas, or use to_csv.$"):
+        measured(0).to_dataframe()
+
+
+def test_a_data_frame_is_given_a_row_for_each_value(monkeypatch):
+    given = []
+
+    def frame(rows, columns):
+        given.append((rows, columns))
+        return "a frame"
+
+    monkeypatch.setitem(sys.modules, "pandas", SimpleNamespace(DataFrame=frame))
+    assert measured(0).to_dataframe() == "a frame"
+    ((rows, columns),) = given
+    assert columns == list(Record._fields)
+    assert exact(rows) == exact(measured(0))
+
+
+def test_pandas_has_every_value():
+    pytest.importorskip("pandas")
+    history = measured(0) + measured(1, value=math.nan)
+    frame = history.to_dataframe()
+    assert list(frame.columns) == list(Record._fields)
+    assert exact(Record(*row) for row in frame.itertuples(index=False, name=None)) == exact(history)
+    pivoted = frame[frame.source == "probe"].pivot(index="epoch", columns="layer", values="value")
+    assert list(pivoted["out"])[0] == 1.5
+    assert list(History().to_dataframe().columns) == list(Record._fields)
+
+
+def test_pandas_is_imported_by_nobody_else():
+    code = "import sys; sys.modules['pandas'] = None; from lightning_ib import History; assert not History().records()"
+    subprocess.run([sys.executable, "-c", code], check=True)

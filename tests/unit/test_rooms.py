@@ -1,0 +1,91 @@
+"""The rooms of the package: each imports from the floors below it, and no import leads back."""
+
+import ast
+
+import pytest
+
+from tests.helpers import PACKAGE
+
+# From the ground floor up: a room knows those before it.
+FLOORS = (
+    "distributed",
+    "warn_once",
+    "functional",
+    "capture",
+    "records",
+    "binning",
+    "estimators",
+    "plot",
+    "measurement",
+    "report",
+    "evaluation",
+    "callbacks",
+)
+OTHERS = {
+    "functional": {"torch"},
+    "records": {"pandas"},
+    "plot": {"matplotlib", "numpy", "sklearn"},
+}
+"""What some rooms may import from elsewhere."""
+
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+
+def imported(file):
+    """The modules that a file imports, those for type checking included."""
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield node.module
+
+
+def room_of(file):
+    return file.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(PACKAGE)))
+def test_a_room_knows_the_floors_below_it(file):
+    room = room_of(file)
+    if room == "__init__":
+        return
+    own = {module.split(".")[1] for module in imported(file) if module.startswith("lightning_ib.")}
+    assert own <= set(FLOORS[: FLOORS.index(room) + 1])
+
+
+@pytest.mark.parametrize("room", OTHERS)
+def test_some_rooms_know_little_of_elsewhere(room):
+    import sys
+
+    used = {
+        module.split(".")[0] for file in FILES if room_of(file) == room for module in imported(file)
+    } - sys.stdlib_module_names
+    assert used <= {"lightning_ib", *OTHERS[room]}
+
+
+def test_lightning_is_known_to_the_callbacks_alone():
+    for file in FILES:
+        if any(module.split(".")[0] in ("lightning", "pytorch_lightning") for module in imported(file)):
+            assert room_of(file) == "callbacks", file
+
+
+def test_no_import_leads_back():
+    """No circle of modules, type-checking imports included."""
+    graph = {}
+    for file in FILES:
+        name = ".".join(("lightning_ib", *file.relative_to(PACKAGE).with_suffix("").parts)).removesuffix(".__init__")
+        graph[name] = {module for module in imported(file) if module.startswith("lightning_ib")}
+    done, path = set(), []
+
+    def walk(name):
+        assert name not in path, " → ".join([*path[path.index(name) :], name])
+        if name in done or name not in graph or name == "lightning_ib":
+            return
+        path.append(name)
+        for other in sorted(graph[name]):
+            walk(other)
+        path.pop()
+        done.add(name)
+
+    for name in graph:
+        walk(name)
