@@ -18,14 +18,14 @@ Result = TypeVar("Result")
 
 
 def all_gathered(own: Any) -> list[Any]:
-    """What every process has, in the order of their ranks; all of them must ask."""
+    """What every process has, in the order of their ranks; every process must call this."""
     everywhere: list[Any] = [None] * dist.get_world_size()
     dist.all_gather_object(everywhere, own)
     return everywhere
 
 
 def on_first(work: Callable[[], Result]) -> Result:
-    """What the first process comes to, for all of them, all of which must ask; its error is an error in all."""
+    """What the first process comes to, for all of them, each of which must call this; its error is an error in all."""
     rank, world = this_process()
     if world == 1:
         return work()

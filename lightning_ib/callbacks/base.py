@@ -159,7 +159,7 @@ class RecordingCallback(CallbackBase):
                 self._say(trainer, self.reporter.summary(self.history, to.loggers, is_dev_run=dev_run(trainer) > 0))
 
     def _release(self) -> None:
-        """Take the hooks off and drop what was counted. Twice is harmless."""
+        """Take the hooks off and drop what was counted. Idempotent."""
         self.session.detach()
         self._saved = None
         self.reporter.forget_rows()

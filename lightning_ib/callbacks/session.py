@@ -96,7 +96,7 @@ class Session:
     Args:
         options: the arguments of :class:`~lightning_ib.measurement.InformationPlane`.
         name: begins every warning.
-        several_views: what to do where a step runs several views of a batch.
+        several_views: advice for a step that runs several views of a batch.
 
     Attributes:
         plane: the instrument at work.
@@ -163,7 +163,7 @@ class Session:
         self.plane = InformationPlane(**self._options)
 
     def detach(self) -> None:
-        """Take the hooks off and drop the pass at work. Twice is harmless."""
+        """Take the hooks off and drop the pass at work. Idempotent."""
         self.plane.detach()
         self._recorder, self.phase = None, Phase.DETACHED
         self._host, self._module = Host(), nn.Module()
@@ -274,7 +274,7 @@ class Session:
     # -- its values ----------------------------------------------------------------------------------------------------
 
     def missing(self, moment: Moment) -> Measurement:
-        """The measurement of a pass that failed, in NaN; all processes must ask."""
+        """The measurement of a pass that failed, in NaN; every process must call this."""
         self.plane.agree_on_layers()
         missing = InformationPoint.missing("", n_samples=0, unit=self.plane.unit, epoch=moment.epoch, step=moment.step)
         sources = {layer: "binned" if layer in self.plane.fitted_quantizers else "cells" for layer in self.plane.layers}

@@ -37,7 +37,7 @@ def transferred(trainer: Trainer, pl_module: LightningModule, batch: Any) -> Any
 
 
 def any_rank(trainer: Any, fact: bool) -> bool:
-    """Whether something holds in any process; all of them must ask."""
+    """Whether something holds in any process; every process must call this."""
     return bool(trainer.strategy.reduce_boolean_decision(fact, all=False))
 
 

@@ -194,7 +194,7 @@ class Recorder:
         return taken
 
     def remove(self) -> None:
-        """Take the hooks off and drop the results. Twice is harmless."""
+        """Take the hooks off and drop the results. Idempotent."""
         self.forget(list(self._watched))
         self._taps.remove()
         self._taken.clear()

@@ -1,4 +1,4 @@
-"""What to change where the values of a layer cannot be believed."""
+"""Advice on layers whose values are flagged as unreliable."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from lightning_ib.functional.discretize.cells import cell_limit
 from lightning_ib.records.points import InformationPoint
 from lightning_ib.records.reliability import CLIPPED, UNDERSAMPLED
 
-# At most one possible symbol for so many samples, in what is advised.
+# The advised settings have at least this many samples per possible symbol.
 _SAMPLES_A_SYMBOL = 10
 
 
 def advice(point: InformationPoint, quantizer: FittedQuantizer | CellQuantizer) -> str:
-    """What to change about a layer whose values cannot be believed, with the value to try.
+    """The reason why a layer is flagged as unreliable, and the change to try.
 
     Args:
-        point: its point; the verdict is not ``"ok"``.
+        point: its point, with a verdict other than ``"ok"``.
         quantizer: how it was discretized.
     """
     what = f"layer {point.layer!r} is {point.verdict} at epoch {point.epoch}"
@@ -55,7 +55,7 @@ def advice(point: InformationPoint, quantizer: FittedQuantizer | CellQuantizer) 
         assert isinstance(quantizer, FittedQuantizer)
         return f"{what}: {point.clipped_fraction:.0%} of its values lie outside its bins, {_other_edges(quantizer)}"
     if point.verdict == "saturated":
-        why = f"H(T) is {point.saturation:.2f} of log N: its values tell the samples apart, not what was learnt"
+        why = f"H(T) is {point.saturation:.2f} of log N: its values tell the samples apart, not what was learned"
     else:
         share = f"{point.singleton_fraction:.0%} of the samples"
         why = f"{share} have a symbol of their own, and chance has a large part in its values"
@@ -67,7 +67,7 @@ def advice(point: InformationPoint, quantizer: FittedQuantizer | CellQuantizer) 
 
 
 def _finer(point: InformationPoint, quantizer: FittedQuantizer | CellQuantizer) -> str:
-    """What to do about symbols that are too few."""
+    """Advice for too few symbols."""
     if isinstance(quantizer, FittedQuantizer):
         return "Try more bins, or CellQuantizer()."
     twice, n = 2 * quantizer.max_cells, point.n_samples
@@ -81,7 +81,7 @@ def _finer(point: InformationPoint, quantizer: FittedQuantizer | CellQuantizer) 
 
 
 def _other_edges(fitted: FittedQuantizer) -> str:
-    """What to do about values outside."""
+    """Advice for values outside the bins."""
     n_bins, (low, high) = fitted.n_bins, _rounded_outwards(*fitted.seen())
     shown = f"low={low}, high={high}"
     bins = fitted.quantizer.bins
@@ -111,7 +111,7 @@ def _rounded_outwards(low: float, high: float) -> tuple[float, float]:
 def _coarser(point: InformationPoint, fitted: FittedQuantizer) -> str:
     """Bins with few enough symbols for the samples there are, and how many samples would do for these."""
     n_bins, width = fitted.n_bins, fitted.n_coordinates or 1
-    if n_bins < 2:  # all alike, or too few samples to fit edges to
+    if n_bins < 2:  # constant values, or too few samples to fit edges to
         return "Try more samples."
     symbols = max(2.0, point.n_samples / _SAMPLES_A_SYMBOL)
     coordinates = int(math.log(symbols) / math.log(n_bins) + 1e-9)

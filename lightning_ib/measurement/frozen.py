@@ -1,4 +1,4 @@
-"""What a measurement freezes at its first pass, for a checkpoint: edges, choices of estimators, centers."""
+"""Checkpointing of values frozen at the first pass: bin edges, calibrated hyperparameters, centers."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ def frozen_state(variables: Variables, estimation: Estimation) -> dict[str, Any]
 
 
 def load_frozen_state(state: Any, variables: Variables, estimation: Estimation) -> None:
-    """Take up what :func:`frozen_state` gave. Layers it does not name are left.
+    """Restore the state from :func:`frozen_state`. Other layers stay as they are.
 
     Raises:
-        ValueError: a part of ``state`` is not what :func:`frozen_state` gives; all other parts are taken up.
+        ValueError: a part of ``state`` has another form than in :func:`frozen_state`; all other parts are restored.
     """
     layers = state.get("layers", {}) if isinstance(state, Mapping) else None
     if not isinstance(layers, Mapping):

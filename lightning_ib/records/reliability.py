@@ -67,7 +67,7 @@ def verdict(
         singleton_fraction: the share of the samples whose symbol was seen once.
         n_codes: the number of symbols seen.
         n_samples: the number of samples.
-        clipped_fraction: the share of values outside the bins; NaN where it is undefined.
+        clipped_fraction: the share of values outside the bins; NaN where undefined.
         nominal_tail_mass: the share that the bins leave outside by design.
         target_saturation: H(Y)/log N; NaN where there is no target.
         target_singleton_fraction: the share of samples whose target was seen once.
