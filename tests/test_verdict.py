@@ -25,7 +25,7 @@ from lightning_ib import (
 from lightning_ib.estimators.kernels import KDE, Renyi
 from lightning_ib.functional import cell_limit, kernel_width_of, noise_variance_of
 from lightning_ib.records import History
-from lightning_ib.records.reliability import VerdictWarning, outread, verdict
+from lightning_ib.records.reliability import VerdictWarning, probe_exceeds_counts, verdict
 from tests.tiny import fit
 
 SOUND = {
@@ -314,7 +314,7 @@ def test_an_undersampled_layer_is_told_what_chance_gives():
 
 def test_a_saturated_layer_is_told_how_much():
     point, told = measured(torch.randn(400, 5), Quantizer(bins=UniformBins(30)))
-    assert f"H(T) is {point.saturation:.2f} of log N: its values tell the samples apart, not what was learnt" in told
+    assert f"H(T) is {point.saturation:.2f} of log N: its values tell the samples apart, not what was learned" in told
 
 
 def test_a_layer_of_too_few_samples_for_cells_is_told_how_many():
@@ -652,7 +652,7 @@ def test_layers_of_which_the_probe_reads_far_more_are_named():
     measured = plane.compute() + History(plane.estimate())
     read = {one.layer: one.value for one in measured.estimates() if one.quantity == "I_TY"}
     counted = {point.layer: point.i_ty for point in measured}
-    assert outread(measured) == (
+    assert probe_exceeds_counts(measured) == (
         "a linear probe reads far more of the 2.00 bits of the target than is counted at "
         f"'first' ({read['first']:.2f}, its cells {counted['first']:.2f}), "
         f"'second' ({read['second']:.2f}, its cells {counted['second']:.2f}): their symbols are too few for it, "
@@ -662,10 +662,10 @@ def test_layers_of_which_the_probe_reads_far_more_are_named():
     assert counted["first"] < 0.1
     many = [measured[0]._replace(layer=f"block{k}") for k in range(5)]
     probed = [one._replace(layer=f"block{k}") for one in measured.estimates() if one.layer == "first" for k in range(5)]
-    assert ", 2 more: their symbols" in outread(History.of(many, probed))
-    assert outread(History.of(measured[-1:], measured.estimates())) is None
-    assert outread(History.of(measured)) is None
-    assert outread(History()) is None
+    assert ", 2 more: their symbols" in probe_exceeds_counts(History.of(many, probed))
+    assert probe_exceeds_counts(History.of(measured[-1:], measured.estimates())) is None
+    assert probe_exceeds_counts(History.of(measured)) is None
+    assert probe_exceeds_counts(History()) is None
 
 
 # -- estimates ---------------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""What a model keeps beside its weights, as it was before a pass: buffers, metrics, plain attributes of its modules."""
+"""Restores the state of a model beside its weights: buffers, metrics, plain attributes of its modules."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ _CONTAINERS = (list, dict, set, deque, tuple)
 
 @contextmanager
 def module_state_kept(model: nn.Module) -> Iterator[None]:
-    """Put back what forward passes change in the modules of a model, weights aside, whatever happens.
+    """Restore the state that forward passes change in the modules of a model, weights aside, also after errors.
 
     That is every buffer, changed in place or replaced; and of modules that are the user's or another library's than
     torch or Lightning, the attributes that are tensors, numbers, strings, or lists, tuples, dictionaries and sets of
-    such: counters, moving averages, caches, the states of metrics. Attributes of other kinds are not looked into, nor
-    are sparse tensors and TorchScript. Modules that are made in the first forward stay made.
+    such: counters, moving averages, caches, the states of metrics. Attributes of other kinds, sparse tensors and
+    TorchScript are skipped. Modules that are made in the first forward stay made.
     """
     others = (LazyModuleMixin, torch.jit.ScriptModule)
     kept = [_Kept(module) for module in model.modules() if not isinstance(module, others)]
@@ -42,7 +42,7 @@ class _Kept:
     """The buffers and attributes of one module."""
 
     def __init__(self, module: nn.Module) -> None:
-        # What torch, Lightning and DeepSpeed keep in attributes of their modules is theirs to know.
+        # Attributes of the modules of torch, Lightning and DeepSpeed are internal to those libraries.
         kinds = (kind for kind in type(module).__mro__ if kind not in (object, nn.Module))
         own = any(kind.__module__.split(".")[0] not in LIBRARIES for kind in kinds)
         places: list[dict[str, Any]] = [module._buffers] + ([vars(module)] if own else [])
@@ -67,20 +67,20 @@ def _plain(attributes: dict[str, Any]) -> dict[str, Any]:
 
 
 def _is_freed(value: Any) -> bool:
-    """Whether a tensor has no memory, as the weights that FSDP has sharded: they are its own to put back."""
+    """Whether the memory of a tensor was freed, as of weights that FSDP has sharded: FSDP restores them."""
     strided = isinstance(value, Tensor) and not value.is_meta and value.layout is torch.strided
     return strided and value.numel() > 0 and value.untyped_storage().nbytes() == 0
 
 
 class _Value:
-    """An attribute: which object it is, and what that holds."""
+    """An attribute: its object, and the contents of that."""
 
     def __init__(self, value: Any, around: tuple[int, ...] = ()) -> None:
         self._value: Any = value
         self._held: Any = None
         self._parts: list[_Value] = []
         if isinstance(value, Tensor):
-            # No pass of ours can write to what was made in inference mode.
+            # Tensors made in inference mode are read-only in this pass.
             if value.layout is torch.strided and not value.is_meta and not value.is_inference():
                 self._held = value.detach().clone()
         elif isinstance(value, _CONTAINERS) and id(value) not in around:
@@ -108,7 +108,7 @@ class _Value:
     def _write_back(self, value: Tensor) -> None:
         if value.shape != self._held.shape:  # replaced through .data
             value.data = self._held
-        # Not by its version: batch norm writes without counting. Not always: a graph may hold it for backward.
+        # Compared by value, since batch norm writes without a new version; equal ones stay, as a graph may hold them.
         elif not torch.equal(value, self._held):
             value.detach().copy_(self._held)
 

@@ -26,7 +26,7 @@ def advice(point: InformationPoint, quantizer: FittedQuantizer | CellQuantizer) 
     if point.verdict == "constant":
         why = "all its samples have one symbol, and H(T) and I(T;Y) are 0"
         if isinstance(quantizer, FittedQuantizer):
-            low, high = quantizer.seen()
+            low, high = quantizer.value_range()
             if point.clipped_fraction > CLIPPED and low < high:
                 clipped = f"{point.clipped_fraction:.0%} of its values lie outside its bins"
                 return f"{what}: {why}. {clipped}, {_other_edges(quantizer)}"
@@ -82,7 +82,7 @@ def _finer(point: InformationPoint, quantizer: FittedQuantizer | CellQuantizer) 
 
 def _other_edges(fitted: FittedQuantizer) -> str:
     """Advice for values outside the bins."""
-    n_bins, (low, high) = fitted.n_bins, _rounded_outwards(*fitted.seen())
+    n_bins, (low, high) = fitted.n_bins, _rounded_outwards(*fitted.value_range())
     shown = f"low={low}, high={high}"
     bins = fitted.quantizer.bins
     if bins.needs_data:

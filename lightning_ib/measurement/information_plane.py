@@ -223,7 +223,7 @@ class InformationPlane:
         self._intake.forget(self._intake.watched.other_than(layers))
 
     def agree_on_layers(self) -> None:
-        """Go on with the layers that no process left out, where a measurement failed; every process must call this."""
+        """After a failed measurement, keep the layers that all processes kept; every process must call this."""
         self._intake.forget(self._intake.watched.left_out_elsewhere())
 
     def warn_of_late_layers(self, model: nn.Module) -> None:

@@ -322,7 +322,7 @@ class Intake:
         return self.variables.gathered([one.forms for one in known], self._device)
 
     def drawn(self, *, shared: bool) -> Drawn:
-        """The sampled rows, with ``shared`` of all processes, each of which must call this; the target as labels if possible.
+        """The sampled rows, with ``shared`` of all processes, each of which must call this; the target as labels if so.
 
         The rows of layers are the raw outputs: see :meth:`measured`.
         """

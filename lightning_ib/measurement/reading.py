@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from lightning_ib.binning.fitted import FittedQuantizer
-from lightning_ib.binning.target import UnknownTarget, absent_label, kept, labeled, read
+from lightning_ib.binning.target import UnknownTarget, absent_label, labeled, target_symbols, target_values
 from lightning_ib.functional import NOT_FINITE, Symbols, symbols
 from lightning_ib.functional.checks import plain_tensor
 from lightning_ib.measurement.variables import Variable
@@ -111,7 +111,7 @@ class TargetReader:
                 raise TypeError(f"the target must be a tensor, got {type(y).__name__}: convert it in unpack.")
             return self.fitted.values(y)
         try:
-            values = kept(y, self.ignore_index)
+            values = target_values(y, self.ignore_index)
             if self._follows_layers and n_rows and len(values) not in n_rows:
                 raise UnknownTarget(
                     f"the target has {len(values)} rows where the layers put out {n_rows[0]}, so I(X;T) and H(T) are "
@@ -143,7 +143,7 @@ class TargetReader:
         rows = variable.rows()
         if self.fitted is not None or rows is None:
             return finite_symbols(variable.name, rows, epoch, self._warned)
-        return self.read(self.labels(rows), epoch)
+        return self._finite_symbols(self.labels(rows), epoch)
 
     def sampled(self, variable: Variable, others: Mapping[str, Tensor], epoch: int) -> Symbols | None:
         """The symbols of the target on the sampled rows; ``None`` if it is absent or non-finite.
@@ -155,15 +155,15 @@ class TargetReader:
         """
         if self.fitted is not None:
             return sampled_symbols(variable, others.get("pooled y"), epoch, self._warned)
-        return self.read(others["y"], epoch) if "y" in others else None
+        return self._finite_symbols(others["y"], epoch) if "y" in others else None
 
-    def read(self, values: Tensor, epoch: int) -> Symbols | None:
+    def _finite_symbols(self, values: Tensor, epoch: int) -> Symbols | None:
         """The symbols of the values from :meth:`labels`; ``None`` if one is non-finite."""
         missing = int((~values.isfinite()).any(-1).sum()) if values.is_floating_point() else 0
         if missing:
             warn_of_missing(TARGET, missing, len(values), epoch, self._warned)
             return None
-        target = read(values)
+        target = target_symbols(values)
         self.how = target.how or self.how
         if (absent := absent_label(values, len(target.symbols.counts))) is not None:
             self._warned.warn(

@@ -185,7 +185,7 @@ class Variable:
                 "narrow alike, and start from one checkpoint."
             )
         if self.fitted is not None:
-            self.fitted.adopt(form.width)
+            self.fitted.set_width(form.width)
             if self.fitted.edges is None and not self.fitted.quantizer.bins.needs_data:
                 # They are set with the first batch, which this process lacks.
                 self._fit(self.fitted, torch.empty(0, form.width or 0))

@@ -13,10 +13,10 @@ _OF_A_MOMENT = {"epoch", "layer", "unit"}
 
 
 def records_in(state: Mapping[str, Any]) -> tuple[list[Record], list[str]]:
-    """The records that a state holds, and what is wrong with the others, in words.
+    """The records that a state holds, and the faults of the others, in words.
 
-    A value that is missing is NaN. What lacks epoch, layer, unit or, of one value, what it is and how it was obtained,
-    or has a value of the wrong type, is left out.
+    A missing value is NaN. Rows that lack epoch, layer, unit or, for single values, quantity and source, or that have
+    a value of the wrong type, are left out.
 
     Args:
         state: a mapping with ``"history"``: its columns, or the points and ``"estimates"`` of an earlier version.
