@@ -44,13 +44,13 @@ def summary(rows: Iterable[Row]) -> str:
     for name, estimator in ESTIMATORS.items():
         own = [row for row in rows if row.estimator == name]
         here = [row for row in own if row.n == shown]
-        figures = [row for row in here if math.isfinite(row.mean)]
+        finite = [row for row in here if math.isfinite(row.mean)]
         cells = [estimator.label]
-        if figures:
-            worst = max(figures, key=lambda row: abs(row.bias))
-            cells.append(f"{statistics.median(abs(row.bias) for row in figures):.3f}")
+        if finite:
+            worst = max(finite, key=lambda row: abs(row.bias))
+            cells.append(f"{statistics.median(abs(row.bias) for row in finite):.3f}")
             cells.append(f"{worst.bias:+.2f} ({worst.case})")
-            cells.append(f"{statistics.median(row.rmse for row in figures):.3f}")
+            cells.append(f"{statistics.median(row.rmse for row in finite):.3f}")
         else:
             cells += ["**failed**" if here else "–"] * 3
         cells += [share([row for row in here if row.kind == kind]) for kind in KINDS]
@@ -66,7 +66,7 @@ def summary(rows: Iterable[Row]) -> str:
 
 
 def cell(row: Row | None) -> str:
-    """The mean of a row: bold where it is off, with a mark where a sample gave no figure."""
+    """The mean of a row: bold where it is off, with a mark where a sample failed."""
     if row is None:
         return "–"
     if not math.isfinite(row.mean):

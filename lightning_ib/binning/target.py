@@ -63,7 +63,8 @@ def target_values(y: Any, ignore_index: int | None = None) -> Tensor:
         raise UnknownTarget(f"the target is {what}, and one value a sample is needed. {_ADVICE}.")
     real = y.is_floating_point()
     if y.numel() == len(y):
-        return y.double().reshape(-1, 1).clone() if real else y.long().reshape(-1).clone()
+        flat: Tensor = y.double().reshape(-1, 1) if real else y.long().reshape(-1)
+        return flat.clone()
     if ignore_index is not None:  # such a row is unlabeled, and must not decide on the kind of labels
         y = y.masked_fill((y == ignore_index).flatten(1).any(1).reshape(-1, *[1] * (y.ndim - 1)), 0)
     if not real and (y.ndim > 2 or not is_binary(y)):

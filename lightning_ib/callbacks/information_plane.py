@@ -218,7 +218,7 @@ class InformationPlaneCallback(LoopCallback):
         self.session.attach(pl_module, self._host(trainer), frozen)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Restore the history of a checkpoint, if there is one; else measure the point before training."""
+        """Restore the history of a checkpoint, if there is one; measure the point before training if it is missing."""
         self._resume(trainer)
         if not self.session.is_attached:
             return
@@ -235,7 +235,7 @@ class InformationPlaneCallback(LoopCallback):
         own = self._place is Place.OWN_PASS
         if trainer.enable_validation and trainer.val_dataloaders is None and own:
             set_up_validation_data(trainer)
-        # Loaders are created late, when validation is due, as that may draw random numbers.
+        # Loaders of a later validation stay unset: creating them may draw random numbers.
         here = trainer.enable_validation and (trainer.val_dataloaders is None or sum(trainer.num_val_batches) > 0)
         validates = any_rank(trainer, here)
         if not validates:
@@ -337,7 +337,7 @@ class InformationPlaneCallback(LoopCallback):
             self._log_at_once(trainer, measured)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Measure in a pass of its own, or conclude a measurement in which some processes lacked batches; and log it."""
+        """Measure in a pass of its own, or conclude one in which some processes lacked batches; and log it."""
         if not self.session.is_attached or self.schedule.by == "step":
             return
         if self._place is Place.VALIDATION_LATE and any_rank(trainer, self.session.is_at_work):

@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from tqdm import tqdm
 
+__all__ = ["CallbackBase", "follow_imports", "lightning_of", "say", "with_progress"]
+
 Item = TypeVar("Item")
 
 _NAMES = ("pytorch_lightning", "lightning.pytorch")

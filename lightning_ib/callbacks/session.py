@@ -209,7 +209,7 @@ class Session:
         return True
 
     def conclude(self, loader: Any, moment: Moment) -> Measurement:
-        """The measurement of the pass that was recorded; NaN where it failed in any process. Every process must call this.
+        """The measurement of the pass that was recorded; NaN if it failed in any. Every process must call this.
 
         Args:
             loader: the loader that was read: the padding of its distributed sampler is left out.

@@ -47,7 +47,7 @@ def is_evaluation(trainer: Any) -> bool:
 
 
 def writes_no_files(trainer: Any) -> bool:
-    """Whether to write files: without a logger and a ``default_root_dir`` the working directory stays clean."""
+    """Whether files are disabled: without a logger and a ``default_root_dir`` the working directory stays clean."""
     return trainer.barebones or (not trainer.loggers and trainer.default_root_dir == os.getcwd())
 
 

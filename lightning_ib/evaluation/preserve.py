@@ -108,7 +108,7 @@ class _Value:
     def _write_back(self, value: Tensor) -> None:
         if value.shape != self._held.shape:  # replaced through .data
             value.data = self._held
-        # Compared by value, since batch norm writes without a new version; equal ones stay, as a graph may hold them.
+        # Compared by value: batch norm writes without a new version. Equal ones stay: backward may need them.
         elif not torch.equal(value, self._held):
             value.detach().copy_(self._held)
 

@@ -42,10 +42,10 @@ class InformationPlane:
     held, whatever the number of samples and the width of the layers.
 
     Layers with a :class:`Quantizer` are counted on every sample: 9 bytes a sample and layer are held (12 with more than
-    255 pooled coordinates), 8 more a sample for the labels and 8 for a discretized input; a few batches of pooled values
-    wait to be put into bins together. While edges are being fitted, at the first measurement or with ``refit=True``,
-    the pooled values of all samples are held: 4 bytes a sample and pooled coordinate. :meth:`reset` begins the next
-    measurement; frozen edges stay. A copy or a pickle holds the counts and leaves the hooks out.
+    255 pooled coordinates), 8 more a sample for the labels and 8 for a discretized input; a few batches of pooled
+    values wait to be put into bins together. While edges are being fitted, at the first measurement or with
+    ``refit=True``, the pooled values of all samples are held: 4 bytes a sample and pooled coordinate. :meth:`reset`
+    begins the next measurement; frozen edges stay. A copy or a pickle holds the counts and leaves the hooks out.
 
     .. math:: I(X;T) = H(X) + H(T) - H(X,T) \qquad I(T;Y) = H(T) + H(Y) - H(T,Y)
 

@@ -296,7 +296,7 @@ class Intake:
         rows = {layer: one.streamed for layer, one in batch.recorded.items()}
         streamed = {layer: _chosen(values, index) for layer, values in rows.items() if values is not None}
         labels = batch.target if self.target.fitted is None else None
-        # Real numbers may turn out to be classes at the end of the pass: the sample then has labels, the sums lack them.
+        # Real numbers may turn out to be classes at the end of the pass: the sample then has labels; sums lack them.
         if streamed and (labels is None or not labels.is_floating_point()):
             n_valid = batch.n if index is None else len(index)
             self.estimation.streams.keep(streamed, None if labels is None else _chosen(labels, index), n_valid)
@@ -304,7 +304,7 @@ class Intake:
     # -- the end of a pass ---------------------------------------------------------------------------------------------
 
     def gathered(self) -> Variables:
-        """The variables over all processes, each of which must call this; layers that one of them left out are forgotten.
+        """The variables over all processes, each of which must call this; layers that one of them left out are dropped.
 
         A process without a batch follows the forms and layers of the others.
 
@@ -322,7 +322,7 @@ class Intake:
         return self.variables.gathered([one.forms for one in known], self._device)
 
     def drawn(self, *, shared: bool) -> Drawn:
-        """The sampled rows, with ``shared`` of all processes, each of which must call this; the target as labels if so.
+        """The sampled rows; with ``shared`` of all processes, each of which must call this. The target is as labels.
 
         The rows of layers are the raw outputs: see :meth:`measured`.
         """

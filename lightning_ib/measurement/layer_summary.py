@@ -136,8 +136,9 @@ class LayerSummary:
             explained_variance=counted.explained_variance,
             i_ty_fano=self.bound,
         )
-        point = self._with_permutation_baseline(self._with_target_information(self._with_input_information(point, t), t), t)
-        return self._with_verdict(self._with_fano_bound(point), counted)
+        point = self._with_target_information(self._with_input_information(point, t), t)
+        point = self._with_fano_bound(self._with_permutation_baseline(point, t))
+        return self._with_verdict(point, counted)
 
     def _with_fano_bound(self, point: InformationPoint) -> InformationPoint:
         if math.isnan(self.bound) or math.isnan(point.i_ty):
@@ -147,7 +148,7 @@ class LayerSummary:
         return point._replace(accuracy=self.head.accuracy) if own and self.head is not None else point
 
     def _below_fano(self, point: InformationPoint, counted: CountedLayer) -> bool:
-        """Whether I(T;Y) of the head lies below the Fano bound from its accuracy by more than two standard errors of both.
+        """Whether I(T;Y) of the head lies below the Fano bound from its accuracy by over two standard errors of both.
 
         Like all verdicts it uses the plug-in values.
         """

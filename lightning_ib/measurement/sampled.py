@@ -180,7 +180,7 @@ class SampledLayers:
                 reservoir.trim(n)
 
     def drawn(self, *, shared: bool) -> Drawn:
-        """The sample; with ``shared``, of all processes, each of which must call this. The same until the next batch."""
+        """The sample; with ``shared``, of all processes, each of which must call this. Fixed until the next batch."""
         if self._drawn is None or self._drawn_shared != shared:
             gather: Gather | None = all_gathered if shared else None
             rows = self._reservoir.drawn(gather)

@@ -106,4 +106,5 @@ def turned(found: ndarray, before: ndarray | None) -> ndarray:
     if before is None or before.shape != found.shape:
         return found
     u, _, v = np.linalg.svd(found.T @ before)
-    return found @ (u @ v)
+    rotated: ndarray = found @ (u @ v)
+    return rotated

@@ -164,7 +164,8 @@ def free_places(
 
         def inside(points: ndarray, low: ndarray = low, high: ndarray = high) -> ndarray:
             """How many points each candidate covers."""
-            return ((points > low[:, None] - 3) & (points < high[:, None] + 3)).all(2).sum(1)
+            n_inside: ndarray = ((points > low[:, None] - 3) & (points < high[:, None] + 3)).all(2).sum(1)
+            return n_inside
 
         left, lower = np.clip(((low - 2) // _GRAIN).astype(int), 0, np.array(covered.shape) - 1).T
         right, upper = np.clip(((high + 2) // _GRAIN + 1).astype(int), 0, np.array(covered.shape) - 1).T

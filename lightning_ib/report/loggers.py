@@ -149,7 +149,7 @@ def _is_mlflow(logger: Any) -> bool:
 
 
 # Drawing takes longer than all else about a picture: each is drawn once, for all loggers and the file.
-_RENDERED: WeakKeyDictionary[Any, Any] = WeakKeyDictionary()
+_RENDERED: WeakKeyDictionary[Figure, Image] = WeakKeyDictionary()
 
 
 def rendered(figure: Figure) -> Image:
