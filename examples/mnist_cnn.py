@@ -275,7 +275,7 @@ def load_data(which: str, data_dir: Path) -> tuple[TensorDataset, TensorDataset]
                 raise RuntimeError(f"MNIST cannot be had, since {error}, or take --data digits.") from error
             warnings.warn(
                 f"MNIST cannot be had, since {error}. Taking scikit-learn's 8 × 8 handwritten digits instead: 1500 "
-                "images to train on, whose figures are not to be compared with MNIST's.",
+                "images to train on, whose values are not to be compared with MNIST's.",
                 UserWarning,
                 stacklevel=2,
             )
@@ -313,7 +313,7 @@ def table(history: History) -> str:
 
 
 DOUBTS = {
-    "saturated": f"H(T) > {SATURATED} log N. Such figures tell the images apart, not what was learned",
+    "saturated": f"H(T) > {SATURATED} log N. Such values tell the images apart, not what was learned",
     "clipped": f"more than {CLIPPED:.0%} of the values lie outside the bins. What looks like compression may be theirs",
     "undersampled": f"more than {UNDERSAMPLED:.0%} of the images have a symbol of their own. See chance",
     "constant": "all images have one symbol",

@@ -552,7 +552,7 @@ def test_the_table_explains_its_verdicts(example):
         "",
         "chance: I(T;Y) under permuted labels; probe: what a linear probe reads of the same rows",
         "Fano: the least I(T;Y) of every layer, by the accuracy of the head",
-        "saturated: H(T) > 0.9 log N. Such figures tell the images apart, not what was learned",
+        "saturated: H(T) > 0.9 log N. Such values tell the images apart, not what was learned",
     ]
     assert example.table(History.of([point, later._replace(i_ty_fano=0.625)], estimates)).splitlines() == expected
     without = example.table(History.of([point, later])).splitlines()

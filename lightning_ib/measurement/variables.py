@@ -182,7 +182,7 @@ class Variable:
         if any(other != form for other in forms):
             raise ValueError(
                 f"{self.name} has another form in one process than in another ({list(forms)}): all processes must "
-                "narrow alike, and start from one checkpoint."
+                "discretize alike, and start from one checkpoint."
             )
         if self.fitted is not None:
             self.fitted.set_width(form.width)
