@@ -69,7 +69,7 @@ def plot_information_plane(
       the identity of the sample, the upper bound of I(X;T); and Fano's (dotted), a lower bound for the layers that
       predictions are computed from alone. Near bounds are lines, far ones are named with an arrow at the edge.
 
-    Without a target I(X;T) is drawn over the epochs instead.
+    If all I(T;Y) are NaN, as without a target, I(X;T) is drawn over the epochs instead.
 
     Args:
         history: the points of one run, of any number of layers and epochs, all in one unit. Points that are NaN are
