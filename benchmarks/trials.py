@@ -28,7 +28,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_ib import InformationPlaneCallback, InformationPoint, QuantileBins, Quantizer, Record
 from lightning_ib.records.record import STANDARD_ERRORS
-from lightning_ib.records.reliability import FAR_APART
+from lightning_ib.records.reliability import PROBE_EXCESS
 
 sys.path.append(str(Path(__file__).resolve().parent.parent / "examples"))
 from mnist_cnn import MNISTNet, read_mnist
@@ -498,7 +498,7 @@ def checks(found: Run) -> Iterator[str]:
             yield f"FAULT: {point.layer}, epoch {point.epoch}: I(T;Y) = {point.i_ty:.3f} of H(Y) = {point.h_y:.3f}"
     last = max((point.epoch for point in found.points), default=0)
     for when in (0, last):
-        far = [p for p in found.points if p.epoch == when and probe_of(found, p) - p.i_ty > FAR_APART * p.h_y]
+        far = [p for p in found.points if p.epoch == when and probe_of(found, p) - p.i_ty > PROBE_EXCESS * p.h_y]
         if far:
             shown = ", ".join(f"{p.layer} {p.i_ty:.2f} against {probe_of(found, p):.2f}" for p in far)
             yield f"epoch {when}, the probe reads far more than the cells: {shown}"

@@ -24,7 +24,7 @@ def all_gathered(own: Any) -> list[Any]:
     return everywhere
 
 
-def on_first(work: Callable[[], Result]) -> Result:
+def on_rank_zero(work: Callable[[], Result]) -> Result:
     """The result of the first process, for all, each of which must call this; its error is an error in all."""
     rank, world = this_process()
     if world == 1:

@@ -74,11 +74,11 @@ def target_values(y: Any, ignore_index: int | None = None) -> Tensor:
         )
     rows = sketch(y)
     if y.ndim == 2 and y.shape[1] > WIDTH:
-        return torch.cat([rows.double(), _of_labels(y)], 1)
+        return torch.cat([rows.double(), _label_properties(y)], 1)
     return rows.clone() if rows.untyped_storage().data_ptr() == y.untyped_storage().data_ptr() else rows
 
 
-def _of_labels(y: Tensor) -> Tensor:
+def _label_properties(y: Tensor) -> Tensor:
     """Properties of wide rows that a sketch loses: whether all is 0 or 1, their sum, the first 1, and a hash."""
     wide = y.double()
     weights = (splitmix64(torch.arange(y.shape[1], device=y.device, dtype=torch.int64)) >> 20).double()

@@ -269,7 +269,7 @@ class InformationPlaneCallback(LoopCallback):
 
     def _measure_before_training(self, trainer: Trainer, pl_module: LightningModule) -> None:
         own = self._place is Place.OWN_PASS
-        if (hindrance := _hindrance(pl_module, own)) is not None:
+        if (hindrance := _obstacle(pl_module, own)) is not None:
             self._warn(hindrance)
             return
         if not own and any_rank(trainer, trainer.val_dataloaders is None):
@@ -283,11 +283,11 @@ class InformationPlaneCallback(LoopCallback):
             moment = self._moment(trainer, trainer.current_epoch)
             measured = self.session.measure(self._own_pass(trainer, pl_module), moment)
         except Exception as error:
-            self._go_on_without(error, own)
+            self._skip_or_raise(error, own)
             return
         self._log_at_once(trainer, measured)
 
-    def _go_on_without(self, error: Exception, own: bool) -> None:
+    def _skip_or_raise(self, error: Exception, own: bool) -> None:
         """Skip the point before training; raise if the failing argument was set by the user."""
         if own and isinstance(error, NoLayersError):
             self.session.measure_nothing(error)
@@ -373,7 +373,7 @@ class InformationPlaneCallback(LoopCallback):
 _IN_VALIDATION = "The epochs are measured in the validation loop."
 
 
-def _hindrance(pl_module: LightningModule, own_pass: bool) -> str | None:
+def _obstacle(pl_module: LightningModule, own_pass: bool) -> str | None:
     """The obstacle to calling a module before training, or ``None``."""
     lazy = [name for name, p in (*pl_module.named_parameters(), *pl_module.named_buffers()) if is_lazy(p)]
     if lazy:

@@ -94,7 +94,7 @@ def _as_validation(trainer: Trainer, pl_module: LightningModule, loader: Any) ->
         with (
             preserve_state(pl_module, loader),
             module_state_kept(pl_module),
-            _unlogged(pl_module),
+            _logging_disabled(pl_module),
             trainer.precision_plugin.forward_context(),
         ):
             yield
@@ -103,11 +103,11 @@ def _as_validation(trainer: Trainer, pl_module: LightningModule, loader: Any) ->
 
 
 @contextmanager
-def _unlogged(pl_module: LightningModule) -> Iterator[None]:
+def _logging_disabled(pl_module: LightningModule) -> Iterator[None]:
     """Disable ``self.log`` in the user's forward: this pass belongs to the callback."""
     attributes: dict[str, Any] = vars(pl_module)
     before: dict[str, Any] = {name: attributes[name] for name in ("log", "log_dict") if name in attributes}
-    attributes.update(log=_nothing, log_dict=_nothing)
+    attributes.update(log=_no_op, log_dict=_no_op)
     try:
         yield
     finally:
@@ -116,7 +116,7 @@ def _unlogged(pl_module: LightningModule) -> Iterator[None]:
         attributes.update(before)
 
 
-def _nothing(*_: Any, **__: Any) -> None:
+def _no_op(*_: Any, **__: Any) -> None:
     pass
 
 

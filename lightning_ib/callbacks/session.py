@@ -64,11 +64,11 @@ class Measurement(NamedTuple):
     rows: Mapping[str, Rows]
 
 
-def _silent(line: str) -> None:
+def _no_log(line: str) -> None:
     pass
 
 
-def _plain(items: Iterable[Any], total: int | None, name: str) -> Iterable[Any]:
+def _without_progress(items: Iterable[Any], total: int | None, name: str) -> Iterable[Any]:
     return items
 
 
@@ -83,8 +83,8 @@ class Host:
     """
 
     any_rank: Callable[[bool], bool] = bool
-    say: Callable[[str], None] = _silent
-    progress: Callable[[Iterable[Any], int | None, str], Iterable[Any]] = _plain
+    say: Callable[[str], None] = _no_log
+    progress: Callable[[Iterable[Any], int | None, str], Iterable[Any]] = _without_progress
 
 
 class Session:

@@ -54,11 +54,11 @@ def sequential_loader(dataloader: Any, rank: int = 0, world: int = 1) -> Any:
         world: how many processes the data is sharded over. A loader that is sharded already stays as it is, and so
             do custom batch samplers: see :func:`is_share`.
     """
-    if getattr(dataloader, "persistent_workers", False) and not _made_anew(dataloader):
+    if getattr(dataloader, "persistent_workers", False) and not _can_be_rebuilt(dataloader):
         # Its one iterator belongs to the training loop, which loses its place where another pass begins.
         dataloader = copy.copy(dataloader)
         dataloader._iterator = None
-    if not _made_anew(dataloader):
+    if not _can_be_rebuilt(dataloader):
         return dataloader
     options: dict[str, Any]
     sampler: Any = dataloader.sampler
@@ -89,7 +89,7 @@ def sequential_loader(dataloader: Any, rank: int = 0, world: int = 1) -> Any:
     )
 
 
-def _made_anew(dataloader: Any) -> bool:
+def _can_be_rebuilt(dataloader: Any) -> bool:
     return type(dataloader) is DataLoader and not isinstance(dataloader.dataset, IterableDataset)
 
 

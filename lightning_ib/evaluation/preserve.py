@@ -29,16 +29,16 @@ def module_state_kept(model: nn.Module) -> Iterator[None]:
     TorchScript are skipped. Modules that are made in the first forward stay made.
     """
     others = (LazyModuleMixin, torch.jit.ScriptModule)
-    kept = [_Kept(module) for module in model.modules() if not isinstance(module, others)]
+    kept = [_ModuleState(module) for module in model.modules() if not isinstance(module, others)]
     try:
         yield
     finally:
         with torch.no_grad():
             for one in kept:
-                one.put_back()
+                one.restore()
 
 
-class _Kept:
+class _ModuleState:
     """The buffers and attributes of one module."""
 
     def __init__(self, module: nn.Module) -> None:
@@ -47,18 +47,19 @@ class _Kept:
         own = any(kind.__module__.split(".")[0] not in LIBRARIES for kind in kinds)
         places: list[dict[str, Any]] = [module._buffers] + ([vars(module)] if own else [])
         self._places = [
-            (place, set(place), {name: _Value(value) for name, value in _plain(place).items()}) for place in places
+            (place, set(place), {name: _Attribute(value) for name, value in _plain_attributes(place).items()})
+            for place in places
         ]
 
-    def put_back(self) -> None:
+    def restore(self) -> None:
         for place, names, values in self._places:
-            for name in _plain(place).keys() - names:
+            for name in _plain_attributes(place).keys() - names:
                 del place[name]
             for name, value in values.items():
-                place[name] = value.as_it_was()
+                place[name] = value.restored()
 
 
-def _plain(attributes: dict[str, Any]) -> dict[str, Any]:
+def _plain_attributes(attributes: dict[str, Any]) -> dict[str, Any]:
     return {
         name: value
         for name, value in attributes.items()
@@ -72,13 +73,13 @@ def _is_freed(value: Any) -> bool:
     return strided and value.numel() > 0 and value.untyped_storage().nbytes() == 0
 
 
-class _Value:
+class _Attribute:
     """An attribute: its object, and the contents of that."""
 
     def __init__(self, value: Any, around: tuple[int, ...] = ()) -> None:
         self._value: Any = value
         self._held: Any = None
-        self._parts: list[_Value] = []
+        self._parts: list[_Attribute] = []
         if isinstance(value, Tensor):
             # Tensors made in inference mode are read-only in this pass.
             if value.layout is torch.strided and not value.is_meta and not value.is_inference():
@@ -86,9 +87,9 @@ class _Value:
         elif isinstance(value, _CONTAINERS) and id(value) not in around:
             self._held = copy(value)
             parts = (one for one in _items(value) if isinstance(one, (Tensor, *_CONTAINERS)) and not _is_freed(one))
-            self._parts = [_Value(one, (*around, id(value))) for one in parts]
+            self._parts = [_Attribute(one, (*around, id(value))) for one in parts]
 
-    def as_it_was(self) -> Any:
+    def restored(self) -> Any:
         value = self._value
         if self._held is None:
             return value
@@ -99,7 +100,7 @@ class _Value:
                 self._write_back(value)
         else:
             for part in self._parts:
-                part.as_it_was()
+                part.restored()
             if not isinstance(value, tuple) and list(map(id, _items(value))) != list(map(id, _items(self._held))):
                 value.clear()
                 (value.extend if isinstance(value, (list, deque)) else value.update)(self._held)

@@ -232,7 +232,7 @@ class _ConcatenatedPools:
         self.widths = [z.shape[1] for z in pooled]
         return torch.cat(pooled, dim=1)
 
-    def apart(self, z: Tensor) -> Iterator[tuple[str, Tensor]]:
+    def split(self, z: Tensor) -> Iterator[tuple[str, Tensor]]:
         """The values of every pool again, by its label."""
         return zip(self.quantizers, torch.split(z, self.widths, dim=1))
 
@@ -269,7 +269,7 @@ def _resolutions(
         if not targets:
             order = sample_order(n, z.device)
             targets = {size: _target_of(y, order[:size], plane.unit) for size in sizes}
-        for pool, own in pools[layer].apart(z):
+        for pool, own in pools[layer].split(z):
             missing = int((~own.isfinite().all(1)).sum())
             if missing:
                 warned.warn(

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from lightning_ib.distributed import on_first
+from lightning_ib.distributed import on_rank_zero
 from lightning_ib.estimators.base import Estimator, Rows
 from lightning_ib.estimators.reliability import estimate_verdict
 from lightning_ib.estimators.soft import Soft
@@ -84,7 +84,7 @@ class Estimation:
                 found += self._estimated(layer, estimator, drawn, sums, unit, epoch, step, warn)
             return found, self.calibration, self.streams.state(), self._quantities
 
-        found, self.calibration, self.streams.centers, self._quantities = on_first(work) if shared else work()
+        found, self.calibration, self.streams.centers, self._quantities = on_rank_zero(work) if shared else work()
         return [Record._make(record) for record in found]
 
     def _estimated(

@@ -166,11 +166,11 @@ class HeadSearch:
         """Begin a pass: the head may be another layer."""
         self.candidate = None
 
-    def lose(self) -> None:
+    def drop(self) -> None:
         """Drop the head for the rest of the pass."""
         self.candidate = ""
 
-    def know(self, modules: Mapping[str, nn.Module]) -> None:
+    def note_activations(self, modules: Mapping[str, nn.Module]) -> None:
         """Note the output activations of the layers' modules."""
         self._activations = {layer: activation_of(module) for layer, module in modules.items()}
 
@@ -181,7 +181,7 @@ class HeadSearch:
                 f"head={self.name!r} cannot be measured, as the warning says: name another layer, or give head=False."
             )
 
-    def look(self, ran: Sequence[str], model_layers: Sequence[str]) -> None:
+    def choose_candidate(self, ran: Sequence[str], model_layers: Sequence[str]) -> None:
         """Choose the candidate, if it is still undecided.
 
         Args:

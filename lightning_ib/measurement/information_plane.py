@@ -220,7 +220,7 @@ class InformationPlane:
 
     def keep_layers(self, layers: Sequence[str]) -> None:
         """Pick these layers, as an earlier measurement did, where they are still to be picked."""
-        self._intake.forget(self._intake.watched.other_than(layers))
+        self._intake.forget(self._intake.watched.all_but(layers))
 
     def agree_on_layers(self) -> None:
         """After a failed measurement, keep the layers that all processes kept; every process must call this."""
@@ -287,7 +287,7 @@ class InformationPlane:
         Raises:
             ValueError: nothing was counted, or bins returned edges that descend or are NaN.
         """
-        found = self._points.of_pass(epoch=epoch, shared=_shared(across_processes))
+        found = self._points.of_pass(epoch=epoch, shared=_several_processes(across_processes))
         sources = {layer: "binned" if layer in self.fitted_quantizers else "cells" for layer in self.quantizers}
         points = [found[layer]._replace(epoch=epoch, step=step, source=of) for layer, of in sources.items()]
         self._points.warn_of_verdicts(points)
@@ -314,7 +314,7 @@ class InformationPlane:
         """
         if not self.estimation.estimators:
             return []
-        shared = _shared(across_processes)
+        shared = _several_processes(across_processes)
         return self.estimation.estimate(
             self.layers,
             self._intake.measured(shared=shared),
@@ -328,11 +328,11 @@ class InformationPlane:
 
     def drawn(self) -> Drawn:
         """The sampled rows; with several processes those of all of them, each of which must call this."""
-        return self._intake.drawn(shared=_shared(True))
+        return self._intake.drawn(shared=_several_processes(True))
 
     def labeled_rows(self) -> dict[str, Rows]:
         """The sampled rows of each layer, with labels if there are some; with several processes each must call this."""
-        drawn = self._intake.measured(shared=_shared(True))
+        drawn = self._intake.measured(shared=_several_processes(True))
         return {layer: Rows(rows, drawn.others.get("y")) for layer, rows in drawn.layers.items()}
 
     def target_symbols(self) -> Symbols | None:
@@ -364,7 +364,7 @@ class InformationPlane:
         load_frozen_state(state, self._intake.variables, self.estimation)
 
 
-def _shared(across_processes: bool) -> bool:
+def _several_processes(across_processes: bool) -> bool:
     """Whether several processes measure together."""
     return across_processes and this_process()[1] > 1
 

@@ -27,7 +27,7 @@ from lightning_ib.measurement.watched import Expected, Layers, Recorded, Watched
 from lightning_ib.warn_once import WarnOnce
 
 
-class _Read(NamedTuple):
+class _ReadBatch(NamedTuple):
     """A batch that was read and fits, before its rows are kept.
 
     Attributes:
@@ -58,7 +58,7 @@ class _Read(NamedTuple):
         return None if self.valid is None else self.valid.nonzero().squeeze(1)
 
 
-class _Known(NamedTuple):
+class _ProcessSummary(NamedTuple):
     """The summary of a pass that a process sends to the others.
 
     Attributes:
@@ -142,7 +142,7 @@ class Intake:
         recorder = self.watched.attach(model, self._reduce)
         self._device = device_of(model)
         modules, quantizers = named_modules(model), self.watched.quantizers
-        self.heads.know({layer: modules[layer] for layer in quantizers})
+        self.heads.note_activations({layer: modules[layer] for layer in quantizers})
         self.use_quantizers({k: one for k, one in quantizers.items() if k not in self.variables.layers})
         return recorder
 
@@ -174,7 +174,7 @@ class Intake:
         self.estimation.streams.forget(layers)
         self.sampled.forget(layers, head=self.heads.candidate in layers)
         if self.heads.candidate in layers:
-            self.heads.lose()
+            self.heads.drop()
 
     # -- a batch -------------------------------------------------------------------------------------------------------
 
@@ -209,7 +209,7 @@ class Intake:
         self._keep(batch)
         self._sum_up(batch)
 
-    def _read(self, x: Any, y: Any, mask: Tensor | None, several_views: str) -> _Read:
+    def _read(self, x: Any, y: Any, mask: Tensor | None, several_views: str) -> _ReadBatch:
         """Read a batch, and leave out layers that mismatch it; a refused batch leaves no rows behind."""
         recorded, unfit = self.watched.take()
         tokens = token_shape(x, y, mask, [one.places for one in recorded.values()]) if self._tokens else None
@@ -233,11 +233,11 @@ class Intake:
         valid = self.batches.valid(y if isinstance(y, Tensor) else target, mask, n)
         recorded = {layer: one for layer, one in recorded.items() if layer in self.watched.quantizers}
         n_samples = n if tokens is None else tokens.n_sequences
-        return _Read(n, n_samples, recorded, x, y, pooled_x, target, sequences, valid)
+        return _ReadBatch(n, n_samples, recorded, x, y, pooled_x, target, sequences, valid)
 
     def _forget_target(self) -> None:
         """Drop the target and the head for the rest of the pass."""
-        self.heads.lose()
+        self.heads.drop()
         self.variables.y.reset()
         self.sampled.forget_target()
 
@@ -248,9 +248,9 @@ class Intake:
         selected = self.input.quantizer.selected(x)
         return self.input.values(by_token(selected)[0] if self._tokens else selected)
 
-    def _sample(self, batch: _Read) -> None:
+    def _sample(self, batch: _ReadBatch) -> None:
         """Keep the chosen rows of a batch."""
-        named = {"sum of x": _summable(batch.x, batch.n), "pooled x": batch.pooled_x, "sequence": batch.sequences}
+        named = {"sum of x": _real_input(batch.x, batch.n), "pooled x": batch.pooled_x, "sequence": batch.sequences}
         if self.sampled.with_input:
             named["x"] = self._input_rows(batch.x, batch.n)
             if named["x"] is None:
@@ -261,7 +261,7 @@ class Intake:
             named["pooled y"] = batch.target
             named["y"] = sketch(batch.y) if self.estimation.estimators or self._keep_rows else None
         if batch.target is not None and self.target.fitted is None:
-            self.heads.look(list(batch.recorded), self.watched.model_layers)
+            self.heads.choose_candidate(list(batch.recorded), self.watched.model_layers)
         chosen = {layer: one.chosen for layer, one in batch.recorded.items() if one.chosen is not None}
         own = chosen.get(self.heads.candidate) if self.heads.candidate else None
         head = None if own is None or own.outputs is None else self.heads.predictions(own.outputs)
@@ -277,7 +277,7 @@ class Intake:
             return None
         return rows if rows.ndim > 0 and len(rows) == n else None
 
-    def _keep(self, batch: _Read) -> None:
+    def _keep(self, batch: _ReadBatch) -> None:
         """Keep the rows of a batch that count: of the layers in bins, and of the variables counted with them."""
         in_bins, kept = self.variables.layers, [(self.variables.x, batch.pooled_x)]
         kept += [(variable, batch.recorded[layer].values) for layer, variable in in_bins.items()]
@@ -290,7 +290,7 @@ class Intake:
             if values is not None:
                 variable.keep(_chosen(values, index))
 
-    def _sum_up(self, batch: _Read) -> None:
+    def _sum_up(self, batch: _ReadBatch) -> None:
         """Add the rows of a batch that count to the running sums."""
         index = batch.counted_rows
         rows = {layer: one.streamed for layer, one in batch.recorded.items()}
@@ -312,10 +312,10 @@ class Intake:
             ValueError: a variable has another form in one process than in another; the same error in all processes.
         """
         self.variables.bin_waiting()
-        own = _Known(
+        own = _ProcessSummary(
             list(self.watched.quantizers), self.watched.n_coordinates, self.heads.candidate, self.variables.forms()
         )
-        known: list[_Known] = [one for one in all_gathered(own if self.n_updates else None) if one is not None]
+        known: list[_ProcessSummary] = [one for one in all_gathered(own if self.n_updates else None) if one is not None]
         if known and not self.n_updates:
             self.watched.n_coordinates, self.heads.candidate = known[0].n_coordinates, known[0].candidate
         self.forget([layer for layer in self.watched.quantizers if any(layer not in one.layers for one in known)])
@@ -375,7 +375,7 @@ def _n_samples(x: Any, n_rows: Sequence[int]) -> int:
     return n if n in n_rows or not n_rows else n_rows[0]
 
 
-def _summable(x: Any, n: int) -> Tensor | None:
+def _real_input(x: Any, n: int) -> Tensor | None:
     """The input if it holds ``n`` rows of real numbers, else ``None``."""
     with suppress(Exception):  # it is the user's, and may be of any kind
         given = first_tensor(x)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from lightning_ib.binning.quantizer import Quantizer
-from lightning_ib.distributed import on_first
+from lightning_ib.distributed import on_rank_zero
 from lightning_ib.functional import Correction, Symbols, Unit
 from lightning_ib.measurement.advice import advice
 from lightning_ib.measurement.discretized import in_bins, in_cells
@@ -93,7 +93,7 @@ class PointMaker:
                 self.discretized |= {one.layer: one.how} if one.how else {}
             return found, self.discretized
 
-        found, self.discretized = on_first(work) if shared else work()
+        found, self.discretized = on_rank_zero(work) if shared else work()
         return {layer: InformationPoint._make(point) for layer, point in found.items()}
 
     def _summary(

@@ -15,7 +15,7 @@ from lightning_ib.measurement.head import Predictions, may_be_head
 from lightning_ib.measurement.reservoir import Gather, Reservoir
 
 # The fewest pairs of samples at one place of two batches by which a layer is seen to follow the place.
-_FEWEST = 4
+_MIN_PAIRS = 4
 
 
 class Chosen(NamedTuple):
@@ -79,7 +79,7 @@ class Drawn(NamedTuple):
             return len(rows) == len(order) and torch.equal(rows[first], rows[second])
 
         x = self.others.get("sum of x", self.others.get("y"))
-        if len(first) < _FEWEST or x is None or alike(x):
+        if len(first) < _MIN_PAIRS or x is None or alike(x):
             return []
         layers = [layer for layer, rows in self.layers.items() if alike(rows)]
         return [layer for layer in layers if bool((self.layers[layer][first] != self.layers[layer][first[0]]).any())]

@@ -257,9 +257,9 @@ class WatchedLayers:
         if self._head is not None and self._head in ran and self._head not in picked:
             others = [layer for layer in varied if layer != self._head]
             picked = [*spread_over(others, MAX_DEFAULT_LAYERS - 1), self._head]
-        return self.other_than(picked)
+        return self.all_but(picked)
 
-    def other_than(self, layers: Sequence[str]) -> list[str]:
+    def all_but(self, layers: Sequence[str]) -> list[str]:
         """The layers to leave out where these are picked, and layers are still to be picked."""
         if not self.to_pick or not layers or not set(layers) <= self.quantizers.keys():
             return []
@@ -310,7 +310,7 @@ def _fault(recorded: Recorded | None, expected: Expected) -> Exception | None:
             "layers watched, or none, needs torch.compiler.reset() first, and so does another like it."
         )
     n, of, places, several_views = expected
-    if places is not None and _long(recorded.places) != _long(places):
+    if places is not None and _without_unit_axes(recorded.places) != _without_unit_axes(places):
         return ValueError(
             f"put out tokens of shape {recorded.places}, and the {of} have {places}: the batch comes first, and "
             "each token once. Name another module, or give CellQuantizer(select=…) or Quantizer(select=…), which "
@@ -326,7 +326,7 @@ def _fault(recorded: Recorded | None, expected: Expected) -> Exception | None:
     return None
 
 
-def _long(places: tuple[int, ...]) -> tuple[int, ...]:
+def _without_unit_axes(places: tuple[int, ...]) -> tuple[int, ...]:
     """The shape of tokens with axes of size one removed: some masks are ``(B, 1, H, W)``."""
     return places[:1] + tuple(size for size in places[1:] if size != 1)
 

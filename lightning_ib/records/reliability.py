@@ -28,7 +28,7 @@ CLIPPED = 0.1
 UNDERSAMPLED = 0.1
 """The fraction of samples with a symbol seen once above which a point is undersampled."""
 
-FAR_APART = 0.3
+PROBE_EXCESS = 0.3
 """The fraction of H(Y) by which a probe must exceed the counted I(T;Y) to be reported."""
 
 
@@ -102,7 +102,7 @@ def probe_exceeds_counts(measured: History) -> str | None:
         measured: one measurement.
     """
     read = {one.layer: one.value for one in measured.estimates() if (one.source, one.quantity) == ("probe", "I_TY")}
-    far = [p for p in measured if p.layer in read and read[p.layer] - p.i_ty > FAR_APART * p.h_y]
+    far = [p for p in measured if p.layer in read and read[p.layer] - p.i_ty > PROBE_EXCESS * p.h_y]
     if not far:
         return None
     far.sort(key=lambda p: p.i_ty - read[p.layer])

@@ -9,7 +9,7 @@ from typing import Any, get_type_hints
 from lightning_ib.records.earlier import ESTIMATE, POINT, records_of_earlier
 from lightning_ib.records.record import Record
 
-_OF_A_MOMENT = {"epoch", "layer", "unit"}
+_REQUIRED = {"epoch", "layer", "unit"}
 
 
 def records_in(state: Mapping[str, Any]) -> tuple[list[Record], list[str]]:
@@ -27,12 +27,12 @@ def records_in(state: Mapping[str, Any]) -> tuple[list[Record], list[str]]:
     """
     saved = state.get("history")
     if isinstance(saved, list):
-        points, faults = _rows(saved, "point", POINT, _OF_A_MOMENT)
+        points, faults = _rows(saved, "point", POINT, _REQUIRED)
         estimates: Any = state.get("estimates", [])
         if not isinstance(estimates, list):
             faults.append(f"its estimates are of type {type(estimates).__name__}, and a list is expected")
             estimates = []
-        estimates, others = _rows(estimates, "estimate", ESTIMATE, _OF_A_MOMENT | {"estimator", "figure"})
+        estimates, others = _rows(estimates, "estimate", ESTIMATE, _REQUIRED | {"estimator", "figure"})
         records = [record for one in points + estimates for record in records_of_earlier(one)]
         return sorted(records, key=lambda record: record[:2]), faults + others
     if not isinstance(saved, Mapping):
@@ -42,7 +42,7 @@ def records_in(state: Mapping[str, Any]) -> tuple[list[Record], list[str]]:
     if len(lengths) != 1 or not all(isinstance(column, list) for column in saved.values()):
         return [], ["the columns of its history differ in length or kind"]
     rows = [dict(zip(saved, values)) for values in zip(*saved.values())]
-    found, faults = _rows(rows, "record", get_type_hints(Record), _OF_A_MOMENT | {"source", "quantity"})
+    found, faults = _rows(rows, "record", get_type_hints(Record), _REQUIRED | {"source", "quantity"})
     return [Record(**one) for one in found], faults
 
 

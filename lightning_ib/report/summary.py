@@ -53,15 +53,17 @@ def _shown(value: float | None) -> str:
 def file_locations(csv: Path | None, picture: Path | None, board: Path | None) -> str:
     """Where the files of a run are, and how to look at them; empty without files."""
     lines = [
-        f"{name}: {_from_here(path)}" for name, path in (("CSV", csv), ("picture", picture)) if path and path.is_file()
+        f"{name}: {_relative_path(path)}"
+        for name, path in (("CSV", csv), ("picture", picture))
+        if path and path.is_file()
     ]
     if board is not None:
-        command = shlex.join(["tensorboard", "--logdir", _from_here(board), "--samples_per_plugin", "images=100"])
+        command = shlex.join(["tensorboard", "--logdir", _relative_path(board), "--samples_per_plugin", "images=100"])
         lines.append(f"TensorBoard: {command}")
     return "\n".join(lines)
 
 
-def _from_here(path: Path) -> str:
+def _relative_path(path: Path) -> str:
     """A path as it is typed in the working directory."""
     path, here = path.absolute(), Path.cwd()
     return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)
