@@ -1,6 +1,6 @@
-"""Pairs of variables whose mutual information is known: samplers, and the truth in bits.
+"""Pairs of variables with known mutual information: samplers, and the truth in bits.
 
-A truth comes from a closed form or from quadrature of the densities, never from an estimator;
+A truth comes from a closed form or from quadrature of the densities, independently of any estimator;
 ``tests/reference/test_truth_cases.py`` gets each in a second, independent way. Most of the cases are those of Czyż et
 al. 2023 ("Beyond Normal", NeurIPS) and of Gao et al. 2017 ("Estimating Mutual Information for Discrete-Continuous
 Mixtures", NeurIPS).
@@ -33,7 +33,7 @@ KINDS: dict[Kind, str] = {
 
 @dataclass(frozen=True)
 class Case:
-    """Two variables and what they tell of each other.
+    """Two variables and their mutual information.
 
     Attributes:
         name: short, for tables and the command line.
@@ -51,7 +51,7 @@ class Case:
 
 
 def bits(nats: float) -> float:
-    """A figure in nats, in bits."""
+    """A value in nats, in bits."""
     return float(nats) / math.log(2)
 
 
@@ -74,7 +74,7 @@ def normal(n: int, d: int, g: Generator) -> Tensor:
 
 
 def same_symbol(m: int, n: int, g: Generator) -> Pair:
-    """One of m symbols, sent without noise: I = log2 m. D fair bits are m = 2^D."""
+    """One of m symbols over a noiseless channel: I = log2 m. D fair bits are m = 2^D."""
     x = torch.randint(m, (n,), generator=g)
     return x, x.clone()
 
@@ -85,7 +85,7 @@ def binary_symmetric(flip: float, n: int, g: Generator) -> Pair:
     return x, x ^ (uniform(n, 1, g)[:, 0] < flip).long()
 
 
-# --- Normals and what becomes of them --------------------------------------------------------------------------------
+# --- Normals and maps of them ----------------------------------------------------------------------------------------
 
 
 def dense(d: int) -> Tensor:
@@ -117,17 +117,17 @@ def multivariate_normal(correlations: Tensor, n: int, g: Generator) -> Pair:
 
 
 def student(correlations: Tensor, freedom: int, n: int, g: Generator) -> Pair:
-    """Multivariate Student-t: normals, all divided by the same chi; no variance below three degrees of freedom."""
+    """Multivariate Student-t: normals, all divided by the same chi; finite variance needs three degrees of freedom."""
     x, y = multivariate_normal(correlations, n, g)
     chi = (normal(n, freedom, g).square().sum(1, keepdim=True) / freedom).sqrt()
     return x / chi, y / chi
 
 
 def student_truth(correlations: Tensor, freedom: int) -> float:
-    """The normals' information, and what the common chi adds (Arellano-Valle et al. 2013; Czyż et al. 2023).
+    """The normals' information, and that of the common chi (Arellano-Valle et al. 2013; Czyż et al. 2023).
 
-    It adds h(m) + h(n) − h(m + n), where h(d) is the differential entropy of d independent standard coordinates divided
-    by the same chi, without the terms that are proportional to d.
+    The chi adds h(m) + h(n) − h(m + n), where h(d) is the differential entropy of d independent standard coordinates
+    divided by the same chi, up to terms proportional to d.
     """
 
     def h(d: int) -> float:
@@ -191,7 +191,7 @@ def uniform_noise_truth(width: float) -> float:
 
 
 def two_normals(half: float, d: int, n: int, g: Generator) -> Pair:
-    """Two standard normals in d dimensions whose means lie 2·half apart on the diagonal, and which of them it is."""
+    """Two standard normals in d dimensions, means 2·half apart on the diagonal, and which of them it is."""
     y = torch.randint(2, (n,), generator=g)
     return normal(n, d, g) + (half / math.sqrt(d)) * (2 * y - 1).unsqueeze(1), y
 
@@ -208,7 +208,7 @@ def two_normals_truth(half: float) -> float:
 
 
 def xor_normals(half: float, n: int, g: Generator) -> Pair:
-    """Four normals at the corners of a square, opposite corners sharing a label: no line tells the labels apart."""
+    """Four normals at the corners of a square, opposite corners sharing a label: not linearly separable."""
     signs = torch.randint(2, (n, 2), generator=g)
     return normal(n, 2, g) + half * (2 * signs - 1), signs[:, 0] ^ signs[:, 1]
 
@@ -242,13 +242,14 @@ def zero_inflated_poisson(p: float, n: int, g: Generator) -> Pair:
 def zero_inflated_poisson_truth(p: float) -> float:
     """H(Y) − E H(Y|x), by quadrature.
 
-    The paper's (1 − p)(2 ln 2 − γ − Σ ln k / 2^k) nats is right for p = 0 only: for p > 0 it is what Y tells together
-    with *whether* it was put to zero, and a count of zero does not tell that.
+    The paper's (1 − p)(2 ln 2 − γ − Σ ln k / 2^k) nats is right for p = 0 only: for p > 0 it is the information of Y
+    together with *whether* it was set to zero, which a count of zero leaves open.
     """
     k = np.arange(200)
 
     def given(x: float) -> np.ndarray:
-        return p * (k == 0) + (1 - p) * stats.poisson.pmf(k, x)
+        mass: np.ndarray = p * (k == 0) + (1 - p) * stats.poisson.pmf(k, x)
+        return mass
 
     unsure = integrate.quad(lambda x: math.exp(-x) * special.entr(given(x)).sum(), 0, 60, limit=500)[0]
     marginal = p * (k == 0) + (1 - p) * 0.5 ** (k + 1)
@@ -273,7 +274,7 @@ def normal_or_points_truth() -> float:
 
 
 def erased_normal(rho: float, p: float, n: int, g: Generator) -> Pair:
-    """Correlated normals, Y put to zero with probability p. It shows, so that I is 1 − p of what it was."""
+    """Correlated normals, Y set to zero with probability p. An erasure is visible: I is 1 − p of the original one."""
     x, y = multivariate_normal(pairs(1, rho, 1), n, g)
     return x, torch.where(uniform(n, 1, g) < p, 0.0, y)
 

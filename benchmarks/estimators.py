@@ -1,4 +1,4 @@
-"""The estimators that are compared with the truth, by name: what each is meant for, and how it is called."""
+"""The estimators that are compared with the truth, by name: the kinds of cases for each, and the call."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ class Estimator:
 
     Attributes:
         label: its name in tables.
-        kinds: the kinds of cases it is meant for; it is not run on others.
+        kinds: the kinds of cases it is meant for, and run on.
         estimate: ``(x, y)`` → bits.
         rows: of how many rows at most it makes use: the first ones are taken.
-        limits: pairs of an N and a number of samples: from that N on it is run on so many at most, 0 being none.
+        limits: pairs of an N and a number of samples: from that N on it is run on at most so many, 0 to skip it.
     """
 
     label: str
@@ -43,7 +43,7 @@ class Estimator:
         return min([wanted, *(most for start, most in self.limits if n >= start)])
 
     def policy(self) -> str:
-        """What is done to make it affordable, in words; empty where nothing is."""
+        """The limits that keep it affordable, in words; may be empty."""
         words = [f"the first {spaced(self.rows)} rows only"] if self.rows else []
         for start, most in self.limits:
             at = f" at N = {spaced(start)} and above" if start else ""
@@ -90,7 +90,7 @@ def counted(correction: str | None, x: Tensor, y: Tensor) -> float:
 
 
 def rows(values: Tensor) -> Tensor:
-    """Real rows; symbols, which are equal or are not, lie farther apart than any real numbers here."""
+    """Real rows; different symbols lie farther apart than any real numbers here."""
     return values if values.ndim == 2 else 1e6 * values.double().unsqueeze(1)
 
 

@@ -1,7 +1,7 @@
-"""What the kernel estimators cost: beside the products of matrices and the eigenvalues that they cannot do without.
+"""The cost of the kernel estimators, relative to the matrix products and eigenvalues that they need.
 
 Run it as ``python benchmarks/kernels.py``. It prints two Markdown tables. Each estimate is timed in turn with the
-linear algebra it needs, in one process, and the ratio is the median of the pairs: trust the ratios, not the seconds.
+linear algebra it needs, in one process, and the ratio is the median of the pairs: it is more reliable than seconds.
 Memory is the growth of the resident set over a single call, in a fresh process each (Linux).
 
 The settings: bounds with noise for 10 000 samples of 144 coordinates in ten classes, beside the product of the rows
@@ -66,22 +66,22 @@ def eigenvalues(n: int) -> Callable[[], object]:
 
 
 def growth(make: Callable[..., Callable[[], object]], arguments: tuple[object, ...]) -> float:
-    """By how many MB the resident set grows at its highest while an estimate is made, its samples not counted."""
+    """By how many MB the resident set grows at its highest while an estimate is made, its samples excluded."""
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         return pool.apply(_growth, (make, arguments))
 
 
 def _growth(make: Callable[..., Callable[[], object]], arguments: tuple[object, ...]) -> float:
-    make(100, *arguments[1:])()  # what the libraries set up once
+    make(100, *arguments[1:])()  # one-time setup of the libraries
     estimate = make(*arguments)
-    Path("/proc/self/clear_refs").write_text("5")  # the highest so far is what is resident now
+    Path("/proc/self/clear_refs").write_text("5")  # resets the peak to the current resident set
     before = _resident("VmRSS")
     estimate()
     return _resident("VmHWM") - before
 
 
 def _resident(key: str) -> float:
-    """A figure of /proc/self/status in MB."""
+    """A value of /proc/self/status in MB."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith(f"{key}:")) / 1024
 

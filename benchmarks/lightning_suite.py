@@ -7,8 +7,8 @@ The tests are Lightning's and fetched by whoever runs them::
     PYTHONPATH=PROJECT/benchmarks python -m pytest -p lightning_suite --continue-on-collection-errors tests_pytorch
 
 with ``PROJECT`` the folder of this project, and ``lightning`` in the release of the tests. Many tests assert which
-callbacks, metrics or files there are, and fail beside any callback. What counts is printed at the end: how many
-Trainers got the callback, and the tests that an error of it ended.
+callbacks, metrics or files there are, and fail beside any callback. The summary at the end counts the Trainers that
+got the callback, and lists the tests that an error of it ended.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def pytest_configure(config: Any) -> None:
 
 @pytest.hookimpl(hookwrapper=True)
 def pytest_runtest_makereport(item: Any, call: Any) -> Any:
-    """Note what an error of the callback ended."""
+    """Note a test that an error of the callback ended."""
     outcome = yield
     report = outcome.get_result()
     if report.when == "call":
@@ -62,7 +62,7 @@ def pytest_runtest_makereport(item: Any, call: Any) -> Any:
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
-    """Print what counts."""
+    """Print the summary."""
     terminalreporter.section("the default callback")
     terminalreporter.write_line(
         f"{counted['trainers']} Trainers had it, {counted['fits']} runs hooked layers, {counted['measured']} measured."

@@ -1,8 +1,8 @@
-"""What a measurement costs: beside a bare forward pass, and beside other ways of counting.
+"""The cost of a measurement, relative to a bare forward pass, and to other ways of counting.
 
-Run it as ``python benchmarks/measurement.py --data-dir DATA``, where DATA holds ``MNIST/raw`` (without it random images
-of the same size are taken: the times are nearly the same, the counts are not). It prints a Markdown table. Everything
-that is compared is run in turn, in one process, and medians are shown: trust the ratios, not the seconds.
+Run it as ``python benchmarks/measurement.py --data-dir DATA``, where DATA holds ``MNIST/raw`` (otherwise random images
+of the same size are taken: the times are nearly the same, the counts differ). It prints a Markdown table. All variants
+are run in turn, in one process, and medians are shown: ratios are more reliable than seconds.
 
 The setting: 60 000 MNIST images, the network of ``examples/mnist_cnn.py`` at random weights, X discretized to 49
 coordinates, T1 to 36, T2 to 32, T3 to 10 (the discretization called v3 there), frozen edges, a DataLoader as in the
@@ -48,7 +48,7 @@ class Network(nn.Module):
 
 
 def images(data_dir: Path) -> tuple[Tensor, Tensor]:
-    """The training images, ``(60000, 1, 28, 28)`` in [0, 1], and labels; random ones where they are not there."""
+    """The training images, ``(60000, 1, 28, 28)`` in [0, 1], and labels; random ones if the files are missing."""
     raw = data_dir / "MNIST" / "raw"
     if not (raw / "train-images-idx3-ubyte.gz").exists():
         print(f"{raw} holds no MNIST: random images are taken.\n")
@@ -68,7 +68,7 @@ def v3() -> dict[str, Quantizer]:
 
 
 def timed(functions: dict[str, Callable[[], object]], repeats: int) -> dict[str, list[float]]:
-    """Seconds of each function, all of them in turn, after one round that does not count."""
+    """Seconds of each function, all of them in turn, after one round of warm-up."""
     seconds: dict[str, list[float]] = {name: [] for name in functions}
     for round_ in range(repeats + 1):
         for name, function in functions.items():
@@ -134,8 +134,8 @@ def batch_path(x: Tensor, y: Tensor, repeats: int, batch_size: int) -> Informati
 
 
 def counting(plane: InformationPlane, repeats: int) -> None:
-    """From the ids of a measurement to every figure of three layers."""
-    row("counting: ids → all figures, three layers", timed({"count": plane.compute}, repeats * 3)["count"])
+    """From the ids of a measurement to every value of three layers."""
+    row("counting: ids → all values, three layers", timed({"count": plane.compute}, repeats * 3)["count"])
 
 
 def rows(plane: InformationPlane, x: Tensor, y: Tensor, repeats: int) -> None:
@@ -162,7 +162,8 @@ def rows(plane: InformationPlane, x: Tensor, y: Tensor, repeats: int) -> None:
         def count(array: np.ndarray) -> list[int]:
             array = np.ascontiguousarray(array)
             keys = array.view(np.dtype((np.void, array.shape[1]))).ravel()
-            return np.unique(keys, return_counts=True)[1].tolist()
+            counts: list[int] = np.unique(keys, return_counts=True)[1].tolist()
+            return counts
 
         t, ty, target = c.numpy(), np.column_stack([c.numpy(), labels]), labels[:, None]
         h_t, h_ty, h_y = plug_in(count(t)), plug_in(count(ty)), plug_in(count(target))
@@ -189,7 +190,7 @@ def rows(plane: InformationPlane, x: Tensor, y: Tensor, repeats: int) -> None:
 
 
 def by_cells(x: Tensor, y: Tensor, repeats: int, batch_size: int) -> None:
-    """The default: a forward pass that keeps a sample of sketched rows, then cells and every figure of them."""
+    """The default: a forward pass that keeps a sample of sketched rows, then cells and all their values."""
     model = Network().eval()
     loader = DataLoader(TensorDataset(x, y), batch_size)
     plane = InformationPlane(["conv1", "conv2", "out"], unit="nats")
@@ -206,7 +207,7 @@ def by_cells(x: Tensor, y: Tensor, repeats: int, batch_size: int) -> None:
 
     seconds = timed({"bare": bare, "measured": measured, "cells": plane.compute}, repeats)
     row(f"… measured, the default, batches of {batch_size}", seconds["measured"], seconds["bare"])
-    row(f"cells: {plane.sampled.max_samples} sampled rows → all figures, three layers", seconds["cells"])
+    row(f"cells: {plane.sampled.max_samples} sampled rows → all values, three layers", seconds["cells"])
 
 
 def main() -> None:

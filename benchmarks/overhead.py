@@ -1,9 +1,9 @@
-"""What the default callback costs: CPU time of an epoch with it and without, run in turn in one process.
+"""The cost of the default callback: CPU time of an epoch with it and without, run in turn in one process.
 
 ``python benchmarks/overhead.py --data-dir DATA`` trains the network of ``examples/mnist_cnn.py`` on MNIST (60 000
 images, 10 000 to validate on) with the callback and without, round after round, and prints the CPU time of the epochs
-and their ratio; then what a measurement of a twelve-layer perceptron on scikit-learn's digits costs, with every layer
-watched. Trust the ratios, not the seconds. The point before training, which is measured once, is not part of an epoch.
+and their ratio; then the cost of a measurement of a twelve-layer perceptron on scikit-learn's digits, with every layer
+watched. Ratios are more reliable than seconds. The epochs exclude the point before training, which is measured once.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ class DeepMLP(pl.LightningModule):
 
 
 def epochs(
-    model: pl.LightningModule, loaders: tuple[DataLoader, DataLoader], n: int, callbacks: list[pl.Callback]
+    model: pl.LightningModule, loaders: tuple[DataLoader[Any], DataLoader[Any]], n: int, callbacks: list[pl.Callback]
 ) -> list[float]:
     """The CPU seconds of ``n`` epochs."""
     watch = Stopwatch()
@@ -94,7 +94,7 @@ def epochs(
 
 
 def mnist(data_dir: Path, rounds: int, n_epochs: int) -> None:
-    """Print what the callback adds to an epoch of the MNIST example."""
+    """Print the CPU time that the callback adds to an epoch of the MNIST example."""
     train, val = load_data("mnist", data_dir)
     seconds: dict[str, list[float]] = {"without": [], "with the default callback": []}
     for _ in range(rounds):
@@ -110,7 +110,7 @@ def mnist(data_dir: Path, rounds: int, n_epochs: int) -> None:
 
 
 def digits(rounds: int, n_epochs: int) -> None:
-    """Print what a measurement of a deep perceptron costs, a layer."""
+    """Print the cost per layer of a measurement of a deep perceptron."""
     from sklearn.datasets import load_digits
 
     bunch = load_digits()

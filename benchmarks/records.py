@@ -1,4 +1,4 @@
-"""What a run leaves: a row for each estimator on each case at each N, in a CSV that rows are added to one by one."""
+"""The results of a run: a row for each estimator on each case at each N, in a CSV that rows are added to one by one."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ Key = tuple[str, str, int]
 
 @dataclass(frozen=True)
 class Row:
-    """One estimator on one case at one N: what the CSV holds.
+    """One estimator on one case at one N: a row of the CSV.
 
     Attributes:
         seeds: how many samples it was run on; a failure counts too.
-        mean: over the samples that gave a figure, in bits; NaN where none did. So are ``bias`` and ``rmse``.
+        mean: over the samples with a finite value, in bits; NaN if all failed. So are ``bias`` and ``rmse``.
         median_seconds: of a call.
-        values: the figures, in the order of the samples.
-        note: what was cut, and what went wrong.
+        values: one for each sample, in order.
+        note: limits that were applied, and errors.
     """
 
     case: str
@@ -43,17 +43,17 @@ class Row:
 
     @property
     def key(self) -> Key:
-        """What a row is found by."""
+        """The key of a row."""
         return self.case, self.estimator, self.n
 
     @property
     def failed(self) -> bool:
-        """Whether any sample gave no figure."""
+        """Whether any sample failed."""
         return len(self.values.split()) < self.seeds
 
     @property
     def within(self) -> bool:
-        """Whether the bias is at most 0.1 bit or 10 % of the truth; it is not where nothing came out."""
+        """Whether the bias is at most 0.1 bit or 10 % of the truth; False if all samples failed."""
         return abs(self.bias) <= max(0.1, 0.1 * self.truth_bits)
 
 
@@ -61,10 +61,10 @@ HEADER = [field.name for field in fields(Row)]
 
 
 def read(path: Path) -> dict[Key, Row]:
-    """The rows of a file; of two of the same key the later one, and none that was cut off in the writing.
+    """The rows of a file; of two with the same key the later one; truncated rows are dropped.
 
     Raises:
-        SystemExit: it is no such file.
+        SystemExit: the file is of another kind.
     """
     if not path.exists():
         return {}
@@ -82,7 +82,7 @@ def read(path: Path) -> dict[Key, Row]:
 
 
 def ordered(rows: Iterable[Row]) -> list[Row]:
-    """By case, N and estimator, as they are listed; a case or estimator that is not known any more comes last."""
+    """By case, N and estimator, as they are listed; a case or estimator that was removed comes last."""
     places = [{name: i for i, name in enumerate(names)} for names in (CASES, ESTIMATORS)]
     last = max(map(len, places))
     return sorted(rows, key=lambda row: (places[0].get(row.case, last), row.n, places[1].get(row.estimator, last)))

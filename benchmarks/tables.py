@@ -44,13 +44,13 @@ def summary(rows: Iterable[Row]) -> str:
     for name, estimator in ESTIMATORS.items():
         own = [row for row in rows if row.estimator == name]
         here = [row for row in own if row.n == shown]
-        figures = [row for row in here if math.isfinite(row.mean)]
+        finite = [row for row in here if math.isfinite(row.mean)]
         cells = [estimator.label]
-        if figures:
-            worst = max(figures, key=lambda row: abs(row.bias))
-            cells.append(f"{statistics.median(abs(row.bias) for row in figures):.3f}")
+        if finite:
+            worst = max(finite, key=lambda row: abs(row.bias))
+            cells.append(f"{statistics.median(abs(row.bias) for row in finite):.3f}")
             cells.append(f"{worst.bias:+.2f} ({worst.case})")
-            cells.append(f"{statistics.median(row.rmse for row in figures):.3f}")
+            cells.append(f"{statistics.median(row.rmse for row in finite):.3f}")
         else:
             cells += ["**failed**" if here else "–"] * 3
         cells += [share([row for row in here if row.kind == kind]) for kind in KINDS]
@@ -66,7 +66,7 @@ def summary(rows: Iterable[Row]) -> str:
 
 
 def cell(row: Row | None) -> str:
-    """The mean of a row: bold where it is off, with a mark where a sample gave no figure."""
+    """The mean of a row: bold where it is off, with a mark where a sample failed."""
     if row is None:
         return "–"
     if not math.isfinite(row.mean):
@@ -90,14 +90,14 @@ def page(rows: Iterable[Row]) -> str:
         f"Every estimator on {len(cases)} cases whose mutual information is known in closed form or by quadrature: "
         f"bits, means over {max(row.seeds for row in rows)} samples. Written by "
         "`python benchmarks/truth.py --docs docs/truth.md` from `benchmarks/results/truth.csv`, which holds bias, "
-        "error and every figure for each N. An estimator is run on the kinds of cases it is meant for; “–” was not "
+        "error and every value for each N. An estimator is run on the kinds of cases it is meant for; “–” was not "
         "run.",
         f"Where counts are needed, continuous coordinates go into {N_BINS} bins of equal mass each. The KDE bounds are "
         f"for X with added noise of variance {NOISE_VARIANCE}, a hundredth of a class's.",
         "".join(f"To be affordable, {policy}: {', '.join(labels)}. " for policy, labels in policies.items()).strip(),
         f"## Summary\n\nBias and error at N = {spaced(shown)}. Then the share of cases with a mean within 0.1 bit "
         "or 10 % of the truth: by kind at that N, and of all it is run on by N. Mind the kinds before comparing two "
-        "estimators. Failures are rows, of all N, with a sample that gave no figure. Seconds are the median of a call, "
+        "estimators. Failures are rows, of all N, with a sample that failed. Seconds are the median of a call, "
         "on one core.",
         summary(rows),
     ]
@@ -119,7 +119,7 @@ def page(rows: Iterable[Row]) -> str:
         if row.failed:
             troubled.setdefault((ESTIMATORS[row.estimator].label, row.case), []).append(row)
     if troubled:
-        parts.append("## What failed\n\n†: the mean is over the samples that gave a figure.")
+        parts.append("## What failed\n\n†: the mean is over the samples with a finite value.")
         lines = []
         for (label, case), same in troubled.items():
             where = ", ".join(spaced(row.n) for row in same)

@@ -1,8 +1,8 @@
-"""The default on networks it was not made for: a table of what it reads, beside what is certain.
+"""The default on unusual networks: a table of its values, beside known bounds.
 
 ``python benchmarks/trials.py --data-dir DATA`` trains each network from a random start with
 ``InformationPlaneCallback()`` and prints a row a layer: the first, the middle and the last of those watched, each value
-before training and after it. Then the checks that hold whatever the network, and what the library warned of.
+before training and after it. Then the checks that hold for any network, and the warnings of the library.
 ``--case NAME`` runs one case, ``--every-epoch`` adds all epochs of all layers. Everything is seeded; on a busy core a
 run takes from two seconds to a minute.
 """
@@ -28,7 +28,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_ib import InformationPlaneCallback, InformationPoint, QuantileBins, Quantizer, Record
 from lightning_ib.records.record import STANDARD_ERRORS
-from lightning_ib.records.reliability import FAR_APART
+from lightning_ib.records.reliability import PROBE_EXCESS
 
 sys.path.append(str(Path(__file__).resolve().parent.parent / "examples"))
 from mnist_cnn import MNISTNet, read_mnist
@@ -37,13 +37,13 @@ Data = tuple[Tensor, Tensor]
 
 
 class Run(NamedTuple):
-    """What a network gave while it was trained.
+    """The results of a network's training.
 
     Attributes:
-        name: what it is, in a few words.
+        name: a short description.
         points: a point a layer and epoch.
-        estimates: what the probe read.
-        warned: what was warned of, or the error that ended it.
+        estimates: the values of the probe.
+        warned: the warnings, or the error that ended it.
         seconds: how long it took.
     """
 
@@ -88,7 +88,7 @@ class Training(pl.LightningModule):
 
 
 def run(name: str, build: Callable[[], pl.LightningModule], train: Data, val: Data, epochs: int, **options: Any) -> Run:
-    """Train a network with the callback, whose ``options`` are empty for the default."""
+    """Train a network with the callback; empty ``options`` are its default."""
     pl.seed_everything(0, verbose=False)
     model, plane, start = build(), InformationPlaneCallback(**options), time.perf_counter()
     loaders = (
@@ -207,7 +207,7 @@ class Rows(nn.Module):
 
 
 class Stream(nn.Module):
-    """A residual stream: each block adds to it what it works out from a normalized copy."""
+    """A residual stream: each block adds a function of a normalized copy to it."""
 
     def __init__(self, n_in: int, n_classes: int, width: int = 64, depth: int = 4) -> None:
         super().__init__()
@@ -232,7 +232,7 @@ class Block(nn.Module):
         self.norm, self.up, self.down = nn.LayerNorm(width), nn.Linear(width, 2 * width), nn.Linear(2 * width, width)
 
     def forward(self, stream: Tensor) -> Tensor:
-        """The stream, and what is added to it."""
+        """The stream with the block's output added."""
         added: Tensor = self.down(F.gelu(self.up(self.norm(stream))))
         return stream + added
 
@@ -418,7 +418,7 @@ def nuisance(n: int, seed: int, spread: float = 10.0) -> Data:
 
 
 def stream(data_dir: Path) -> Iterator[Run]:
-    """A residual stream that carries noise of ten times the spread of what the class depends on."""
+    """A residual stream that carries noise of ten times the spread of the informative coordinates."""
     layers = ["embed", "blocks.*", "head"]
     for spread in (1.0, 10.0):
         yield run(
@@ -483,7 +483,7 @@ def rows(found: Run) -> Iterator[str]:
 
 
 def checks(found: Run) -> Iterator[str]:
-    """What must hold whatever the network, and where the cells and the probe part."""
+    """The checks that hold for any network, and the layers where cells and probe differ."""
     heads = [point for point in found.points if not math.isnan(point.accuracy)]
     for point in heads:
         if point.verdict == "ok" and point.i_ty < point.i_ty_fano - STANDARD_ERRORS * point.i_ty_se - 1e-9:
@@ -496,7 +496,7 @@ def checks(found: Run) -> Iterator[str]:
             yield f"FAULT: {point.layer}, epoch {point.epoch}: I(T;Y) = {point.i_ty:.3f} of H(Y) = {point.h_y:.3f}"
     last = max((point.epoch for point in found.points), default=0)
     for when in (0, last):
-        far = [p for p in found.points if p.epoch == when and probe_of(found, p) - p.i_ty > FAR_APART * p.h_y]
+        far = [p for p in found.points if p.epoch == when and probe_of(found, p) - p.i_ty > PROBE_EXCESS * p.h_y]
         if far:
             shown = ", ".join(f"{p.layer} {p.i_ty:.2f} against {probe_of(found, p):.2f}" for p in far)
             yield f"epoch {when}, the probe reads far more than the cells: {shown}"
@@ -515,7 +515,7 @@ def every_epoch(found: Run) -> str:
 
 
 def main() -> None:
-    """Run the cases, and print what they come to."""
+    """Run the cases, and print their results."""
     parser = argparse.ArgumentParser(description="What the default reads of other networks.")
     parser.add_argument("--data-dir", type=Path, default=Path("data"), help="folder that holds MNIST/raw (%(default)s)")
     parser.add_argument("--case", choices=list(CASES), action="append", help="run this one only")

@@ -1,11 +1,11 @@
-"""Every estimator on cases whose mutual information is known: mean, bias, error and time, over ten samples.
+"""Every estimator on cases with known mutual information: mean, bias, error and time, over ten samples.
 
 Run it as ``python benchmarks/truth.py``. A row is added to ``benchmarks/results/truth.csv`` as soon as it is there, and
-a row that is there already is not run again: stop it at any time, and the same command goes on. ``--summary`` prints
-the summary of that file and runs nothing, ``--docs docs/truth.md`` writes the tables; ``--quick`` is a first look.
+a row that is there already is skipped: stop it at any time, and the same command goes on. ``--summary`` only prints
+the summary of that file, ``--docs docs/truth.md`` writes the tables; ``--quick`` is a first look.
 
-A call that raises is kept as a failure, with its sentence; so is a figure that is NaN or infinite. The cases are in
-``cases.py``, the estimators, what they are meant for and what is done to make them affordable in ``estimators.py``.
+A call that raises is kept as a failure, with its message; so is a value that is NaN or infinite. The cases are in
+``cases.py``, the estimators, the kinds of cases for each and their limits in ``estimators.py``.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ QUICK = Path(__file__).parents[1] / "build" / "truth_quick.csv"
 def measure(case_name: str, estimator_name: str, n: int, seeds: int) -> Row:
     """Run one estimator on ``seeds`` samples of one case, the same samples for every estimator."""
     case, estimator = CASES[case_name], ESTIMATORS[estimator_name]
-    figures: list[float] = []
+    finite: list[float] = []
     seconds: list[float] = []
     troubles: list[str] = []
     for seed in range(seeds):
@@ -49,19 +49,19 @@ def measure(case_name: str, estimator_name: str, n: int, seeds: int) -> Row:
             warnings.simplefilter("always")
             start = time.perf_counter()
             try:
-                figure = float(estimator.estimate(x, y))
+                value = float(estimator.estimate(x, y))
             except Exception as error:
                 troubles.append(f"{type(error).__name__}: {' '.join(str(error).split())}")
-                figure = math.inf
+                value = math.inf
             else:
-                if not math.isfinite(figure):
-                    troubles.append(f"gave {figure}")
+                if not math.isfinite(value):
+                    troubles.append(f"gave {value}")
             seconds.append(time.perf_counter() - start)
         troubles += [f"warned: {w.message}" for w in caught]
-        if math.isfinite(figure):
-            figures.append(figure)
-    mean = statistics.fmean(figures) if figures else math.nan
-    rmse = math.sqrt(statistics.fmean((f - case.truth) ** 2 for f in figures)) if figures else math.nan
+        if math.isfinite(value):
+            finite.append(value)
+    mean = statistics.fmean(finite) if finite else math.nan
+    rmse = math.sqrt(statistics.fmean((f - case.truth) ** 2 for f in finite)) if finite else math.nan
     cut = [f"the first {estimator.rows} rows"] if estimator.rows and estimator.rows < n else []
     return Row(
         case=case_name,
@@ -75,12 +75,12 @@ def measure(case_name: str, estimator_name: str, n: int, seeds: int) -> Row:
         bias=round(mean - case.truth, 5),
         rmse=round(rmse, 5),
         median_seconds=float(f"{statistics.median(seconds):.3g}"),
-        values=" ".join(f"{f:.5g}" for f in figures),
-        note="; ".join(cut + told(troubles, seeds)),
+        values=" ".join(f"{f:.5g}" for f in finite),
+        note="; ".join(cut + summarized(troubles, seeds)),
     )
 
 
-def told(troubles: Sequence[str], seeds: int) -> list[str]:
+def summarized(troubles: Sequence[str], seeds: int) -> list[str]:
     """How many samples each trouble befell, in the words of the first of them: they may differ in numbers only."""
     alike: dict[str, list[str]] = {}
     for trouble in troubles:
@@ -89,10 +89,10 @@ def told(troubles: Sequence[str], seeds: int) -> list[str]:
 
 
 def chosen(names: Sequence[str], asked: Sequence[str] | None, what: str) -> list[str]:
-    """The names that equal or, where none does, contain one of the words asked for; all where nothing is asked.
+    """The names that equal or else contain one of the words asked for; all for ``None``.
 
     Raises:
-        SystemExit: a word matches none.
+        SystemExit: a word lacks a match.
     """
     if asked is None:
         return list(names)
@@ -106,7 +106,7 @@ def chosen(names: Sequence[str], asked: Sequence[str] | None, what: str) -> list
 
 
 def tasks(cases: Sequence[str], estimators: Sequence[str], sizes: Sequence[int], seeds: int) -> dict[Key, int]:
-    """What there is to run, the largest N first, and how many seeds of each.
+    """The rows to run, the largest N first, and how many seeds of each.
 
     Raises:
         SystemExit: there is nothing to run.
@@ -130,7 +130,7 @@ def one_thread() -> None:
 
 
 def run(todo: dict[Key, int], path: Path, jobs: int) -> None:
-    """Run what is asked for and is not in the file, and add each row to it as soon as it is there."""
+    """Run the rows that are missing in the file, and add each to it as soon as it is there."""
     rows = read(path)
     left = {key: seeds for key, seeds in todo.items() if key not in rows or rows[key].seeds < seeds}
     write(path, rows.values())  # a row that was cut off is gone now
@@ -143,9 +143,9 @@ def run(todo: dict[Key, int], path: Path, jobs: int) -> None:
             row = future.result()
             append(path, row)
             rows[row.key] = row
-            figures = f"{row.mean:.3f}, truth {row.truth_bits:.3f}, rmse {row.rmse:.3f}, {row.median_seconds:.3g} s"
+            shown = f"{row.mean:.3f}, truth {row.truth_bits:.3f}, rmse {row.rmse:.3f}, {row.median_seconds:.3g} s"
             note = f" ({row.note})" if row.note else ""
-            print(f"{i}/{len(left)} {row.case} · {row.estimator} · {row.n}: {figures}{note}", flush=True)
+            print(f"{i}/{len(left)} {row.case} · {row.estimator} · {row.n}: {shown}{note}", flush=True)
     except KeyboardInterrupt:
         raise SystemExit(f"\nstopped; {path} keeps what was done, and the same command goes on.") from None
     except BrokenProcessPool:
@@ -158,7 +158,7 @@ def run(todo: dict[Key, int], path: Path, jobs: int) -> None:
 
 
 def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
-    """What is asked for on the command line."""
+    """The arguments of the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cases", nargs="+", metavar="WORD", help="only cases with one of these in their name")
     parser.add_argument("--estimators", nargs="+", metavar="WORD", help="only estimators with one of these in theirs")

@@ -23,7 +23,7 @@ from mnist_cnn import MNISTNet, load_data  # noqa: E402
 
 
 class ImagesOfDigits(pl.LightningDataModule):
-    """MNIST, or where it cannot be had scikit-learn's handwritten digits.
+    """MNIST, or if it is unavailable scikit-learn's handwritten digits.
 
     Args:
         data_dir: the folder that holds ``MNIST/raw``, or is to hold it.

@@ -1,6 +1,6 @@
 """A small convolutional network learns MNIST, and its information plane is drawn epoch by epoch.
 
-Run it with nothing else, and every layer is cut into cells that follow the data, on the validation images::
+By default every layer is cut into cells that follow the data, on the validation images::
 
     python examples/mnist_cnn.py
 
@@ -60,7 +60,8 @@ class MNISTNet(pl.LightningModule):
         Returns:
             Logits, shape ``(B, 10)``. On the way, ``conv1`` puts out ``(B, 16, 14, 14)``, ``conv2`` ``(B, 32, 7, 7)``.
         """
-        return self.out(self.conv2(self.conv1(x)).flatten(1))
+        logits: Tensor = self.out(self.conv2(self.conv1(x)).flatten(1))
+        return logits
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         """The cross-entropy of a batch: images ``(B, 1, 28, 28)`` and labels ``(B,)``."""
@@ -117,7 +118,7 @@ POOLS: dict[str, tuple[Pool | None, Pool | None]] = {
 
 
 def discretization(name: str) -> dict[str, Any]:
-    """What to watch in the network, and how it is discretized.
+    """The layers to watch in the network, and their discretization.
 
     Args:
         name: ``"cells"``, ``"none"`` or ``"v1"`` … ``"v5"``.
@@ -126,12 +127,12 @@ def discretization(name: str) -> dict[str, Any]:
         The arguments ``layers`` and ``input`` of :class:`InformationPlaneCallback` and of :func:`lightning_ib.measure`.
 
     Raises:
-        KeyError: there is no discretization of this name.
+        KeyError: the name is unknown.
     """
     if name == "cells":
         return {"layers": None, "input": None}
     pool1, pool2 = POOLS[name]
-    # A class counts as told from 0.5 of the probability on. Without discretization, the logits are taken as they are.
+    # A class counts as predicted from a probability of 0.5 on. With "none" the logits are taken as they are.
     out = Quantizer(None, ThesisBins()) if name == "none" else Quantizer(nn.Softmax(dim=1), FixedBins([0.0, 0.5]))
     return {
         "layers": {"conv1": Quantizer(pool1, ThesisBins()), "conv2": Quantizer(pool2, ThesisBins()), "out": out},
@@ -152,13 +153,13 @@ TIMEOUT = (5, 30)  # seconds to connect, and between two pieces of an answer
 
 
 def download(raw: Path, name: str) -> Path:
-    """Download one of the files in ``MD5`` into the folder ``raw``; nothing is left there of a download that failed.
+    """Download one of the files in ``MD5`` into the folder ``raw``; a failed download leaves the folder clean.
 
     Raises:
-        OSError: it could not be had; the sentence tells why.
+        OSError: the download failed; the message gives the reason.
     """
     try:
-        # Whoever has MNIST already needs neither of the two.
+        # Imported here, since both are needed only for a download.
         import pooch
         import requests
     except ImportError as error:
@@ -206,7 +207,7 @@ def read_idx(path: Path) -> Tensor:
 
 
 def read_mnist(data_dir: Path, split: str) -> tuple[Tensor, Tensor]:
-    """One part of MNIST, from ``data_dir``/MNIST/raw; files that are not there, packed or unpacked, are downloaded.
+    """One part of MNIST, from ``data_dir``/MNIST/raw; files missing there, packed or unpacked, are downloaded.
 
     Args:
         data_dir: the folder that torchvision calls the root.
@@ -216,7 +217,7 @@ def read_mnist(data_dir: Path, split: str) -> tuple[Tensor, Tensor]:
         Images in [0, 1], float32 ``(N, 1, 28, 28)``, and labels, int64 ``(N,)``.
 
     Raises:
-        OSError: a file is not there and could not be downloaded.
+        OSError: a file is missing and its download failed.
         ValueError: a file is damaged.
     """
     raw = data_dir / "MNIST" / "raw"
@@ -242,7 +243,7 @@ def digits() -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
         float32 ``(N, 1, 28, 28)``, and the labels, int64 ``(N,)``.
 
     Raises:
-        ImportError: scikit-learn is not installed.
+        ImportError: scikit-learn is missing.
     """
     from sklearn.datasets import load_digits
 
@@ -257,14 +258,14 @@ def load_data(which: str, data_dir: Path) -> tuple[TensorDataset, TensorDataset]
     """Data to train on and to validate on.
 
     Args:
-        which: ``"mnist"``, ``"digits"``, or ``"auto"``: MNIST, or where it cannot be had, with a warning, the digits.
+        which: ``"mnist"``, ``"digits"``, or ``"auto"``: MNIST, or if it is unavailable, with a warning, the digits.
         data_dir: where MNIST lies or is to be put.
 
     Returns:
         Two data sets of images ``(1, 28, 28)`` and labels.
 
     Raises:
-        RuntimeError: the data cannot be had; the sentence tells why, and what to do.
+        RuntimeError: the data is unavailable; the message gives the reason and advice.
     """
     if which != "digits":
         try:
@@ -274,7 +275,7 @@ def load_data(which: str, data_dir: Path) -> tuple[TensorDataset, TensorDataset]
                 raise RuntimeError(f"MNIST cannot be had, since {error}, or take --data digits.") from error
             warnings.warn(
                 f"MNIST cannot be had, since {error}. Taking scikit-learn's 8 × 8 handwritten digits instead: 1500 "
-                "images to train on, whose figures are not to be compared with MNIST's.",
+                "images to train on, whose values are not to be compared with MNIST's.",
                 UserWarning,
                 stacklevel=2,
             )
@@ -312,7 +313,7 @@ def table(history: History) -> str:
 
 
 DOUBTS = {
-    "saturated": f"H(T) > {SATURATED} log N. Such figures tell the images apart, not what was learned",
+    "saturated": f"H(T) > {SATURATED} log N. Such values tell the images apart, not what was learned",
     "clipped": f"more than {CLIPPED:.0%} of the values lie outside the bins. What looks like compression may be theirs",
     "undersampled": f"more than {UNDERSAMPLED:.0%} of the images have a symbol of their own. See chance",
     "constant": "all images have one symbol",
@@ -321,8 +322,8 @@ DOUBTS = {
 
 
 def tensorboard_command(log_dir: str) -> str:
-    """What to type to see the run in TensorBoard, with a hundred steps of every figure instead of ten."""
-    # In an environment that is not activated, the program is there but not on the path.
+    """The command to see the run in TensorBoard, with a hundred steps of every picture instead of ten."""
+    # Unless the environment is activated, its programs are off the path.
     program = ["tensorboard"] if shutil.which("tensorboard") else [sys.executable, "-m", "tensorboard.main"]
     return shlex.join([*program, "--logdir", log_dir, "--samples_per_plugin", "images=100"])
 
@@ -371,13 +372,13 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Train, measure, and print what came out.
+    """Train, measure, and print the results.
 
     Args:
-        argv: the command line, without the program's name; by default the real one.
+        argv: the arguments of the command line; by default the real ones.
 
     Raises:
-        SystemExit: a flag is wrong, or the data cannot be had.
+        SystemExit: a flag is wrong, or the data is unavailable.
     """
     args = parser().parse_args(argv)
     pl.seed_everything(args.seed)
@@ -387,9 +388,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         sys.exit(f"error: {error}")
     training, validation = (TensorDataset(*(t[: args.limit] for t in dataset.tensors)) for dataset in datasets)
 
-    # The images lie in memory: processes of their own could not load them any faster.
+    # The images lie in memory: worker processes would make loading slower.
     warnings.filterwarnings("ignore", ".*does not have many workers.*")
-    # With cells everything is left at its default: measured in the validation loop, at no extra forward pass.
+    # With cells everything is left at its default: measured in the forward passes of the validation loop.
     data = None if args.discretization == "cells" else "train"
     plane = InformationPlaneCallback(
         **discretization(args.discretization), data=data, unit="nats", estimators=args.estimators

@@ -2,9 +2,9 @@
 
 Shwartz-Ziv & Tishby (2017) trained small tanh networks on twelve bits and saw every layer compress its input, late in
 training. Saxe et al. (2018) showed that this follows from the saturation of tanh: ReLU networks, in bins over their
-whole range, do not compress. In the bins that were made for tanh they *seem* to, since all values above 1 share a bin.
+whole range, keep their information. In the bins made for tanh they *seem* to compress: all values above 1 share a bin.
 All three are drawn here, and below them the same networks in the cells that are the library's default. Cells follow the
-scale of a layer: tanh compresses there too, and ReLU neither grows with its activations nor is cut off at 1::
+scale of a layer: tanh compresses there too, and the values of ReLU are independent of the scale of its activations::
 
     python examples/tanh_vs_relu.py
 
@@ -72,7 +72,7 @@ def vertices() -> Tensor:
 def rotations() -> Tensor:
     """The rotations of an icosahedron as permutations of its corners, ``(60, 12)``: corner i goes to ``[…, i]``.
 
-    A rotation is told by where it takes one edge, end for end, and an icosahedron has 30 of those.
+    A rotation is determined by the image of one directed edge, and an icosahedron has 30 edges.
     """
     v = vertices()
     cosines = v @ v.T
@@ -103,7 +103,7 @@ def n_orbits(x: Tensor, turns: Tensor) -> int:
 
 
 def power(x: Tensor) -> Tensor:
-    r"""The power of a pattern on the sphere in the spherical harmonics of degree 1, which no rotation changes.
+    r"""The power of a pattern on the sphere in the spherical harmonics of degree 1, which is invariant under rotations.
 
     For the corners :math:`v_i` of the pattern, by the harmonics' addition theorem,
 
@@ -125,7 +125,8 @@ def information(p: Tensor) -> float:
     """
 
     def h(p: Tensor) -> Tensor:
-        return (torch.special.entr(p) + torch.special.entr(1 - p)) / math.log(2)
+        entropy: Tensor = (torch.special.entr(p) + torch.special.entr(1 - p)) / math.log(2)
+        return entropy
 
     return float(h(p.mean()) - h(p).mean())
 
@@ -142,7 +143,7 @@ def rule(f: Tensor) -> Rule:
     """The rule of Shwartz-Ziv & Tishby (2017): θ splits the patterns evenly, γ makes I(X;Y) 0.99 bit.
 
     Args:
-        f: what the label depends on, for all patterns.
+        f: the invariant that labels depend on, for all patterns.
     """
     levels, counts = f.unique(return_counts=True)
     k = int((counts.cumsum(0)[:-1] / len(f) - 0.5).abs().argmin())
@@ -178,7 +179,7 @@ class Team:
     """Networks of one form that learn side by side: each by itself, but all in one multiplication a layer.
 
     Args:
-        nets: the networks; theirs are the weights to begin with, and :meth:`write_back` brings back what was learned.
+        nets: the networks; they hold the initial weights, and :meth:`write_back` writes the learned ones.
         activation: of the hidden layers.
     """
 
@@ -189,7 +190,7 @@ class Team:
         self.weights = [torch.stack([one.weight.detach().T for one in layer]).requires_grad_() for layer in layers]
         self.biases = [torch.stack([one.bias.detach()[None] for one in layer]).requires_grad_() for layer in layers]
         self._layers = layers
-        # A loss that is the sum of the networks' gives each its own gradient, and Adam looks at each number by itself.
+        # The sum of the networks' losses has the gradient of each in its own weights, and Adam is elementwise.
         self.adam = torch.optim.Adam([*self.weights, *self.biases], lr=LEARNING_RATE, fused=True)
 
     def step(self, x: Tensor, y: Tensor) -> None:
@@ -205,7 +206,7 @@ class Team:
 
     @torch.no_grad()
     def write_back(self) -> None:
-        """Copy what was learned into the networks."""
+        """Copy the learned weights into the networks."""
         for layer, weight, bias in zip(self._layers, self.weights, self.biases):
             for one, w, b in zip(layer, weight, bias):
                 one.weight.copy_(w.T)
@@ -222,7 +223,7 @@ def train(activation: type[nn.Module], x: Tensor, y: Tensor, n_seeds: int) -> It
         n_seeds: how many networks; their seeds are 0, 1, …
 
     Yields:
-        The number of steps so far and the networks: before training, and after every epoch, without end.
+        The number of steps so far and the networks: before training, and after every epoch, endlessly.
     """
     generators = [torch.Generator().manual_seed(seed) for seed in range(n_seeds)]
     team = Team([network(activation, generator) for generator in generators], activation())
@@ -243,7 +244,7 @@ def train(activation: type[nn.Module], x: Tensor, y: Tensor, n_seeds: int) -> It
 class Grid(Bins):
     """Bins of one width, however far the values reach: the edges are multiples of the width.
 
-    ``refit=True`` puts more of them where a layer grows, and moves none: unlike bins that are stretched over the range,
+    ``refit=True`` adds bins where a layer grows and keeps the others: unlike bins that are stretched over the range,
     these keep their resolution.
 
     Args:
@@ -287,7 +288,7 @@ def plane(bins: Bins | None) -> InformationPlane:
 
     Args:
         bins: of the hidden layers; the output's probabilities are put into ``UNIT``. ``None`` cuts all layers into
-            cells, the output by its probabilities, as a layer without a quantizer is.
+            cells, the output by its probabilities, as is the default.
     """
     if bins is None:
         return InformationPlane(dict.fromkeys(LAYERS, CellQuantizer()))
@@ -296,7 +297,7 @@ def plane(bins: Bins | None) -> InformationPlane:
 
 
 class Measured(NamedTuple):
-    """A point, and what it is a point of."""
+    """A point, with the panel and seed of its network."""
 
     panel: str
     seed: int
@@ -346,7 +347,7 @@ def run(x: Tensor, y: Tensor, n_epochs: int, n_seeds: int) -> list[Measured]:
     x = (2 * x - 1).float()  # ±1: as many above zero as below
     points: list[Measured] = []
     with warnings.catch_warnings():
-        # The table says of every point what would be warned of at the first one.
+        # The table shows the verdict of every point, so the warnings are redundant.
         warnings.filterwarnings("ignore", category=VerdictWarning)
         for activation in (nn.Tanh, nn.ReLU):
             planes = {name: plane(panel.bins) for name, panel in PANELS.items() if panel.activation is activation}
@@ -357,52 +358,52 @@ def run(x: Tensor, y: Tensor, n_epochs: int, n_seeds: int) -> list[Measured]:
     return points
 
 
-# -- what came of it ---------------------------------------------------------------------------------------------------
+# -- results -----------------------------------------------------------------------------------------------------------
 
 
-def doubts(points: Sequence[InformationPoint]) -> str:
-    """What the library holds against points: ``"ok"``, or which of them are what, such as ``"2 of 3 clipped"``."""
+def verdicts(points: Sequence[InformationPoint]) -> str:
+    """The verdicts of points: ``"ok"``, or how many have which, such as ``"2 of 3 clipped"``."""
     counts = Counter(point.verdict for point in points)
     if len(counts) == 1:
         return next(iter(counts))
     return ", ".join(f"{count} of {len(points)} {verdict}" for verdict, count in counts.items() if verdict != "ok")
 
 
-def believed(point: InformationPoint) -> bool:
-    """Whether the library holds nothing against a point."""
-    return doubts([point]) == "ok"
+def is_ok(point: InformationPoint) -> bool:
+    """Whether the verdict of a point is ``"ok"``."""
+    return verdicts([point]) == "ok"
 
 
-class Figures(NamedTuple):
+class SeedSummary(NamedTuple):
     """One layer at one epoch, over the seeds."""
 
     h_t: float
     low: float
     high: float
     i_ty: float
-    doubts: str
+    verdicts: str
 
     def __str__(self) -> str:
         return f"{self.h_t:.1f} ({self.low:.1f}–{self.high:.1f})"
 
 
-def over_seeds(history: Sequence[Measured], panel: str, layer: str) -> dict[int, Figures]:
-    """Epoch → the figures of one layer in one panel."""
+def over_seeds(history: Sequence[Measured], panel: str, layer: str) -> dict[int, SeedSummary]:
+    """Epoch → the summary of one layer in one panel."""
     by_epoch: dict[int, list[InformationPoint]] = {}
     for one in history:
         if (one.panel, one.point.layer) == (panel, layer):
             by_epoch.setdefault(one.point.epoch, []).append(one.point)
 
-    def figures(points: Sequence[InformationPoint]) -> Figures:
+    def summary(points: Sequence[InformationPoint]) -> SeedSummary:
         h_t = [point.h_t for point in points]
         i_ty = sum(point.i_ty for point in points) / len(points)
-        return Figures(sum(h_t) / len(h_t), min(h_t), max(h_t), i_ty, doubts(points))
+        return SeedSummary(sum(h_t) / len(h_t), min(h_t), max(h_t), i_ty, verdicts(points))
 
-    return {epoch: figures(points) for epoch, points in by_epoch.items()}
+    return {epoch: summary(points) for epoch, points in by_epoch.items()}
 
 
 def table(history: Sequence[Measured]) -> str:
-    """The figures at the first, the middle and the last of the measured epochs, as text."""
+    """The values at the first, the middle and the last of the measured epochs, as text."""
     epochs = sorted({one.point.epoch for one in history})
     chosen = dict.fromkeys((epochs[0], epochs[len(epochs) // 2], epochs[-1]))
     rows = []
@@ -413,7 +414,7 @@ def table(history: Sequence[Measured]) -> str:
             for layer, units in LAYERS.items():
                 f = layers[layer][epoch]
                 span = f"{f.h_t:5.2f} ({f.low:.2f}–{f.high:.2f})"
-                rows.append(f"{epoch:5}  {layer:6}  {units:5}   {span:18}  {f.i_ty:6.3f}  {f.doubts}")
+                rows.append(f"{epoch:5}  {layer:6}  {units:5}   {span:18}  {f.i_ty:6.3f}  {f.verdicts}")
     rows += [
         "",
         "The patterns are all there are, so that H(T) is exact. Where a layer is undersampled, many have a symbol of",
@@ -424,12 +425,12 @@ def table(history: Sequence[Measured]) -> str:
 
 
 def findings(history: Sequence[Measured]) -> str:
-    """What came out, in words."""
+    """The results in words."""
     sentences = []
     for name, panel in PANELS.items():
-        figures = over_seeds(history, name, NARROWEST)
-        (_, first), *_, (_, last) = figures.items()
-        peak_epoch, peak = max(figures.items(), key=lambda item: item[1].h_t)
+        summaries = over_seeds(history, name, NARROWEST)
+        (_, first), *_, (_, last) = summaries.items()
+        peak_epoch, peak = max(summaries.items(), key=lambda item: item[1].h_t)
         what = f"{panel.title}: H(T) of the {LAYERS[NARROWEST]}-unit layer goes from {first} to {last} bits"
         if peak.h_t > max(first.h_t, last.h_t) + 0.1:
             what += f", by way of {peak} at epoch {peak_epoch}"
@@ -439,8 +440,8 @@ def findings(history: Sequence[Measured]) -> str:
             what += ": it falls"
         else:
             what += ": it does not fall"
-        if "clipped" in last.doubts:
-            what += f", but these are the networks of the line above, in bins that they outgrew ({last.doubts})"
+        if "clipped" in last.verdicts:
+            what += f", but these are the networks of the line above, in bins that they outgrew ({last.verdicts})"
         sentences.append(f"{what}.")
         points = [one.point for one in history if one.panel == name]
         missed = max(points, key=lambda point: (point.epoch, point.fano_shortfall))
@@ -450,8 +451,8 @@ def findings(history: Sequence[Measured]) -> str:
                 f"network, whose accuracy proves at least {missed.i_ty_fano:.2f} (Fano): its cells mix what later "
                 "layers separate."
             )
-    figures = over_seeds(history, "tanh", "layer1")
-    lows, highs = [f.low for f in figures.values()], [f.high for f in figures.values()]
+    summaries = over_seeds(history, "tanh", "layer1")
+    lows, highs = [f.low for f in summaries.values()], [f.high for f in summaries.values()]
     sentences.append(
         f"{PANELS['tanh'].title}: H(T) of the first layer is {min(lows):.1f} to {max(highs):.1f} of "
         f"{math.log2(N_PATTERNS):.0f} bits at all epochs: nearly every pattern has a symbol of its own, before and "
@@ -503,9 +504,9 @@ def draw(history: Sequence[Measured], i_xy: float) -> Figure:
                 shades.append((*color, 0.15 + 0.6 * math.log1p(point.epoch) / end))
             for point in points:
                 area = 46.0 if point is points[-1] else 9.0
-                marker = "o" if believed(point) else VERDICT_MARKERS[point.verdict]
-                rim = (1.0, 1.0, 1.0) if believed(point) and area > 9 else color
-                face = color if believed(point) else (1.0, 1.0, 1.0)
+                marker = "o" if is_ok(point) else VERDICT_MARKERS[point.verdict]
+                rim = (1.0, 1.0, 1.0) if is_ok(point) and area > 9 else color
+                face = color if is_ok(point) else (1.0, 1.0, 1.0)
                 markers.setdefault(marker, []).append((point.i_xt, point.i_ty, area, face, rim))
         axes.add_collection(LineCollection(lines, colors=shades, linewidths=0.9, zorder=2))
         for marker, of in markers.items():
@@ -515,12 +516,12 @@ def draw(history: Sequence[Measured], i_xy: float) -> Figure:
         axes.grid(alpha=0.25, linewidth=0.6)
     for axes, bound in zip(grid[:, 0], (math.log2(N_PATTERNS), math.log2(N_CELLS))):
         axes.set(ylabel="I(T;Y) [bits]", xlim=(-0.025 * bound, 1.09 * bound), ylim=(-0.04, 1.12))
-    draw_legend(grid[1, 2], colors, sorted({doubts([one.point]) for one in history if not believed(one.point)}))
+    draw_legend(grid[1, 2], colors, sorted({verdicts([one.point]) for one in history if not is_ok(one.point)}))
     return figure
 
 
 def draw_legend(axes: Axes, colors: Mapping[str, Any], doubted: Sequence[str]) -> None:
-    """Fill the place that the panels leave with what colors and markers mean."""
+    """Explain colors and markers in the place that the panels leave."""
     from matplotlib.lines import Line2D
 
     entries = [
@@ -538,7 +539,7 @@ def draw_legend(axes: Axes, colors: Mapping[str, Any], doubted: Sequence[str]) -
 
 
 def draw_bounds(axes: Axes, i_xy: float, *, in_cells: bool) -> None:
-    """Draw what I(T;Y) and H(T) cannot exceed."""
+    """Draw the upper bounds of I(T;Y) and H(T)."""
     style: dict[str, Any] = {"color": "0.35", "linewidth": 1.0, "linestyle": (0, (5, 4)), "zorder": 1}
     text = partial(axes.annotate, textcoords="offset points", fontsize=10, color="0.25")
     axes.axhline(i_xy, **style)
@@ -595,13 +596,13 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Make the data, train, measure, and tell and draw what came out.
+    """Make the data, train, measure, and print and draw the results.
 
     Args:
-        argv: the command line, without the program's name; by default the real one.
+        argv: the arguments of the command line; by default the real ones.
 
     Raises:
-        SystemExit: an argument is wrong, or a file cannot be written.
+        SystemExit: an argument is wrong, or writing a file failed.
     """
     args = parser().parse_args(argv)
     # Layers this small gain nothing from a second thread; beside other programs, waiting for it takes ten times longer.

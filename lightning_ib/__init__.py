@@ -1,4 +1,4 @@
-"""See what the layers of a network know: the information plane, from one callback.
+"""The information plane of a network's layers, from one callback.
 
 The names below are imported when they are first used, so that ``import lightning_ib.functional`` needs only torch.
 """
@@ -74,7 +74,7 @@ _MOVED = {
 
 
 def __getattr__(name: str) -> Any:
-    if name == "InformationPlaneCallback":  # LightningCLI asks for it by name, and of which namespace it is
+    if name == "InformationPlaneCallback":  # LightningCLI takes the class by name and checks its namespace
         importlib.import_module("lightning_ib.callbacks.namespaces").follow_imports()
     if name in _HOME:
         return getattr(importlib.import_module(f"lightning_ib.{_HOME[name]}"), name)

@@ -9,7 +9,7 @@ import torch.distributed as dist
 
 
 def this_process() -> tuple[int, int]:
-    """The rank of this process among those that measure together, and how many they are."""
+    """The rank of this process and the number of processes that measure together."""
     alone = not (dist.is_available() and dist.is_initialized())
     return (0, 1) if alone else (dist.get_rank(), dist.get_world_size())
 
@@ -18,14 +18,14 @@ Result = TypeVar("Result")
 
 
 def all_gathered(own: Any) -> list[Any]:
-    """What every process has, in the order of their ranks; all of them must ask."""
+    """The objects of all processes, in the order of their ranks; every process must call this."""
     everywhere: list[Any] = [None] * dist.get_world_size()
     dist.all_gather_object(everywhere, own)
     return everywhere
 
 
-def on_first(work: Callable[[], Result]) -> Result:
-    """What the first process comes to, for all of them, all of which must ask; its error is an error in all."""
+def on_rank_zero(work: Callable[[], Result]) -> Result:
+    """The result of the first process, for all, each of which must call this; its error is an error in all."""
     rank, world = this_process()
     if world == 1:
         return work()

@@ -1,4 +1,4 @@
-"""Warnings that are given once."""
+"""Warnings that are issued once."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from lightning_ib.distributed import this_process
 
 
 class WarnOnce:
-    """Gives each warning once, and in the first of several processes alone.
+    """Issues each warning once, and in the first of several processes alone.
 
     Args:
         every_rank: warn in every process, for what may happen in one of them alone.
@@ -33,7 +33,7 @@ class WarnOnce:
         """Warn, where this key is new; later calls with it are silent.
 
         Args:
-            key: what the warning is about.
+            key: identifies the subject of the warning.
             message: its text.
             category: its category.
             stacklevel: the frame it is attributed to: 1 for the line that calls this method, 2 for the caller of that
@@ -46,10 +46,10 @@ class WarnOnce:
 
     @contextmanager
     def on_error(self, what: str) -> Iterator[None]:
-        """Turn an exception into a warning, once for each kind: an observer of a training never ends it.
+        """Turn an exception into a warning, once for each kind: training must go on.
 
         Args:
-            what: what failed, at the beginning of the warning.
+            what: the failed operation, at the beginning of the warning.
         """
         try:
             yield
@@ -62,5 +62,5 @@ class WarnOnce:
         return key in self._warned
 
     def clear(self) -> None:
-        """Begin anew: every warning may be given again."""
+        """Begin anew: every warning may be issued again."""
         self._warned.clear()

@@ -220,7 +220,8 @@ def checked_edges(edges: Any, owner: str, n_coordinates: int | None = None) -> T
     descends = edges.diff(dim=-1) < 0
     if descends.any():
         raise ValueError(f"{owner}: edges must ascend, got {_shown(edges, F.pad(descends, (0, 1)))}. Sort them.")
-    return edges
+    checked: Tensor = edges
+    return checked
 
 
 def _shown(edges: Tensor, where: Tensor) -> list[float]:

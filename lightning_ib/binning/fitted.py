@@ -15,7 +15,7 @@ from lightning_ib.binning.bins import checked_edges
 from lightning_ib.binning.quantizer import Quantizer
 from lightning_ib.functional import bucketize, ceil_to_dtype, hash_table, row_ids
 
-# How many values that were held are put into bins at once.
+# How many held values are put into bins at once.
 _BLOCK = 4_000_000
 
 
@@ -57,7 +57,7 @@ class FittedQuantizer:
         self._table: Tensor | None = None
         self._ready: Tensor | None = None
         self._bounds: tuple[Tensor, Tensor] | None = None
-        self._seen: tuple[Tensor, Tensor] | None = None
+        self._range: tuple[Tensor, Tensor] | None = None
 
     @property
     def n_bins(self) -> int:
@@ -74,17 +74,17 @@ class FittedQuantizer:
         """Whether the clipped fraction is defined: two bins have a single edge and no width."""
         return self.n_bins > 2
 
-    def adopt(self, width: int | None) -> None:
-        """Take over the width of the samples from another process, where this one has seen none.
+    def set_width(self, width: int | None) -> None:
+        """Set the width of the samples from another process, if this one is still without a batch.
 
         Args:
             width: the number of coordinates of a sample.
         """
         self._width = width if self._width is None else self._width
 
-    def seen(self) -> tuple[float, float]:
+    def value_range(self) -> tuple[float, float]:
         """The least and the greatest value put into bins in this process since the measurement began."""
-        return (math.nan, math.nan) if self._seen is None else (float(self._seen[0]), float(self._seen[1]))
+        return (math.nan, math.nan) if self._range is None else (float(self._range[0]), float(self._range[1]))
 
     @property
     def width(self) -> int | None:
@@ -93,7 +93,7 @@ class FittedQuantizer:
 
     def begin(self) -> None:
         """Begin a measurement: bins with ``refit`` forget their edges."""
-        self._seen = None
+        self._range = None
         if self.quantizer.bins.refit and self.quantizer.bins.needs_data:
             self._freeze(None)
 
@@ -145,9 +145,9 @@ class FittedQuantizer:
             self._bounds = _bounds(self.edges, z.dtype)
         if len(z):  # a process may be idle
             least, greatest = z.aminmax()
-            if self._seen is not None:
-                least, greatest = torch.minimum(least, self._seen[0]), torch.maximum(greatest, self._seen[1])
-            self._seen = least, greatest
+            if self._range is not None:
+                least, greatest = torch.minimum(least, self._range[0]), torch.maximum(greatest, self._range[1])
+            self._range = least, greatest
         dtype = torch.uint8 if z.shape[1] <= torch.iinfo(torch.uint8).max else torch.int32
         if self._bounds is None:
             out_of_bounds = torch.zeros(len(z), dtype=dtype, device=z.device)

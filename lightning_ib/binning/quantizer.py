@@ -103,7 +103,7 @@ class CellQuantizer(_Pooling):
         max_cells: the largest number of cells, at least 2; few samples have fewer, about one for 50
             (:func:`~lightning_ib.functional.cell_limit`).
         pool: any callable on the activation ``(B, …)`` that keeps the samples apart; ``None`` takes all of it.
-        select: takes the tensor, batch first, out of the output as the module gave it; ``None`` takes the first one.
+        select: takes the tensor, batch first, out of the module's raw output; ``None`` takes the first one.
 
     Raises:
         TypeError: ``pool`` or ``select`` is of another kind than a callable, or ``max_cells`` than an integer.
@@ -149,7 +149,7 @@ class Quantizer(_Pooling):
             ``(B, …)``; ``None`` keeps every coordinate. Half precision arrives as float32, integers as float64.
         bins: where the edges lie; by default 30 bins of equal width a coordinate.
         select: takes the tensor to discretize out of an output (of an input, where X is discretized): any callable on
-            it, as the module gave it, that returns a tensor with the batch first. ``None`` takes the first tensor of a
+            it, as returned by the module, to a tensor with the batch first. ``None`` takes the first tensor of a
             tuple, list or mapping, and puts the batch first where a module of PyTorch says ``batch_first=False``.
 
     Raises:

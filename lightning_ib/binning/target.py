@@ -22,7 +22,7 @@ _SAMPLES_A_BIN = 10
 
 
 class UnknownTarget(ValueError):
-    """A target of unknown meaning: it is left out, and the sentence gives the reason and the remedy."""
+    """A target of unknown meaning: it is left out, and the message holds the reason and the remedy."""
 
 
 class Target(NamedTuple):
@@ -37,8 +37,8 @@ class Target(NamedTuple):
     how: str
 
 
-def kept(y: Any, ignore_index: int | None = None) -> Tensor:
-    """The part of the target of a batch that is kept, in memory of its own.
+def target_values(y: Any, ignore_index: int | None = None) -> Tensor:
+    """The values of the target of a batch, in memory of its own.
 
     Args:
         y: the target. One value a sample, ``(B,)`` or ``(B, 1)``, is a class label if it is an integer, else a real
@@ -63,8 +63,9 @@ def kept(y: Any, ignore_index: int | None = None) -> Tensor:
         raise UnknownTarget(f"the target is {what}, and one value a sample is needed. {_ADVICE}.")
     real = y.is_floating_point()
     if y.numel() == len(y):
-        return y.double().reshape(-1, 1).clone() if real else y.long().reshape(-1).clone()
-    if ignore_index is not None:  # such a row has no label, and is no evidence of the kind of labels
+        flat: Tensor = y.double().reshape(-1, 1) if real else y.long().reshape(-1)
+        return flat.clone()
+    if ignore_index is not None:  # such a row is unlabeled, and must not decide on the kind of labels
         y = y.masked_fill((y == ignore_index).flatten(1).any(1).reshape(-1, *[1] * (y.ndim - 1)), 0)
     if not real and (y.ndim > 2 or not is_binary(y)):
         raise UnknownTarget(
@@ -73,11 +74,11 @@ def kept(y: Any, ignore_index: int | None = None) -> Tensor:
         )
     rows = sketch(y)
     if y.ndim == 2 and y.shape[1] > WIDTH:
-        return torch.cat([rows.double(), _of_labels(y)], 1)
+        return torch.cat([rows.double(), _label_properties(y)], 1)
     return rows.clone() if rows.untyped_storage().data_ptr() == y.untyped_storage().data_ptr() else rows
 
 
-def _of_labels(y: Tensor) -> Tensor:
+def _label_properties(y: Tensor) -> Tensor:
     """Properties of wide rows that a sketch loses: whether all is 0 or 1, their sum, the first 1, and a hash."""
     wide = y.double()
     weights = (splitmix64(torch.arange(y.shape[1], device=y.device, dtype=torch.int64)) >> 20).double()
@@ -130,8 +131,8 @@ def absent_label(values: Tensor, n_classes: int) -> int | None:
     return least if least == -100 or (least == -1 and n_classes > 2) else None
 
 
-def read(values: Tensor) -> Target:
-    """The symbols of finite values that :func:`labeled` gave.
+def target_symbols(values: Tensor) -> Target:
+    """The symbols of finite values from :func:`labeled`.
 
     Real numbers are put into ten bins of equal mass, fewer where a bin would hold less than ten of them; rows of
     several into cells.

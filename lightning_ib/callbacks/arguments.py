@@ -1,4 +1,4 @@
-"""The arguments of the callback that belong to none of its parts."""
+"""The arguments of the callback itself, beside those of its parts."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ def default_estimators() -> list[Estimator]:
 
 
 def checked_arguments(data: Any, unpack: Any, beta: Any, prefix: Any, tsne: bool) -> None:
-    """Check the arguments of the callback that belong to none of its parts.
+    """Check the arguments of the callback itself, beside those of its parts.
 
     Raises:
         TypeError: one is of the wrong kind.
-        ValueError: one is out of its range, or needs a package that is not installed.
+        ValueError: one is out of its range, or needs a package that is missing.
     """
     if (isinstance(data, str) and data not in ("train", "val")) or not (data is None or hasattr(data, "__iter__")):
         kind = ValueError if isinstance(data, str) else TypeError

@@ -16,7 +16,7 @@ from lightning_ib.callbacks.session import Host, Measurement, Moment, Session
 from lightning_ib.callbacks.trainer import any_rank, dev_run, is_evaluation, logged_step, writes_no_files
 from lightning_ib.records.history import History
 from lightning_ib.records.points import InformationPoint
-from lightning_ib.records.reliability import outread
+from lightning_ib.records.reliability import probe_exceeds_counts
 from lightning_ib.report.loggers import run_folder
 from lightning_ib.report.reporter import Destination, Reporter
 
@@ -37,7 +37,7 @@ class RecordingCallback(CallbackBase):
         verbose: whether progress bars and lines in the log are shown.
 
     Attributes:
-        history: every value of the run; iterating over it gives a point for each layer and measurement.
+        history: every value of the run; iterating over it yields a point for each layer and measurement.
         evaluated: the last ``trainer.validate`` or ``trainer.test``.
     """
 
@@ -61,7 +61,7 @@ class RecordingCallback(CallbackBase):
         """The name of the state in a checkpoint: two callbacks in one Trainer need two prefixes."""
         return f"{type(self).__qualname__}{ {'prefix': self.prefix}!r}"
 
-    # -- what the parts are handed -------------------------------------------------------------------------------------
+    # -- arguments for the parts ---------------------------------------------------------------------------------------
 
     def _host(self, trainer: Trainer) -> Host:
         return Host(partial(any_rank, trainer), partial(self._say, trainer), partial(self._with_progress, trainer))
@@ -95,7 +95,7 @@ class RecordingCallback(CallbackBase):
     # -- the history ---------------------------------------------------------------------------------------------------
 
     def _last(self) -> InformationPoint:
-        """The last point there is; one before training where there is none."""
+        """The last point, or a missing one before training."""
         return self.history[-1] if self.history else InformationPoint.missing("", n_samples=0, unit=self.reporter.unit)
 
     def _latest(self) -> History:
@@ -109,13 +109,14 @@ class RecordingCallback(CallbackBase):
         """Log a measurement through ``self.log``, and keep it."""
         # Every process has the same values: the greatest of them is any of them, to the last bit.
         values = self.reporter.scalars(measured.history)
-        if not trainer.barebones:  # which only warns of what is logged
+        if not trainer.barebones:  # where logging only causes warnings
             # Names that some logger refuses are handed to each as it takes them.
-            odd = self.reporter.refused(values)
-            for some, logger in (({name: values[name] for name in values if name not in odd}, None), (odd, False)):
+            refused = self.reporter.refused(values)
+            accepted = {name: values[name] for name in values if name not in refused}
+            for some, logger in ((accepted, None), (refused, False)):
                 pl_module.log_dict(some, logger=logger, batch_size=1, reduce_fx="max", sync_dist=trainer.world_size > 1)
-            if odd:
-                self.reporter.log_scalars(odd, self._destination(trainer))
+            if refused:
+                self.reporter.log_scalars(refused, self._destination(trainer))
         if is_evaluation(trainer):
             self.evaluated = measured.history
         else:
@@ -153,13 +154,13 @@ class RecordingCallback(CallbackBase):
         if not self.verbose or trainer.barebones:
             return
         with self.reporter.warned.on_error("the summary of the fit failed"):
-            if (hint := outread(self._latest())) is not None:
+            if (hint := probe_exceeds_counts(self._latest())) is not None:
                 self._say(trainer, f"at the last measurement {hint}")
             if self.history:
                 self._say(trainer, self.reporter.summary(self.history, to.loggers, is_dev_run=dev_run(trainer) > 0))
 
     def _release(self) -> None:
-        """Take the hooks off and drop what was counted. Twice is harmless."""
+        """Take the hooks off and drop all counts. Idempotent."""
         self.session.detach()
         self._saved = None
         self.reporter.forget_rows()
@@ -200,7 +201,7 @@ class RecordingCallback(CallbackBase):
         self.session.plane.keep_layers([point.layer for point in self.history.last()])
 
     def _restore(self, state: Any) -> list[str]:
-        """Take what can be taken of a state that :meth:`state_dict` gave; what is wrong with the rest, in words."""
+        """Restore the readable part of a state from :meth:`state_dict`; returns the faults of the rest, in words."""
         if not isinstance(state, Mapping):
             self.history = History()
             return [f"it is of type {type(state).__name__}, and a mapping is expected"]

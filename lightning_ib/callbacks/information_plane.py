@@ -1,4 +1,4 @@
-"""When to measure, and in which pass: the callback for Lightning's Trainer. Nothing numerical is done here."""
+"""When to measure, and in which pass: the callback for Lightning's Trainer."""
 
 from __future__ import annotations
 
@@ -49,47 +49,46 @@ class Place(Enum):
 
 
 class InformationPlaneCallback(LoopCallback):
-    """Log, epoch by epoch, what each layer knows about the input and about the target.
+    """Log, epoch by epoch, the information of each layer about the input and about the target.
 
     Per layer: the mutual information with the input, I(X;T), and with the target, I(T;Y), the entropy H(T) and the
-    saturation H(T)/log N, with standard errors, the permutation baseline, and a verdict; what a linear probe reads of
-    the same rows; the least I(T;Y) that the accuracy of the head proves (Fano's inequality); and the picture of the
+    saturation H(T)/log N, with standard errors, the permutation baseline, and a verdict; I(T;Y) of a linear probe on
+    the same rows; the lower bound on I(T;Y) from the accuracy of the head (Fano's inequality); and the picture of the
     information plane. Layers are cut into cells that follow the data (:class:`CellQuantizer`), or into the bins of a
-    :class:`Quantizer`; :class:`InformationPlane` says how the values are computed and when they mislead. A training run
-    with the callback is bit-identical to one without.
+    :class:`Quantizer`; :class:`InformationPlane` says how the values are computed and when they mislead. The callback
+    leaves a training run bit-identical.
 
     Logged, and so open to ``EarlyStopping`` and ``ModelCheckpoint``: ``ib/I_XT/<layer>``, ``ib/I_TY/<layer>``,
     ``ib/H_T/<layer>``, and of estimators ``ib/<estimator>/<quantity>/<layer>``. Among the diagnostics stand the same,
     their bounds two standard errors away, the permutation baseline, Fano's bound and the functional under their unit,
-    such as ``ib_diagnostics/bits/I_TY_lower/<layer>``, and without one ``ib_diagnostics/saturation/<layer>``,
-    ``…/singleton_fraction/…`` (the share of the samples whose symbol was seen once), ``…/clipped_fraction/…`` and, of
+    such as ``ib_diagnostics/bits/I_TY_lower/<layer>``, and dimensionless ``ib_diagnostics/saturation/<layer>``,
+    ``…/singleton_fraction/…`` (the fraction of samples with a symbol seen once), ``…/clipped_fraction/…`` and, of
     the head, ``…/accuracy/…``: :func:`lightning_ib.records.parse_tag` reads a name. The pictures are
     ``ib/information_plane``, ``ib/estimators`` and ``ib/tsne``.
 
-    The step of all these is Lightning's, which counts optimizer steps from 0: what is measured after s steps is logged
-    at s − 1, and the point before training at 0. With epochs of 100 steps these are 0, 99, 199, …; the ``step`` of a
+    The step of all these is Lightning's, which counts optimizer steps from 0: a value after s steps is logged at
+    s − 1, and the point before training at 0. With epochs of 100 steps these are 0, 99, 199, …; the ``step`` of a
     point in the history counts the steps taken, 0, 100, 200, …
 
-    In the run's folder, which is that of the first logger or, without one, ``default_root_dir``:
+    In the run's folder, which is that of the first logger or else ``default_root_dir``:
     ``information_plane.csv`` and ``information_plane.png`` (at the end also ``.svg``), and those of the estimators.
-    With ``logger=False`` and no ``default_root_dir`` no file is written, and with ``barebones=True`` nothing is
-    written, logged or shown: the values are in :attr:`history`.
+    Files need a logger or a ``default_root_dir``; with ``barebones=True`` the values are in :attr:`history` alone.
 
     Args:
-        layers: names as in ``named_modules()``, glob patterns (``*`` does not cross a dot, ``**`` does), or a mapping
+        layers: names as in ``named_modules()``, glob patterns (``*`` stops at a dot, ``**`` crosses it), or a mapping
             from those to a :class:`Quantizer` or :class:`CellQuantizer`; ``None`` picks leaf modules that have weights
-            (a layer with its adapter counts as one), without normalisation layers, at most twelve, spread over the
-            depth; what cannot be measured is left out with a warning. Layers without a quantizer get a
+            (a layer with its adapter counts as one), normalization layers excluded, at most twelve, spread over the
+            depth; layers that fail are left out with a warning. Layers without a quantizer get a
             :class:`CellQuantizer`.
         input: ``None`` takes each sample for a symbol of its own: I(X;T) = H(T). A :class:`Quantizer` discretizes X.
         target: ``None`` reads it by its form: class labels as they are, real numbers in ten bins of equal mass, yes/no
             labels as a symbol for each combination, rows of real numbers in cells; see :class:`InformationPlane`. A
             :class:`Quantizer` says how to put it into bins.
-        data: ``None`` measures during the validation loop, in its own forward passes, and where there is no validation
-            loop in a pass of its own over the training data. ``"train"``, ``"val"`` or a DataLoader asks for a pass of
+        data: ``None`` measures during the validation loop, in its own forward passes, and in runs without validation
+            in a pass of its own over the training data. ``"train"``, ``"val"`` or a DataLoader asks for a pass of
             its own. Of several validation loaders the first is measured. The point before training always takes a pass
             of its own, which calls the module as ``module(x)`` (``module(**x)`` where x is a mapping).
-        unpack: batch → (x, y); y is ``None`` where there is no target. ``None`` recognizes pairs, and the target of
+        unpack: batch → (x, y); y is ``None`` without a target. ``None`` recognizes pairs, and the target of
             mappings and objects by its name (``labels``, ``label``, ``targets``, ``target``, ``y``); of other batches
             the target is left out with a warning.
         every_n_epochs: measure after every n-th epoch, in the validation loop at the first chance from then on; the
@@ -98,14 +97,14 @@ class InformationPlaneCallback(LoopCallback):
         every_n_train_steps: measure after every n-th optimizer step instead, in a pass of its own, over the validation
             data where there are some.
         unit: ``"bits"`` or ``"nats"``.
-        beta: where given, the information-bottleneck functional I(X;T) − β I(T;Y) is logged too.
+        beta: if set, the information-bottleneck functional I(X;T) − β I(T;Y) is logged too.
         prefix: the first part of every logged name; two callbacks in one Trainer need two.
-        correction: of the plug-in entropies and all figures built from them: ``"miller_madow"``, ``"grassberger"``,
-            ``"chao_shen"``, ``"james_stein"`` or ``"jackknife"``. A figure past a bound is kept and flagged in the
+        correction: of the plug-in entropies and all values built from them: ``"miller_madow"``, ``"grassberger"``,
+            ``"chao_shen"``, ``"james_stein"`` or ``"jackknife"``. A value past a bound is kept and flagged in the
             history (``out_of_bounds``).
-        n_permutations: the number of random permutations of the labels that give the spread of the permutation baseline
-            of I(T;Y), whose mean is known in closed form; 0 for none.
-        estimators: a second opinion; ``None`` for a linear probe where the target is class labels, ``()`` for none; by
+        n_permutations: the number of random label permutations for the spread of the permutation baseline of I(T;Y)
+            (its mean has a closed form); 0 skips the spread.
+        estimators: a second opinion; ``None`` for a linear probe where the target is class labels, ``()`` to skip; by
             name (``"probe"``, ``"mlp_probe"``, ``"soft"``, ``"kde"``, ``"ksg"``, ``"knn"``, ``"mixed"``, ``"copula"``,
             ``"renyi"``, ``"infonce"``, ``"smile"``, ``"quantized8"``) or as an
             :class:`~lightning_ib.estimators.Estimator`.
@@ -116,11 +115,11 @@ class InformationPlaneCallback(LoopCallback):
         tokens: take the tokens of sequences, or the pixels of pictures, for samples: activations ``(B, L, D)`` or
             ``(B, C, …)`` with labels ``(B, L)`` or ``(B, …)``. An ``attention_mask`` in the batch is respected;
             ``unpack`` may return (x, y, mask). Standard errors are taken over sequences.
-        log_projector: hand 1 000 of the sampled rows, labelled, to TensorBoard's projector: at the measurements 0, 1,
+        log_projector: hand 1 000 of the sampled rows, labeled, to TensorBoard's projector: at the measurements 0, 1,
             2, 4, 8, …, 256 and at the last; a layer takes at most 0.5 MB each time.
         tsne: draw the sampled rows in two dimensions by t-SNE, which needs scikit-learn: seconds a layer.
-        verbose: show progress bars beside the Trainer's own, say in the log how each layer was discretized, and at the
-            end of a fit what it came to and where the files are. Warnings are given either way.
+        verbose: show progress bars beside the Trainer's own, log how each layer was discretized, and at the end of a
+            fit a summary and where the files are. Warnings are issued either way.
 
     Raises:
         TypeError: an argument is of the wrong kind.
@@ -179,7 +178,7 @@ class InformationPlaneCallback(LoopCallback):
             verbose=verbose,
         )
         self.data, self.unpack, self.unit = data, unpack, unit
-        # Nobody asked for layers, data or variables by name: then no measurement ends a run.
+        # With defaults alone a failing measurement must leave the run going.
         named = (layers, input, target, data, unpack, every_n_train_steps)
         self._is_default = all(one is None for one in named) and not isinstance(head, str)
         self._options, self._place, self._source = options, Place.OWN_PASS, data
@@ -192,7 +191,7 @@ class InformationPlaneCallback(LoopCallback):
     # -- the fit -------------------------------------------------------------------------------------------------------
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Refuse what could not work, before anything runs."""
+        """Raise on conflicts with the Trainer, before the run starts."""
         if stage != "fit":
             return
         own = self.data is not None or self.schedule.by == "step" or not trainer.enable_validation
@@ -219,7 +218,7 @@ class InformationPlaneCallback(LoopCallback):
         self.session.attach(pl_module, self._host(trainer), frozen)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Take up the history of a checkpoint, if there is one; measure the point before training, if there is none."""
+        """Restore the history of a checkpoint, if there is one; measure the point before training if it is missing."""
         self._resume(trainer)
         if not self.session.is_attached:
             return
@@ -228,7 +227,7 @@ class InformationPlaneCallback(LoopCallback):
         if not self.history or self._missed(trainer):
             self._measure_before_training(trainer, pl_module)
         self._lay_out(trainer)
-        # A monitor finds the last value from the start, also in epochs that are not measured.
+        # A monitor finds the last value from the start, also in epochs that are skipped.
         self._update_monitors(trainer, self._latest())
 
     def _find_place(self, trainer: Trainer) -> None:
@@ -236,7 +235,7 @@ class InformationPlaneCallback(LoopCallback):
         own = self._place is Place.OWN_PASS
         if trainer.enable_validation and trainer.val_dataloaders is None and own:
             set_up_validation_data(trainer)
-        # Those of a validation that is not yet to be are not asked for: that may draw random numbers.
+        # Loaders of a later validation stay unset: creating them may draw random numbers.
         here = trainer.enable_validation and (trainer.val_dataloaders is None or sum(trainer.num_val_batches) > 0)
         validates = any_rank(trainer, here)
         if not validates:
@@ -270,7 +269,7 @@ class InformationPlaneCallback(LoopCallback):
 
     def _measure_before_training(self, trainer: Trainer, pl_module: LightningModule) -> None:
         own = self._place is Place.OWN_PASS
-        if (hindrance := _hindrance(pl_module, own)) is not None:
+        if (hindrance := _obstacle(pl_module, own)) is not None:
             self._warn(hindrance)
             return
         if not own and any_rank(trainer, trainer.val_dataloaders is None):
@@ -284,12 +283,12 @@ class InformationPlaneCallback(LoopCallback):
             moment = self._moment(trainer, trainer.current_epoch)
             measured = self.session.measure(self._own_pass(trainer, pl_module), moment)
         except Exception as error:
-            self._go_on_without(error, own)
+            self._skip_or_raise(error, own)
             return
         self._log_at_once(trainer, measured)
 
-    def _go_on_without(self, error: Exception, own: bool) -> None:
-        """Go on without the point before training, unless the user named what failed: then raise."""
+    def _skip_or_raise(self, error: Exception, own: bool) -> None:
+        """Skip the point before training; raise if the failing argument was set by the user."""
         if own and isinstance(error, NoLayersError):
             self.session.measure_nothing(error)
             return
@@ -309,7 +308,7 @@ class InformationPlaneCallback(LoopCallback):
         self._release()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Take the hooks off; Lightning calls neither ``teardown`` nor ``on_fit_end`` then.
+        """Take the hooks off; Lightning skips ``teardown`` and ``on_fit_end`` then.
 
         A fit that the user interrupts ends as one that is over.
         """
@@ -338,7 +337,7 @@ class InformationPlaneCallback(LoopCallback):
             self._log_at_once(trainer, measured)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Measure in a pass of its own, or conclude a measurement for which some processes had no batch; and log it."""
+        """Measure in a pass of its own, or conclude one in which some processes lacked batches; and log it."""
         if not self.session.is_attached or self.schedule.by == "step":
             return
         if self._place is Place.VALIDATION_LATE and any_rank(trainer, self.session.is_at_work):
@@ -374,8 +373,8 @@ class InformationPlaneCallback(LoopCallback):
 _IN_VALIDATION = "The epochs are measured in the validation loop."
 
 
-def _hindrance(pl_module: LightningModule, own_pass: bool) -> str | None:
-    """Why a module cannot be called before training; ``None`` where it can."""
+def _obstacle(pl_module: LightningModule, own_pass: bool) -> str | None:
+    """The obstacle to calling a module before training, or ``None``."""
     lazy = [name for name, p in (*pl_module.named_parameters(), *pl_module.named_buffers()) if is_lazy(p)]
     if lazy:
         return (

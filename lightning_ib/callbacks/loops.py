@@ -27,7 +27,7 @@ class LoopCallback(RecordingCallback):
 
     @property
     def _concludes_late(self) -> bool:
-        """Whether the measurement is concluded at the end of the epoch: some processes have no validation batch."""
+        """Whether the measurement is concluded at the end of the epoch: some processes lack validation batches."""
         return False
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -2,7 +2,7 @@
 
 Either may be installed, or both, and a Trainer of either must take the callback. The callback's base class inherits
 from those that the program itself imported: to import the other as well would move Lightning's log to the logger of
-that one, past what the user set. Everything else is taken from the namespace of the Trainer at hand.
+that one, past the user's settings. Everything else is taken from the namespace of the Trainer at hand.
 """
 
 from __future__ import annotations
@@ -18,19 +18,21 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from tqdm import tqdm
 
+__all__ = ["CallbackBase", "follow_imports", "lightning_of", "say", "with_progress"]
+
 Item = TypeVar("Item")
 
 _NAMES = ("pytorch_lightning", "lightning.pytorch")
 
 
 def _imported() -> list[ModuleType]:
-    """The namespaces that are imported; where there is none yet, the first that is installed."""
+    """The namespaces that are imported, or else the first that is installed."""
     imported = [module for module in map(sys.modules.get, _NAMES) if hasattr(module, "Callback")]
     for name in () if imported else _NAMES:
         try:
             return [importlib.import_module(name)]
         except ModuleNotFoundError as error:
-            # Something else that is missing, inside Lightning, is not ours to hide.
+            # An import error inside Lightning must surface.
             if error.name not in (name, name.split(".")[0]):
                 raise
     if not imported:
@@ -80,7 +82,7 @@ def say(trainer: Any, message: str) -> None:
 
 @contextmanager
 def _above_the_bars(logger: logging.Logger) -> Iterator[None]:
-    """Clear tqdm's bars and draw them again below; where Rich's display is live, let what is logged go through it."""
+    """Clear tqdm's bars and draw them again below; where Rich's display is live, let the log go through it."""
     proxies = [stream for stream in (sys.stdout, sys.stderr) if hasattr(stream, "rich_proxied_file")]
     moved, at = [], cast("logging.Logger | None", logger)
     while at is not None:
@@ -99,7 +101,7 @@ def _above_the_bars(logger: logging.Logger) -> Iterator[None]:
 
 
 def with_progress(trainer: Any, items: Iterable[Item], total: int | None, description: str) -> Iterable[Item]:
-    """``items`` with a bar beside the one the Trainer shows, tqdm's or Rich's; as they are where it shows none."""
+    """``items`` with a bar beside the one the Trainer shows, tqdm's or Rich's; as they are if it shows none."""
     bar = trainer.progress_bar_callback
     if bar is None or not getattr(bar, "is_enabled", False):
         return items
@@ -113,12 +115,12 @@ def with_progress(trainer: Any, items: Iterable[Item], total: int | None, descri
 
 def _on_a_tqdm_bar(bar: Any, kind: Any, items: Iterable[Item], total: int | None, description: str) -> Iterator[Item]:
     options = {"leave": False, "dynamic_ncols": True, "file": sys.stdout, "bar_format": bar.BAR_FORMAT}
-    # Drawn as often as the Trainer's own, and on the first free line: which of those are shown is not known here.
+    # Drawn as often as the Trainer's own, and on the first free line: which of those are shown is unknown here.
     with kind(desc=description, total=total, miniters=bar.refresh_rate, mininterval=0, **options) as shown:
         for item in items:
             yield item
             shown.update()
-        shown.total = shown.n  # what could not be known, or was given too large
+        shown.total = shown.n  # it may be unknown, or too large
         shown.refresh()
 
 
@@ -127,8 +129,8 @@ def _on_a_rich_bar(
 ) -> Iterator[Item]:
     total_ = math.inf if total is None else total
     with _live_display(trainer, bar, kind) as progress:
-        # Lightning finds its own tasks by their place: ours is hidden in the end, not removed, and taken up again.
-        # One without an end is of a kind of its own.
+        # Lightning finds its own tasks by their place: ours is hidden in the end instead of removed, and reused.
+        # Bars of unknown length have a kind of their own.
         kinds = {(one.description, math.isinf(one.total)): one.id for one in progress.tasks}
         task = kinds.get((description, math.isinf(total_)))
         if task is None:
@@ -139,7 +141,7 @@ def _on_a_rich_bar(
             for n, item in enumerate(items, 1):
                 yield item
                 progress.update(task, completed=n)
-                # Lightning's display is drawn again when it is told to: by its own clock, or at once in older releases.
+                # Lightning's display needs a refresh: by its own clock, or at once in older releases.
                 getattr(progress, "soft_refresh", progress.refresh)()
             if math.isfinite(total_):
                 progress.update(task, total=n)
@@ -150,7 +152,7 @@ def _on_a_rich_bar(
 
 @contextmanager
 def _live_display(trainer: Any, bar: Any, kind: Any) -> Iterator[Any]:
-    """What the Trainer's bar is drawn in; before there is one, another that goes when it is done."""
+    """The display of the Trainer's bar; before there is one, a temporary one."""
     if bar.progress is not None and bar.progress.live.is_started:
         yield bar.progress
     else:

@@ -1,4 +1,4 @@
-"""A pass of one's own inside a Trainer: over which data, whose share of it, and through the module's forward."""
+"""A separate pass inside a Trainer: its data, sharded over processes, through the module's forward."""
 
 from __future__ import annotations
 
@@ -32,27 +32,27 @@ def run_own_pass(
     unpack: Unpack | None,
     progress: Progress = lambda batches, total, description: batches,
 ) -> Any:
-    """Run the module over ``data`` as Lightning would, count the batches in, and leave no trace of it.
+    """Run the module over ``data`` as Lightning would, count the batches in, and restore all state.
 
     Of several loaders the first is read. Data without a length is read up to ``max_samples`` samples.
 
-    With several processes each takes its share; where shares are evened out by repeated samples, those are counted
-    too, and left out by :func:`~lightning_ib.evaluation.loaders.n_unpadded_samples`.
+    With several processes each takes its shard. Padding is counted too, and trimmed with
+    :func:`~lightning_ib.evaluation.loaders.n_unpadded_samples`.
 
     Args:
         trainer: the Trainer at work.
         pl_module: its module, which ``plane`` is attached to.
-        plane: what counts.
+        plane: counts the batches.
         data: ``"train"`` or ``"val"`` for the Trainer's own, or an iterable of batches.
-        unpack: batch → (x, y), for batches that are not such pairs.
-        progress: wraps the batches, given how many there are and what to call them, for a progress bar.
+        unpack: batch → (x, y), for batches of another form.
+        progress: wraps the batches, their number and a title, for a progress bar.
 
     Returns:
         The loader that was read.
 
     Raises:
-        ForwardError: the module cannot be called on what a batch holds.
-        ValueError: it defines no forward, or the data is of no use: it is empty, or can be read only once.
+        ForwardError: calling the module on a batch failed.
+        ValueError: it lacks a forward, or the data is unusable: empty, or readable only once.
     """
     if not has_forward(pl_module):
         raise ValueError(
@@ -60,9 +60,9 @@ def run_own_pass(
             "it, or measure in the validation loop (data=None and validation data)."
         )
     loader, n_batches = _own_data(trainer, data)
-    # It might never end.
+    # It may be endless.
     at_most = plane.sampled.max_samples if n_batches is None and length(loader) is None else None
-    # The Trainer's own loaders show this process its share, as the loops see it; another is shared out here.
+    # The Trainer's own loaders are sharded as the loops see them; another loader is sharded here.
     shared = isinstance(data, str) and isinstance(loader, DataLoader)
     rank, world = (0, 1) if shared else (trainer.global_rank, trainer.world_size)
     loader = sequential_loader(loader, rank, world)
@@ -89,12 +89,12 @@ def _as_validation(trainer: Trainer, pl_module: LightningModule, loader: Any) ->
     """The stage and precision of a validation, and all that a pass may change put back at its end."""
     stage = trainer.state.stage
     try:
-        # Hooks of the user's that look at the stage must not augment what is measured.
+        # Hooks of the user's that look at the stage must leave out augmentation here.
         trainer.validating = True
         with (
             preserve_state(pl_module, loader),
             module_state_kept(pl_module),
-            _unlogged(pl_module),
+            _logging_disabled(pl_module),
             trainer.precision_plugin.forward_context(),
         ):
             yield
@@ -103,11 +103,11 @@ def _as_validation(trainer: Trainer, pl_module: LightningModule, loader: Any) ->
 
 
 @contextmanager
-def _unlogged(pl_module: LightningModule) -> Iterator[None]:
-    """``self.log`` in the user's forward does nothing: this pass is none of theirs."""
+def _logging_disabled(pl_module: LightningModule) -> Iterator[None]:
+    """Disable ``self.log`` in the user's forward: this pass belongs to the callback."""
     attributes: dict[str, Any] = vars(pl_module)
     before: dict[str, Any] = {name: attributes[name] for name in ("log", "log_dict") if name in attributes}
-    attributes.update(log=_nothing, log_dict=_nothing)
+    attributes.update(log=_no_op, log_dict=_no_op)
     try:
         yield
     finally:
@@ -116,7 +116,7 @@ def _unlogged(pl_module: LightningModule) -> Iterator[None]:
         attributes.update(before)
 
 
-def _nothing(*_: Any, **__: Any) -> None:
+def _no_op(*_: Any, **__: Any) -> None:
     pass
 
 
@@ -167,10 +167,10 @@ def length(loader: Any) -> int | None:
     """How many batches a loader holds, where it knows."""
     try:
         return len(loader)
-    except Exception:  # a loader may say in any way that it does not know
+    except Exception:  # a loader of unknown length may raise anything
         return None
 
 
 def _limited(trainer: Any, limit: float) -> bool:
-    """Whether the Trainer shows only some of the batches; without a limit a pass of its own takes them all."""
+    """Whether the Trainer shows only some of the batches; else a separate pass takes them all."""
     return isinstance(limit, int) or limit != 1.0 or bool(trainer.overfit_batches) or dev_run(trainer) > 0

@@ -1,4 +1,4 @@
-"""When to measure: at which epochs or optimizer steps. A value; nothing of a Trainer is known here."""
+"""When to measure: at which epochs or optimizer steps. A value, independent of any Trainer."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ class Schedule:
         every_n_train_steps: after every n-th optimizer step instead.
 
     Raises:
-        TypeError: a number is no integer, or ``epochs`` no list of those.
-        ValueError: a number is below 1 (an epoch below 0), ``epochs`` is empty, or more than one schedule is given.
+        TypeError: a number is something else than an integer, or ``epochs`` than a list of those.
+        ValueError: a number is below 1 (an epoch below 0), ``epochs`` is empty, or several schedules are set.
 
     Example:
         >>> schedule = Schedule(epochs=[8, 1, 2, 4])
@@ -56,7 +56,7 @@ class Schedule:
 
     @property
     def by(self) -> Literal["epoch", "step"]:
-        """What measurements are counted by."""
+        """The unit of moments."""
         return "epoch" if self.every_n_train_steps is None else "step"
 
     def is_due(self, now: int, last: int) -> bool:

@@ -43,7 +43,7 @@ class Moment(NamedTuple):
         epoch: the epochs of training so far.
         step: the optimizer steps so far.
         when: the same in a warning, such as ``"after epoch 3"``; empty for an evaluation by itself.
-        goes_on: what goes on after a failure: ``"Training"`` or ``"The evaluation"``.
+        goes_on: the activity that goes on after a failure: ``"Training"`` or ``"The evaluation"``.
     """
 
     epoch: int
@@ -53,7 +53,7 @@ class Moment(NamedTuple):
 
 
 class Measurement(NamedTuple):
-    """What a session returns.
+    """The result of a session.
 
     Attributes:
         history: the values of one moment.
@@ -64,27 +64,27 @@ class Measurement(NamedTuple):
     rows: Mapping[str, Rows]
 
 
-def _silent(line: str) -> None:
+def _no_log(line: str) -> None:
     pass
 
 
-def _plain(items: Iterable[Any], total: int | None, name: str) -> Iterable[Any]:
+def _without_progress(items: Iterable[Any], total: int | None, name: str) -> Iterable[Any]:
     return items
 
 
 @dataclass(frozen=True)
 class Host:
-    """What a session asks of the program it runs in.
+    """The program that a session runs in.
 
     Attributes:
-        any_rank: whether something holds in any process, all of which ask.
+        any_rank: whether something holds in any process; a collective call.
         say: takes a line for the log.
-        progress: wraps items, given how many there are and what to call them, for a progress bar.
+        progress: wraps items, their number and a title, for a progress bar.
     """
 
     any_rank: Callable[[bool], bool] = bool
-    say: Callable[[str], None] = _silent
-    progress: Callable[[Iterable[Any], int | None, str], Iterable[Any]] = _plain
+    say: Callable[[str], None] = _no_log
+    progress: Callable[[Iterable[Any], int | None, str], Iterable[Any]] = _without_progress
 
 
 class Session:
@@ -96,7 +96,7 @@ class Session:
     Args:
         options: the arguments of :class:`~lightning_ib.measurement.InformationPlane`.
         name: begins every warning.
-        several_views: what to do where a step runs several views of a batch.
+        several_views: advice for a step that runs several views of a batch.
 
     Attributes:
         plane: the instrument at work.
@@ -109,7 +109,7 @@ class Session:
         self._recorder: Recorder | None = None
         self._warned = WarnOnce(every_rank=True)
         self._described: set[str] = set()
-        self._kept: Mapping[str, Any] | None = None  # what the fit froze, while an evaluation is at work
+        self._kept: Mapping[str, Any] | None = None  # the frozen state of the fit, during an evaluation
         self.phase = Phase.DETACHED
         self.plane = InformationPlane(**self._options)
 
@@ -124,7 +124,7 @@ class Session:
             frozen: edges and calibrations of an earlier measurement, as from :meth:`frozen_state`.
 
         Raises:
-            ValueError: the layers or the head that were named are not there.
+            ValueError: the model lacks the layers or the head that were named.
         """
         self.detach()
         self._kept = None
@@ -156,14 +156,14 @@ class Session:
         return self.plane.frozen_state() if self._kept is None else self._kept
 
     def measure_nothing(self, why: NoLayersError) -> None:
-        """Go on without measuring, where nobody named a layer and none can be measured."""
+        """Go on without measuring, if layers are picked by default and all of them fail."""
         if this_process()[0] == 0:
             warnings.warn(f"{self._name}: nothing is measured. {why}", UserWarning, stacklevel=2)
         self.detach()
         self.plane = InformationPlane(**self._options)
 
     def detach(self) -> None:
-        """Take the hooks off and drop the pass at work. Twice is harmless."""
+        """Take the hooks off and drop the pass at work. Idempotent."""
         self.plane.detach()
         self._recorder, self.phase = None, Phase.DETACHED
         self._host, self._module = Host(), nn.Module()
@@ -177,7 +177,7 @@ class Session:
 
     @property
     def is_at_work(self) -> bool:
-        """Whether a pass was begun and is not concluded."""
+        """Whether a pass was begun and is still open."""
         return self.phase in (Phase.RECORDING, Phase.FAILED)
 
     # -- the loop of another -------------------------------------------------------------------------------------------
@@ -197,10 +197,10 @@ class Session:
         if self._recorder is None or not self._recorder.enabled:
             return
         self._recorder.enabled = False
-        if batch is None:  # Lightning hands it to the step, which can make nothing of it
+        if batch is None:  # Lightning hands it to the step, too
             self._recorder.take({})
             return
-        if self._guarded(lambda: self._see(unpacked(batch, unpack)), moment) is None:
+        if self._warn_on_error(lambda: self._see(unpacked(batch, unpack)), moment) is None:
             self.phase = Phase.FAILED
 
     def _see(self, parts: Parts) -> bool:
@@ -209,16 +209,16 @@ class Session:
         return True
 
     def conclude(self, loader: Any, moment: Moment) -> Measurement:
-        """The measurement of the pass that was recorded; NaN where it failed in any process. All must ask.
+        """The measurement of the pass that was recorded; NaN if it failed in any. Every process must call this.
 
         Args:
-            loader: what was read: samples it repeats to even out the shares of processes are left out.
+            loader: the loader that was read: the padding of its distributed sampler is left out.
             moment: when this is.
         """
-        # No process goes on to gather what another cannot give.
+        # Gathering needs all processes: one that failed must stop the others.
         failed = self._host.any_rank(self.phase is Phase.FAILED)
         self.phase = Phase.IDLE
-        points = None if failed else self._guarded(lambda: self._points(loader, moment), moment)
+        points = None if failed else self._warn_on_error(lambda: self._points(loader, moment), moment)
         if self._host.any_rank(points is None) or points is None:
             return self.missing(moment)
         return self._with_estimates(points, moment)
@@ -233,29 +233,29 @@ class Session:
             moment: when this is.
 
         Raises:
-            Exception: what was raised in this process, or a ``RuntimeError`` where it was raised in another.
+            Exception: the error of this process, or a ``RuntimeError`` if another process failed.
         """
         assert self._recorder is not None
         self.begin()
         self._recorder.enabled = True
         try:
-            loader = self._alike(lambda: run(self.plane))
+            loader = self._raise_on_all_ranks(lambda: run(self.plane))
         finally:
             if self._recorder is not None:
                 self._recorder.enabled = False
             self.phase = Phase.IDLE
-        points = self._alike(lambda: self._points(loader, moment))
+        points = self._raise_on_all_ranks(lambda: self._points(loader, moment))
         return self._with_estimates(points, moment)
 
     def measure_or_warn(self, run: Callable[[InformationPlane], Any], moment: Moment) -> Measurement:
-        """The same, where a failure is one warning and gives NaN."""
-        measured = self._guarded(lambda: self.measure(run, moment), moment)
+        """The same, where a failure is one warning and NaN."""
+        measured = self._warn_on_error(lambda: self.measure(run, moment), moment)
         return self.missing(moment) if measured is None else measured
 
-    def _alike(self, work: Callable[[], Result]) -> Result:
-        """Run a part in all processes; what is raised in one is raised in all.
+    def _raise_on_all_ranks(self, work: Callable[[], Result]) -> Result:
+        """Run a part in all processes; an error in one is raised in all.
 
-        A ForwardError is raised only where no process has anything worse.
+        A ForwardError is raised only if all errors are ForwardErrors.
         """
         error: Exception | None = None
         try:
@@ -274,12 +274,12 @@ class Session:
     # -- its values ----------------------------------------------------------------------------------------------------
 
     def missing(self, moment: Moment) -> Measurement:
-        """The measurement of a pass that failed, in NaN; all processes must ask."""
+        """The measurement of a pass that failed, in NaN; every process must call this."""
         self.plane.agree_on_layers()
         missing = InformationPoint.missing("", n_samples=0, unit=self.plane.unit, epoch=moment.epoch, step=moment.step)
         sources = {layer: "binned" if layer in self.plane.fitted_quantizers else "cells" for layer in self.plane.layers}
         points = [missing._replace(layer=layer, source=source) for layer, source in sources.items()]
-        self.plane.reset()  # what was counted is of no use
+        self.plane.reset()  # its counts are incomplete
         return Measurement(History.of(points) + self.no_estimates(moment.epoch, moment.step), {})
 
     def no_estimates(self, epoch: int, step: int) -> History:
@@ -298,15 +298,15 @@ class Session:
         return points
 
     def _with_estimates(self, points: History, moment: Moment) -> Measurement:
-        """The points, and the values of estimators, whose failure never costs the points."""
+        """The points, and the values of estimators; if those fail the points stay."""
         self.plane.warn_of_late_layers(self._module)
         shows_rows = bool(self._options.get("keep_rows"))
         rows: Mapping[str, Rows] = {}
         if self.plane.estimation.estimators or shows_rows:
             with preserve_state(self._module):  # an estimator of the user's may draw random numbers
-                estimates = self._guarded(lambda: self._estimates(moment), moment)
+                estimates = self._warn_on_error(lambda: self._estimates(moment), moment)
                 if shows_rows:
-                    rows = self._guarded(self.plane.labeled_rows, moment) or {}
+                    rows = self._warn_on_error(self.plane.labeled_rows, moment) or {}
             failed = self._host.any_rank(estimates is None)
             none = self.no_estimates(moment.epoch, moment.step)
             points = points + (none if failed or estimates is None else estimates)
@@ -314,7 +314,7 @@ class Session:
         return Measurement(points, rows)
 
     def _estimates(self, moment: Moment) -> History:
-        """The values of estimators, and in the log what they set from the layers."""
+        """The values of estimators; their new calibrations are logged."""
         estimation = self.plane.estimation
         before = {layer: set(calibration) for layer, calibration in estimation.calibration.items()}
         estimates = self.plane.estimate(
@@ -329,7 +329,7 @@ class Session:
                     self._host.say(f"{layer}: {name}: {values}, from the layer as it is now. Frozen.")
         return History(estimates)
 
-    def _guarded(self, work: Callable[[], Result], moment: Moment) -> Result | None:
+    def _warn_on_error(self, work: Callable[[], Result], moment: Moment) -> Result | None:
         """The result of a part of a measurement; where it fails, one warning for each kind of failure, and ``None``."""
         try:
             return work()

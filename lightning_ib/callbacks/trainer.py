@@ -37,7 +37,7 @@ def transferred(trainer: Trainer, pl_module: LightningModule, batch: Any) -> Any
 
 
 def any_rank(trainer: Any, fact: bool) -> bool:
-    """Whether something holds in any process; all of them must ask."""
+    """Whether something holds in any process; every process must call this."""
     return bool(trainer.strategy.reduce_boolean_decision(fact, all=False))
 
 
@@ -47,7 +47,7 @@ def is_evaluation(trainer: Any) -> bool:
 
 
 def writes_no_files(trainer: Any) -> bool:
-    """Whether a run has no place for files: without a logger, a working directory that nobody named stays as it is."""
+    """Whether files are disabled: without a logger and a ``default_root_dir`` the working directory stays clean."""
     return trainer.barebones or (not trainer.loggers and trainer.default_root_dir == os.getcwd())
 
 
@@ -62,7 +62,7 @@ def has_forward(pl_module: LightningModule) -> bool:
 
 
 def first_loader(loaders: Any) -> Any:
-    """The first of the loaders of a Trainer; what is one loader, as it is."""
+    """The first of the loaders of a Trainer; a single loader as it is."""
     if isinstance(loaders, Mapping):
         loaders = list(loaders.values())
     return loaders[0] if isinstance(loaders, (list, tuple)) and loaders else loaders

@@ -46,7 +46,7 @@ class Taps:
         self._placed.append((graph, tapped))
 
     def remove(self) -> None:
-        """Restore the graphs. Twice is harmless."""
+        """Restore the graphs. Idempotent."""
         placed, self._placed = self._placed, []
         for graph, tapped in placed:
             tapped.replace_all_uses_with(tapped.all_input_nodes[0])

@@ -85,7 +85,7 @@ class Recorder:
         layers: names of its modules.
         reduce: ``(layer, activation (B, …)) → anything``, called in the hook, with gradients off. Its result must have
             memory of its own.
-        select: layer → a callable that takes the tensor, batch first, out of the output as the module gave it.
+        select: layer → a callable that takes the tensor, batch first, out of the output as the module returned it.
     """
 
     def __init__(
@@ -166,7 +166,7 @@ class Recorder:
             kind = "PackedSequence" if isinstance(found, PackedSequence) else "nested tensor"
             warnings.warn(
                 f"layer {layer!r} puts out sequences of different lengths (a {kind}): they are padded with zeros to "
-                "the longest of each batch, and its figures depend on how the data is batched. Give it a "
+                "the longest of each batch, and its values depend on how the data is batched. Give it a "
                 "Quantizer(select=…) that takes a tensor (B, …) out of the output.",
                 UserWarning,
                 stacklevel=2,
@@ -194,7 +194,7 @@ class Recorder:
         return taken
 
     def remove(self) -> None:
-        """Take the hooks off and drop the results. Twice is harmless."""
+        """Take the hooks off and drop the results. Idempotent."""
         self.forget(list(self._watched))
         self._taps.remove()
         self._taken.clear()

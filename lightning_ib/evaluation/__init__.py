@@ -1,4 +1,4 @@
-"""Measuring a network without a Trainer, in passes that leave no trace."""
+"""Measures a network outside a Trainer, in passes that restore all state."""
 
 from lightning_ib.evaluation.measure import measure
 from lightning_ib.evaluation.resolution import ResolutionSweep, resolution_sweep

@@ -1,4 +1,4 @@
-"""Loaders for passes of one's own: what they show, in what order, and whose share."""
+"""Loaders for separate passes: sequential order, and sharding over processes."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from lightning_ib.capture.batches import described
 
 
 def checked_loader(dataloader: Any) -> None:
-    """Refuse what is iterable and gives single samples, or nothing, instead of batches.
+    """Refuse iterables that yield single samples, or are empty, instead of batches.
 
     Raises:
-        TypeError: it is a tensor, a data set that is not iterable, a mapping or a string, or not iterable at all.
+        TypeError: it is a tensor, a map-style data set, a mapping, a string, or something else than an iterable.
     """
     single = isinstance(dataloader, (Tensor, str, Mapping, Dataset)) and not isinstance(dataloader, IterableDataset)
     if single or not (hasattr(dataloader, "__iter__") or hasattr(dataloader, "__getitem__")):
@@ -42,28 +42,28 @@ def iter_once(dataloader: Any) -> bool:
 
 
 def sequential_loader(dataloader: Any, rank: int = 0, world: int = 1) -> Any:
-    """A loader over the same data whose iteration moves nothing of the original's, in order where that is up to us.
+    """A loader over the same data that leaves the state of the original untouched, and is sequential if possible.
 
     A loader that shuffles or drops its last batch shows other samples at every pass: the new one shows every sample
     once. A sampler of one's own is copied. Subclasses of DataLoader and iterable data sets are returned as they are:
-    only they know what they show.
+    their samples are up to them.
 
     Args:
         dataloader: any iterable of batches.
         rank: which of several processes this is.
-        world: how many processes share the data out. A loader that does so already is left to it, and so are batch
-            samplers of one's own: see :func:`is_share`.
+        world: how many processes the data is sharded over. A loader that is sharded already stays as it is, and so
+            do custom batch samplers: see :func:`is_share`.
     """
-    if getattr(dataloader, "persistent_workers", False) and not _made_anew(dataloader):
+    if getattr(dataloader, "persistent_workers", False) and not _can_be_rebuilt(dataloader):
         # Its one iterator belongs to the training loop, which loses its place where another pass begins.
         dataloader = copy.copy(dataloader)
         dataloader._iterator = None
-    if not _made_anew(dataloader):
+    if not _can_be_rebuilt(dataloader):
         return dataloader
     options: dict[str, Any]
     sampler: Any = dataloader.sampler
     batch_sampler = dataloader.batch_sampler
-    data = {id(dataloader.dataset): dataloader.dataset}  # samplers refer to it; it is not copied with them
+    data = {id(dataloader.dataset): dataloader.dataset}  # samplers refer to it; the copies must share it
     if batch_sampler is not None and dataloader.batch_size is None:
         options = {"batch_sampler": copy.deepcopy(batch_sampler, data)}
     else:
@@ -89,17 +89,17 @@ def sequential_loader(dataloader: Any, rank: int = 0, world: int = 1) -> Any:
     )
 
 
-def _made_anew(dataloader: Any) -> bool:
+def _can_be_rebuilt(dataloader: Any) -> bool:
     return type(dataloader) is DataLoader and not isinstance(dataloader.dataset, IterableDataset)
 
 
 class ShardedSampler(DistributedSampler[Any]):
-    """What one of several processes takes of a sampler: every world-th, evened out by repeating the first.
+    """The shard of one process: every world-th sample of a sampler, padded by repeating the first ones.
 
-    Even shares keep processes in step whose forward passes need one another.
+    Equal shards keep processes in step if their forward passes are collective.
 
     Args:
-        whole: the sampler to share out; every process must draw the same from it.
+        whole: the sampler to shard; every process must draw the same from it.
         rank: which process this is.
         world: how many there are.
     """
@@ -108,33 +108,33 @@ class ShardedSampler(DistributedSampler[Any]):
         super().__init__(whole, num_replicas=world, rank=rank, shuffle=False)  # type: ignore[arg-type]
 
     def __iter__(self) -> Iterator[Any]:
-        """The share of this process."""
+        """The shard of this process."""
         drawn = list(self.dataset)  # type: ignore[call-overload]
         return (drawn[index] for index in super().__iter__())
 
 
 def _sampler(dataloader: Any) -> Any:
-    """What picks single samples for a loader, where something does."""
+    """The sampler of single samples in a loader, or ``None``."""
     batches = getattr(dataloader, "batch_sampler", None)
     own = getattr(batches, "sampler", None)
     return own if own is not None else getattr(dataloader, "sampler", None)
 
 
 def is_share(dataloader: Any) -> bool:
-    """Whether a loader shows one process' share already: through its sampler, or as an iterable data set should."""
+    """Whether a loader is sharded already: through its sampler, or as an iterable data set should be."""
     return isinstance(_sampler(dataloader), DistributedSampler) or isinstance(
         getattr(dataloader, "dataset", None), IterableDataset
     )
 
 
 def n_unpadded_samples(dataloader: Any) -> int | None:
-    """How many samples, from the first, a loader shows before it repeats some to even out the shares of processes.
+    """How many samples a loader shows before the padding of its distributed sampler.
 
-    A DistributedSampler gives process r the samples r, r + W, …, and goes on with the first ones again until every
-    process has as many. ``None`` where nothing is repeated.
+    A DistributedSampler assigns process r the samples r, r + W, …, and pads with the first ones until every process
+    has as many. ``None`` without padding.
     """
     sampler = _sampler(dataloader)
-    # Subclasses that share out in another way are theirs to know; Lightning's wrapper does it as torch does.
+    # Subclasses may shard in another way; Lightning's wrapper does it as torch does.
     kinds = ("DistributedSampler", "DistributedSamplerWrapper", "ShardedSampler")
     if not isinstance(sampler, DistributedSampler) or type(sampler).__name__ not in kinds:
         return None

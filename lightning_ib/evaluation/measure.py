@@ -39,15 +39,15 @@ def measure(  # noqa: D417 – the arguments of InformationPlane are documented 
     device: torch.device | str | None = None,
     progress: bool = False,
 ) -> History:
-    """Measure a trained network once: eval mode, no gradient, and everything put back as it was.
+    """Measure a trained network once: eval mode, gradients off, and all state restored.
 
-    The arguments that are not listed here are those of :class:`InformationPlane`.
+    Further arguments are those of :class:`InformationPlane`.
 
     Args:
         model: any module; it is called as ``model(x)``, or with the keywords that it takes where x is a mapping.
         dataloader: an iterable of batches.
         layers: names or patterns of modules, or a mapping from those to quantizers; ``None`` picks them.
-        unpack: batch → (x, y), for batches in which the target is not recognized: see
+        unpack: batch → (x, y), for batches with a target that is not recognized: see
             :func:`~lightning_ib.capture.batches.parts_of`; with ``tokens`` also → (x, y, mask).
         estimators: by name, such as ``["probe", "kde"]``, or as an :class:`~lightning_ib.estimators.Estimator`.
         device: where to run; by default where the model's first parameter is. The model is moved back afterwards.
@@ -57,8 +57,8 @@ def measure(  # noqa: D417 – the arguments of InformationPlane are documented 
         A history of one measurement: its points, one for each layer, and its ``estimates()``.
 
     Raises:
-        TypeError: the data is a tensor, a data set or a mapping, which gives no batches.
-        ValueError: the data is empty, a batch cannot be unpacked, or an argument is out of its range.
+        TypeError: the data is a tensor, a data set or a mapping instead of an iterable of batches.
+        ValueError: the data is empty, unpacking a batch failed, or an argument is out of its range.
 
     Example:
         >>> data = [(torch.rand(32, 4), torch.arange(32) % 4) for _ in range(8)]

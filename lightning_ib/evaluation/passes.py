@@ -1,4 +1,4 @@
-"""A pass of one's own over data, which leaves no trace in the model, the data loader or any random state."""
+"""A separate pass over data that restores the model, the data loader and all random states."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from lightning_ib.capture.batches import Parts, Unpack, is_keywords, unpacked
 from lightning_ib.capture.layers import device_of
 from lightning_ib.measurement.information_plane import InformationPlane
 
-# Of data without an end, how many times as many samples are read as are to count, where few of them do.
+# Of endless data, read at most this many times the wanted number of samples, where few of them count.
 _MOST_SHOWN = 20
 
 
@@ -28,7 +28,7 @@ def with_bar(items: Iterable[Any], description: str, total: int | None = None) -
     """A tqdm bar over ``items``.
 
     Raises:
-        ModuleNotFoundError: there is no tqdm.
+        ModuleNotFoundError: tqdm is missing.
     """
     try:
         from tqdm.auto import tqdm
@@ -64,7 +64,7 @@ def run_pass(
     """Run batches through a model that ``plane`` is attached to, and count them in; up to ``at_most`` samples.
 
     Raises:
-        ValueError: there is no batch, unless there may be none, or a batch cannot be unpacked.
+        ValueError: the data is empty, unless that is allowed, or unpacking a batch failed.
     """
     empty = True
     for batch in batches:
@@ -81,17 +81,17 @@ def run_pass(
 
 
 def call(model: Callable[..., Any], parts: Parts) -> Any:
-    """``model(x)``; of a plain mapping the keywords that its forward takes, or the mapping if it takes none of them.
+    """``model(x)``; of a plain mapping the keywords that its forward takes, or the mapping if none match.
 
     The label of a mapping is among the keywords where forward names it, as encoders with a decoder need theirs. A
-    forward that takes any keywords is called without it first, and with it if that fails.
+    forward with ``**kwargs`` is called with the label left out first, and with it if that fails.
     """
     x = parts.x
     if not is_keywords(x):
         return model(x)
     try:
         parameters = signature(getattr(model, "forward", model)).parameters.values()
-    except (TypeError, ValueError):  # not known of what is not written in Python
+    except (TypeError, ValueError):  # builtins lack a signature
         return model(**x)
     label = {parts.label: parts.y} if parts.label else {}
     if any(one.kind is one.VAR_KEYWORD for one in parameters):
@@ -127,12 +127,11 @@ def to(batch: Any, device: torch.device) -> Any:
 
 @contextmanager
 def preserve_state(model: nn.Module, dataloader: Any = None) -> Iterator[None]:
-    """Eval mode, no gradient, and random states seeded with 0; all of it put back at the end, whatever happens.
+    """Eval mode, gradients off, and random states seeded with 0; all of it restored at the end, also after errors.
 
-    The seed makes random augmentation in the data the same at every pass. Put back are the mode of every module, the
+    The seed makes random augmentation in the data the same at every pass. Restored are the mode of every module, the
     random states of torch (on the CPU and every GPU in use), NumPy and Python, and the generators of ``dataloader``.
-    What a forward changes in the modules is another's to put back:
-    :func:`~lightning_ib.evaluation.preserve.module_state_kept`.
+    :func:`~lightning_ib.evaluation.preserve.module_state_kept` restores the changes that a forward makes in modules.
     """
     modes = [(module, module.training) for module in model.modules()]
     generators = [g for g in _generators(dataloader) if isinstance(g, torch.Generator)]

@@ -1,14 +1,14 @@
-"""How the figures of a trained network move with the resolution they are taken at: pools, bins and samples.
+"""How the values of a trained network depend on the resolution: pools, bins and samples.
 
 For a continuous T the true I(X;T) is infinite (Amjad & Geiger 2019), and binning measures how T clusters at the chosen
-resolution (Goldfeld et al. 2019). A figure that can be trusted moves little with the number of samples and lies far
-from both ends: with few bins it follows the edges; with many every sample has a symbol of its own, H(T) = log N and
-I(T;Y) = H(Y), whatever the network does.
+resolution (Goldfeld et al. 2019). A reliable value changes little with the number of samples and lies far from both
+ends: with few bins it follows the edges; with many every sample has a symbol of its own, H(T) = log N and
+I(T;Y) = H(Y) for any network.
 
 One pass is made over the data. The pooled values of all samples are held meanwhile: 4 bytes a sample and pooled
 coordinate, added up over layers and pools (8 where a pool returns float64, or an activation is of integers), and while
 a layer is counted its values a second time. A wide layer without a pool takes much: 60 000 samples of (16, 14, 14) are
-750 MB. Edges are fitted on all samples, for every number of bins, which is what takes the time.
+750 MB. Edges are fitted on all samples, for every number of bins, which dominates the time.
 """
 
 from __future__ import annotations
@@ -56,15 +56,15 @@ _LONGEST_LABEL = 32
 
 @dataclass(frozen=True)
 class ResolutionSweep:
-    r"""What :func:`resolution_sweep` measured, as rows, a table, a CSV file and a picture.
+    r"""The result of :func:`resolution_sweep`, as rows, a table, a CSV file and a picture.
 
     .. math:: H(T) \qquad I(T;Y) = H(T) + H(Y) - H(T,Y) \qquad H(T) / \log N
 
     for every layer, pool, number of bins and number of samples: plug-in entropies, those that
-    :func:`~lightning_ib.measure` gives for the same quantizer on the same samples. Edges that were fitted on all
+    :func:`~lightning_ib.measure` returns for the same quantizer on the same samples. Edges that were fitted on all
     samples hold for the smaller numbers of samples, too. Those are nested random subsets, the same for every setting,
-    drawn from a random state of their own: they depend on where in the data a sample stands, and not on the batches. In
-    another order of the data only the figures of all samples stay the same to the last bit.
+    drawn from a random state of their own: they depend only on the position of a sample in the data. In another order
+    of the data only the values of all samples stay the same to the last bit.
 
     Attributes:
         rows: a :class:`Resolution` for every layer, pool, number of bins and number of samples, in this order; bins
@@ -93,7 +93,7 @@ class ResolutionSweep:
     rows: list[Resolution] = field(repr=False)
 
     def table(self) -> str:
-        """The rows as text, a block for every layer and pool; ``*`` marks what is saturated, H(T) above 0.9 log N."""
+        """The rows as text, a block for every layer and pool; ``*`` marks saturated rows, H(T) above 0.9 log N."""
         unit = self.rows[0].unit
         lines = [
             "  bins         N     H(T)   I(T;Y)     H(Y)  H(T)/log N    symbols  seen once",
@@ -108,15 +108,15 @@ class ResolutionSweep:
                     f"{row.saturation:8.2f} {mark}  {row.n_codes:9}  {row.singleton_fraction:9.2f}"
                 )
         if any(row.saturation > SATURATED for row in self.rows):
-            note = f"* saturated: H(T) > {SATURATED} log N. Such figures tell the samples apart, not what was learnt."
+            note = f"* saturated: H(T) > {SATURATED} log N. Such values tell the samples apart, not what was learned."
             lines += ["", note]
         return "\n".join(lines)
 
     def write_csv(self, path: str | os.PathLike[str]) -> None:
-        """Write the rows, every figure to the last bit, replacing the file as a whole.
+        """Write the rows, every value to the last bit, replacing the file as a whole.
 
         Raises:
-            OSError: the file cannot be written; an older one is left as it was.
+            OSError: writing failed; an older file is left as it was.
         """
         with replacing(Path(path)) as partial, partial.open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
@@ -127,7 +127,7 @@ class ResolutionSweep:
         """Draw H(T) and I(T;Y) of every layer against the number of bins: see :func:`plot_resolution`.
 
         Raises:
-            ValueError: no layer has a finite figure.
+            ValueError: all rows are NaN.
         """
         return plot_resolution(self.rows)
 
@@ -153,10 +153,10 @@ def resolution_sweep(
     bins: Callable[[int], Bins] = between_quantiles,
     progress: bool = False,
 ) -> ResolutionSweep:
-    r"""Measure a trained network once, at many resolutions: how far do its figures follow the ruler?
+    r"""Measure a trained network once at many resolutions, to see how far its values depend on the resolution.
 
-    The model is left as it was. :class:`ResolutionSweep` says what is measured and shows an example; the module says
-    how to read it, and what memory it takes.
+    The state of the model is restored. :class:`ResolutionSweep` defines the values and has an example; the module
+    docstring explains how to read them, and the memory needed.
 
     Args:
         model: any module; it is called as ``model(x)``, or with the keywords that it takes where x is a mapping.
@@ -168,7 +168,7 @@ def resolution_sweep(
         n_samples: numbers of samples; by default N/16, N/8, N/4, N/2 and N, all samples.
         target: ``None`` for class labels ``(B,)``; a :class:`~lightning_ib.Quantizer` for real values, its edges fitted
             on all samples.
-        unpack: batch → (x, y), for batches that are not such pairs. Where y is ``None``, I(T;Y) is NaN.
+        unpack: batch → (x, y), for batches of another form. Where y is ``None``, I(T;Y) is NaN.
         ignore_index: rows with this label are left out.
         unit: ``"bits"`` or ``"nats"``.
         device: where to run; by default where the model's first parameter is. The model is moved back afterwards.
@@ -177,8 +177,8 @@ def resolution_sweep(
 
     Raises:
         TypeError: an argument is of the wrong kind.
-        ValueError: an argument is wrong, a pool does not fit a layer, the data is empty or has fewer samples than
-            ``n_samples`` asks for, or a batch cannot be unpacked.
+        ValueError: an argument is wrong, a pool mismatches a layer, the data is empty or has fewer samples than
+            ``n_samples`` asks for, or unpacking a batch failed.
     """
     if layers is not None and isinstance(layers, Mapping):
         raise TypeError("layers must be a list of module names or None, got a mapping: give pools and n_bins instead.")
@@ -200,7 +200,7 @@ def resolution_sweep(
 
 @contextmanager
 def _on(device: torch.device | str | None, model: nn.Module) -> Iterator[Callable[[Any], Any]]:
-    """The model on a device, and what moves batches there; the model comes back at the end."""
+    """The model on a device, and a function that moves batches there; the model comes back at the end."""
     home = device_of(model)
     away = home if device is None else torch.device(device)
     try:
@@ -212,7 +212,7 @@ def _on(device: torch.device | str | None, model: nn.Module) -> Iterator[Callabl
             model.to(home)
 
 
-class _SideBySide:
+class _ConcatenatedPools:
     """Several pools of one layer as one: their coordinates beside one another, so that one hook serves them all."""
 
     def __init__(self, pools: Mapping[str, Pool | None]) -> None:
@@ -232,31 +232,31 @@ class _SideBySide:
         self.widths = [z.shape[1] for z in pooled]
         return torch.cat(pooled, dim=1)
 
-    def apart(self, z: Tensor) -> Iterator[tuple[str, Tensor]]:
+    def split(self, z: Tensor) -> Iterator[tuple[str, Tensor]]:
         """The values of every pool again, by its label."""
         return zip(self.quantizers, torch.split(z, self.widths, dim=1))
 
 
 def _pool(plane: InformationPlane, by_layer: Mapping[str | None, dict[str, Pool | None]], model: nn.Module) -> None:
     """Pool the layers of a plane that is attached, and have it hold the pooled values."""
-    if None in by_layer:  # those that it may still leave out, too
+    if None in by_layer:  # of layers that may still be left out, too
         pools = dict.fromkeys(plane.quantizers, by_layer[None])
     else:
         pools = _assigned(by_layer, model, plane.layers)
         plane.keep_layers(plane.layers)
-    plane.use_quantizers({layer: Quantizer(_SideBySide(own)) for layer, own in pools.items()})
+    plane.use_quantizers({layer: Quantizer(_ConcatenatedPools(own)) for layer, own in pools.items()})
 
 
-def _pools_of(plane: InformationPlane) -> dict[str, _SideBySide]:
+def _pools_of(plane: InformationPlane) -> dict[str, _ConcatenatedPools]:
     """Layer → its pools."""
     pools = {layer: fitted.quantizer.pool for layer, fitted in plane.fitted_quantizers.items()}
-    return {layer: pool for layer, pool in pools.items() if isinstance(pool, _SideBySide)}
+    return {layer: pool for layer, pool in pools.items() if isinstance(pool, _ConcatenatedPools)}
 
 
 def _resolutions(
     plane: InformationPlane, binnings: Mapping[int, Bins], sizes: Sequence[int] | None
 ) -> Iterator[list[Resolution]]:
-    """The figures of every layer, pool and number of bins; a layer's values are let go of once it is counted."""
+    """The rows of every layer, pool and number of bins; a layer's pooled values are freed once it is counted."""
     n, pools, order, warned = plane.n_seen, _pools_of(plane), torch.empty(0), WarnOnce()
     sizes, y, targets = _checked_sizes(sizes, n), plane.target_symbols(), dict[int, _Target]()
     if y is not None and len(y.counts) == 1:
@@ -269,13 +269,13 @@ def _resolutions(
         if not targets:
             order = sample_order(n, z.device)
             targets = {size: _target_of(y, order[:size], plane.unit) for size in sizes}
-        for pool, own in pools[layer].apart(z):
+        for pool, own in pools[layer].split(z):
             missing = int((~own.isfinite().all(1)).sum())
             if missing:
                 warned.warn(
                     f"{layer} {pool}",
                     f"layer {layer!r} with the pool {pool!r} gave NaN or infinite values in {missing} of {n} samples: "
-                    "its figures are NaN.",
+                    "its values are NaN.",
                 )
             for n_bins, bins in binnings.items():
                 ids = None if missing else _ids(own, bins, layer)
@@ -285,7 +285,7 @@ def _resolutions(
                         pool,
                         n_bins,
                         size,
-                        *target.figures(None if ids is None else ids[order[:size]], size, plane.unit),
+                        *target.summary(None if ids is None else ids[order[:size]], size, plane.unit),
                         plane.unit,
                     )
                     for size, target in targets.items()
@@ -303,8 +303,8 @@ class _Target(NamedTuple):
     symbols: Symbols | None
     entropy: float
 
-    def figures(self, ids: Tensor | None, n: int, unit: Unit) -> tuple[float, float, float, float, int, float]:
-        """Of :class:`Resolution`, what lies between the number of samples and the unit."""
+    def summary(self, ids: Tensor | None, n: int, unit: Unit) -> tuple[float, float, float, float, int, float]:
+        """The fields of :class:`Resolution` between the number of samples and the unit."""
         if ids is None:
             return math.nan, math.nan, self.entropy, math.nan, 0, math.nan
         t = symbols(ids)
@@ -351,8 +351,8 @@ def _ascending(numbers: Any, name: str) -> list[int]:
     """Integers of at least 2, each once, the least first.
 
     Raises:
-        TypeError: they are no sequence.
-        ValueError: there is none, or one is no such integer.
+        TypeError: they are something else than a sequence.
+        ValueError: the sequence is empty, or an integer is below 2.
     """
     if isinstance(numbers, (str, Mapping)) or not isinstance(numbers, Iterable):
         hint = f" Did you mean [{numbers!r}]?" if isinstance(numbers, Integral) else ""
@@ -375,32 +375,32 @@ def _binnings(n_bins: Any, bins: Any) -> dict[int, Bins]:
 
 
 def _by_layer(pools: Any) -> dict[str | None, dict[str, Pool | None]]:
-    """``pools``, labelled: by the layer they are for, or under ``None`` for all layers."""
+    """``pools``, labeled: by the layer they are for, or under ``None`` for all layers."""
     several = (list, tuple, Mapping)
     if isinstance(pools, Mapping) and any(isinstance(own, several) for own in pools.values()):
         for layer in pools:
             if not isinstance(layer, str):
                 raise TypeError(f"pools must name layers by strings as in named_modules(), got {layer!r}.")
-        return {layer: _labelled(own, f"pools[{layer!r}]") for layer, own in pools.items()}
-    return {None: _labelled(pools, "pools")}
+        return {layer: _labeled(own, f"pools[{layer!r}]") for layer, own in pools.items()}
+    return {None: _labeled(pools, "pools")}
 
 
-def _labelled(pools: Any, name: str) -> dict[str, Pool | None]:
+def _labeled(pools: Any, name: str) -> dict[str, Pool | None]:
     if not isinstance(pools, (list, tuple, Mapping)):
         hint = f" Did you mean [{_label(pools)}]?" if callable(pools) or pools is None else ""
         raise TypeError(f"{name} must be a list of pools or a mapping from labels to pools, got {pools!r}.{hint}")
     if not pools:
         raise ValueError(f"{name} is empty: give at least one pool, or None for every coordinate.")
-    labelled: dict[str, Pool | None] = {}
+    labeled: dict[str, Pool | None] = {}
     for label, pool in pools.items() if isinstance(pools, Mapping) else [(_label(pool), pool) for pool in pools]:
         if not isinstance(label, str):
             raise TypeError(f"{name} must have strings for labels, got {label!r}.")
         if pool is not None and not callable(pool):
             raise TypeError(f"{name} must hold callables on (B, …) or None, got {pool!r}.")
-        if label in labelled:
+        if label in labeled:
             raise ValueError(f"{name} has two pools that are called {label!r}: give a mapping from labels to pools.")
-        labelled[label] = pool
-    return labelled
+        labeled[label] = pool
+    return labeled
 
 
 def _label(pool: Any) -> str:
@@ -416,7 +416,7 @@ def _assigned(
     """The pools of every layer.
 
     Raises:
-        ValueError: a layer has none, or pools are given for a layer that is not measured.
+        ValueError: a layer lacks pools, or there are pools for a layer that is not measured.
     """
     if None in by_layer:
         return dict.fromkeys(layers, by_layer[None])

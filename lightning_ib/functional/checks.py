@@ -317,7 +317,8 @@ def checked_ids(ids: Any, name: str = "ids") -> Tensor:
     checked_integers(ids, f"{name} must be symbols", "(N,)", "discretize real values first (bucketize, row_ids)")
     if ids.ndim != 1 or ids.numel() == 0:
         raise ValueError(f"{name} must have shape (N,) with N at least 1, got {tuple(ids.shape)}.")
-    return ids
+    checked: Tensor = ids
+    return checked
 
 
 def check_same_samples(n: int, m: int, names: tuple[str, str]) -> None:

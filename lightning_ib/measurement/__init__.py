@@ -1,4 +1,4 @@
-"""Instruments: attached to a model, they see batches and give records."""
+"""Instruments: attached to a model, they take in batches and return records."""
 
 from lightning_ib.measurement.information_plane import InformationPlane
 

@@ -1,4 +1,4 @@
-"""What to change where the values of a layer cannot be believed."""
+"""Advice on layers whose values are flagged as unreliable."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ from lightning_ib.functional.discretize.cells import cell_limit
 from lightning_ib.records.points import InformationPoint
 from lightning_ib.records.reliability import CLIPPED, UNDERSAMPLED
 
-# At most one possible symbol for so many samples, in what is advised.
+# The advised settings have at least this many samples per possible symbol.
 _SAMPLES_A_SYMBOL = 10
 
 
 def advice(point: InformationPoint, quantizer: FittedQuantizer | CellQuantizer) -> str:
-    """What to change about a layer whose values cannot be believed, with the value to try.
+    """The reason why a layer is flagged as unreliable, and the change to try.
 
     Args:
-        point: its point; the verdict is not ``"ok"``.
+        point: its point, with a verdict other than ``"ok"``.
         quantizer: how it was discretized.
     """
     what = f"layer {point.layer!r} is {point.verdict} at epoch {point.epoch}"
     if point.verdict == "constant":
         why = "all its samples have one symbol, and H(T) and I(T;Y) are 0"
         if isinstance(quantizer, FittedQuantizer):
-            low, high = quantizer.seen()
+            low, high = quantizer.value_range()
             if point.clipped_fraction > CLIPPED and low < high:
                 clipped = f"{point.clipped_fraction:.0%} of its values lie outside its bins"
-                return f"{what}: {why}. {clipped}, {_other_edges(quantizer)}"
+                return f"{what}: {why}. {clipped}, {_wider_edges(quantizer)}"
             seen = f"Its values lie between {low:.4g} and {high:.4g}"
             return f"{what}: {why}. {seen}: use finer bins, or look for dead units."
         return f"{what}: {why}. Its activations do not depend on the input: look for dead units."
@@ -49,13 +49,13 @@ def advice(point: InformationPoint, quantizer: FittedQuantizer | CellQuantizer) 
         return (
             f"{what}: its I(T;Y) of {point.i_ty:.2f} {point.unit} lies below the {point.i_ty_fano:.2f} that its "
             f"accuracy of {point.accuracy:.3f} proves (Fano): its symbols mix what it tells apart. "
-            f"{_finer(point, quantizer)}"
+            f"{_more_symbols(point, quantizer)}"
         )
     if point.verdict == "clipped":
         assert isinstance(quantizer, FittedQuantizer)
-        return f"{what}: {point.clipped_fraction:.0%} of its values lie outside its bins, {_other_edges(quantizer)}"
+        return f"{what}: {point.clipped_fraction:.0%} of its values lie outside its bins, {_wider_edges(quantizer)}"
     if point.verdict == "saturated":
-        why = f"H(T) is {point.saturation:.2f} of log N: its values tell the samples apart, not what was learnt"
+        why = f"H(T) is {point.saturation:.2f} of log N: its values tell the samples apart, not what was learned"
     else:
         share = f"{point.singleton_fraction:.0%} of the samples"
         why = f"{share} have a symbol of their own, and chance has a large part in its values"
@@ -63,11 +63,11 @@ def advice(point: InformationPoint, quantizer: FittedQuantizer | CellQuantizer) 
             why += f" (I(T;Y) is {point.i_ty:.2f} {point.unit}, and {point.i_ty_permuted:.2f} with permuted labels)"
     if isinstance(quantizer, CellQuantizer):
         return f"{what}: {why}. Measure on more than the {point.n_samples} samples: at least 100."
-    return f"{what}: {why}. {_coarser(point, quantizer)}"
+    return f"{what}: {why}. {_fewer_symbols(point, quantizer)}"
 
 
-def _finer(point: InformationPoint, quantizer: FittedQuantizer | CellQuantizer) -> str:
-    """What to do about symbols that are too few."""
+def _more_symbols(point: InformationPoint, quantizer: FittedQuantizer | CellQuantizer) -> str:
+    """Advice for too few symbols."""
     if isinstance(quantizer, FittedQuantizer):
         return "Try more bins, or CellQuantizer()."
     twice, n = 2 * quantizer.max_cells, point.n_samples
@@ -80,9 +80,9 @@ def _finer(point: InformationPoint, quantizer: FittedQuantizer | CellQuantizer) 
     return f"Try more samples than {n} (max_samples=, and enough data), which allows more cells."
 
 
-def _other_edges(fitted: FittedQuantizer) -> str:
-    """What to do about values outside."""
-    n_bins, (low, high) = fitted.n_bins, _rounded_outwards(*fitted.seen())
+def _wider_edges(fitted: FittedQuantizer) -> str:
+    """Advice for values outside the bins."""
+    n_bins, (low, high) = fitted.n_bins, _rounded_outwards(*fitted.value_range())
     shown = f"low={low}, high={high}"
     bins = fitted.quantizer.bins
     if bins.needs_data:
@@ -108,10 +108,10 @@ def _rounded_outwards(low: float, high: float) -> tuple[float, float]:
     return round(below * step, max(0, digits)), round((above + (above == below)) * step, max(0, digits))
 
 
-def _coarser(point: InformationPoint, fitted: FittedQuantizer) -> str:
+def _fewer_symbols(point: InformationPoint, fitted: FittedQuantizer) -> str:
     """Bins with few enough symbols for the samples there are, and how many samples would do for these."""
     n_bins, width = fitted.n_bins, fitted.n_coordinates or 1
-    if n_bins < 2:  # all alike, or too few samples to fit edges to
+    if n_bins < 2:  # constant values, or too few samples to fit edges to
         return "Try more samples."
     symbols = max(2.0, point.n_samples / _SAMPLES_A_SYMBOL)
     coordinates = int(math.log(symbols) / math.log(n_bins) + 1e-9)

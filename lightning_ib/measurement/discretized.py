@@ -18,7 +18,7 @@ from lightning_ib.warn_once import WarnOnce
 
 
 def in_bins(variable: Variable, epoch: int, warned: WarnOnce) -> CountedLayer | None:
-    """What was counted of a layer in bins; ``None`` where it is not finite."""
+    """The symbols of a layer in bins; ``None`` if it is non-finite."""
     counted = finite_symbols(variable.name, variable.rows(), epoch, warned)
     if counted is None or variable.fitted is None:
         return None
@@ -32,8 +32,8 @@ class InCells(NamedTuple):
 
     Attributes:
         layer: its name.
-        counted: its symbols; ``None`` where it has no rows, or they are not finite.
-        how: how it was discretized, in words; empty where it was not.
+        counted: its symbols; ``None`` if its rows are absent or non-finite.
+        how: how it was discretized, in words; empty where ``counted`` is ``None``.
     """
 
     layer: str
@@ -49,7 +49,7 @@ def in_cells(
     epoch: int,
     warned: WarnOnce,
 ) -> Iterator[InCells]:
-    """Cut the layers without bins into cells, one layer after the other.
+    """Cut the layers that have a :class:`~lightning_ib.CellQuantizer` into cells, one layer after the other.
 
     Args:
         drawn: the sampled rows, of the head its probabilities.

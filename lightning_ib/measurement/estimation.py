@@ -1,4 +1,4 @@
-"""Estimators at work on the layers of a measurement: the rows they are shown, what they set once, what they come to."""
+"""Runs estimators on the layers of a measurement: their rows, calibrated hyperparameters and estimates."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from lightning_ib.distributed import on_first
+from lightning_ib.distributed import on_rank_zero
 from lightning_ib.estimators.base import Estimator, Rows
 from lightning_ib.estimators.reliability import estimate_verdict
 from lightning_ib.estimators.soft import Soft
@@ -21,7 +21,7 @@ Progress = Callable[[Sequence[tuple[str, Estimator]]], Iterable[tuple[str, Estim
 
 
 class Estimation:
-    """What estimators that do not bin come to on the rows of a measurement.
+    """Runs the estimators on the sampled rows of a measurement.
 
     Args:
         estimators: the estimators at work.
@@ -32,10 +32,10 @@ class Estimation:
         self.needs_input = any(estimator.needs_input for estimator in self.estimators)
         self.raw_samples = max((one.max_samples for one in self.estimators if one.raw), default=0)
         self.calibration: dict[str, dict[str, dict[str, float]]] = {}
-        """Layer → estimator → what was set from the layer's scale at its first measurement."""
+        """Layer → estimator → hyperparameters calibrated to the layer's scale at its first measurement."""
         self.streams = Streams(next((one for one in self.estimators if isinstance(one, Soft)), None))
-        """What is summed up over every sample."""
-        self._gave: dict[tuple[str, str], list[str]] = {}  # the names of values, by layer and estimator
+        """Running sums over every sample."""
+        self._quantities: dict[tuple[str, str], list[str]] = {}  # of the last estimate, by layer and estimator
 
     def estimate(
         self,
@@ -49,25 +49,25 @@ class Estimation:
         warn: Callable[[str, str], None],
         progress: Progress = lambda pairs: pairs,
     ) -> list[Record]:
-        """The values of all estimators for all layers; NaN, and one warning each, where one cannot be had.
+        """The values of all estimators for all layers; NaN, and one warning each, where an estimator fails.
 
-        Of several processes, which all must ask, the first does the work.
+        Of several processes, which all must call this, the first does the work.
 
         Args:
             layers: the layers measured.
             drawn: their rows.
             shared: whether several processes measure together.
             unit: of the informations.
-            epoch: what to write into the estimates.
-            step: what to write into the estimates.
-            warn: takes what a warning is about, to give it once, and its text.
+            epoch: written into the estimates.
+            step: written into the estimates.
+            warn: takes the key of a warning, so that it appears once, and its text.
             progress: wraps the pairs of layer and estimator, for a progress bar.
         """
         layers = list(layers)
         summed = self.streams.summed(shared=shared) if self.streams.soft else {}
 
         def work() -> tuple[list[Record], Any, Any, Any]:
-            """What every process is told."""
+            """The results that the first process broadcasts."""
             found = []
             for layer in (layer for layer in layers if layer in drawn.faults):
                 warn(
@@ -82,9 +82,9 @@ class Estimation:
                     continue
                 sums = summed.get(layer) if isinstance(estimator, Soft) else None
                 found += self._estimated(layer, estimator, drawn, sums, unit, epoch, step, warn)
-            return found, self.calibration, self.streams.state(), self._gave
+            return found, self.calibration, self.streams.state(), self._quantities
 
-        found, self.calibration, self.streams.centers, self._gave = on_first(work) if shared else work()
+        found, self.calibration, self.streams.centers, self._quantities = on_rank_zero(work) if shared else work()
         return [Record._make(record) for record in found]
 
     def _estimated(
@@ -98,11 +98,11 @@ class Estimation:
         step: int,
         warn: Callable[[str, str], None],
     ) -> list[Record]:
-        """What one estimator says of one layer."""
+        """The values of one estimator for one layer."""
         rows = rows_for(estimator, layer, drawn)
         n_samples = len(rows.t)
         if not estimator.applies(rows):
-            self._gave[layer, estimator.name] = []
+            self._quantities[layer, estimator.name] = []
             return []
         try:
             if isinstance(estimator, Soft) and layer in self.streams.faults:
@@ -113,10 +113,10 @@ class Estimation:
                 values, n_samples = self._streamed(layer, sums, rows, unit)
             else:
                 values = self._values(layer, estimator, rows, unit)
-            self._gave[layer, estimator.name] = list(values)
-        except Exception as error:  # of any estimator: none of them ends a training
-            values = dict.fromkeys(self._promised(layer, estimator, rows), math.nan)
-            if not estimator.optional or _is_sound(rows):  # of other rows a warning tells already
+            self._quantities[layer, estimator.name] = list(values)
+        except Exception as error:  # a failing estimator must leave training running
+            values = dict.fromkeys(self._expected_quantities(layer, estimator, rows), math.nan)
+            if not estimator.optional or _is_sound(rows):  # unsound rows have their own warning
                 self._warn_of_failure(layer, estimator, error, epoch, warn)
         calibration = self.calibration.get(layer, {}).get(estimator.name, {})
         verdict = estimate_verdict(values, rows, unit, calibration, estimator, n_samples=n_samples)
@@ -134,11 +134,11 @@ class Estimation:
     def _warn_of_failure(
         layer: str, estimator: Estimator, error: Exception, epoch: int, warn: Callable[[str, str], None]
     ) -> None:
-        told = f"{estimator.name} could not be estimated at epoch {epoch}, its values are NaN: {sentence(error)}"
+        message = f"{estimator.name} could not be estimated at epoch {epoch}, its values are NaN: {sentence(error)}"
         if estimator.optional:
-            warn(estimator.name, f"{told} Give estimators=() to go without.")
+            warn(estimator.name, f"{message} Give estimators=() to go without.")
         else:
-            warn(f"{layer} {estimator.name}", f"layer {layer!r}: {told}")
+            warn(f"{layer} {estimator.name}", f"layer {layer!r}: {message}")
 
     def missing(
         self,
@@ -149,19 +149,19 @@ class Estimation:
         step: int,
         estimators: Sequence[Estimator] | None = None,
     ) -> list[Record]:
-        """The records of a measurement that gave none: NaN, under the names they have otherwise."""
+        """The records of a failed measurement: NaN under the usual names."""
         return [
             Record(epoch, step, layer, estimator.name, name, math.nan, unit=estimator.unit_of(name, unit))
             for layer in layers
             for estimator in (self.estimators if estimators is None else estimators)
-            for name in self._promised(layer, estimator)
+            for name in self._expected_quantities(layer, estimator)
         ]
 
-    def _promised(self, layer: str, estimator: Estimator, rows: Rows | None = None) -> list[str]:
-        """The names of the values that an estimator gives of a layer: those it gave before, or else says it would."""
-        gave = self._gave.get((layer, estimator.name))
-        if gave is not None:
-            return gave
+    def _expected_quantities(self, layer: str, estimator: Estimator, rows: Rows | None = None) -> list[str]:
+        """The quantities of an estimator for a layer: those of its last estimate, else those it announces."""
+        known = self._quantities.get((layer, estimator.name))
+        if known is not None:
+            return known
         try:
             return list(estimator.outputs) if rows is None else estimator.outputs_for(rows)
         except Exception:
@@ -169,7 +169,7 @@ class Estimation:
 
     def _values(self, layer: str, estimator: Estimator, rows: Rows, unit: Unit) -> dict[str, float]:
         calibration = self.calibration.get(layer, {}).get(estimator.name) or estimator.calibrate(rows)
-        if calibration:  # what could not be set yet is asked for again
+        if calibration:  # a calibration that is still undefined is retried at the next measurement
             self.calibration.setdefault(layer, {})[estimator.name] = dict(calibration)
         if isinstance(estimator, Soft) and bool(rows.t.isfinite().all()):
             self.streams.centers[layer] = rows.t.double().mean(0)
@@ -184,10 +184,10 @@ class Estimation:
         return values, found.n_samples
 
     def load(self, calibration: Any) -> None:
-        """Take up the calibration of an earlier measurement.
+        """Restore the calibration of an earlier measurement.
 
         Raises:
-            ValueError: it is no mapping from layers to estimators to numbers; nothing is taken up then.
+            ValueError: it is anything but a mapping from layers to estimators to numbers; the old one then stays.
         """
         try:
             found = {
@@ -213,7 +213,7 @@ def _is_sound(rows: Rows) -> bool:
 
 
 def rows_for(estimator: Estimator, layer: str, drawn: Drawn) -> Rows:
-    """The rows that an estimator is shown of a layer: the first of the sample."""
+    """The rows of a layer that an estimator gets: the first of the sample."""
     n = estimator.max_samples
     if estimator.raw:
         t = drawn.raw[layer]

@@ -1,4 +1,4 @@
-"""What a measurement freezes at its first pass, for a checkpoint: edges, choices of estimators, centers."""
+"""Checkpointing of values frozen at the first pass: bin edges, calibrated hyperparameters, centers."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ def frozen_state(variables: Variables, estimation: Estimation) -> dict[str, Any]
         named["estimators"] = copy.deepcopy(estimation.calibration)
     if estimation.streams.centers:
         named["centers"] = estimation.streams.state()
-    return named | {key: fitted.state_dict() for key, fitted in _beside_layers(variables)}
+    return named | {key: fitted.state_dict() for key, fitted in _input_and_target(variables)}
 
 
 def load_frozen_state(state: Any, variables: Variables, estimation: Estimation) -> None:
-    """Take up what :func:`frozen_state` gave. Layers it does not name are left.
+    """Restore the state from :func:`frozen_state`. Other layers stay as they are.
 
     Raises:
-        ValueError: a part of ``state`` is not what :func:`frozen_state` gives; all other parts are taken up.
+        ValueError: a part of ``state`` has another form than in :func:`frozen_state`; all other parts are restored.
     """
     layers = state.get("layers", {}) if isinstance(state, Mapping) else None
     if not isinstance(layers, Mapping):
         raise ValueError("the frozen edges are no mapping with the edges of the 'layers'")
     parts = [(one.name, one.fitted, layers.get(layer)) for layer, one in variables.layers.items()]
-    parts += [(f"the {key}", fitted, state.get(key)) for key, fitted in _beside_layers(variables)]
+    parts += [(f"the {key}", fitted, state.get(key)) for key, fitted in _input_and_target(variables)]
     faults = []
     for name, fitted, saved in parts:
         try:
@@ -50,7 +50,7 @@ def load_frozen_state(state: Any, variables: Variables, estimation: Estimation) 
         raise ValueError("; ".join(faults))
 
 
-def _beside_layers(variables: Variables) -> Iterator[tuple[str, FittedQuantizer]]:
+def _input_and_target(variables: Variables) -> Iterator[tuple[str, FittedQuantizer]]:
     """The keys and the quantizers of the input and the target, where they have one."""
     for key, variable in (("input", variables.x), ("target", variables.y)):
         if variable.fitted is not None:

@@ -1,4 +1,4 @@
-"""The head of a network: which layer it is, what it is measured on, and what its accuracy proves."""
+"""The head of a network: which layer it is, its predicted probabilities, and its accuracy."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from lightning_ib.functional.discretize.sketch import real, sketch
 from lightning_ib.warn_once import WarnOnce
 
-# A class is taken for absent by chance where that is no less likely than this, were all classes equally frequent.
+# A class may be absent by chance if its probability to be absent, under equally frequent classes, is at least this.
 _UNLIKELY = 1e-3
 
 _PROBABILITIES = (nn.Softmax, nn.Sigmoid)
@@ -23,10 +23,10 @@ class Head(NamedTuple):
         layer: its name.
         n_coordinates: how many it has: one for each class, or a single logit.
         n_classes: the number of classes, two for a single logit.
-        activation: what it is measured on: its ``"softmax"``, its ``"sigmoid"``, or its ``"probabilities"`` where the
-            module gives those itself.
-        accuracy: the share of the sampled rows whose most probable class is their label.
-        n_samples: of how many rows that is the share.
+        activation: ``"softmax"`` or ``"sigmoid"`` if that is applied to its outputs before they are measured;
+            ``"probabilities"`` where the module outputs those itself.
+        accuracy: the fraction of the sampled rows where the most probable class is the label.
+        n_samples: the number of those rows.
         named: whether the user said which layer it is.
     """
 
@@ -46,7 +46,7 @@ class Head(NamedTuple):
 
 
 class Predictions(NamedTuple):
-    """What is kept of an output ``(m, C)`` that may be a head's.
+    """Predictions from an output ``(m, C)`` that may be a head's.
 
     Attributes:
         rows: the sketched probabilities, ``(m, min(C, 128))``.
@@ -63,7 +63,7 @@ def may_be_head(output: Tensor) -> bool:
 
 
 def activation_of(module: nn.Module) -> str:
-    """What a head is measured on: ``"probabilities"`` where the module gives them, else its ``"softmax"``."""
+    """The activation of a head: ``"probabilities"`` where the module outputs them, else ``"softmax"``."""
     return "probabilities" if isinstance(module, _PROBABILITIES) else "softmax"
 
 
@@ -79,7 +79,7 @@ def predictions(outputs: Tensor, activation: str) -> Predictions:
 
 
 def n_classes_of(n_coordinates: int, labels: Tensor) -> int | None:
-    """The number of classes that an output of this width has one coordinate each for; none where it does not.
+    """The number of classes, where an output of this width has one coordinate for each; else ``None``.
 
     The labels are 0 … C − 1. Classes at the end may be absent from a small sample: they are allowed for where chance
     would leave them out, were all classes equally frequent, more often than once in a thousand samples like this one.
@@ -130,7 +130,7 @@ def recognized(
 
 
 def runs_last(leaves: Sequence[str], watched: Container[str], layer: str) -> bool:
-    """Whether no layer with weights that nobody watches is defined after this one.
+    """Whether every layer with weights that is defined after this one is watched.
 
     Args:
         leaves: all layers with weights, in the order in which they are defined.
@@ -144,7 +144,7 @@ class HeadSearch:
     """Finds the head: the layer that may be one in the first batch of a pass, recognized by the labels at its end.
 
     Args:
-        asked: ``None`` takes the last layer to run, ``False`` none; a name says which layer it is.
+        asked: ``None`` takes the last layer to run, ``False`` disables the search; a name selects that layer.
         named_layers: whether the layers were named, so that others may run after them.
         warned: takes the warnings.
     """
@@ -152,10 +152,10 @@ class HeadSearch:
     def __init__(self, asked: str | bool | None, *, named_layers: bool, warned: WarnOnce) -> None:
         self.asked, self._named_layers, self._warned = asked, named_layers, warned
         self.candidate: str | None = None
-        """The layer that may be the head; empty where there can be none, ``None`` where that is not known yet."""
+        """The layer that may be the head; empty if a head is ruled out, ``None`` while undecided."""
         self.head: Head | None = None
         """The head that was recognized at the last measurement."""
-        self._activations: dict[str, str] = {}  # what each layer is measured on if it is the head
+        self._activations: dict[str, str] = {}  # of each layer, if it is the head
 
     @property
     def name(self) -> str | None:
@@ -166,12 +166,12 @@ class HeadSearch:
         """Begin a pass: the head may be another layer."""
         self.candidate = None
 
-    def lose(self) -> None:
-        """Go on without a head to the end of the pass."""
+    def drop(self) -> None:
+        """Drop the head for the rest of the pass."""
         self.candidate = ""
 
-    def know(self, modules: Mapping[str, nn.Module]) -> None:
-        """Note what the modules of the layers put out."""
+    def note_activations(self, modules: Mapping[str, nn.Module]) -> None:
+        """Note the output activations of the layers' modules."""
         self._activations = {layer: activation_of(module) for layer, module in modules.items()}
 
     def check(self, watched: Container[str]) -> None:
@@ -181,8 +181,8 @@ class HeadSearch:
                 f"head={self.name!r} cannot be measured, as the warning says: name another layer, or give head=False."
             )
 
-    def look(self, ran: Sequence[str], model_layers: Sequence[str]) -> None:
-        """Choose the candidate, where none was chosen yet.
+    def choose_candidate(self, ran: Sequence[str], model_layers: Sequence[str]) -> None:
+        """Choose the candidate, if it is still undecided.
 
         Args:
             ran: the layers that are watched, in the order they ran.
@@ -203,7 +203,7 @@ class HeadSearch:
         """Set :attr:`head`, where the candidate has the width of one.
 
         Args:
-            sampled: see :func:`recognized`; ``None`` where there is no target.
+            sampled: see :func:`recognized`; ``None`` without a target.
             n_coordinates: of the layers.
 
         Raises:

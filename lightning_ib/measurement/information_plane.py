@@ -42,48 +42,48 @@ class InformationPlane:
     held, whatever the number of samples and the width of the layers.
 
     Layers with a :class:`Quantizer` are counted on every sample: 9 bytes a sample and layer are held (12 with more than
-    255 pooled coordinates), 8 more a sample for the labels and 8 for a narrowed input; a few batches of pooled values
-    wait to be put into bins together. While edges are being fitted, at the first measurement or with ``refit=True``,
-    the pooled values of all samples are held: 4 bytes a sample and pooled coordinate. :meth:`reset` begins the next
-    measurement; frozen edges stay. A copy or a pickle holds what was counted, without the hooks.
+    255 pooled coordinates), 8 more a sample for the labels and 8 for a discretized input; a few batches of pooled
+    values wait to be put into bins together. While edges are being fitted, at the first measurement or with
+    ``refit=True``, the pooled values of all samples are held: 4 bytes a sample and pooled coordinate. :meth:`reset`
+    begins the next measurement; frozen edges stay. A copy or a pickle holds the counts and leaves the hooks out.
 
     .. math:: I(X;T) = H(X) + H(T) - H(X,T) \qquad I(T;Y) = H(T) + H(Y) - H(T,Y)
 
     all of them plug-in entropies of the symbols (see :mod:`lightning_ib.functional`). A head, the last layer to run
     with one coordinate for each class, is measured on its softmax (a single logit on its sigmoid), and its accuracy on
-    the same samples gives the least I(T;Y) of the layers before it (Fano's inequality).
+    the same samples is a lower bound on I(T;Y) of the layers before it (Fano's inequality).
 
     Args:
-        layers: names of modules or glob patterns (``*`` does not cross a dot, ``**`` does), or a mapping from those to
+        layers: names of modules or glob patterns (``*`` stops at a dot, ``**`` crosses it), or a mapping from those to
             a :class:`Quantizer` or :class:`CellQuantizer` each; ``None`` picks leaf modules with weights that run,
-            without normalisation layers, at most twelve, spread over the depth. Layers without a quantizer get a
+            normalization layers excluded, at most twelve, spread over the depth. Layers without a quantizer get a
             :class:`CellQuantizer`.
         input: ``None`` takes every sample for a symbol of its own, so that H(X) = log N and I(X;T) = H(T); a
-            :class:`Quantizer` narrows X. A narrowed X does not determine T, and I(X;T) may lie below I(T;Y).
+            :class:`Quantizer` discretizes X. T is then only partly determined by X, and I(X;T) may lie below I(T;Y).
         target: ``None`` reads it by its form: integers, one a sample, are classes, as are whole numbers of at most ten
             values and one-hot rows; other real numbers are put into ten bins of equal mass (fewer for few samples);
-            rows of yes/no labels are a symbol for each combination; rows of real numbers are cut into cells. What is
-            none of these is left out with a warning. A :class:`Quantizer` says how to put it into bins.
+            rows of yes/no labels are a symbol for each combination; rows of real numbers are cut into cells. Any
+            other form is left out with a warning. A :class:`Quantizer` puts the target into its bins.
         unit: ``"bits"`` or ``"nats"``.
-        correction: of the plug-in entropies and of all figures built from them: ``"miller_madow"``, ``"grassberger"``,
+        correction: of the plug-in entropies and of all values built from them: ``"miller_madow"``, ``"grassberger"``,
             ``"chao_shen"``, ``"james_stein"`` or ``"jackknife"``; ``None`` leaves them as counted.
-        n_permutations: the number of random permutations of the labels that give the spread of the permutation
-            baseline, whose mean is known in closed form; 0 for none.
-        estimators: estimators that do not bin, by name (``"kde"``, ``"probe"``, …) or as an
-            :class:`~lightning_ib.estimators.Estimator`; :meth:`estimate` gives their values.
+        n_permutations: the number of random label permutations for the spread of the permutation baseline (its mean
+            has a closed form); 0 skips the spread.
+        estimators: estimators beside cells and bins, by name (``"kde"``, ``"probe"``, …) or as an
+            :class:`~lightning_ib.estimators.Estimator`; :meth:`estimate` returns their values.
         max_samples: how many samples the cells and estimators see.
         head: ``None`` recognizes the head; ``False`` measures every layer as it is; a name says which layer it is.
         ignore_index: rows with this label, such as −100, are left out of every variable, rows of several labels where
             one of them is it. A GPU is waited for once a batch then, and for a mask.
         tokens: take the tokens of sequences, or the pixels of pictures, for samples: activations ``(B, L, D)`` and
-            labels ``(B, L)`` count as B·L samples. What convolutions and other modules that work on channels put out,
-            ``(B, C, …)``, is taken apart by place, ``(B · …, C)``. Tokens whose mask is 0 are left out. Those of one
-            sequence are not independent: standard errors are taken over sequences.
-        keep_rows: sample rows even where neither cells nor estimators need them; ``drawn()`` gives them.
+            labels ``(B, L)`` count as B·L samples. Outputs of convolutions and other modules that work on channels,
+            ``(B, C, …)``, are split by place, ``(B · …, C)``. Tokens with mask 0 are left out. Those of one
+            sequence depend on each other: standard errors are taken over sequences.
+        keep_rows: always sample rows, also if cells and estimators can do without; ``drawn()`` returns them.
 
     Raises:
         TypeError: an argument is of the wrong kind.
-        ValueError: no layer is named, or the unit is unknown.
+        ValueError: ``layers`` is empty, or the unit is unknown.
 
     Example:
         >>> import torch
@@ -128,7 +128,7 @@ class InformationPlane:
         )
         """The sampled rows."""
         self.several_views = ""
-        """What to do where a step runs several views of a batch, for the sentence on rows that do not match."""
+        """Advice for a step that runs several views of a batch, for the error about mismatched rows."""
         self._warned = WarnOnce()
         self._intake = Intake(
             self.asked,
@@ -149,7 +149,7 @@ class InformationPlane:
         """The names of the layers, in the order they are reported; empty before :meth:`attach`.
 
         Where ``None`` picks twelve of more, they are known after the first batch, being some of those that ran in it.
-        With torch.compile they are picked of all, since hooks cannot come and go.
+        With torch.compile they are picked from all layers before the first batch, since its hooks are fixed.
         """
         return self._intake.watched.names
 
@@ -180,7 +180,7 @@ class InformationPlane:
 
     @property
     def n_updates(self) -> int:
-        """How many batches :meth:`update` was given since the measurement began."""
+        """The number of batches since the measurement began."""
         return self._intake.n_updates
 
     @property
@@ -190,7 +190,7 @@ class InformationPlane:
 
     @property
     def n_shown(self) -> int:
-        """How many rows were seen since the measurement began, whether they count or not."""
+        """How many rows were seen since the measurement began, counted or ignored."""
         return self._intake.batches.n_rows
 
     @property
@@ -203,15 +203,15 @@ class InformationPlane:
     def attach(self, model: nn.Module) -> Recorder:
         """Hook the layers of ``model``; use it as ``with plane.attach(model): …``, or call ``remove()`` on the result.
 
-        From here on the next :meth:`update` looks at what the layers put out in the last forward.
+        From here on the next :meth:`update` takes the outputs of the layers in the last forward.
 
         Raises:
-            ValueError: the model has no such layers; the sentence gives the nearest right names.
+            ValueError: the model lacks such layers; the message suggests the nearest names.
         """
         return self._intake.attach(model)
 
     def detach(self) -> None:
-        """Take the hooks off. Twice is harmless."""
+        """Take the hooks off. Idempotent."""
         self._intake.watched.detach()
 
     def use_quantizers(self, quantizers: Mapping[str, Quantizer | CellQuantizer]) -> None:
@@ -220,30 +220,30 @@ class InformationPlane:
 
     def keep_layers(self, layers: Sequence[str]) -> None:
         """Pick these layers, as an earlier measurement did, where they are still to be picked."""
-        self._intake.forget(self._intake.watched.other_than(layers))
+        self._intake.forget(self._intake.watched.all_but(layers))
 
     def agree_on_layers(self) -> None:
-        """Go on with the layers that no process left out, where a measurement failed; all processes must ask."""
+        """After a failed measurement, keep the layers that all processes kept; every process must call this."""
         self._intake.forget(self._intake.watched.left_out_elsewhere())
 
     def warn_of_late_layers(self, model: nn.Module) -> None:
-        """Warn where nobody named layers, and the model has some that it had not when it was hooked."""
+        """Warn of layers that were added after the model was hooked, if layers are picked by default."""
         self._intake.watched.warn_of_late_layers(model)
 
     # -- a pass --------------------------------------------------------------------------------------------------------
 
     def reset(self) -> None:
-        """Begin a new measurement: drop what was kept. Frozen edges stay; bins with ``refit=True`` forget theirs."""
+        """Begin a new measurement: drop all rows. Frozen edges stay; bins with ``refit=True`` forget theirs."""
         self._intake.reset()
 
     def see(self, parts: Parts) -> None:
-        """Count in one batch, and warn once where its target is not known."""
+        """Count in one batch, and warn once where its target is unknown."""
         if parts.doubt:
             self._warned.warn("doubt", parts.doubt)
         self.update(parts.x, parts.y, parts.mask if self.tokens else None)
 
     def pass_over(self, parts: Parts) -> bool:
-        """Leave a batch out if no layer ran in it, as where a step returns early; whether it did."""
+        """Skip a batch in which all layers stayed idle, as where a step returns early; returns whether it did."""
         recorder = self._intake.watched.recorder
         if recorder is None or recorder.ran:
             return False
@@ -256,19 +256,18 @@ class InformationPlane:
         Args:
             x: the input of the batch, ``(B, …)``; looked at only where ``input`` is a quantizer, and for the number of
                 samples where there is no target.
-            y: the target: labels ``(B,)``, or real values ``(B, …)``; ``None`` where there is none: the figures about Y
-                are NaN then.
+            y: the target: labels ``(B,)``, or real values ``(B, …)``; with ``None`` the values about Y are NaN.
             mask: with ``tokens``, which of them count, ``(B, L)``; all where it is ``None``.
 
         Raises:
-            RuntimeError: no model is attached, or a layer did not run since the last update.
-            TypeError: ``target`` is a quantizer, and the target no tensor.
-            ValueError: the rows of a layer that was named, or of all, do not match the target.
+            RuntimeError: no model is attached, or a layer stayed idle since the last update.
+            TypeError: ``target`` is a quantizer, and the target is something else than a tensor.
+            ValueError: the rows of a layer that was named, or of all, differ in number from the target.
         """
         self._intake.update(x, y, mask, self.several_views)
 
     def trim(self, n_samples: int) -> None:
-        """Leave out what was counted after the first ``n_samples``, such as what evened out the shares of processes.
+        """Drop the rows after the first ``n_samples``, such as the padding of a distributed sampler.
 
         Args:
             n_samples: how many to keep; where fewer were counted, all are kept.
@@ -278,17 +277,17 @@ class InformationPlane:
     def compute(self, *, epoch: int = 0, step: int = 0, across_processes: bool = True) -> History:
         """The values of this measurement: a history with a point for each layer.
 
-        A layer with a NaN or an infinity in it gives a point of NaNs, and one warning that names it.
+        A layer with a NaN or an infinity in it gets a point of NaNs, and one warning that names it.
 
         Args:
-            epoch: what to write into the points.
-            step: what to write into the points.
-            across_processes: count the samples of all processes, all of which must ask; otherwise of this one alone.
+            epoch: written into the points.
+            step: written into the points.
+            across_processes: count the samples of all processes, each of which must call this; else of this one alone.
 
         Raises:
-            ValueError: nothing was counted, or bins gave edges that descend or are NaN.
+            ValueError: nothing was counted, or bins returned edges that descend or are NaN.
         """
-        found = self._points.of_pass(epoch=epoch, shared=_shared(across_processes))
+        found = self._points.of_pass(epoch=epoch, shared=_several_processes(across_processes))
         sources = {layer: "binned" if layer in self.fitted_quantizers else "cells" for layer in self.quantizers}
         points = [found[layer]._replace(epoch=epoch, step=step, source=of) for layer, of in sources.items()]
         self._points.warn_of_verdicts(points)
@@ -304,18 +303,18 @@ class InformationPlane:
     ) -> list[Record]:
         """The values of the estimators, for all layers.
 
-        What one sets from a layer's scale is set at its first measurement and frozen, as edges are. A figure that
-        cannot be had is NaN, and one warning says why.
+        Hyperparameters that follow a layer's scale are calibrated at its first measurement and frozen, as edges are. A
+        value that fails is NaN, and one warning gives the reason.
 
         Args:
-            epoch: what to write into the estimates.
-            step: what to write into the estimates.
+            epoch: written into the estimates.
+            step: written into the estimates.
             progress: wraps the pairs of layer and estimator, for a progress bar.
-            across_processes: take the samples of all processes, all of which must ask; otherwise of this one alone.
+            across_processes: take the samples of all processes, each of which must call this; else of this one alone.
         """
         if not self.estimation.estimators:
             return []
-        shared = _shared(across_processes)
+        shared = _several_processes(across_processes)
         return self.estimation.estimate(
             self.layers,
             self._intake.measured(shared=shared),
@@ -328,16 +327,16 @@ class InformationPlane:
         )
 
     def drawn(self) -> Drawn:
-        """The sampled rows; with several processes those of all of them, all of which must ask."""
-        return self._intake.drawn(shared=_shared(True))
+        """The sampled rows; with several processes those of all of them, each of which must call this."""
+        return self._intake.drawn(shared=_several_processes(True))
 
     def labeled_rows(self) -> dict[str, Rows]:
-        """The sampled rows of each layer with their labels, where labels came; with several processes all must ask."""
-        drawn = self._intake.measured(shared=_shared(True))
+        """The sampled rows of each layer, with labels if there are some; with several processes each must call this."""
+        drawn = self._intake.measured(shared=_several_processes(True))
         return {layer: Rows(rows, drawn.others.get("y")) for layer, rows in drawn.layers.items()}
 
     def target_symbols(self) -> Symbols | None:
-        """The symbols of the target in this process; ``None`` where there is none, or it is not finite."""
+        """The symbols of the target in this process; ``None`` if it is absent or non-finite."""
         return self._intake.target.symbols(self._intake.variables.y, 0)
 
     def waiting_values(self) -> Iterator[tuple[str, Tensor]]:
@@ -357,15 +356,15 @@ class InformationPlane:
         return frozen_state(self._intake.variables, self.estimation)
 
     def load_frozen_state(self, state: Mapping[str, Any]) -> None:
-        """Take up what :meth:`frozen_state` gave; call it after :meth:`attach`. Layers it does not name are left.
+        """Restore the state from :meth:`frozen_state`, after :meth:`attach`. Other layers stay as they are.
 
         Raises:
-            ValueError: a part of ``state`` is not what :meth:`frozen_state` gives; all other parts are taken up.
+            ValueError: a part of ``state`` has another form than in :meth:`frozen_state`; all other parts are restored.
         """
         load_frozen_state(state, self._intake.variables, self.estimation)
 
 
-def _shared(across_processes: bool) -> bool:
+def _several_processes(across_processes: bool) -> bool:
     """Whether several processes measure together."""
     return across_processes and this_process()[1] > 1
 

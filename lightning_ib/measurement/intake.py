@@ -1,4 +1,4 @@
-"""What happens to a batch: it is read, layers that do not fit it are left out, and its rows are kept."""
+"""The intake of batches: each is read, layers that mismatch it are left out, and its rows are kept."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ from lightning_ib.measurement.watched import Expected, Layers, Recorded, Watched
 from lightning_ib.warn_once import WarnOnce
 
 
-class _Read(NamedTuple):
-    """A batch that was read and fits: nothing was kept of it yet.
+class _ReadBatch(NamedTuple):
+    """A batch that was read and fits, before its rows are kept.
 
     Attributes:
         n: the number of rows.
         n_samples: the number of samples: of sequences, where tokens are the rows.
-        recorded: what the hooks kept, by layer, in the order they ran.
+        recorded: the output of the hooks, by layer, in the order they ran.
         x: the input as it came.
-        y: the target as it came, with a row a token where those are the samples; ``None`` where it is not read.
-        pooled_x: what is kept of the input, where it has a quantizer.
-        target: what is kept of the target.
+        y: the target as it came, with a row a token where those are the samples; ``None`` if it is ignored.
+        pooled_x: the pooled input, where it has a quantizer.
+        target: the target's values, see :meth:`TargetReader.values`.
         sequences: the sequence of each token, where those are the samples.
         valid: bool ``(n,)`` on the host: which rows count; ``None`` for all.
     """
@@ -58,14 +58,14 @@ class _Read(NamedTuple):
         return None if self.valid is None else self.valid.nonzero().squeeze(1)
 
 
-class _Known(NamedTuple):
-    """What a process knows of a pass, for the others.
+class _ProcessSummary(NamedTuple):
+    """The summary of a pass that a process sends to the others.
 
     Attributes:
         layers: those it goes on with.
         n_coordinates: of them.
         candidate: the layer that may be the head.
-        forms: of what it kept, see :meth:`Variables.forms`.
+        forms: of the rows it kept, see :meth:`Variables.forms`.
     """
 
     layers: list[str]
@@ -75,7 +75,7 @@ class _Known(NamedTuple):
 
 
 class Intake:
-    """Takes in the batches of a pass, and holds what is kept of them.
+    """Takes in the batches of a pass, and holds the rows kept of them.
 
     Args:
         layers: as for :class:`~lightning_ib.InformationPlane`, as are the others.
@@ -86,7 +86,7 @@ class Intake:
         tokens: whether tokens are the samples.
         sampled: keeps the sampled rows.
         estimation: the estimators, some of which sum up all rows.
-        keep_rows: whether to sample rows, even where neither cells nor estimators need them.
+        keep_rows: whether to sample rows even if cells and estimators can do without.
         warned: takes the warnings.
     """
 
@@ -118,7 +118,7 @@ class Intake:
         self.batches = SeenBatches(ignore_index)
         self.sampled, self.estimation = sampled, estimation
         self.n_updates = 0
-        """How many batches were given."""
+        """How many batches were taken in."""
         self._warned = warned
         self._tokens, self._keep_rows, self._device = tokens, keep_rows, torch.device("cpu")
 
@@ -142,7 +142,7 @@ class Intake:
         recorder = self.watched.attach(model, self._reduce)
         self._device = device_of(model)
         modules, quantizers = named_modules(model), self.watched.quantizers
-        self.heads.know({layer: modules[layer] for layer in quantizers})
+        self.heads.note_activations({layer: modules[layer] for layer in quantizers})
         self.use_quantizers({k: one for k, one in quantizers.items() if k not in self.variables.layers})
         return recorder
 
@@ -161,25 +161,25 @@ class Intake:
             part.reset()
 
     def trim(self, n_samples: int) -> None:
-        """Leave out what came after the first ``n_samples`` of this process."""
+        """Drop the rows after the first ``n_samples`` of this process."""
         n_rows, n_valid = self.batches.rows_of(n_samples)
         self.sampled.trim(n_rows)
         self.estimation.streams.trim(n_valid)
         self.variables.trim(n_valid)
 
     def forget(self, layers: Sequence[str]) -> None:
-        """Go on without some layers, and all that was kept of them."""
+        """Drop some layers and all their rows."""
         self.watched.forget(layers)
         self.variables.forget(layers)
         self.estimation.streams.forget(layers)
         self.sampled.forget(layers, head=self.heads.candidate in layers)
         if self.heads.candidate in layers:
-            self.heads.lose()
+            self.heads.drop()
 
     # -- a batch -------------------------------------------------------------------------------------------------------
 
     def _reduce(self, layer: str, activation: Tensor) -> Recorded:
-        """What a hook keeps of an activation."""
+        """The values that a hook keeps of an activation."""
         variable, quantizer = self.variables.layers.get(layer), self.watched.quantizers[layer]
         places: tuple[int, ...] = (len(activation),) if activation.ndim else ()
         if self._tokens:
@@ -198,7 +198,7 @@ class Intake:
             x: the input.
             y: the target.
             mask: which tokens count.
-            several_views: what to do where a step runs several views of a batch, for errors.
+            several_views: advice for a step that runs several views of a batch, for errors.
         """
         self.n_updates += 1
         batch = self._read(x, y, mask, several_views)
@@ -209,8 +209,8 @@ class Intake:
         self._keep(batch)
         self._sum_up(batch)
 
-    def _read(self, x: Any, y: Any, mask: Tensor | None, several_views: str) -> _Read:
-        """Read a batch, and leave out layers that do not fit it; nothing is kept of one that is refused."""
+    def _read(self, x: Any, y: Any, mask: Tensor | None, several_views: str) -> _ReadBatch:
+        """Read a batch, and leave out layers that mismatch it; a refused batch leaves no rows behind."""
         recorded, unfit = self.watched.take()
         tokens = token_shape(x, y, mask, [one.places for one in recorded.values()]) if self._tokens else None
         y = y.reshape(-1) if tokens is not None and isinstance(y, Tensor) else y
@@ -233,24 +233,24 @@ class Intake:
         valid = self.batches.valid(y if isinstance(y, Tensor) else target, mask, n)
         recorded = {layer: one for layer, one in recorded.items() if layer in self.watched.quantizers}
         n_samples = n if tokens is None else tokens.n_sequences
-        return _Read(n, n_samples, recorded, x, y, pooled_x, target, sequences, valid)
+        return _ReadBatch(n, n_samples, recorded, x, y, pooled_x, target, sequences, valid)
 
     def _forget_target(self) -> None:
-        """Go on without a target, and a head, to the end of the pass."""
-        self.heads.lose()
+        """Drop the target and the head for the rest of the pass."""
+        self.heads.drop()
         self.variables.y.reset()
         self.sampled.forget_target()
 
     def _pooled(self, x: Any) -> Tensor | None:
-        """What is kept of the input, where it has a quantizer."""
+        """The pooled input, where it has a quantizer."""
         if self.input is None:
             return None
         selected = self.input.quantizer.selected(x)
         return self.input.values(by_token(selected)[0] if self._tokens else selected)
 
-    def _sample(self, batch: _Read) -> None:
+    def _sample(self, batch: _ReadBatch) -> None:
         """Keep the chosen rows of a batch."""
-        named = {"sum of x": _summable(batch.x, batch.n), "pooled x": batch.pooled_x, "sequence": batch.sequences}
+        named = {"sum of x": _real_input(batch.x, batch.n), "pooled x": batch.pooled_x, "sequence": batch.sequences}
         if self.sampled.with_input:
             named["x"] = self._input_rows(batch.x, batch.n)
             if named["x"] is None:
@@ -261,7 +261,7 @@ class Intake:
             named["pooled y"] = batch.target
             named["y"] = sketch(batch.y) if self.estimation.estimators or self._keep_rows else None
         if batch.target is not None and self.target.fitted is None:
-            self.heads.look(list(batch.recorded), self.watched.model_layers)
+            self.heads.choose_candidate(list(batch.recorded), self.watched.model_layers)
         chosen = {layer: one.chosen for layer, one in batch.recorded.items() if one.chosen is not None}
         own = chosen.get(self.heads.candidate) if self.heads.candidate else None
         head = None if own is None or own.outputs is None else self.heads.predictions(own.outputs)
@@ -269,7 +269,7 @@ class Intake:
         self.sampled.keep(batch.n, chosen, others, head, batch.valid)
 
     def _input_rows(self, x: Any, n: int) -> Tensor | None:
-        """The input as estimators see it, whether it is pooled or not; ``None`` where it does not hold ``n`` rows."""
+        """The input as estimators see it, pooled or as it is; ``None`` unless it holds ``n`` rows."""
         try:
             rows = first_tensor(x) if self.input is None else self.input.quantizer.selected(x)
             rows = by_token(rows)[0] if self._tokens else rows
@@ -277,8 +277,8 @@ class Intake:
             return None
         return rows if rows.ndim > 0 and len(rows) == n else None
 
-    def _keep(self, batch: _Read) -> None:
-        """Keep the rows of a batch that count: of the layers in bins, and of what is counted with them."""
+    def _keep(self, batch: _ReadBatch) -> None:
+        """Keep the rows of a batch that count: of the layers in bins, and of the variables counted with them."""
         in_bins, kept = self.variables.layers, [(self.variables.x, batch.pooled_x)]
         kept += [(variable, batch.recorded[layer].values) for layer, variable in in_bins.items()]
         if in_bins or self.target.fitted is not None:
@@ -290,13 +290,13 @@ class Intake:
             if values is not None:
                 variable.keep(_chosen(values, index))
 
-    def _sum_up(self, batch: _Read) -> None:
+    def _sum_up(self, batch: _ReadBatch) -> None:
         """Add the rows of a batch that count to the running sums."""
         index = batch.counted_rows
         rows = {layer: one.streamed for layer, one in batch.recorded.items()}
         streamed = {layer: _chosen(values, index) for layer, values in rows.items() if values is not None}
         labels = batch.target if self.target.fitted is None else None
-        # Real numbers may turn out to be classes at the end of the pass: then the sample says more than sums without.
+        # Real numbers may turn out to be classes at the end of the pass: the sample then has labels; sums lack them.
         if streamed and (labels is None or not labels.is_floating_point()):
             n_valid = batch.n if index is None else len(index)
             self.estimation.streams.keep(streamed, None if labels is None else _chosen(labels, index), n_valid)
@@ -304,27 +304,27 @@ class Intake:
     # -- the end of a pass ---------------------------------------------------------------------------------------------
 
     def gathered(self) -> Variables:
-        """The variables over all processes, all of which must ask; layers that one of them left out are forgotten.
+        """The variables over all processes, each of which must call this; layers that one of them left out are dropped.
 
-        A process that saw no batch knows no forms, and has left no layer out: it follows the others.
+        A process without a batch follows the forms and layers of the others.
 
         Raises:
             ValueError: a variable has another form in one process than in another; the same error in all processes.
         """
         self.variables.bin_waiting()
-        own = _Known(
+        own = _ProcessSummary(
             list(self.watched.quantizers), self.watched.n_coordinates, self.heads.candidate, self.variables.forms()
         )
-        known: list[_Known] = [one for one in all_gathered(own if self.n_updates else None) if one is not None]
+        known: list[_ProcessSummary] = [one for one in all_gathered(own if self.n_updates else None) if one is not None]
         if known and not self.n_updates:
             self.watched.n_coordinates, self.heads.candidate = known[0].n_coordinates, known[0].candidate
         self.forget([layer for layer in self.watched.quantizers if any(layer not in one.layers for one in known)])
         return self.variables.gathered([one.forms for one in known], self._device)
 
     def drawn(self, *, shared: bool) -> Drawn:
-        """The sampled rows, with ``shared`` of all processes, all of which must ask; the target as labels if it can be.
+        """The sampled rows; with ``shared`` of all processes, each of which must call this. The target is as labels.
 
-        The rows of layers are as they were put out: see :meth:`measured`.
+        The rows of layers are the raw outputs: see :meth:`measured`.
         """
         drawn = self.sampled.drawn(shared=shared)
         y = drawn.others.get("y")
@@ -340,14 +340,14 @@ class Intake:
         return drawn._replace(layers=drawn.layers | {head.layer: drawn.others["probabilities"]})
 
     def check_counted(self, n: int, epoch: int) -> None:
-        """Raise where nothing was counted, and warn of batches in which no layer ran.
+        """Raise where nothing was counted, and warn of batches in which all layers stayed idle.
 
         Args:
             n: how many samples were counted.
             epoch: for the warning.
 
         Raises:
-            RuntimeError: no layer ever ran.
+            RuntimeError: all layers stayed idle.
             ValueError: nothing was counted.
         """
         n_idle = self.batches.n_idle
@@ -365,7 +365,7 @@ class Intake:
 
 
 def _chosen(values: Tensor, index: Tensor | None) -> Tensor:
-    """The rows at an index of the host; all of them without one."""
+    """The rows at an index of the host; all of them for ``None``."""
     return values if index is None else values[index.to(values.device, non_blocking=True)]
 
 
@@ -375,8 +375,8 @@ def _n_samples(x: Any, n_rows: Sequence[int]) -> int:
     return n if n in n_rows or not n_rows else n_rows[0]
 
 
-def _summable(x: Any, n: int) -> Tensor | None:
-    """The input where it holds ``n`` rows of real numbers; ``None`` where it does not."""
+def _real_input(x: Any, n: int) -> Tensor | None:
+    """The input if it holds ``n`` rows of real numbers, else ``None``."""
     with suppress(Exception):  # it is the user's, and may be of any kind
         given = first_tensor(x)
         if given.ndim > 0 and len(given) == n and not given.is_complex() and given.layout is torch.strided:

@@ -27,10 +27,10 @@ from lightning_ib.records.points import InformationPoint
 from lightning_ib.records.record import STANDARD_ERRORS
 from lightning_ib.records.reliability import verdict
 
-# What rounding may add to a bound that is reached.
+# The tolerance for rounding when a bound is reached.
 _ROUNDING = 1e-9
 
-# How many permutations are drawn where there is no closed form.
+# How many permutations are drawn where a closed form is lacking.
 _N_PERMUTATIONS = 5
 
 
@@ -40,9 +40,9 @@ class CountedLayer(NamedTuple):
     Attributes:
         symbols: its symbols.
         source: ``"cells"`` or ``"binned"``.
-        clipped_fraction: the share of its values outside the bins; NaN where it is undefined.
-        nominal_tail_mass: the share that its bins leave outside by design.
-        explained_variance: the share of its variance between its cells; NaN for bins.
+        clipped_fraction: the fraction of its values outside the bins; NaN where undefined.
+        nominal_tail_mass: the fraction that its bins leave outside by design.
+        explained_variance: the fraction of its variance between its cells; NaN for bins.
     """
 
     symbols: Symbols
@@ -64,13 +64,13 @@ def head_bound(head: Head | None, y: Symbols | None, unit: Unit) -> float:
 class LayerSummary:
     """Entropies and informations of layers with one X and one Y, each of which is counted once.
 
-    Where X is the identity of the sample it determines T, and the joint entropies follow without counting:
+    Where X is the identity of the sample it determines T, and the joint entropies are known:
     H(X) = H(X,T) = H(X,T,Y) = log N.
 
     Args:
         n: how many samples were counted.
-        x: the input; ``None`` where it is the identity of the sample, or not finite.
-        y: the target; ``None`` where there is none, or it is not finite.
+        x: the input; ``None`` if it is the identity of the sample, or non-finite.
+        y: the target; ``None`` if it is absent or non-finite.
         identity: whether the input is the identity of the sample.
         unit: of all values.
         correction: of the plug-in entropies; saturation and verdict are of the counts as they are.
@@ -105,7 +105,7 @@ class LayerSummary:
         self.n_permutations, self.head, self.bound = n_permutations, head, bound
 
     def point(self, layer: str, counted: CountedLayer | None) -> InformationPoint:
-        """The point of a layer; one of NaNs where it was not counted."""
+        """The point of a layer; one of NaNs where ``counted`` is ``None``."""
         if counted is None:
             return InformationPoint.missing(layer, n_samples=self.n, unit=self.unit)
         t, n = counted.symbols, self.n
@@ -136,10 +136,11 @@ class LayerSummary:
             explained_variance=counted.explained_variance,
             i_ty_fano=self.bound,
         )
-        point = self._about_chance(self._about_target(self._about_input(point, t), t), t)
-        return self._judged(self._about_head(point), counted)
+        point = self._with_target_information(self._with_input_information(point, t), t)
+        point = self._with_fano_bound(self._with_permutation_baseline(point, t))
+        return self._with_verdict(point, counted)
 
-    def _about_head(self, point: InformationPoint) -> InformationPoint:
+    def _with_fano_bound(self, point: InformationPoint) -> InformationPoint:
         if math.isnan(self.bound) or math.isnan(point.i_ty):
             return point
         point = point._replace(fano_shortfall=max(0.0, self.bound - point.i_ty))
@@ -147,9 +148,9 @@ class LayerSummary:
         return point._replace(accuracy=self.head.accuracy) if own and self.head is not None else point
 
     def _below_fano(self, point: InformationPoint, counted: CountedLayer) -> bool:
-        """Whether the head lies below what its accuracy proves, by more than two standard errors of both.
+        """Whether I(T;Y) of the head lies below the Fano bound from its accuracy by over two standard errors of both.
 
-        As all verdicts it is of the counts as they are, without a correction.
+        Like all verdicts it uses the plug-in values.
         """
         if math.isnan(point.accuracy) or self.y is None or self.head is None:
             return False
@@ -161,7 +162,7 @@ class LayerSummary:
         error = math.hypot(point.i_ty_se, in_unit(of_bound, self.unit))
         return i_ty < self.bound - STANDARD_ERRORS * error - _ROUNDING
 
-    def _judged(self, point: InformationPoint, counted: CountedLayer) -> InformationPoint:
+    def _with_verdict(self, point: InformationPoint, counted: CountedLayer) -> InformationPoint:
         y = self.y
         return point._replace(
             verdict=verdict(
@@ -177,7 +178,7 @@ class LayerSummary:
             )
         )
 
-    def _about_input(self, point: InformationPoint, t: Symbols) -> InformationPoint:
+    def _with_input_information(self, point: InformationPoint, t: Symbols) -> InformationPoint:
         if self.identity:
             return point._replace(i_xt=point.h_t, i_xt_se=point.h_t_se)
         if self.x is None:
@@ -188,7 +189,7 @@ class LayerSummary:
             i_xt_se=self._error((1, self.x), (1, t), (-1, xt)),
         )
 
-    def _about_target(self, point: InformationPoint, t: Symbols) -> InformationPoint:
+    def _with_target_information(self, point: InformationPoint, t: Symbols) -> InformationPoint:
         if not self.has_target or self.y is None:
             return point
         ty = joint(t, self.y)
@@ -211,7 +212,7 @@ class LayerSummary:
             i_xt_given_y_se=self._error((1, self.xy), (1, ty), (-1, self.y), (-1, xty)),
         )
 
-    def _about_chance(self, point: InformationPoint, t: Symbols) -> InformationPoint:
+    def _with_permutation_baseline(self, point: InformationPoint, t: Symbols) -> InformationPoint:
         if not self.has_target or self.y is None:
             return point
         options: dict[str, Any] = {"correction": self.correction, "unit": self.unit}
@@ -221,9 +222,9 @@ class LayerSummary:
             point = point._replace(i_ty_permuted=mean)
         if self.n_permutations or not exact:
             n_permutations = self.n_permutations or _N_PERMUTATIONS
-            chance = permuted_mutual_information(t.counts, self.y.counts, n_permutations=n_permutations, **options)
-            point = point._replace(i_ty_permuted_sd=chance.standard_deviation)
-            point = point if exact else point._replace(i_ty_permuted=chance.mean)
+            baseline = permuted_mutual_information(t.counts, self.y.counts, n_permutations=n_permutations, **options)
+            point = point._replace(i_ty_permuted_sd=baseline.standard_deviation)
+            point = point if exact else point._replace(i_ty_permuted=baseline.mean)
         return point
 
     def _plug_in(self, variable: Symbols) -> float:

@@ -1,4 +1,4 @@
-"""The end of a pass: from what was kept of it to the points of its layers."""
+"""The end of a pass: from its rows to the points of its layers."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from lightning_ib.binning.quantizer import Quantizer
-from lightning_ib.distributed import on_first
+from lightning_ib.distributed import on_rank_zero
 from lightning_ib.functional import Correction, Symbols, Unit
 from lightning_ib.measurement.advice import advice
 from lightning_ib.measurement.discretized import in_bins, in_cells
@@ -22,10 +22,10 @@ from lightning_ib.warn_once import WarnOnce
 
 
 class PointMaker:
-    """Counts what a pass left: the layers in bins on every sample, the others on the sampled rows.
+    """Counts the rows of a pass: the layers in bins on every sample, the others on the sampled rows.
 
     Args:
-        intake: what was kept of the pass.
+        intake: holds the rows of the pass.
         unit: of the points.
         correction: of the plug-in entropies.
         n_permutations: how often the labels are permuted.
@@ -45,16 +45,16 @@ class PointMaker:
 
         Args:
             epoch: for the warnings.
-            shared: whether to count the samples of all processes, all of which must ask.
+            shared: whether to count the samples of all processes, each of which must call this.
 
         Raises:
-            ValueError: nothing was counted, or bins gave edges that descend or are NaN.
+            ValueError: nothing was counted, or bins returned edges that descend or are NaN.
         """
         intake = self._intake
         kept = intake.gathered() if shared else intake.variables
         n, drawn = kept.n, intake.drawn(shared=shared) if intake.sampling else None
         if drawn is not None:
-            intake.forget(intake.watched.alike_in_every_batch(drawn.alike_in_every_batch()))
+            intake.forget(intake.watched.constant_across_batches(drawn.constant_across_batches()))
         intake.check_counted(n if n or drawn is None else drawn.n, epoch)
         x = finite_symbols(kept.x.name, kept.x.rows(), epoch, self._warned)
         y = intake.target.symbols(kept.y, epoch)
@@ -93,7 +93,7 @@ class PointMaker:
                 self.discretized |= {one.layer: one.how} if one.how else {}
             return found, self.discretized
 
-        found, self.discretized = on_first(work) if shared else work()
+        found, self.discretized = on_rank_zero(work) if shared else work()
         return {layer: InformationPoint._make(point) for layer, point in found.items()}
 
     def _summary(
@@ -120,7 +120,7 @@ class PointMaker:
         )
 
     def warn_of_verdicts(self, points: Sequence[InformationPoint]) -> None:
-        """Say what to change about layers whose values are flagged, once each."""
+        """Warn of each flagged layer once, with advice."""
         for point in points:
             key = f"verdict of {'the target' if point.verdict.startswith('target_') else point.layer}"
             if point.verdict in ("", "ok") or key in self._warned:

@@ -1,4 +1,4 @@
-"""From what was kept to symbols: ids of any variable, and the target, which is read by its form."""
+"""From rows to symbols: ids of any variable, and the target, which is read by its form."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from lightning_ib.binning.fitted import FittedQuantizer
-from lightning_ib.binning.target import UnknownTarget, absent_label, kept, labeled, read
+from lightning_ib.binning.target import UnknownTarget, absent_label, labeled, target_symbols, target_values
 from lightning_ib.functional import NOT_FINITE, Symbols, symbols
 from lightning_ib.functional.checks import plain_tensor
 from lightning_ib.measurement.variables import Variable
@@ -19,7 +19,7 @@ TARGET = "the target"
 
 
 def finite_symbols(name: str, ids: Tensor | None, epoch: int, warned: WarnOnce) -> Symbols | None:
-    """The symbols of ids; ``None`` where there are no ids, or a sample was not finite, with a warning.
+    """The symbols of ids; ``None`` without ids, and, with a warning, if a sample was non-finite.
 
     Args:
         name: the variable in a sentence.
@@ -37,7 +37,7 @@ def finite_symbols(name: str, ids: Tensor | None, epoch: int, warned: WarnOnce) 
 
 
 def sampled_symbols(variable: Variable, values: Tensor | None, epoch: int, warned: WarnOnce) -> Symbols | None:
-    """The symbols of a variable with a quantizer on the sampled rows; ``None`` where it has none, or is not finite.
+    """The symbols of a variable with a quantizer on the sampled rows; ``None`` without one, or if it is non-finite.
 
     Args:
         variable: its edges are those of the whole pass.
@@ -47,7 +47,7 @@ def sampled_symbols(variable: Variable, values: Tensor | None, epoch: int, warne
     """
     if values is None or variable.fitted is None:
         return None
-    if variable.fitted.edges is None:  # it was not finite, or alike everywhere
+    if variable.fitted.edges is None:  # it was non-finite or constant
         return symbols(torch.zeros(len(values), dtype=torch.int64)) if bool(values.isfinite().all()) else None
     return finite_symbols(variable.name, variable.fitted.discretize_held(values).ids, epoch, warned)
 
@@ -69,13 +69,13 @@ def warn_of_missing(name: str, missing: int, n: int, epoch: int, warned: WarnOnc
 
 
 class TargetReader:
-    """Reads the target: what is kept of each batch, and the symbols of a whole pass.
+    """Reads the target: the values of each batch, and the symbols of a whole pass.
 
     Args:
         fitted: puts it into bins; ``None`` where its form says how to read it.
-        ignore_index: the label of rows that do not count.
-        follows_layers: whether a target whose rows are not those of the layers is left out, as where no layers were
-            named; otherwise it stands, and the layers are at fault.
+        ignore_index: the label of rows that are ignored.
+        follows_layers: whether a target is left out if its rows mismatch those of the layers, as where layers are
+            picked by default; otherwise it stands, and the layers are at fault.
         warned: takes the warnings.
     """
 
@@ -91,19 +91,19 @@ class TargetReader:
         self.how = ""
         """How the target became symbols, in words; empty for class labels."""
         self.lost = False
-        """Whether a batch had a target of unknown form: the measurement goes on without one."""
+        """Whether a batch had a target of unknown form: the measurement then leaves the target out."""
         self._came: bool | None = None  # whether the batches so far came with a target
 
     def values(self, y: Any, n_rows: Sequence[int], several_views: str = "") -> Tensor | None:
-        """What is kept of the target of a batch; ``None`` where the measurement goes on without a target.
+        """The target values of a batch; ``None`` where the measurement leaves the target out.
 
         Args:
             y: the target.
             n_rows: how many rows each layer put out.
-            several_views: what to do where a step runs several views of a batch.
+            several_views: advice for a step that runs several views of a batch.
 
         Raises:
-            TypeError: a quantizer is to put into bins what is no tensor.
+            TypeError: the target has a quantizer and is something else than a tensor.
         """
         y = plain_tensor(y) if isinstance(y, Tensor) else y
         if self.fitted is not None:
@@ -111,7 +111,7 @@ class TargetReader:
                 raise TypeError(f"the target must be a tensor, got {type(y).__name__}: convert it in unpack.")
             return self.fitted.values(y)
         try:
-            values = kept(y, self.ignore_index)
+            values = target_values(y, self.ignore_index)
             if self._follows_layers and n_rows and len(values) not in n_rows:
                 raise UnknownTarget(
                     f"the target has {len(values)} rows where the layers put out {n_rows[0]}, so I(X;T) and H(T) are "
@@ -126,7 +126,7 @@ class TargetReader:
         """Note whether a batch came with a target.
 
         Raises:
-            ValueError: some batches of this measurement did, and some did not.
+            ValueError: only some batches of this measurement did.
         """
         if self._came not in (None, came):
             raise ValueError("some batches came with a target and some without: give one for each, or for none.")
@@ -139,31 +139,31 @@ class TargetReader:
         return labels
 
     def symbols(self, variable: Variable, epoch: int) -> Symbols | None:
-        """The symbols of the target over a whole pass; ``None`` where there is none, or it is not finite."""
+        """The symbols of the target over a whole pass; ``None`` if it is absent or non-finite."""
         rows = variable.rows()
         if self.fitted is not None or rows is None:
             return finite_symbols(variable.name, rows, epoch, self._warned)
-        return self.read(self.labels(rows), epoch)
+        return self._finite_symbols(self.labels(rows), epoch)
 
     def sampled(self, variable: Variable, others: Mapping[str, Tensor], epoch: int) -> Symbols | None:
-        """The symbols of the target on the sampled rows; ``None`` where there is none, or it is not finite.
+        """The symbols of the target on the sampled rows; ``None`` if it is absent or non-finite.
 
         Args:
             variable: the target.
-            others: the sampled rows, with those of the target as :meth:`labels` gave them.
+            others: the sampled rows, with those of the target from :meth:`labels`.
             epoch: for the warning.
         """
         if self.fitted is not None:
             return sampled_symbols(variable, others.get("pooled y"), epoch, self._warned)
-        return self.read(others["y"], epoch) if "y" in others else None
+        return self._finite_symbols(others["y"], epoch) if "y" in others else None
 
-    def read(self, values: Tensor, epoch: int) -> Symbols | None:
-        """The symbols of what :meth:`labels` gave; ``None`` where a value is not finite."""
+    def _finite_symbols(self, values: Tensor, epoch: int) -> Symbols | None:
+        """The symbols of the values from :meth:`labels`; ``None`` if one is non-finite."""
         missing = int((~values.isfinite()).any(-1).sum()) if values.is_floating_point() else 0
         if missing:
             warn_of_missing(TARGET, missing, len(values), epoch, self._warned)
             return None
-        target = read(values)
+        target = target_symbols(values)
         self.how = target.how or self.how
         if (absent := absent_label(values, len(target.symbols.counts))) is not None:
             self._warned.warn(

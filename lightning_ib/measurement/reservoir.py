@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lightning_ib.functional.discretize.ids import splitmix64
 
-# A process may show a few samples twice, to even out the shares; more are kept than asked for until those are known.
+# A distributed sampler may pad with repeated samples; extra rows are kept until the padding is known.
 _SPARE = 8
 
 
@@ -21,16 +21,16 @@ class Reservoir:
     """A uniform sample without replacement of the samples of a pass, the same at every pass over the same data.
 
     Every sample has a key, hashed from its place in the pass, and those with the smallest keys are kept (bottom-k
-    sampling; Cohen & Kaplan 2007). So which samples are chosen depends on neither batch size nor how the places are
-    spread over processes, and no random state is touched. The choice is made on the host, from places alone: nothing
-    waits for the device, and only rows that are chosen are copied. At most three times ``size`` rows are held.
+    sampling; Cohen & Kaplan 2007). The choice is independent of batch size, of how the places are spread over
+    processes, and of random state. It is made on the host, from places alone: the device runs on asynchronously,
+    and only rows that are chosen are copied. At most three times ``size`` rows are held.
 
     Args:
         size: how many samples to keep at most.
         rank: which of several processes this is: it shows the places rank, rank + world, ….
         world: how many processes there are.
-        partial: whether :meth:`keep` may be told that some of the chosen samples do not count: then none is left out
-            for others of its batch before that is known.
+        partial: whether :meth:`keep` may get a ``valid`` mask that drops some of the chosen samples: candidates are
+            then kept until it is known.
     """
 
     def __init__(self, size: int, rank: int = 0, world: int = 1, *, partial: bool = False) -> None:
@@ -81,9 +81,9 @@ class Reservoir:
         self._rows.pop(name, None)
 
     def trim(self, n: int) -> None:
-        """Leave out what came after the first ``n`` samples of this process: a few, that were there to even out shares.
+        """Drop the rows after the first ``n`` samples of this process: the few that pad a distributed sampler.
 
-        What was not kept in their place is lost: of many that are left out, fewer than ``size`` stay.
+        Replacements come from the extra rows only: if many are dropped, fewer than ``size`` stay.
         """
         if self._seen > n:
             self._select((self._places < self.rank + self.world * n).nonzero().squeeze(1))
@@ -91,11 +91,11 @@ class Reservoir:
     def drawn(self, gather: Gather | None = None) -> dict[str, Tensor | Exception]:
         """The sample, variable by variable, in one order for every process and batch size.
 
-        A variable whose rows cannot be put together, since their shapes differ, is the error that says so.
+        A variable with rows of different shapes maps to the error that says so.
 
         Args:
-            gather: gives what every process has, in the order of their ranks; ``None`` where there is one process.
-                Nothing that can fail lies between two calls of it.
+            gather: returns the objects of every process, in the order of their ranks; ``None`` for a single process.
+                Code between two calls of it is free of failures.
         """
         own = self._places
         everywhere = own if gather is None else torch.cat(gather(own))
@@ -114,7 +114,7 @@ class Reservoir:
                 for name, values in rows.items()
             }
         order = splitmix64(places).argsort()
-        # What one process has no rows of, and another has, does not come sample by sample.
+        # A variable with rows in some processes only does not come sample by sample.
         rows = {k: values for k, values in rows.items() if isinstance(values, Exception) or len(values) == len(places)}
         return {
             name: values[order.to(values.device)] if isinstance(values, Tensor) else values
@@ -141,7 +141,7 @@ def _picked(chunks: list[Tensor | Exception], kept: Tensor) -> Tensor | Exceptio
 
 
 def _joined(chunks: list[Tensor | Exception]) -> Tensor | Exception:
-    """The rows in one tensor; where they do not fit together, or did not before, the error."""
+    """The rows in one tensor, or the error of rows that differ in shape, now or before."""
     for chunk in chunks:
         if isinstance(chunk, Exception):
             return chunk

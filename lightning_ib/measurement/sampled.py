@@ -15,15 +15,15 @@ from lightning_ib.measurement.head import Predictions, may_be_head
 from lightning_ib.measurement.reservoir import Gather, Reservoir
 
 # The fewest pairs of samples at one place of two batches by which a layer is seen to follow the place.
-_FEWEST = 4
+_MIN_PAIRS = 4
 
 
 class Chosen(NamedTuple):
-    """What is kept of one layer's activation of a batch, in its hook.
+    """The rows that a hook keeps of one layer's activation of a batch.
 
     Attributes:
         n: the number of samples of the batch.
-        rows: the sketched rows of the samples chosen; none where no sample of the batch was.
+        rows: the sketched rows of the samples chosen, which may be empty.
         raw: the rows as the module put them out, of the samples chosen for estimators that ask for those.
         outputs: the outputs ``(m, C)`` of the samples chosen, where the layer may be a head.
     """
@@ -40,13 +40,13 @@ class Drawn(NamedTuple):
     Attributes:
         layers: layer → the rows it is measured on, ``(M, D)``, D at most 128: its sketch, or of the head its
             probabilities.
-        outputs: layer → its sketched rows, whether it is the head or not.
+        outputs: layer → its sketched rows, also for the head.
         raw: layer → its rows as they were, of the first samples only.
-        faults: layer → why it has no rows.
-        raw_faults: layer → why it has no rows as they were.
+        faults: layer → why its rows are missing.
+        raw_faults: layer → why its raw rows are missing.
         others: the target as ``"y"``, pooled for bins as ``"pooled y"``; the input as ``"x"``, pooled for bins as
             ``"pooled x"``; ``"sum of x"``, over all that a sample holds; the sequence of a token as ``"sequence"``; of
-            a possible head ``"probabilities"`` and ``"predicted"``. What was not kept is not there.
+            a possible head ``"probabilities"`` and ``"predicted"``. Variables that were dropped are absent.
         places: of each sample in its batch, int64 ``(M,)``.
     """
 
@@ -60,13 +60,13 @@ class Drawn(NamedTuple):
 
     @property
     def n(self) -> int:
-        """M, the number of samples; 0 where none was seen."""
+        """M, the number of samples, or 0."""
         return max((len(rows) for rows in (*self.layers.values(), *self.others.values())), default=0)
 
-    def alike_in_every_batch(self) -> list[str]:
-        """The layers whose rows differ within a batch and are the same in every batch, though the data is not.
+    def constant_across_batches(self) -> list[str]:
+        """The layers with rows that differ within a batch and repeat in every batch, although the data changes.
 
-        They follow the place in the batch, and not the sample: an embedding of as many positions as a batch has
+        They depend on the place in the batch instead of the sample: an embedding of as many positions as a batch has
         samples.
         """
         if self.places is None:
@@ -79,7 +79,7 @@ class Drawn(NamedTuple):
             return len(rows) == len(order) and torch.equal(rows[first], rows[second])
 
         x = self.others.get("sum of x", self.others.get("y"))
-        if len(first) < _FEWEST or x is None or alike(x):
+        if len(first) < _MIN_PAIRS or x is None or alike(x):
             return []
         layers = [layer for layer, rows in self.layers.items() if alike(rows)]
         return [layer for layer in layers if bool((self.layers[layer][first] != self.layers[layer][first[0]]).any())]
@@ -95,7 +95,7 @@ class SampledLayers:
         max_samples: how many samples to keep.
         raw_samples: of how many of them to keep the activations as they are, too; of all where there are fewer.
         with_input: whether the input is kept, sketched.
-        partial: whether rows may turn out not to count, once they were chosen.
+        partial: whether chosen rows may turn out to be ignored.
     """
 
     def __init__(self, max_samples: int, raw_samples: int, *, with_input: bool, partial: bool = False) -> None:
@@ -112,11 +112,11 @@ class SampledLayers:
         self._input_fits = True
 
     def choose(self, activation: Tensor, quantizer: CellQuantizer | None) -> Chosen:
-        """What to keep of a layer's activation ``(B, …)``: copies, made on its device without waiting for it.
+        """The rows to keep of a layer's activation ``(B, …)``: copies, made asynchronously on its device.
 
         Args:
             activation: as the module put it out, batch first.
-            quantizer: sketches the rows; where there is none they are sketched as they are.
+            quantizer: sketches the rows; with ``None`` they are sketched as they are.
         """
         if activation.ndim == 0:
             raise ValueError("got a single number, not a batch (B, …): this module's output cannot be told by sample.")
@@ -142,11 +142,11 @@ class SampledLayers:
         head: Predictions | None,
         valid: Tensor | None = None,
     ) -> None:
-        """Keep what was chosen of a batch of ``n`` samples.
+        """Keep the chosen rows of a batch of ``n`` samples.
 
         Args:
             n: how many samples the batch has.
-            layers: of each layer, as :meth:`choose` gave it.
+            layers: of each layer, from :meth:`choose`.
             others: the target, the input, …: whole variables ``(n, …)``, see :class:`Drawn`.
             head: of the layer that may be the head.
             valid: bool ``(n,)``: which samples count; all of them where it is left out.
@@ -173,14 +173,14 @@ class SampledLayers:
             self._raw_reservoir.keep(n, raw, valid)
 
     def trim(self, n: int) -> None:
-        """Leave out what came after the first ``n`` samples of this process."""
+        """Drop the rows after the first ``n`` samples of this process."""
         self._drawn = None
         for reservoir in (self._rows, self._raw):
             if reservoir is not None:
                 reservoir.trim(n)
 
     def drawn(self, *, shared: bool) -> Drawn:
-        """The sample; with ``shared``, that of all processes, all of which must ask. The same until the next batch."""
+        """The sample; with ``shared``, of all processes, each of which must call this. Fixed until the next batch."""
         if self._drawn is None or self._drawn_shared != shared:
             gather: Gather | None = all_gathered if shared else None
             rows = self._reservoir.drawn(gather)
@@ -202,7 +202,7 @@ class SampledLayers:
         return self._drawn
 
     def forget(self, layers: Sequence[str], *, head: bool) -> None:
-        """Go on without some layers, and without what was kept of the head, where that is one of them."""
+        """Drop some layers, and the rows of the head if it is one of them."""
         names = [f"layer {layer}" for layer in layers] + ["probabilities", "predicted"] * head
         for reservoir, own in ((self._rows, names), (self._raw, layers)):
             for name in own if reservoir is not None else ():
@@ -213,13 +213,13 @@ class SampledLayers:
                     rows.pop(layer, None)
 
     def forget_target(self) -> None:
-        """Go on without the target, and without the predictions of it."""
+        """Drop the target and its predictions."""
         self._drawn = None
         for name in ("y", "pooled y", "probabilities", "predicted"):
             self._reservoir.drop(name)
 
     def forget_input(self) -> None:
-        """Go on without the input, which does not come sample by sample."""
+        """Drop the input, which does not come sample by sample."""
         self._input_fits, self._drawn = False, None
         self._reservoir.drop("x")
 
@@ -237,7 +237,7 @@ class SampledLayers:
 
 
 def _picked(values: Tensor, chosen: Tensor) -> Tensor | None:
-    """The chosen rows; all of them without a copy, none as ``None``."""
+    """The chosen rows: all of them as a view, an empty choice as ``None``."""
     if not len(chosen):
         return None
     if len(chosen) == len(values):

@@ -17,7 +17,7 @@ class Batch(NamedTuple):
     """One batch.
 
     Attributes:
-        n_samples: how many samples the loader gave: sequences, where the rows are tokens.
+        n_samples: how many samples the loader returned: sequences, where the rows are tokens.
         n_rows: how many rows each layer put out.
         valid: bool ``(n_rows,)`` on the host: which of them count; ``None`` for all.
     """
@@ -33,11 +33,11 @@ class Batch(NamedTuple):
 
 
 class TokenShape(NamedTuple):
-    """The shape of a batch whose rows are tokens.
+    """The shape of a batch of tokens.
 
     Attributes:
         n_sequences: how many sequences there are.
-        places: the shape ``(B, L, …)`` of the labels or the mask; ``None`` where there is neither.
+        places: the shape ``(B, L, …)`` of the labels or the mask; ``None`` if both are absent.
     """
 
     n_sequences: int
@@ -54,7 +54,7 @@ def token_shape(x: Any, y: Any, mask: Any, layers: Iterable[tuple[int, ...]]) ->
         layers: the shape that each layer put out its rows in.
 
     Raises:
-        ValueError: a label came for each sequence, and not for each token.
+        ValueError: a label came for each sequence instead of each token.
     """
     by_place = next((one for one in (y, mask) if isinstance(one, Tensor)), None)
     if isinstance(y, Tensor) and y.ndim == 1 and any(len(places) > 1 for places in layers):
@@ -77,7 +77,7 @@ class SeenBatches:
     """The batches that a process has seen since the measurement began.
 
     Args:
-        ignore_index: the label of rows that are left out; ``None`` for none.
+        ignore_index: the label of rows that are left out; ``None`` keeps all.
     """
 
     def __init__(self, ignore_index: int | None) -> None:
@@ -93,11 +93,11 @@ class SeenBatches:
         self.n_valid = 0
         """How many rows count."""
         self.n_idle = 0
-        """In how many batches no layer ran."""
+        """The number of batches in which all layers stayed idle."""
 
     @property
     def n_rows(self) -> int:
-        """How many rows were seen, whether they count or not."""
+        """How many rows were seen, counted or ignored."""
         return sum(batch.n_rows for batch in self._batches)
 
     def add(self, batch: Batch) -> None:
@@ -106,7 +106,7 @@ class SeenBatches:
         self.n_valid += batch.n_valid
 
     def pass_over(self, x: Any) -> None:
-        """Leave out a batch in which no layer ran."""
+        """Skip a batch in which all layers stayed idle."""
         self._batches.append(Batch(n_samples_of(x), 0))
         self.n_idle += 1
 
@@ -114,7 +114,7 @@ class SeenBatches:
         """Which of ``n`` rows count, bool ``(n,)`` on the host; ``None`` where all do.
 
         Args:
-            y: the target, ``(n, …)``: a row counts if none of its labels is to be ignored.
+            y: the target, ``(n, …)``: a row with an ignored label is left out.
             mask: 0 where a row is left out, n values.
             n: how many rows there are.
 
@@ -137,7 +137,7 @@ class SeenBatches:
         """The sequence of each token of the next batch, int64 ``(n_rows,)``, numbered through all processes.
 
         Raises:
-            ValueError: the sequences are not of one length.
+            ValueError: the sequences differ in length.
         """
         rank, world = this_process()
         before = sum(batch.n_samples for batch in self._batches)

@@ -17,10 +17,10 @@ class Streams:
     """The running sums of :class:`~lightning_ib.estimators.Soft`, one for each layer.
 
     The rows of a pass are centered on the mean of the pass before, since their own is known at its end only. The first
-    pass has none: there the sampled rows are taken instead.
+    pass takes the sampled rows instead.
 
     Args:
-        soft: the estimator; where there is none, nothing is summed.
+        soft: the estimator; ``None`` disables the sums.
     """
 
     def __init__(self, soft: Soft | None) -> None:
@@ -28,9 +28,9 @@ class Streams:
         self.centers: dict[str, Tensor] = {}
         """Layer → the mean of its sketched rows at the last measurement, float64 ``(D,)``."""
         self.faults: dict[str, ValueError] = {}
-        """Layer → why its rows could not be summed up in this pass."""
+        """Layer → the error in summing up its rows in this pass."""
         self._sums: dict[str, SoftEntropy] = {}
-        # The last batch is added when the next one comes: what trim leaves out of it was never in the sums, where
+        # The last batch is added when the next one comes: trim cuts it before it enters the sums, where
         # subtracting it could leave the rounding of a large number in place of a small one.
         self._last: dict[str, tuple[Tensor, Tensor | None]] = {}
         self._seen = 0
@@ -40,7 +40,7 @@ class Streams:
         self._sums, self._last, self.faults, self._seen = {}, {}, {}, 0
 
     def rows(self, layer: str, activation: Tensor, quantizer: CellQuantizer | None) -> Tensor | None:
-        """The sketched rows of a whole batch, copied; none where they are not needed."""
+        """The sketched rows of a whole batch, copied; ``None`` if soft entropy is off."""
         center = self.centers.get(layer)
         if self.soft is None or center is None or layer in self.faults:
             return None
@@ -70,13 +70,13 @@ class Streams:
         self._last = {}
 
     def forget(self, layers: Sequence[str]) -> None:
-        """Go on without some layers."""
+        """Drop some layers."""
         for layer in layers:
             for known in (self._sums, self._last, self.centers, self.faults):
                 known.pop(layer, None)
 
     def trim(self, n_samples: int) -> None:
-        """Leave out what came after the first ``n_samples``, as far as the last batch holds it."""
+        """Drop the rows after the first ``n_samples``, as far as the last batch holds them."""
         excess = self._seen - n_samples
         if excess <= 0:
             return
@@ -86,7 +86,7 @@ class Streams:
         self._seen = n_samples
 
     def summed(self, *, shared: bool) -> dict[str, SoftEntropy]:
-        """The sums of each layer; with ``shared``, those of all processes, all of which must ask."""
+        """The sums of each layer; with ``shared``, those of all processes, each of which must call this."""
         self._add_last()
         if not shared:
             return self._sums
@@ -107,10 +107,10 @@ class Streams:
         return {layer: center.detach().cpu().clone() for layer, center in self.centers.items()}
 
     def load(self, state: Any) -> None:
-        """Take up what :meth:`state` gave.
+        """Restore the centers from :meth:`state`.
 
         Raises:
-            ValueError: it is no mapping from layers to finite tensors; nothing is taken up then.
+            ValueError: it is anything but a mapping from layers to finite tensors; the old centers then stay.
         """
         sound = isinstance(state, Mapping) and all(
             isinstance(center, Tensor) and center.ndim == 1 and bool(center.isfinite().all())

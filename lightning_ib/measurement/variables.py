@@ -1,4 +1,4 @@
-"""What a measurement keeps of its variables: ids, values that wait to be put into bins, and counts out of bounds."""
+"""The rows of the variables of a measurement: ids, values that wait to be put into bins, and counts out of bounds."""
 
 from __future__ import annotations
 
@@ -30,17 +30,17 @@ class RowForm(NamedTuple):
     dtype: torch.dtype
 
     def empty(self, device: torch.device) -> Tensor:
-        """No rows, of this form."""
+        """A tensor of zero rows of this form."""
         return torch.empty(0, *self.shape, dtype=self.dtype, device=device)
 
 
 class Form(NamedTuple):
-    """What a process kept of a variable; the same in all processes that kept something, or they cannot be gathered.
+    """The form of the rows that a process kept of a variable; gathering needs the same form in all that kept some.
 
     Attributes:
         kept: the form of its ids, or of its values where it has no quantizer; ``None`` while all values wait.
-        waiting: the form of the values that wait for edges; ``None`` where none wait.
-        out_of_bounds: the dtype of the counts out of bounds; ``None`` where there are none.
+        waiting: the form of the values that wait for edges; ``None`` if there are none.
+        out_of_bounds: the dtype of the counts out of bounds; ``None`` without such counts.
         width: how many coordinates a sample was pooled to; ``None`` without a quantizer.
     """
 
@@ -76,7 +76,7 @@ class Variable:
 
     @property
     def kept(self) -> tuple[Tensor, ...]:
-        """The rows that are kept for good, in a few chunks: ids, or values where there is no quantizer."""
+        """The rows that are kept for good, in a few chunks: ids, or values without a quantizer."""
         return tuple(self._kept)
 
     def reset(self) -> None:
@@ -84,11 +84,11 @@ class Variable:
         self._kept, self._waiting, self._out_of_bounds = [], [], []
 
     def keep(self, values: Tensor) -> None:
-        """Add the rows of a batch; nothing waits for the device.
+        """Add the rows of a batch, asynchronously to the device.
 
         Args:
-            values: pooled values ``(B, D)`` where there is a quantizer, else rows of any form; they are kept without a
-                copy.
+            values: pooled values ``(B, D)`` where there is a quantizer, else rows of any form; they are kept by
+                reference.
         """
         if self.fitted is None:
             _append(self._kept, values)
@@ -111,22 +111,22 @@ class Variable:
 
     def trim(self, n: int) -> None:
         """Leave out the rows after the first ``n``."""
-        _trim(n, self._kept, self._waiting)  # what waits came last
+        _trim(n, self._kept, self._waiting)  # waiting values came last
         _trim(n, self._out_of_bounds)
 
     def waiting(self) -> Tensor | None:
-        """The values that wait for edges, ``(N, D)``; ``None`` where none do."""
+        """The values that wait for edges, ``(N, D)``, or ``None``."""
         self._waiting = [torch.cat(self._waiting)] if len(self._waiting) > 1 else self._waiting
         return self._waiting[0] if self._waiting and len(self._waiting[0]) else None
 
     def rows(self) -> Tensor | None:
-        """All rows in one tensor, as ids ``(N,)`` where there is a quantizer; ``None`` where there are none.
+        """All rows in one tensor, as ids ``(N,)`` where there is a quantizer; ``None`` if there are no rows.
 
-        Edges that are needed and unknown are fitted. Values that allow none, being constant or not finite, wait on and
-        give one id, or :data:`NOT_FINITE`.
+        Edges that are needed and unknown are fitted. Constant or non-finite values, which allow no edges, wait on and
+        map to one id, or to :data:`NOT_FINITE`.
 
         Raises:
-            ValueError: the bins gave edges that descend or are NaN.
+            ValueError: the bins returned edges that descend or are NaN.
         """
         self.bin_waiting()
         waiting = self.waiting()
@@ -148,14 +148,14 @@ class Variable:
             raise ValueError(f"{self.name} cannot be put into bins: {error}") from error
 
     def clipped_fraction(self) -> float:
-        """The share of values outside the bins; NaN where it is undefined."""
+        """The fraction of values outside the bins; NaN where undefined."""
         n_values = 0 if self.fitted is None else self.n * (self.fitted.n_coordinates or 0)
         if self.fitted is None or not self.fitted.has_bounds or n_values == 0:
             return math.nan
         return sum(int(chunk.sum()) for chunk in self._out_of_bounds) / n_values
 
     def form(self) -> Form | None:
-        """The form of what this process kept, for the other processes; ``None`` where it kept nothing."""
+        """The form of the rows in this process, for the other processes; ``None`` without rows."""
         kept, waiting = _form_of(self._kept), _form_of(self._waiting)
         if kept is None and waiting is None:
             return None
@@ -164,14 +164,13 @@ class Variable:
         return Form(kept, waiting, None if bounds is None else bounds.dtype, width)
 
     def gathered(self, forms: Sequence[Form], device: torch.device) -> Variable:
-        """The variable over the rows of all processes, in the order of their ranks; all of them must ask.
+        """The variable over the rows of all processes, in the order of their ranks; every process must call this.
 
         The quantizer is shared: edges that are fitted to the gathered values are those of this variable, too.
 
         Args:
-            forms: of the processes that kept something, the same list in each; a process that kept nothing follows
-                them.
-            device: where a process that kept nothing makes its share.
+            forms: of the processes that have rows, the same list in each; a process without rows follows them.
+            device: where a process without rows makes its empty part.
 
         Raises:
             ValueError: the forms differ; the same error in all processes.
@@ -183,12 +182,12 @@ class Variable:
         if any(other != form for other in forms):
             raise ValueError(
                 f"{self.name} has another form in one process than in another ({list(forms)}): all processes must "
-                "narrow alike, and start from one checkpoint."
+                "discretize alike, and start from one checkpoint."
             )
         if self.fitted is not None:
-            self.fitted.adopt(form.width)
+            self.fitted.set_width(form.width)
             if self.fitted.edges is None and not self.fitted.quantizer.bins.needs_data:
-                # They are set with the first batch, and this process saw none.
+                # They are set with the first batch, which this process lacks.
                 self._fit(self.fitted, torch.empty(0, form.width or 0))
         bounds = None if form.out_of_bounds is None else RowForm((), form.out_of_bounds)
         whole._kept = _gathered(self._kept, form.kept, device)
@@ -202,7 +201,7 @@ class Variables:
     """All variables of a measurement.
 
     Attributes:
-        x: the input; without a quantizer every sample is a symbol of its own, and nothing is kept.
+        x: the input; without a quantizer every sample is a symbol of its own, and the rows are dropped.
         y: the target; without a quantizer it is read by its form.
         sequences: the sequence of each token, where tokens are the samples.
         layers: layer → its rows, of the layers in bins.
@@ -219,7 +218,7 @@ class Variables:
 
     @property
     def n(self) -> int:
-        """How many rows each layer in bins has; 0 where there are no such layers."""
+        """How many rows each layer in bins has; 0 without such layers."""
         return next((variable.n for variable in self.layers.values()), 0)
 
     def add_layer(self, layer: str, fitted: FittedQuantizer) -> None:
@@ -239,7 +238,7 @@ class Variables:
             variable.trim(n)
 
     def forget(self, layers: Sequence[str]) -> None:
-        """Go on without some layers."""
+        """Drop some layers."""
         for layer in layers:
             self.layers.pop(layer, None)
 
@@ -253,11 +252,11 @@ class Variables:
         return {variable.name: form for variable in self if (form := variable.form()) is not None}
 
     def gathered(self, forms: Sequence[Mapping[str, Form]], device: torch.device) -> Variables:
-        """The variables over the rows of all processes, all of which must ask.
+        """The variables over the rows of all processes, each of which must call this.
 
         Args:
-            forms: what :meth:`forms` gave in every process.
-            device: where a process that kept nothing makes its share.
+            forms: from :meth:`forms` in every process.
+            device: where a process without rows makes its empty part.
 
         Raises:
             ValueError: a variable has another form in one process than in another; the same error in all processes.
@@ -280,7 +279,7 @@ def _append(chunks: list[Tensor], rows: Tensor) -> None:
 
 
 def _trim(n: int, *lists: list[Tensor]) -> None:
-    """Cut off what comes after the first ``n`` rows of lists that follow one another."""
+    """Cut off the rows after the first ``n`` of lists that follow one another."""
     excess = sum(len(chunk) for chunks in lists for chunk in chunks) - n
     for chunks in reversed(lists):
         while chunks and excess > 0:
@@ -291,12 +290,12 @@ def _trim(n: int, *lists: list[Tensor]) -> None:
 
 
 def _form_of(chunks: Sequence[Tensor]) -> RowForm | None:
-    """The form of the rows; ``None`` where there are none."""
+    """The form of the rows; ``None`` for an empty list."""
     return next((RowForm(tuple(chunk.shape[1:]), chunk.dtype) for chunk in chunks if len(chunk)), None)
 
 
 def _gathered(chunks: Sequence[Tensor], form: RowForm | None, device: torch.device) -> list[Tensor]:
-    """The rows of all processes in one chunk; no chunk where no process has any."""
+    """The rows of all processes in one chunk; an empty list where all processes lack rows."""
     if form is None:
         return []
     filled = [chunk for chunk in chunks if len(chunk)]

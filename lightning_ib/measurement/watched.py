@@ -31,12 +31,12 @@ Layers = Sequence[str] | Mapping[str, Quantizer | CellQuantizer | None] | None
 
 
 class Recorded(NamedTuple):
-    """What a hook keeps of a batch.
+    """The values that a hook keeps of a batch.
 
     Attributes:
         n: the number of samples.
         n_coordinates: of one sample, as the module put it out.
-        places: the shape ``(B, L, …)`` of what became rows, where those are tokens.
+        places: the shape ``(B, L, …)`` of the tokens that became rows, where those are tokens.
         values: the pooled values, where they go into bins.
         chosen: the sampled rows, where some are kept.
         streamed: the sketched rows of all samples, where they are summed up.
@@ -57,13 +57,13 @@ class Recorded(NamedTuple):
 
 
 class Expected(NamedTuple):
-    """What each layer must put out for a batch.
+    """The rows that each layer must put out for a batch.
 
     Attributes:
         n: the number of rows.
-        of: what they are rows of, ``"labels"`` or ``"inputs"``.
+        of: the variable they must match, ``"labels"`` or ``"inputs"``.
         places: the shape of the labels or the mask, where the rows are tokens.
-        several_views: what to do where a step runs several views of a batch.
+        several_views: advice for a step that runs several views of a batch.
     """
 
     n: int
@@ -73,11 +73,10 @@ class Expected(NamedTuple):
 
 
 class WatchedLayers:
-    """Names the layers of a model, hooks them, and says which of them a measurement goes on without.
+    """Names the layers of a model, hooks them, and finds those that a measurement must leave out.
 
     A layer that was named raises where it is at fault. One that was picked by default is left out with a warning,
-    if others are left. :meth:`forget` leaves the layers out that other methods found; whoever keeps rows of them
-    forgets those, too.
+    if others are left. :meth:`forget` drops the layers that other methods found; callers drop their rows, too.
 
     Args:
         layers: as for :class:`~lightning_ib.InformationPlane`.
@@ -90,7 +89,7 @@ class WatchedLayers:
         self.quantizers: dict[str, Quantizer | CellQuantizer] = {}
         """Layer → how it is discretized, in the order the layers are reported; empty before :meth:`attach`."""
         self.recorder: Recorder | None = None
-        """The hooks; ``None`` while there are none."""
+        """The hooks; ``None`` while detached."""
         self.to_pick = False
         """Whether some of the layers are still to be picked, in the first batch."""
         self.model_layers: list[str] = []
@@ -103,7 +102,7 @@ class WatchedLayers:
         self._embeddings: set[str] = set()
 
     def __getstate__(self) -> dict[str, Any]:
-        """For a copy, which is attached to no model."""
+        """The state of a copy, which is detached."""
         return self.__dict__ | {"recorder": None}
 
     @property
@@ -116,10 +115,10 @@ class WatchedLayers:
 
         Args:
             model: the model to watch.
-            reduce: what to keep of the activation of a layer.
+            reduce: maps the activation of a layer to the values to keep.
 
         Raises:
-            ValueError: the model has no such layers; the sentence gives the nearest right names.
+            ValueError: the model lacks such layers; the message suggests the nearest names.
         """
         self.detach()
         names = self._named(model)
@@ -151,20 +150,20 @@ class WatchedLayers:
             self.quantizers = {name: self.asked[pattern] or CellQuantizer() for name, pattern in names.items()}
             return list(names)
         picked = default_layers(model)
-        # Which of many ran is known after the first batch.
+        # The first batch shows which of many run.
         layers = list(leaves_with_weights(model) if may_be_hooked_later(model) else picked)
         self.to_pick = len(layers) > len(picked)
         self.quantizers = {layer: CellQuantizer() for layer in layers}
         return layers
 
     def detach(self) -> None:
-        """Take the hooks off. Twice is harmless."""
+        """Take the hooks off. Idempotent."""
         if self.recorder is not None:
             self.recorder.remove()
             self.recorder = None
 
     def take(self) -> tuple[dict[str, Recorded], dict[str, Exception]]:
-        """What was recorded in the last forward, by layer, in the order they ran; and why others could not be.
+        """The values recorded in the last forward, by layer, in the order they ran; and the errors of other layers.
 
         Raises:
             RuntimeError: no model is attached.
@@ -175,7 +174,7 @@ class WatchedLayers:
         return self.recorder.take(unfit), unfit
 
     def forget(self, layers: Sequence[str]) -> None:
-        """Go on without some layers, and their hooks."""
+        """Drop some layers and their hooks."""
         for layer in layers:
             del self.quantizers[layer]
         if self.recorder is not None:
@@ -186,18 +185,18 @@ class WatchedLayers:
     def misfits(
         self, recorded: Mapping[str, Recorded], unfit: Mapping[str, Exception], expected: Expected
     ) -> list[str]:
-        """The layers to leave out, since what they put out for a batch does not belong to its samples.
+        """The layers to leave out, since their rows mismatch the samples of the batch.
 
         Raises:
-            RuntimeError: a layer that was named did not run.
-            ValueError: what it put out does not fit the batch.
+            RuntimeError: a layer that was named stayed idle.
+            ValueError: its output mismatches the batch.
         """
         faults = {layer: _fault(recorded.get(layer), expected) for layer in self.quantizers}
         faults |= {layer: ValueError(f"could not be recorded: {fault}") for layer, fault in unfit.items()}
         return self._left_out({layer: fault for layer, fault in faults.items() if fault is not None})
 
     def all_idle(self) -> list[str]:
-        """All layers, to be left out, since none ever ran; see :meth:`misfits`."""
+        """All layers, to be left out, since all stayed idle; see :meth:`misfits`."""
         return self.misfits({}, {}, Expected(0, "inputs"))
 
     def _left_out(self, faults: dict[str, Exception]) -> list[str]:
@@ -208,7 +207,7 @@ class WatchedLayers:
             if self.asked is None:
                 raise NoLayersError(why)
             raise type(fault)(f"{why.rstrip('.')}. Or leave it out of layers=….")
-        # Where layers were picked, no advice is needed on how to name them.
+        # For layers picked by default the advice on naming is left out.
         reasons = {
             layer: _NEVER_RAN if isinstance(fault, RuntimeError) else str(fault).split(". ")[0]
             for layer, fault in faults.items()
@@ -222,8 +221,8 @@ class WatchedLayers:
             )
         return list(faults)
 
-    def alike_in_every_batch(self, layers: Sequence[str]) -> list[str]:
-        """Of layers that put out the same rows in every batch, those to leave out; of those that were named, none."""
+    def constant_across_batches(self, layers: Sequence[str]) -> list[str]:
+        """Warn of layers with the same rows in every batch; returns those to leave out: the ones picked by default."""
         for layer in layers:
             left_out = " is left out: picked by default, it" if self.asked is None else ""
             self._warned.warn(
@@ -235,7 +234,7 @@ class WatchedLayers:
         return list(layers) if self.asked is None else []
 
     def left_out_elsewhere(self) -> list[str]:
-        """The layers that another process left out; all processes must ask."""
+        """The layers that another process left out; every process must call this."""
         everywhere = all_gathered(list(self.quantizers)) if this_process()[1] > 1 else []
         return [layer for layer in self.quantizers if any(layer not in layers for layers in everywhere)]
 
@@ -245,7 +244,7 @@ class WatchedLayers:
         """The layers to leave out where some of those that ran are to be picked: spread over the depth, the last kept.
 
         An embedding that put out one row for all samples, such as that of token types, is left out as well. Several
-        processes, each of which sees other batches, pick alike: by the order of definition, whatever was put out.
+        processes, each of which sees other batches, pick the same layers: by the order of definition alone.
         """
         if not self.to_pick:
             return []
@@ -258,9 +257,9 @@ class WatchedLayers:
         if self._head is not None and self._head in ran and self._head not in picked:
             others = [layer for layer in varied if layer != self._head]
             picked = [*spread_over(others, MAX_DEFAULT_LAYERS - 1), self._head]
-        return self.other_than(picked)
+        return self.all_but(picked)
 
-    def other_than(self, layers: Sequence[str]) -> list[str]:
+    def all_but(self, layers: Sequence[str]) -> list[str]:
         """The layers to leave out where these are picked, and layers are still to be picked."""
         if not self.to_pick or not layers or not set(layers) <= self.quantizers.keys():
             return []
@@ -270,7 +269,7 @@ class WatchedLayers:
     # -- warnings ------------------------------------------------------------------------------------------------------
 
     def warn_of_late_layers(self, model: nn.Module) -> None:
-        """Warn where nobody named layers, and the model has some that it had not when it was hooked."""
+        """Warn of layers that were added after the model was hooked, if layers are picked by default."""
         late = [layer for layer in leaves_with_weights(model) if layer not in self.model_layers]
         if late and self.asked is None:
             self._warned.warn(
@@ -280,7 +279,7 @@ class WatchedLayers:
             )
 
     def note_lengths(self, recorded: Mapping[str, Recorded], *, is_first: bool) -> None:
-        """Note how long the samples of a batch are; warn where those of layers in cells, without a pool, vary."""
+        """Note how long the samples of a batch are; warn if those of layers in cells vary and there is no pool."""
         before, self.n_coordinates = self.n_coordinates, {k: one.n_coordinates for k, one in recorded.items()}
         varied = [
             layer
@@ -289,7 +288,7 @@ class WatchedLayers:
             and quantizer.pool is None
             and not is_first
             and before.get(layer) != self.n_coordinates.get(layer)
-            and min(before.get(layer, 0), self.n_coordinates.get(layer, 0)) >= WIDTH  # others have no rows
+            and min(before.get(layer, 0), self.n_coordinates.get(layer, 0)) >= WIDTH  # shorter ones lack rows
         ]
         if varied:
             of = f"layer {varied[0]!r}" + (f" and {len(varied) - 1} more" if len(varied) > 1 else "")
@@ -303,7 +302,7 @@ class WatchedLayers:
 
 
 def _fault(recorded: Recorded | None, expected: Expected) -> Exception | None:
-    """What is wrong with what a layer put out for a batch, if anything is."""
+    """The error of a layer's output for a batch, or ``None``."""
     if recorded is None:
         return RuntimeError(
             f"{_NEVER_RAN}, so there is nothing to measure: name a module that is called as a module (not "
@@ -311,7 +310,7 @@ def _fault(recorded: Recorded | None, expected: Expected) -> Exception | None:
             "layers watched, or none, needs torch.compiler.reset() first, and so does another like it."
         )
     n, of, places, several_views = expected
-    if places is not None and _long(recorded.places) != _long(places):
+    if places is not None and _without_unit_axes(recorded.places) != _without_unit_axes(places):
         return ValueError(
             f"put out tokens of shape {recorded.places}, and the {of} have {places}: the batch comes first, and "
             "each token once. Name another module, or give CellQuantizer(select=…) or Quantizer(select=…), which "
@@ -327,8 +326,8 @@ def _fault(recorded: Recorded | None, expected: Expected) -> Exception | None:
     return None
 
 
-def _long(places: tuple[int, ...]) -> tuple[int, ...]:
-    """The shape of tokens without the axes that hold one: masks are ``(B, 1, H, W)`` to some."""
+def _without_unit_axes(places: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape of tokens with axes of size one removed: some masks are ``(B, 1, H, W)``."""
     return places[:1] + tuple(size for size in places[1:] if size != 1)
 
 
@@ -342,8 +341,8 @@ def checked_layers(layers: Any) -> dict[str, Quantizer | CellQuantizer | None] |
     """``layers`` as a mapping from names or patterns to quantizers, where they are of a kind that is allowed.
 
     Raises:
-        TypeError: they are not.
-        ValueError: there is none.
+        TypeError: they are of another kind.
+        ValueError: ``layers`` is empty.
     """
     if layers is None:
         return None

@@ -26,7 +26,7 @@ def plot_tsne(
 ) -> Figure:
     """Draw the rows of each layer in two dimensions by t-SNE (van der Maaten & Hinton 2008), colored by class.
 
-    Neighbors are kept, distances are not: how far apart two clusters lie, and how wide they are, means nothing.
+    t-SNE keeps neighbors and distorts distances: the gaps between clusters and their widths are meaningless.
     scikit-learn computes it, from at most 50 principal components, with a random state of its own. The titles have the
     colors of the layers in the information plane; the points have those of their classes.
 
@@ -38,7 +38,7 @@ def plot_tsne(
         names: the names of the layers, such as with a progress bar around them.
 
     Returns:
-        A figure that belongs to nobody: no pyplot, no global state.
+        A figure independent of pyplot and of global state.
     """
     from matplotlib import colormaps
     from matplotlib.figure import Figure
@@ -92,7 +92,7 @@ def _embedded(rows: Rows, before: ndarray | None) -> ndarray | None:
     perplexity = min(30.0, (len(z) - 1) / 3)
     init = "pca" if z.shape[1] > 1 else "random"
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of its own iterations; nothing here to act on
+        warnings.simplefilter("ignore")  # about its own iterations
         found = TSNE(perplexity=perplexity, init=init, random_state=0).fit_transform(z)
     return turned(found, before)
 
@@ -110,4 +110,5 @@ def turned(found: ndarray, before: ndarray | None) -> ndarray:
     if before is None or before.shape != found.shape:
         return found
     u, _, v = np.linalg.svd(found.T @ before)
-    return found @ (u @ v)
+    rotated: ndarray = found @ (u @ v)
+    return rotated

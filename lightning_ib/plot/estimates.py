@@ -1,4 +1,4 @@
-"""The picture of what estimators say, epoch by epoch: a panel for each value."""
+"""The picture of the estimates, epoch by epoch: a panel for each quantity."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ _TITLES = {
 
 
 def plot_estimates(estimates: Sequence[Record]) -> Figure:
-    """Draw the values of estimators that do not bin: a panel for each estimator and quantity, a line for each layer.
+    """Draw the values of estimators: a panel for each estimator and quantity, a line for each layer.
 
-    The color is the depth of the layer, as in the information plane. Where an estimator gives a lower bound beside an
+    The color is the depth of the layer, as in the information plane. Where an estimator returns a lower bound beside an
     upper one, the band between them is shaded. Each verdict but ``ok`` has a hollow marker of its own shape. Long runs
     have markers at the epochs 0, 1, 10, 100, … and the last one, and a logarithmic axis. Where values share an epoch,
     time is the optimizer step.
@@ -48,10 +48,10 @@ def plot_estimates(estimates: Sequence[Record]) -> Figure:
         estimates: those of one run. Values that are NaN are left out.
 
     Returns:
-        A figure that belongs to nobody: no pyplot, no global state.
+        A figure independent of pyplot and of global state.
 
     Raises:
-        ValueError: there is none that is finite.
+        ValueError: all of them are NaN or infinite.
     """
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D

@@ -32,7 +32,7 @@ Entries = list[tuple[str, dict[str, Any]]]
 
 
 class _Content(NamedTuple):
-    """What a picture shows.
+    """The content of a picture.
 
     Attributes:
         points: those that are finite.
@@ -63,13 +63,13 @@ def plot_information_plane(
       100, … and the last one, which has bars of two standard errors where these are longer than the marker. Where
       points share an epoch, time is the optimizer step.
     - A disc is ``ok``; each other verdict has a hollow shape of its own.
-    - A cross at the same I(X;T) is what a linear probe reads of the rows of the last point. A dash, or a triangle at
+    - A cross at the same I(X;T) is I(T;Y) of a linear probe on the rows of the last point. A dash, or a triangle at
       the edge where it is far below, marks I(T;Y) under permuted labels there.
-    - The axes end around the points. The bounds are H(Y), which I(T;Y) cannot exceed, and H(X), or log N where X is
-      the identity of the sample, which I(X;T) cannot exceed; and Fano's (dotted), which the layers that predictions are
-      computed from alone hold at least. Near bounds are lines, far ones are named with an arrow at the edge.
+    - The axes end around the points. The bounds are H(Y), the upper bound of I(T;Y), and H(X), or log N where X is
+      the identity of the sample, the upper bound of I(X;T); and Fano's (dotted), a lower bound for the layers that
+      predictions are computed from alone. Near bounds are lines, far ones are named with an arrow at the edge.
 
-    Where there is no target, no point has a finite I(T;Y), and I(X;T) is drawn over the epochs instead.
+    If all I(T;Y) are NaN, as without a target, I(X;T) is drawn over the epochs instead.
 
     Args:
         history: the points of one run, of any number of layers and epochs, all in one unit. Points that are NaN are
@@ -78,10 +78,10 @@ def plot_information_plane(
         run: the name of the run, for the line below the picture.
 
     Returns:
-        A figure that belongs to nobody: no pyplot, no global state.
+        A figure independent of pyplot and of global state.
 
     Raises:
-        ValueError: there is no point to draw.
+        ValueError: all points are NaN.
     """
     content = _content(history, estimates)
     entries = _marker_entries(content)
@@ -120,7 +120,8 @@ def _content(history: Iterable[InformationPoint], estimates: Iterable[Record]) -
     times = sorted({getattr(point, clock) for point in points})
     marked = marked_times(times)
     paths = paths_of(points, clock, thinned(times, marked), about_target)
-    read = {(one.layer, one.step, one.epoch): one.value for one in estimates if _is_read(one)} if about_target else {}
+    shown = estimates if about_target else ()
+    read = {(one.layer, one.step, one.epoch): one.value for one in shown if _is_probe_information(one)}
     crosses = [
         (path.x[-1], read[key], path.color)
         for path in paths
@@ -129,8 +130,8 @@ def _content(history: Iterable[InformationPoint], estimates: Iterable[Record]) -
     return _Content(points, about_target, clock, times, marked, paths, crosses)
 
 
-def _is_read(estimate: Record) -> bool:
-    """Whether an estimate is what the probe reads of the target."""
+def _is_probe_information(estimate: Record) -> bool:
+    """Whether an estimate is I(T;Y) of the probe."""
     return estimate.source == "probe" and estimate.quantity == "I_TY" and math.isfinite(estimate.value)
 
 
@@ -146,7 +147,7 @@ def _framed(entries: Entries) -> tuple[Figure, Axes, tuple[float, float]]:
     n_rows = math.ceil(len(entries) / _columns([label for label, _ in entries]))
     # Margins in inches, known beforehand: a layout engine would draw everything twice to find them, at every epoch.
     (width, height), bottom = _SIZE, _BOTTOM + n_rows * _LEGEND_ROW
-    height += max(0, n_rows - 3) * _LEGEND_ROW  # a long legend does not squeeze the plane
+    height += max(0, n_rows - 3) * _LEGEND_ROW  # a long legend leaves the plane its size
     figure.set_size_inches(width, height)
     figure.subplots_adjust(_LEFT / width, bottom / height, 1 - _RIGHT / width, 1 - _TOP / height)
     return figure, axes, (72 * (width - _LEFT - _RIGHT), 72 * (height - bottom - _TOP))
@@ -242,7 +243,7 @@ def _columns(labels: Sequence[str]) -> int:
 
 
 def _measured(points: Sequence[InformationPoint], times: Sequence[int], run: str) -> str:
-    """What was measured, in one line."""
+    """The measurements in one line."""
     sources = dict.fromkeys(point.source for point in points)
     samples = []
     for source in sources:

@@ -1,4 +1,4 @@
-"""Names and colors of layers in pictures: short names, text drawn letter by letter, places that do not overlap."""
+"""Names and colors of layers in pictures: short names, text drawn letter by letter, and placement without overlap."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ VERBATIM: dict[str, Any] = {"parse_math": False, "usetex": False}
 
 _LONGEST_NAME = 32
 
-# In points: how finely it is counted what lies below a label.
+# In points: the grid on which the obstacles below a label are counted.
 _GRAIN = 2.0
 
 # Of a candidate place for a label, in points: how far from its anchor, and in how many directions.
@@ -63,8 +63,8 @@ def tinted(color: Color, share: float) -> Color:
 def short_labels(names: Sequence[str], longest: int = _LONGEST_NAME) -> list[str]:
     """Module names short enough for a picture, and still different.
 
-    Where a name is too long, what all of them share in front goes first, then its middle. What the font has no glyph
-    for is written as an escape sequence.
+    From a name that is too long the common prefix goes first, then its middle. Characters that the font lacks are
+    written as escape sequences.
     """
     names = [_drawable(name) for name in names]
     if all(len(name) <= longest for name in names):
@@ -139,9 +139,9 @@ def free_places(
     lie on another, on an anchor, or outside the room. The same input gives the same places.
 
     Args:
-        anchors: what the labels belong to, shape ``(n, 2)``.
+        anchors: the points that the labels belong to, shape ``(n, 2)``.
         sizes: width and height of each.
-        obstacles: what is better not covered, shape ``(m, 2)``.
+        obstacles: points that labels should avoid, shape ``(m, 2)``.
         room: width and height of the rectangle from the origin on; all in the same unit.
 
     Returns:
@@ -154,7 +154,7 @@ def free_places(
     reach = np.repeat(_REACHES, _DIRECTIONS)[:, None]
     toward = np.tile(toward, (len(_REACHES), 1))
     covered = _counts(obstacles, room)
-    boxes = np.zeros((0, 4))  # left, bottom, right, top of what is placed
+    boxes = np.zeros((0, 4))  # left, bottom, right, top of the labels placed so far
     leaders = np.zeros((0, 2))
     places = np.zeros((len(anchors), 2))
     for k in np.lexsort((anchors[:, 0], -anchors[:, 1])):  # from the top down
@@ -164,7 +164,8 @@ def free_places(
 
         def inside(points: ndarray, low: ndarray = low, high: ndarray = high) -> ndarray:
             """How many points each candidate covers."""
-            return ((points > low[:, None] - 3) & (points < high[:, None] + 3)).all(2).sum(1)
+            n_inside: ndarray = ((points > low[:, None] - 3) & (points < high[:, None] + 3)).all(2).sum(1)
+            return n_inside
 
         left, lower = np.clip(((low - 2) // _GRAIN).astype(int), 0, np.array(covered.shape) - 1).T
         right, upper = np.clip(((high + 2) // _GRAIN + 1).astype(int), 0, np.array(covered.shape) - 1).T

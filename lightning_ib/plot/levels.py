@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 
 GRAY, BASELINE = "0.3", "permuted labels"
 
-# A bound is drawn in the picture where that widens an axis by at most this share of what the points span.
+# A bound is drawn in the picture where that widens an axis by at most this fraction of the points' range.
 _NEAR = 0.3
-# The least that an axis spans, as a share of the bound: rounding does not fill the picture.
+# The least range of an axis, as a fraction of the bound, so that rounding errors stay small in the picture.
 _LEAST_SPAN = 0.05
-# Above the points, for each name, as a share of what the axis spans.
+# Above the points, for each name, as a fraction of the axis range.
 _HEADROOM = 0.015
 _DOWN: Any = 7  # matplotlib's caret that points down, its tip at the place
 

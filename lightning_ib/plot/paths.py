@@ -15,7 +15,7 @@ BOUND: dict[str, Any] = {"color": "0.35", "linewidth": 1.0, "linestyle": (0, (5,
 
 
 class Path(NamedTuple):
-    """What one layer was measured to know, in the order of time."""
+    """The points of one layer, in the order of time."""
 
     layer: str
     color: Color

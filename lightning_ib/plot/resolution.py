@@ -18,21 +18,21 @@ from lightning_ib.records.resolution import Resolution
 
 
 def plot_resolution(rows: Sequence[Resolution]) -> Figure:
-    """Draw how figures move with resolution: H(T) and below it I(T;Y) of every layer, against the number of bins.
+    """Draw how values depend on resolution: H(T) and below it I(T;Y) of every layer, against the number of bins.
 
     The color is the depth of the layer, as in the information plane; it is stronger and the line wider, the more
     samples. A line style and marker is a pool. Points with H(T) above 0.9 log N are drawn hollow: they are saturated.
     The thin lines are the bounds log N of H(T), one for each number of samples, and the broken one is H(Y), which
-    I(T;Y) cannot exceed. Where there is no target, H(T) alone is drawn.
+    I(T;Y) cannot exceed. Without a target H(T) alone is drawn.
 
     Args:
-        rows: what a sweep measured, all in one unit. Rows that are NaN are left out.
+        rows: those of a sweep, all in one unit. Rows that are NaN are left out.
 
     Returns:
-        A figure that belongs to nobody: no pyplot, no global state.
+        A figure independent of pyplot and of global state.
 
     Raises:
-        ValueError: there is no row to draw.
+        ValueError: all rows are NaN.
     """
     from matplotlib.figure import Figure
 
@@ -102,14 +102,14 @@ def _draw_scales(axes: Axes, rows: Sequence[Resolution], quantity: str, shares: 
         axes.axhline(top, **BOUND)
     axes.set_ylim(-0.04 * (top or 1.0), 1.08 * (top or 1.0))
     axes.set_xscale("log")
-    axes.xaxis.set_major_locator(FixedLocator(_apart([row.n_bins for row in rows])))
+    axes.xaxis.set_major_locator(FixedLocator(_tick_numbers([row.n_bins for row in rows])))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(ScalarFormatter())
     axes.grid(alpha=0.25, linewidth=0.6)
 
 
-def _apart(numbers: Sequence[int]) -> list[int]:
-    """Those of the numbers whose labels have room on a logarithmic axis, the least and the greatest among them."""
+def _tick_numbers(numbers: Sequence[int]) -> list[int]:
+    """The numbers with room for a label on a logarithmic axis, the least and the greatest among them."""
     low, high = min(numbers), max(numbers)
     kept = [low]
     for n in sorted(set(numbers)):

@@ -1,4 +1,4 @@
-"""What is recorded: records, their history and CSV file, the names they are logged under, whether they are reliable."""
+"""Results: records, their history and CSV file, the tags they are logged under, and reliability flags."""
 
 from lightning_ib.records.history import History
 from lightning_ib.records.points import InformationPoint

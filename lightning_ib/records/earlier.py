@@ -45,7 +45,7 @@ def present_name(estimator: str) -> str:
 
 
 def records_of_earlier(values: Mapping[str, Any]) -> list[Record]:
-    """The records of a point or an estimate, given by its former fields, all of them."""
+    """The records of a point or an estimate, from all of its former fields."""
     known = dict(values)
     if "estimator" in known:
         source = present_name(known.pop("estimator"))

@@ -17,7 +17,7 @@ def write_records(records: Iterable[Record], path: str | os.PathLike[str]) -> No
     """Write records, one row each, replacing the file as a whole: a reader always sees a complete file.
 
     Raises:
-        OSError: the file cannot be written; an older one is left as it was.
+        OSError: writing failed; an older file is left as it was.
     """
     with replacing(Path(path)) as partial, partial.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)

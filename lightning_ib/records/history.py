@@ -71,7 +71,7 @@ class History(Collection[InformationPoint]):
 
         Args:
             measured: the measurement.
-            by: what moments are counted by, ``"epoch"`` or ``"step"``.
+            by: the unit of moments, ``"epoch"`` or ``"step"``.
         """
         now = {getattr(record, by) for record in measured.records()}
         self._records = [record for record in self._records if getattr(record, by) not in now] + measured.records()
@@ -116,7 +116,7 @@ class History(Collection[InformationPoint]):
         """The records as a data frame, a row for each value and a column for each field of :class:`Record`.
 
         Raises:
-            ModuleNotFoundError: pandas is not installed.
+            ModuleNotFoundError: pandas is missing.
         """
         try:
             from pandas import DataFrame
@@ -128,7 +128,7 @@ class History(Collection[InformationPoint]):
         """Write every value to the last bit, one row each, replacing the file as a whole.
 
         Raises:
-            OSError: the file cannot be written; an older one is left as it was.
+            OSError: writing failed; an older file is left as it was.
         """
         write_records(self._records, path)
 
@@ -150,11 +150,11 @@ class History(Collection[InformationPoint]):
         """The history that the state of a callback holds, as far as it can be read.
 
         Args:
-            state: a mapping with ``"history"``: what :meth:`state_dict` gave, or the points (and ``"estimates"``) of an
+            state: a mapping with ``"history"``: from :meth:`state_dict`, or the points (and ``"estimates"``) of an
                 earlier version.
 
         Returns:
-            The history, and a list of what is wrong with the rest, in words: empty as a rule.
+            The history, and a list of the faults of the rest, in words: empty as a rule.
         """
         records, faults = records_in(state)
         return cls(records), faults

@@ -35,9 +35,9 @@ _WITH_ERRORS = ("I_XT", "I_TY", "H_T", "H_X", "H_Y", "H_Y_given_T", "I_XT_given_
 
 
 class InformationPoint(NamedTuple):
-    """What one layer was measured to know at one moment of training.
+    """The measured informations and entropies of one layer at one moment of training.
 
-    All informations and entropies are in ``unit``. A value that could not be measured is NaN.
+    All of them are in ``unit``. A missing value is NaN.
 
     Attributes:
         epoch: the number of epochs of training that came before; 0 is the point before training.
@@ -66,19 +66,19 @@ class InformationPoint(NamedTuple):
         i_ty_permuted: the permutation baseline: the mean of I(T;Y) over all permutations of the labels, in closed form.
             (With the corrections ``"chao_shen"`` and ``"james_stein"``, the mean over a few random permutations.)
         i_ty_permuted_sd: the standard deviation of I(T;Y) among random permutations; NaN unless asked for.
-        singleton_fraction: the share of the samples whose symbol was seen once: by Good and Turing the probability
+        singleton_fraction: the fraction of the samples with a symbol seen once: by Good and Turing the probability
             that the next sample shows a new symbol.
-        clipped_fraction: the share of the values of T outside the bins: past the outermost edge by more than the width
-            of the bin next to it. NaN where a coordinate has one edge, and its bins no width.
+        clipped_fraction: the fraction of the values of T outside the bins: past the outermost edge by more than the
+            width of the bin next to it. NaN where a coordinate has a single edge, so that the width is undefined.
         verdict: the reliability flag: ``"ok"``, ``"constant"``, ``"saturated"``, ``"clipped"``, ``"undersampled"``,
             ``"too_coarse"``, ``"target_saturated"`` or ``"target_undersampled"`` (see
             :func:`~lightning_ib.records.reliability.verdict`); empty where nothing was measured.
         correction: of the plug-in entropies, such as ``"miller_madow"``; empty for plug-in values.
         source: ``"cells"``, on a sample of ``n_samples``, or ``"binned"``, counted on every sample.
-        explained_variance: the share of the layer's variance that lies between its cells; NaN for bins.
-        accuracy: of the head, the share of the sampled rows whose most probable class is their label; NaN for others.
+        explained_variance: the fraction of the layer's variance that lies between its cells; NaN for bins.
+        accuracy: of the head, the fraction of the sampled rows where the most probable class is the label; else NaN.
         i_ty_fano: the least I(T;Y) of every layer that the head's predictions are computed from alone, by their
-            accuracy (see :func:`~lightning_ib.functional.fano_information`); NaN where no head was measured.
+            accuracy (see :func:`~lightning_ib.functional.fano_information`); NaN without a head.
         fano_shortfall: by how much ``i_ty`` lies below ``i_ty_fano``, else 0. A layer that the predictions are
             computed from alone holds at least ``i_ty_fano``: a shortfall is information that its symbols miss. One
             that a skip connection goes around may hold less.
@@ -121,7 +121,7 @@ class InformationPoint(NamedTuple):
     def missing(
         cls, layer: str, *, n_samples: int, unit: str, epoch: int = 0, step: int = 0, source: str = "cells"
     ) -> InformationPoint:
-        """The point of a layer that could not be measured: its values are NaN."""
+        """The point of a layer that was not measured: its values are NaN."""
         nan = math.nan
         return cls(epoch, step, layer, nan, nan, nan, nan, nan, nan, nan, n_samples, 0, nan, unit, source=source)
 
@@ -129,7 +129,7 @@ class InformationPoint(NamedTuple):
     def out_of_bounds(self) -> str:
         """The values that a correction pushed past a bound, such as ``"h_t > log N, i_ty > H(Y)"``; kept as they are.
 
-        Empty where none was, and for plug-in values, which respect all bounds.
+        Empty if all bounds hold, as they do for plug-in values.
         """
         if not self.correction or not self.n_samples:
             return ""

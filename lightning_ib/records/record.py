@@ -12,7 +12,7 @@ COUNTED = ("cells", "binned")
 """The sources that count symbols; every other source is an estimator."""
 
 IN_WORDS = {"cells": "cells", "binned": "bins"}
-"""Counted source → what the symbols are the numbers of."""
+"""Counted source → the word for its symbols."""
 
 UNITLESS = (
     "saturation",
@@ -23,7 +23,7 @@ UNITLESS = (
     "noise_variance",
     "kernel_width",
 )
-"""The quantities without a unit; names that end in ``accuracy`` are shares too."""
+"""Dimensionless quantities; names that end in ``accuracy`` are so, too."""
 
 
 class Record(NamedTuple):
@@ -36,13 +36,13 @@ class Record(NamedTuple):
         source: how the value was obtained: ``"cells"`` or ``"binned"`` for counted symbols, else the name of the
             estimator, such as ``"probe"`` or ``"kde"``.
         quantity: such as ``"I_XT"``, ``"I_TY"``, ``"H_T"``, ``"I_TY_lower"`` or ``"accuracy"``.
-        value: the value; NaN where it could not be measured.
+        value: the value; NaN where it is missing.
         standard_error: its standard error, in the same unit; NaN where it is unknown.
-        unit: ``"bits"``, ``"nats"``, or empty for a quantity without a unit.
+        unit: ``"bits"``, ``"nats"``, or empty for a dimensionless quantity.
         n_samples: the number of samples behind it.
         verdict: the reliability flag, such as ``"ok"`` or ``"saturated"`` (see
             :func:`~lightning_ib.records.reliability.verdict` and
-            :func:`~lightning_ib.estimators.reliability.estimate_verdict`); empty where there is none.
+            :func:`~lightning_ib.estimators.reliability.estimate_verdict`), or empty.
         correction: of plug-in entropies, such as ``"miller_madow"``; empty for plug-in values and estimators.
     """
 
@@ -60,5 +60,5 @@ class Record(NamedTuple):
 
 
 def unit_of(quantity: str, unit: str) -> str:
-    """The unit of a quantity: ``unit`` for an information or an entropy, empty for shares, counts and widths."""
+    """The unit of a quantity: ``unit`` for an information or an entropy, empty for fractions, counts and widths."""
     return "" if quantity.endswith("accuracy") or quantity in UNITLESS else unit

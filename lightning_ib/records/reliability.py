@@ -1,4 +1,4 @@
-"""Whether values can be believed: from what was counted to a verdict."""
+"""Reliability flags: from the counts of a layer to a verdict."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ SATURATED = 0.9
 """H(T)/log N above which a point is saturated: most samples then have a symbol of their own."""
 
 CLIPPED = 0.1
-"""The share of values outside the bins above which a point is clipped, beyond what its bins leave out by design."""
+"""The clipped fraction, beyond the nominal tail mass of the bins, above which a point is clipped."""
 
 UNDERSAMPLED = 0.1
-"""The share of samples whose symbol was seen once above which a point is undersampled."""
+"""The fraction of samples with a symbol seen once above which a point is undersampled."""
 
-FAR_APART = 0.3
-"""The share of H(Y) by which a probe that reads more than the symbols of a layer is worth a word."""
+PROBE_EXCESS = 0.3
+"""The fraction of H(Y) by which a probe must exceed the counted I(T;Y) to be reported."""
 
 
 class VerdictWarning(UserWarning):
-    """A layer's values cannot be believed; what to change is said. Given once a layer, once for a target."""
+    """The values of a layer are unreliable, with advice. Issued once for each layer, and once for the target."""
 
 
 def verdict(
@@ -48,29 +48,29 @@ def verdict(
     target_singleton_fraction: float = math.nan,
     below_fano: bool = False,
 ) -> Verdict:
-    r"""Whether the values of a layer can be believed.
+    r"""The reliability flag of a layer.
 
     - ``"constant"``: all samples have one symbol. The layer is dead, or its bins are too wide.
-    - ``"saturated"``: H(T)/log N > 0.9. The values tell the samples apart, not what was learnt.
-    - ``"clipped"``: more than a tenth of the values lie outside the bins, and so in the same few: what looks like
-      compression may be the edges' doing.
+    - ``"saturated"``: H(T)/log N > 0.9. The values count samples instead of learned features.
+    - ``"clipped"``: more than a tenth of the values lie outside the bins, and so share the outermost ones: apparent
+      compression may be an artifact of the edges.
     - ``"undersampled"``: more than a tenth of the samples have a symbol seen once. By Good and Turing
-      :math:`f_1 / N` is the probability that the next sample shows a symbol not seen yet (Good 1953): the counts are
-      no sample of the layer's distribution, and the bias of I(T;Y) is large; compare it with the permutation baseline.
-    - ``"too_coarse"``: the layer is the head, and its I(T;Y) lies below what its own accuracy proves (Fano), by more
+      :math:`f_1 / N` is the probability that the next sample shows an unseen symbol (Good 1953): the counts poorly
+      represent the layer's distribution, and the bias of I(T;Y) is large; compare it with the permutation baseline.
+    - ``"too_coarse"``: the layer is the head, and its I(T;Y) lies below the Fano bound from its own accuracy, by more
       than two standard errors.
-    - ``"target_saturated"``, ``"target_undersampled"``: the same of the target's symbols; I(T;Y) means nothing.
-    - ``"ok"``: none of these. Of several the first counts.
+    - ``"target_saturated"``, ``"target_undersampled"``: the same of the target's symbols; I(T;Y) is meaningless.
+    - ``"ok"``: otherwise. Of several flags the first counts.
 
     Args:
         saturation: H(T)/log N, H(T) as counted.
-        singleton_fraction: the share of the samples whose symbol was seen once.
+        singleton_fraction: the fraction of the samples with a symbol seen once.
         n_codes: the number of symbols seen.
         n_samples: the number of samples.
-        clipped_fraction: the share of values outside the bins; NaN where it is undefined.
-        nominal_tail_mass: the share that the bins leave outside by design.
-        target_saturation: H(Y)/log N; NaN where there is no target.
-        target_singleton_fraction: the share of samples whose target was seen once.
+        clipped_fraction: the fraction of values outside the bins; NaN where undefined.
+        nominal_tail_mass: the fraction that the bins leave outside by design.
+        target_saturation: H(Y)/log N; NaN without a target.
+        target_singleton_fraction: the fraction of samples with a target seen once.
         below_fano: whether the layer is the head and lies below Fano's bound by more than its error.
 
     Returns:
@@ -95,14 +95,14 @@ def verdict(
     return "too_coarse" if below_fano else "ok"
 
 
-def outread(measured: History) -> str | None:
-    """One sentence on the layers of which a linear probe reads far more than their symbols; none where there is none.
+def probe_exceeds_counts(measured: History) -> str | None:
+    """One sentence on the layers where I(T;Y) of a linear probe far exceeds the counted one; ``None`` without such.
 
     Args:
         measured: one measurement.
     """
     read = {one.layer: one.value for one in measured.estimates() if (one.source, one.quantity) == ("probe", "I_TY")}
-    far = [p for p in measured if p.layer in read and read[p.layer] - p.i_ty > FAR_APART * p.h_y]
+    far = [p for p in measured if p.layer in read and read[p.layer] - p.i_ty > PROBE_EXCESS * p.h_y]
     if not far:
         return None
     far.sort(key=lambda p: p.i_ty - read[p.layer])

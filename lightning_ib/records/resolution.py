@@ -1,4 +1,4 @@
-"""What a layer comes to at one resolution."""
+"""The values of a layer at one resolution."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from typing import NamedTuple
 
 
 class Resolution(NamedTuple):
-    """What one layer was measured to hold at one resolution: one pool, one number of bins, one number of samples.
+    """The values of one layer at one resolution: one pool, one number of bins, one number of samples.
 
-    Informations and entropies are in ``unit``. A figure that could not be measured is NaN.
+    Informations and entropies are in ``unit``. A missing value is NaN.
 
     Attributes:
         layer: the name of the module, as in ``named_modules()``.
@@ -18,9 +18,9 @@ class Resolution(NamedTuple):
         h_t: H(T), the entropy of the discretized representation.
         i_ty: I(T;Y), the information about the target.
         h_y: H(Y), the entropy of the target over the same samples.
-        saturation: H(T) / log N. Near 1 every sample has a symbol of its own and the figures say nothing of the layer.
+        saturation: H(T) / log N. Near 1 every sample has a symbol of its own: the values describe the sample.
         n_codes: how many different symbols T showed.
-        singleton_fraction: the share of the samples whose symbol was seen once.
+        singleton_fraction: the fraction of the samples with a symbol seen once.
         unit: ``"bits"`` or ``"nats"``.
     """
 

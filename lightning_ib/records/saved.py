@@ -9,14 +9,14 @@ from typing import Any, get_type_hints
 from lightning_ib.records.earlier import ESTIMATE, POINT, records_of_earlier
 from lightning_ib.records.record import Record
 
-_OF_A_MOMENT = {"epoch", "layer", "unit"}
+_REQUIRED = {"epoch", "layer", "unit"}
 
 
 def records_in(state: Mapping[str, Any]) -> tuple[list[Record], list[str]]:
-    """The records that a state holds, and what is wrong with the others, in words.
+    """The records that a state holds, and the faults of the others, in words.
 
-    A value that is missing is NaN. What lacks epoch, layer, unit or, of one value, what it is and how it was obtained,
-    or has a value of the wrong type, is left out.
+    A missing value is NaN. Rows that lack epoch, layer, unit or, for single values, quantity and source, or that have
+    a value of the wrong type, are left out.
 
     Args:
         state: a mapping with ``"history"``: its columns, or the points and ``"estimates"`` of an earlier version.
@@ -27,12 +27,12 @@ def records_in(state: Mapping[str, Any]) -> tuple[list[Record], list[str]]:
     """
     saved = state.get("history")
     if isinstance(saved, list):
-        points, faults = _rows(saved, "point", POINT, _OF_A_MOMENT)
+        points, faults = _rows(saved, "point", POINT, _REQUIRED)
         estimates: Any = state.get("estimates", [])
         if not isinstance(estimates, list):
             faults.append(f"its estimates are of type {type(estimates).__name__}, and a list is expected")
             estimates = []
-        estimates, others = _rows(estimates, "estimate", ESTIMATE, _OF_A_MOMENT | {"estimator", "figure"})
+        estimates, others = _rows(estimates, "estimate", ESTIMATE, _REQUIRED | {"estimator", "figure"})
         records = [record for one in points + estimates for record in records_of_earlier(one)]
         return sorted(records, key=lambda record: record[:2]), faults + others
     if not isinstance(saved, Mapping):
@@ -42,7 +42,7 @@ def records_in(state: Mapping[str, Any]) -> tuple[list[Record], list[str]]:
     if len(lengths) != 1 or not all(isinstance(column, list) for column in saved.values()):
         return [], ["the columns of its history differ in length or kind"]
     rows = [dict(zip(saved, values)) for values in zip(*saved.values())]
-    found, faults = _rows(rows, "record", get_type_hints(Record), _OF_A_MOMENT | {"source", "quantity"})
+    found, faults = _rows(rows, "record", get_type_hints(Record), _REQUIRED | {"source", "quantity"})
     return [Record(**one) for one in found], faults
 
 

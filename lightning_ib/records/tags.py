@@ -1,8 +1,8 @@
-"""The names that values are logged under, and back from a name to what it names. Nothing but the standard library.
+"""The tags that values are logged under, and the parser of tags. Needs the standard library alone.
 
 On the first page, ``<prefix>/…``, stand I(X;T), I(T;Y) and H(T) of each layer and the values of the estimators. All
 else, and all a chart shows under a unit, stands in ``<prefix>_diagnostics/…``, where a value with a unit has it in its
-name: TensorBoard finds what a chart shows by name alone, in all runs of a folder, whatever the unit of each.
+name: TensorBoard selects the values of a chart by name alone, in all runs of a folder, although units may differ.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ QUANTITIES = ("I_XT", "I_TY", "H_T")
 UNITS = ("bits", "nats")
 
 SHARES = ("saturation", "singleton_fraction", "clipped_fraction", "accuracy")
-"""What is counted and has no unit."""
+"""The counted quantities that are dimensionless."""
 
 _COUNTED = {
     *QUANTITIES,
@@ -26,11 +26,11 @@ _COUNTED = {
     *SHARES,
 }
 RESERVED = _COUNTED.union(UNITS, COUNTED)
-"""What no estimator can be called: a name would have two meanings."""
+"""Names that estimators must avoid, since a tag would have two meanings."""
 
 
 class Tag(NamedTuple):
-    """What a name says.
+    """The parts of a name.
 
     Attributes:
         quantity: such as ``"I_TY"`` or ``"saturation"``.
@@ -46,12 +46,12 @@ class Tag(NamedTuple):
 
 
 def diagnostics(prefix: str) -> str:
-    """The first part of the names that are not on the first page."""
+    """The first part of the names off the first page."""
     return f"{prefix}_diagnostics"
 
 
 def is_diagnostic(quantity: str, source: str = "") -> bool:
-    """Whether a value has no place on the first page: a bound, a baseline, a parameter, or a share that is counted."""
+    """Whether a value is off the first page: a bound, a baseline, a parameter, or a counted fraction."""
     if not source:
         return quantity not in QUANTITIES
     return quantity.endswith(("_lower", "_upper", "_floor")) or quantity in ("noise_variance", "kernel_width")
@@ -62,10 +62,10 @@ def format_tag(prefix: str, quantity: str, layer: str, *, source: str = "", unit
 
     Args:
         prefix: the callback's.
-        quantity: what it is.
+        quantity: such as ``"I_TY"``.
         layer: the name of the module.
         source: the name of the estimator; empty for counted values.
-        unit: where given, the name among the diagnostics that says the unit.
+        unit: if set, the name is the one among the diagnostics, with the unit in it.
 
     Example:
         >>> format_tag("ib", "I_TY", "out"), format_tag("ib", "I_TY", "out", source="probe")
@@ -78,10 +78,10 @@ def format_tag(prefix: str, quantity: str, layer: str, *, source: str = "", unit
 
 
 def parse_tag(name: str, prefix: str = "ib") -> Tag | None:
-    """What a name says, as :func:`format_tag` took it, whatever slashes the layer's name has; None for any other name.
+    """The inverse of :func:`format_tag`, also for layer names with slashes; None for any other name.
 
     Args:
-        name: what a value was logged under.
+        name: the name of a logged value.
         prefix: the callback's.
 
     Example:

@@ -1,1 +1,1 @@
-"""Where records go: loggers by what they can do, files, the layout of TensorBoard."""
+"""Destinations of records: loggers, by their abilities, files, and the layout of TensorBoard."""

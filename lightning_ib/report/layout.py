@@ -46,18 +46,18 @@ def log_layout(
         loggers: those of the Trainer.
         prefix: the first part of every name.
         unit: of the informations.
-        beta: where given, the information-bottleneck functional has a chart.
+        beta: if set, the information-bottleneck functional has a chart.
         layers: the layers that get bands.
-        binned: whether a layer is counted in bins; where none is, there is no chart of values outside of them.
+        binned: whether a layer is counted in bins, so that there is a chart of the clipped fraction.
         estimators: the name of each estimator, and its quantities with their units.
-        warned: gives each warning once.
+        warned: issues each warning once.
     """
     charts = CHARTS | ({"I(X;T) − β I(T;Y)": "IB"} if beta is not None else {})
     charts = {of: quantity for of, quantity in charts.items() if binned or quantity != "clipped_fraction"}
     title = f"Information plane ({prefix})"
 
     def chart(of: str, quantity: str, in_unit: str, estimator: str = "") -> tuple[str, list[Any]]:
-        """Title and content of a chart: a value with a unit is found under it alone, in the runs of that unit."""
+        """Title and content of a chart: with a unit it selects the values of the runs in that unit."""
         name = re.escape(format_tag(prefix, quantity, "", source=estimator, unit=in_unit))
         return f"{of} [{in_unit}]" if in_unit else of, ["Multiline", [f"^{name}/.+"]]
 

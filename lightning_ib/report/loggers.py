@@ -1,7 +1,7 @@
-"""Where a scalar, a figure, a layout of charts and the files of a run go, for each logger, by what the logger can do.
+"""How scalars, figures, chart layouts and files reach each logger.
 
-No logger's library is imported, and no logger is told by its class. What fails here is a warning, given
-once a fit.
+Loggers are recognized by their methods, so that their libraries stay unimported. A failure is a warning, issued once
+a fit.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def scalars(measured: History, prefix: str, beta: float | None = None) -> dict[s
     """The scalars of one measurement, by the name they are logged under (see :mod:`lightning_ib.records.tags`).
 
     A value of the first page that has a unit stands among the diagnostics too, for the charts. Values about the target
-    are left out where there is none, as are undefined ones (the values outside bins of one edge).
+    are left out where there is none, as are undefined ones (the clipped fraction of bins with one edge).
 
     Example:
         >>> from lightning_ib.records import InformationPoint
@@ -88,7 +88,7 @@ def _names(prefix: str, record: Record, estimator: str = "") -> list[str]:
 def safe_name(name: str) -> str:
     """A name that every logger takes, MLflow being the strictest: ASCII letters, digits and ``_ - .`` between slashes.
 
-    Any other character is given by its code, and so are parts of a path that are empty or lead elsewhere.
+    Any other character is replaced by its code, and so are parts of a path that are empty or lead elsewhere.
 
     Example:
         >>> safe_name("ib/I_XT/net.blocks.0"), safe_name("ib/I_XT/größe 1"), safe_name("ib/H_T//a")
@@ -99,9 +99,9 @@ def safe_name(name: str) -> str:
 
 
 def log_scalars(loggers: Iterable[Any], values: Mapping[str, float], step: int, warned: WarnOnce) -> None:
-    """Hand scalars to every logger at once, past ``self.log``: for moments where that is not to be had."""
+    """Hand scalars directly to every logger, for moments where ``self.log`` is unavailable."""
     for logger in loggers:
-        with warned.on_error(f"{type(logger).__name__} could not log the figures"):
+        with warned.on_error(f"{type(logger).__name__} could not log the values"):
             named = safe_name if _is_mlflow(logger) else str
             logger.log_metrics({named(name): value for name, value in values.items()}, step=step)
             logger.save()  # as Lightning does after every row: some loggers keep rows in memory until then
@@ -116,7 +116,7 @@ def log_figure(loggers: Iterable[Any], tag: str, figure: Figure, step: int, warn
       of the one before, since each shows the whole run so far.
     - ``experiment.log_figure(name, figure, step=)`` (Comet).
 
-    A logger that can do none of these (CSV) is left with the picture beside its files, see :func:`save_figure`.
+    Other loggers (CSV) have the picture beside their files, see :func:`save_figure`.
     """
     for logger in loggers:
         with warned.on_error(f"{type(logger).__name__} could not log the figure {tag}"):
@@ -149,11 +149,11 @@ def _is_mlflow(logger: Any) -> bool:
 
 
 # Drawing takes longer than all else about a picture: each is drawn once, for all loggers and the file.
-_RENDERED: WeakKeyDictionary[Any, Any] = WeakKeyDictionary()
+_RENDERED: WeakKeyDictionary[Figure, Image] = WeakKeyDictionary()
 
 
 def rendered(figure: Figure) -> Image:
-    """The figure as pixels, drawn once: whoever takes matplotlib's own figures as images may ask for pyplot."""
+    """The figure as pixels, drawn once; loggers get these, since given a matplotlib figure they may import pyplot."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from numpy import asarray
     from PIL import Image
@@ -170,7 +170,7 @@ def run_folder(loggers: Sequence[Any], default_root_dir: str, warned: WarnOnce) 
 
     A logger's folder is its ``log_dir`` (TensorBoard, CSV) or, as for Lightning's checkpoints,
     ``<save_dir>/<name>/<version>`` (W&B, Comet, MLflow on files), with ``default_root_dir`` for the ``save_dir`` of a
-    logger that has none (MLflow on a database). Either way no run overwrites the files of another.
+    logger that has none (MLflow on a database). Either way each run has files of its own.
     """
     for logger in loggers[:1]:
         with warned.on_error(f"{type(logger).__name__} does not say where its files are"):
@@ -184,7 +184,7 @@ def run_folder(loggers: Sequence[Any], default_root_dir: str, warned: WarnOnce) 
 
 
 def board_folder(loggers: Iterable[Any], warned: WarnOnce) -> Path | None:
-    """The folder to start TensorBoard with, that of all runs beside this one; None where no logger writes for it."""
+    """The folder to start TensorBoard with, that of all runs beside this one; None unless a logger writes for it."""
     for logger in loggers:
         with warned.on_error(f"{type(logger).__name__} does not say where its files are"):
             if callable(getattr(getattr(logger, "experiment", None), "add_custom_scalars", None)):

@@ -13,7 +13,7 @@ from lightning_ib.functional.continuous.principal_components import principal_co
 from lightning_ib.warn_once import WarnOnce
 
 MOST_ROWS = 1000
-"""How many rows of a layer the projector is given: its own t-SNE and UMAP, in the browser, are quick on as many."""
+"""How many rows of a layer the projector gets: its own t-SNE and UMAP, in the browser, are quick on as many."""
 
 
 def first_rows(layers: Mapping[str, Rows], n: int = MOST_ROWS) -> dict[str, Rows]:
@@ -27,7 +27,7 @@ def first_rows(layers: Mapping[str, Rows], n: int = MOST_ROWS) -> dict[str, Rows
 def is_projected(n: int) -> bool:
     """Whether the n-th measurement of a run, from 0, goes to the projector: 0, 1, 2, 4, 8, …, 256, ten at most.
 
-    A run of a thousand epochs would write a thousand tables; what moves, moves early.
+    A table for each of a thousand epochs would be too much, and rows move most in early epochs.
     """
     return n <= 256 and n & (n - 1) == 0
 

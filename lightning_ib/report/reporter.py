@@ -26,7 +26,7 @@ from lightning_ib.report.loggers import (
     scalars,
 )
 from lightning_ib.report.projector import first_rows, is_projected, log_rows
-from lightning_ib.report.summary import table, whereabouts
+from lightning_ib.report.summary import file_locations, table
 from lightning_ib.warn_once import WarnOnce
 
 if TYPE_CHECKING:
@@ -39,9 +39,9 @@ class Destination(NamedTuple):
     """Where a measurement goes.
 
     Attributes:
-        loggers: those of the run; none in a process or a run that logs nothing.
-        folder: the folder for files; ``None`` where none are written.
-        step: what loggers are told as the step.
+        loggers: those of the run; empty in a process or a run without logs.
+        folder: the folder for files; ``None`` disables files.
+        step: the step for the loggers.
     """
 
     loggers: Sequence[Any]
@@ -50,18 +50,18 @@ class Destination(NamedTuple):
 
 
 class Reporter:
-    """Hands measurements to loggers and files. What one of them cannot take costs one warning.
+    """Hands measurements to loggers and files. A failure of one of them is a single warning.
 
     Args:
         prefix: the first part of every name.
         unit: of the informations.
-        beta: where given, the information-bottleneck functional is logged too.
-        by: what measurements are counted by, ``"epoch"`` or ``"step"``.
+        beta: if set, the information-bottleneck functional is logged too.
+        by: the unit of moments, ``"epoch"`` or ``"step"``.
         projector: whether sampled rows go to TensorBoard's projector.
         tsne: whether sampled rows are drawn.
 
     Attributes:
-        warned: gives each warning once a run.
+        warned: issues each warning once a run.
         has_reported: whether a measurement of this run came.
         figure_path: where the picture of the plane was last saved.
     """
@@ -119,7 +119,7 @@ class Reporter:
         )
 
     def scalars(self, measured: History) -> dict[str, float]:
-        """What to log, by name; of a layer that was not measured, NaN under all names it had before."""
+        """The values to log, by name; for a layer that was not measured, NaN under all names it had before."""
         values = scalars(measured, self.prefix, self.beta)
         missing = {point.layer for point in measured if not point.verdict}
         known = {name: parse_tag(name, self.prefix) for name in self._names if name not in values} if missing else {}
@@ -133,7 +133,7 @@ class Reporter:
 
     @staticmethod
     def refused(values: Mapping[str, float]) -> dict[str, float]:
-        """The values whose names some logger refuses."""
+        """The values with names that some logger refuses."""
         return {name: value for name, value in values.items() if safe_name(name) != name}
 
     def write(
@@ -149,7 +149,7 @@ class Reporter:
             history: of the whole run.
             rows: the sampled rows of the last measurement, where they are to be shown.
             to: where to.
-            progress: wraps what takes long, given how many and what to call it, for a progress bar.
+            progress: wraps items, their number and a title, for a progress bar.
         """
         self.has_reported = True
         if to.folder is None:
@@ -178,7 +178,7 @@ class Reporter:
         return plot_information_plane(history.points(), history.estimates(), run)
 
     def _picture(self, name: str, path: Path, to: Destination, draw: Callable[[], Figure]) -> bool:
-        """Draw a picture, hand it to the loggers and save it; tell whether it is there."""
+        """Draw a picture, hand it to the loggers and save it; returns whether it was drawn."""
         with self.warned.on_error(f"the figure {name} could not be drawn"):
             figure = draw()
             log_figure(to.loggers, f"{self.prefix}/{name}", figure, to.step, self.warned)
@@ -186,7 +186,7 @@ class Reporter:
         return path.is_file()
 
     def _project(self, n: int, rows: Mapping[str, Rows], to: Destination) -> None:
-        """Hand the rows of the n-th measurement to the projector, if it is time; else keep what may be the last."""
+        """Hand the rows of the n-th measurement to the projector, if due; else keep them: they may be the last."""
         self._unprojected = None
         if is_projected(n) and n not in self._projected:
             self._projected.add(n)
@@ -213,7 +213,7 @@ class Reporter:
             is_dev_run: whether the run writes nothing by design.
         """
         picture = self.figure_path if self._csv_path else None
-        where = whereabouts(self._csv_path, picture, board_folder(loggers, self.warned))
+        where = file_locations(self._csv_path, picture, board_folder(loggers, self.warned))
         has_files = self._csv_path is not None and self._csv_path.is_file()
         if not has_files and not loggers:
             where = "No file was written: the values are in the callback's .history."

@@ -1,4 +1,4 @@
-"""What a fit came to, in a few lines for the log: a table of the layers, and where the files are."""
+"""The summary of a fit for the log: a table of the layers, and where the files are."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def table(history: Sequence[InformationPoint], of: str = "epoch") -> str:
 
     Args:
         history: the points of a run, in order; at least one.
-        of: what a measurement is counted by, ``"epoch"`` or ``"step"``.
+        of: the unit of moments, ``"epoch"`` or ``"step"``.
 
     Example:
         >>> first = InformationPoint.missing("out", n_samples=80, unit="bits")
@@ -50,18 +50,20 @@ def _shown(value: float | None) -> str:
     return f"{'-' if value is None or math.isnan(value) else f'{value:.3f}':>7}"
 
 
-def whereabouts(csv: Path | None, picture: Path | None, board: Path | None) -> str:
-    """Where the files of a run are, and how to look at them; empty where there are none."""
+def file_locations(csv: Path | None, picture: Path | None, board: Path | None) -> str:
+    """Where the files of a run are, and how to look at them; empty without files."""
     lines = [
-        f"{name}: {_from_here(path)}" for name, path in (("CSV", csv), ("picture", picture)) if path and path.is_file()
+        f"{name}: {_relative_path(path)}"
+        for name, path in (("CSV", csv), ("picture", picture))
+        if path and path.is_file()
     ]
     if board is not None:
-        command = shlex.join(["tensorboard", "--logdir", _from_here(board), "--samples_per_plugin", "images=100"])
+        command = shlex.join(["tensorboard", "--logdir", _relative_path(board), "--samples_per_plugin", "images=100"])
         lines.append(f"TensorBoard: {command}")
     return "\n".join(lines)
 
 
-def _from_here(path: Path) -> str:
+def _relative_path(path: Path) -> str:
     """A path as it is typed in the working directory."""
     path, here = path.absolute(), Path.cwd()
     return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)

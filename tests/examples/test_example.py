@@ -284,7 +284,7 @@ def test_digits_take_the_place_of_mnist_with_a_warning(example, unreachable, tmp
     assert str(warning.message) == (
         f"MNIST cannot be had, since train-images-idx3-ubyte.gz is not in {tmp_path / 'MNIST' / 'raw'}, and "
         f"{unreachable} cannot be reached to download it: name the folder that holds MNIST/raw with --data-dir. Taking "
-        "scikit-learn's 8 × 8 handwritten digits instead: 1500 images to train on, whose figures are not to be "
+        "scikit-learn's 8 × 8 handwritten digits instead: 1500 images to train on, whose values are not to be "
         "compared with MNIST's."
     )
 
@@ -552,7 +552,7 @@ def test_the_table_explains_its_verdicts(example):
         "",
         "chance: I(T;Y) under permuted labels; probe: what a linear probe reads of the same rows",
         "Fano: the least I(T;Y) of every layer, by the accuracy of the head",
-        "saturated: H(T) > 0.9 log N. Such figures tell the images apart, not what was learned",
+        "saturated: H(T) > 0.9 log N. Such values tell the images apart, not what was learned",
     ]
     assert example.table(History.of([point, later._replace(i_ty_fano=0.625)], estimates)).splitlines() == expected
     without = example.table(History.of([point, later])).splitlines()

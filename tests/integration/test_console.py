@@ -14,7 +14,7 @@ from torch import nn
 from lightning_ib import InformationPlaneCallback, measure, resolution_sweep
 from lightning_ib.callbacks.namespaces import say, with_progress
 from lightning_ib.records import History, InformationPoint
-from lightning_ib.report.summary import table, whereabouts
+from lightning_ib.report.summary import file_locations, table
 from tests.helpers import ROOT
 from tests.helpers.records import exact
 from tests.helpers.tiny import TinyModule, fit, make_data, pl, trainer, val_loader
@@ -168,10 +168,10 @@ def test_files_that_are_there_are_named_from_the_working_directory(tmp_path, mon
     csv = Path("a b") / "information_plane.csv"
     csv.parent.mkdir()
     csv.touch()
-    assert whereabouts(csv.absolute(), csv.with_suffix(".png"), tmp_path / "a b") == (
+    assert file_locations(csv.absolute(), csv.with_suffix(".png"), tmp_path / "a b") == (
         f"CSV: {csv}\nTensorBoard: tensorboard --logdir 'a b' --samples_per_plugin images=100"
     )
-    assert whereabouts(None, None, None) == ""
+    assert file_locations(None, None, None) == ""
 
 
 def ends(caplog):

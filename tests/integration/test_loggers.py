@@ -458,7 +458,7 @@ class Failing(pl.loggers.CSVLogger):
 @pytest.mark.parametrize(
     ("refused", "calls", "sentence"),
     [
-        ("log_metrics", 1, "Failing could not log the figures"),
+        ("log_metrics", 1, "Failing could not log the values"),
         ("log_image", 4, "Failing could not log the figure ib/information_plane"),
     ],
 )
@@ -494,7 +494,7 @@ def test_a_logger_that_cannot_be_asked_costs_one_warning_each_for_what_it_did_no
     ask([Unreachable()], warned)
     assert failures(caught) == [
         "Unreachable could not lay out the charts: ConnectionError: no experiment. Training goes on.",
-        "Unreachable could not log the figures: ConnectionError: no experiment. Training goes on.",
+        "Unreachable could not log the values: ConnectionError: no experiment. Training goes on.",
         "Unreachable could not log the figure ib/information_plane: ConnectionError: no log_image. Training goes on.",
         "Unreachable does not say where its files are: ConnectionError: no log_dir. Training goes on.",
     ]

@@ -121,7 +121,8 @@ def _normal_scores(rows: Tensor) -> Tensor:
     ordered = columns.sort(dim=1).values
     below, not_above = (torch.searchsorted(ordered, columns, right=right) for right in (False, True))
     rank = (below + not_above + 1).double() / 2
-    return torch.special.ndtri(rank / (len(rows) + 1))
+    scores: Tensor = torch.special.ndtri(rank / (len(rows) + 1))
+    return scores
 
 
 def _entropy(scores: Tensor, names: list[str], where: str, bias_correction: bool) -> float:
@@ -145,8 +146,8 @@ def _entropy(scores: Tensor, names: list[str], where: str, bias_correction: bool
             f"{names[int(singular.nonzero()[0])]} is a function of the coordinates before it{where}, "
             "which makes the covariance singular: leave it out."
         )
-    entropy = factor.diagonal().log().sum().item()
+    entropy = float(factor.diagonal().log().sum())
     if bias_correction:
         degrees = n - torch.arange(1, d + 1, dtype=torch.float64)
-        entropy -= (torch.digamma(degrees / 2).sum().item() + d * math.log(2 / (n - 1))) / 2
+        entropy -= (float(torch.digamma(degrees / 2).sum()) + d * math.log(2 / (n - 1))) / 2
     return entropy

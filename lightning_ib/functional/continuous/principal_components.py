@@ -25,4 +25,5 @@ def principal_components(rows: Tensor, *, n: int = 50) -> Tensor:
         found = z @ torch.linalg.eigh(z.T @ z)[1]
     found = found.flip(1)[:, :n]
     # The sign of a component is arbitrary: fixed here, so that the same rows give the same picture.
-    return found * found.gather(0, found.abs().argmax(0, keepdim=True)).sign()
+    components: Tensor = found * found.gather(0, found.abs().argmax(0, keepdim=True)).sign()
+    return components

@@ -32,7 +32,8 @@ def anchors(n_anchors: int, n_coordinates: int, device: torch.device | str | Non
     counter = _FIRST_BITS + (anchor << 32) + 2 * coordinate
     radius, angle = (((splitmix64(counter + i) >> 11 & (1 << 53) - 1).double() + 0.5) * 2.0**-53 for i in (0, 1))
     normal = (-2 * radius.log()).sqrt() * (2 * math.pi * angle).cos()
-    return normal / normal.norm(dim=1, keepdim=True)
+    anchors: Tensor = normal / normal.norm(dim=1, keepdim=True)
+    return anchors
 
 
 def directions(rows: Tensor, center: Tensor, eps: float) -> Tensor:
@@ -47,4 +48,5 @@ def directions(rows: Tensor, center: Tensor, eps: float) -> Tensor:
     rows = rows - center
     largest = rows.abs().amax(1, keepdim=True)
     rows = torch.where(largest > 4 * eps * scale, rows / largest, 0.0)  # squares of these stay within range
-    return rows / rows.norm(dim=1, keepdim=True).clamp_min(1.0)  # at least 1 unless the row is zero
+    units: Tensor = rows / rows.norm(dim=1, keepdim=True).clamp_min(1.0)  # at least 1 unless the row is zero
+    return units

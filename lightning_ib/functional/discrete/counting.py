@@ -112,7 +112,8 @@ def counts_of_pairs(pairs: Tensor, possible: int) -> Tensor:
     if possible <= len(pairs):  # a table takes less time and memory than sorting
         counts = torch.bincount(pairs, minlength=possible)
         return counts[counts > 0]
-    return torch.unique(_compact(pairs, possible), return_counts=True)[1]
+    found: Tensor = torch.unique(_compact(pairs, possible), return_counts=True)[1]
+    return found
 
 
 def _compact(pairs: Tensor, possible: int) -> Tensor:

@@ -242,7 +242,8 @@ def tables_of_same_samples(a_counts: Tensor, b_counts: Tensor) -> tuple[dict[int
 def _ascending(table: dict[int, int], device: torch.device) -> Tensor:
     """The counts in ascending order."""
     counts, multiplicities = torch.tensor([[*table], [*table.values()]], device=device)
-    return counts.repeat_interleave(multiplicities)
+    ascending: Tensor = counts.repeat_interleave(multiplicities)
+    return ascending
 
 
 def _numbers(counts: Tensor, dtype: torch.dtype = torch.int64) -> Tensor:

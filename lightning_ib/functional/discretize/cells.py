@@ -186,8 +186,9 @@ def _principal(rows: Tensor) -> Tensor | None:
         return None
     variances, directions = torch.linalg.eigh(covariance)
     n = max(_COORDINATES, int((variances > _COMPARABLE * variances[-1]).sum()))
-    kept = z @ directions[:, -n:]
-    return kept / (kept.square().sum() / len(kept)).sqrt()
+    kept: Tensor = z @ directions[:, -n:]
+    scale: Tensor = (kept.square().sum() / len(kept)).sqrt()
+    return kept / scale
 
 
 class _Partition(NamedTuple):

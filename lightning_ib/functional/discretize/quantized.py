@@ -159,7 +159,8 @@ def _quantized(rows: Tensor, bits: int, per: Per, bounds: Sequence[float] | None
     scale = (high / top - low / top).clamp(min=torch.finfo(rows.dtype).tiny)
     zero_point = (-low / scale).round().clamp(0, top)
     codes = (rows * (1 / scale)).round() + zero_point
-    return (codes.clamp(0, top) - zero_point) * scale
+    rounded: Tensor = (codes.clamp(0, top) - zero_point) * scale
+    return rounded
 
 
 def _ids(values: Tensor) -> Tensor:

@@ -60,7 +60,8 @@ def sketch(values: Tensor, *, width: int = WIDTH) -> Tensor:
         return rows
     folded = _folded(rows)
     # Divided at the end: sums of simple numbers stay exact, and those that cancel are 0 whatever the batch.
-    return (folded.double() @ _matrix(folded.shape[1], width, rows.device) / width**0.5).to(rows.dtype)
+    projected: Tensor = folded.double() @ _matrix(folded.shape[1], width, rows.device) / width**0.5
+    return projected.to(rows.dtype)
 
 
 def real(values: Tensor) -> Tensor:

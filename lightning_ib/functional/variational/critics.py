@@ -136,7 +136,8 @@ def _mixed(scores: Tensor) -> Tensor:
     """The scores of x with the y of other samples: all but the diagonals."""
     b = scores.shape[-1]
     # Less the last element of a square, its rows of b + 1 elements begin with the diagonal's.
-    return scores.flatten(-2)[..., :-1].unflatten(-1, (b - 1, b + 1))[..., 1:].flatten(-2)
+    rows: Tensor = scores.flatten(-2)[..., :-1].unflatten(-1, (b - 1, b + 1))
+    return rows[..., 1:].flatten(-2)
 
 
 def _held_out_scores(
@@ -174,7 +175,8 @@ def _held_out_scores(
                 for w, s, v in zip(weights.split(widths, 1), sizes, (x, y))
             )
             g, h = (v.unflatten(1, chosen.shape[1:]) for v in (g, h))
-            return g @ h.transpose(-1, -2) / math.sqrt(_OUTPUTS)
+            scores: Tensor = g @ h.transpose(-1, -2) / math.sqrt(_OUTPUTS)
+            return scores
 
         # Each critic's view begins with the half it learns from, and in that with the rows it is fitted to.
         position = torch.arange(2 * half, device=x.device).expand(2, -1)
@@ -208,4 +210,5 @@ def _batched(rows: Tensor, size: int) -> Tensor:
     """``(2, N)`` in batches of equal size, at most ``size``: ``(2, M, B)``; less than M samples are left over."""
     m = -(-rows.shape[1] // size)
     b = rows.shape[1] // m
-    return rows[:, : m * b].unflatten(1, (m, b))
+    batches: Tensor = rows[:, : m * b].unflatten(1, (m, b))
+    return batches

@@ -231,8 +231,7 @@ def test_what_is_not_finite_costs_its_own_figures_and_one_warning():
         rows = resolution_sweep(Exact(), batches(x, y), ["same"], n_bins=[2, 3], pools=pools).rows
     missing = int((x <= 0).any(1).sum())
     assert [str(warning.message) for warning in caught] == [
-        f"layer 'same' with the pool 'log' gave NaN or infinite values in {missing} of 300 samples: its figures are "
-        "NaN."
+        f"layer 'same' with the pool 'log' gave NaN or infinite values in {missing} of 300 samples: its values are NaN."
     ]
     for row in rows:
         assert math.isnan(row.h_t) == math.isnan(row.singleton_fraction) == (row.pool == "log")

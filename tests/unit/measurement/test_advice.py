@@ -61,7 +61,7 @@ def test_an_undersampled_layer_is_told_what_chance_gives():
 
 def test_a_saturated_layer_is_told_how_much():
     point, told = measured(torch.randn(400, 5), Quantizer(bins=UniformBins(30)))
-    assert f"H(T) is {point.saturation:.2f} of log N: its values tell the samples apart, not what was learnt" in told
+    assert f"H(T) is {point.saturation:.2f} of log N: its values tell the samples apart, not what was learned" in told
 
 
 def test_a_layer_of_too_few_samples_for_cells_is_told_how_many():

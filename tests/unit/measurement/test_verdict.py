@@ -23,7 +23,7 @@ from lightning_ib import (
 )
 from lightning_ib.functional import cell_limit
 from lightning_ib.records import History
-from lightning_ib.records.reliability import VerdictWarning, outread, verdict
+from lightning_ib.records.reliability import VerdictWarning, probe_exceeds_counts, verdict
 from tests.helpers.tiny import fit
 from tests.helpers.verdicts import Layer, first_coordinates, measured, numbers
 
@@ -376,7 +376,7 @@ def test_layers_of_which_the_probe_reads_far_more_are_named():
     measured = plane.compute() + History(plane.estimate())
     read = {one.layer: one.value for one in measured.estimates() if one.quantity == "I_TY"}
     counted = {point.layer: point.i_ty for point in measured}
-    assert outread(measured) == (
+    assert probe_exceeds_counts(measured) == (
         "a linear probe reads far more of the 2.00 bits of the target than is counted at "
         f"'first' ({read['first']:.2f}, its cells {counted['first']:.2f}), "
         f"'second' ({read['second']:.2f}, its cells {counted['second']:.2f}): their symbols are too few for it, "
@@ -386,7 +386,7 @@ def test_layers_of_which_the_probe_reads_far_more_are_named():
     assert counted["first"] < 0.1
     many = [measured[0]._replace(layer=f"block{k}") for k in range(5)]
     probed = [one._replace(layer=f"block{k}") for one in measured.estimates() if one.layer == "first" for k in range(5)]
-    assert ", 2 more: their symbols" in outread(History.of(many, probed))
-    assert outread(History.of(measured[-1:], measured.estimates())) is None
-    assert outread(History.of(measured)) is None
-    assert outread(History()) is None
+    assert ", 2 more: their symbols" in probe_exceeds_counts(History.of(many, probed))
+    assert probe_exceeds_counts(History.of(measured[-1:], measured.estimates())) is None
+    assert probe_exceeds_counts(History.of(measured)) is None
+    assert probe_exceeds_counts(History()) is None

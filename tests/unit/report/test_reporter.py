@@ -68,7 +68,7 @@ def test_a_logger_that_fails_costs_one_warning_and_the_others_go_on(tmp_path):
     kept = pl.loggers.CSVLogger(tmp_path, name="kept")
     reporter, to = Reporter("ib", "bits", by="epoch"), Destination([Broken(), kept], None, 5)
     first, second = (reporter.scalars(measured(epoch)) for epoch in (0, 1))
-    with pytest.warns(UserWarning, match="Broken could not log the figures: OSError: the disk is full"):
+    with pytest.warns(UserWarning, match="Broken could not log the values: OSError: the disk is full"):
         reporter.log_scalars(first, to)
     reporter.log_scalars(second, to)  # a second warning would be an error
     assert "ib/I_XT/conv" in (tmp_path / "kept" / "version_0" / "metrics.csv").read_text()
