@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Mapping
 from typing import Any
 
 from lightning_ib.estimators.base import Estimator
 from lightning_ib.estimators.registry import checked_estimators
 from lightning_ib.evaluation.loaders import checked_loader
-from lightning_ib.functional.checks import checked_number
+from lightning_ib.functional.checks import checked_flag, checked_number
 
 
 def default_estimators() -> list[Estimator]:
@@ -18,7 +19,7 @@ def default_estimators() -> list[Estimator]:
     return [probe]
 
 
-def checked_arguments(data: Any, unpack: Any, beta: Any, prefix: Any, tsne: bool) -> None:
+def checked_arguments(data: Any, unpack: Any, beta: Any, prefix: Any, flags: Mapping[str, Any]) -> None:
     """Check the arguments of the callback itself, beside those of its parts.
 
     Raises:
@@ -37,5 +38,7 @@ def checked_arguments(data: Any, unpack: Any, beta: Any, prefix: Any, tsne: bool
     if not isinstance(prefix, str) or not prefix.strip("/"):
         kind = ValueError if isinstance(prefix, str) else TypeError
         raise kind(f"prefix must be a name such as 'ib', got {prefix!r}.")
-    if tsne and importlib.util.find_spec("sklearn") is None:
+    for name, flag in flags.items():
+        checked_flag(flag, name)
+    if flags["tsne"] and importlib.util.find_spec("sklearn") is None:
         raise ValueError("tsne=True needs scikit-learn: pip install scikit-learn, or leave it out.")

@@ -197,15 +197,17 @@ class RecordingCallback(CallbackBase):
                 f"the history so far is in {other.pop()}, and the callback has unit={self.reporter.unit!r}: keep one."
             )
         # A checkpoint saved after validation holds the point of an epoch that Lightning counts once it has ended.
-        self.history = self.history.until(trainer.current_epoch + 1, trainer.global_step) if begun else History()
+        until = self.history.until(trainer.current_epoch + 1, trainer.global_step)
+        self.history.assign(until if begun else History())
         self.session.plane.keep_layers([point.layer for point in self.history.last()])
 
     def _restore(self, state: Any) -> list[str]:
         """Restore the readable part of a state from :meth:`state_dict`; returns the faults of the rest, in words."""
         if not isinstance(state, Mapping):
-            self.history = History()
+            self.history.assign(History())
             return [f"it is of type {type(state).__name__}, and a mapping is expected"]
-        self.history, faults = History.restored(state)
+        restored, faults = History.restored(state)
+        self.history.assign(restored)
         if (version := state.get("version", _STATE_VERSION)) not in (1, _STATE_VERSION):
             return [*faults, f"it has version {version!r}, whose edges mean nothing to version {_STATE_VERSION}"]
         frozen: Any = state.get("frozen")
@@ -233,5 +235,5 @@ class RecordingCallback(CallbackBase):
                 "the processes came with different histories: all go on with that of rank 0, "
                 f"{len(self.history)} points. Give every process the same checkpoint."
             )
-        self.history = History.restored({"history": saved})[0]
+        self.history.assign(History.restored({"history": saved})[0])
         self.session.plane.load_frozen_state(frozen)

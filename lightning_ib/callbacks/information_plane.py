@@ -155,7 +155,8 @@ class InformationPlaneCallback(LoopCallback):
         tsne: bool = False,
         verbose: bool = True,
     ) -> None:
-        checked_arguments(data, unpack, beta, prefix, tsne)
+        flags = {"log_projector": log_projector, "tsne": tsne, "verbose": verbose}
+        checked_arguments(data, unpack, beta, prefix, flags)
         schedule, prefix = Schedule(every_n_epochs, epochs, every_n_train_steps), prefix.strip("/")
         options: dict[str, Any] = {
             "layers": layers,

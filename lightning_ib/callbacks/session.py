@@ -113,6 +113,11 @@ class Session:
         self.phase = Phase.DETACHED
         self.plane = InformationPlane(**self._options)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """A copy has the values and the edges, and neither the model nor the Trainer."""
+        alone = {"_host": Host(), "_module": nn.Module(), "_recorder": None, "phase": Phase.DETACHED}
+        return self.__dict__ | alone
+
     # -- the model -----------------------------------------------------------------------------------------------------
 
     def attach(self, module: nn.Module, host: Host | None = None, frozen: Mapping[str, Any] | None = None) -> None:

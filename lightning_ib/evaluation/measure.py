@@ -13,8 +13,7 @@ from lightning_ib.capture.batches import Unpack
 from lightning_ib.estimators.base import Estimator
 from lightning_ib.estimators.registry import Estimators
 from lightning_ib.evaluation.loaders import checked_loader
-from lightning_ib.evaluation.passes import call, on_device, preserve_state, run_pass, to, with_bar
-from lightning_ib.evaluation.preserve import module_state_kept
+from lightning_ib.evaluation.passes import call, measuring, run_pass, to, with_bar
 from lightning_ib.functional import Correction, Unit
 from lightning_ib.measurement.information_plane import MAX_SAMPLES, InformationPlane, Layers
 from lightning_ib.records.history import History
@@ -70,12 +69,7 @@ def measure(  # noqa: D417 – the arguments of InformationPlane are documented 
     options: dict[str, Any] = {"input": input, "target": target, "unit": unit, "correction": correction}
     options |= {"n_permutations": n_permutations, "estimators": estimators, "max_samples": max_samples, "head": head}
     plane = InformationPlane(layers, **options, ignore_index=ignore_index, tokens=tokens)
-    with (
-        on_device(model, device) as away,
-        plane.attach(model),
-        preserve_state(model, dataloader),
-        module_state_kept(model),
-    ):
+    with measuring(plane, model, dataloader, device) as away:
         # Its bar may already ask the loader for an iterator, which moves random states.
         batches: Any = with_bar(dataloader, "Information plane") if progress else dataloader
         run_pass(plane, batches, lambda parts: call(model, parts), unpack=unpack, move=lambda one: to(one, away))

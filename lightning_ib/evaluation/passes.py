@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from lightning_ib.capture.batches import Parts, Unpack, is_keywords, unpacked
 from lightning_ib.capture.layers import device_of
+from lightning_ib.evaluation.preserve import module_state_kept
 from lightning_ib.measurement.information_plane import InformationPlane
 
 # Of endless data, read at most this many times the wanted number of samples, where few of them count.
@@ -49,6 +50,20 @@ def on_device(model: nn.Module, device: torch.device | str | None) -> Iterator[t
     finally:
         if device is not None:
             model.to(home)
+
+
+@contextmanager
+def measuring(
+    plane: InformationPlane, model: nn.Module, dataloader: Any, device: torch.device | str | None
+) -> Iterator[torch.device]:
+    """A model on a device, hooked by ``plane``, in eval mode; its state and random states are restored at the end."""
+    with (
+        on_device(model, device) as away,
+        plane.attach(model),
+        preserve_state(model, dataloader),
+        module_state_kept(model),
+    ):
+        yield away
 
 
 def run_pass(

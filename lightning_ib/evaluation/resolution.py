@@ -17,7 +17,6 @@ import csv
 import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import groupby
 from numbers import Integral
@@ -31,10 +30,9 @@ from lightning_ib.binning.bins import Bins, UniformBins
 from lightning_ib.binning.fitted import FittedQuantizer
 from lightning_ib.binning.quantizer import Pool, Quantizer
 from lightning_ib.capture.batches import Unpack
-from lightning_ib.capture.layers import device_of, resolve_layers
+from lightning_ib.capture.layers import resolve_layers
 from lightning_ib.evaluation.loaders import checked_loader
-from lightning_ib.evaluation.passes import call, preserve_state, run_pass, to, with_bar
-from lightning_ib.evaluation.preserve import module_state_kept
+from lightning_ib.evaluation.passes import call, measuring, run_pass, to, with_bar
 from lightning_ib.functional import Symbols, Unit, add_entropies, entropy_of_counts, joint_counts, symbols
 from lightning_ib.functional.checks import checked_integer, logarithm
 from lightning_ib.measurement.information_plane import InformationPlane
@@ -186,30 +184,16 @@ def resolution_sweep(
     binnings, by_layer = _binnings(n_bins, bins), _by_layer(pools)
     sizes = None if n_samples is None else _ascending(n_samples, "n_samples")
     plane = InformationPlane(layers, target=target, unit=unit, ignore_index=ignore_index)
-    with _on(device, model) as move, plane.attach(model), preserve_state(model, dataloader), module_state_kept(model):
+    with measuring(plane, model, dataloader, device) as away:
         _pool(plane, by_layer, model)
         batches = with_bar(dataloader, "Pass over the data") if progress else dataloader
-        run_pass(plane, batches, lambda parts: call(model, parts), unpack=unpack, move=move)
+        run_pass(plane, batches, lambda parts: call(model, parts), unpack=unpack, move=lambda one: to(one, away))
         rows: Iterable[list[Resolution]] = _resolutions(plane, binnings, sizes)
         if progress:
             rows = with_bar(
                 rows, "Resolutions", len(binnings) * sum(len(one.quantizers) for one in _pools_of(plane).values())
             )
         return ResolutionSweep([row for of_one in rows for row in of_one])
-
-
-@contextmanager
-def _on(device: torch.device | str | None, model: nn.Module) -> Iterator[Callable[[Any], Any]]:
-    """The model on a device, and a function that moves batches there; the model comes back at the end."""
-    home = device_of(model)
-    away = home if device is None else torch.device(device)
-    try:
-        if device is not None:
-            model.to(away)
-        yield lambda batch: to(batch, away)
-    finally:
-        if device is not None:
-            model.to(home)
 
 
 class _ConcatenatedPools:

@@ -133,6 +133,17 @@ def checked_choice(value: Any, name: str, choices: Sequence[_T]) -> _T:
     raise (TypeError if isinstance(value, bool) else kind)(f"{name} must be {allowed}, got {_shown(value)}{remedy}")
 
 
+def checked_flag(value: Any, name: str) -> bool:
+    """True or False.
+
+    Raises:
+        TypeError: ``value`` is anything else.
+    """
+    if not isinstance(value, bool):
+        raise TypeError(f"{name} must be True or False, got {_shown(value)}.")
+    return value
+
+
 def checked_callable(value: Any, name: str, takes: str) -> None:
     """A callable, or None.
 

@@ -80,6 +80,8 @@ class InformationPlane:
             ``(B, C, …)``, are split by place, ``(B · …, C)``. Tokens with mask 0 are left out. Those of one
             sequence depend on each other: standard errors are taken over sequences.
         keep_rows: always sample rows, also if cells and estimators can do without; ``drawn()`` returns them.
+        across_processes: measure the samples of all processes where torch.distributed is initialized, all of which must
+            then ask; ``False`` measures this process alone.
 
     Raises:
         TypeError: an argument is of the wrong kind.
@@ -112,12 +114,13 @@ class InformationPlane:
         ignore_index: int | None = None,
         tokens: bool = False,
         keep_rows: bool = False,
+        across_processes: bool = True,
     ) -> None:
         self.asked = checked_layers(layers)
         """The layers that were named, or patterns of them, with their quantizers; ``None`` where they are picked."""
         _check_options(input, target, unit, correction, n_permutations, head, ignore_index, tokens)
         self.unit: Unit = unit
-        self.ignore_index, self.tokens = ignore_index, tokens
+        self.ignore_index, self.tokens, self._across_processes = ignore_index, tokens, across_processes
         self.estimation = Estimation(checked_estimators(estimators))
         """The estimators at work; ``estimation.calibration`` holds the hyperparameters set at the first measurement."""
         self.sampled = SampledLayers(
@@ -274,7 +277,7 @@ class InformationPlane:
         """
         self._intake.trim(n_samples)
 
-    def compute(self, *, epoch: int = 0, step: int = 0, across_processes: bool = True) -> History:
+    def compute(self, *, epoch: int = 0, step: int = 0) -> History:
         """The values of this measurement: a history with a point for each layer.
 
         A layer with a NaN or an infinity in it gets a point of NaNs, and one warning that names it.
@@ -282,25 +285,17 @@ class InformationPlane:
         Args:
             epoch: written into the points.
             step: written into the points.
-            across_processes: count the samples of all processes, each of which must call this; else of this one alone.
 
         Raises:
             ValueError: nothing was counted, or bins returned edges that descend or are NaN.
         """
-        found = self._points.of_pass(epoch=epoch, shared=_several_processes(across_processes))
+        found = self._points.of_pass(epoch=epoch, shared=self._shared)
         sources = {layer: "binned" if layer in self.fitted_quantizers else "cells" for layer in self.quantizers}
         points = [found[layer]._replace(epoch=epoch, step=step, source=of) for layer, of in sources.items()]
         self._points.warn_of_verdicts(points)
         return History.of(points)
 
-    def estimate(
-        self,
-        *,
-        epoch: int = 0,
-        step: int = 0,
-        progress: Progress = lambda pairs: pairs,
-        across_processes: bool = True,
-    ) -> list[Record]:
+    def estimate(self, *, epoch: int = 0, step: int = 0, progress: Progress = lambda pairs: pairs) -> list[Record]:
         """The values of the estimators, for all layers.
 
         Hyperparameters that follow a layer's scale are calibrated at its first measurement and frozen, as edges are. A
@@ -310,11 +305,10 @@ class InformationPlane:
             epoch: written into the estimates.
             step: written into the estimates.
             progress: wraps the pairs of layer and estimator, for a progress bar.
-            across_processes: take the samples of all processes, each of which must call this; else of this one alone.
         """
         if not self.estimation.estimators:
             return []
-        shared = _several_processes(across_processes)
+        shared = self._shared
         return self.estimation.estimate(
             self.layers,
             self._intake.measured(shared=shared),
@@ -326,13 +320,18 @@ class InformationPlane:
             progress=progress,
         )
 
+    @property
+    def _shared(self) -> bool:
+        """Whether several processes measure together."""
+        return self._across_processes and this_process()[1] > 1
+
     def drawn(self) -> Drawn:
         """The sampled rows; with several processes those of all of them, each of which must call this."""
-        return self._intake.drawn(shared=_several_processes(True))
+        return self._intake.drawn(shared=self._shared)
 
     def labeled_rows(self) -> dict[str, Rows]:
         """The sampled rows of each layer, with labels if there are some; with several processes each must call this."""
-        drawn = self._intake.measured(shared=_several_processes(True))
+        drawn = self._intake.measured(shared=self._shared)
         return {layer: Rows(rows, drawn.others.get("y")) for layer, rows in drawn.layers.items()}
 
     def target_symbols(self) -> Symbols | None:
@@ -364,11 +363,6 @@ class InformationPlane:
         load_frozen_state(state, self._intake.variables, self.estimation)
 
 
-def _several_processes(across_processes: bool) -> bool:
-    """Whether several processes measure together."""
-    return across_processes and this_process()[1] > 1
-
-
 def _check_options(
     input: Any,
     target: Any,
@@ -386,7 +380,7 @@ def _check_options(
     checked_unit(unit)
     if correction is not None:
         checked_correction(correction)
-    if isinstance(n_permutations, bool) or n_permutations != 0:
+    if isinstance(n_permutations, bool) or not isinstance(n_permutations, Integral) or n_permutations != 0:
         checked_integer(n_permutations, "n_permutations", at_least=2, advice="give 0 for none, or at least 2")
     if not (head is None or head is False or isinstance(head, str)):
         raise TypeError(f"head must be None, False or the name of a layer, got {head!r}.")

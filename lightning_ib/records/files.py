@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -13,16 +14,27 @@ from lightning_ib.records.earlier import EARLIER, records_of_earlier
 from lightning_ib.records.record import Record
 
 
-def write_records(records: Iterable[Record], path: str | os.PathLike[str]) -> None:
-    """Write records, one row each, replacing the file as a whole: a reader always sees a complete file.
+def rows_of(records: Iterable[Record]) -> str:
+    """Records as rows of a CSV file."""
+    text = io.StringIO(newline="")
+    csv.writer(text).writerows(records)
+    return text.getvalue()
+
+
+def write_rows(rows: Iterable[str], path: str | os.PathLike[str]) -> None:
+    """Write rows below a header, replacing the file as a whole: a reader always sees a complete file.
 
     Raises:
         OSError: writing failed; an older file is left as it was.
     """
     with replacing(Path(path)) as partial, partial.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(Record._fields)
-        writer.writerows(records)
+        csv.writer(file).writerow(Record._fields)
+        file.writelines(rows)
+
+
+def write_records(records: Iterable[Record], path: str | os.PathLike[str]) -> None:
+    """Write records, one row each; see :func:`write_rows`."""
+    write_rows([rows_of(records)], path)
 
 
 @contextmanager
@@ -38,7 +50,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def read_records(path: str | os.PathLike[str]) -> list[Record]:
-    """The records of a file that :func:`write_records` wrote, every value to the last bit.
+    """The records of a file that :func:`write_rows` wrote, every value to the last bit.
 
     Files of points and of estimates, which versions before wrote, are read too.
 

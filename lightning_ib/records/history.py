@@ -7,7 +7,7 @@ import os
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, overload
 
-from lightning_ib.records.files import read_records, write_records
+from lightning_ib.records.files import read_records, rows_of, write_rows
 from lightning_ib.records.points import InformationPoint, points_of
 from lightning_ib.records.record import COUNTED, Record
 from lightning_ib.records.saved import records_in
@@ -36,7 +36,12 @@ class History(Collection[InformationPoint]):
 
     def __init__(self, records: Iterable[Record] = ()) -> None:
         self._records = list(records)
+        wrong = next((one for one in self._records if not isinstance(one, Record)), None)
+        if wrong is not None:
+            raise TypeError(f"a History consists of Records, got {wrong!r}: History.of takes points.")
         self._points: list[InformationPoint] | None = None
+        self._csv: list[str] = []  # the rows of the file, as text
+        self._n_written = 0  # the number of records in that
 
     @classmethod
     def of(cls, points: Iterable[InformationPoint], estimates: Iterable[Record] = ()) -> History:
@@ -49,9 +54,14 @@ class History(Collection[InformationPoint]):
 
     def points(self) -> list[InformationPoint]:
         """A point for each layer and measurement."""
+        return list(self._view)
+
+    @property
+    def _view(self) -> list[InformationPoint]:
+        """The points, built once."""
         if self._points is None:
             self._points = points_of(self._records)
-        return list(self._points)
+        return self._points
 
     def estimates(self) -> list[Record]:
         """The values of estimators, such as the probe."""
@@ -73,11 +83,25 @@ class History(Collection[InformationPoint]):
             measured: the measurement.
             by: the unit of moments, ``"epoch"`` or ``"step"``.
         """
-        now = {getattr(record, by) for record in measured.records()}
-        self._records = [record for record in self._records if getattr(record, by) not in now] + measured.records()
-        self._points = None
+        if by not in ("epoch", "step"):
+            raise ValueError(f"by must be 'epoch' or 'step', got {by!r}.")
+        new = measured.records()
+        now = {getattr(record, by) for record in new}
+        if not self._records or not now or getattr(self._records[-1], by) < min(now):  # as a rule: time goes on
+            self._records += new
+            if self._points is not None:
+                self._points += points_of(new)
+        else:
+            self.assign(History([record for record in self._records if getattr(record, by) not in now] + new))
+
+    def assign(self, other: History) -> None:
+        """Become equal to another history, in place."""
+        self._records, self._points = other.records(), None
+        self._csv, self._n_written = [], 0
 
     def __add__(self, other: History) -> History:
+        if not isinstance(other, History):
+            return NotImplemented
         return History([*self._records, *other._records])
 
     @overload
@@ -87,13 +111,13 @@ class History(Collection[InformationPoint]):
     def __getitem__(self, index: slice) -> list[InformationPoint]: ...
 
     def __getitem__(self, index: int | slice) -> InformationPoint | list[InformationPoint]:
-        return self.points()[index]
+        return self._view[index]
 
     def __contains__(self, point: object) -> bool:
-        return point in self.points()
+        return point in self._view
 
     def __len__(self) -> int:
-        return len(self.points())
+        return len(self._view)
 
     def __iter__(self) -> Iterator[InformationPoint]:
         return iter(self.points())
@@ -130,7 +154,9 @@ class History(Collection[InformationPoint]):
         Raises:
             OSError: writing failed; an older file is left as it was.
         """
-        write_records(self._records, path)
+        self._csv.append(rows_of(self._records[self._n_written :]))
+        self._n_written = len(self._records)
+        write_rows(self._csv, path)
 
     @classmethod
     def read_csv(cls, path: str | os.PathLike[str]) -> History:

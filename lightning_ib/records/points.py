@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from lightning_ib.records.record import COUNTED, Record, unit_of
 
-_CORE = ("I_XT", "I_TY", "H_T")
+_CORE = ("I_XT", "I_TY", "H_T", "saturation")
 
 _FIELDS = {
     "I_XT": "i_xt",

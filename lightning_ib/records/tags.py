@@ -73,6 +73,7 @@ def format_tag(prefix: str, quantity: str, layer: str, *, source: str = "", unit
         >>> format_tag("ib", "I_TY_lower", "out", unit="bits"), format_tag("ib", "saturation", "out")
         ('ib_diagnostics/bits/I_TY_lower/out', 'ib_diagnostics/saturation/out')
     """
+    source = "" if source in COUNTED else source
     group = diagnostics(prefix) if unit or is_diagnostic(quantity, source) else prefix
     return "/".join(part for part in (group, unit, source, quantity, layer) if part)
 

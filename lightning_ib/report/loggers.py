@@ -53,6 +53,7 @@ def scalars(measured: History, prefix: str, beta: float | None = None) -> dict[s
         ib_diagnostics/bits/H_T/out
         ib_diagnostics/bits/H_T_lower/out
         ib_diagnostics/bits/H_T_upper/out
+        ib_diagnostics/saturation/out
     """
     logged: dict[str, float] = {}
     targetless = {p.layer for p in measured if math.isnan(p.h_y) and not math.isnan(p.h_t)}

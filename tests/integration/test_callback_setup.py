@@ -333,3 +333,16 @@ def test_layers_made_late_are_measured_or_left_out(tmp_path, make, told, val):
     assert all(told in sentence for sentence in ours)
     assert epochs(callback) == ([1, 2] if make is Lazy else [0, 1, 2])
     assert {point.layer for point in callback.history} == {"hidden", "out"}
+
+
+def test_a_monitor_finds_every_name_from_the_first_measurement_on_also_of_a_layer_that_is_not_finite(tmp_path):
+    class Broken(TinyModule):
+        def __init__(self):
+            super().__init__()
+            with torch.no_grad():
+                self.hidden.weight.fill_(float("nan"))
+
+    names = [f"ib/{name}/hidden" for name in ("I_XT", "I_TY", "H_T")] + ["ib_diagnostics/saturation/hidden"]
+    stops = [pl.callbacks.EarlyStopping(name, check_finite=False) for name in names]
+    with pytest.warns(UserWarning, match="NaN or infinite"):
+        fit(tmp_path, InformationPlaneCallback(), *stops, model=Broken(), max_epochs=1)

@@ -89,3 +89,18 @@ def test_no_import_leads_back():
 
     for name in graph:
         walk(name)
+
+
+# -- in one sitting ----------------------------------------------------------------------------------------------------
+
+LONGEST = {ast.ClassDef: 330, ast.FunctionDef: 60, ast.AsyncFunctionDef: 60}
+"""The most lines of a class and of a function, docstrings included."""
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(PACKAGE)))
+def test_a_file_can_be_read_in_one_sitting(file):
+    text = file.read_text()
+    assert text.count("\n") <= 450
+    for node in ast.walk(ast.parse(text)):
+        if type(node) in LONGEST:
+            assert node.end_lineno - node.lineno < LONGEST[type(node)], node.name

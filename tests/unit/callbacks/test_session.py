@@ -155,3 +155,16 @@ def test_a_session_can_be_pickled_before_and_after_it_was_at_work():
         assert len(again.conclude(None, MOMENT).history) == 1
         again.detach()
         session = again
+
+
+def test_a_copy_in_the_middle_of_a_fit_leaves_model_and_trainer_behind():
+    model = net()
+    session = Session({"layers": ["0"]})
+    session.attach(model, Host(say=lambda line: None))  # a lambda cannot be pickled, as a Trainer should not be
+    session.begin()
+    copy = pickle.loads(pickle.dumps(session))
+    assert copy.phase is Phase.DETACHED
+    copy.attach(model)
+    recorded(copy, model, batches())
+    assert len(copy.conclude(None, MOMENT).history) == 1
+    assert session.phase is Phase.RECORDING

@@ -86,3 +86,25 @@ def test_a_figure_is_a_number_whatever_the_estimator_returned(data):
 def test_a_figure_that_ends_in_accuracy_has_no_unit(data):
     own = Breaks(figures=lambda: {"top5_accuracy": 0.5})
     assert estimated(plane_of(TANH, [own]), TANH, *data)[0].unit == ""
+
+
+class Dimension(Estimator):
+    name = "dimension"
+    outputs = ("participation_ratio", "I_TY")
+    unitless = ("participation_ratio",)
+
+    def estimate(self, rows, calibration, unit):
+        return {"participation_ratio": 2.5, "I_TY": 0.5}
+
+
+def test_a_value_can_be_without_a_unit():
+    x, y = torch.randn(64, 2), torch.arange(64) % 2
+    found = estimated(plane_of(TANH, [Dimension()]), TANH, x, y)
+    assert {(one.quantity, one.unit) for one in found} == {("participation_ratio", ""), ("I_TY", "bits")}
+
+
+def test_an_estimator_keeps_its_calibration_where_its_name_was_spelled_otherwise():
+    plane = plane_of(TANH, ["quantized8"])
+    frozen = {"layers": {}, "estimators": {"act": {"quantised8": {"low": -1.0, "high": 1.0}}}}
+    plane.load_frozen_state(frozen)
+    assert plane.estimation.calibration == {"act": {"quantized8": {"low": -1.0, "high": 1.0}}}

@@ -52,10 +52,9 @@ def given(plane, batches):
 
 
 own = list(zip(x[mine].split(64), y[mine].split(64)))
-plane = given(InformationPlane(LAYERS, estimators=["kde"]), own)
-found["alone"] = [plane.compute(across_processes=False), plane.estimate(across_processes=False)]
-found["together"] = [plane.compute(), plane.estimate()]
-found["alone again"] = [plane.compute(across_processes=False), plane.estimate(across_processes=False)]
+for name, together in {"alone": False, "together": True}.items():
+    plane = given(InformationPlane(LAYERS, estimators=["kde"], across_processes=together), own)
+    found[name] = [plane.compute(), plane.estimate()]
 plane = given(InformationPlane(LAYERS, input=Quantizer(None, QuantileBins(2))), own if rank else [])
 found["one has none"] = [plane.compute(), plane.compute()]
 plane = given(InformationPlane(LAYERS), [(some, labels.double() / 3 if rank else labels) for some, labels in own])
@@ -120,15 +119,14 @@ def found_by(two_ranks, name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["alone", "together", "alone again"])
+@pytest.mark.parametrize("name", ["alone", "together"])
 def test_two_processes_count_together_or_each_alone(two_ranks, name):
     x, y = exact_data()
     for share, (points, estimates) in zip(SHARES, found_by(two_ranks, name)):
         rows = slice(None) if name == "together" else share
         plane = InformationPlane(LAYERS, estimators=["kde"])
         assert points == numbers(counted(plane, Exact(), [(x[rows], y[rows])]))
-        if name == "alone":  # what an estimator sets from a layer's scale is set by its first measurement
-            assert estimates == numbers(plane.estimate())
+        assert estimates == numbers(plane.estimate())
         assert {estimate[8] for estimate in estimates} == {len(x[rows])}
 
 

@@ -7,9 +7,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from lightning_ib import History, Record
+import lightning_ib.records.history
+from lightning_ib import History, InformationPoint, Record
 from tests.helpers.histories import measured, point, record
-from tests.helpers.records import exact
+from tests.helpers.records import estimate, exact
 
 # -- A history and its measurements ------------------------------------------------------------------------------------
 
@@ -128,3 +129,56 @@ def test_pandas_has_every_value():
 def test_pandas_is_imported_by_nobody_else():
     code = "import sys; sys.modules['pandas'] = None; from lightning_ib import History; assert not History().records()"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+# -- what a long run costs ---------------------------------------------------------------------------------------------
+
+
+def measured_at(epoch, layers=("a", "b")):
+    points = [InformationPoint.missing(layer, n_samples=9, unit="bits", epoch=epoch, step=epoch) for layer in layers]
+    return History.of(points, [estimate(epoch, epoch, "a", "probe", "I_TY", 0.5)])
+
+
+def test_a_measurement_is_added_without_building_the_earlier_ones_again(monkeypatch):
+    history, built = History(), []
+    real = lightning_ib.records.history.points_of
+    monkeypatch.setattr(
+        "lightning_ib.records.history.points_of", lambda records: built.append(len(records)) or real(records)
+    )
+    for epoch in range(20):
+        history.put(measured_at(epoch))
+        assert history[-1].epoch == epoch
+    assert max(built) == len(measured_at(0).records())
+    assert [point.epoch for point in history] == [epoch for epoch in range(20) for _ in "ab"]
+
+
+def test_the_file_is_right_whatever_was_put_in_between(tmp_path):
+    history, path = History(), tmp_path / "history.csv"
+    for epoch in (0, 1, 2, 1, 3, 3):
+        history.put(measured_at(epoch))
+        history.to_csv(path)
+        assert History.read_csv(path) == history
+    assert sorted({point.epoch for point in history}) == [0, 1, 2, 3]
+
+
+def test_a_history_changes_in_place_where_a_run_is_taken_up():
+    history = measured_at(3)
+    other = measured_at(1)
+    history.assign(other)
+    assert history == other
+    history.put(measured_at(2))
+    assert len(other) == 2
+
+
+def test_wrong_parts_are_refused_at_once():
+    with pytest.raises(TypeError, match="a History consists of Records, got Information.*: History.of takes points."):
+        History([measured_at(0)[0]])
+    with pytest.raises(ValueError, match="by must be 'epoch' or 'step', got 'layer'."):
+        measured_at(0).put(measured_at(1), by="layer")
+    with pytest.raises(TypeError, match="unsupported operand"):
+        measured_at(0) + [1]
+
+
+def test_a_layer_that_could_not_be_measured_has_all_core_records():
+    point = InformationPoint.missing("a", n_samples=9, unit="bits")
+    assert {record.quantity for record in point.records()} >= {"I_XT", "I_TY", "H_T", "saturation"}

@@ -88,9 +88,9 @@ def test_a_record_holds_what_its_point_does():
     }
 
 
-def test_an_undefined_value_has_no_record_but_the_three_that_every_point_has():
+def test_an_undefined_value_has_no_record_but_the_four_that_every_point_has():
     records = History.of([InformationPoint.missing("out", n_samples=8, unit="bits")]).records()
-    assert [record.quantity for record in records] == ["I_XT", "I_TY", "H_T", "n_codes"]
+    assert [record.quantity for record in records] == ["I_XT", "I_TY", "H_T", "saturation", "n_codes"]
 
 
 def test_a_number_of_codes_that_is_no_number_is_none():
