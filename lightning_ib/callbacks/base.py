@@ -44,7 +44,7 @@ class RecordingCallback(CallbackBase):
     def __init__(self, schedule: Schedule, session: Session, reporter: Reporter, *, verbose: bool = True) -> None:
         self.schedule, self.session, self.reporter, self.verbose = schedule, session, reporter, verbose
         self.history, self.evaluated = History(), History()
-        self._saved: Any = None  # the state of a checkpoint, until a fit begins
+        self._saved: Any = None  # the state of a checkpoint, until a fit takes it up or a run is over
 
     @property
     def prefix(self) -> str:

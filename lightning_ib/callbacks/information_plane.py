@@ -215,6 +215,7 @@ class InformationPlaneCallback(LoopCallback):
         """Find the layers before the first forward; hooks are on during a measurement, and inside torch.compile."""
         self.reporter.begin()
         self.reporter.figure_path = None
+        # A further fit with this Trainer goes on with its edges; those of a checkpoint are taken up in on_train_start.
         frozen = self.session.frozen_state() if trainer.global_step > 0 else None
         self.session.attach(pl_module, self._host(trainer), frozen)
 

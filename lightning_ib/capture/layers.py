@@ -29,7 +29,8 @@ class NoLayersError(ValueError, RuntimeError):
 def default_layers(model: nn.Module) -> list[str]:
     """The layers to watch by default: leaf modules with weights, normalization layers left out.
 
-    Where there are more than twelve, twelve are taken, spread evenly over the depth, the first and the last included.
+    Of more than twelve, twelve are taken, spread evenly over the depth, the first and the last included. This is
+    provisional: an instrument chooses again among those that run.
 
     Raises:
         NoLayersError: the model lacks such modules.

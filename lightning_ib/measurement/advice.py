@@ -56,7 +56,7 @@ def advice(point: InformationPoint, quantizer: FittedQuantizer | CellQuantizer) 
         return f"{what}: {point.clipped_fraction:.0%} of its values lie outside its bins, {_wider_edges(quantizer)}"
     if point.verdict == "saturated":
         why = f"H(T) is {point.saturation:.2f} of log N: its values tell the samples apart, not what was learned"
-    else:
+    else:  # undersampled
         share = f"{point.singleton_fraction:.0%} of the samples"
         why = f"{share} have a symbol of their own, and chance has a large part in its values"
         if not math.isnan(point.i_ty_permuted):

@@ -58,7 +58,7 @@ class PointMaker:
         intake.check_counted(n if n or drawn is None else drawn.n, epoch)
         x = finite_symbols(kept.x.name, kept.x.rows(), epoch, self._warned)
         y = intake.target.symbols(kept.y, epoch)
-        sampled_y = None if drawn is None else intake.target.sampled(kept.y, drawn.others, epoch)
+        sampled_y = None if drawn is None else intake.target.sampled(kept.y, drawn, epoch)
         intake.heads.recognize(None if drawn is None or sampled_y is None else drawn.others, intake.n_coordinates)
         bound = head_bound(intake.heads.head, sampled_y, self._unit)
         found = self._in_bins(kept, n, x, y, bound, epoch)

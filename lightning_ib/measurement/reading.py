@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -12,6 +12,7 @@ from lightning_ib.binning.fitted import FittedQuantizer
 from lightning_ib.binning.target import UnknownTarget, absent_label, labeled, target_symbols, target_values
 from lightning_ib.functional import NOT_FINITE, Symbols, symbols
 from lightning_ib.functional.checks import plain_tensor
+from lightning_ib.measurement.sampled import Drawn
 from lightning_ib.measurement.variables import Variable
 from lightning_ib.warn_once import WarnOnce
 
@@ -145,14 +146,19 @@ class TargetReader:
             return finite_symbols(variable.name, rows, epoch, self._warned)
         return self._finite_symbols(self.labels(rows), epoch)
 
-    def sampled(self, variable: Variable, others: Mapping[str, Tensor], epoch: int) -> Symbols | None:
+    def sampled(self, variable: Variable, drawn: Drawn, epoch: int) -> Symbols | None:
         """The symbols of the target on the sampled rows; ``None`` if it is absent or non-finite.
 
         Args:
             variable: the target.
-            others: the sampled rows, with those of the target from :meth:`labels`.
+            drawn: the sampled rows, with those of the target from :meth:`labels`.
             epoch: for the warning.
         """
+        others = drawn.others
+        for fault in (drawn.other_faults[name] for name in ("y", "pooled y") if name in drawn.other_faults):
+            self._warned.warn(
+                "rows of the target", f"the target was not read at epoch {epoch}: {fault} The values about it are NaN."
+            )
         if self.fitted is not None:
             return sampled_symbols(variable, others.get("pooled y"), epoch, self._warned)
         return self._finite_symbols(others["y"], epoch) if "y" in others else None

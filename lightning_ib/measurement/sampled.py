@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple
 
 import torch
@@ -48,6 +49,7 @@ class Drawn(NamedTuple):
             ``"pooled x"``; ``"sum of x"``, over all that a sample holds; the sequence of a token as ``"sequence"``; of
             a possible head ``"probabilities"`` and ``"predicted"``. Variables that were dropped are absent.
         places: of each sample in its batch, int64 ``(M,)``.
+        other_faults: of the target and the input by the same names, why their rows are missing.
     """
 
     layers: dict[str, Tensor]
@@ -57,6 +59,7 @@ class Drawn(NamedTuple):
     raw_faults: dict[str, Exception]
     others: dict[str, Tensor]
     places: Tensor | None = None
+    other_faults: Mapping[str, Exception] = MappingProxyType({})
 
     @property
     def n(self) -> int:
@@ -185,7 +188,8 @@ class SampledLayers:
             gather: Gather | None = all_gathered if shared else None
             rows = self._reservoir.drawn(gather)
             raw = self._raw_reservoir.drawn(gather) if self.raw_samples else {}
-            faults = {k.removeprefix("layer "): v for k, v in rows.items() if isinstance(v, Exception)}
+            failed = {k: v for k, v in rows.items() if isinstance(v, Exception)}
+            faults = {k.removeprefix("layer "): v for k, v in failed.items() if k.startswith("layer ")}
             sound = {k: v for k, v in rows.items() if isinstance(v, Tensor)}
             places = sound.pop("place", None)
             layers = {k.removeprefix("layer "): v for k, v in sound.items() if k.startswith("layer ")}
@@ -198,6 +202,7 @@ class SampledLayers:
                 {k: v for k, v in raw.items() if isinstance(v, Exception)},
                 {k: v for k, v in sound.items() if not k.startswith("layer ")},
                 places,
+                {k: v for k, v in failed.items() if not k.startswith("layer ")},
             )
         return self._drawn
 

@@ -520,3 +520,17 @@ def test_nothing_of_cells_goes_into_a_checkpoint():
     plane = InformationPlane(["layer"])
     counted(plane, net(layer=same), batches(*clusters(400, 4)))
     assert plane.frozen_state() == {"layers": {}}
+
+
+def test_targets_of_several_shapes_are_one_warning_and_leave_the_rest():
+    """Rows of real numbers in one batch, and single ones in another."""
+    model, plane = nn.Sequential(nn.Linear(3, 4)), InformationPlane(["0"])
+    with plane.attach(model), torch.no_grad():
+        for y in (torch.randn(32), torch.randn(32, 3)):
+            x = torch.randn(32, 3)
+            model(x)
+            plane.update(x, y)
+    with pytest.warns(UserWarning, match="^the target was not read at epoch 2: its samples have different shapes"):
+        (point,) = plane.compute(epoch=2)
+    assert math.isnan(point.i_ty)
+    assert math.isfinite(point.h_t)
