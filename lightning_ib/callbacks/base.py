@@ -94,15 +94,15 @@ class RecordingCallback(CallbackBase):
 
     # -- the history ---------------------------------------------------------------------------------------------------
 
-    def _last(self) -> InformationPoint:
+    def _last_point(self) -> InformationPoint:
         """The last point, or a missing one before training."""
         return self.history[-1] if self.history else InformationPoint.missing("", n_samples=0, unit=self.reporter.unit)
 
-    def _latest(self) -> History:
+    def _last_measurement(self) -> History:
         """The last measurement, with NaN for estimators that were added since."""
         last = self.history.last()
         known = {(one.layer, one.source) for one in last.records()}
-        none = self.session.no_estimates(0, self._last().step).records()
+        none = self.session.no_estimates(0, self._last_point().step).records()
         return last + History(one for one in none if (one.layer, one.source) not in known)
 
     def _log(self, trainer: Trainer, pl_module: LightningModule, measured: Measurement) -> None:
@@ -120,19 +120,19 @@ class RecordingCallback(CallbackBase):
         if is_evaluation(trainer):
             self.evaluated = measured.history
         else:
-            self._keep(trainer, measured)
+            self._add_to_history(trainer, measured)
 
     def _log_at_once(self, trainer: Trainer, measured: Measurement) -> None:
         """Log where ``self.log`` is unavailable, or would wait for ``log_every_n_steps``; and keep it."""
         self.reporter.log_scalars(self.reporter.scalars(measured.history), self._destination(trainer))
-        self._keep(trainer, measured)
+        self._add_to_history(trainer, measured)
 
     def _update_monitors(self, trainer: Trainer, measured: History) -> None:
         """Update ``trainer.callback_metrics`` where ``self.log`` is unavailable, so that values can be monitored."""
         known = self.reporter.scalars(measured)
         trainer.callback_metrics.update({name: torch.tensor(value) for name, value in known.items()})
 
-    def _keep(self, trainer: Trainer, measured: Measurement) -> None:
+    def _add_to_history(self, trainer: Trainer, measured: Measurement) -> None:
         """Add a measurement to the history, in place of one of the same epoch, and update CSV and pictures."""
         self.history.put(measured.history, self.schedule.by)
         self._lay_out(trainer)
@@ -154,7 +154,7 @@ class RecordingCallback(CallbackBase):
         if not self.verbose or trainer.barebones:
             return
         with self.reporter.warned.on_error("the summary of the fit failed"):
-            if (hint := probe_exceeds_counts(self._latest())) is not None:
+            if (hint := probe_exceeds_counts(self._last_measurement())) is not None:
                 self._say(trainer, f"at the last measurement {hint}")
             if self.history:
                 self._say(trainer, self.reporter.summary(self.history, to.loggers, is_dev_run=dev_run(trainer) > 0))

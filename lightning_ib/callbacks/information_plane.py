@@ -182,7 +182,7 @@ class InformationPlaneCallback(LoopCallback):
         # With defaults alone a failing measurement must leave the run going.
         named = (layers, input, target, data, unpack, every_n_train_steps)
         self._is_default = all(one is None for one in named) and not isinstance(head, str)
-        self._options, self._place, self._source = options, Place.OWN_PASS, data
+        self._place, self._source = Place.OWN_PASS, data
 
     @property
     def plane(self) -> InformationPlane:
@@ -230,7 +230,7 @@ class InformationPlaneCallback(LoopCallback):
             self._measure_before_training(trainer, pl_module)
         self._lay_out(trainer)
         # A monitor finds the last value from the start, also in epochs that are skipped.
-        self._update_monitors(trainer, self._latest())
+        self._update_monitors(trainer, self._last_measurement())
 
     def _find_place(self, trainer: Trainer) -> None:
         """Decide in which pass the layers are measured, and over which data."""
@@ -266,7 +266,7 @@ class InformationPlaneCallback(LoopCallback):
     def _missed(self, trainer: Trainer) -> bool:
         """Whether the run was interrupted between the end of an epoch and its measurement."""
         validates = trainer.current_epoch % (trainer.check_val_every_n_epoch or 1) == 0
-        due = self.schedule.by == "epoch" and self.schedule.is_due(trainer.current_epoch, self._last().epoch)
+        due = self.schedule.by == "epoch" and self.schedule.is_due(trainer.current_epoch, self._last_point().epoch)
         return due and (self._place is Place.OWN_PASS or validates)
 
     def _measure_before_training(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -332,7 +332,7 @@ class InformationPlaneCallback(LoopCallback):
     ) -> None:
         """Measure after every n-th optimizer step, where that is asked for."""
         by_step = self.session.is_attached and self.schedule.by == "step"
-        if by_step and self.schedule.is_due(trainer.global_step, self._last().step):
+        if by_step and self.schedule.is_due(trainer.global_step, self._last_point().step):
             epoch = trainer.current_epoch + trainer.is_last_batch
             measured = self._measured(trainer, pl_module, epoch)
             self._update_monitors(trainer, measured.history)
@@ -365,11 +365,11 @@ class InformationPlaneCallback(LoopCallback):
         """Whether the epoch at work is one to measure."""
         if self.schedule.by == "step" or trainer.sanity_checking or trainer.state.fn != "fit":
             return False
-        if trainer.current_epoch + 1 == self._last().epoch:
+        if trainer.current_epoch + 1 == self._last_point().epoch:
             # Of several validation runs in one epoch the last counts. Lightning before 2.6 repeats a part of one where
             # a run is resumed: nothing new is seen there.
-            return self._last().step != trainer.global_step
-        return self.schedule.is_due(trainer.current_epoch + 1, self._last().epoch)
+            return self._last_point().step != trainer.global_step
+        return self.schedule.is_due(trainer.current_epoch + 1, self._last_point().epoch)
 
 
 _IN_VALIDATION = "The epochs are measured in the validation loop."

@@ -99,19 +99,20 @@ class Session:
         several_views: advice for a step that runs several views of a batch.
 
     Attributes:
+        options: the arguments of the instrument.
         plane: the instrument at work.
         phase: see :class:`Phase`.
     """
 
     def __init__(self, options: Mapping[str, Any], name: str = "ib", *, several_views: str = "") -> None:
-        self._options, self._name, self._several_views = dict(options), name, several_views
+        self.options, self._name, self._several_views = dict(options), name, several_views
         self._host, self._module = Host(), nn.Module()
         self._recorder: Recorder | None = None
         self._warned = WarnOnce(every_rank=True)
         self._described: set[str] = set()
-        self._kept: Mapping[str, Any] | None = None  # the frozen state of the fit, during an evaluation
+        self._frozen_of_fit: Mapping[str, Any] | None = None  # from an evaluation to the next fit
         self.phase = Phase.DETACHED
-        self.plane = InformationPlane(**self._options)
+        self.plane = InformationPlane(**self.options)
 
     def __getstate__(self) -> dict[str, Any]:
         """A copy has the values and the edges, and neither the model nor the Trainer."""
@@ -132,8 +133,8 @@ class Session:
             ValueError: the model lacks the layers or the head that were named.
         """
         self.detach()
-        self._kept = None
-        self.plane = InformationPlane(**self._options)
+        self._frozen_of_fit = None
+        self.plane = InformationPlane(**self.options)
         self.plane.several_views = self._several_views
         self._host, self._module = host or Host(), module
         self._described.clear()
@@ -141,7 +142,7 @@ class Session:
         try:
             self._recorder = self.plane.attach(module)
         except NoLayersError as error:
-            if isinstance(self._options.get("head"), str):
+            if isinstance(self.options.get("head"), str):
                 raise
             self.measure_nothing(error)
             return
@@ -154,18 +155,18 @@ class Session:
         """Hook the layers for an evaluation by itself, with the edges that the fit froze, which stay as they are."""
         kept = self.frozen_state()
         self.attach(module, host, kept)
-        self._kept = kept
+        self._frozen_of_fit = kept
 
     def frozen_state(self) -> Mapping[str, Any]:
         """The edges and calibrations of the fit, whatever was evaluated since."""
-        return self.plane.frozen_state() if self._kept is None else self._kept
+        return self.plane.frozen_state() if self._frozen_of_fit is None else self._frozen_of_fit
 
     def measure_nothing(self, why: NoLayersError) -> None:
         """Go on without measuring, if layers are picked by default and all of them fail."""
         if this_process()[0] == 0:
             warnings.warn(f"{self._name}: nothing is measured. {why}", UserWarning, stacklevel=2)
         self.detach()
-        self.plane = InformationPlane(**self._options)
+        self.plane = InformationPlane(**self.options)
 
     def detach(self) -> None:
         """Take the hooks off and drop the pass at work. Idempotent."""
@@ -305,7 +306,7 @@ class Session:
     def _with_estimates(self, points: History, moment: Moment) -> Measurement:
         """The points, and the values of estimators; if those fail the points stay."""
         self.plane.warn_of_late_layers(self._module)
-        shows_rows = bool(self._options.get("keep_rows"))
+        shows_rows = bool(self.options.get("keep_rows"))
         rows: Mapping[str, Rows] = {}
         if self.plane.estimation.estimators or shows_rows:
             with preserve_state(self._module):  # an estimator of the user's may draw random numbers

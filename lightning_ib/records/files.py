@@ -32,11 +32,6 @@ def write_rows(rows: Iterable[str], path: str | os.PathLike[str]) -> None:
         file.writelines(rows)
 
 
-def write_records(records: Iterable[Record], path: str | os.PathLike[str]) -> None:
-    """Write records, one row each; see :func:`write_rows`."""
-    write_rows([rows_of(records)], path)
-
-
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """A path to write to, beside ``path``; once it is written whole it takes its place."""

@@ -100,7 +100,7 @@ data: train""",
     assert asked["act"].max_cells == 3
     assert isinstance(asked["out"].bins, FixedBins)
     assert callback.data == "train"
-    own = callback._options["input"].bins
+    own = callback.session.options["input"].bins
     assert isinstance(own, QuantileBins)
     assert own.refit
     assert all(point.h_t > 0 for point in callback.history)
@@ -110,7 +110,7 @@ data: train""",
 def test_what_the_default_measures_can_be_set_from_yaml(tmp_path, asked, head):
     estimator = "{class_path: lightning_ib.estimators.Soft, init_args: {n_anchors: 9}}"
     callback = cli(tmp_path, f"head: {asked}\nmax_samples: 60\nestimators: [knn, {estimator}]")
-    assert callback._options["head"] is head or callback._options["head"] == head == "out"
+    assert callback.session.options["head"] is head or callback.session.options["head"] == head == "out"
     assert {point.n_samples for point in callback.history} == {60}
     assert [one.name for one in callback.plane.estimation.estimators] == ["knn", "soft"]
     assert callback.plane.estimation.estimators[1].n_anchors == 9

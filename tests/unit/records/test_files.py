@@ -10,7 +10,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lightning_ib import History, InformationPoint, Record
-from lightning_ib.records.files import write_records
 from tests.helpers.histories import OLD_HEADER, point, record, written
 from tests.helpers.records import bits
 
@@ -82,7 +81,7 @@ def test_any_name_comes_back(name, tmp_path):
 
 def test_the_order_of_the_records_is_kept(tmp_path):
     records = [record(layer=str(k), epoch=k % 3) for k in range(50)]
-    write_records(iter(records), tmp_path / "history.csv")
+    History(iter(records)).to_csv(tmp_path / "history.csv")
     assert History.read_csv(tmp_path / "history.csv").records() == records
 
 
@@ -134,7 +133,7 @@ def test_a_reader_in_the_middle_of_a_write_sees_the_old_file(tmp_path):
             yield record(1.0)
         seen.append(History.read_csv(path))
 
-    write_records(records(), path)
+    History(records()).to_csv(path)
     assert seen == [History([record(0.0)])]
     assert len(History.read_csv(path).records()) == 5000
 
@@ -149,7 +148,7 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path, error):
         raise error
 
     with pytest.raises(error):
-        write_records(records(), path)
+        History(records()).to_csv(path)
     assert History.read_csv(path) == History([record(0.0)])
     assert os.listdir(tmp_path) == ["history.csv"]
 
