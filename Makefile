@@ -53,12 +53,12 @@ truth: $(STAMP) ## put every estimator beside the truth and write docs/truth.md 
 	$(BIN)/python benchmarks/truth.py --docs docs/truth.md
 
 test: $(STAMP) $(VENV)/vision ## run all tests
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadgroup
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS)
 
 test-portable: $(STAMP) $(VENV)/vision ## run the quick tests with the vector units of older processors: none, then AVX2
 	for unit in default avx2; do \
 		ATEN_CPU_CAPABILITY=$$unit OMP_NUM_THREADS=1 \
-			$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadgroup -m 'not slow' || exit 1; \
+			$(BIN)/python -m pytest --numprocesses $(WORKERS) -m 'not slow' || exit 1; \
 	done
 
 test-matrix: ## run the suite's core in every supported environment (several gigabytes)

@@ -17,18 +17,6 @@ THREADS_VARIABLE = "LIGHTNING_IB_TEST_THREADS"
 torch.set_num_threads(int(os.environ.get(THREADS_VARIABLE, "1")))
 
 
-def pytest_collection_modifyitems(config, items):
-    """Tests that share the runs of a module go to one worker, which makes those once; the slow ones go first."""
-    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
-    if not config.pluginmanager.hasplugin("xdist"):
-        return
-    for item in items:
-        definitions = getattr(item, "_fixtureinfo", None)
-        shared = definitions.name2fixturedefs.items() if definitions else ()
-        if any(of[-1].scope == "module" for name, of in shared if name != "one_thread"):
-            item.add_marker(pytest.mark.xdist_group(item.nodeid.split("::")[0]))
-
-
 @pytest.fixture(autouse=True)
 def _seeded():
     """Every test draws the same weights and data, whichever tests ran before it."""
