@@ -22,8 +22,8 @@ class LoopCallback(RecordingCallback):
     unpack: Unpack | None = None
 
     def _records_loop(self, trainer: Trainer) -> bool:
-        """Whether the validation loop that begins is to be recorded; an evaluation by itself always is."""
-        raise NotImplementedError
+        """Whether to record the validation loop of a fit that begins; an evaluation by itself always is recorded."""
+        return False
 
     @property
     def _concludes_late(self) -> bool:

@@ -313,9 +313,9 @@ class Session:
                 estimates = self._warn_on_error(lambda: self._estimates(moment), moment)
                 if shows_rows:
                     rows = self._warn_on_error(self.plane.labeled_rows, moment) or {}
-            failed = self._host.any_rank(estimates is None)
-            none = self.no_estimates(moment.epoch, moment.step)
-            points = points + (none if failed or estimates is None else estimates)
+            if self._host.any_rank(estimates is None) or estimates is None:
+                estimates = self.no_estimates(moment.epoch, moment.step)
+            points = points + estimates
         self.plane.sampled.reset()  # the rows have served; training may need their memory
         return Measurement(points, rows)
 

@@ -23,13 +23,11 @@ class Chosen(NamedTuple):
     """The rows that a hook keeps of one layer's activation of a batch.
 
     Attributes:
-        n: the number of samples of the batch.
         rows: the sketched rows of the samples chosen, which may be empty.
         raw: the rows as the module put them out, of the samples chosen for estimators that ask for those.
         outputs: the outputs ``(m, C)`` of the samples chosen, where the layer may be a head.
     """
 
-    n: int
     rows: Tensor | None = None
     raw: Tensor | None = None
     outputs: Tensor | None = None
@@ -127,11 +125,10 @@ class SampledLayers:
         rows = _picked(activation, self._reservoir.choose(n))
         raw = _picked(activation, self._raw_reservoir.choose(n)) if self.raw_samples else None
         if rows is None:
-            return Chosen(n, raw=None if raw is None else _copied(raw, activation))
+            return Chosen(raw=None if raw is None else _copied(raw, activation))
         sketched = sketch(rows) if quantizer is None else quantizer.rows(rows)
         head = may_be_head(rows) and (quantizer is None or quantizer.pool is None)
         return Chosen(
-            n,
             _copied(sketched, activation),
             None if raw is None else _copied(raw, activation),
             _copied(rows, activation) if head else None,

@@ -66,6 +66,7 @@ def test_nothing_waits_while_values_are_held_for_the_fit(name):
         for _ in range(3):
             model(x)
             plane.update(x, y)
+    assert plane.n_seen == 48
 
 
 @pytest.mark.parametrize("n_classes", [1, 2, 5, 200])
