@@ -17,6 +17,21 @@ THREADS_VARIABLE = "LIGHTNING_IB_TEST_THREADS"
 torch.set_num_threads(int(os.environ.get(THREADS_VARIABLE, "1")))
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """Deal tests to workers one by one, but all of a `test_processes.py` to one worker: they share runs of several
+    processes, for which a second worker would stand and wait.
+    """
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Scheduling(LoadScopeScheduling):
+        def _split_scope(self, nodeid):
+            file = nodeid.split("::", 1)[0]
+            return file if file.endswith("/test_processes.py") else nodeid
+
+    return Scheduling(config, log)
+
+
 @pytest.fixture(autouse=True)
 def _seeded():
     """Every test draws the same weights and data, whichever tests ran before it."""
