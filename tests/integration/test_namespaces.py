@@ -51,8 +51,10 @@ def python(code, *arguments, namespace, blocked=()):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("alone", [False, True], ids=["whatever else is there", "alone"])
-@pytest.mark.parametrize("namespace", ["pytorch_lightning", "lightning.pytorch"])
+@pytest.mark.parametrize(
+    ("namespace", "alone"),
+    [("pytorch_lightning", True), ("lightning.pytorch", True), ("lightning.pytorch", False)],
+)
 def test_a_trainer_of_either_namespace_takes_it_bare(tmp_path, namespace, alone):
     root = namespace.split(".")[0]
     if root not in INSTALLED:

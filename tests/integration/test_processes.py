@@ -2,12 +2,12 @@
 
 import math
 import os
+import re
 import subprocess
 import sys
 
 import pytest
 import torch
-from filelock import FileLock
 
 from lightning_ib import InformationPlane, InformationPoint
 from lightning_ib.estimators.registry import checked_estimators
@@ -46,48 +46,35 @@ TWO = ["alone", "alone-train", "val", "train", "own", "sampled", "batched", "lis
 TWO += ["iterable", "fails", "breaks", "fits-not", "fits-not-own", "scaled", "histories"]
 TWO += ["tokens", "loses-one"]
 BY_DEFAULT = ["default", "default-sampled", "default-own", "default-none"]
+ESTIMATING = ["estimates", "estimates-sampled", "estimates-own"]
 THREE = ["fewer", "default", "default-none"]
 SHARDED = ["sharded", "sharded-own"]
-ESTIMATING = ["alone", "estimates", "estimates-sampled", "estimates-own"]
 
 
 def launch(factory, name, strategy, devices, scenarios):
-    """Run the scenarios once, whichever worker of the suite comes first, and find what they left."""
-    base = factory.getbasetemp()
-    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / name
-    with FileLock(f"{folder}.lock"):
-        if not (folder / "output").exists():
-            ran = subprocess.run(
-                [
-                    *(sys.executable, "-W", "ignore", "-m", "tests.helpers.processes"),
-                    *(folder, strategy, str(devices), *scenarios),
-                ],
-                env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-                cwd=ROOT,
-                capture_output=True,
-                text=True,
-                timeout=600,
-            )
-            assert ran.returncode == 0, ran.stderr[-4000:]
-            (folder / "output").write_text(ran.stdout + ran.stderr)
+    """Run the scenarios, and find what they left."""
+    folder = factory.getbasetemp() / name
+    ran = subprocess.run(
+        [sys.executable, "-W", "ignore", "-m", "tests.helpers.processes", folder, strategy, str(devices), *scenarios],
+        env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    assert ran.returncode == 0, ran.stderr[-4000:]
 
     def found(scenario):
         return [torch.load(folder / scenario / f"{rank}.pt", weights_only=False) for rank in range(devices)]
 
-    found.folder, found.output = folder, (folder / "output").read_text()
+    found.folder, found.output = folder, ran.stdout + ran.stderr
     return found
 
 
 @pytest.fixture(scope="module")
 def two(tmp_path_factory):
     """Two processes, each started as a program of its own."""
-    return launch(tmp_path_factory, "two", "ddp", 2, TWO)
-
-
-@pytest.fixture(scope="module")
-def two_by_default(tmp_path_factory):
-    """Two processes with cells, head, probe and soft entropies."""
-    return launch(tmp_path_factory, "two_by_default", "ddp", 2, ["alone", *BY_DEFAULT])
+    return launch(tmp_path_factory, "two", "ddp", 2, [*TWO, *BY_DEFAULT, *ESTIMATING])
 
 
 @pytest.fixture(scope="module")
@@ -100,12 +87,6 @@ def three(tmp_path_factory):
 def spawned(tmp_path_factory):
     """Three processes, spawned: they start anew for every scenario, which takes longest."""
     return launch(tmp_path_factory, "spawned", "ddp_spawn", 3, ["val"])
-
-
-@pytest.fixture(scope="module")
-def estimating(tmp_path_factory):
-    """Two processes with estimators that do not bin."""
-    return launch(tmp_path_factory, "estimating", "ddp", 2, ESTIMATING)
 
 
 @pytest.fixture(scope="module")
@@ -198,10 +179,10 @@ def test_a_layer_left_out_in_one_process_and_a_failure_in_another_are_nan_in_all
 @pytest.mark.parametrize(
     ("processes", "name", "data", "n_samples"),
     [
-        ("two_by_default", "default", VALIDATION, N_VAL),
-        ("two_by_default", "default-sampled", VALIDATION, 40),
-        ("two_by_default", "default-own", OWN, 40),
-        ("two_by_default", "default-none", VALIDATION, N_VAL),
+        ("two", "default", VALIDATION, N_VAL),
+        ("two", "default-sampled", VALIDATION, 40),
+        ("two", "default-own", OWN, 40),
+        ("two", "default-none", VALIDATION, N_VAL),
         ("three", "default", VALIDATION, N_VAL),
         ("three", "default-none", VALIDATION, N_VAL),
     ],
@@ -235,8 +216,8 @@ def test_several_processes_have_the_cells_head_probe_and_soft_entropies_of_one(
         ("estimates-own", OWN, {"max_samples": 40}, 40),
     ],
 )
-def test_two_processes_have_the_estimates_of_one(estimating, name, data, options, n_rows):
-    found = estimating(name)
+def test_two_processes_have_the_estimates_of_one(two, name, data, options, n_rows):
+    found = two(name)
     options = ESTIMATES | options
     assert_same(found, data, **options)
     for process in found:
@@ -253,8 +234,8 @@ def test_two_processes_have_the_estimates_of_one(estimating, name, data, options
         assert all(math.isfinite(InformationPoint(*point).i_ty_permuted) for point in process["history"])
 
 
-def test_all_processes_set_the_same_and_log_the_same_estimates(estimating):
-    one, other = estimating("estimates")
+def test_all_processes_set_the_same_and_log_the_same_estimates(two):
+    one, other = two("estimates")
     assert one["edges"]["estimators"] == other["edges"]["estimators"]
     assert exact(one["estimates"]) == exact(other["estimates"])
     last = {estimate[2:5]: Record(*estimate) for estimate in one["estimates"]}
@@ -265,23 +246,23 @@ def test_all_processes_set_the_same_and_log_the_same_estimates(estimating):
         assert one["logged"][name] == other["logged"][name] == pytest.approx(record.value, rel=1e-6)
 
 
-def test_training_in_two_processes_is_bit_identical_with_estimators_and_without(estimating):
-    for watched, alone in zip(estimating("estimates"), estimating("alone")):
+def test_training_in_two_processes_is_bit_identical_with_estimators_and_without(two):
+    for watched, alone in zip(two("estimates"), two("alone")):
         assert watched["losses"] == alone["losses"]
         assert torch.equal(watched["random"], alone["random"])
         for key, value in alone["weights"][-1].items():
             assert torch.equal(watched["weights"][-1][key], value)
 
 
-def test_only_the_first_process_writes_estimates_and_shows_all_rows(estimating):
-    folder = estimating.folder / "estimates"
+def test_only_the_first_process_writes_estimates_and_shows_all_rows(two):
+    folder = two.folder / "estimates"
     for name in ("information_plane.csv", "estimators.png", "projector_config.pbtxt"):
         assert len(list(folder.rglob(name))) == 1, name
     shown = list(folder.rglob("metadata.tsv"))
     assert len(shown) == 2 * (EPOCHS + 1)
     assert len({path.read_text() for path in shown}) == 1
     assert len(shown[0].read_text().split()) == N_VAL
-    assert estimating.output.count("ib: out: kde: noise_variance = ") == len(ESTIMATING) - 1
+    assert two.output.count("ib: out: kde: noise_variance = ") == len(ESTIMATING)
 
 
 def test_three_spawned_processes_have_the_figures_of_one(spawned):
@@ -327,8 +308,8 @@ def test_training_in_two_processes_is_bit_identical_with_and_without(two, name, 
 
 
 @pytest.mark.parametrize("name", ["default", "default-sampled", "default-own"])
-def test_training_in_two_processes_is_bit_identical_with_cells_and_without(two_by_default, name):
-    for watched, alone in zip(two_by_default(name), two_by_default("alone")):
+def test_training_in_two_processes_is_bit_identical_with_cells_and_without(two, name):
+    for watched, alone in zip(two(name), two("alone")):
         assert watched["losses"] == alone["losses"]
         assert torch.equal(watched["random"], alone["random"])
         for key, value in alone["weights"][-1].items():
@@ -371,7 +352,8 @@ def test_only_the_first_process_writes_files(two):
     # How cells were made of it is said once: in every scenario but those without a callback, cells or values, and by
     # the evaluation after "val".
     none = ["alone", "alone-train", "fails", "breaks", "loses-one"]
-    assert two.output.count("ib: out: ") == len(TWO) - len(none) + 1
+    measuring = {*TWO, *BY_DEFAULT, *ESTIMATING}.difference(none)
+    assert len(re.findall("ib: out: .*coordinates", two.output)) == len(measuring) + 1
 
 
 def test_a_failure_in_one_process_is_nan_in_all_and_ends_nothing(two):
