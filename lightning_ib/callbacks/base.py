@@ -136,9 +136,9 @@ class RecordingCallback(CallbackBase):
         """Add a measurement to the history, in place of one of the same epoch, and update CSV and pictures."""
         self.history.put(measured.history, self.schedule.by)
         self._lay_out(trainer)
-        self.reporter.write(
-            self.history, measured.rows, self._destination(trainer), partial(self._with_progress, trainer)
-        )
+        to = self._destination(trainer)
+        self.reporter.log_measurement(measured.history, measured.discretized, to)
+        self.reporter.write(self.history, measured.rows, to, partial(self._with_progress, trainer))
 
     def _lay_out(self, trainer: Trainer) -> None:
         """Lay out TensorBoard's charts, when the layers are known."""

@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum
+from types import MappingProxyType
 from typing import Any, NamedTuple, TypeVar
 
 from torch import nn
@@ -58,10 +59,12 @@ class Measurement(NamedTuple):
     Attributes:
         history: the values of one moment.
         rows: the sampled rows of each layer, where they are to be shown.
+        discretized: layer → how it was discretized, in words.
     """
 
     history: History
     rows: Mapping[str, Rows]
+    discretized: Mapping[str, str] = MappingProxyType({})
 
 
 def _no_log(line: str) -> None:
@@ -317,7 +320,8 @@ class Session:
                 estimates = self.no_estimates(moment.epoch, moment.step)
             points = points + estimates
         self.plane.sampled.reset()  # the rows have served; training may need their memory
-        return Measurement(points, rows)
+        in_bins = {layer: repr(self.plane.quantizers[layer]) for layer in self.plane.fitted_quantizers}
+        return Measurement(points, rows, self.plane.discretized | in_bins)
 
     def _estimates(self, moment: Moment) -> History:
         """The values of estimators; their new calibrations are logged."""

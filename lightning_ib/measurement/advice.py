@@ -6,10 +6,9 @@ import math
 
 from lightning_ib.binning.fitted import FittedQuantizer
 from lightning_ib.binning.quantizer import CellQuantizer
-from lightning_ib.functional.checks import logarithm
 from lightning_ib.functional.discretize.cells import cell_limit
 from lightning_ib.records.points import InformationPoint
-from lightning_ib.records.reliability import CLIPPED, UNDERSAMPLED
+from lightning_ib.records.reliability import CLIPPED, reason
 
 # The advised settings have at least this many samples per possible symbol.
 _SAMPLES_A_SYMBOL = 10
@@ -22,9 +21,8 @@ def advice(point: InformationPoint, quantizer: FittedQuantizer | CellQuantizer) 
         point: its point, with a verdict other than ``"ok"``.
         quantizer: how it was discretized.
     """
-    what = f"layer {point.layer!r} is {point.verdict} at epoch {point.epoch}"
+    what, why = f"layer {point.layer!r} is {point.verdict} at epoch {point.epoch}", reason(point)
     if point.verdict == "constant":
-        why = "all its samples have one symbol, and H(T) and I(T;Y) are 0"
         if isinstance(quantizer, FittedQuantizer):
             low, high = quantizer.value_range()
             if point.clipped_fraction > CLIPPED and low < high:
@@ -34,33 +32,16 @@ def advice(point: InformationPoint, quantizer: FittedQuantizer | CellQuantizer) 
             return f"{what}: {why}. {seen}: use finer bins, or look for dead units."
         return f"{what}: {why}. Its activations do not depend on the input: look for dead units."
     if point.verdict.startswith("target_"):
-        why = (
-            f"H(Y) is {point.h_y:.2f} {point.unit} of log N = {logarithm(point.unit)(point.n_samples):.2f}, so most "
-            "samples have a target of their own"
-            if point.verdict == "target_saturated"
-            else f"more than {UNDERSAMPLED:.0%} of the samples have a target of their own"
-        )
         return (
             f"the target is {point.verdict.removeprefix('target_')} at epoch {point.epoch}: {why}, and I(T;Y) says "
             "nothing of any layer. Give class labels, or for real values target=Quantizer(bins=QuantileBins(10)), with "
             "a pool to one coordinate where they have several; where each token or pixel has a label, tokens=True."
         )
     if point.verdict == "too_coarse":
-        return (
-            f"{what}: its I(T;Y) of {point.i_ty:.2f} {point.unit} lies below the {point.i_ty_fano:.2f} that its "
-            f"accuracy of {point.accuracy:.3f} proves (Fano): its symbols mix what it tells apart. "
-            f"{_more_symbols(point, quantizer)}"
-        )
+        return f"{what}: {why}: its symbols mix what it tells apart. {_more_symbols(point, quantizer)}"
     if point.verdict == "clipped":
         assert isinstance(quantizer, FittedQuantizer)
-        return f"{what}: {point.clipped_fraction:.0%} of its values lie outside its bins, {_wider_edges(quantizer)}"
-    if point.verdict == "saturated":
-        why = f"H(T) is {point.saturation:.2f} of log N: its values tell the samples apart, not what was learned"
-    else:  # undersampled
-        share = f"{point.singleton_fraction:.0%} of the samples"
-        why = f"{share} have a symbol of their own, and chance has a large part in its values"
-        if not math.isnan(point.i_ty_permuted):
-            why += f" (I(T;Y) is {point.i_ty:.2f} {point.unit}, and {point.i_ty_permuted:.2f} with permuted labels)"
+        return f"{what}: {why}, {_wider_edges(quantizer)}"
     if isinstance(quantizer, CellQuantizer):
         return f"{what}: {why}. Measure on more than the {point.n_samples} samples: at least 100."
     return f"{what}: {why}. {_fewer_symbols(point, quantizer)}"

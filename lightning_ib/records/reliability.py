@@ -6,6 +6,7 @@ import math
 from typing import Literal
 
 from lightning_ib.records.history import History
+from lightning_ib.records.points import InformationPoint
 from lightning_ib.records.record import IN_WORDS
 
 Verdict = Literal[
@@ -93,6 +94,45 @@ def verdict(
     if target_singleton_fraction > UNDERSAMPLED:
         return "target_undersampled"
     return "too_coarse" if below_fano else "ok"
+
+
+def reason(point: InformationPoint) -> str:
+    """The reason for the reliability flag of a point, in one sentence without a full stop; empty for ``"ok"``.
+
+    Example:
+        >>> point = InformationPoint.missing("out", n_samples=80, unit="bits")
+        >>> reason(point._replace(saturation=0.95, verdict="saturated"))
+        'H(T) is 0.95 of log N: its values tell the samples apart, not what was learned'
+    """
+    match point.verdict:
+        case "constant":
+            return "all its samples have one symbol, and H(T) and I(T;Y) are 0"
+        case "saturated":
+            return f"H(T) is {point.saturation:.2f} of log N: its values tell the samples apart, not what was learned"
+        case "clipped":
+            return f"{point.clipped_fraction:.0%} of its values lie outside its bins"
+        case "undersampled":
+            share = f"{point.singleton_fraction:.0%} of the samples"
+            why = f"{share} have a symbol of their own, and chance has a large part in its values"
+            if math.isnan(point.i_ty_permuted):
+                return why
+            return (
+                f"{why} (I(T;Y) is {point.i_ty:.2f} {point.unit}, and {point.i_ty_permuted:.2f} with permuted labels)"
+            )
+        case "too_coarse":
+            return (
+                f"its I(T;Y) of {point.i_ty:.2f} {point.unit} lies below the {point.i_ty_fano:.2f} that its accuracy "
+                f"of {point.accuracy:.3f} proves (Fano)"
+            )
+        case "target_saturated":
+            log_n = math.log2(point.n_samples) if point.unit == "bits" else math.log(point.n_samples)
+            return (
+                f"H(Y) is {point.h_y:.2f} {point.unit} of log N = {log_n:.2f}, so most samples have a target of their "
+                "own"
+            )
+        case "target_undersampled":
+            return f"more than {UNDERSAMPLED:.0%} of the samples have a target of their own"
+    return ""
 
 
 def probe_exceeds_counts(measured: History) -> str | None:

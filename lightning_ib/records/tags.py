@@ -16,6 +16,9 @@ QUANTITIES = ("I_XT", "I_TY", "H_T")
 
 UNITS = ("bits", "nats")
 
+PLUGIN = "information_plane"
+"""The name of the page in TensorBoard, under which measurements are logged for it."""
+
 SHARES = ("saturation", "singleton_fraction", "clipped_fraction", "accuracy")
 """The counted quantities that are dimensionless."""
 
@@ -48,6 +51,11 @@ class Tag(NamedTuple):
 def diagnostics(prefix: str) -> str:
     """The first part of the names off the first page."""
     return f"{prefix}_diagnostics"
+
+
+def measurement_tag(prefix: str) -> str:
+    """The name under which whole measurements are logged for the page in TensorBoard."""
+    return f"{prefix}/measurement"
 
 
 def is_diagnostic(quantity: str, source: str = "") -> bool:

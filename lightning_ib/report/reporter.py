@@ -14,6 +14,7 @@ from lightning_ib.plot.embedding import plot_tsne
 from lightning_ib.plot.estimates import plot_estimates
 from lightning_ib.plot.information_plane import plot_information_plane
 from lightning_ib.records.history import History
+from lightning_ib.records.measurement_json import measurement_to_json
 from lightning_ib.records.tags import parse_tag
 from lightning_ib.report.layout import log_layout
 from lightning_ib.report.loggers import (
@@ -25,6 +26,7 @@ from lightning_ib.report.loggers import (
     save_history,
     scalars,
 )
+from lightning_ib.report.page import log_measurement
 from lightning_ib.report.projector import first_rows, is_projected, log_rows
 from lightning_ib.report.summary import file_locations, table
 from lightning_ib.warn_once import WarnOnce
@@ -130,6 +132,19 @@ class Reporter:
     def log_scalars(self, values: Mapping[str, float], to: Destination) -> None:
         """Log values at a step, to each logger under the names that it takes."""
         log_scalars(to.loggers, values, to.step, self.warned)
+
+    def log_measurement(self, measured: History, discretized: Mapping[str, str], to: Destination) -> None:
+        """Log a measurement as a whole, for the page in TensorBoard.
+
+        Args:
+            measured: the records of one moment.
+            discretized: layer → how it was discretized, in words.
+            to: where to.
+        """
+        if to.loggers and measured.records():
+            with self.warned.on_error("the measurement could not be written for the page of TensorBoard"):
+                text = measurement_to_json(measured, by=self.by, discretized=discretized)
+                log_measurement(to.loggers, self.prefix, text, to.step, self.warned)
 
     @staticmethod
     def refused(values: Mapping[str, float]) -> dict[str, float]:

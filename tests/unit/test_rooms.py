@@ -20,11 +20,14 @@ FLOORS = (
     "report",
     "evaluation",
     "callbacks",
+    "tensorboard_plugin",
+    "cli",
 )
 OTHERS = {
     "functional": {"torch"},
     "records": {"pandas"},
     "plot": {"matplotlib", "numpy", "sklearn"},
+    "tensorboard_plugin": {"tensorboard", "werkzeug"},
 }
 """What some rooms may import from elsewhere."""
 

@@ -1,0 +1,126 @@
+"""One measurement as a line of JSON: what a TensorBoard event holds, and what a page draws."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from itertools import groupby
+from typing import Any
+
+from lightning_ib.records.history import History
+from lightning_ib.records.record import Record
+from lightning_ib.records.reliability import reason
+
+VERSION = 1
+"""Of the form; a reader refuses later ones."""
+
+_COLUMNS = ("value", "standard_error", "n_samples", "verdict", "correction")
+_MISSING = {"value": math.nan, "standard_error": math.nan, "n_samples": 0, "verdict": "", "correction": ""}
+
+
+def measurement_to_json(measured: History, *, by: str = "epoch", discretized: Mapping[str, str] | None = None) -> str:
+    """The records of one measurement as JSON.
+
+    The keys are ``version``, ``epoch``, ``step``, ``by``, ``layers`` (in the order they are reported),
+    ``discretized`` (layer → words), ``reasons`` (layer → why it is flagged as unreliable) and ``series``: an object
+    for each source and quantity, with its ``unit`` and columns of ``value``, ``standard_error``, ``n_samples``,
+    ``verdict`` and ``correction``. A column is a list with a place for each layer of ``at`` (indices of ``layers``; all
+    where it is left out), one value where all places are the same, and left out where that is NaN, 0 or empty. NaN and
+    infinities are ``null``, ``"inf"`` and ``"-inf"``.
+
+    Args:
+        measured: the records of one moment.
+        by: the unit of moments, ``"epoch"`` or ``"step"``.
+        discretized: layer → how it was discretized, in words.
+
+    Raises:
+        ValueError: there are no records, or they are of several moments.
+
+    Example:
+        >>> text = measurement_to_json(History([Record(1, 8, "out", "probe", "I_TY", 0.5, unit="bits", n_samples=80)]))
+        >>> text[:54]
+        '{"version":1,"epoch":1,"step":8,"by":"epoch","layers":'
+        >>> text[54:]
+        '["out"],"series":[{"source":"probe","quantity":"I_TY","unit":"bits","value":0.5,"n_samples":80}]}'
+    """
+    records = measured.records()
+    moments = {record[:2] for record in records}
+    if len(moments) != 1:
+        raise ValueError(f"a measurement is of one moment, got {len(moments)}: {sorted(moments)[:3]}.")
+    (epoch, step), layers = moments.pop(), list(dict.fromkeys(record.layer for record in records))
+    places = {layer: k for k, layer in enumerate(layers)}
+    series: dict[tuple[str, str, str], list[Record]] = {}
+    for record in records:
+        series.setdefault((record.source, record.quantity, record.unit), []).append(record)
+    made: dict[str, Any] = {"version": VERSION, "epoch": epoch, "step": step, "by": by, "layers": layers}
+    if discretized:
+        made["discretized"] = {layer: words for layer, words in discretized.items() if words}
+    reasons = {point.layer: why for point in measured if (why := reason(point))}
+    if reasons:
+        made["reasons"] = reasons
+    made["series"] = [_series(*key, of, places) for key, of in series.items()]
+    return json.dumps(made, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+def _series(source: str, quantity: str, unit: str, records: Sequence[Record], places: Mapping[str, int]) -> Any:
+    made: dict[str, Any] = {"source": source, "quantity": quantity}
+    if unit:
+        made["unit"] = unit
+    at = [places[record.layer] for record in records]
+    if at != list(range(len(places))):
+        made["at"] = at
+    for name in _COLUMNS:
+        column = [_plain(getattr(record, name)) for record in records]
+        same = all(type(one) is type(column[0]) and one == column[0] for one in column)
+        if not (same and column[0] == _plain(_MISSING[name])):
+            made[name] = column[0] if same else column
+    return made
+
+
+def _plain(value: Any) -> Any:
+    """A value that JSON has."""
+    if not isinstance(value, float) or math.isfinite(value):
+        return value
+    return None if math.isnan(value) else "inf" if value > 0 else "-inf"
+
+
+def measurement_from_json(text: str) -> History:
+    """The records of a measurement, from :func:`measurement_to_json`; layer by layer, in the order of ``layers``.
+
+    Raises:
+        ValueError: the text is of another kind, incomplete, or of a later version.
+
+    Example:
+        >>> history = History([Record(1, 8, "out", "probe", "I_TY", 0.5)])
+        >>> measurement_from_json(measurement_to_json(history)) == history
+        True
+    """
+    try:
+        made = json.loads(text)
+        version = made["version"]
+    except (ValueError, TypeError, KeyError) as error:
+        raise ValueError(f"this is no measurement, or an incomplete one: {text[:40]!r}.") from error
+    if version != VERSION:
+        raise ValueError(f"this measurement is of version {version!r}, known is {VERSION}: update lightning-ib.")
+    layers = made["layers"]
+    found: list[tuple[int, Record]] = []
+    for one in made["series"]:
+        at = one.get("at", range(len(layers)))
+        columns = {name: one.get(name, _MISSING[name]) for name in _COLUMNS}
+        for k, place in enumerate(at):
+            values = {name: column[k] if isinstance(column, list) else column for name, column in columns.items()}
+            floats = {name: _number(values[name]) for name in ("value", "standard_error")}
+            of = (made["epoch"], made["step"], layers[place], one["source"], one["quantity"])
+            found.append((place, Record(*of, **values | floats, unit=one.get("unit", ""))))
+    return History(record for _, record in sorted(found, key=lambda pair: pair[0]))
+
+
+def _number(value: Any) -> float:
+    return math.nan if value is None else float(value)
+
+
+def measurements_of(history: History) -> list[History]:
+    """The measurements of a history, one by one, in the order of their moments."""
+    records = sorted(history.records(), key=lambda one: one[:2])
+    return [History(of) for _, of in groupby(records, key=lambda one: one[:2])]

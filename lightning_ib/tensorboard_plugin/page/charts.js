@@ -1,0 +1,138 @@
+// Quantities over time, one line for each layer, with a mark at the moment that the plane shows.
+
+import { COUNTS, factor, meanAndSpread } from "./runs.js";
+import { dashes, notation, round, ticks, timeTicks } from "./style.js";
+import { corners, frame, pathUntil, picture, scale, svg, text } from "./svg.js";
+
+const CHART_MARGIN = { left: 56, top: 26, right: 12, bottom: 40 };
+
+/** A time on its axis: itself, or log(1 + t). */
+export function onAxis(time, logarithmic) {
+  return logarithmic ? Math.log1p(time) : time;
+}
+
+/** A chart of one quantity, drawn once for a view; `show` moves its mark. */
+export class Chart {
+  /**
+   * @param {string} name "source/quantity".
+   * @param {object} setting {runs, view, colors, layerColors, times, width, height, onPick}.
+   */
+  constructor(name, setting) {
+    const { runs, view, colors, layerColors, times, width, height } = setting;
+    Object.assign(this, { times, view });
+    const [source, quantity] = name.split("/");
+    const lines = linesOf(runs, view, layerColors, times, source, quantity);
+    const values = lines.flatMap((line) => line.values).filter(Number.isFinite);
+    const unit = unitOf(runs, source, quantity) ? ` [${view.unit}]` : "";
+    const title = `${notation(quantity)}${unit}${source === COUNTS ? "" : `, ${source}`}`;
+    this.element = picture(width, height, colors, title);
+    this.box = { left: CHART_MARGIN.left, top: CHART_MARGIN.top, right: width - CHART_MARGIN.right, bottom: height - CHART_MARGIN.bottom };
+    const [first, last] = [times[0] ?? 0, times.at(-1) ?? 1];
+    const ends = [onAxis(first, view.logarithmic), onAxis(Math.max(last, first + 1), view.logarithmic)];
+    this.place = scale(ends, [this.box.left, this.box.right]);
+    this.x = (time) => this.place(onAxis(time, view.logarithmic));
+    const [low, high] = values.length ? [Math.min(...ends4(values)), Math.max(...ends4(values))] : [0, 1];
+    const pad = 0.06 * (high - low || 1);
+    this.y = scale([low - pad, high + pad], [this.box.bottom, this.box.top]);
+    const labels = { x: view.clock, title };
+    const marks = timeTicks(first, Math.max(last, first + 1), view.logarithmic, 6);
+    this.element.append(frame(this.box, this.x, this.y, marks, ticks(low - pad, high + pad, 4), labels, colors));
+    for (const line of lines) this.#draw(line);
+    if (values.length === 0) {
+      const where = { "text-anchor": "middle", fill: colors.faint };
+      this.element.append(text("not recorded here", width / 2, height / 2, where));
+    }
+    this.mark = svg("line", { y1: this.box.top, y2: this.box.bottom, stroke: colors.ink, "stroke-width": 1, "data-part": "now" });
+    this.element.append(this.mark);
+    this.element.addEventListener("click", (event) => setting.onPick(this.#nearest(event)));
+    this.element.style.cursor = "pointer";
+  }
+
+  #draw(line) {
+    const kept = corners(line.values.map((value, k) => ({ k, x: this.x(this.times[k]), y: this.y(value) })));
+    const style = { fill: "none", stroke: line.color, "stroke-width": 1.5, "stroke-dasharray": line.dash, "data-layer": line.layer };
+    const d = pathUntil(kept, Infinity);
+    this.element.append(svg("path", { d, ...style }));
+    if (kept.length < 3) {
+      for (const one of kept) {
+        const [x, y] = (one.d ?? "").slice(1).split(" ");
+        if (y !== undefined) this.element.append(svg("circle", { cx: x, cy: y, r: 2.5, fill: line.color }));
+      }
+    }
+    if (line.spread) {
+      const [up, down] = [1, -1].map((sign) => line.values.map((value, k) => [this.times[k], value + sign * line.spread[k]]));
+      const outline = [...up, ...down.reverse()].filter(([, value]) => Number.isFinite(value));
+      const corner = outline.map(([time, value]) => `${round(this.x(time))} ${round(this.y(value))}`);
+      if (corner.length) this.element.append(svg("path", { d: `M${corner.join("L")}Z`, fill: line.color, "fill-opacity": 0.15 }));
+    }
+  }
+
+  #nearest(event) {
+    const bounds = this.element.getBoundingClientRect();
+    const x = ((event.clientX - bounds.left) / bounds.width) * Number(this.element.getAttribute("width"));
+    let best = 0;
+    this.times.forEach((time, k) => {
+      if (Math.abs(this.x(time) - x) < Math.abs(this.x(this.times[best]) - x)) best = k;
+    });
+    return best;
+  }
+
+  /** Mark the moment with index k. */
+  show(k) {
+    const x = round(this.x(this.times[k] ?? 0));
+    this.mark.setAttribute("x1", x);
+    this.mark.setAttribute("x2", x);
+  }
+}
+
+function ends4(values) {
+  let [low, high] = [Infinity, -Infinity];
+  for (const value of values) {
+    if (value < low) low = value;
+    if (value > high) high = value;
+  }
+  return [low, high];
+}
+
+function unitOf(runs, source, quantity) {
+  for (const run of runs) {
+    const last = run.measurements.at(-1);
+    for (const layer of last?.layers ?? []) {
+      const found = last.record(source, quantity, layer);
+      if (found !== undefined) return found.unit;
+    }
+  }
+  return "";
+}
+
+function linesOf(runs, view, layerColors, times, source, quantity) {
+  const places = new Map(times.map((time, k) => [time, k]));
+  const layers = [...layerColors.keys()].filter((layer) => view.hasLayer(layer));
+  const lines = runs.flatMap((run, index) =>
+    layers
+      .filter((layer) => run.layers.includes(layer))
+      .map((layer) => {
+        const values = new Array(times.length);
+        for (const one of run.measurements) {
+          const found = one.record(source, quantity, layer);
+          if (found !== undefined) values[places.get(one[view.clock])] = found.value * factor(found.unit, view.unit);
+        }
+        return { layer, color: layerColors.get(layer), dash: dashes(index), values: gapless(values) };
+      }),
+  );
+  if (view.mode !== "mean" || runs.length < 2) return lines;
+  return layers.map((layer) => {
+    const of = lines.filter((line) => line.layer === layer);
+    const means = times.map((_, k) => meanAndSpread(of.map((line) => line.values[k])));
+    return {
+      layer, color: layerColors.get(layer), dash: "",
+      values: means.map((one) => one.mean), spread: means.map((one) => one.spread),
+    };
+  });
+}
+
+/** The values at the moments of other runs are those of the measurement before. */
+function gapless(values) {
+  let last = NaN;
+  return Array.from(values, (value) => (last = value === undefined ? last : value));
+}

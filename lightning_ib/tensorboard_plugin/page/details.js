@@ -1,0 +1,74 @@
+// All values of a point, in words and in a table.
+
+import { COUNTED, factor } from "./runs.js";
+import { notation, shown } from "./style.js";
+
+/** An HTML element. */
+export function html(name, attributes = {}, children = []) {
+  const made = document.createElement(name);
+  for (const [key, value] of Object.entries(attributes)) {
+    if (key.startsWith("on")) made.addEventListener(key.slice(2), value);
+    else if (value === true) made.setAttribute(key, "");
+    else if (value !== false && value !== undefined) made.setAttribute(key, value);
+  }
+  made.append(...children);
+  return made;
+}
+
+/** Everything that is known of a layer of one measurement; of a mean, of each of its runs. */
+export function detailsOf(track, one, view) {
+  if (track.run !== undefined) return [ofMeasurement(track, one.measurement, track.run.name, view)];
+  const head = html("p", {}, [
+    html("strong", {}, [track.layer]),
+    ` · mean of ${one.n} run${one.n === 1 ? "" : "s"}: I(X;T) = ${shown(one.x)} ± ${shown(one.dx)}, `,
+    `I(T;Y) = ${shown(one.y)} ± ${shown(one.dy)} ${view.unit} (standard deviation among runs)`,
+  ]);
+  const runs = track.of.filter((of) => of.places[one.k]);
+  return [head, ...runs.map((of) => ofMeasurement(track, of.places[one.k].measurement, of.run.name, view))];
+}
+
+function ofMeasurement(track, measurement, run, view) {
+  const { layer } = track;
+  const records = [...measurement.records(layer)];
+  const counted = records.find((record) => COUNTED.includes(record.source));
+  const verdict = counted?.verdict ?? "";
+  const words = measurement.discretized[layer] ?? inWords(counted, measurement, layer);
+  const lines = [
+    html("p", {}, [
+      html("strong", {}, [layer]),
+      ` · ${run} · epoch ${measurement.epoch}, step ${measurement.step} · N = ${counted?.n ?? records[0]?.n ?? "–"}`,
+    ]),
+    html("p", {}, [
+      html("span", { class: "verdict" }, [verdict || "no verdict"]),
+      `: ${measurement.reasons[layer] ?? (verdict === "ok" ? "no flag was raised." : "nothing was measured.")}`,
+    ]),
+  ];
+  if (words) lines.push(html("p", {}, [`Discretized: ${words}.`]));
+  if (counted?.correction) lines.push(html("p", {}, [`Corrected by ${counted.correction}.`]));
+  return html("section", {}, [...lines, table(records, view)]);
+}
+
+/** How a layer was discretized, from its records alone. */
+function inWords(counted, measurement, layer) {
+  if (counted === undefined) return "";
+  const n = measurement.record(counted.source, "n_codes", layer)?.value;
+  const explained = measurement.record(counted.source, "explained_variance", layer)?.value;
+  const share = Number.isFinite(explained) ? `, with ${(100 * explained).toFixed(0)} % of the variance between them` : "";
+  return `${Number.isFinite(n) ? n : ""} ${counted.source === "cells" ? "cells" : "symbols of its bins"}${share}`;
+}
+
+function table(records, view) {
+  const head = ["source", "quantity", "value", "± standard error", "unit", "N", "verdict"];
+  const rows = records.map((record) => {
+    const by = factor(record.unit, view.unit);
+    const error = Number.isFinite(record.standardError) ? shown(record.standardError * by) : "";
+    const of = COUNTED.includes(record.source) ? "" : record.verdict;
+    const cells = [record.source, notation(record.quantity), shown(record.value * by), error];
+    const exact = { "data-quantity": `${record.source}/${record.quantity}`, "data-value": String(record.value * by) };
+    return html("tr", exact, [...cells, record.unit && view.unit, record.n, of].map((cell) => html("td", {}, [String(cell)])));
+  });
+  return html("table", {}, [
+    html("thead", {}, [html("tr", {}, head.map((name) => html("th", { scope: "col" }, [name])))]),
+    html("tbody", {}, rows),
+  ]);
+}

@@ -1,0 +1,5 @@
+// The page in a window of its own: the address that a copied link has.
+
+import { render } from "./index.js";
+
+render();

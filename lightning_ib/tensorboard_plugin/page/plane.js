@@ -1,0 +1,184 @@
+// The information plane: I(X;T) to the right, I(T;Y) up, a path for each layer and a marker where it is now.
+
+import { markerPath, round, shown, ticks } from "./style.js";
+import { corners, frame, labelPlaces, pathUntil, picture, scale, svg, text } from "./svg.js";
+import { bottleneckOf, boundsOf, fanoOf } from "./tracks.js";
+
+const MARGIN = { left: 62, top: 34, right: 22, bottom: 46 };
+const NEAR = 0.3;
+
+/** The axes around all places of tracks; bounds count where they are near. */
+export function domainOf(tracks, bounds, errors) {
+  const [xs, ys] = [[], []];
+  for (const track of tracks) {
+    for (const one of track.places) {
+      if (!one || !Number.isFinite(one.x) || !Number.isFinite(one.y)) continue;
+      xs.push(one.x);
+      ys.push(one.y);
+      if (errors && one.fresh && one.k === track.places.length - 1) {
+        if (one.dx) xs.push(one.x - one.dx, one.x + one.dx);
+        if (one.dy) ys.push(one.y - one.dy, one.y + one.dy);
+      }
+    }
+  }
+  return { x: around(xs, bounds.hX), y: around(ys, bounds.hY), isEmpty: xs.length === 0 };
+}
+
+function around(values, bound) {
+  let [low, high] = [Infinity, -Infinity];
+  for (const value of values) {
+    if (value < low) low = value;
+    if (value > high) high = value;
+  }
+  if (low > high) return [0, 1];
+  const least = Number.isFinite(bound) ? 0.05 * bound : 0.1;
+  if (high - low < least) [low, high] = [(low + high - least) / 2, (low + high + least) / 2];
+  const reach = NEAR * (high - low);
+  if (bound > high && bound < high + reach) high = bound;
+  if (low > 0 && low < reach) low = 0;
+  const pad = 0.06 * (high - low);
+  return [low === 0 ? -0.3 * pad : low - pad, high + pad];
+}
+
+/** A plane that is drawn once for a view, and brought to a moment by `show`. */
+export class Plane {
+  /**
+   * @param {object[]} tracks from tracksOf.
+   * @param {object} domain from domainOf, common to all planes beside one another.
+   * @param {object} setting {runs, view, colors, width, height, title, times}.
+   */
+  constructor(tracks, domain, setting) {
+    const { runs, view, colors, width, height, title } = setting;
+    Object.assign(this, { tracks, view, runs, colors, times: setting.times });
+    this.element = picture(width, height, colors, `Information plane: ${title}`);
+    this.box = { left: MARGIN.left, top: MARGIN.top, right: width - MARGIN.right, bottom: height - MARGIN.bottom };
+    this.x = scale(domain.x, [this.box.left, this.box.right]);
+    this.y = scale(domain.y, [this.box.bottom, this.box.top]);
+    const labels = { x: `I(X;T) [${view.unit}]`, y: `I(T;Y) [${view.unit}]`, title };
+    const n = Math.max(3, Math.round(width / 90));
+    this.element.append(frame(this.box, this.x, this.y, ticks(...domain.x, n), ticks(...domain.y, n), labels, colors));
+    this.#drawBounds(domain);
+    this.kept = tracks.map(({ places }) =>
+      corners(places.filter((one) => one?.fresh).map((one) => ({ k: one.k, x: this.x(one.x), y: this.y(one.y) }))),
+    );
+    this.moving = svg("g", {});
+    this.element.append(this.moving);
+    if (domain.isEmpty) {
+      const where = { "text-anchor": "middle", fill: colors.faint };
+      this.element.append(text("No layer has a finite I(X;T) and I(T;Y) here.", width / 2, height / 2, where));
+    }
+  }
+
+  #drawBounds(domain) {
+    const { box, colors, view } = this;
+    const bounds = boundsOf(this.runs, view.unit);
+    const line = { stroke: colors.bound, "stroke-dasharray": "5 4", "data-part": "bound" };
+    const words = { fill: colors.faint, "font-size": 11, "text-anchor": "end" };
+    if (Number.isFinite(bounds.hY)) {
+      const inside = bounds.hY <= domain.y[1];
+      const y = inside ? round(this.y(bounds.hY)) : box.top;
+      if (inside) this.element.append(svg("line", { x1: box.left, x2: box.right, y1: y, y2: y, ...line }));
+      const label = `H(Y) = ${shown(bounds.hY)}${inside ? "" : " ↑"}`;
+      this.element.append(text(label, box.left + 6, y - 4, { ...words, "text-anchor": "start" }));
+    }
+    if (Number.isFinite(bounds.hX)) {
+      const inside = bounds.hX <= domain.x[1];
+      const x = round(this.x(bounds.hX));
+      if (inside) this.element.append(svg("line", { x1: x, x2: x, y1: box.top, y2: box.bottom, ...line }));
+      const label = `H(X) = ${shown(bounds.hX)}${inside ? "" : " →"}`;
+      this.element.append(text(label, inside ? x - 4 : box.right, inside ? box.top + 12 : box.top - 8, words));
+    }
+    const curve = bottleneckOf(this.runs, view).map(([x, y]) => `${round(this.x(x))} ${round(this.y(y))}`);
+    if (curve.length > 1) {
+      const style = { fill: "none", stroke: colors.bound, "stroke-width": 1.5, "data-part": "bottleneck" };
+      this.element.append(svg("path", { d: `M${curve.join("L")}`, ...style }));
+      this.element.append(text("IB bound", box.right - 6, this.y(domain.y[1]) + 24, words));
+    }
+  }
+
+  /** Draw the moment with index k. */
+  show(k) {
+    const { moving, view, colors, box } = this;
+    const parts = [];
+    this.#fano(k, parts);
+    const here = [];
+    this.tracks.forEach((track, index) => {
+      if (view.trajectories) {
+        const d = pathUntil(this.kept[index], k);
+        const style = { fill: "none", stroke: track.color, "stroke-opacity": 0.55, "stroke-width": 1.5 };
+        if (d.includes("L")) parts.push(svg("path", { d, ...style, "stroke-dasharray": track.dash, "data-part": "path" }));
+      }
+      const one = track.places[k];
+      if (one && Number.isFinite(one.x) && Number.isFinite(one.y)) here.push({ track, one, x: this.x(one.x), y: this.y(one.y) });
+    });
+    for (const { track, one, x, y } of here) {
+      if (Number.isFinite(one.baseline)) {
+        const level = this.y(one.baseline);
+        const line = { x1: round(x - 7), x2: round(x + 7), stroke: track.color, "stroke-width": 2, "data-part": "baseline" };
+        if (level <= box.bottom) parts.push(svg("line", { ...line, y1: round(level), y2: round(level) }));
+        else parts.push(svg("path", { d: `M${round(x - 4)} ${box.bottom - 6}h8l-4 6Z`, fill: track.color, "data-part": "baseline" }));
+      }
+      if (view.errors) parts.push(...this.#errors(track, one, x, y));
+    }
+    const radius = here.length > 30 ? 5 : 6.5;
+    const markers = here.map(({ track, one, x, y }) => {
+      const sound = one.verdict === "" || one.verdict === "ok";
+      return svg("path", {
+        d: markerPath(one.verdict, radius), transform: `translate(${round(x)} ${round(y)})`,
+        fill: sound ? track.color : colors.ground, stroke: sound ? colors.ground : track.color, "stroke-width": sound ? 1.2 : 1.8,
+        role: "img", tabindex: -1, "aria-label": this.#spoken(track, one), class: "point",
+        "data-layer": track.layer, "data-run": track.run?.name ?? "", "data-verdict": one.verdict,
+      });
+    });
+    this.points = here.map(({ track, one }, index) => ({ track, one, element: markers[index] }));
+    moving.replaceChildren(...parts, ...this.#labels(here), ...markers);
+  }
+
+  #fano(k, parts) {
+    const found = fanoOf(this.runs, this.times[k], this.view).filter((value) => value > 0 && Number.isFinite(value));
+    const { box, colors } = this;
+    for (const value of found) {
+      const y = this.y(value);
+      if (y < box.top || y > box.bottom) continue;
+      const style = { stroke: colors.bound, "stroke-dasharray": "1.5 3", "stroke-width": 1.5, "data-part": "fano" };
+      parts.push(svg("line", { x1: box.left, x2: box.right, y1: round(y), y2: round(y), ...style }));
+      if (found.length === 1) {
+        const words = { "text-anchor": "end", fill: colors.faint, "font-size": 11 };
+        parts.push(text(`Fano ≥ ${shown(value)}`, box.right - 4, y - 4, words));
+      }
+    }
+  }
+
+  /** An ellipse of two standard errors, or of the spread of the mean; a bar where one of both is unknown. */
+  #errors(track, one, x, y) {
+    const rx = Math.abs(this.x(one.x + one.dx) - x);
+    const ry = Math.abs(this.y(one.y + one.dy) - y);
+    const style = { stroke: track.color, "stroke-opacity": 0.8, fill: track.color, "fill-opacity": 0.12, "data-part": "error" };
+    if (rx > 0 && ry > 0) return [svg("ellipse", { cx: round(x), cy: round(y), rx: round(rx), ry: round(ry), ...style })];
+    const bars = [];
+    if (rx > 0) bars.push(svg("line", { x1: x - rx, x2: x + rx, y1: y, y2: y, ...style }));
+    if (ry > 0) bars.push(svg("line", { x1: x, x2: x, y1: y - ry, y2: y + ry, ...style }));
+    return bars;
+  }
+
+  /** Names beside the points, of the first run where several are overlaid. */
+  #labels(here) {
+    const named = here.filter(({ track }) => track.run === undefined || track.run === this.tracks[0].run);
+    if (named.length > 20) return [];
+    const names = named.map(({ track }) => (track.layer.length > 26 ? `…${track.layer.slice(-25)}` : track.layer));
+    const places = labelPlaces(named, names.map((name) => 6.4 * name.length), this.box);
+    return places.flatMap((place, k) => {
+      const label = text(names[k], place.x, place.y, { "font-size": 11.5, "data-part": "label", "paint-order": "stroke" });
+      label.setAttribute("stroke", this.colors.ground);
+      label.setAttribute("stroke-width", 3);
+      const { x, y } = named[k];
+      const line = { x1: round(x), y1: round(y), x2: round(place.middle), y2: round(place.y - 4), stroke: this.colors.faint };
+      return place.far ? [svg("line", { ...line, "stroke-width": 0.7 }), label] : [label];
+    });
+  }
+
+  #spoken(track, one) {
+    const run = track.run === undefined ? `mean of ${one.n} runs` : track.run.name;
+    return `${track.layer}, ${run}: I(X;T) ${shown(one.x)}, I(T;Y) ${shown(one.y)} ${this.view.unit}, ${one.verdict || "no verdict"}`;
+  }
+}

@@ -1,0 +1,45 @@
+// "How to read this": the plane in a few sentences, without a network.
+
+import { html } from "./details.js";
+import { svg } from "./svg.js";
+import { markerPath } from "./style.js";
+
+const VERDICTS = {
+  constant: "all samples share one symbol",
+  saturated: "H(T) is near log N: symbols name samples rather than features",
+  clipped: "many values lie beyond the bins",
+  undersampled: "many samples have a symbol of their own",
+  too_coarse: "below the Fano bound of the network’s own accuracy",
+  target_saturated: "most samples have a target of their own",
+};
+
+const SENTENCES = [
+  ["Up, I(T;Y)", "information that the layer carries about the target. It rises where classes become separable; H(Y) is its bound."],
+  ["Right, I(X;T)", "information that it carries about the input, at the resolution of the discretization. A fall is compression at that resolution; for a deterministic network the value without any resolution is infinite."],
+  ["Path", "one layer from the first measurement to the moment on the slider. Layers go from dark (first) to light (last)."],
+  ["Dash", "the mean of I(T;Y) under permuted labels (a triangle at the edge where it lies below). A point on its dash is no evidence of label information."],
+  ["Dotted line", "Fano’s bound: the least I(T;Y) that the accuracy of the network proves of every layer that its predictions pass through."],
+  ["Ellipse or bar", "two standard errors to either side; of a mean over runs, one standard deviation among them."],
+  ["Solid curve", "where it was logged, the information-bottleneck bound: no layer can lie above it."],
+];
+
+/** The section, closed at first. */
+export function howToRead(colors) {
+  const terms = SENTENCES.flatMap(([term, words]) => [html("dt", {}, [term]), html("dd", {}, [words])]);
+  const flags = Object.entries(VERDICTS).map(([verdict, words]) => {
+    const mark = svg("svg", { width: 18, height: 18, viewBox: "-9 -9 18 18", "aria-hidden": "true" }, [
+      svg("path", { d: markerPath(verdict, 6), fill: "none", stroke: colors.ink, "stroke-width": 1.6 }),
+    ]);
+    return html("li", {}, [mark, html("span", {}, [`${verdict}: ${words}`])]);
+  });
+  return html("details", { class: "reading" }, [
+    html("summary", {}, ["How to read this"]),
+    html("dl", {}, terms),
+    html("p", {}, ["A filled disc is sound. Hollow markers are flagged as unreliable:"]),
+    html("ul", {}, flags),
+    html("p", {}, [
+      "Keys: Space plays, ← and → step through the measurements, Tab reaches a plane and the arrows then go from point " +
+        "to point; a click on a chart goes to that moment.",
+    ]),
+  ]);
+}

@@ -1,0 +1,100 @@
+// The paths of the plane: for each layer (of each run, or of their mean) its place at every moment.
+
+import { COUNTS, contentOf, factor, meanAndSpread } from "./runs.js";
+import { dashes } from "./style.js";
+
+/**
+ * The tracks of a view.
+ *
+ * @param {Run[]} runs those that are drawn together.
+ * @param {object} view the choices of the reader, see view.js.
+ * @param {number[]} times the moments.
+ * @param {Map<string, string>} colors layer → color.
+ * @returns {object[]} tracks with `layer`, `run` (undefined for a mean), `color`, `dash` and `places`: for each moment
+ *   {k, x, y, dx, dy, baseline, verdict, measurement, fresh}, or undefined before the first measurement.
+ */
+export function tracksOf(runs, view, times, colors) {
+  const layers = [...colors.keys()].filter((layer) => view.hasLayer(layer));
+  const all = runs.map((run, k) => {
+    const measured = times.map((time) => run.at(time, view.clock));
+    return layers
+      .filter((layer) => run.layers.includes(layer))
+      .map((layer) => ({
+        layer, run, color: colors.get(layer), dash: dashes(k),
+        places: measured.map((one, k) => one && place(one, layer, view, k, one !== measured[k - 1])),
+      }));
+  });
+  return view.mode === "mean" && runs.length > 1 ? layers.map((layer) => meanTrack(all.flat(), layer, times)).filter(Boolean) : all.flat();
+}
+
+function place(measurement, layer, view, k, fresh) {
+  const ofX = measurement.record(view.source, "I_XT", layer) ?? measurement.record(COUNTS, "I_XT", layer);
+  const ofY = measurement.record(view.source, "I_TY", layer);
+  if (ofX === undefined || ofY === undefined) return undefined;
+  const [xUnit, yUnit] = [factor(ofX.unit, view.unit), factor(ofY.unit, view.unit)];
+  return {
+    k, fresh, measurement, verdict: ofY.verdict,
+    x: ofX.value * xUnit, y: ofY.value * yUnit,
+    dx: 2 * ofX.standardError * xUnit, dy: 2 * ofY.standardError * yUnit,
+    baseline: measurement.value(COUNTS, "I_TY_permuted", layer, view.unit),
+  };
+}
+
+/** The mean over runs and its spread: one standard deviation among them, to either side. */
+function meanTrack(tracks, layer, times) {
+  const of = tracks.filter((track) => track.layer === layer);
+  if (of.length === 0) return undefined;
+  const places = times.map((_, k) => {
+    const here = of.map((track) => track.places[k]).filter((one) => one && Number.isFinite(one.x) && Number.isFinite(one.y));
+    if (here.length === 0) return undefined;
+    const [x, y] = [meanAndSpread(here.map((one) => one.x)), meanAndSpread(here.map((one) => one.y))];
+    const doubtful = here.find((one) => one.verdict !== "ok" && one.verdict !== "");
+    return {
+      k, x: x.mean, y: y.mean, dx: x.spread, dy: y.spread, n: here.length, fresh: here.some((one) => one.fresh),
+      verdict: doubtful?.verdict ?? "ok", measurement: here[0].measurement,
+      baseline: meanAndSpread(here.map((one) => one.baseline)).mean,
+    };
+  });
+  return { layer, run: undefined, color: of[0].color, dash: "", places, of };
+}
+
+/** The bounds of the axes: H(X), H(Y) in a unit, over the last measurements of runs; NaN where they are missing. */
+export function boundsOf(runs, unit) {
+  const greatest = (quantity) => {
+    const found = [];
+    for (const run of runs) {
+      const last = run.measurements.at(-1);
+      for (const layer of last?.layers ?? []) found.push(last.value(COUNTS, quantity, layer, unit));
+    }
+    return Math.max(...found.filter(Number.isFinite));
+  };
+  return { hX: greatest("H_X"), hY: greatest("H_Y") };
+}
+
+/** Fano's bound of each run at a moment. */
+export function fanoOf(runs, time, view) {
+  return runs.map((run) => {
+    const measurement = run.at(time, view.clock);
+    const found = (measurement?.layers ?? []).map((layer) => measurement.value(COUNTS, "I_TY_fano", layer, view.unit));
+    return Math.max(...found.filter(Number.isFinite));
+  });
+}
+
+/** The information-bottleneck bound where it was logged: [I(X;T), greatest I(T;Y)] at all measured places, in order. */
+export function bottleneckOf(runs, view) {
+  const { quantities } = contentOf(runs);
+  const name = quantities.find((one) => one.endsWith("/I_TY_bound"));
+  if (name === undefined) return [];
+  const source = name.split("/")[0];
+  const found = [];
+  for (const run of runs) {
+    for (const measurement of run.measurements) {
+      for (const layer of measurement.layers) {
+        const x = measurement.value(COUNTS, "I_XT", layer, view.unit);
+        const y = measurement.value(source, "I_TY_bound", layer, view.unit);
+        if (Number.isFinite(x) && Number.isFinite(y)) found.push([x, y]);
+      }
+    }
+  }
+  return found.sort((a, b) => a[0] - b[0]);
+}
