@@ -325,7 +325,7 @@ def tensorboard_command(log_dir: str) -> str:
     """The command to see the run in TensorBoard, with a hundred steps of every picture instead of ten."""
     # Unless the environment is activated, its programs are off the path.
     program = ["tensorboard"] if shutil.which("tensorboard") else [sys.executable, "-m", "tensorboard.main"]
-    return shlex.join([*program, "--logdir", log_dir, "--samples_per_plugin", "images=100"])
+    return shlex.join([*program, "--logdir", log_dir])
 
 
 def whole_number(low: int, high: float = math.inf) -> Callable[[str], int]:

@@ -19,15 +19,15 @@ torch.set_num_threads(int(os.environ.get(THREADS_VARIABLE, "1")))
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config, log):
-    """Deal tests to workers one by one, but all of a `test_processes.py` to one worker: they share runs of several
-    processes, for which a second worker would stand and wait.
+    """Deal tests to workers one by one, but all of some files to one worker: they share runs of several processes, or
+    servers, which a second worker would make again.
     """
     from xdist.scheduler import LoadScopeScheduling
 
     class Scheduling(LoadScopeScheduling):
         def _split_scope(self, nodeid):
             file = nodeid.split("::", 1)[0]
-            return file if file.endswith("/test_processes.py") else nodeid
+            return file if file.endswith(("/test_processes.py", "/test_page.py")) else nodeid
 
     return Scheduling(config, log)
 

@@ -58,7 +58,7 @@ def file_locations(csv: Path | None, picture: Path | None, board: Path | None) -
         if path and path.is_file()
     ]
     if board is not None:
-        command = shlex.join(["tensorboard", "--logdir", _relative_path(board), "--samples_per_plugin", "images=100"])
+        command = shlex.join(["tensorboard", "--logdir", _relative_path(board)])
         lines.append(f"TensorBoard: {command}")
     return "\n".join(lines)
 

@@ -10,10 +10,13 @@ from pathlib import Path
 PAGE = Path(__file__).parent / "page"
 """The folder of the page's modules and its style sheet."""
 
-_HEAD = '<!doctype html>\n<html lang="en">\n<meta charset="utf-8">\n<title>{title}</title>\n'
+_HEAD = (
+    '<!doctype html>\n<html lang="en">\n<meta charset="utf-8">\n<title>{title}</title>\n'
+    '<link rel="icon" href="data:,">\n'  # else the browser asks for one
+)
 _MODULES = (
-    *("runs.js", "style.js", "svg.js", "view.js", "tracks.js", "plane.js", "charts.js", "details.js", "exports.js"),
-    *("reading.js", "controls.js", "page.js"),
+    *("runs.js", "style.js", "svg.js", "view.js", "verdicts.js", "tracks.js", "plane.js", "details.js", "charts.js"),
+    *("exports.js", "reading.js", "controls.js", "page.js"),
 )
 """In an order in which each comes after those that it imports."""
 

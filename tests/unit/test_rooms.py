@@ -66,6 +66,14 @@ def test_some_rooms_know_little_of_elsewhere(room):
     assert used <= {"lightning_ib", *OTHERS[room]}
 
 
+def test_the_page_knows_records_alone():
+    """TensorBoard imports it at its start, whatever else is installed."""
+    for file in FILES:
+        if room_of(file) == "tensorboard_plugin":
+            own = {module.split(".")[1] for module in imported(file) if module.startswith("lightning_ib.")}
+            assert own <= {"records", "tensorboard_plugin"}, file
+
+
 def test_lightning_is_known_to_the_callbacks_alone():
     for file in FILES:
         if any(module.split(".")[0] in ("lightning", "pytorch_lightning") for module in imported(file)):

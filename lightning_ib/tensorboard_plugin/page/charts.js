@@ -1,7 +1,8 @@
 // Quantities over time, one line for each layer, with a mark at the moment that the plane shows.
 
+import { html } from "./details.js";
 import { COUNTS, factor, meanAndSpread } from "./runs.js";
-import { dashes, notation, round, ticks, timeTicks } from "./style.js";
+import { dashes, extent, notation, round, ticks, timeTicks } from "./style.js";
 import { corners, frame, pathUntil, picture, scale, svg, text } from "./svg.js";
 
 const CHART_MARGIN = { left: 56, top: 26, right: 12, bottom: 40 };
@@ -19,31 +20,34 @@ export class Chart {
    */
   constructor(name, setting) {
     const { runs, view, colors, layerColors, times, width, height } = setting;
-    Object.assign(this, { times, view });
+    Object.assign(this, { times, view, width });
     const [source, quantity] = name.split("/");
     const lines = linesOf(runs, view, layerColors, times, source, quantity);
-    const values = lines.flatMap((line) => line.values).filter(Number.isFinite);
+    const ends = lines.flatMap((line) => (line.spread ? [1, 0, -1].map((sign) => beside(line, sign)) : [line.values]));
+    const values = ends.flat().filter(Number.isFinite);
     const unit = unitOf(runs, source, quantity) ? ` [${view.unit}]` : "";
     const title = `${notation(quantity)}${unit}${source === COUNTS ? "" : `, ${source}`}`;
-    this.element = picture(width, height, colors, title);
+    this.drawn = picture(width, height, colors, title);
     this.box = { left: CHART_MARGIN.left, top: CHART_MARGIN.top, right: width - CHART_MARGIN.right, bottom: height - CHART_MARGIN.bottom };
     const [first, last] = [times[0] ?? 0, times.at(-1) ?? 1];
-    const ends = [onAxis(first, view.logarithmic), onAxis(Math.max(last, first + 1), view.logarithmic)];
-    this.place = scale(ends, [this.box.left, this.box.right]);
+    const axis = [onAxis(first, view.logarithmic), onAxis(Math.max(last, first + 1), view.logarithmic)];
+    this.place = scale(axis, [this.box.left, this.box.right]);
     this.x = (time) => this.place(onAxis(time, view.logarithmic));
-    const [low, high] = values.length ? [Math.min(...ends4(values)), Math.max(...ends4(values))] : [0, 1];
+    const [low, high] = values.length ? extent(values) : [0, 1];
     const pad = 0.06 * (high - low || 1);
     this.y = scale([low - pad, high + pad], [this.box.bottom, this.box.top]);
     const labels = { x: view.clock, title };
     const marks = timeTicks(first, Math.max(last, first + 1), view.logarithmic, 6);
-    this.element.append(frame(this.box, this.x, this.y, marks, ticks(low - pad, high + pad, 4), labels, colors));
+    this.drawn.append(frame(this.box, this.x, this.y, marks, ticks(low - pad, high + pad, 4), labels, colors));
     for (const line of lines) this.#draw(line);
     if (values.length === 0) {
       const where = { "text-anchor": "middle", fill: colors.faint };
-      this.element.append(text("not recorded here", width / 2, height / 2, where));
+      this.drawn.append(text("not recorded here", width / 2, height / 2, where));
     }
+    // A picture of its own over the lines: they are many, and stay as they are while the mark moves.
     this.mark = svg("line", { y1: this.box.top, y2: this.box.bottom, stroke: colors.ink, "stroke-width": 1, "data-part": "now" });
-    this.element.append(this.mark);
+    const over = svg("svg", { width, height, class: "over", "aria-hidden": "true" }, [this.mark]);
+    this.element = html("div", { class: "chart" }, [this.drawn, over]);
     this.element.addEventListener("click", (event) => setting.onPick(this.#nearest(event)));
     this.element.style.cursor = "pointer";
   }
@@ -52,29 +56,36 @@ export class Chart {
     const kept = corners(line.values.map((value, k) => ({ k, x: this.x(this.times[k]), y: this.y(value) })));
     const style = { fill: "none", stroke: line.color, "stroke-width": 1.5, "stroke-dasharray": line.dash, "data-layer": line.layer };
     const d = pathUntil(kept, Infinity);
-    this.element.append(svg("path", { d, ...style }));
+    this.drawn.append(svg("path", { d, ...style }));
     if (kept.length < 3) {
       for (const one of kept) {
         const [x, y] = (one.d ?? "").slice(1).split(" ");
-        if (y !== undefined) this.element.append(svg("circle", { cx: x, cy: y, r: 2.5, fill: line.color }));
+        if (y !== undefined) this.drawn.append(svg("circle", { cx: x, cy: y, r: 2.5, fill: line.color }));
       }
     }
     if (line.spread) {
-      const [up, down] = [1, -1].map((sign) => line.values.map((value, k) => [this.times[k], value + sign * line.spread[k]]));
+      const [up, down] = [1, -1].map((sign) => beside(line, sign).map((value, k) => [this.times[k], value]));
       const outline = [...up, ...down.reverse()].filter(([, value]) => Number.isFinite(value));
       const corner = outline.map(([time, value]) => `${round(this.x(time))} ${round(this.y(value))}`);
-      if (corner.length) this.element.append(svg("path", { d: `M${corner.join("L")}Z`, fill: line.color, "fill-opacity": 0.15 }));
+      if (corner.length) this.drawn.append(svg("path", { d: `M${corner.join("L")}Z`, fill: line.color, "fill-opacity": 0.15 }));
     }
   }
 
   #nearest(event) {
     const bounds = this.element.getBoundingClientRect();
-    const x = ((event.clientX - bounds.left) / bounds.width) * Number(this.element.getAttribute("width"));
+    const x = ((event.clientX - bounds.left) / bounds.width) * this.width;
     let best = 0;
     this.times.forEach((time, k) => {
       if (Math.abs(this.x(time) - x) < Math.abs(this.x(this.times[best]) - x)) best = k;
     });
     return best;
+  }
+
+  /** The chart with its mark, as one picture. */
+  picture() {
+    const copy = this.drawn.cloneNode(true);
+    copy.append(this.mark.cloneNode());
+    return copy;
   }
 
   /** Mark the moment with index k. */
@@ -85,13 +96,9 @@ export class Chart {
   }
 }
 
-function ends4(values) {
-  let [low, high] = [Infinity, -Infinity];
-  for (const value of values) {
-    if (value < low) low = value;
-    if (value > high) high = value;
-  }
-  return [low, high];
+/** The values of a line, a spread above or below. */
+function beside(line, sign) {
+  return line.values.map((value, k) => value + sign * line.spread[k]);
 }
 
 function unitOf(runs, source, quantity) {

@@ -81,7 +81,7 @@ export function sidebar({ runs, shownRuns, layers, colors, content, view, on }) 
   const layerBoxes = layers.map((layer) =>
     checkbox(layer, view.hasLayer(layer), toggle("hiddenLayers", layer), { "data-layer": layer }, swatch(colors.get(layer), "")),
   );
-  const sources = content.sources.map((source) => [source, source === COUNTS ? "counted (cells, bins)" : source]);
+  const sources = content.sources.map((source) => [source, source === COUNTS ? "cells, bins" : source]);
   const units = [["bits", "bits"], ["nats", "nats"]];
   const files = [["svg", "SVG"], ["png", "PNG"], ["csv", "CSV"], ["link", "Copy link"]];
   return [

@@ -2,6 +2,7 @@
 
 import { COUNTED, factor } from "./runs.js";
 import { notation, shown } from "./style.js";
+import { verdictOf } from "./verdicts.js";
 
 /** An HTML element. */
 export function html(name, attributes = {}, children = []) {
@@ -39,13 +40,12 @@ function ofMeasurement(track, measurement, run, view) {
       ` · ${run} · epoch ${measurement.epoch}, step ${measurement.step} · N = ${counted?.n ?? records[0]?.n ?? "–"}`,
     ]),
     html("p", {}, [
-      html("span", { class: "verdict" }, [verdict || "no verdict"]),
-      `: ${measurement.reasons[layer] ?? (verdict === "ok" ? "no flag was raised." : "nothing was measured.")}`,
+      html("span", { class: "verdict" }, [`${verdictOf(measurement, layer, counted?.source ?? "", verdict)}.`]),
     ]),
   ];
   if (words) lines.push(html("p", {}, [`Discretized: ${words}.`]));
   if (counted?.correction) lines.push(html("p", {}, [`Corrected by ${counted.correction}.`]));
-  return html("section", {}, [...lines, table(records, view)]);
+  return html("section", {}, [...lines, html("div", { class: "tables" }, tablesOf(records, view))]);
 }
 
 /** How a layer was discretized, from its records alone. */
@@ -57,18 +57,43 @@ function inWords(counted, measurement, layer) {
   return `${Number.isFinite(n) ? n : ""} ${counted.source === "cells" ? "cells" : "symbols of its bins"}${share}`;
 }
 
-function table(records, view) {
-  const head = ["source", "quantity", "value", "± standard error", "unit", "N", "verdict"];
+/** A table for each source, a long one in two. */
+function tablesOf(records, view) {
+  const sources = [...new Set(records.map((record) => record.source))];
+  return sources.flatMap((source) => {
+    const of = records.filter((record) => record.source === source);
+    const half = of.length > 8 ? Math.ceil(of.length / 2) : of.length;
+    return [of.slice(0, half), of.slice(half)].filter((part) => part.length > 0).map((part) => table(source, part, view));
+  });
+}
+
+function table(source, records, view) {
+  const head = [source, "value", "± s.e.", "unit", ...(COUNTED.includes(source) ? [] : ["N", "verdict"])];
   const rows = records.map((record) => {
     const by = factor(record.unit, view.unit);
     const error = Number.isFinite(record.standardError) ? shown(record.standardError * by) : "";
-    const of = COUNTED.includes(record.source) ? "" : record.verdict;
-    const cells = [record.source, notation(record.quantity), shown(record.value * by), error];
-    const exact = { "data-quantity": `${record.source}/${record.quantity}`, "data-value": String(record.value * by) };
-    return html("tr", exact, [...cells, record.unit && view.unit, record.n, of].map((cell) => html("td", {}, [String(cell)])));
+    const of = COUNTED.includes(source) ? [] : [record.n, record.verdict];
+    const cells = [notation(record.quantity), shown(record.value * by), error, record.unit && view.unit, ...of];
+    const exact = { "data-quantity": `${source}/${record.quantity}`, "data-value": String(record.value * by) };
+    return html("tr", exact, cells.map((cell) => html("td", {}, [String(cell)])));
   });
   return html("table", {}, [
     html("thead", {}, [html("tr", {}, head.map((name) => html("th", { scope: "col" }, [name])))]),
     html("tbody", {}, rows),
+  ]);
+}
+
+/** The few lines beside a marker: the values drawn, the verdict and its reason, the discretization, N. */
+export function tooltipOf(track, one, view) {
+  const run = track.run === undefined ? `mean of ${one.n} runs` : track.run.name;
+  const error = (value) => (value > 0 ? ` ± ${shown(track.run === undefined ? value : value / 2)}` : "");
+  const { layer } = track;
+  const lines = [
+    `I(X;T) ${shown(one.x)}${error(one.dx)}, I(T;Y) ${shown(one.y)}${error(one.dy)} ${view.unit}`,
+    verdictOf(one.measurement, layer, view.source, one.verdict),
+  ];
+  return html("div", { class: "tooltip", role: "tooltip" }, [
+    html("strong", {}, [`${layer} · ${run}`]),
+    ...lines.map((line) => html("div", {}, [line])),
   ]);
 }

@@ -2,7 +2,7 @@
 
 import { Chart, onAxis } from "./charts.js";
 import { quantityChooser, sidebar, TimeBar } from "./controls.js";
-import { detailsOf, html } from "./details.js";
+import { detailsOf, html, tooltipOf } from "./details.js";
 import { csv, download, png, svgText, together } from "./exports.js";
 import { domainOf, Plane } from "./plane.js";
 import { howToRead } from "./reading.js";
@@ -47,6 +47,7 @@ export class Page {
   #listen() {
     this.planes.addEventListener("pointerover", (event) => this.#choose(event.target));
     this.planes.addEventListener("focusin", (event) => this.#choose(event.target));
+    for (const kind of ["pointerout", "focusout"]) this.planes.addEventListener(kind, () => this.tooltip?.remove());
     this.planes.addEventListener("keydown", (event) => this.#walk(event));
     document.addEventListener("keydown", (event) => {
       if (event.target.closest("input, select, button, summary, .planes")) return;
@@ -175,12 +176,14 @@ export class Page {
   show(k) {
     const { times } = this;
     this.k = Math.max(0, Math.min(k, times.length - 1));
+    const focused = this.planes.contains(document.activeElement);
     for (const plane of this.drawn) plane.show(this.k);
     for (const chart of this.drawnCharts) chart.show(this.k);
     this.view.time = this.k === times.length - 1 ? undefined : times[this.k];
     const words = times.length === 0 ? "nothing is shown" : `${this.view.clock} ${times[this.k]}`;
     this.bar.show(this.#share(this.k), words, this.playing);
     this.#showDetails();
+    if (focused) this.planes.querySelector(".point[tabindex='0']")?.focus();
   }
 
   #share(k) {
@@ -245,16 +248,26 @@ export class Page {
     const points = this.#points();
     const isChosen = ({ track }) => track.layer === this.chosen?.layer && (track.run?.name ?? "") === this.chosen.run;
     const found = points.find(isChosen);
-    (found ?? points[0])?.element.setAttribute("tabindex", 0);
+    for (const point of points) point.element.setAttribute("tabindex", point === (found ?? points[0]) ? 0 : -1);
     if (found === undefined) {
       this.details.replaceChildren(html("p", { class: "hint" }, ["Point at a marker, or Tab to it, for all its values."]));
       return;
     }
-    found.element.classList.add("chosen");
-    found.element.setAttribute("stroke", this.colors.ink);
-    found.element.setAttribute("stroke-width", 2.4);
-    for (const other of points) if (other !== found && other.element.classList.contains("chosen")) this.drawn.forEach((plane) => plane.show(this.k));
+    this.drawn.forEach((plane) => plane.choose(isChosen));
     this.details.replaceChildren(...detailsOf(found.track, found.one, this.view));
+    this.#showTooltip(found);
+  }
+
+  /** A few lines beside the chosen marker, while the pointer or the focus is on it. */
+  #showTooltip({ track, one, element }) {
+    this.tooltip?.remove();
+    if (!element.matches(":hover, :focus")) return;
+    this.tooltip = tooltipOf(track, one, this.view);
+    this.root.append(this.tooltip);
+    const [mark, frame, size] = [element, this.root, this.tooltip].map((of) => of.getBoundingClientRect());
+    const left = Math.min(mark.right + 8, frame.right - size.width - 8) - frame.left;
+    const top = mark.top - frame.top - size.height - 6;
+    Object.assign(this.tooltip.style, { left: `${left}px`, top: `${top < 0 ? mark.bottom - frame.top + 6 : top}px` });
   }
 
   /** From point to point with the arrow keys, and through time with Page Up and Page Down. */
@@ -266,14 +279,13 @@ export class Page {
     event.preventDefault();
     const next = (here + (by ?? 0) + points.length) % points.length;
     if (by === undefined) this.show(this.k + (event.key === "PageUp" ? -1 : 1));
-    const target = by === undefined ? this.#points()[here] : points[next];
-    target?.element.focus();
+    else points[next].element.focus();
   }
 
   // -- what the reader takes along -------------------------------------------------------------------------------------
 
   async save(kind) {
-    const pictures = [...this.drawn, ...this.drawnCharts].map((one) => one.element);
+    const pictures = [...this.drawn, ...this.drawnCharts].map((one) => one.picture());
     const name = `information_plane_${this.view.clock}_${this.times[this.k] ?? 0}`;
     if (kind === "svg") download(svgText(together(pictures)), `${name}.svg`, "image/svg+xml");
     if (kind === "png") download(await png(together(pictures)), `${name}.png`, "image/png");

@@ -1,11 +1,13 @@
 // The information plane: I(X;T) to the right, I(T;Y) up, a path for each layer and a marker where it is now.
 
-import { markerPath, round, shown, ticks } from "./style.js";
+import { extent, markerPath, round, shortNames, shown, ticks } from "./style.js";
 import { corners, frame, labelPlaces, pathUntil, picture, scale, svg, text } from "./svg.js";
 import { bottleneckOf, boundsOf, fanoOf } from "./tracks.js";
 
 const MARGIN = { left: 62, top: 34, right: 22, bottom: 46 };
 const NEAR = 0.3;
+/** In all paths of a plane: as many are redrawn quickly, and more would hide one another. */
+const MOST_CORNERS = 24000;
 
 /** The axes around all places of tracks; bounds count where they are near. */
 export function domainOf(tracks, bounds, errors) {
@@ -25,11 +27,7 @@ export function domainOf(tracks, bounds, errors) {
 }
 
 function around(values, bound) {
-  let [low, high] = [Infinity, -Infinity];
-  for (const value of values) {
-    if (value < low) low = value;
-    if (value > high) high = value;
-  }
+  let [low, high] = extent(values);
   if (low > high) return [0, 1];
   const least = Number.isFinite(bound) ? 0.05 * bound : 0.1;
   if (high - low < least) [low, high] = [(low + high - least) / 2, (low + high + least) / 2];
@@ -58,8 +56,9 @@ export class Plane {
     const n = Math.max(3, Math.round(width / 90));
     this.element.append(frame(this.box, this.x, this.y, ticks(...domain.x, n), ticks(...domain.y, n), labels, colors));
     this.#drawBounds(domain);
+    const most = Math.max(50, Math.floor(MOST_CORNERS / Math.max(1, tracks.length)));
     this.kept = tracks.map(({ places }) =>
-      corners(places.filter((one) => one?.fresh).map((one) => ({ k: one.k, x: this.x(one.x), y: this.y(one.y) }))),
+      corners(places.filter((one) => one?.fresh).map((one) => ({ k: one.k, x: this.x(one.x), y: this.y(one.y) })), most),
     );
     this.moving = svg("g", {});
     this.element.append(this.moving);
@@ -96,6 +95,20 @@ export class Plane {
     }
   }
 
+  /** Set the rim of one point apart, those of the others as they were. */
+  choose(isChosen) {
+    this.points.forEach((point, k) => {
+      const [stroke, width] = isChosen(point) ? [this.colors.ink, 2.4] : this.rims[k];
+      point.element.setAttribute("stroke", stroke);
+      point.element.setAttribute("stroke-width", width);
+    });
+  }
+
+  /** The plane as it is seen. */
+  picture() {
+    return this.element;
+  }
+
   /** Draw the moment with index k. */
   show(k) {
     const { moving, view, colors, box } = this;
@@ -104,7 +117,10 @@ export class Plane {
     const here = [];
     this.tracks.forEach((track, index) => {
       if (view.trajectories) {
-        const d = pathUntil(this.kept[index], k);
+        const now = track.places[k];
+        const end = Number.isFinite(now?.x) && Number.isFinite(now.y) ? `L${round(this.x(now.x))} ${round(this.y(now.y))}` : "";
+        const until = pathUntil(this.kept[index], k);
+        const d = until && until + end;
         const style = { fill: "none", stroke: track.color, "stroke-opacity": 0.55, "stroke-width": 1.5 };
         if (d.includes("L")) parts.push(svg("path", { d, ...style, "stroke-dasharray": track.dash, "data-part": "path" }));
       }
@@ -131,6 +147,7 @@ export class Plane {
       });
     });
     this.points = here.map(({ track, one }, index) => ({ track, one, element: markers[index] }));
+    this.rims = markers.map((marker) => [marker.getAttribute("stroke"), marker.getAttribute("stroke-width")]);
     moving.replaceChildren(...parts, ...this.#labels(here), ...markers);
   }
 
@@ -142,10 +159,12 @@ export class Plane {
       if (y < box.top || y > box.bottom) continue;
       const style = { stroke: colors.bound, "stroke-dasharray": "1.5 3", "stroke-width": 1.5, "data-part": "fano" };
       parts.push(svg("line", { x1: box.left, x2: box.right, y1: round(y), y2: round(y), ...style }));
-      if (found.length === 1) {
-        const words = { "text-anchor": "end", fill: colors.faint, "font-size": 11 };
-        parts.push(text(`Fano ≥ ${shown(value)}`, box.right - 4, y - 4, words));
-      }
+    }
+    const least = Math.min(...found);
+    if (found.length > 0 && this.y(least) < box.bottom) {
+      const words = { fill: colors.faint, "font-size": 11 };
+      const label = `Fano ≥ ${[...new Set(found.sort((a, b) => a - b).map(shown))].slice(0, 3).join(", ")}`;
+      parts.push(text(label, box.left + 6, this.y(least) + 13, words));
     }
   }
 
@@ -164,9 +183,9 @@ export class Plane {
   /** Names beside the points, of the first run where several are overlaid. */
   #labels(here) {
     const named = here.filter(({ track }) => track.run === undefined || track.run === this.tracks[0].run);
-    if (named.length > 20) return [];
-    const names = named.map(({ track }) => (track.layer.length > 26 ? `…${track.layer.slice(-25)}` : track.layer));
-    const places = labelPlaces(named, names.map((name) => 6.4 * name.length), this.box);
+    if (named.length > (this.box.right - this.box.left) / 36) return []; // no room: the boxes beside have the colors
+    const names = shortNames(named.map(({ track }) => track.layer));
+    const places = labelPlaces(named, names.map((name) => 6.4 * name.length), this.box, here);
     return places.flatMap((place, k) => {
       const label = text(names[k], place.x, place.y, { "font-size": 11.5, "data-part": "label", "paint-order": "stroke" });
       label.setAttribute("stroke", this.colors.ground);

@@ -3,15 +3,7 @@
 import { html } from "./details.js";
 import { svg } from "./svg.js";
 import { markerPath } from "./style.js";
-
-const VERDICTS = {
-  constant: "all samples share one symbol",
-  saturated: "H(T) is near log N: symbols name samples rather than features",
-  clipped: "many values lie beyond the bins",
-  undersampled: "many samples have a symbol of their own",
-  too_coarse: "below the Fano bound of the network’s own accuracy",
-  target_saturated: "most samples have a target of their own",
-};
+import { OF_ESTIMATORS, VERDICTS } from "./verdicts.js";
 
 const SENTENCES = [
   ["Up, I(T;Y)", "information that the layer carries about the target. It rises where classes become separable; H(Y) is its bound."],
@@ -26,7 +18,7 @@ const SENTENCES = [
 /** The section, closed at first. */
 export function howToRead(colors) {
   const terms = SENTENCES.flatMap(([term, words]) => [html("dt", {}, [term]), html("dd", {}, [words])]);
-  const flags = Object.entries(VERDICTS).map(([verdict, words]) => {
+  const flags = Object.entries({ ...OF_ESTIMATORS, ...VERDICTS }).map(([verdict, words]) => {
     const mark = svg("svg", { width: 18, height: 18, viewBox: "-9 -9 18 18", "aria-hidden": "true" }, [
       svg("path", { d: markerPath(verdict, 6), fill: "none", stroke: colors.ink, "stroke-width": 1.6 }),
     ]);

@@ -98,3 +98,31 @@ export function timeTicks(low, high, logarithmic, n) {
   for (let power = 1; power <= high; power *= 10) if (power >= low) found.push(power);
   return found.length > 1 ? found : [low, high];
 }
+
+/** The least and the greatest of many values. */
+export function extent(values) {
+  let [low, high] = [Infinity, -Infinity];
+  for (const value of values) {
+    if (value < low) low = value;
+    if (value > high) high = value;
+  }
+  return [low, high];
+}
+
+/** Names of layers for labels: without the parts that end all of them, and without those that begin all if still long. */
+export function shortNames(names, longest = 14) {
+  if (names.length < 2 || names.every((name) => name.length <= longest)) return names.map((name) => elided(name));
+  let parts = names.map((name) => name.split("."));
+  while (parts.every((one) => one.length > 1 && one.at(-1) === parts[0].at(-1))) parts = parts.map((one) => one.slice(0, -1));
+  let front = "";
+  while (parts.some((one) => one.join(".").length > longest) && parts.every((one) => one.length > 1 && one[0] === parts[0][0])) {
+    parts = parts.map((one) => one.slice(1));
+    front = "…";
+  }
+  const short = parts.map((one) => front + one.join("."));
+  return (new Set(short).size < new Set(names).size ? names : short).map((name) => elided(name));
+}
+
+function elided(name) {
+  return name.length > 26 ? `…${name.slice(-25)}` : name;
+}

@@ -56,11 +56,12 @@ export function frame(box, x, y, xTicks, yTicks, labels, colors) {
   return svg("g", {}, parts);
 }
 
-/** The corners of a path that are at least half a pixel apart, each with the index of its measurement. */
-export function corners(places) {
+/** The corners of a path that are at least half a pixel apart, at most so many, each with the index of its measurement. */
+export function corners(places, most = 2000) {
+  const every = Math.ceil(places.length / most);
   const kept = [];
   let last;
-  for (const one of places) {
+  for (const one of places.filter((_, k) => k % every === 0 || k === places.length - 1)) {
     if (!Number.isFinite(one.x) || !Number.isFinite(one.y)) {
       if (last !== undefined) kept.push({ k: one.k, gap: true });
       last = undefined;
@@ -84,7 +85,7 @@ export function pathUntil(kept, k) {
 }
 
 /** Places for labels beside their anchors that avoid one another and the anchors: [x, y, text-anchor] each. */
-export function labelPlaces(anchors, widths, box) {
+export function labelPlaces(anchors, widths, box, obstacles = anchors) {
   const taken = [];
   return anchors.map(({ x, y }, k) => {
     let best = { cost: Infinity };
@@ -96,7 +97,7 @@ export function labelPlaces(anchors, widths, box) {
         const spot = { left, right: left + widths[k], top: y + reach * dy - 8, bottom: y + reach * dy + 6 };
         let cost = reach + (turn === 0 ? 0 : 2);
         for (const other of taken) if (overlap(spot, other)) cost += 400;
-        for (const other of anchors) {
+        for (const other of obstacles) {
           if (other.x > spot.left - 5 && other.x < spot.right + 5 && other.y > spot.top - 5 && other.y < spot.bottom + 5) cost += 60;
         }
         const out = [box.left - spot.left, spot.right - box.right, box.top - spot.top, spot.bottom - box.bottom];

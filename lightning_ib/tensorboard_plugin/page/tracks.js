@@ -36,7 +36,7 @@ function place(measurement, layer, view, k, fresh) {
     k, fresh, measurement, verdict: ofY.verdict,
     x: ofX.value * xUnit, y: ofY.value * yUnit,
     dx: 2 * ofX.standardError * xUnit, dy: 2 * ofY.standardError * yUnit,
-    baseline: measurement.value(COUNTS, "I_TY_permuted", layer, view.unit),
+    baseline: view.source === COUNTS ? measurement.value(COUNTS, "I_TY_permuted", layer, view.unit) : NaN,
   };
 }
 
@@ -51,7 +51,7 @@ function meanTrack(tracks, layer, times) {
     const doubtful = here.find((one) => one.verdict !== "ok" && one.verdict !== "");
     return {
       k, x: x.mean, y: y.mean, dx: x.spread, dy: y.spread, n: here.length, fresh: here.some((one) => one.fresh),
-      verdict: doubtful?.verdict ?? "ok", measurement: here[0].measurement,
+      verdict: doubtful?.verdict ?? "ok", measurement: (doubtful ?? here[0]).measurement,
       baseline: meanAndSpread(here.map((one) => one.baseline)).mean,
     };
   });

@@ -1,0 +1,242 @@
+"""The page, in a real browser: in TensorBoard with both of its data providers, and as one file."""
+
+import json
+import math
+from importlib.util import find_spec
+from xml.etree import ElementTree
+
+import pytest
+
+from lightning_ib import History, InformationPlaneCallback
+from lightning_ib.records.measurement_json import measurement_to_json, measurements_of
+from lightning_ib.tensorboard_plugin.files import self_contained_html
+from tests.helpers.browser import CHROMIUM, FLAGS, opened, places, tensorboard, values
+from tests.helpers.tiny import TinyModule, pl, train_loader, trainer, val_loader
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(CHROMIUM is None, reason="needs a Chromium on the PATH: apt-get install chromium"),
+    pytest.mark.skipif(find_spec("playwright") is None, reason="needs playwright: pip install playwright"),
+    pytest.mark.filterwarnings("ignore:.* could not be estimated"),
+]
+
+EPOCHS = 4
+RUNS = ["version_0", "version_1"]
+
+
+@pytest.fixture(scope="module")
+def board(tmp_path_factory):
+    """Two seeds of a real training, and their histories."""
+    folder, histories = tmp_path_factory.mktemp("board"), []
+    for seed in range(2):
+        pl.seed_everything(seed, verbose=False)
+        callback = InformationPlaneCallback(estimators=["probe", "kde"])
+        trainer(folder, callback, max_epochs=EPOCHS).fit(TinyModule(), train_loader(), val_loader())
+        histories.append(callback.history)
+    return folder / "lightning_logs", histories
+
+
+@pytest.fixture(scope="module", params=["fast", "slow", "file"])
+def address(request, board, tmp_path_factory):
+    """TensorBoard's tab with either provider, and one file with the data inside."""
+    folder, histories = board
+    if request.param == "file":
+        runs = zip(RUNS, histories)
+        made = {name: [measurement_to_json(one) for one in measurements_of(history)] for name, history in runs}
+        file = tmp_path_factory.mktemp("page") / "plane.html"
+        file.write_text(self_contained_html(made), encoding="utf-8")
+        yield file.as_uri()
+        return
+    with tensorboard(
+        folder,
+        f"--load_fast={'true' if request.param == 'fast' else 'false'}",
+        ready=lambda runs: json.loads(runs)["runs"] and len(json.loads(runs)["runs"]) == 2,
+    ) as found:
+        yield f"{found}/#information_plane"
+
+
+@pytest.fixture(scope="module")
+def browser():
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as player:
+        browser = player.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def seen(browser, address):
+    """The page, fresh."""
+    with opened(browser, address) as found:
+        found.part.wait_for_function("document.querySelectorAll('.point').length === 4")
+        yield found
+
+
+def test_both_runs_and_all_layers_are_on_one_plane(seen):
+    assert set(places(seen.part)) == {(layer, run) for layer in ("hidden", "out") for run in RUNS}
+    assert seen.part.text_content("#moment") == f"epoch {EPOCHS}"
+    assert "I(X;T) [bits]" in seen.part.text_content(".planes svg")
+    labels = seen.part.query_selector_all(".planes [data-part=label]")
+    assert [label.text_content() for label in labels] == ["hidden", "out"]
+
+
+def test_slider_keys_and_play_change_what_is_drawn(seen):
+    part, last = seen.part, places(seen.part)
+    part.focus("#slider")
+    part.press("#slider", "ArrowLeft")
+    assert part.text_content("#moment") == f"epoch {EPOCHS - 1}"
+    before = places(part)
+    assert before != last
+    part.evaluate("""() => {
+        const slider = document.getElementById("slider");
+        slider.value = 0;
+        slider.dispatchEvent(new Event("input"));
+    }""")
+    assert part.text_content("#moment") == "epoch 0"
+    assert places(part) not in (before, last)
+    part.select_option(".bar select", "4")
+    part.click("#play")
+    part.wait_for_function(f"document.getElementById('moment').textContent === 'epoch {EPOCHS}'", timeout=10_000)
+    assert places(part) == last
+
+
+def test_hover_shows_the_values_of_the_history(seen, board):
+    part = seen.part
+    for run, history in zip(RUNS, board[1]):
+        for layer in ("hidden", "out"):
+            # Markers may lie on one another
+            part.dispatch_event(f".point[data-layer={layer}][data-run={run}]", "pointerover", {"bubbles": True})
+            expected = {
+                f"{one.source}/{one.quantity}": one.value for one in history.last().records() if one.layer == layer
+            }
+            shown = values(part)
+            assert shown.keys() == expected.keys()
+            for name, value in expected.items():
+                assert math.isclose(shown[name], value, rel_tol=1e-12) or math.isnan(value), name
+            words = part.text_content(".details")
+            assert f"{layer} · {run} · epoch {EPOCHS}" in words
+            assert "N = 80" in words
+            assert "Discretized: " in words
+            point = next(one for one in history if one.layer == layer and one.epoch == EPOCHS)
+            assert f"{point.verdict}: " in words
+
+
+def test_keyboard_alone_reaches_every_point(seen):
+    part = seen.part
+    part.focus(".point[tabindex='0']")
+    reached = set()
+    for _ in range(4):
+        reached.add(part.evaluate("document.activeElement.dataset.layer + document.activeElement.dataset.run"))
+        assert part.evaluate("document.activeElement.dataset.layer") in part.text_content(".details")
+        seen.page.keyboard.press("ArrowRight")
+    assert len(reached) == 4
+    seen.page.keyboard.press("PageUp")
+    assert part.text_content("#moment") == f"epoch {EPOCHS - 1}"
+
+
+def test_estimators_units_and_modes_are_chosen_on_the_same_plane(seen, board):
+    part, counted = seen.part, places(seen.part)
+    part.select_option("#source", "kde")
+    assert places(part) != counted
+    assert "kde" in part.text_content(".planes svg")
+    part.select_option("#source", "counted")
+    assert places(part) == counted
+    part.select_option("#unit", "nats")
+    part.dispatch_event(".point[data-layer=out][data-run=version_0]", "pointerover", {"bubbles": True})
+    bits = next(one.i_ty for one in board[1][0].last() if one.layer == "out")
+    assert math.isclose(values(part)["cells/I_TY"], bits * math.log(2), rel_tol=1e-12)
+    part.select_option("#mode", "mean")
+    assert set(places(part)) == {("hidden", ""), ("out", "")}
+    part.select_option("#mode", "beside")
+    assert len(part.query_selector_all(".planes > svg")) == 2
+    part.uncheck("[data-layer=hidden] >> nth=0")
+    assert {layer for layer, _ in places(part)} == {"out"}
+    part.uncheck("[data-run=version_1] >> nth=0")
+    assert set(places(part)) == {("out", "version_0")}
+
+
+def test_what_is_seen_is_saved(seen, board, tmp_path):
+    part = seen.part
+    part.uncheck("[data-run=version_1] >> nth=0")
+    files = {}
+    for kind in ("svg", "png", "csv"):
+        with seen.page.expect_download() as download:
+            part.click(f"#{kind}")
+        files[kind] = tmp_path / f"saved.{kind}"
+        download.value.save_as(files[kind])
+    root = ElementTree.parse(files["svg"]).getroot()
+    assert root.tag == "{http://www.w3.org/2000/svg}svg"
+    assert "I(T;Y) [bits]" in "".join(root.itertext())
+    assert files["png"].read_bytes().startswith(b"\x89PNG")
+    saved, expected = History.read_csv(files["csv"]), board[1][0]
+    assert {one[:5]: one[5:] for one in map(readable, saved.records())} == {
+        one[:5]: one[5:] for one in map(readable, expected.records())
+    }
+
+
+def readable(record):
+    return tuple("nan" if isinstance(value, float) and math.isnan(value) else value for value in record)
+
+
+def test_a_link_restores_the_view(seen, browser, address):
+    part = seen.part
+    part.select_option("#unit", "nats")
+    part.uncheck("[data-layer=hidden] >> nth=0")
+    part.check("#logarithmic")
+    part.press("#slider", "ArrowLeft")
+    part.evaluate(
+        "Object.defineProperty(navigator, 'clipboard', {value: undefined})"
+    )  # as in a frame without the right
+    part.click("#link")
+    link = part.get_attribute("#address", "href")
+    expected = places(part)
+    with opened(browser, link) as again:
+        again.part.wait_for_selector(".point")
+        assert again.part.text_content("#moment") == f"epoch {EPOCHS - 1}"
+        assert set(places(again.part)) == set(expected)
+        assert again.part.is_checked("#logarithmic")
+        assert "[nats]" in again.part.text_content(".planes svg")
+
+
+# -- bad input, from one file ------------------------------------------------------------------------------------------
+
+
+def a_page(tmp_path, runs):
+    file = tmp_path / "plane.html"
+    file.write_text(self_contained_html(runs), encoding="utf-8")
+    return file.as_uri()
+
+
+def a_run(history):
+    return [measurement_to_json(one) for one in measurements_of(history)]
+
+
+def test_runs_in_different_units_and_with_other_layers_share_a_plane_in_one_unit(browser, board, tmp_path):
+    ours = board[1][0]
+    other = History(
+        one._replace(layer=f"</script>{one.layer}", unit="nats", value=one.value * math.log(2)) if one.unit else one
+        for one in ours.records()
+    )
+    with opened(browser, a_page(tmp_path, {"<b>bits": a_run(ours), "nats": a_run(other)})) as found:
+        at = places(found.part)
+        assert at["hidden", "<b>bits"] == at["</script>hidden", "nats"]
+        assert "[bits]" in found.part.text_content(".planes svg")
+
+
+def test_points_that_are_nan_are_left_out_and_a_later_version_is_named(browser, board, tmp_path):
+    records = [one._replace(value=math.nan) if one.epoch == 2 else one for one in board[1][0].records()]
+    measured = a_run(History(records))
+    later = json.dumps(json.loads(measured[-1]) | {"version": 9, "epoch": 99})
+    with opened(browser, a_page(tmp_path, {"mine": [*measured, later]})) as found:
+        assert "mine: a measurement was written by a later version" in found.part.text_content(".faults")
+        assert len(places(found.part)) == 2
+        for _ in range(2):
+            found.part.press("#slider", "ArrowLeft")
+        assert found.part.text_content("#moment") == "epoch 2"
+        assert places(found.part) == {}
+
+
+def test_a_page_without_measurements_says_so(browser, tmp_path):
+    with opened(browser, a_page(tmp_path, {"empty": []})) as found:
+        assert "No layer has a finite I(X;T) and I(T;Y) here." in found.part.text_content(".planes")
