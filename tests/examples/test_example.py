@@ -567,7 +567,7 @@ def test_every_verdict_of_a_layer_is_explained(example):
 def test_the_tensorboard_command_quotes_the_folder_and_finds_the_program(example, monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
     assert shlex.split(example.tensorboard_command("my runs")) == [
-        *(sys.executable, "-m", "tensorboard.main", "--logdir", "my runs", "--samples_per_plugin", "images=100")
+        *(sys.executable, "-m", "tensorboard.main", "--logdir", "my runs")
     ]
     program = tmp_path / "tensorboard"
     program.write_text("")

@@ -20,6 +20,11 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:.* could not be estimated"),
 ]
 
+# Where the page is the same, one file is quick.
+everywhere = pytest.mark.parametrize("address", ["fast", "slow", "file"], indirect=True, scope="module")
+in_one_file = pytest.mark.parametrize("address", ["file"], indirect=True, scope="module")
+in_both = pytest.mark.parametrize("address", ["fast", "file"], indirect=True, scope="module")
+
 EPOCHS = 4
 RUNS = ["version_0", "version_1"]
 
@@ -36,7 +41,7 @@ def board(tmp_path_factory):
     return folder / "lightning_logs", histories
 
 
-@pytest.fixture(scope="module", params=["fast", "slow", "file"])
+@pytest.fixture(scope="module")
 def address(request, board, tmp_path_factory):
     """TensorBoard's tab with either provider, and one file with the data inside."""
     folder, histories = board
@@ -73,6 +78,7 @@ def seen(browser, address):
         yield found
 
 
+@everywhere
 def test_both_runs_and_all_layers_are_on_one_plane(seen):
     assert set(places(seen.part)) == {(layer, run) for layer in ("hidden", "out") for run in RUNS}
     assert seen.part.text_content("#moment") == f"epoch {EPOCHS}"
@@ -81,6 +87,7 @@ def test_both_runs_and_all_layers_are_on_one_plane(seen):
     assert [label.text_content() for label in labels] == ["hidden", "out"]
 
 
+@everywhere
 def test_slider_keys_and_play_change_what_is_drawn(seen):
     part, last = seen.part, places(seen.part)
     part.focus("#slider")
@@ -101,6 +108,7 @@ def test_slider_keys_and_play_change_what_is_drawn(seen):
     assert places(part) == last
 
 
+@everywhere
 def test_hover_shows_the_values_of_the_history(seen, board):
     part = seen.part
     for run, history in zip(RUNS, board[1]):
@@ -122,6 +130,7 @@ def test_hover_shows_the_values_of_the_history(seen, board):
             assert f"{point.verdict}: " in words
 
 
+@in_both
 def test_keyboard_alone_reaches_every_point(seen):
     part = seen.part
     part.focus(".point[tabindex='0']")
@@ -135,6 +144,7 @@ def test_keyboard_alone_reaches_every_point(seen):
     assert part.text_content("#moment") == f"epoch {EPOCHS - 1}"
 
 
+@in_one_file
 def test_estimators_units_and_modes_are_chosen_on_the_same_plane(seen, board):
     part, counted = seen.part, places(seen.part)
     part.select_option("#source", "kde")
@@ -156,6 +166,7 @@ def test_estimators_units_and_modes_are_chosen_on_the_same_plane(seen, board):
     assert set(places(part)) == {("out", "version_0")}
 
 
+@in_one_file
 def test_what_is_seen_is_saved(seen, board, tmp_path):
     part = seen.part
     part.uncheck("[data-run=version_1] >> nth=0")
@@ -179,6 +190,7 @@ def readable(record):
     return tuple("nan" if isinstance(value, float) and math.isnan(value) else value for value in record)
 
 
+@in_both
 def test_a_link_restores_the_view(seen, browser, address):
     part = seen.part
     part.select_option("#unit", "nats")
@@ -235,6 +247,17 @@ def test_points_that_are_nan_are_left_out_and_a_later_version_is_named(browser, 
             found.part.press("#slider", "ArrowLeft")
         assert found.part.text_content("#moment") == "epoch 2"
         assert places(found.part) == {}
+
+
+def test_gradients_and_a_bound_are_shown_where_they_were_logged(browser, board, tmp_path):
+    points = [one for one in board[1][0].records() if one.quantity == "I_XT" and one.source == "cells"]
+    more = [one._replace(source="gradient", quantity="grad_snr", unit="", value=0.5) for one in points]
+    more += [one._replace(source="bound", quantity="I_TY_bound", value=min(one.value, 2.0)) for one in points]
+    records = sorted([*board[1][0].records(), *more], key=lambda one: one[:2])
+    with opened(browser, a_page(tmp_path, {"mine": a_run(History(records))})) as found:
+        assert "gradient SNR, gradient" in found.part.text_content(".charts")
+        assert found.part.query_selector(".planes [data-part=bottleneck]") is not None
+        assert "IB bound" in found.part.text_content(".planes")
 
 
 def test_a_page_without_measurements_says_so(browser, tmp_path):
