@@ -15,6 +15,9 @@ from tests.helpers.callbacks import FIXED, ModelCheckpoint, epochs
 from tests.helpers.records import exact
 from tests.helpers.tiny import N_TRAIN, N_VAL, TinyModule, fit, make_data, pl, train_loader, trainer, val_loader
 
+pytestmark = pytest.mark.usefixtures("few_pictures")
+
+
 FROZEN = {"hidden": Quantizer(bins=UniformBins(4)), "out": None}
 """Bins that are fitted and frozen beside the default, which is neither."""
 
@@ -241,7 +244,7 @@ def test_uniform_bins_that_are_refitted_follow_the_layer(tmp_path):
 
 
 @pytest.mark.parametrize("data", [None, "train"])
-def test_a_resumed_run_has_the_history_of_an_uninterrupted_one(tmp_path, data):
+def test_a_resumed_run_has_the_history_of_an_uninterrupted_one(pictures, tmp_path, data):
     def callbacks(folder):
         checkpoint = ModelCheckpoint(folder, filename="{epoch}", save_top_k=-1, save_on_train_epoch_end=True)
         return InformationPlaneCallback(FROZEN, data=data, estimators=["probe", "soft"]), checkpoint

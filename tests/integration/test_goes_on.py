@@ -12,6 +12,9 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset
 from lightning_ib import InformationPlaneCallback, measure, resolution_sweep
 from tests.helpers.tiny import has_hooks, make_data, pl, trainer
 
+pytestmark = pytest.mark.usefixtures("few_pictures")
+
+
 N = 64
 X, Y = make_data(N)[:]
 

@@ -25,6 +25,9 @@ from tests.helpers.tiny import (
     val_loader,
 )
 
+pytestmark = pytest.mark.usefixtures("few_pictures")
+
+
 FIXED = {"out": Quantizer(nn.Softmax(dim=1), FixedBins([0.3, 0.6]))}
 FITTED = {"hidden": None, "out": Quantizer(nn.Softmax(dim=1), UniformBins(3))}
 STEPS_AN_EPOCH = 6
@@ -109,7 +112,7 @@ def test_figures_of_a_step_are_those_of_the_network_at_that_step(tmp_path):
     same_figures(callback.history[-1:], measure(model, val_loader(), ["out"]))
 
 
-def test_steps_are_logged_whatever_log_every_n_steps_says(tmp_path):
+def test_steps_are_logged_whatever_log_every_n_steps_says(pictures, tmp_path):
     callback = InformationPlaneCallback(FIXED, every_n_train_steps=3)
     fit(tmp_path, callback, max_epochs=2, log_every_n_steps=1000)
     events = EventAccumulator(str(tmp_path / "lightning_logs" / "version_0"), size_guidance={"images": 0})
@@ -452,7 +455,7 @@ def test_a_bar_of_ones_own_is_left_alone(tmp_path):
     assert epochs(callback) == [0, 1]
 
 
-def test_a_picture_that_cannot_be_drawn_costs_one_warning(tmp_path, monkeypatch):
+def test_a_picture_that_cannot_be_drawn_costs_one_warning(pictures, tmp_path, monkeypatch):
     def fails(*_):
         raise OSError("no fonts")
 
