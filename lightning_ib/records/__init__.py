@@ -1,7 +1,12 @@
 """Results: records, their history and CSV file, the tags they are logged under, and reliability flags."""
 
 from lightning_ib.records.history import History
-from lightning_ib.records.measurement_json import measurement_from_json, measurement_to_json, measurements_of
+from lightning_ib.records.measurement_json import (
+    history_to_json,
+    measurement_from_json,
+    measurement_to_json,
+    measurements_of,
+)
 from lightning_ib.records.points import InformationPoint
 from lightning_ib.records.record import Record
 from lightning_ib.records.reliability import VerdictWarning
@@ -14,6 +19,7 @@ __all__ = [
     "Tag",
     "VerdictWarning",
     "format_tag",
+    "history_to_json",
     "measurement_from_json",
     "measurement_to_json",
     "measurements_of",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
@@ -103,17 +103,21 @@ def measurement_from_json(text: str) -> History:
         raise ValueError(f"this is no measurement, or an incomplete one: {text[:40]!r}.") from error
     if version != VERSION:
         raise ValueError(f"this measurement is of version {version!r}, known is {VERSION}: update lightning-ib.")
-    layers = made["layers"]
-    found: list[tuple[int, Record]] = []
-    for one in made["series"]:
-        at = one.get("at", range(len(layers)))
-        columns = {name: one.get(name, _MISSING[name]) for name in _COLUMNS}
-        for k, place in enumerate(at):
-            values = {name: column[k] if isinstance(column, list) else column for name, column in columns.items()}
-            floats = {name: _number(values[name]) for name in ("value", "standard_error")}
-            of = (made["epoch"], made["step"], layers[place], one["source"], one["quantity"])
-            found.append((place, Record(*of, **values | floats, unit=one.get("unit", ""))))
+    try:
+        found = [pair for one in made["series"] for pair in _placed(one, made)]
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"this measurement is incomplete or damaged ({error!r}): {text[:40]!r}.") from error
     return History(record for _, record in sorted(found, key=lambda pair: pair[0]))
+
+
+def _placed(series: Mapping[str, Any], made: Mapping[str, Any]) -> Iterator[tuple[int, Record]]:
+    """The records of a series, each with the place of its layer."""
+    layers, columns = made["layers"], {name: series.get(name, _MISSING[name]) for name in _COLUMNS}
+    for k, place in enumerate(series.get("at", range(len(layers)))):
+        values = {name: column[k] if isinstance(column, list) else column for name, column in columns.items()}
+        floats = {name: _number(values[name]) for name in ("value", "standard_error")}
+        of = (made["epoch"], made["step"], layers[place], series["source"], series["quantity"])
+        yield place, Record(*of, **values | floats, unit=series.get("unit", ""))
 
 
 def _number(value: Any) -> float:
@@ -124,3 +128,11 @@ def measurements_of(history: History) -> list[History]:
     """The measurements of a history, one by one, in the order of their moments."""
     records = sorted(history.records(), key=lambda one: one[:2])
     return [History(of) for _, of in groupby(records, key=lambda one: one[:2])]
+
+
+def history_to_json(history: History) -> list[str]:
+    """All measurements of a history as JSON, by step where an epoch has several; see :func:`measurement_to_json`."""
+    measured = measurements_of(history)
+    epochs = {one.records()[0].epoch for one in measured}
+    by = "step" if len(epochs) < len(measured) else "epoch"
+    return [measurement_to_json(one, by=by) for one in measured]

@@ -12,6 +12,7 @@ PAGE = Path(__file__).parent / "page"
 
 _HEAD = (
     '<!doctype html>\n<html lang="en">\n<meta charset="utf-8">\n<title>{title}</title>\n'
+    '<meta name="viewport" content="width=device-width">\n'
     '<link rel="icon" href="data:,">\n'  # else the browser asks for one
 )
 _MODULES = (
@@ -39,16 +40,16 @@ def self_contained_html(runs: Mapping[str, Sequence[str]], title: str = "Informa
     """
     style = (PAGE / "page.css").read_text("utf-8")
     code = "\n".join(_plain((PAGE / name).read_text("utf-8")) for name in (*_MODULES, "embedded.js"))
-    data = ",".join(f"{json.dumps(name)}:[{','.join(measurements)}]" for name, measurements in runs.items())
+    # A list of pairs: an object would put names that are numbers first.
+    data = ",".join(f"[{json.dumps(name)},[{','.join(measurements)}]]" for name, measurements in runs.items())
     return "".join(
         (
             _HEAD.format(title=_escaped(title)),
-            '<meta name="viewport" content="width=device-width">\n',
             f"<style>\n{style}</style>\n<body>\n",
             # "<" as an escape: a name may hold the end of the script
-            '<script type="application/json" id="data">{',
+            '<script type="application/json" id="data">[',
             data.replace("<", "\\u003c"),
-            "}</script>\n",
+            "]</script>\n",
             f'<script type="module">\n{code}</script>\n</body>\n</html>\n',
         )
     )

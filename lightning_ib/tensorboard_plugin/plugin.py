@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import mimetypes
 import re
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -19,6 +18,8 @@ from lightning_ib.tensorboard_plugin.files import PAGE, page_html
 _NO_CACHE = {"Cache-Control": "no-cache, must-revalidate", "X-Content-Type-Options": "nosniff"}
 _CSP = "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' blob: data:; object-src 'none'"
 _ALL = 10**9
+# Written down: a system's own table may call a script plain text, which browsers then refuse.
+_TYPES = {".js": "text/javascript", ".css": "text/css"}
 
 App = Callable[..., Any]
 
@@ -38,7 +39,7 @@ class InformationPlanePlugin(base_plugin.TBPlugin):  # type: ignore[misc]
 
     def get_plugin_apps(self) -> dict[str, App]:
         """Route → what answers it."""
-        files = {f"/{path.name}": _file(path.name) for path in PAGE.iterdir() if path.suffix in (".js", ".css")}
+        files = {f"/{path.name}": _file(path.name) for path in PAGE.iterdir() if path.suffix in _TYPES}
         return files | {
             "/page.html": _answering(lambda request: (page_html(), "text/html")),
             "/runs": _answering(self._runs),
@@ -69,8 +70,12 @@ class InformationPlanePlugin(base_plugin.TBPlugin):  # type: ignore[misc]
         return json.dumps({"runs": sorted(runs, key=lambda one: _natural(one["name"]))}), "application/json"
 
     def _measurements(self, request: Request) -> tuple[str, str]:
-        """The measurements of ``?run=…&tag=…``, as they were logged."""
+        """The measurements of ``?run=…&tag=…``, as they were logged, and ``until``, the wall time of the last.
+
+        With ``&after=…``, those after a wall time.
+        """
         run, tag = request.args.get("run", ""), request.args.get("tag", "")
+        after = request.args.get("after", 0.0, type=float)
         found = self._provider.read_tensors(
             _context(request),
             experiment_id=_experiment(request),
@@ -78,8 +83,10 @@ class InformationPlanePlugin(base_plugin.TBPlugin):  # type: ignore[misc]
             downsample=_ALL,
             run_tag_filter=RunTagFilter(runs=[run], tags=[tag]),
         )
-        texts = (_text(datum.numpy) for datum in found.get(run, {}).get(tag, ()))
-        return f'{{"measurements":[{",".join(filter(None, texts))}]}}', "application/json"
+        data = found.get(run, {}).get(tag, ())
+        texts = (_text(datum.numpy) for datum in data if datum.wall_time > after)
+        until = max((datum.wall_time for datum in data), default=0.0)
+        return f'{{"until":{until!r},"measurements":[{",".join(filter(None, texts))}]}}', "application/json"
 
 
 def shown_name(run: str, tag: str, tags: Iterable[str]) -> str:
@@ -96,7 +103,7 @@ def shown_name(run: str, tag: str, tags: Iterable[str]) -> str:
 
 def _natural(name: str) -> list[tuple[int, str]]:
     """A key that sorts ``version_10`` after ``version_9``."""
-    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", name)]
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name)]
 
 
 def _text(value: Any) -> str:
@@ -104,10 +111,15 @@ def _text(value: Any) -> str:
     one = value.item() if getattr(value, "size", 0) == 1 else b""
     text = one.decode("utf-8", "replace") if isinstance(one, bytes) else str(one)
     try:
-        json.loads(text)
+        made = json.loads(text, parse_constant=_no_json)
     except ValueError:
         return ""
-    return text
+    return text if isinstance(made, dict) else ""
+
+
+def _no_json(name: str) -> None:
+    """NaN and infinities, which Python reads and browsers refuse."""
+    raise ValueError(name)
 
 
 def _context(request: Request) -> Any:
@@ -131,5 +143,5 @@ def _answering(answer: Callable[[Request], tuple[str, str]]) -> App:
 
 
 def _file(name: str) -> App:
-    kind = mimetypes.guess_type(name)[0] or "text/plain"
-    return _answering(lambda request: ((PAGE / name).read_text("utf-8"), kind))
+    path = PAGE / name
+    return _answering(lambda request: (path.read_text("utf-8"), _TYPES[path.suffix]))

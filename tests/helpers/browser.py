@@ -9,6 +9,8 @@ import urllib.request
 from contextlib import contextmanager
 from types import SimpleNamespace
 
+# As a reader has them: details that make the page longer must not have it drawn anew.
+WITH_SCROLLBARS = ["--hide-scrollbars"]
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 

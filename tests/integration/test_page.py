@@ -8,9 +8,9 @@ from xml.etree import ElementTree
 import pytest
 
 from lightning_ib import History, InformationPlaneCallback
-from lightning_ib.records.measurement_json import measurement_to_json, measurements_of
+from lightning_ib.records import history_to_json
 from lightning_ib.tensorboard_plugin.files import self_contained_html
-from tests.helpers.browser import CHROMIUM, FLAGS, opened, places, tensorboard, values
+from tests.helpers.browser import CHROMIUM, FLAGS, WITH_SCROLLBARS, opened, places, tensorboard, values
 from tests.helpers.tiny import TinyModule, pl, train_loader, trainer, val_loader
 
 pytestmark = [
@@ -47,7 +47,7 @@ def address(request, board, tmp_path_factory):
     folder, histories = board
     if request.param == "file":
         runs = zip(RUNS, histories)
-        made = {name: [measurement_to_json(one) for one in measurements_of(history)] for name, history in runs}
+        made = {name: history_to_json(history) for name, history in runs}
         file = tmp_path_factory.mktemp("page") / "plane.html"
         file.write_text(self_contained_html(made), encoding="utf-8")
         yield file.as_uri()
@@ -65,7 +65,7 @@ def browser():
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as player:
-        browser = player.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        browser = player.chromium.launch(executable_path=CHROMIUM, args=FLAGS, ignore_default_args=WITH_SCROLLBARS)
         yield browser
         browser.close()
 
@@ -220,17 +220,13 @@ def a_page(tmp_path, runs):
     return file.as_uri()
 
 
-def a_run(history):
-    return [measurement_to_json(one) for one in measurements_of(history)]
-
-
 def test_runs_in_different_units_and_with_other_layers_share_a_plane_in_one_unit(browser, board, tmp_path):
     ours = board[1][0]
     other = History(
         one._replace(layer=f"</script>{one.layer}", unit="nats", value=one.value * math.log(2)) if one.unit else one
         for one in ours.records()
     )
-    with opened(browser, a_page(tmp_path, {"<b>bits": a_run(ours), "nats": a_run(other)})) as found:
+    with opened(browser, a_page(tmp_path, {"<b>bits": history_to_json(ours), "nats": history_to_json(other)})) as found:
         at = places(found.part)
         assert at["hidden", "<b>bits"] == at["</script>hidden", "nats"]
         assert "[bits]" in found.part.text_content(".planes svg")
@@ -238,7 +234,7 @@ def test_runs_in_different_units_and_with_other_layers_share_a_plane_in_one_unit
 
 def test_points_that_are_nan_are_left_out_and_a_later_version_is_named(browser, board, tmp_path):
     records = [one._replace(value=math.nan) if one.epoch == 2 else one for one in board[1][0].records()]
-    measured = a_run(History(records))
+    measured = history_to_json(History(records))
     later = json.dumps(json.loads(measured[-1]) | {"version": 9, "epoch": 99})
     with opened(browser, a_page(tmp_path, {"mine": [*measured, later]})) as found:
         assert "mine: a measurement was written by a later version" in found.part.text_content(".faults")
@@ -254,7 +250,7 @@ def test_gradients_and_a_bound_are_shown_where_they_were_logged(browser, board, 
     more = [one._replace(source="gradient", quantity="grad_snr", unit="", value=0.5) for one in points]
     more += [one._replace(source="bound", quantity="I_TY_bound", value=min(one.value, 2.0)) for one in points]
     records = sorted([*board[1][0].records(), *more], key=lambda one: one[:2])
-    with opened(browser, a_page(tmp_path, {"mine": a_run(History(records))})) as found:
+    with opened(browser, a_page(tmp_path, {"mine": history_to_json(History(records))})) as found:
         assert "gradient SNR, gradient" in found.part.text_content(".charts")
         assert found.part.query_selector(".planes [data-part=bottleneck]") is not None
         assert "IB bound" in found.part.text_content(".planes")
@@ -262,4 +258,78 @@ def test_gradients_and_a_bound_are_shown_where_they_were_logged(browser, board, 
 
 def test_a_page_without_measurements_says_so(browser, tmp_path):
     with opened(browser, a_page(tmp_path, {"empty": []})) as found:
-        assert "No layer has a finite I(X;T) and I(T;Y) here." in found.part.text_content(".planes")
+        assert "There are no measurements." in found.part.text_content(".planes")
+
+
+def chosen(part, layer, run):
+    part.dispatch_event(f".point[data-layer={layer}][data-run={run}]", "pointerover", {"bubbles": True})
+
+
+def test_what_the_reader_chose_stays_where_it_is(browser, board, tmp_path):
+    """The focus, through details that make the page longer and through redraws; the moment, from epochs to steps."""
+    runs = dict(zip(RUNS, map(history_to_json, board[1])))
+    with opened(browser, a_page(tmp_path, runs)) as found:
+        part = found.part
+        part.focus(".point[data-layer=out][data-run=version_1]")
+        found.page.wait_for_timeout(400)
+        assert part.evaluate("document.activeElement.dataset.run") == "version_1"
+        part.focus("input[data-layer=hidden]")
+        found.page.keyboard.press("Space")
+        assert part.evaluate("document.activeElement.dataset.layer") == "hidden"
+        assert {layer for layer, _ in places(part)} == {"out"}
+        part.press("#slider", "ArrowLeft")
+        part.select_option("#clock", "step")
+        step = board[1][0].until(EPOCHS - 1, 10**9)[-1].step
+        assert part.text_content("#moment") == f"step {step}"
+        found.page.keyboard.press("Alt+ArrowLeft")
+        assert part.text_content("#moment") == f"step {step}"
+        part.click("#play")
+        part.press("#slider", "ArrowRight")  # play goes on from there
+        part.wait_for_function("document.getElementById('play').textContent === '▶'", timeout=15_000)
+
+
+def test_a_run_that_ended_is_pale_and_no_part_of_the_mean(browser, board, tmp_path):
+    long, short = board[1][0], board[1][1].until(2, 10**9)
+    runs = {"long": history_to_json(long), "short": history_to_json(short)}
+    with opened(browser, a_page(tmp_path, runs)) as found:
+        part = found.part
+        assert part.get_attribute(".point[data-run=short][data-layer=out]", "opacity") == "0.35"
+        assert part.get_attribute(".point[data-run=long][data-layer=out]", "opacity") == "1"
+        part.focus(".point[data-run=short][data-layer=out]")
+        assert "This run ended at epoch 2" in part.text_content(".tooltip")
+        part.select_option("#mode", "mean")
+        expected = next(one for one in long.last() if one.layer == "out")
+        label = part.get_attribute(".point[data-layer=out]", "aria-label")
+        assert f"mean of 1 runs: I(X;T) {expected.i_xt:.4f}, I(T;Y) {expected.i_ty:.4f} bits" in label
+
+
+def test_an_unreliable_coordinate_makes_a_hollow_point_with_its_reason(browser, board, tmp_path):
+    records = [
+        one._replace(verdict="saturated") if (one.source, one.quantity) == ("kde", "I_XT") else one
+        for one in board[1][0].records()
+    ]
+    with opened(browser, a_page(tmp_path, {"mine": history_to_json(History(records))})) as found:
+        found.part.select_option("#source", "kde")
+        assert found.part.get_attribute(".point[data-layer=out]", "data-verdict") == "saturated"
+        chosen(found.part, "out", "mine")
+        assert "kde · saturated: I(X;T) is near log M" in found.part.text_content(".details")
+        found.part.select_option("#source", "probe")
+        assert "I(X;T) [bits], cells or bins" in found.part.text_content(".planes")
+
+
+def test_a_damaged_measurement_is_named_and_the_others_are_shown(browser, board, tmp_path):
+    damaged = ['{"version":1,"epoch":3}', "7", '{"version":1,"epoch":9,"step":9,"layers":["a"],"series":[null]}']
+    runs = {"9": history_to_json(board[1][0]), "10": damaged, "1²2": damaged + history_to_json(board[1][1])}
+    with opened(browser, a_page(tmp_path, runs)) as found:
+        assert {run for _, run in places(found.part)} == {"9", "1²2"}
+        assert "10: a measurement is incomplete" in found.part.text_content(".faults")
+        labels = found.part.query_selector_all("aside fieldset:first-of-type label.choice")
+        assert [label.text_content() for label in labels] == list(runs)
+
+
+def test_a_narrow_window_has_everything_in_one_column(browser, board, tmp_path):
+    with opened(browser, a_page(tmp_path, {"mine": history_to_json(board[1][0])})) as found:
+        for width in (1000, 700):
+            found.page.set_viewport_size({"width": width, "height": 800})
+            found.page.wait_for_timeout(250)
+            assert found.part.evaluate("document.documentElement.scrollWidth") <= width

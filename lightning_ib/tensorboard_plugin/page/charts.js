@@ -42,7 +42,8 @@ export class Chart {
     for (const line of lines) this.#draw(line);
     if (values.length === 0) {
       const where = { "text-anchor": "middle", fill: colors.faint };
-      this.drawn.append(text("not recorded here", width / 2, height / 2, where));
+      const known = runs.some((run) => run.quantities.has(name));
+      this.drawn.append(text(known ? "no finite value" : "not recorded here", width / 2, height / 2, where));
     }
     // A picture of its own over the lines: they are many, and stay as they are while the mark moves.
     this.mark = svg("line", { y1: this.box.top, y2: this.box.bottom, stroke: colors.ink, "stroke-width": 1, "data-part": "now" });
@@ -54,7 +55,7 @@ export class Chart {
 
   #draw(line) {
     const kept = corners(line.values.map((value, k) => ({ k, x: this.x(this.times[k]), y: this.y(value) })));
-    const style = { fill: "none", stroke: line.color, "stroke-width": 1.5, "stroke-dasharray": line.dash, "data-layer": line.layer };
+    const style = { fill: "none", stroke: line.color, "stroke-width": 1.5, "stroke-dasharray": line.dash, "data-layer": line.layer, "data-run": line.run?.name ?? "" };
     const d = pathUntil(kept, Infinity);
     this.drawn.append(svg("path", { d, ...style }));
     if (kept.length < 3) {
@@ -64,10 +65,11 @@ export class Chart {
       }
     }
     if (line.spread) {
-      const [up, down] = [1, -1].map((sign) => beside(line, sign).map((value, k) => [this.times[k], value]));
-      const outline = [...up, ...down.reverse()].filter(([, value]) => Number.isFinite(value));
-      const corner = outline.map(([time, value]) => `${round(this.x(time))} ${round(this.y(value))}`);
-      if (corner.length) this.drawn.append(svg("path", { d: `M${corner.join("L")}Z`, fill: line.color, "fill-opacity": 0.15 }));
+      for (const piece of piecesOf(line.values)) {
+        const [up, down] = [1, -1].map((sign) => piece.map((k) => [this.times[k], line.values[k] + sign * line.spread[k]]));
+        const corner = [...up, ...down.reverse()].map(([time, value]) => `${round(this.x(time))} ${round(this.y(value))}`);
+        this.drawn.append(svg("path", { d: `M${corner.join("L")}Z`, fill: line.color, "fill-opacity": 0.15 }));
+      }
     }
   }
 
@@ -96,6 +98,17 @@ export class Chart {
   }
 }
 
+/** The indices of finite values, in pieces between gaps. */
+function piecesOf(values) {
+  const pieces = [];
+  values.forEach((value, k) => {
+    if (!Number.isFinite(value)) return;
+    if (k === 0 || !Number.isFinite(values[k - 1])) pieces.push([]);
+    pieces.at(-1).push(k);
+  });
+  return pieces;
+}
+
 /** The values of a line, a spread above or below. */
 function beside(line, sign) {
   return line.values.map((value, k) => value + sign * line.spread[k]);
@@ -103,11 +116,8 @@ function beside(line, sign) {
 
 function unitOf(runs, source, quantity) {
   for (const run of runs) {
-    const last = run.measurements.at(-1);
-    for (const layer of last?.layers ?? []) {
-      const found = last.record(source, quantity, layer);
-      if (found !== undefined) return found.unit;
-    }
+    const unit = run.latest((one) => one.layers.map((layer) => one.record(source, quantity, layer)?.unit).find((found) => found !== undefined));
+    if (unit !== undefined) return unit;
   }
   return "";
 }
@@ -115,7 +125,7 @@ function unitOf(runs, source, quantity) {
 function linesOf(runs, view, layerColors, times, source, quantity) {
   const places = new Map(times.map((time, k) => [time, k]));
   const layers = [...layerColors.keys()].filter((layer) => view.hasLayer(layer));
-  const lines = runs.flatMap((run, index) =>
+  const lines = runs.flatMap((run) =>
     layers
       .filter((layer) => run.layers.includes(layer))
       .map((layer) => {
@@ -124,7 +134,7 @@ function linesOf(runs, view, layerColors, times, source, quantity) {
           const found = one.record(source, quantity, layer);
           if (found !== undefined) values[places.get(one[view.clock])] = found.value * factor(found.unit, view.unit);
         }
-        return { layer, color: layerColors.get(layer), dash: dashes(index), values: gapless(values) };
+        return { layer, color: layerColors.get(layer), run, dash: dashes(view.runNumbers.get(run.name) ?? 0), values: gapless(values) };
       }),
   );
   if (view.mode !== "mean" || runs.length < 2) return lines;
@@ -138,8 +148,9 @@ function linesOf(runs, view, layerColors, times, source, quantity) {
   });
 }
 
-/** The values at the moments of other runs are those of the measurement before. */
+/** Between its own measurements a run has the value of the one before; after its end it has none. */
 function gapless(values) {
+  const end = values.findLastIndex((value) => value !== undefined);
   let last = NaN;
-  return Array.from(values, (value) => (last = value === undefined ? last : value));
+  return Array.from(values, (value, k) => (k > end ? NaN : (last = value === undefined ? last : value)));
 }

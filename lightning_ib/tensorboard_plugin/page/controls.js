@@ -2,13 +2,13 @@
 
 import { html } from "./details.js";
 import { COUNTS } from "./runs.js";
-import { dashes, notation } from "./style.js";
+import { dashes, notation, shortNames } from "./style.js";
 import { svg } from "./svg.js";
-import { MODES, SPEEDS } from "./view.js";
+import { MODES, SPEEDS, THEMES } from "./view.js";
 
-function checkbox(label, checked, onchange, attributes = {}, mark = undefined) {
+function checkbox(label, checked, onchange, attributes = {}, mark = undefined, words = label) {
   const box = html("input", { type: "checkbox", checked, onchange: (event) => onchange(event.target.checked), ...attributes });
-  return html("label", { class: "choice" }, [box, ...(mark ? [mark] : []), html("span", { title: label }, [label])]);
+  return html("label", { class: "choice" }, [box, ...(mark ? [mark] : []), html("span", { title: label }, [words])]);
 }
 
 function select(label, id, options, chosen, onchange) {
@@ -32,6 +32,7 @@ export class TimeBar {
       type: "range", id: "slider", min: 0, max: 1000, step: 1, "aria-label": "Moment of training",
       oninput: (event) => on.seek(Number(event.target.value) / 1000),
       onkeydown: (event) => {
+        if (event.altKey || event.ctrlKey || event.metaKey || event.shiftKey) return;
         const by = { ArrowRight: 1, ArrowUp: 1, ArrowLeft: -1, ArrowDown: -1 }[event.key];
         if (by === undefined) return;
         event.preventDefault();
@@ -51,7 +52,8 @@ export class TimeBar {
   }
 
   /** Bring the bar to a moment: a share of the way, words, whether it plays. */
-  show(share, words, playing) {
+  show(share, words, playing, isStill) {
+    this.play.disabled = this.slider.disabled = isStill;
     this.slider.value = Math.round(1000 * share);
     this.slider.setAttribute("aria-valuetext", words);
     this.moment.textContent = words;
@@ -61,7 +63,7 @@ export class TimeBar {
 }
 
 /** The boxes and lists beside the planes. */
-export function sidebar({ runs, shownRuns, layers, colors, content, view, on }) {
+export function sidebar({ runs, layers, colors, content, view, on }) {
   const set = (key) => (value) => on.changed({ [key]: value });
   const toggle = (key, name) => (shown) => {
     const hidden = new Set(view[key]);
@@ -74,26 +76,28 @@ export function sidebar({ runs, shownRuns, layers, colors, content, view, on }) 
       svg("line", { x1: 1, x2: 21, y1: 5, y2: 5, stroke: color, "stroke-width": 3, "stroke-dasharray": dash }),
     ]);
   const runBoxes = runs.map((run) => {
-    const k = shownRuns.indexOf(run);
-    const mark = shownRuns.length > 1 && k >= 0 && view.mode === "overlaid" ? swatch("currentColor", dashes(k)) : undefined;
-    return checkbox(run.name, !view.hiddenRuns.has(run.name), toggle("hiddenRuns", run.name), { "data-run": run.name }, mark);
+    const overlaid = runs.length > 1 && view.mode === "overlaid";
+    const mark = overlaid ? swatch("currentColor", dashes(view.runNumbers.get(run.name))) : undefined;
+    const words = run.name === "." ? "this folder" : run.name;
+    return checkbox(run.name, !view.hiddenRuns.has(run.name), toggle("hiddenRuns", run.name), { "data-run": run.name }, mark, words);
   });
-  const layerBoxes = layers.map((layer) =>
-    checkbox(layer, view.hasLayer(layer), toggle("hiddenLayers", layer), { "data-layer": layer }, swatch(colors.get(layer), "")),
+  const short = shortNames(layers, 22);
+  const layerBoxes = layers.map((layer, k) =>
+    checkbox(layer, view.hasLayer(layer), toggle("hiddenLayers", layer), { "data-layer": layer }, swatch(colors.get(layer), ""), short[k]),
   );
   const sources = content.sources.map((source) => [source, source === COUNTS ? "cells, bins" : source]);
   const units = [["bits", "bits"], ["nats", "nats"]];
   const files = [["svg", "SVG"], ["png", "PNG"], ["csv", "CSV"], ["link", "Copy link"]];
   return [
-    group("Runs", [...runBoxes, ...(runs.length > 1 ? [select("show", "mode", Object.entries(MODES), view.mode, set("mode"))] : [])]),
-    group("Layers", [all(view, layers, on), ...layerBoxes]),
+    group("Runs", [boxes(runBoxes), ...(runs.length > 1 ? [select("show", "mode", Object.entries(MODES), view.mode, set("mode"))] : [])]),
     group("Values", [
       select("estimator", "source", sources, view.source, set("source")),
       select("unit", "unit", units, view.unit, set("unit")),
       select("time", "clock", [["epoch", "epochs"], ["step", "steps"]], view.clock, set("clock")),
-      select("theme", "theme", ["auto", "light", "dark"].map((name) => [name, name]), view.theme, set("theme")),
+      select("theme", "theme", THEMES.map((name) => [name, name]), view.theme, set("theme")),
     ]),
     group("Save", [html("div", { class: "files" }, files.map(([kind, words]) => button(words, kind, () => on.save(kind))))]),
+    group("Layers", [all(view, layers, on), boxes(layerBoxes)]),
   ];
 }
 
@@ -101,6 +105,10 @@ function all(view, layers, on) {
   const hidden = layers.every((layer) => !view.hasLayer(layer));
   const names = hidden ? [] : layers;
   return button(hidden ? "all" : "none", "all-layers", () => on.changed({ hiddenLayers: new Set(names) }), { class: "small" });
+}
+
+function boxes(children) {
+  return html("div", { class: "boxes" }, children);
 }
 
 function group(title, children) {

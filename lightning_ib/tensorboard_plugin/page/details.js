@@ -1,6 +1,6 @@
 // All values of a point, in words and in a table.
 
-import { COUNTED, factor } from "./runs.js";
+import { COUNTED, COUNTS, factor } from "./runs.js";
 import { notation, shown } from "./style.js";
 import { verdictOf } from "./verdicts.js";
 
@@ -32,20 +32,30 @@ function ofMeasurement(track, measurement, run, view) {
   const { layer } = track;
   const records = [...measurement.records(layer)];
   const counted = records.find((record) => COUNTED.includes(record.source));
-  const verdict = counted?.verdict ?? "";
-  const words = measurement.discretized[layer] ?? inWords(counted, measurement, layer);
+  const words = measurement.discretized.get(layer) ?? inWords(counted, measurement, layer);
   const lines = [
     html("p", {}, [
       html("strong", {}, [layer]),
       ` · ${run} · epoch ${measurement.epoch}, step ${measurement.step} · N = ${counted?.n ?? records[0]?.n ?? "–"}`,
     ]),
-    html("p", {}, [
-      html("span", { class: "verdict" }, [`${verdictOf(measurement, layer, counted?.source ?? "", verdict)}.`]),
-    ]),
+    ...verdictsOf(measurement, records, layer, view),
   ];
   if (words) lines.push(html("p", {}, [`Discretized: ${words}.`]));
   if (counted?.correction) lines.push(html("p", {}, [`Corrected by ${counted.correction}.`]));
   return html("section", {}, [...lines, html("div", { class: "tables" }, tablesOf(records, view))]);
+}
+
+/** The verdicts of the sources, a sentence each: of the counts, and of estimators that are flagged or chosen. */
+function verdictsOf(measurement, records, layer, view) {
+  const sentences = new Map();
+  for (const { source, verdict } of records) {
+    const counted = COUNTED.includes(source);
+    const flagged = verdict !== "" && verdict !== "ok";
+    if (!counted && !flagged && source !== view.source) continue;
+    if (!sentences.has(source) || flagged) sentences.set(source, verdictOf(measurement, layer, source, verdict));
+  }
+  const chosenFirst = [...sentences].sort(([a], [b]) => (b === view.source) - (a === view.source));
+  return chosenFirst.map(([source, words]) => html("p", {}, [html("span", { class: "verdict" }, [source]), ` · ${words}.`]));
 }
 
 /** How a layer was discretized, from its records alone. */
@@ -84,16 +94,23 @@ function table(source, records, view) {
 }
 
 /** The few lines beside a marker: the values drawn, the verdict and its reason, the discretization, N. */
-export function tooltipOf(track, one, view) {
+export function tooltipOf(track, one, view, others = []) {
   const run = track.run === undefined ? `mean of ${one.n} runs` : track.run.name;
   const error = (value) => (value > 0 ? ` ± ${shown(track.run === undefined ? value : value / 2)}` : "");
   const { layer } = track;
+  const { measurement } = one;
+  const counted = measurement.record(COUNTS, "I_XT", layer) ?? measurement.record(COUNTS, "H_T", layer);
+  const words = measurement.discretized.get(layer) ?? inWords(counted, measurement, layer);
+  const some = track.run === undefined && one.nFlagged > 0 ? `in ${one.nFlagged} of ${one.n} runs ` : "";
   const lines = [
     `I(X;T) ${shown(one.x)}${error(one.dx)}, I(T;Y) ${shown(one.y)}${error(one.dy)} ${view.unit}`,
-    verdictOf(one.measurement, layer, view.source, one.verdict),
+    some + verdictOf(measurement, layer, one.of ?? view.source, one.verdict),
+    words ? `${words}; N = ${counted?.n ?? "–"}` : "",
+    one.ended ? `This run ended at epoch ${measurement.epoch}, step ${measurement.step}.` : "",
+    others.length > 0 ? `Also here (click): ${others.join(", ")}` : "",
   ];
   return html("div", { class: "tooltip", role: "tooltip" }, [
     html("strong", {}, [`${layer} · ${run}`]),
-    ...lines.map((line) => html("div", {}, [line])),
+    ...lines.filter(Boolean).map((line) => html("div", {}, [line])),
   ]);
 }

@@ -7,4 +7,4 @@ const data = JSON.parse(document.getElementById("data").textContent);
 const main = document.createElement("main");
 document.body.prepend(main);
 const embedded = new Page(main, location.hash, (hash) => `${location.href.split("#")[0]}#${hash}`);
-embedded.setRuns(Object.entries(data).map(([name, measurements]) => new Run(name, measurements)));
+embedded.setRuns(data.map(([name, measurements]) => new Run(name, measurements)));

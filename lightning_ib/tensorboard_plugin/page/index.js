@@ -26,39 +26,43 @@ export async function render() {
   document.body.replaceChildren(root);
   await ready;
   const page = new Page(root, location.hash, (hash) => `${new URL("page.html", BASE)}#${hash}`);
-  const known = new Map(); // name → {run, seen}
+  const connection = document.createElement("p");
+  connection.className = "faults";
+  page.faults.before(connection);
+  let known = new Map(); // name → {run, version, until}
+  let asking = false;
   const ask = async () => {
+    // A frame behind another tab of TensorBoard has no width.
+    if (asking || document.visibilityState !== "visible" || (known.size > 0 && root.clientWidth === 0)) return;
+    asking = true;
     try {
-      if (await update(known)) page.setRuns([...known.values()].map(({ run }) => run));
-      else if (known.size === 0) page.faults.textContent = "No run here has measurements of an information plane.";
+      const { runs } = await json("runs");
+      const before = known;
+      known = new Map(await Promise.all(runs.map(async (one) => [one.name, await upToDate(one, before.get(one.name))])));
+      const isNews = known.size !== before.size || [...known].some(([name, { version }]) => version !== before.get(name)?.version);
+      if (isNews) page.setRuns([...known.values()].map(({ run }) => run));
+      connection.textContent = known.size === 0 ? "No run here has measurements of an information plane." : "";
     } catch (error) {
-      page.faults.textContent = `The runs could not be read: ${error.message}. Is TensorBoard still running?`;
+      connection.textContent = `The runs could not be read: ${error.message}. Is TensorBoard still running?`;
+    } finally {
+      asking = false;
     }
   };
   await ask();
-  setInterval(() => document.visibilityState === "visible" && ask(), EVERY);
+  setInterval(ask, EVERY);
 }
 
-/** Bring the known runs up to date; returns whether anything is new. */
-async function update(known) {
-  const { runs } = await json("runs");
-  const names = new Set(runs.map((one) => one.name));
-  let news = false;
-  for (const name of known.keys()) {
-    if (names.has(name)) continue;
-    known.delete(name);
-    news = true;
+/** A run with what was measured since it was last asked for; with a fault where it cannot be read. */
+async function upToDate({ name, run, tag, version }, before) {
+  if (before?.version === version) return before;
+  try {
+    const { measurements, until } = await json("measurements", { run, tag, after: before?.until ?? 0 });
+    const made = before?.run ?? new Run(name);
+    made.add(measurements);
+    return { run: made, version, until };
+  } catch (error) {
+    const made = before?.run ?? new Run(name);
+    made.fault = `${name} could not be read: ${error.message}.`;
+    return { run: made, version: before?.version ?? "unread", until: before?.until ?? 0 };
   }
-  const asked = runs.map(async ({ name, run, tag, version }) => {
-    const before = known.get(name);
-    if (before?.version === version) return;
-    const { measurements } = await json("measurements", { run, tag });
-    known.set(name, { run: new Run(name, measurements), version });
-    news = true;
-  });
-  await Promise.all(asked);
-  const order = runs.map((one) => [one.name, known.get(one.name)]);
-  known.clear();
-  for (const [name, one] of order) known.set(name, one);
-  return news;
 }

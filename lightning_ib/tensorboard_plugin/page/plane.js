@@ -8,6 +8,7 @@ const MARGIN = { left: 62, top: 34, right: 22, bottom: 46 };
 const NEAR = 0.3;
 /** In all paths of a plane: as many are redrawn quickly, and more would hide one another. */
 const MOST_CORNERS = 24000;
+let nPlanes = 0;
 
 /** The axes around all places of tracks; bounds count where they are near. */
 export function domainOf(tracks, bounds, errors) {
@@ -52,7 +53,11 @@ export class Plane {
     this.box = { left: MARGIN.left, top: MARGIN.top, right: width - MARGIN.right, bottom: height - MARGIN.bottom };
     this.x = scale(domain.x, [this.box.left, this.box.right]);
     this.y = scale(domain.y, [this.box.bottom, this.box.top]);
-    const labels = { x: `I(X;T) [${view.unit}]`, y: `I(T;Y) [${view.unit}]`, title };
+    const elsewhere = (has) => (setting.hasX !== undefined && !has ? ", cells or bins" : "");
+    const labels = {
+      x: `I(X;T) [${view.unit}]${elsewhere(setting.hasX)}`, y: `I(T;Y) [${view.unit}]${elsewhere(setting.hasY)}`,
+      title: title.length > width / 9 ? `${title.slice(0, width / 9 - 1)}…` : title,
+    };
     const n = Math.max(3, Math.round(width / 90));
     this.element.append(frame(this.box, this.x, this.y, ticks(...domain.x, n), ticks(...domain.y, n), labels, colors));
     this.#drawBounds(domain);
@@ -60,11 +65,15 @@ export class Plane {
     this.kept = tracks.map(({ places }) =>
       corners(places.filter((one) => one?.fresh).map((one) => ({ k: one.k, x: this.x(one.x), y: this.y(one.y) })), most),
     );
+    const clip = `plane-${nPlanes++}`;
+    const { left, top, right, bottom } = this.box;
+    const inside = svg("rect", { x: left, y: top, width: right - left, height: bottom - top });
+    this.clipped = svg("g", { "clip-path": `url(#${clip})` });
     this.moving = svg("g", {});
-    this.element.append(this.moving);
+    this.element.append(svg("clipPath", { id: clip }, [inside]), this.clipped, this.moving);
     if (domain.isEmpty) {
       const where = { "text-anchor": "middle", fill: colors.faint };
-      this.element.append(text("No layer has a finite I(X;T) and I(T;Y) here.", width / 2, height / 2, where));
+      this.element.append(text(setting.whyEmpty, width / 2, height / 2, where));
     }
   }
 
@@ -75,7 +84,7 @@ export class Plane {
     const words = { fill: colors.faint, "font-size": 11, "text-anchor": "end" };
     if (Number.isFinite(bounds.hY)) {
       const inside = bounds.hY <= domain.y[1];
-      const y = inside ? round(this.y(bounds.hY)) : box.top;
+      const y = inside ? round(this.y(bounds.hY)) : box.top + 18;
       if (inside) this.element.append(svg("line", { x1: box.left, x2: box.right, y1: y, y2: y, ...line }));
       const label = `H(Y) = ${shown(bounds.hY)}${inside ? "" : " ↑"}`;
       this.element.append(text(label, box.left + 6, y - 4, { ...words, "text-anchor": "start" }));
@@ -85,7 +94,7 @@ export class Plane {
       const x = round(this.x(bounds.hX));
       if (inside) this.element.append(svg("line", { x1: x, x2: x, y1: box.top, y2: box.bottom, ...line }));
       const label = `H(X) = ${shown(bounds.hX)}${inside ? "" : " →"}`;
-      this.element.append(text(label, inside ? x - 4 : box.right, inside ? box.top + 12 : box.top - 8, words));
+      this.element.append(text(label, inside ? x - 4 : box.right, inside ? box.bottom - 8 : box.top - 8, words));
     }
     const curve = bottleneckOf(this.runs, view).map(([x, y]) => `${round(this.x(x))} ${round(this.y(y))}`);
     if (curve.length > 1) {
@@ -104,9 +113,15 @@ export class Plane {
     });
   }
 
-  /** The plane as it is seen. */
+  /** The plane as it is seen, without the rim of the chosen point. */
   picture() {
-    return this.element;
+    const copy = this.element.cloneNode(true);
+    const rims = this.rims ?? [];
+    copy.querySelectorAll(".point").forEach((point, k) => {
+      point.setAttribute("stroke", rims[k][0]);
+      point.setAttribute("stroke-width", rims[k][1]);
+    });
+    return copy;
   }
 
   /** Draw the moment with index k. */
@@ -122,7 +137,8 @@ export class Plane {
         const until = pathUntil(this.kept[index], k);
         const d = until && until + end;
         const style = { fill: "none", stroke: track.color, "stroke-opacity": 0.55, "stroke-width": 1.5 };
-        if (d.includes("L")) parts.push(svg("path", { d, ...style, "stroke-dasharray": track.dash, "data-part": "path" }));
+        const of = { "stroke-dasharray": track.dash, "data-part": "path", "data-run": track.run?.name ?? "" };
+        if (d.includes("L")) parts.push(svg("path", { d, ...style, ...of }));
       }
       const one = track.places[k];
       if (one && Number.isFinite(one.x) && Number.isFinite(one.y)) here.push({ track, one, x: this.x(one.x), y: this.y(one.y) });
@@ -131,8 +147,12 @@ export class Plane {
       if (Number.isFinite(one.baseline)) {
         const level = this.y(one.baseline);
         const line = { x1: round(x - 7), x2: round(x + 7), stroke: track.color, "stroke-width": 2, "data-part": "baseline" };
-        if (level <= box.bottom) parts.push(svg("line", { ...line, y1: round(level), y2: round(level) }));
-        else parts.push(svg("path", { d: `M${round(x - 4)} ${box.bottom - 6}h8l-4 6Z`, fill: track.color, "data-part": "baseline" }));
+        const low = level > box.bottom;
+        if (!low && level >= box.top) parts.push(svg("line", { ...line, y1: round(level), y2: round(level) }));
+        else {
+          const d = low ? `M${round(x - 4)} ${box.bottom - 6}h8l-4 6Z` : `M${round(x - 4)} ${box.top + 6}h8l-4 -6Z`;
+          parts.push(svg("path", { d, fill: track.color, "data-part": "baseline" }));
+        }
       }
       if (view.errors) parts.push(...this.#errors(track, one, x, y));
     }
@@ -142,13 +162,14 @@ export class Plane {
       return svg("path", {
         d: markerPath(one.verdict, radius), transform: `translate(${round(x)} ${round(y)})`,
         fill: sound ? track.color : colors.ground, stroke: sound ? colors.ground : track.color, "stroke-width": sound ? 1.2 : 1.8,
-        role: "img", tabindex: -1, "aria-label": this.#spoken(track, one), class: "point",
+        opacity: one.ended ? 0.35 : 1, role: "img", tabindex: -1, "aria-label": this.#spoken(track, one), class: "point",
         "data-layer": track.layer, "data-run": track.run?.name ?? "", "data-verdict": one.verdict,
       });
     });
     this.points = here.map(({ track, one }, index) => ({ track, one, element: markers[index] }));
     this.rims = markers.map((marker) => [marker.getAttribute("stroke"), marker.getAttribute("stroke-width")]);
-    moving.replaceChildren(...parts, ...this.#labels(here), ...markers);
+    this.clipped.replaceChildren(...parts);
+    moving.replaceChildren(...this.#labels(here), ...markers);
   }
 
   #fano(k, parts) {
@@ -180,11 +201,14 @@ export class Plane {
     return bars;
   }
 
-  /** Names beside the points, of the first run where several are overlaid. */
+  /** Names beside the points, one a layer; of the first and the last alone where there is no room for all. */
   #labels(here) {
-    const named = here.filter(({ track }) => track.run === undefined || track.run === this.tracks[0].run);
-    if (named.length > (this.box.right - this.box.left) / 36) return []; // no room: the boxes beside have the colors
-    const names = shortNames(named.map(({ track }) => track.layer));
+    const seen = new Set();
+    const all = here.filter(({ track }) => !seen.has(track.layer) && seen.add(track.layer));
+    const short = shortNames(all.map(({ track }) => track.layer));
+    const isNamed = (k) => all.length <= (this.box.right - this.box.left) / 36 || k === 0 || k === all.length - 1;
+    const named = all.filter((_, k) => isNamed(k));
+    const names = short.filter((_, k) => isNamed(k));
     const places = labelPlaces(named, names.map((name) => 6.4 * name.length), this.box, here);
     return places.flatMap((place, k) => {
       const label = text(names[k], place.x, place.y, { "font-size": 11.5, "data-part": "label", "paint-order": "stroke" });

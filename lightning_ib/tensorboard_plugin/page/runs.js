@@ -19,6 +19,7 @@ export class Run {
     this.name = name;
     this.measurements = [];
     this.layers = [];
+    this.quantities = new Set(); // as "source/quantity"
     this.fault = "";
     this.add(measurements);
   }
@@ -28,14 +29,15 @@ export class Run {
     const found = new Map(this.measurements.map((one) => [one.key, one]));
     const layers = new Set(this.layers);
     for (const one of measurements) {
-      if (one?.version !== KNOWN_VERSION) {
-        const why = one?.version > KNOWN_VERSION ? "was written by a later version: update lightning-ib" : "is no measurement";
+      const made = measurementOf(one);
+      if (made === undefined) {
+        const why = one?.version > KNOWN_VERSION ? "was written by a later version: update lightning-ib" : "is incomplete, and is left out";
         this.fault = `${this.name}: a measurement ${why}.`;
         continue;
       }
-      const made = new Measurement(one);
       found.set(made.key, made);
       made.layers.forEach((layer) => layers.add(layer));
+      for (const { source, quantity } of made.series) this.quantities.add(`${COUNTED.includes(source) ? COUNTS : source}/${quantity}`);
     }
     this.measurements = [...found.values()].sort((a, b) => a.epoch - b.epoch || a.step - b.step);
     this.layers = [...layers];
@@ -45,6 +47,20 @@ export class Run {
   /** The unit that the run was measured in. */
   get unit() {
     return this.measurements.at(-1)?.unit ?? "bits";
+  }
+
+  /** The moment of the last measurement. */
+  end(clock) {
+    return this.measurements.at(-1)?.[clock] ?? -Infinity;
+  }
+
+  /** What a function finds in the latest measurement where it finds something, or undefined. */
+  latest(find) {
+    for (let k = this.measurements.length - 1; k >= 0; k--) {
+      const found = find(this.measurements[k]);
+      if (found !== undefined) return found;
+    }
+    return undefined;
   }
 
   /** The last measurement at or before a time, or undefined. */
@@ -60,6 +76,15 @@ export class Run {
   }
 }
 
+/** A measurement from JSON, or undefined where it is none. */
+function measurementOf(made) {
+  try {
+    return made.version === KNOWN_VERSION && Number.isFinite(made.epoch) && Number.isFinite(made.step) ? new Measurement(made) : undefined;
+  } catch {
+    return undefined;
+  }
+}
+
 /** The records of one moment, by source, quantity and layer. */
 class Measurement {
   constructor(made) {
@@ -67,9 +92,11 @@ class Measurement {
     this.step = made.step;
     this.key = made.by === "step" ? `step ${made.step}` : `epoch ${made.epoch}`;
     this.layers = made.layers;
-    this.reasons = made.reasons ?? {};
-    this.discretized = made.discretized ?? {};
-    this.series = new Map(made.series.map((one) => [`${one.source}/${one.quantity}`, one]));
+    this.reasons = new Map(Object.entries(made.reasons ?? {}));
+    this.discretized = new Map(Object.entries(made.discretized ?? {}));
+    this.series = [...made.series];
+    this.named = new Map(); // several of one name where layers differ in unit
+    for (const one of made.series) this.named.set(`${one.source}/${one.quantity}`, [...(this.named.get(`${one.source}/${one.quantity}`) ?? []), one]);
     this.places = new Map(made.layers.map((layer, k) => [layer, k]));
     this.unit = made.series.find((one) => one.unit)?.unit ?? "bits";
   }
@@ -79,11 +106,17 @@ class Measurement {
     if (source === COUNTS) {
       return this.record("cells", quantity, layer) ?? this.record("binned", quantity, layer);
     }
-    const series = this.series.get(`${source}/${quantity}`);
     const place = this.places.get(layer);
-    if (series === undefined || place === undefined) return undefined;
-    const k = series.at === undefined ? place : series.at.indexOf(place);
-    if (k < 0) return undefined;
+    if (place === undefined) return undefined;
+    for (const series of this.named.get(`${source}/${quantity}`) ?? []) {
+      const k = series.at === undefined ? place : series.at.indexOf(place);
+      if (k >= 0) return this.#recordOf(series, layer, k);
+    }
+    return undefined;
+  }
+
+  #recordOf(series, layer, k) {
+    const { source, quantity } = series;
     const cell = (name) => (Array.isArray(series[name]) ? series[name][k] : series[name]);
     return {
       layer,
@@ -106,7 +139,9 @@ class Measurement {
 
   /** All records of a layer. */
   *records(layer) {
-    for (const { source, quantity } of this.series.values()) {
+    for (const name of this.named.keys()) {
+      const cut = name.indexOf("/");
+      const [source, quantity] = [name.slice(0, cut), name.slice(cut + 1)];
       const found = this.record(source, quantity, layer);
       if (found !== undefined) yield found;
     }
@@ -128,7 +163,7 @@ export function factor(from, to) {
 export function layersOf(runs) {
   const layers = [];
   for (const run of runs) {
-    let place = 0;
+    let place = layers.length; // after the others, until one is known
     for (const layer of run.layers) {
       const known = layers.indexOf(layer);
       if (known >= 0) place = known + 1;
@@ -143,12 +178,10 @@ export function contentOf(runs) {
   const sources = new Set();
   const quantities = new Set();
   for (const run of runs) {
-    for (const measurement of [run.measurements[0], run.measurements.at(-1)]) {
-      for (const { source, quantity } of measurement?.series.values() ?? []) {
-        const of = COUNTED.includes(source) ? COUNTS : source;
-        quantities.add(`${of}/${quantity}`);
-        if (quantity === "I_TY" || quantity === "I_XT") sources.add(of);
-      }
+    for (const name of run.quantities) {
+      quantities.add(name);
+      const [source, quantity] = name.split("/");
+      if (quantity === "I_TY" || quantity === "I_XT") sources.add(source);
     }
   }
   return { sources: [...sources], quantities: [...quantities] };

@@ -8,7 +8,7 @@ const PLASMA = [
 
 /** The colors of n layers by depth. The end of the map that does not show on the background is left out. */
 export function depthColors(n, dark) {
-  const [first, last] = dark ? [0.28, 1] : [0, 0.84];
+  const [first, last] = dark ? [0.4, 1] : [0, 0.84];
   return Array.from({ length: n }, (_, k) => plasma(first + ((last - first) * k) / Math.max(1, n - 1)));
 }
 
@@ -33,9 +33,9 @@ export function dashes(k) {
 
 const SIDES = {
   constant: 6, saturated: 4, clipped: 4, undersampled: 3, too_coarse: 3, target_saturated: 4, target_undersampled: 4,
-  above_bound: 5, outgrown: 4, at_chance: 3,
+  above_bound: 5, outgrown: 8, at_chance: 3,
 };
-const TURNS = { saturated: 45, too_coarse: 180, target_undersampled: 45, outgrown: 0, at_chance: 270 };
+const TURNS = { saturated: 45, too_coarse: 180, target_undersampled: 45, at_chance: 270 };
 const STARS = ["target_saturated", "target_undersampled"];
 
 /** The outline of a marker around the origin: a disc where the value is sound, else the shape of its verdict. */
@@ -74,6 +74,12 @@ const SYMBOLS = {
   n_codes: "symbols", singleton_fraction: "samples with a symbol of their own", clipped_fraction: "values outside the bins",
   explained_variance: "variance between cells", accuracy: "accuracy", grad_snr: "gradient SNR",
 };
+
+/** A tick of an axis. */
+export function tickLabel(value) {
+  const size = Math.abs(value);
+  return (size >= 1e5 || (size > 0 && size < 1e-4) ? value.toExponential() : String(value)).replace("-", "−");
+}
 
 /** A quantity in the field's notation. */
 export function notation(quantity) {

@@ -1,6 +1,6 @@
 // SVG elements, and axes.
 
-import { round } from "./style.js";
+import { round, tickLabel } from "./style.js";
 
 const NAMESPACE = "http://www.w3.org/2000/svg";
 
@@ -38,12 +38,12 @@ export function frame(box, x, y, xTicks, yTicks, labels, colors) {
   for (const tick of xTicks) {
     const place = round(x(tick));
     parts.push(svg("line", { x1: place, x2: place, y1: top, y2: bottom, stroke: colors.grid }));
-    parts.push(text(tick, place, bottom + 15, { "text-anchor": "middle", fill: colors.faint, "font-size": 11 }));
+    parts.push(text(tickLabel(tick), place, bottom + 15, { "text-anchor": "middle", fill: colors.faint, "font-size": 11 }));
   }
   for (const tick of yTicks) {
     const place = round(y(tick));
     parts.push(svg("line", { x1: left, x2: right, y1: place, y2: place, stroke: colors.grid }));
-    parts.push(text(tick, left - 6, place + 4, { "text-anchor": "end", fill: colors.faint, "font-size": 11 }));
+    parts.push(text(tickLabel(tick), left - 6, place + 4, { "text-anchor": "end", fill: colors.faint, "font-size": 11 }));
   }
   parts.push(svg("path", { d: `M${left} ${top}V${bottom}H${right}`, fill: "none", stroke: colors.faint }));
   parts.push(text(labels.x, (left + right) / 2, bottom + 32, { "text-anchor": "middle" }));

@@ -15,25 +15,28 @@ import { dashes } from "./style.js";
  */
 export function tracksOf(runs, view, times, colors) {
   const layers = [...colors.keys()].filter((layer) => view.hasLayer(layer));
-  const all = runs.map((run, k) => {
+  const all = runs.map((run) => {
     const measured = times.map((time) => run.at(time, view.clock));
+    const end = run.end(view.clock);
     return layers
       .filter((layer) => run.layers.includes(layer))
       .map((layer) => ({
-        layer, run, color: colors.get(layer), dash: dashes(k),
-        places: measured.map((one, k) => one && place(one, layer, view, k, one !== measured[k - 1])),
+        layer, run, color: colors.get(layer), dash: dashes(view.runNumbers.get(run.name) ?? 0),
+        places: measured.map((one, k) => one && place(one, layer, view, { k, fresh: one !== measured[k - 1], ended: times[k] > end })),
       }));
   });
   return view.mode === "mean" && runs.length > 1 ? layers.map((layer) => meanTrack(all.flat(), layer, times)).filter(Boolean) : all.flat();
 }
 
-function place(measurement, layer, view, k, fresh) {
+/** The place of a layer: an estimator that gives one of both coordinates has the other from the counts. */
+function place(measurement, layer, view, when) {
   const ofX = measurement.record(view.source, "I_XT", layer) ?? measurement.record(COUNTS, "I_XT", layer);
-  const ofY = measurement.record(view.source, "I_TY", layer);
+  const ofY = measurement.record(view.source, "I_TY", layer) ?? measurement.record(COUNTS, "I_TY", layer);
   if (ofX === undefined || ofY === undefined) return undefined;
   const [xUnit, yUnit] = [factor(ofX.unit, view.unit), factor(ofY.unit, view.unit)];
+  const flagged = [ofY, ofX].find(({ verdict }) => verdict !== "" && verdict !== "ok") ?? ofY;
   return {
-    k, fresh, measurement, verdict: ofY.verdict,
+    ...when, measurement, verdict: flagged.verdict, of: flagged.source,
     x: ofX.value * xUnit, y: ofY.value * yUnit,
     dx: 2 * ofX.standardError * xUnit, dy: 2 * ofY.standardError * yUnit,
     baseline: view.source === COUNTS ? measurement.value(COUNTS, "I_TY_permuted", layer, view.unit) : NaN,
@@ -45,13 +48,15 @@ function meanTrack(tracks, layer, times) {
   const of = tracks.filter((track) => track.layer === layer);
   if (of.length === 0) return undefined;
   const places = times.map((_, k) => {
-    const here = of.map((track) => track.places[k]).filter((one) => one && Number.isFinite(one.x) && Number.isFinite(one.y));
+    // A run that is over is no longer part of the mean.
+    const here = of.map((track) => track.places[k]).filter((one) => one && !one.ended && Number.isFinite(one.x) && Number.isFinite(one.y));
     if (here.length === 0) return undefined;
     const [x, y] = [meanAndSpread(here.map((one) => one.x)), meanAndSpread(here.map((one) => one.y))];
-    const doubtful = here.find((one) => one.verdict !== "ok" && one.verdict !== "");
+    const doubtful = here.filter((one) => one.verdict !== "ok" && one.verdict !== "");
     return {
       k, x: x.mean, y: y.mean, dx: x.spread, dy: y.spread, n: here.length, fresh: here.some((one) => one.fresh),
-      verdict: doubtful?.verdict ?? "ok", measurement: (doubtful ?? here[0]).measurement,
+      verdict: doubtful[0]?.verdict ?? "ok", of: doubtful[0]?.of, nFlagged: doubtful.length,
+      measurement: (doubtful[0] ?? here[0]).measurement,
       baseline: meanAndSpread(here.map((one) => one.baseline)).mean,
     };
   });
@@ -61,12 +66,13 @@ function meanTrack(tracks, layer, times) {
 /** The bounds of the axes: H(X), H(Y) in a unit, over the last measurements of runs; NaN where they are missing. */
 export function boundsOf(runs, unit) {
   const greatest = (quantity) => {
-    const found = [];
-    for (const run of runs) {
-      const last = run.measurements.at(-1);
-      for (const layer of last?.layers ?? []) found.push(last.value(COUNTS, quantity, layer, unit));
-    }
-    return Math.max(...found.filter(Number.isFinite));
+    const found = runs.map((run) =>
+      run.latest((one) => {
+        const values = one.layers.map((layer) => one.value(COUNTS, quantity, layer, unit)).filter(Number.isFinite);
+        return values.length > 0 ? Math.max(...values) : undefined;
+      }),
+    );
+    return Math.max(...found.filter((value) => value !== undefined));
   };
   return { hX: greatest("H_X"), hY: greatest("H_Y") };
 }
@@ -96,5 +102,7 @@ export function bottleneckOf(runs, view) {
       }
     }
   }
-  return found.sort((a, b) => a[0] - b[0]);
+  // It rises with I(X;T): the greatest so far, where those of several runs differ.
+  let greatest = -Infinity;
+  return found.sort((a, b) => a[0] - b[0]).map(([x, y]) => [x, (greatest = Math.max(greatest, y))]);
 }

@@ -23,9 +23,9 @@ export const OF_ESTIMATORS = {
 
 /** The verdict on a value and its reason, in a sentence. */
 export function verdictOf(measurement, layer, source, verdict) {
-  if (!verdict) return "nothing was measured";
+  if (!verdict) return "no verdict";
   if (verdict === "ok") return "ok: no flag was raised";
   const counted = source === COUNTS || COUNTED.includes(source);
-  const why = counted ? (measurement.reasons[layer] ?? VERDICTS[verdict]) : OF_ESTIMATORS[verdict];
+  const why = counted ? (measurement.reasons.get(layer) ?? VERDICTS[verdict]) : OF_ESTIMATORS[verdict];
   return why ? `${verdict}: ${why}` : verdict;
 }

@@ -4,6 +4,7 @@ import { COUNTS } from "./runs.js";
 
 export const MODES = { overlaid: "overlaid", mean: "mean ± spread", beside: "side by side" };
 export const SPEEDS = [0.25, 0.5, 1, 2, 4];
+export const THEMES = ["auto", "light", "dark"];
 
 /** The choices of the reader. `hidden…` hold what was switched off, so that what comes later is shown. */
 export class View {
@@ -21,6 +22,8 @@ export class View {
     this.theme = "auto";
     this.extra = "counted/H_T";
     this.time = undefined; // the last one
+    this.runNumbers = new Map(); // run → its place among all, for its dashes
+    this.given = new Set(); // the choices that a link made
   }
 
   hasLayer(layer) {
@@ -48,9 +51,8 @@ export class View {
       else if (key === "time" || key === "speed") view[key] = Number.isFinite(Number(value)) ? Number(value) : view[key];
       else view[key] = value;
     }
-    if (!(view.mode in MODES)) view.mode = "overlaid";
-    if (!["bits", "nats"].includes(view.unit)) view.unit = "bits";
-    if (!["epoch", "step"].includes(view.clock)) view.clock = "epoch";
+    const plain = new View();
+    for (const [key, allowed] of Object.entries(ALLOWED)) if (!allowed.includes(view[key])) view[key] = plain[key];
     view.hiddenRuns = new Set(given.getAll("without"));
     view.hiddenLayers = new Set(given.getAll("without-layer"));
     view.given = new Set(given.keys());
@@ -58,6 +60,7 @@ export class View {
   }
 }
 
+const ALLOWED = { mode: Object.keys(MODES), unit: ["bits", "nats"], clock: ["epoch", "step"], speed: SPEEDS, theme: THEMES };
 const PLAIN = [
   "source", "unit", "clock", "mode", "logarithmic", "trajectories", "errors", "speed", "theme", "extra", "time",
 ];

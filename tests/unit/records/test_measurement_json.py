@@ -8,7 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lightning_ib.records import History, InformationPoint, Record
-from lightning_ib.records.measurement_json import measurement_from_json, measurement_to_json, measurements_of
+from lightning_ib.records.measurement_json import (
+    history_to_json,
+    measurement_from_json,
+    measurement_to_json,
+    measurements_of,
+)
 
 NAMES = st.sampled_from(["a", "b/c", "net.0", "größe </script>", "Ā\u2028"])
 VALUES = st.floats(allow_nan=True, allow_infinity=True)
@@ -57,10 +62,25 @@ def test_a_measurement_has_one_moment():
         measurement_to_json(History())
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "3", '{"layers": []}', '{"version": 1, "epo'])
+@pytest.mark.parametrize("text", ["", "{", "[]", "3", '{"layers": None}', '{"version": 1, "epo'])
 def test_another_text_is_named(text):
     with pytest.raises(ValueError, match="this is no measurement, or an incomplete one"):
         measurement_from_json(text)
+
+
+@pytest.mark.parametrize(
+    "damage", [{"series": 3}, {"layers": None}, {"epoch": None, "series": [{"source": "cells"}]}, {"series": [{}]}]
+)
+def test_a_damaged_measurement_is_named(damage):
+    text = measurement_to_json(History([Record(1, 8, "out", "probe", "I_TY", 0.5)]))
+    with pytest.raises(ValueError, match="this measurement is incomplete or damaged"):
+        measurement_from_json(json.dumps(json.loads(text) | damage))
+
+
+def test_a_history_by_steps_keeps_all_measurements_of_an_epoch():
+    records = [Record(epoch, step, "out", "cells", "I_XT", 1.0) for epoch, step in ((0, 0), (1, 5), (1, 10))]
+    assert {json.loads(text)["by"] for text in history_to_json(History(records))} == {"step"}
+    assert {json.loads(text)["by"] for text in history_to_json(History(records[:2]))} == {"epoch"}
 
 
 def test_a_later_version_is_named():

@@ -111,7 +111,7 @@ def test_an_unknown_run_and_a_foreign_tensor_are_no_measurements(tmp_path):
     log_measurement([logger], "ib", "no json", 0, WarnOnce())
     logger.log(1)
     plugin, _ = plugin_on(tmp_path)
-    assert asked(plugin, "/measurements", run="b", tag="ib/measurement") == {"measurements": []}
+    assert asked(plugin, "/measurements", run="b", tag="ib/measurement") == {"until": 0.0, "measurements": []}
     assert [one["epoch"] for one in asked(plugin, "/measurements", run="a", tag="ib/measurement")["measurements"]] == [
         1
     ]
@@ -156,5 +156,5 @@ def test_one_file_holds_its_data_whatever_the_names_hold():
     assert made.count("</script>") == 2
     assert "<title>&lt;i></title>" in made
     data = made.split('id="data">')[1].split("</script>")[0]
-    assert json.loads(data) == {"</script><b>": [json.loads(measurement_to_json(measured(1)))]}
+    assert json.loads(data) == [["</script><b>", [json.loads(measurement_to_json(measured(1)))]]]
     assert "import " not in made.split('<script type="module">')[1]
