@@ -103,6 +103,7 @@ def timed(address: str, n_steps: int) -> dict[str, Any]:
         for mode in ("overlaid", "mean", "beside"):
             if page.locator("#mode").count():
                 page.select_option("#mode", mode)
+                page.wait_for_timeout(500)
             steps = page.evaluate(_STEP, n_steps)
             found[f"step, {mode}"] = statistics.median(steps)
             found[f"slowest step, {mode}"] = max(steps)
