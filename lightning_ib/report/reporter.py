@@ -146,6 +146,10 @@ class Reporter:
                 text = measurement_to_json(measured, by=self.by, discretized=discretized)
                 log_measurement(to.loggers, self.prefix, text, to.step, self.warned)
 
+    def csv_path(self, folder: Path) -> Path:
+        """The file of the values in a folder."""
+        return folder / f"information_plane{self._stem}.csv"
+
     @staticmethod
     def refused(values: Mapping[str, float]) -> dict[str, float]:
         """The values with names that some logger refuses."""
@@ -169,7 +173,7 @@ class Reporter:
         self.has_reported = True
         if to.folder is None:
             return
-        self._csv_path = to.folder / f"information_plane{self._stem}.csv"
+        self._csv_path = self.csv_path(to.folder)
         save_history(history, self._csv_path, self.warned)
         if any(math.isfinite(point.i_xt) for point in history):
             picture = self._csv_path.with_suffix(".png")
