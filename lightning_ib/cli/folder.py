@@ -16,8 +16,10 @@ _STATE = "replay.pt"
 class ReplayFolder:
     """A folder that a replay writes to, and goes on with.
 
+    Nothing is written before the first :meth:`save`.
+
     Args:
-        path: the folder; made if it is missing.
+        path: the folder.
         described: model, data and settings in words: a replay goes on with the same alone.
 
     Attributes:
@@ -42,8 +44,6 @@ class ReplayFolder:
             raise UsageError(
                 f"--output {path} holds files that are not those of a replay: give a new or an empty folder."
             )
-        else:
-            self.save()
 
     def _read(self, file: Path) -> None:
         import torch

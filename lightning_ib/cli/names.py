@@ -5,8 +5,8 @@ from __future__ import annotations
 import importlib
 import sys
 from collections.abc import Sequence
-from inspect import isclass, isfunction
 from pathlib import Path
+from pkgutil import iter_modules
 from types import ModuleType
 from typing import Any
 
@@ -68,14 +68,10 @@ def _import_failed(name: str, option: str, error: Exception) -> UsageError:
 
 
 def _own_names(found: Any) -> list[str]:
-    """The classes and functions that are defined in a module, or the public attributes of another object."""
-    if not isinstance(found, ModuleType):
-        return [name for name in dir(found) if not name.startswith("_")]
-    return [
-        name
-        for name, value in vars(found).items()
-        if (isclass(value) or isfunction(value)) and value.__module__ == found.__name__
-    ]
+    """The classes, functions and modules in a module, or the attributes of another object; public ones."""
+    names = vars(found).items() if isinstance(found, ModuleType) else [(name, dir) for name in dir(found)]
+    public = [name for name, value in names if callable(value) and not name.startswith("_")]
+    return public + [one.name for one in iter_modules(getattr(found, "__path__", ()))]
 
 
 def made(maker: Any, name: str, option: str) -> Any:
@@ -99,5 +95,7 @@ def made(maker: Any, name: str, option: str) -> Any:
         )
     try:
         return maker()
+    except UsageError:
+        raise
     except Exception as error:
         raise UsageError(f"{option} {name}: making it raised {type(error).__name__}: {error}") from error

@@ -135,15 +135,13 @@ class _Replay:
 
         files = {one.moment: one for one in missing}
         moments = sorted(before.keys() | files.keys())
-        bar = with_bar(missing, "Checkpoints")
-        bar_of = iter(bar)
-        for moment in moments:
-            if moment in before:
-                self._log(before[moment], self._folder.discretized.get(moment, {}), is_new=False)
-                continue
-            next(bar_of)
-            self._measure_one(session, run, files[moment])
-        next(bar_of, None)  # the bar is full
+        with with_bar(None, "Checkpoints", len(missing)) as bar:
+            for moment in moments:
+                if moment in before:
+                    self._log(before[moment], self._folder.discretized.get(moment, {}), is_new=False)
+                else:
+                    self._measure_one(session, run, files[moment])
+                    bar.update()
 
     def _measure_one(self, session: Any, run: Any, checkpoint: Checkpoint) -> None:
         from lightning_ib.callbacks.session import Moment
@@ -160,13 +158,12 @@ class _Replay:
             if self.history:
                 raise
             raise UsageError(f"{checkpoint.path} cannot be measured: {error}") from error
-        if not self.history:
-            plane = session.plane
-            estimators, binned = plane.estimation.estimators, bool(plane.fitted_quantizers)
-            self._reporter.layout([self._board], plane.layers, estimators, binned)
         self._folder.frozen = session.frozen_state()
         self._folder.discretized[checkpoint.moment] = dict(measured.discretized)
         self._folder.save()
+        plane = session.plane
+        estimators, binned = plane.estimation.estimators, bool(plane.fitted_quantizers)
+        self._reporter.layout([self._board], plane.layers, estimators, binned)
         self.history.put(measured.history, self._settings.by)
         self.history.assign(History(sorted(self.history.records(), key=lambda one: one[:2])))
         self._log(measured.history, measured.discretized, is_new=True)
@@ -188,12 +185,16 @@ class _Replay:
 
     def _conclude(self, checkpoints: Sequence[Checkpoint]) -> None:
         """The table, where the files are, and how the values compare with those that the run recorded."""
+        from lightning_ib.report.summary import file_locations, table
+
         if not self.history:
             return
         state = callback_state(load(checkpoints[-1].path, trust=self._arguments.trust), self._settings.prefix)
         if state and (line := agreement(self.history, History.restored(state)[0])):
             say(line)
-        print(self._reporter.summary(self.history, [self._board]))
+        csv = self._reporter.csv_path(self._folder.path)
+        print(table(self.history.points(), self._settings.by))
+        print(file_locations(csv, csv.with_suffix(".png"), self._folder.path))
 
 
 def _device(asked: str | None) -> str:

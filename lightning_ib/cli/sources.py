@@ -107,7 +107,8 @@ def _instantiated(section: Mapping[str, Any], option: str) -> Any:
     parser = ArgumentParser(exit_on_error=False)
     parser.add_subclass_arguments(kind, "it", required=True)
     try:
-        return parser.instantiate_classes(parser.parse_object({"it": dict(section)})).it
+        instantiate = getattr(parser, "instantiate", None) or parser.instantiate_classes  # before 4.49
+        return instantiate(parser.parse_object({"it": dict(section)})).it
     except Exception as error:
         raise UsageError(
             f"{option}: {section['class_path']} cannot be made from the config: {' '.join(str(error).split())}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import warnings
 from collections.abc import Mapping
-from inspect import isclass, isfunction, signature
+from inspect import isclass, signature
 from typing import Any
 
 from lightning_ib.cli.errors import UsageError
@@ -47,7 +47,8 @@ def made_data(maker: Any, name: str, held: Mapping[str, Any]) -> Any:
     """
     from lightning_ib.evaluation.loaders import checked_loader, iter_once
 
-    data = _from_checkpoint(maker, name, "--data", held) if isclass(maker) or isfunction(maker) else maker
+    is_maker = isclass(maker) or (callable(maker) and not hasattr(maker, "__iter__"))
+    data = _from_checkpoint(maker, name, "--data", held) if is_maker else maker
     if _is_datamodule(data):
         return data
     try:
