@@ -114,7 +114,9 @@ def _framed(entries: Entries, look: Style) -> tuple[Figure, Axes, tuple[float, f
     axes.spines["top"].set_visible(False)
     axes.spines["right"].set_visible(False)
     axes.grid(alpha=0.25, linewidth=0.6)
-    axes.tick_params(labelsize=look.ticks)
+    for spine in axes.spines.values():
+        spine.set_linewidth(0.8 * look.width)
+    axes.tick_params(labelsize=look.ticks, width=0.8 * look.width)
     n_rows = math.ceil(len(entries) / legend_columns([label for label, _ in entries], look.legend_width))
     # Margins in inches, known beforehand: a layout engine would draw everything twice to find them, at every epoch.
     (width, height), bottom = look.size, look.bottom + n_rows * look.legend_row

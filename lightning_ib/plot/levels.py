@@ -27,7 +27,7 @@ _HEADROOM = 0.015
 _DOWN: Any = 7  # matplotlib's caret that points down, its tip at the place
 
 
-def _limits(values: Sequence[float], levels: Sequence[float], least: float) -> tuple[float, float]:
+def limits(values: Sequence[float], levels: Sequence[float], least: float) -> tuple[float, float]:
     """The ends of an axis around values, and around those of the levels that are near."""
     low, high = min(values), max(values)
     widened = max(0.0, (least or 1.0) - (high - low)) / 2
@@ -68,15 +68,15 @@ def draw_plane(
     if math.isfinite(last.i_ty_fano) and last.i_ty_fano > 0:
         bounds.append(Bound(last.i_ty_fano, "Fano ≥", BOUND | {"linestyle": ":", "linewidth": 1.3}))
     levels = [one.value for one in bounds] + [level for _, level, _ in chance]
-    axes.set_xlim(_limits([x for path in paths for x in path.x], [bound.value], _LEAST_SPAN * bound.value))
-    low, high = _limits([*read, *(y for path in paths for y in path.y)], levels, _LEAST_SPAN * bounds[0].value)
+    axes.set_xlim(limits([x for path in paths for x in path.x], [bound.value], _LEAST_SPAN * bound.value))
+    low, high = limits([*read, *(y for path in paths for y in path.y)], levels, _LEAST_SPAN * bounds[0].value)
     # Layers that know the target end side by side at the top; their names stand above them.
     axes.set_ylim(low, high + _HEADROOM * n_named(len(paths)) * (high - low))
     right, bottom = axes.get_xlim()[1], axes.get_ylim()[0]
     above: dict[str, Any] = {"xycoords": ("data", "axes fraction"), "xytext": (0, 5), "textcoords": "offset points"}
     above |= {"fontsize": style.levels, "color": GRAY, "ha": "right"}
     if bound.value < right:
-        axes.axvline(bound.value, **bound.style)
+        axes.axvline(bound.value, **_scaled(bound, style))
         if axes.transLimits.transform((bound.value, bottom))[0] < 0.8:  # the title is to the left
             above["ha"] = "left"
         axes.annotate(f"{bound.label} {bound.value:.2f}", (bound.value, 1), **above)
@@ -96,12 +96,16 @@ def draw_plane(
     return bool(near)
 
 
+def _scaled(bound: Bound, style: Style) -> dict[str, Any]:
+    return {**bound.style, "linewidth": style.width * bound.style["linewidth"]}
+
+
 def draw_over_time(
     axes: Axes, paths: Sequence[Path], bound: Bound, room: tuple[float, float], style: Style = SCREEN
 ) -> None:
     """Axes and bound where I(X;T) is drawn over time."""
     scale_time(axes, [time for path in paths for time in path.times], room_for_names=True)
-    axes.set_ylim(_limits([y for path in paths for y in path.y], [bound.value], _LEAST_SPAN * bound.value))
+    axes.set_ylim(limits([y for path in paths for y in path.y], [bound.value], _LEAST_SPAN * bound.value))
     _draw_levels(axes, [bound], [], room, style)
 
 
@@ -114,7 +118,7 @@ def _draw_levels(
     for bound in bounds:
         arrow = " ↑" if bound.value > top else " ↓" if bound.value < bottom else ""
         if not arrow:
-            axes.axhline(bound.value, **bound.style)
+            axes.axhline(bound.value, **_scaled(bound, style))
         named.append((min(max(bound.value, bottom), top), f"{bound.label} {bound.value:.2f}{arrow}"))
     if below:
         low, high = f"{min(below):.2f}", f"{max(below):.2f}"
