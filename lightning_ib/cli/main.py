@@ -8,10 +8,11 @@ import warnings
 from collections.abc import Sequence
 from typing import Any
 
+from lightning_ib.cli.console import say
 from lightning_ib.cli.errors import UsageError
 from lightning_ib.cli.options import parser
 
-_COMMANDS = {"replay": "replay"}
+_COMMANDS = {"replay": "replay", "plot": "pictures", "compare": "pictures", "movie": "movie", "page": "page"}
 """Command → the module of this room with a function of that name."""
 
 
@@ -50,7 +51,5 @@ def _fail(command: str, sentence: str, code: int) -> int:
 
 
 def _show_warning(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
-    """A warning in one line, above the bars that are shown."""
-    from tqdm import tqdm
-
-    tqdm.write(f"warning: {message}", file=sys.stderr)
+    """A warning in one line."""
+    say(f"warning: {message}")

@@ -15,6 +15,10 @@ measured.
 _EXAMPLES = """\
 examples:
   lightning-ib replay checkpoints/ --model train.Net --data train.Digits
+  lightning-ib plot lightning_logs/version_0 -o plane.pdf --style paper
+  lightning-ib compare lightning_logs/version_0 lightning_logs/version_1
+  lightning-ib movie lightning_logs/version_0 -o plane.gif
+  lightning-ib page lightning_logs/version_0 -o plane.html
   lightning-ib replay --help
 
 Exit codes: 0 done, 1 failed half-way, 2 wrong usage or input, 130 interrupted.
@@ -52,6 +56,57 @@ examples:
 """
 
 
+_RUN = """\
+A RUN is the folder with information_plane.csv, which the callback and 'replay' write, or such a file.
+"""
+
+_PLOT = f"""\
+Draw the information plane of a run; of several runs small planes side by side, on equal axes.
+
+{_RUN}"""
+
+_PLOT_EXAMPLES = """\
+examples:
+  lightning-ib plot lightning_logs/version_0                           writes plane.png here
+  lightning-ib plot lightning_logs/version_0 -o plane.pdf --style paper
+  lightning-ib plot lightning_logs/version_0 --each-layer -o layers.svg
+"""
+
+_COMPARE = f"""\
+Draw several runs side by side on equal axes, and print how they differ: I(X;T), I(T;Y), H(T) and the verdict of each
+layer at the last epoch that all of them have. Runs in different units are converted into that of the first.
+
+{_RUN}"""
+
+_COMPARE_EXAMPLES = """\
+example:
+  lightning-ib compare runs/tanh runs/relu -o compare.png              the table goes to the console
+"""
+
+_MOVIE = f"""\
+Film the information plane of a run: a frame for each measurement, in axes that stay. GIF needs nothing else, MP4 needs
+ffmpeg.
+
+{_RUN}"""
+
+_MOVIE_EXAMPLES = """\
+examples:
+  lightning-ib movie lightning_logs/version_0                          writes plane.gif here
+  lightning-ib movie lightning_logs/version_0 -o plane.mp4 --fps 10
+"""
+
+_PAGE = f"""\
+Write the interactive page of TensorBoard as one HTML file with the values of runs inside. It needs neither a server nor
+a network.
+
+{_RUN}"""
+
+_PAGE_EXAMPLES = """\
+example:
+  lightning-ib page runs/tanh runs/relu -o plane.html --title "tanh and ReLU"
+"""
+
+
 def parser() -> ArgumentParser:
     """The parser of all commands."""
     top = ArgumentParser(
@@ -60,7 +115,42 @@ def parser() -> ArgumentParser:
     top.add_argument("--version", action="version", version=f"lightning-ib {__version__}")
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND", title="commands")
     _add_replay(commands)
+    one = _command(commands, "plot", "draw the information plane of runs", _PLOT, _PLOT_EXAMPLES)
+    _add_runs(one, "plane.png")
+    _add_style(one)
+    one.add_argument("--each-layer", action="store_true", help="a small plane for each layer of one run")
+    one = _command(commands, "compare", "draw runs side by side, and print differences", _COMPARE, _COMPARE_EXAMPLES)
+    _add_runs(one, "compare.png")
+    _add_style(one)
+    one = _command(commands, "movie", "film the information plane of a run", _MOVIE, _MOVIE_EXAMPLES)
+    one.add_argument("run", metavar="RUN", help="the folder of the run, or its CSV")
+    _add_output(one, "plane.gif")
+    one.add_argument("--fps", type=float, default=4.0, metavar="N", help="frames a second; 4")
+    one = _command(commands, "page", "write runs as an interactive page", _PAGE, _PAGE_EXAMPLES)
+    _add_runs(one, "plane.html")
+    one.add_argument("--title", default="Information plane", help="of the page")
     return top
+
+
+def _add_runs(one: ArgumentParser, output: str) -> None:
+    one.add_argument("runs", nargs="+", metavar="RUN", help="the folder of a run, or its CSV")
+    _add_output(one, output)
+
+
+def _add_output(one: ArgumentParser, output: str) -> None:
+    one.add_argument("-o", "--output", metavar="FILE", help=f"the file to write; {output} in the current folder")
+    one.add_argument("--layers", nargs="+", action="extend", metavar="NAME", help="the layers to show, or patterns")
+    one.add_argument("--unit", choices=("bits", "nats"), help="convert into this unit")
+    one.add_argument("--traceback", action="store_true", help="show where an error was raised")
+
+
+def _add_style(one: ArgumentParser) -> None:
+    one.add_argument(
+        "--style",
+        choices=("screen", "paper"),
+        default="screen",
+        help="paper: 3.4 inches wide, small fonts, no title, 300 dpi; screen",
+    )
 
 
 def _command(commands: Any, name: str, brief: str, about: str, examples: str) -> ArgumentParser:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 from lightning_ib.cli.board import Board
 from lightning_ib.cli.checkpoints import Checkpoint, callback_state, checkpoint_files, in_order, load, load_weights
+from lightning_ib.cli.console import say
 from lightning_ib.cli.errors import UsageError
 from lightning_ib.cli.folder import ReplayFolder
 from lightning_ib.cli.recorded import agreement
@@ -18,13 +18,6 @@ from lightning_ib.cli.sources import Sources, sources_of
 from lightning_ib.cli.subject import Transfer, made_data, made_model, validation_loader
 from lightning_ib.records.history import History
 from lightning_ib.records.measurement_json import measurements_of
-
-
-def say(line: str) -> None:
-    """A line on stderr, above the bars that are shown."""
-    from tqdm import tqdm
-
-    tqdm.write(line, file=sys.stderr)
 
 
 def replay(arguments: Namespace) -> int:
