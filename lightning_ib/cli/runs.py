@@ -105,6 +105,9 @@ def run_names(files: Sequence[Path]) -> list[str]:
         parts.append([*file.resolve().parent.parts, *([stem] if stem and stem != "information" else [])])
     if len(parts) == 1:
         return [parts[0][-1]]
+    if len({len(one) for one in parts}) == 1:
+        varied = [len(set(column)) > 1 for column in zip(*parts)]
+        return ["/".join(part for part, varies in zip(one, varied) if varies) for one in parts]
     while len({one[0] for one in parts if one}) == 1 and all(len(one) > 1 for one in parts):
         parts = [one[1:] for one in parts]
     while len({one[-1] for one in parts}) == 1 and all(len(one) > 1 for one in parts):
