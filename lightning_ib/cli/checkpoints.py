@@ -116,8 +116,8 @@ def weights(held: Mapping[str, Any]) -> dict[str, Any]:
     return dict(held)
 
 
-def callback_state(held: Mapping[str, Any], prefix: str | None) -> Mapping[str, Any]:
-    """The state of the InformationPlaneCallback in a checkpoint; empty without one.
+def callback_state(held: Mapping[str, Any], prefix: str | None) -> tuple[Mapping[str, Any], str]:
+    """The state of the InformationPlaneCallback in a checkpoint, and its prefix; both empty without one.
 
     Args:
         held: the checkpoint.
@@ -127,8 +127,10 @@ def callback_state(held: Mapping[str, Any], prefix: str | None) -> Mapping[str, 
     states = callbacks if isinstance(callbacks, Mapping) else {}
     ours = {str(key): state for key, state in states.items() if str(key).startswith(_CALLBACK)}
     exact = f"{_CALLBACK}{ {'prefix': prefix}!r}"
-    state = ours.get(exact, next(iter(ours.values()), None))
-    return state if isinstance(state, Mapping) else {}
+    key = exact if exact in ours else next(iter(ours), "")
+    found = re.search(r"'prefix': '([^']+)'", key)
+    state = ours.get(key)
+    return (state, found[1] if found else "") if isinstance(state, Mapping) else ({}, "")
 
 
 def moment_of(held: Mapping[str, Any], path: Path, place: int, by: str) -> Checkpoint:

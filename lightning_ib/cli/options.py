@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from argparse import ArgumentParser, RawDescriptionHelpFormatter
+from argparse import ArgumentParser, ArgumentTypeError, RawDescriptionHelpFormatter
 from typing import Any
 
 from lightning_ib import __version__
@@ -132,6 +132,13 @@ def parser() -> ArgumentParser:
     return top
 
 
+def _positive(text: str) -> int:
+    """A whole number from 1 on."""
+    if not text.isdecimal() or int(text) < 1:
+        raise ArgumentTypeError(f"expected a whole number from 1 on, got {text!r}")
+    return int(text)
+
+
 def _add_runs(one: ArgumentParser, output: str) -> None:
     one.add_argument("runs", nargs="+", metavar="RUN", help="the folder of a run, or its CSV")
     _add_output(one, output)
@@ -181,7 +188,10 @@ def _add_replay(commands: Any) -> None:
         "--estimators", nargs="*", action="extend", metavar="NAME", help="such as probe or kde; none where it is empty"
     )
     how.add_argument("--unit", choices=("bits", "nats"), help="of the informations; bits")
-    how.add_argument("--max-samples", type=int, metavar="N", help="the most samples that cells and estimators see")
+    how.add_argument(
+        "--max-samples", type=_positive, metavar="N", help="the most samples that cells and estimators see"
+    )
+    how.add_argument("--limit-batches", type=_positive, metavar="N", help="read so many batches of the data; all")
     how.add_argument("--ignore-index", type=int, metavar="LABEL", help="leave out rows with this label, such as -100")
     how.add_argument("--tokens", action="store_true", help="take the tokens of sequences for samples")
     how.add_argument("--by", choices=("epoch", "step"), help="what tells checkpoints apart; epoch")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import nullcontext
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from lightning_ib.callbacks.own_pass import length, logging_disabled
@@ -24,10 +25,19 @@ class OwnPass:
         loader: an iterable of batches.
         transfer: takes a batch to the device.
         unpack: batch → (x, y), or ``None`` to recognize them.
+        n_batches: how many batches are read; ``None`` reads all.
     """
 
-    def __init__(self, model: Any, loader: Any, transfer: Callable[[Any], Any], unpack: Unpack | None = None) -> None:
+    def __init__(
+        self,
+        model: Any,
+        loader: Any,
+        transfer: Callable[[Any], Any],
+        unpack: Unpack | None = None,
+        n_batches: int | None = None,
+    ) -> None:
         self._model, self._loader, self._transfer, self._unpack = model, loader, transfer, unpack
+        self._n_batches = n_batches
         self._batch: Any = None
         self._n = 0
         forward = getattr(type(model).forward, "__qualname__", "")
@@ -46,7 +56,8 @@ class OwnPass:
         at_most = plane.sampled.max_samples if length(loader) is None else None
         quiet = logging_disabled(self._model) if hasattr(type(self._model), "log_dict") else nullcontext()
         with preserve_state(self._model, loader), module_state_kept(self._model), quiet:
-            run_pass(plane, loader, self._forward, unpack=self._unpack, move=self._moved, at_most=at_most)
+            batches = islice(iter(loader), self._n_batches)
+            run_pass(plane, batches, self._forward, unpack=self._unpack, move=self._moved, at_most=at_most)
         return loader
 
     def _moved(self, batch: Any) -> Any:

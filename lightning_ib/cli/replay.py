@@ -8,14 +8,22 @@ from pathlib import Path
 from typing import Any
 
 from lightning_ib.cli.board import Board
-from lightning_ib.cli.checkpoints import Checkpoint, callback_state, checkpoint_files, in_order, load, load_weights
+from lightning_ib.cli.checkpoints import (
+    Checkpoint,
+    callback_state,
+    checkpoint_files,
+    in_order,
+    load,
+    load_weights,
+    weights,
+)
 from lightning_ib.cli.console import say
 from lightning_ib.cli.errors import UsageError
 from lightning_ib.cli.folder import ReplayFolder
 from lightning_ib.cli.recorded import agreement
 from lightning_ib.cli.settings import Settings, settings_of
 from lightning_ib.cli.sources import Sources, sources_of
-from lightning_ib.cli.subject import Transfer, made_data, made_model, validation_loader
+from lightning_ib.cli.subject import Transfer, defines, made_data, made_model, validation_loader, weights_dtype
 from lightning_ib.records.history import History
 from lightning_ib.records.measurement_json import measurements_of
 
@@ -33,15 +41,16 @@ def replay(arguments: Namespace) -> int:
     files = checkpoint_files(arguments.checkpoints)
     by = arguments.by or (sources.callback.schedule.by if sources.callback is not None else "epoch")
     checkpoints, first = in_order(files, by=by, trust=arguments.trust, say=say)
-    state = callback_state(first, arguments.prefix)
+    state, prefix = callback_state(first, arguments.prefix or getattr(sources.callback, "prefix", None))
     recorded = History.restored(state)[0] if state else History()
-    settings = settings_of(arguments, sources.callback, recorded, say)
+    settings = settings_of(arguments, sources.callback, recorded, prefix, say)
     path = Path(arguments.output) if arguments.output else files[0].parent / "replay"
     described = {"model": sources.model_name, "data": sources.data_name} | settings.described()
+    described |= {"limit_batches": repr(arguments.limit_batches)}
     folder = ReplayFolder(path, described)
     if folder.frozen is None:
         folder.frozen = state.get("frozen")
-    run = _Replay(arguments, sources, settings, folder, first)
+    run = _Replay(arguments, sources, settings, folder, first, [point.layer for point in recorded.last()])
     return run.measure(checkpoints)
 
 
@@ -54,15 +63,22 @@ class _Replay:
         settings: how to measure.
         folder: where to.
         first: the first checkpoint, for hyperparameters.
+        layers: those that the run measured, which are picked where none are named.
     """
 
     def __init__(
-        self, arguments: Namespace, sources: Sources, settings: Settings, folder: ReplayFolder, first: Mapping[str, Any]
+        self,
+        arguments: Namespace,
+        sources: Sources,
+        settings: Settings,
+        folder: ReplayFolder,
+        first: Mapping[str, Any],
+        layers: Sequence[str],
     ) -> None:
         from lightning_ib.report.reporter import Reporter
 
         self._arguments, self._sources, self._settings = arguments, sources, settings
-        self._folder, self._first = folder, first
+        self._folder, self._first, self._layers = folder, first, layers
         self._board = Board(folder.path)
         options = settings.options
         self._reporter = Reporter(settings.prefix, options.get("unit", "bits"), settings.beta, by=settings.by)
@@ -101,15 +117,17 @@ class _Replay:
         names, arguments = self._sources, self._arguments
         model = made_model(names.model, names.model_name, self._first)
         data = made_data(names.data, names.data_name, self._first) if names.data is not None else None
-        loader = validation_loader(data, model, names.data_name)
+        loader = validation_loader(data, model, names.data_name, getattr(names.callback, "data", None))
         device = _device(arguments.device)
+        held = load(checkpoint.path, trust=arguments.trust)
+        dtype = weights_dtype(weights(held))
         try:
-            model.to(device)
+            model.to(device, dtype)
         except (RuntimeError, AssertionError) as error:  # torch asserts that it was compiled with CUDA
             raise UsageError(f"--device {arguments.device}: {error}") from error
         self._model = model
         # Hooks of lazy layers and the like are made for a model that has its weights.
-        load_weights(model, load(checkpoint.path, trust=arguments.trust), checkpoint.path, names.model_name)
+        self._load(held, checkpoint)
         try:
             session = Session(self._settings.options, self._settings.prefix)
             session.attach(model, Host(say=say), self._folder.frozen)
@@ -117,8 +135,15 @@ class _Replay:
             raise UsageError(str(error)) from error
         if not session.is_attached:
             raise UsageError(f"--model {names.model_name} has no layer that can be measured: name some with --layers.")
-        run = OwnPass(model, loader, Transfer(model, data, torch.device(device)), self._settings.unpack)
-        return session, run
+        session.plane.keep_layers(self._layers)
+        transfer = Transfer(model, data, torch.device(device), dtype)
+        return session, OwnPass(model, loader, transfer, self._settings.unpack, arguments.limit_batches)
+
+    def _load(self, held: dict[str, Any], checkpoint: Checkpoint) -> None:
+        """Load the weights of a checkpoint, after the hook of the model that Lightning would call."""
+        if defines(self._model, "on_load_checkpoint"):
+            self._model.on_load_checkpoint(held)
+        load_weights(self._model, held, checkpoint.path, self._sources.model_name)
 
     def _measure(
         self, session: Any, run: Any, missing: Sequence[Checkpoint], before: Mapping[tuple[int, int], History]
@@ -140,10 +165,7 @@ class _Replay:
         from lightning_ib.callbacks.session import Moment
         from lightning_ib.evaluation.passes import ForwardError
 
-        held = load(checkpoint.path, trust=self._arguments.trust)
-        if callable(hook := getattr(self._model, "on_load_checkpoint", None)):
-            hook(held)
-        load_weights(self._model, held, checkpoint.path, self._sources.model_name)
+        self._load(load(checkpoint.path, trust=self._arguments.trust), checkpoint)
         moment = Moment(checkpoint.epoch, checkpoint.step, f"of {checkpoint.path.name}", "The replay")
         try:
             measured = session.measure(run, moment)
@@ -182,7 +204,7 @@ class _Replay:
 
         if not self.history:
             return
-        state = callback_state(load(checkpoints[-1].path, trust=self._arguments.trust), self._settings.prefix)
+        state, _ = callback_state(load(checkpoints[-1].path, trust=self._arguments.trust), self._settings.prefix)
         if state and (line := agreement(self.history, History.restored(state)[0])):
             say(line)
         csv = self._reporter.csv_path(self._folder.path)

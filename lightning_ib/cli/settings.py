@@ -36,13 +36,16 @@ class Settings(NamedTuple):
         return {name: re.sub(r" at 0x[0-9a-f]+", "", repr(value)) for name, value in shown.items()}
 
 
-def settings_of(arguments: Namespace, callback: Any, recorded: History, say: Callable[[str], None]) -> Settings:
+def settings_of(
+    arguments: Namespace, callback: Any, recorded: History, prefix: str, say: Callable[[str], None]
+) -> Settings:
     """The options of the command line, then those of the callback or, without one, of what the run recorded.
 
     Args:
         arguments: from the command line.
         callback: the InformationPlaneCallback that is named or in the config; ``None`` without one.
         recorded: the history in a checkpoint; empty without one.
+        prefix: that of the callback that recorded it.
         say: takes a line.
 
     Raises:
@@ -54,7 +57,7 @@ def settings_of(arguments: Namespace, callback: Any, recorded: History, say: Cal
         unpack = callback.unpack
     else:
         options = _recorded_options(recorded, say if arguments.layers is None else None)
-        prefix, beta, by, unpack = "ib", None, "epoch", None
+        prefix, beta, by, unpack = prefix or "ib", None, "epoch", None
     asked = {name: getattr(arguments, name) for name in ("layers", "unit", "max_samples", "ignore_index")}
     asked |= {"tokens": True if arguments.tokens else None, "estimators": arguments.estimators}
     options |= {name: value for name, value in asked.items() if value is not None}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from inspect import isclass, signature
 from typing import Any
 
@@ -64,41 +64,55 @@ def _from_checkpoint(maker: Any, name: str, option: str, held: Mapping[str, Any]
     key = getattr(maker, "CHECKPOINT_HYPER_PARAMS_KEY", None)
     load = getattr(maker, "load_from_checkpoint", None)
     if not (isclass(maker) and isinstance(key, str) and held.get(key) and callable(load)):
-        return made(maker, name, option)
+        thing = made(maker, name, option)
+        if defines(thing, "configure_model"):  # layers that Lightning has made late
+            thing.configure_model()
+        return thing
+    takes = signature(load).parameters
+    # The file was read with care already; releases before 2.6 lack the argument.
+    options: dict[str, Any] = {"weights_only": False} if "weights_only" in takes else {}
+    without = options | ({"strict": False} if "strict" in takes else {})
+    try:
+        return _loaded(load, {**held, **_FOR_LOADING}, without)
+    except Exception:  # a hook of the class may look for weights, or insist on all of them
+        try:
+            return _loaded(load, held, options)
+        except Exception as error:
+            raise UsageError(
+                f"{option} {name} cannot be made with the checkpoint's hyperparameters: {type(error).__name__}: {error}"
+            ) from error
+
+
+def _loaded(load: Callable[..., Any], held: Mapping[str, Any], options: Mapping[str, Any]) -> Any:
+    """What Lightning's ``load_from_checkpoint`` makes of a checkpoint."""
     import torch
 
     file = io.BytesIO()
-    torch.save({**held, **_FOR_LOADING}, file)
+    torch.save(dict(held), file)
     file.seek(0)
-    options: dict[str, Any] = {"map_location": "cpu"}
-    # The file was read with care already; releases before 2.6 lack the argument.
-    options |= {"weights_only": False} if "weights_only" in signature(load).parameters else {}
-    options |= {"strict": False} if "strict" in signature(load).parameters else {}
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # that there are no weights
-            return load(file, **options)
-    except Exception as error:
-        raise UsageError(
-            f"{option} {name} cannot be made with the checkpoint's hyperparameters: {type(error).__name__}: {error}"
-        ) from error
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that there are no weights
+        return load(file, map_location="cpu", **options)
 
 
 def _is_datamodule(data: Any) -> bool:
     return any(kind.__name__ == "LightningDataModule" for kind in type(data).__mro__)
 
 
-def validation_loader(data: Any, model: Any, name: str) -> Any:
+def validation_loader(data: Any, model: Any, name: str, asked: Any = None) -> Any:
     """The loader that a validation would read; without validation data that of the training.
 
     Args:
         data: from :func:`made_data`; ``None`` takes the loaders that the model defines.
         model: the model.
         name: how messages name the data.
+        asked: of the callback: ``"train"``, ``"val"``, a loader, or ``None``.
 
     Raises:
         UsageError: there is none.
     """
+    if not (asked is None or isinstance(asked, str)):
+        return asked
     if data is not None and not _is_datamodule(data):
         return data
     owner = model if data is None else data
@@ -106,8 +120,8 @@ def validation_loader(data: Any, model: Any, name: str) -> Any:
         if data is not None:
             data.prepare_data()
             data.setup("fit")
-        for loaders in ("val_dataloader", "train_dataloader"):
-            if _defines(owner, loaders):
+        for loaders in ("train_dataloader",) if asked == "train" else ("val_dataloader", "train_dataloader"):
+            if defines(owner, loaders):
                 loader = _first(getattr(owner, loaders)())
                 if loader is not None:
                     return loader
@@ -118,9 +132,10 @@ def validation_loader(data: Any, model: Any, name: str) -> Any:
     raise UsageError(f"--data {name} defines neither val_dataloader nor train_dataloader: one of them is needed.")
 
 
-def _defines(owner: Any, hook: str) -> bool:
+def defines(owner: Any, hook: str) -> bool:
     """Whether a hook of Lightning's is defined by the user's class."""
-    return not getattr(getattr(type(owner), hook, None), "__qualname__", "DataHooks.").startswith("DataHooks.")
+    found = getattr(getattr(type(owner), hook, None), "__qualname__", "DataHooks.")
+    return not found.startswith(("DataHooks.", "ModelHooks.", "CheckpointHooks.", "LightningModule."))
 
 
 def _first(loaders: Any) -> Any:
@@ -138,19 +153,45 @@ class Transfer:
         model: may define the hooks.
         data: may define them, and goes first.
         device: where to.
+        dtype: that of the weights, where it is another than float32: real numbers get it too.
     """
 
-    def __init__(self, model: Any, data: Any, device: Any) -> None:
-        self._owners, self._device = [data, model], device
+    def __init__(self, model: Any, data: Any, device: Any, dtype: Any = None) -> None:
+        self._owners, self._device, self._dtype = [data, model], device, dtype
 
     def __call__(self, batch: Any) -> Any:
         """The batch as a step sees it."""
         from lightning_ib.evaluation.passes import to
 
+        if self._dtype is not None:
+            batch = _real_as(batch, self._dtype)
         batch = self._hook("on_before_batch_transfer", batch, batch, 0)
         batch = self._hook("transfer_batch_to_device", to(batch, self._device), batch, self._device, 0)
         return self._hook("on_after_batch_transfer", batch, batch, 0)
 
     def _hook(self, name: str, default: Any, *arguments: Any) -> Any:
-        owner = next((one for one in self._owners if _defines(one, name)), None)
+        owner = next((one for one in self._owners if defines(one, name)), None)
         return default if owner is None else getattr(owner, name)(*arguments)
+
+
+def weights_dtype(state: Mapping[str, Any]) -> Any:
+    """The type of all real weights, where it is another than float32, as in a run with true double precision."""
+    import torch
+
+    kinds = {one.dtype for one in state.values() if isinstance(one, torch.Tensor) and one.is_floating_point()}
+    return kinds.pop() if len(kinds) == 1 and kinds != {torch.float32} else None
+
+
+def _real_as(batch: Any, dtype: Any) -> Any:
+    """A batch with its real tensors in a type, as Lightning converts them for such a run."""
+    from torch import Tensor
+
+    if isinstance(batch, Tensor):
+        return batch.to(dtype) if batch.is_floating_point() else batch
+    if type(batch) is dict:
+        return {key: _real_as(value, dtype) for key, value in batch.items()}
+    if isinstance(batch, tuple) and hasattr(batch, "_fields"):
+        return type(batch)(*(_real_as(value, dtype) for value in batch))
+    if isinstance(batch, (tuple, list)):
+        return type(batch)(_real_as(value, dtype) for value in batch)
+    return batch

@@ -51,6 +51,25 @@ class ByStep(TinyModule):
         return nn.functional.cross_entropy(self.out(self.act(self.hidden(batch[0]))), batch[1])
 
 
+class Late(Net):
+    """With a layer that Lightning has made late, and a part of the checkpoint of its own."""
+
+    def configure_model(self):
+        if not hasattr(self, "extra"):
+            self.extra = nn.Linear(4, 4)
+
+    def forward(self, x):
+        return self.extra(super().forward(x))
+
+    def on_save_checkpoint(self, checkpoint):
+        checkpoint["mine"] = float(self.out.bias.detach().sum())
+        checkpoint["state_dict"]["renamed"] = checkpoint["state_dict"].pop("out.bias")
+
+    def on_load_checkpoint(self, checkpoint):
+        checkpoint["state_dict"]["out.bias"] = checkpoint["state_dict"].pop("renamed")
+        assert checkpoint["mine"] == float(checkpoint["state_dict"]["out.bias"].sum())
+
+
 class Needs(nn.Module):
     """Made with arguments alone."""
 
@@ -78,6 +97,10 @@ def in_bins():
     )
 
 
+def on_training_data():
+    return InformationPlaneCallback(["hidden"], data="train")
+
+
 def batches():
     return iter([(torch.zeros(4, 6), torch.arange(4))])
 
@@ -93,13 +116,14 @@ def broken():
 __all__ = ["TinyModule", "val_loader"]
 
 
-def run(folder, callback, model=None, data=None, *, epochs=3, **options):
+def run(folder, callback, model=None, data=None, *, epochs=3, checkpoint=None, **options):
     """Train with a checkpoint after every epoch; returns the folder of them.
 
     ``model`` makes it, once random states are seeded.
     """
     checkpoints = folder / "checkpoints"
-    saved = pl.callbacks.ModelCheckpoint(checkpoints, save_top_k=-1, filename="{epoch}", save_last=True)
+    options_of_saving = {"filename": "{epoch}-{step}" if checkpoint else "{epoch}"} | (checkpoint or {})
+    saved = pl.callbacks.ModelCheckpoint(checkpoints, save_top_k=-1, save_last=True, **options_of_saving)
     pl.seed_everything(7, verbose=False)
     model = Net() if model is None else model()
     options = {"enable_checkpointing": True, "logger": False, "max_epochs": epochs} | options

@@ -113,7 +113,8 @@ def test_a_replay_with_other_options(checkpoint, capsys):
     [
         (["--layers", "hiden"], "did you mean"),
         (["--estimators", "kdee"], "--estimators: there is no estimator 'kdee': did you mean 'kde'?"),
-        (["--max-samples", "0"], "max_samples"),
+        (["--max-samples", "0"], "--max-samples: expected a whole number from 1 on, got '0'"),
+        (["--limit-batches", "x"], "--limit-batches: expected a whole number from 1 on, got 'x'"),
         (["--device", "tpu7"], "--device must be cpu, cuda, cuda:1 or the like, got 'tpu7'"),
         (["--prefix", "/"], "--prefix must be a name such as ib, got '/'"),
         (["--config", "missing.yaml"], "--config missing.yaml cannot be read: No such file or directory"),

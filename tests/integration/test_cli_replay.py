@@ -15,7 +15,7 @@ from lightning_ib.records.measurement_json import measurement_from_json
 from lightning_ib.records.tags import measurement_tag
 from tests.helpers import ROOT
 from tests.helpers.records import exact
-from tests.helpers.replayed import HERE, ByStep, Digits, Net, in_bins, run
+from tests.helpers.replayed import HERE, ByStep, Digits, Late, Net, in_bins, on_training_data, run
 from tests.helpers.tiny import TinyModule, pl, train_loader, val_loader
 
 NAMES = ["--model", f"{HERE}.Net", "--data", f"{HERE}.Digits"]
@@ -124,6 +124,53 @@ def test_a_module_without_forward_runs_its_validation_step(tmp_path):
         files = run(tmp_path, callback, ByStep, epochs=2)
     assert replay(files, "--model", f"{HERE}.ByStep", "--data", f"{HERE}.Digits") == 0
     assert exact(values(files / "replay")) == exact(callback.history)
+
+
+def test_hooks_of_the_model_are_called(tmp_path):
+    callback = InformationPlaneCallback()
+    files = run(tmp_path, callback, Late, epochs=2)
+    assert replay(files, "--model", f"{HERE}.Late", "--data", f"{HERE}.Digits") == 0
+    assert exact(values(files / "replay")) == exact(after_training_began(callback.history))
+    assert "extra" in {point.layer for point in callback.history}
+
+
+def test_double_precision(tmp_path):
+    callback = InformationPlaneCallback()
+    files = run(tmp_path, callback, epochs=2, precision="64-true")
+    assert replay(files, *NAMES) == 0
+    assert exact(values(files / "replay")) == exact(after_training_began(callback.history))
+
+
+def test_the_prefix_is_that_of_the_run(tmp_path):
+    callback = InformationPlaneCallback(prefix="mine")
+    files = run(tmp_path, callback, epochs=1)
+    assert replay(files, *NAMES) == 0
+    found = History.read_csv(files / "replay" / "information_plane_mine.csv")
+    assert exact(found) == exact(after_training_began(callback.history))
+
+
+def test_the_data_are_those_that_the_callback_names(tmp_path):
+    callback = on_training_data()
+    files = run(tmp_path, callback, epochs=1)
+    assert replay(files, *NAMES, "--callback", f"{HERE}.on_training_data") == 0
+    assert exact(values(files / "replay")) == exact(after_training_began(callback.history))
+
+
+def test_steps_within_an_epoch(tmp_path, capsys):
+    callback = InformationPlaneCallback(every_n_train_steps=2)
+    every = {"every_n_train_steps": 2, "save_on_train_epoch_end": False}
+    files = run(tmp_path, callback, epochs=1, checkpoint=every)
+    assert replay(files, *NAMES) == 2
+    assert "are both of epoch 1: give one of them, or --by step." in capsys.readouterr().err
+    assert replay(files, *NAMES, "--by", "step") == 0
+    found = values(files / "replay")
+    assert [(point.epoch, point.step) for point in found if point.layer == "out"] == [(0, 2), (0, 4), (1, 6)]
+    assert exact(found) == exact(History(record for record in callback.history.records() if record.step > 0))
+
+
+def test_some_batches(trained, checkpoints):
+    assert replay(checkpoints / "last.ckpt", *NAMES, "--limit-batches", "2") == 0
+    assert {point.n_samples for point in values(checkpoints / "replay")} == {32}
 
 
 def test_a_run_without_the_callback_has_the_same_values(trained, tmp_path):
