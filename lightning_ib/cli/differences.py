@@ -42,6 +42,7 @@ def differences(runs: Sequence[Run]) -> str:
         if layer not in common:
             who = " and ".join(run.name for run, of_run in zip(runs, points) if layer in of_run)
             owners.setdefault(who, []).append(layer)
+    lines += _conditions(runs, points, common)
     lines += [f"only in {who}: {', '.join(of)}" for who, of in owners.items()]
     return "\n".join(line.rstrip() for line in lines)
 
@@ -58,6 +59,19 @@ def _common(runs: Sequence[Run]) -> tuple[list[Mapping[str, InformationPoint]], 
         return points, f"epoch {chosen[0]}, the last that all runs have"
     each = ", ".join(f"{run.name} {epoch}" for run, epoch in zip(runs, chosen))
     return points, f"the last epochs, none of which all runs have ({each})"
+
+
+def _conditions(
+    runs: Sequence[Run], points: Sequence[Mapping[str, InformationPoint]], common: Sequence[str]
+) -> list[str]:
+    """What the values depend on and the runs do not share."""
+    lines = []
+    for field, word in (("n_samples", "N"), ("source", "the discretization"), ("correction", "the correction")):
+        of_runs = [{getattr(of_run[layer], field) for layer in common} for of_run in points]
+        if any(values != of_runs[0] for values in of_runs):
+            shown = ", ".join(f"{run.name} {'/'.join(map(str, sorted(v)))}" for run, v in zip(runs, of_runs))
+            lines.append(f"not comparable as they are, {word} differs: {shown}")
+    return lines
 
 
 def _cell(point: InformationPoint, first: InformationPoint | None, field: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from lightning_ib.plot.content import Content, Entries, content_of, content_until, marker_entries
 from lightning_ib.plot.drawing import draw_legend, draw_paths, legend_columns
@@ -12,7 +12,7 @@ from lightning_ib.plot.labels import VERBATIM, VERDICT_MARKERS, short_labels
 from lightning_ib.plot.levels import BASELINE, GRAY, draw_over_time, draw_plane
 from lightning_ib.plot.names import draw_names, n_named
 from lightning_ib.plot.paths import bound_of_x
-from lightning_ib.plot.style import Style, StyleName, style_of
+from lightning_ib.plot.style import Style, style_of
 from lightning_ib.records.points import InformationPoint
 from lightning_ib.records.record import IN_WORDS, Record
 
@@ -30,7 +30,7 @@ def plot_information_plane(
     estimates: Iterable[Record] = (),
     run: str = "",
     *,
-    style: StyleName = "screen",
+    style: Literal["screen", "paper"] = "screen",
     until: int | None = None,
 ) -> Figure:
     """Draw the information plane: I(X;T) to the right, I(T;Y) up, a path for each layer, named at its last point.

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from lightning_ib.plot.content import FIRST, LAST, Content, Entries, content_of, marker_entries
 from lightning_ib.plot.drawing import draw_paths
 from lightning_ib.plot.labels import VERBATIM, VERDICT_MARKERS, depth_colors, legend, short_labels, tinted
 from lightning_ib.plot.levels import BASELINE, limits
 from lightning_ib.plot.paths import BOUND, bound_of_x
-from lightning_ib.plot.style import Style, StyleName, style_of
+from lightning_ib.plot.style import Style, style_of
 from lightning_ib.records.history import History
 from lightning_ib.records.points import InformationPoint
 from lightning_ib.records.record import Record
@@ -36,7 +36,10 @@ class _Grid(NamedTuple):
 
 
 def plot_layers(
-    history: Iterable[InformationPoint], estimates: Iterable[Record] = (), *, style: StyleName = "screen"
+    history: Iterable[InformationPoint],
+    estimates: Iterable[Record] = (),
+    *,
+    style: Literal["screen", "paper"] = "screen",
 ) -> Figure:
     """Draw a small information plane for each layer: its own path in color, those of the others in gray behind it.
 
@@ -72,7 +75,9 @@ def plot_layers(
     return grid.figure
 
 
-def plot_runs(runs: Mapping[str, History], *, style: StyleName = "screen", unit: str | None = None) -> Figure:
+def plot_runs(
+    runs: Mapping[str, History], *, style: Literal["screen", "paper"] = "screen", unit: str | None = None
+) -> Figure:
     """Draw the information planes of several runs side by side, on equal axes and in one unit, with one legend.
 
     A layer has one color in all planes, by its place among all layers. The small marker is the first measurement, the

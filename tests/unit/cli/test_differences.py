@@ -22,6 +22,14 @@ def test_the_last_common_epoch_is_compared_layer_by_layer():
     assert lines[4:] == ["only in b: more"]
 
 
+def test_conditions_that_differ_are_named():
+    a, b = run("a", point(epoch=1)), run("b", point(epoch=1, n_samples=80, source="binned"))
+    assert differences([a, b]).splitlines()[-2:] == [
+        "not comparable as they are, N differs: a 60000, b 80",
+        "not comparable as they are, the discretization differs: a cells, b binned",
+    ]
+
+
 def test_without_a_common_epoch_the_last_ones_are_compared():
     lines = differences([run("a", point(epoch=1, layer="x")), run("b", point(epoch=2, layer="y"))]).splitlines()
     assert lines[0].startswith("the last epochs, none of which all runs have (a 1, b 2), in bits")
