@@ -117,7 +117,8 @@ class _Replay:
         names, arguments = self._sources, self._arguments
         model = made_model(names.model, names.model_name, self._first)
         data = made_data(names.data, names.data_name, self._first) if names.data is not None else None
-        loader = validation_loader(data, model, names.data_name, getattr(names.callback, "data", None))
+        asked = getattr(names.callback, "data", None)
+        loader, validates = validation_loader(data, model, names.data_name, asked)
         device = _device(arguments.device)
         held = load(checkpoint.path, trust=arguments.trust)
         dtype = weights_dtype(weights(held))
@@ -128,6 +129,10 @@ class _Replay:
         self._model = model
         # Hooks of lazy layers and the like are made for a model that has its weights.
         self._load(held, checkpoint)
+        transfer = Transfer(model, data, torch.device(device), dtype)
+        run = OwnPass(model, loader, transfer, self._settings.unpack, arguments.limit_batches)
+        if validates and asked is None:
+            run.prefer_validation_step(say)
         try:
             session = Session(self._settings.options, self._settings.prefix)
             session.attach(model, Host(say=say), self._folder.frozen)
@@ -136,8 +141,7 @@ class _Replay:
         if not session.is_attached:
             raise UsageError(f"--model {names.model_name} has no layer that can be measured: name some with --layers.")
         session.plane.keep_layers(self._layers)
-        transfer = Transfer(model, data, torch.device(device), dtype)
-        return session, OwnPass(model, loader, transfer, self._settings.unpack, arguments.limit_batches)
+        return session, run
 
     def _load(self, held: dict[str, Any], checkpoint: Checkpoint) -> None:
         """Load the weights of a checkpoint, after the hook of the model that Lightning would call."""

@@ -99,7 +99,7 @@ def _is_datamodule(data: Any) -> bool:
     return any(kind.__name__ == "LightningDataModule" for kind in type(data).__mro__)
 
 
-def validation_loader(data: Any, model: Any, name: str, asked: Any = None) -> Any:
+def validation_loader(data: Any, model: Any, name: str, asked: Any = None) -> tuple[Any, bool]:
     """The loader that a validation would read; without validation data that of the training.
 
     Args:
@@ -108,13 +108,16 @@ def validation_loader(data: Any, model: Any, name: str, asked: Any = None) -> An
         name: how messages name the data.
         asked: of the callback: ``"train"``, ``"val"``, a loader, or ``None``.
 
+    Returns:
+        The loader, and whether a validation reads it.
+
     Raises:
         UsageError: there is none.
     """
     if not (asked is None or isinstance(asked, str)):
-        return asked
+        return asked, False
     if data is not None and not _is_datamodule(data):
-        return data
+        return data, True
     owner = model if data is None else data
     try:
         if data is not None:
@@ -124,7 +127,7 @@ def validation_loader(data: Any, model: Any, name: str, asked: Any = None) -> An
             if defines(owner, loaders):
                 loader = _first(getattr(owner, loaders)())
                 if loader is not None:
-                    return loader
+                    return loader, loaders == "val_dataloader"
     except Exception as error:
         raise UsageError(f"the data of {name} cannot be read: {type(error).__name__}: {error}") from error
     if data is None:

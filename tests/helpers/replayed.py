@@ -39,6 +39,24 @@ class Digits(pl.LightningDataModule):
         return DataLoader(self.val, BATCH)
 
 
+class Turned(Net):
+    """Its validation step changes x before it calls the model."""
+
+    def validation_step(self, batch, i):
+        self.log("val_loss", self(batch[0].flip(1)).mean())
+
+
+class WithTrainer(Net):
+    """Its validation step needs a Trainer, and counts its calls."""
+
+    n = 0
+
+    def validation_step(self, batch):
+        self.n += 1
+        self(batch[0])
+        assert self.trainer.validating or self.trainer.sanity_checking
+
+
 class ByStep(TinyModule):
     """Without a forward: its validation step runs the layers."""
 

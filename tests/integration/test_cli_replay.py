@@ -15,7 +15,7 @@ from lightning_ib.records.measurement_json import measurement_from_json
 from lightning_ib.records.tags import measurement_tag
 from tests.helpers import ROOT
 from tests.helpers.records import exact
-from tests.helpers.replayed import HERE, ByStep, Digits, Late, Net, in_bins, on_training_data, run
+from tests.helpers.replayed import HERE, ByStep, Digits, Late, Net, Turned, WithTrainer, in_bins, on_training_data, run
 from tests.helpers.tiny import TinyModule, pl, train_loader, val_loader
 
 NAMES = ["--model", f"{HERE}.Net", "--data", f"{HERE}.Digits"]
@@ -124,6 +124,21 @@ def test_a_module_without_forward_runs_its_validation_step(tmp_path):
         files = run(tmp_path, callback, ByStep, epochs=2)
     assert replay(files, "--model", f"{HERE}.ByStep", "--data", f"{HERE}.Digits") == 0
     assert exact(values(files / "replay")) == exact(callback.history)
+
+
+def test_the_layers_see_what_the_validation_step_shows_them(tmp_path):
+    callback = InformationPlaneCallback(["hidden"])
+    files = run(tmp_path, callback, Turned, epochs=2)
+    assert replay(files, "--model", f"{HERE}.Turned", "--data", f"{HERE}.Digits") == 0
+    assert exact(values(files / "replay")) == exact(after_training_began(callback.history))
+
+
+def test_a_validation_step_that_needs_a_trainer_is_left_out(tmp_path, capsys):
+    callback = InformationPlaneCallback()
+    files = run(tmp_path, callback, WithTrainer, epochs=1)
+    assert replay(files, "--model", f"{HERE}.WithTrainer", "--data", f"{HERE}.Digits") == 0
+    assert exact(values(files / "replay")) == exact(after_training_began(callback.history))
+    assert "WithTrainer is called as module(x): its validation_step does not run" in capsys.readouterr().err
 
 
 def test_hooks_of_the_model_are_called(tmp_path):
