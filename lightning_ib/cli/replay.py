@@ -157,13 +157,13 @@ class _Replay:
 
         files = {one.moment: one for one in missing}
         moments = sorted(before.keys() | files.keys())
-        with with_bar(None, "Checkpoints", len(missing)) as bar:
+        with with_bar(None, "Checkpoints", len(moments)) as bar:
             for moment in moments:
                 if moment in before:
                     self._log(before[moment], self._folder.discretized.get(moment, {}), is_new=False)
                 else:
                     self._measure_one(session, run, files[moment])
-                    bar.update()
+                bar.update()
 
     def _measure_one(self, session: Any, run: Any, checkpoint: Checkpoint) -> None:
         from lightning_ib.callbacks.session import Moment
@@ -195,6 +195,8 @@ class _Replay:
         self._board.save()
         if is_new:
             self._reporter.write(self.history, {}, to)
+        else:
+            self._reporter.draw(self.history.until(*measured.records()[0][:2]), to, files=False)
 
     def _destination(self, step: int) -> Any:
         """Where a measurement after so many steps goes: Lightning counts the steps from 0."""

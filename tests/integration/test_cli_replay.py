@@ -1,5 +1,7 @@
 """``lightning-ib replay``: checkpoints have the values that the callback had."""
 
+import json
+import re
 import shutil
 import subprocess
 import sys
@@ -225,6 +227,15 @@ def test_options(checkpoints, tmp_path):
     assert found.estimates() == []
 
 
+def test_the_page_of_a_replay_says_how_layers_were_discretized(checkpoints, tmp_path):
+    assert replay(checkpoints, *NAMES) == 0
+    page = tmp_path / "plane.html"
+    assert main(["page", str(checkpoints / "replay"), "-o", str(page), "--layers", "hidden"]) == 0
+    (of_run,) = json.loads(re.search(r'id="data">(.*?)</script>', page.read_text(), re.S)[1]).values()
+    assert [list(one["discretized"]) for one in of_run] == [["hidden"]] * 3
+    assert "12 coordinates" in of_run[0]["discretized"]["hidden"]
+
+
 # -- going on ----------------------------------------------------------------------------------------------------------
 
 
@@ -238,6 +249,7 @@ def test_a_replay_goes_on(trained, checkpoints, capsys):
     assert exact(values(folder)) == exact(after_training_began(history))
     found = events(folder)
     assert [one.step for one in found.Scalars("ib/I_TY/out")] == [5, 11, 17]
+    assert [one.step for one in found.Images("ib/information_plane")] == [5, 11, 17]
     assert [sorted(exact(one)) for one in measurements(found)] == [
         sorted(exact(History(record for record in history.records() if record.epoch == epoch))) for epoch in (1, 2, 3)
     ]
