@@ -22,11 +22,13 @@ class Checkpoint(NamedTuple):
         path: the file.
         epoch: the epochs of training that had begun, as the callback counts them.
         step: the optimizer steps so far; the epoch where the file holds none.
+        is_dated: whether the file or its name says so; else it is its place among the others.
     """
 
     path: Path
     epoch: int
     step: int
+    is_dated: bool = True
 
     @property
     def moment(self) -> tuple[int, int]:
@@ -91,6 +93,8 @@ def load(path: Path, *, trust: bool = False) -> dict[str, Any]:
         ) from error
     except Exception as error:
         raise _unreadable(path, error) from error
+    if isinstance(held, torch.nn.Module):
+        held = held.state_dict()
     if not isinstance(held, Mapping):
         raise UsageError(
             f"{path} holds a {type(held).__name__}: expected a checkpoint of Lightning or a state dict of a model."
@@ -144,8 +148,10 @@ def moment_of(held: Mapping[str, Any], path: Path, place: int, by: str) -> Check
     """
     if not is_of_lightning(held):
         found = re.search(r"epoch\D?0*(\d+)", path.stem) or re.search(r"(?:^|[_-])0*(\d+)$", path.stem)
-        epoch = held["epoch"] if isinstance(held.get("epoch"), int) else int(found[1]) if found else place
-        return Checkpoint(path, epoch, epoch)
+        if isinstance(held.get("epoch"), int):
+            return Checkpoint(path, held["epoch"], held["epoch"])
+        epoch = int(found[1]) if found else place
+        return Checkpoint(path, epoch, epoch, found is not None)
     epoch, step = int(held.get("epoch", place - 1)) + 1, int(held.get("global_step") or 0)
     loops = held.get("loops")
     loop = loops.get("fit_loop") if isinstance(loops, Mapping) else None
@@ -176,8 +182,16 @@ def in_order(
         UsageError: a file is unreadable, or two files are of one moment.
     """
     found: dict[int, Checkpoint] = {}
-    for place, path in enumerate(sorted(files, key=lambda file: file.stem.startswith("last")), 1):
-        one = moment_of(load(path, trust=trust), path, place, by)
+    ordered = sorted(files, key=lambda file: file.stem.startswith("last"))
+    dated = [moment_of(load(path, trust=trust), path, place, by) for place, path in enumerate(ordered, 1)]
+    for one in sorted(dated, key=lambda one: not one.is_dated):
+        path, known = one.path, list(found.values())
+        if known and known[0].is_dated and not one.is_dated:
+            twin = next((other for other in known if _same_weights(other.path, path, trust)), None)
+            if twin is None:
+                raise UsageError(f"{path} has no epoch in its name, and others have: rename it such as epoch=3.pt.")
+            say(f"{path} is left out: it holds the same weights as {twin.path}.")
+            continue
         other = found.setdefault(getattr(one, by), one)
         if other is one:
             continue
@@ -186,8 +200,8 @@ def in_order(
             continue
         remedy = "give one of them" + (", or --by step" if other.step != one.step else "")
         raise UsageError(f"{other.path} and {path} are both of {by} {getattr(one, by)}: {remedy}.")
-    ordered = sorted(found.values(), key=lambda one: one.moment)
-    return ordered, load(ordered[0].path, trust=trust)
+    in_time = sorted(found.values(), key=lambda one: one.moment)
+    return in_time, load(in_time[0].path, trust=trust)
 
 
 def _same_weights(one: Path, other: Path, trust: bool) -> bool:
@@ -206,7 +220,8 @@ def load_weights(model: Any, held: Mapping[str, Any], path: Path, name: str) -> 
     Raises:
         UsageError: a key is missing, unexpected or of another shape; the model is left as it was.
     """
-    state, own = weights(held), model.state_dict()
+    own = model.state_dict()
+    state = _unwrapped(weights(held), own)
     strict = getattr(model, "strict_loading", True) is not False
     where = f"{path} is a checkpoint of another model than {name}"
     for key, value in state.items():
@@ -226,6 +241,15 @@ def load_weights(model: Any, held: Mapping[str, Any], path: Path, name: str) -> 
         model.load_state_dict(state, strict=strict)
     except Exception as error:
         raise UsageError(f"{path} cannot be loaded into {name}: {type(error).__name__}: {error}") from error
+
+
+def _unwrapped(state: dict[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    """A state dict without the traces of wrappers, DistributedDataParallel and torch.compile, that the model lacks."""
+    for trace in ("module.", "_orig_mod."):
+        shorter = {key.replace(trace, "", 1): value for key, value in state.items()}
+        if not state.keys() & own.keys() and shorter.keys() & own.keys():
+            return shorter
+    return state
 
 
 def _shape(value: Any) -> tuple[int, ...] | None:

@@ -135,12 +135,17 @@ class _Replay:
             run.prefer_validation_step(say)
         try:
             session = Session(self._settings.options, self._settings.prefix)
-            session.attach(model, Host(say=say), self._folder.frozen)
+            session.attach(model, Host(say=say))
         except (TypeError, ValueError) as error:
             raise UsageError(str(error)) from error
         if not session.is_attached:
             raise UsageError(f"--model {names.model_name} has no layer that can be measured: name some with --layers.")
         session.plane.keep_layers(self._layers)
+        if self._folder.frozen is not None:
+            try:
+                session.plane.load_frozen_state(self._folder.frozen)
+            except ValueError as error:
+                say(f"the edges in {checkpoint.path} are damaged, and fitted anew where they are missing: {error}.")
         return session, run
 
     def _load(self, held: dict[str, Any], checkpoint: Checkpoint) -> None:

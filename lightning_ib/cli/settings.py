@@ -60,6 +60,7 @@ def settings_of(
         prefix, beta, by, unpack = prefix or "ib", None, "epoch", None
     asked = {name: getattr(arguments, name) for name in ("layers", "unit", "max_samples", "ignore_index")}
     asked |= {"tokens": True if arguments.tokens else None, "estimators": arguments.estimators}
+    options = {"layers": None, "unit": "bits"} | options
     options |= {name: value for name, value in asked.items() if value is not None}
     options["estimators"] = _checked_estimators(options["estimators"])
     prefix = (arguments.prefix or prefix).strip("/")

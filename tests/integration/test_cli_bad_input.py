@@ -105,7 +105,7 @@ def test_a_replay_with_other_options(checkpoint, capsys):
     assert main(["replay", *map(str, arguments)]) == 0
     capsys.readouterr()
     found = refused(capsys, *arguments, "--unit", "nats")
-    assert "holds a replay with unit none instead of 'nats': give another --output, or the same options" in found
+    assert "holds a replay with unit 'bits' instead of 'nats': give another --output, or the same options" in found
 
 
 @pytest.mark.parametrize(
