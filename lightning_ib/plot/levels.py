@@ -71,7 +71,7 @@ def draw_plane(
     axes.set_xlim(limits([x for path in paths for x in path.x], [bound.value], _LEAST_SPAN * bound.value))
     low, high = limits([*read, *(y for path in paths for y in path.y)], levels, _LEAST_SPAN * bounds[0].value)
     # Layers that know the target end side by side at the top; their names stand above them.
-    axes.set_ylim(low, high + _HEADROOM * n_named(len(paths)) * (high - low))
+    axes.set_ylim(low, high + _HEADROOM * n_named(len(paths), style) * (high - low))
     right, bottom = axes.get_xlim()[1], axes.get_ylim()[0]
     above: dict[str, Any] = {"xycoords": ("data", "axes fraction"), "xytext": (0, 5), "textcoords": "offset points"}
     above |= {"fontsize": style.levels, "color": GRAY, "ha": "right"}

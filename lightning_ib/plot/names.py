@@ -14,13 +14,10 @@ from lightning_ib.plot.timeline import MOST_DOTS
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-# How many names there are at most, how many of more layers, and how long they are.
-_MOST_LABELS, _OF_MORE, _LONGEST_LABEL = 14, 8, 24
 
-
-def n_named(n_layers: int) -> int:
+def n_named(n_layers: int, style: Style = SCREEN) -> int:
     """The number of layers whose names are drawn."""
-    return n_layers if n_layers <= _MOST_LABELS else _OF_MORE
+    return n_layers if n_layers <= style.most_names else style.of_more
 
 
 def draw_names(
@@ -34,9 +31,9 @@ def draw_names(
     import numpy as np
     from matplotlib.collections import LineCollection
 
-    n = n_named(len(paths))
+    n = n_named(len(paths), style)
     named = [paths[round(k * (len(paths) - 1) / max(1, n - 1))] for k in range(n)]
-    labels = short_labels([path.layer for path in named], _LONGEST_LABEL)
+    labels = short_labels([path.layer for path in named], style.longest_name)
     to_points = 72 / axes.figure.dpi
     origin = axes.transAxes.transform((0.0, 0.0))
 

@@ -61,7 +61,8 @@ def plot_layers(
     content = content_of(history, estimates)
     unit = content.points[-1].unit
     names = short_labels([path.layer for path in content.paths])
-    grid = _grid(len(names), [content], unit, look)
+    entries = [(label, how) for label, how in marker_entries(content, look.area) if label != BASELINE]
+    grid = _grid(len(names), [content], unit, look, entries)
     for axes, name, path in zip(grid.planes, names, content.paths):
         for other in content.paths:
             if other is not path:
@@ -70,8 +71,6 @@ def plot_layers(
         _draw_bounds(axes, content, look)
         draw_paths(axes, content._replace(paths=[path], crosses=crosses), grid.room, look)
         axes.set_title(name, fontsize=look.names, color=tinted(path.color, 1.28), **VERBATIM)
-    entries = [(label, how) for label, how in marker_entries(content, look.area) if label != BASELINE]
-    _draw_legend(grid.figure, entries, look)
     return grid.figure
 
 
@@ -105,16 +104,16 @@ def plot_runs(
     if len({content.about_target for content in contents}) > 1:
         without = [name for name, content in zip(runs, contents) if not content.about_target]
         raise ValueError(f"the runs {', '.join(without)} have no I(T;Y) and the others do: draw them apart.")
-    grid = _grid(len(runs), contents, unit, look)
+    side = 5 * math.sqrt(look.area)
+    entries: Entries = [
+        (label, {"marker": "o", "markersize": side, "mfc": color, "mec": color})
+        for label, color in zip(short_labels(list(layers), look.longest_name), colors.values())
+    ]
+    grid = _grid(len(runs), contents, unit, look, entries + _common_entries(contents, look))
     for axes, name, content in zip(grid.planes, short_labels(list(runs)), contents):
         _draw_bounds(axes, content, look)
         draw_paths(axes, content, grid.room, look)
         axes.set_title(name, fontsize=look.names, **VERBATIM)
-    entries: Entries = [
-        (label, {"marker": "o", "markersize": 5 * math.sqrt(look.area), "mfc": color, "mec": color})
-        for label, color in zip(short_labels(list(layers)), colors.values())
-    ]
-    _draw_legend(grid.figure, entries + _common_entries(contents, look), look)
     return grid.figure
 
 
@@ -135,8 +134,8 @@ def _common_entries(contents: Sequence[Content], look: Style) -> Entries:
     return entries
 
 
-def _grid(n: int, contents: Sequence[Content], unit: str, look: Style) -> _Grid:
-    """A figure with ``n`` empty planes whose axes end around all paths."""
+def _grid(n: int, contents: Sequence[Content], unit: str, look: Style, entries: Entries) -> _Grid:
+    """A figure with ``n`` empty planes whose axes end around all paths, and a legend below them."""
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
@@ -145,7 +144,13 @@ def _grid(n: int, contents: Sequence[Content], unit: str, look: Style) -> _Grid:
     width = look.size[0] if not look.title else max(look.size[0] * 0.6, 0.5 + look.panel * columns)
     side = (width - 0.5) / columns
     height = 0.92 * side * rows + 0.55
-    figure = Figure(figsize=(width, height + 0.3), dpi=130, layout="constrained")
+    labels = [label for label, _ in entries]
+    n_columns = _legend_columns(labels, width, look)
+    height += 1.5 * look.legend / 72 * math.ceil(len(labels) / n_columns)
+    figure = Figure(figsize=(width, height + 0.1), dpi=130, layout="constrained")
+    spacing: dict[str, Any] = {"handletextpad": 0.2, "columnspacing": 1.2, "ncols": n_columns}
+    handles = [_handle(style) for _, style in entries]
+    legend(figure, handles, labels, fontsize=look.legend, loc="outside lower center", **spacing)
     planes: list[Axes] = []
     about_target = contents[0].about_target
     x, y = _limits(contents)
@@ -198,14 +203,10 @@ def _draw_bounds(axes: Axes, content: Content, look: Style) -> None:
         axes.axhline(h_y, **style)
 
 
-def _draw_legend(figure: Figure, entries: Entries, look: Style) -> None:
-    labels = [label for label, _ in entries]
-    handles = [_handle(style) for _, style in entries]
-    # A character takes about half of the font's size.
-    per_row = int(72 * figure.get_figwidth() / (look.legend * (0.55 * max(map(len, labels)) + 2.5)))
-    spacing: dict[str, Any] = {"handletextpad": 0.2, "columnspacing": 1.2}
-    place: dict[str, Any] = {"loc": "outside lower center", "ncols": max(1, min(len(labels), per_row))}
-    legend(figure, handles, labels, fontsize=look.legend, **place, **spacing)
+def _legend_columns(labels: Sequence[str], width: float, look: Style) -> int:
+    """As many columns as fit: a character takes about half of the font's size."""
+    widest = look.legend * (0.55 * max(map(len, labels)) + 2.5)
+    return max(1, min(len(labels), int(72 * width / widest)))
 
 
 def _handle(style: Mapping[str, Any]) -> Line2D:

@@ -27,6 +27,9 @@ class Style(NamedTuple):
         area: the area of markers, as a fraction of that on a screen.
         width: likewise of lines.
         panel: the width of a small plane.
+        most_names: how many layers are named in a plane.
+        of_more: how many of more layers.
+        longest_name: in characters.
     """
 
     size: tuple[float, float]
@@ -46,10 +49,13 @@ class Style(NamedTuple):
     area: float
     width: float
     panel: float
+    most_names: int
+    of_more: int
+    longest_name: int
 
 
-SCREEN = Style((7.2, 5.6), 0.72, 1.2, 0.42, 0.82, 0.2, 92, 11.5, 10, 10, 9, 8.5, 9, 7.5, 1.0, 1.0, 2.4)
-PAPER = Style((3.4, 2.9), 0.52, 0.86, 0.18, 0.5, 0.15, 52, 0, 8, 7, 7, 7, 7, 0, 0.5, 0.75, 1.7)
+SCREEN = Style((7.2, 5.6), 0.72, 1.2, 0.42, 0.82, 0.2, 92, 11.5, 10, 10, 9, 8.5, 9, 7.5, 1.0, 1.0, 2.4, 14, 8, 24)
+PAPER = Style((3.4, 2.9), 0.52, 0.86, 0.18, 0.5, 0.15, 52, 0, 8, 7, 7, 7, 7, 0, 0.5, 0.75, 1.7, 7, 5, 18)
 
 _STYLES = {"screen": SCREEN, "paper": PAPER}
 
