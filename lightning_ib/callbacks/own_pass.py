@@ -94,7 +94,7 @@ def _as_validation(trainer: Trainer, pl_module: LightningModule, loader: Any) ->
         with (
             preserve_state(pl_module, loader),
             module_state_kept(pl_module),
-            _logging_disabled(pl_module),
+            logging_disabled(pl_module),
             trainer.precision_plugin.forward_context(),
         ):
             yield
@@ -103,7 +103,7 @@ def _as_validation(trainer: Trainer, pl_module: LightningModule, loader: Any) ->
 
 
 @contextmanager
-def _logging_disabled(pl_module: LightningModule) -> Iterator[None]:
+def logging_disabled(pl_module: LightningModule) -> Iterator[None]:
     """Disable ``self.log`` in the user's forward: this pass belongs to the callback."""
     attributes: dict[str, Any] = vars(pl_module)
     before: dict[str, Any] = {name: attributes[name] for name in ("log", "log_dict") if name in attributes}

@@ -25,8 +25,8 @@ class ForwardError(RuntimeError):
     """The model raised when it was called in a pass of its own."""
 
 
-def with_bar(items: Iterable[Any], description: str, total: int | None = None) -> Any:
-    """A tqdm bar over ``items``.
+def with_bar(items: Iterable[Any] | None, description: str, total: int | None = None) -> Any:
+    """A tqdm bar over ``items``; without items one that is updated by hand.
 
     Raises:
         ModuleNotFoundError: tqdm is missing.

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from lightning_ib.plot.labels import spread_out
 from lightning_ib.plot.names import n_named
 from lightning_ib.plot.paths import BOUND, Bound, Path
+from lightning_ib.plot.style import SCREEN, Style
 from lightning_ib.plot.timeline import scale_time
 from lightning_ib.records.points import InformationPoint
 
@@ -26,7 +27,7 @@ _HEADROOM = 0.015
 _DOWN: Any = 7  # matplotlib's caret that points down, its tip at the place
 
 
-def _limits(values: Sequence[float], levels: Sequence[float], least: float) -> tuple[float, float]:
+def limits(values: Sequence[float], levels: Sequence[float], least: float) -> tuple[float, float]:
     """The ends of an axis around values, and around those of the levels that are near."""
     low, high = min(values), max(values)
     widened = max(0.0, (least or 1.0) - (high - low)) / 2
@@ -45,61 +46,85 @@ def draw_plane(
     bound: Bound,
     last: InformationPoint,
     room: tuple[float, float],
+    style: Style = SCREEN,
+    shown: Sequence[Path] | None = None,
 ) -> bool:
-    """Axes, bounds and baselines; whether there is a baseline in the picture."""
-    chance = [(path.x[-1], path.points[-1].i_ty_permuted, path.color) for path in paths]
+    """Axes, bounds and baselines; whether there is a baseline in the picture.
+
+    Args:
+        axes: to draw on.
+        paths: all that the axes end around.
+        read: I(T;Y) of the probes.
+        bound: that of I(X;T).
+        last: the last point.
+        room: width and height of the axes in points.
+        style: of the picture.
+        shown: the paths whose baselines are drawn, if these are parts of ``paths``.
+    """
+    ends = paths if shown is None else shown
+    chance = [(path.x[-1], path.points[-1].i_ty_permuted, path.color) for path in ends]
     chance = [one for one in chance if math.isfinite(one[1])]
     bounds = [Bound(max(point.h_y for path in paths for point in path.points), "H(Y) =")]
     if math.isfinite(last.i_ty_fano) and last.i_ty_fano > 0:
         bounds.append(Bound(last.i_ty_fano, "Fano ≥", BOUND | {"linestyle": ":", "linewidth": 1.3}))
     levels = [one.value for one in bounds] + [level for _, level, _ in chance]
-    axes.set_xlim(_limits([x for path in paths for x in path.x], [bound.value], _LEAST_SPAN * bound.value))
-    low, high = _limits([*read, *(y for path in paths for y in path.y)], levels, _LEAST_SPAN * bounds[0].value)
+    axes.set_xlim(limits([x for path in paths for x in path.x], [bound.value], _LEAST_SPAN * bound.value))
+    low, high = limits([*read, *(y for path in paths for y in path.y)], levels, _LEAST_SPAN * bounds[0].value)
     # Layers that know the target end side by side at the top; their names stand above them.
-    axes.set_ylim(low, high + _HEADROOM * n_named(len(paths)) * (high - low))
+    axes.set_ylim(low, high + _HEADROOM * n_named(len(paths), style) * (high - low))
     right, bottom = axes.get_xlim()[1], axes.get_ylim()[0]
     above: dict[str, Any] = {"xycoords": ("data", "axes fraction"), "xytext": (0, 5), "textcoords": "offset points"}
-    above |= {"fontsize": 8.5, "color": GRAY, "ha": "right"}
+    above |= {"fontsize": style.levels, "color": GRAY, "ha": "right"}
     if bound.value < right:
-        axes.axvline(bound.value, **bound.style)
+        axes.axvline(bound.value, **_scaled(bound, style))
         if axes.transLimits.transform((bound.value, bottom))[0] < 0.8:  # the title is to the left
             above["ha"] = "left"
         axes.annotate(f"{bound.label} {bound.value:.2f}", (bound.value, 1), **above)
     else:
         axes.annotate(f"{bound.label} {bound.value:.2f} →", (right, 1), **above)
     near, far = ([one for one in chance if (one[1] < bottom) == below] for below in (False, True))
-    _draw_levels(axes, bounds, [level for _, level, _ in far], room)
+    _draw_levels(axes, bounds, [level for _, level, _ in far], room, style)
     if near:
         x, y, colors = zip(*near)
-        axes.scatter(x, y, s=110, marker="_", c=list(colors), linewidths=2.0, zorder=2)
+        axes.scatter(x, y, s=110 * style.area, marker="_", c=list(colors), linewidths=2.0, zorder=2)
     if far:
         x, _, colors = zip(*far)
         at_the_edge = axes.get_xaxis_transform()
-        axes.scatter(x, [0.0] * len(x), s=34, marker=_DOWN, c=list(colors), linewidths=0, transform=at_the_edge)
+        axes.scatter(
+            x, [0.0] * len(x), s=34 * style.area, marker=_DOWN, c=list(colors), linewidths=0, transform=at_the_edge
+        )
     return bool(near)
 
 
-def draw_over_time(axes: Axes, paths: Sequence[Path], bound: Bound, room: tuple[float, float]) -> None:
+def _scaled(bound: Bound, style: Style) -> dict[str, Any]:
+    return {**bound.style, "linewidth": style.width * bound.style["linewidth"]}
+
+
+def draw_over_time(
+    axes: Axes, paths: Sequence[Path], bound: Bound, room: tuple[float, float], style: Style = SCREEN
+) -> None:
     """Axes and bound where I(X;T) is drawn over time."""
     scale_time(axes, [time for path in paths for time in path.times], room_for_names=True)
-    axes.set_ylim(_limits([y for path in paths for y in path.y], [bound.value], _LEAST_SPAN * bound.value))
-    _draw_levels(axes, [bound], [], room)
+    axes.set_ylim(limits([y for path in paths for y in path.y], [bound.value], _LEAST_SPAN * bound.value))
+    _draw_levels(axes, [bound], [], room, style)
 
 
-def _draw_levels(axes: Axes, bounds: Sequence[Bound], below: Sequence[float], room: tuple[float, float]) -> None:
+def _draw_levels(
+    axes: Axes, bounds: Sequence[Bound], below: Sequence[float], room: tuple[float, float], style: Style
+) -> None:
     """Bounds across the picture, with their names to the right of it; far ones, and the baselines, at its ends."""
     bottom, top = axes.get_ylim()
     named = []
     for bound in bounds:
         arrow = " ↑" if bound.value > top else " ↓" if bound.value < bottom else ""
         if not arrow:
-            axes.axhline(bound.value, **bound.style)
+            axes.axhline(bound.value, **_scaled(bound, style))
         named.append((min(max(bound.value, bottom), top), f"{bound.label} {bound.value:.2f}{arrow}"))
     if below:
         low, high = f"{min(below):.2f}", f"{max(below):.2f}"
         named += [(bottom, f"{low if low == high else f'{low}–{high}'} ↓"), (bottom, BASELINE)]
     named.sort(key=lambda one: one[0])
     heights = [room[1] * (level - bottom) / (top - bottom) for level, _ in named]
-    for (_, label), height in zip(named, spread_out(heights, 11.0, 2.0, room[1] - 9)):
-        how: dict[str, Any] = {"fontsize": 8.5, "color": GRAY, "va": "center", "textcoords": "offset points"}
+    for (_, label), height in zip(named, spread_out(heights, style.levels + 2.5, 2.0, room[1] - 9)):
+        how: dict[str, Any] = {"fontsize": style.levels, "color": GRAY, "va": "center", "textcoords": "offset points"}
         axes.annotate(label, (1, 0), xycoords="axes fraction", xytext=(5, height), **how)

@@ -8,30 +8,32 @@ from typing import TYPE_CHECKING, Any
 
 from lightning_ib.plot.labels import VERBATIM, Color, extents, free_places, short_labels
 from lightning_ib.plot.paths import Path
+from lightning_ib.plot.style import SCREEN, Style
 from lightning_ib.plot.timeline import MOST_DOTS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-# How many names there are at most, how many of more layers, and how long and large they are.
-_MOST_LABELS, _OF_MORE, _LONGEST_LABEL, _LABEL_SIZE = 14, 8, 24, 9.0
 
-
-def n_named(n_layers: int) -> int:
+def n_named(n_layers: int, style: Style = SCREEN) -> int:
     """The number of layers whose names are drawn."""
-    return n_layers if n_layers <= _MOST_LABELS else _OF_MORE
+    return n_layers if n_layers <= style.most_names else style.of_more
 
 
 def draw_names(
-    axes: Axes, paths: Sequence[Path], crosses: Sequence[tuple[float, float, Color]], room: tuple[float, float]
+    axes: Axes,
+    paths: Sequence[Path],
+    crosses: Sequence[tuple[float, float, Color]],
+    room: tuple[float, float],
+    style: Style = SCREEN,
 ) -> None:
     """The name of each layer near its last point; of many layers, of some that are spread over the depth."""
     import numpy as np
     from matplotlib.collections import LineCollection
 
-    n = n_named(len(paths))
+    n = n_named(len(paths), style)
     named = [paths[round(k * (len(paths) - 1) / max(1, n - 1))] for k in range(n)]
-    labels = short_labels([path.layer for path in named], _LONGEST_LABEL)
+    labels = short_labels([path.layer for path in named], style.longest_name)
     to_points = 72 / axes.figure.dpi
     origin = axes.transAxes.transform((0.0, 0.0))
 
@@ -52,7 +54,7 @@ def draw_names(
             covered.append(in_points(path.x[-1:], [max(chance, axes.get_ylim()[0])]) + [[-4, 0], [0, 0], [4, 0]])
         covered += [(corners[:-1] + along * (corners[1:] - corners[:-1])).reshape(-1, 2), corners[-1:]]
     anchors = in_points([path.x[-1] for path in named], [path.y[-1] for path in named])
-    sizes = extents(labels, _LABEL_SIZE)
+    sizes = extents(labels, style.names)
     places = free_places(anchors, sizes, np.concatenate(covered), room)
     back = axes.transData.inverted()
     leaders = []
@@ -63,6 +65,6 @@ def draw_names(
             leaders.append(back.transform(np.stack((anchor, end)) / to_points + origin))
         x, y = back.transform(place / to_points + origin)
         color = tuple(0.72 * part for part in path.color)
-        how: dict[str, Any] = {"fontsize": _LABEL_SIZE, "ha": "center", "va": "center_baseline", "zorder": 5}
+        how: dict[str, Any] = {"fontsize": style.names, "ha": "center", "va": "center_baseline", "zorder": 5}
         axes.text(x, y, label, color=color, **how, **VERBATIM)
     axes.add_collection(LineCollection(leaders, colors="0.5", linewidths=0.6, zorder=2.8), autolim=False)

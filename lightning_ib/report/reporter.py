@@ -146,6 +146,10 @@ class Reporter:
                 text = measurement_to_json(measured, by=self.by, discretized=discretized)
                 log_measurement(to.loggers, self.prefix, text, to.step, self.warned)
 
+    def csv_path(self, folder: Path) -> Path:
+        """The file of the values in a folder."""
+        return folder / f"information_plane{self._stem}.csv"
+
     @staticmethod
     def refused(values: Mapping[str, float]) -> dict[str, float]:
         """The values with names that some logger refuses."""
@@ -169,17 +173,9 @@ class Reporter:
         self.has_reported = True
         if to.folder is None:
             return
-        self._csv_path = to.folder / f"information_plane{self._stem}.csv"
+        self._csv_path = self.csv_path(to.folder)
         save_history(history, self._csv_path, self.warned)
-        if any(math.isfinite(point.i_xt) for point in history):
-            picture = self._csv_path.with_suffix(".png")
-            if self._picture("information_plane", picture, to, lambda: self._plane(history, to)):
-                self.figure_path = picture
-        estimates = history.estimates()
-        # The probe is drawn in the plane already.
-        if any(math.isfinite(one.value) for one in estimates if one.source != "probe"):
-            picture = to.folder / f"estimators{self._stem}.png"
-            self._picture("estimators", picture, to, lambda: plot_estimates(estimates))
+        self.draw(history, to)
         if self.projector and rows:
             self._project(len({getattr(point, self.by) for point in history}) - 1, rows, to)
         if self.tsne and rows:
@@ -187,17 +183,31 @@ class Reporter:
             picture = to.folder / f"tsne{self._stem}.png"
             self._picture("tsne", picture, to, lambda: plot_tsne(rows, when, self._places, layers))
 
+    def draw(self, history: History, to: Destination, *, files: bool = True) -> None:
+        """Draw the plane and the estimates for loggers and, with ``files``, the folder."""
+        assert to.folder is not None
+        if any(math.isfinite(point.i_xt) for point in history):
+            picture = self.csv_path(to.folder).with_suffix(".png")
+            if self._picture("information_plane", picture, to, lambda: self._plane(history, to), files):
+                self.figure_path = picture
+        estimates = history.estimates()
+        # The probe is drawn in the plane already.
+        if any(math.isfinite(one.value) for one in estimates if one.source != "probe"):
+            picture = to.folder / f"estimators{self._stem}.png"
+            self._picture("estimators", picture, to, lambda: plot_estimates(estimates), files)
+
     def _plane(self, history: History, to: Destination) -> Figure:
         assert to.folder is not None
         run = "/".join(to.folder.parts[-2:]) if to.loggers else ""
         return plot_information_plane(history.points(), history.estimates(), run)
 
-    def _picture(self, name: str, path: Path, to: Destination, draw: Callable[[], Figure]) -> bool:
+    def _picture(self, name: str, path: Path, to: Destination, draw: Callable[[], Figure], files: bool = True) -> bool:
         """Draw a picture, hand it to the loggers and save it; returns whether it was drawn."""
         with self.warned.on_error(f"the figure {name} could not be drawn"):
             figure = draw()
             log_figure(to.loggers, f"{self.prefix}/{name}", figure, to.step, self.warned)
-            save_figure(figure, path, self.warned)
+            if files:
+                save_figure(figure, path, self.warned)
         return path.is_file()
 
     def _project(self, n: int, rows: Mapping[str, Rows], to: Destination) -> None:

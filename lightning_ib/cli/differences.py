@@ -1,0 +1,84 @@
+"""How runs differ, layer by layer, in a table."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+from lightning_ib.cli.runs import Run
+from lightning_ib.records.points import InformationPoint
+
+_SHOWN = {"I(X;T)": "i_xt", "I(T;Y)": "i_ty", "H(T)": "h_t"}
+_WIDTH = 16
+
+
+def differences(runs: Sequence[Run]) -> str:
+    """A table of the values of each layer at the last common epoch, with the differences from the first run.
+
+    Layers that only some runs have are named below it.
+
+    Args:
+        runs: at least two, in one unit.
+    """
+    points, when = _common(runs)
+    layers = list(dict.fromkeys(layer for of_run in points for layer in of_run))
+    common = [layer for layer in layers if all(layer in of_run for of_run in points)]
+    unit = next(iter(points[0].values())).unit
+    width = max([5, *map(len, common)])
+    names = max(3, *(len(run.name) for run in runs))
+    lines = [f"{when}, in {unit}; in parentheses the difference from {runs[0].name}"]
+    lines.append(f"{'layer':{width}}  {'run':{names}}" + "".join(f"  {of:<{_WIDTH}}" for of in _SHOWN) + "  verdict")
+    for layer in common:
+        first = points[0][layer]
+        for k, (run, of_run) in enumerate(zip(runs, points)):
+            point = of_run[layer]
+            cells = "".join(f"  {_cell(point, first if k else None, field):<{_WIDTH}}" for field in _SHOWN.values())
+            verdict = point.verdict or "not measured"
+            lines.append(f"{layer if k == 0 else '':{width}}  {run.name:{names}}{cells}  {verdict}")
+    if not common:
+        lines.append("The runs have no layer in common.")
+    owners: dict[str, list[str]] = {}
+    for layer in layers:
+        if layer not in common:
+            who = " and ".join(run.name for run, of_run in zip(runs, points) if layer in of_run)
+            owners.setdefault(who, []).append(layer)
+    lines += _conditions(runs, points, common)
+    lines += [f"only in {who}: {', '.join(of)}" for who, of in owners.items()]
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def _common(runs: Sequence[Run]) -> tuple[list[Mapping[str, InformationPoint]], str]:
+    """The points of each run by layer, at the last epoch that all of them measured, and that epoch in words."""
+    epochs = [{point.epoch for point in run.history if math.isfinite(point.i_xt)} for run in runs]
+    shared = set.intersection(*epochs)
+    chosen = [max(shared or own) for own in epochs]
+    points: list[Mapping[str, InformationPoint]] = [
+        {p.layer: p for p in run.history if p.epoch == epoch} for run, epoch in zip(runs, chosen)
+    ]
+    if shared:
+        return points, f"epoch {chosen[0]}, the last that all runs have"
+    each = ", ".join(f"{run.name} {epoch}" for run, epoch in zip(runs, chosen))
+    return points, f"the last epochs, none of which all runs have ({each})"
+
+
+def _conditions(
+    runs: Sequence[Run], points: Sequence[Mapping[str, InformationPoint]], common: Sequence[str]
+) -> list[str]:
+    """What the values depend on and the runs do not share."""
+    lines = []
+    for field, word in (("n_samples", "N"), ("source", "the discretization"), ("correction", "the correction")):
+        of_runs = [{getattr(of_run[layer], field) for layer in common} for of_run in points]
+        if any(values != of_runs[0] for values in of_runs):
+            shown = ", ".join(f"{run.name} {'/'.join(map(str, sorted(v)))}" for run, v in zip(runs, of_runs))
+            lines.append(f"not comparable as they are, {word} differs: {shown}")
+    return lines
+
+
+def _cell(point: InformationPoint, first: InformationPoint | None, field: str) -> str:
+    value: float = getattr(point, field)
+    if math.isnan(value):
+        return f"{'-':>7}"
+    shown = f"{value:7.3f}"
+    if first is None or math.isnan(getattr(first, field)):
+        return shown
+    return f"{shown} ({value - getattr(first, field):+.3f})"

@@ -1,0 +1,205 @@
+"""The commands and their options."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, ArgumentTypeError, RawDescriptionHelpFormatter
+from typing import Any
+
+from lightning_ib import __version__
+
+_ABOUT = """\
+The information plane of a network's layers: measure the checkpoints of a past run, and draw, compare or film what was
+measured.
+"""
+
+_EXAMPLES = """\
+examples:
+  lightning-ib replay checkpoints/ --model train.Net --data train.Digits
+  lightning-ib plot lightning_logs/version_0 -o plane.pdf --style paper
+  lightning-ib compare lightning_logs/version_0 lightning_logs/version_1
+  lightning-ib movie lightning_logs/version_0 -o plane.gif
+  lightning-ib page lightning_logs/version_0 -o plane.html
+  lightning-ib replay --help
+
+Exit codes: 0 done, 1 failed half-way, 2 wrong usage or input, 130 interrupted.
+"""
+
+_REPLAY = """\
+Measure every checkpoint of a past run, in the order of time, as InformationPlaneCallback would have measured it.
+
+The model gets the weights of each checkpoint, all of them, and the hyperparameters that Lightning saved with it. The
+data are those of a validation: val_dataloader, or train_dataloader where there is none. Bin edges and calibrations that
+the callback froze in the run are taken from the checkpoint. Layers, unit and estimators are those of the run, where it
+had the callback, unless they are given here.
+
+The output folder, by default 'replay' beside the first checkpoint, holds
+
+  information_plane.csv          every value
+  information_plane.png, .svg    the picture
+  events.out.tfevents.…          scalars, picture and page for TensorBoard
+  replay.pt                      edges and options, to go on
+
+A replay that was interrupted goes on where it stopped when the same command is given.
+"""
+
+_REPLAY_EXAMPLES = """\
+examples:
+  every checkpoint in a folder; Net is a class in train.py, Digits a LightningDataModule in it
+    lightning-ib replay checkpoints/ --model train.Net --data train.Digits
+  two layers, in nats, with a second estimator
+    lightning-ib replay checkpoints/ --model train.Net --data train.loader --layers encoder head --unit nats \\
+        --estimators probe kde
+  a run of LightningCLI
+    lightning-ib replay lightning_logs/version_0/checkpoints --config lightning_logs/version_0/config.yaml
+  with the run's own callback, as bins and unpack= need it
+    lightning-ib replay checkpoints/ --model train.Net --data train.Digits --callback train.information_plane
+"""
+
+
+_RUN = """\
+A RUN is the folder with information_plane.csv, which the callback and 'replay' write, or such a file.
+"""
+
+_PLOT = f"""\
+Draw the information plane of a run; of several runs small planes side by side, on equal axes.
+
+{_RUN}"""
+
+_PLOT_EXAMPLES = """\
+examples:
+  lightning-ib plot lightning_logs/version_0                           writes plane.png here
+  lightning-ib plot lightning_logs/version_0 -o plane.pdf --style paper
+  lightning-ib plot lightning_logs/version_0 --each-layer -o layers.svg
+"""
+
+_COMPARE = f"""\
+Draw several runs side by side on equal axes, and print how they differ: I(X;T), I(T;Y), H(T) and the verdict of each
+layer at the last epoch that all of them have. Runs in different units are converted into that of the first.
+
+{_RUN}"""
+
+_COMPARE_EXAMPLES = """\
+example:
+  lightning-ib compare runs/tanh runs/relu -o compare.png              the table goes to the console
+"""
+
+_MOVIE = f"""\
+Film the information plane of a run: a frame for each measurement, in axes that stay. GIF needs nothing else, MP4 needs
+ffmpeg.
+
+{_RUN}"""
+
+_MOVIE_EXAMPLES = """\
+examples:
+  lightning-ib movie lightning_logs/version_0                          writes plane.gif here
+  lightning-ib movie lightning_logs/version_0 -o plane.mp4 --fps 10
+"""
+
+_PAGE = f"""\
+Write the interactive page of TensorBoard as one HTML file with the values of runs inside. It needs neither a server nor
+a network.
+
+{_RUN}"""
+
+_PAGE_EXAMPLES = """\
+example:
+  lightning-ib page runs/tanh runs/relu -o plane.html --title "tanh and ReLU"
+"""
+
+
+def parser() -> ArgumentParser:
+    """The parser of all commands."""
+    top = ArgumentParser(
+        "lightning-ib", description=_ABOUT, epilog=_EXAMPLES, formatter_class=RawDescriptionHelpFormatter
+    )
+    top.add_argument("--version", action="version", version=f"lightning-ib {__version__}")
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND", title="commands")
+    _add_replay(commands)
+    one = _command(commands, "plot", "draw the information plane of runs", _PLOT, _PLOT_EXAMPLES)
+    _add_runs(one, "plane.png")
+    _add_style(one)
+    one.add_argument("--each-layer", action="store_true", help="a small plane for each layer of one run")
+    one = _command(commands, "compare", "draw runs side by side, and print differences", _COMPARE, _COMPARE_EXAMPLES)
+    _add_runs(one, "compare.png")
+    _add_style(one)
+    one = _command(commands, "movie", "film the information plane of a run", _MOVIE, _MOVIE_EXAMPLES)
+    one.add_argument("run", metavar="RUN", help="the folder of the run, or its CSV")
+    _add_output(one, "plane.gif")
+    one.add_argument("--fps", type=float, default=4.0, metavar="N", help="frames a second; 4")
+    one = _command(commands, "page", "write runs as an interactive page", _PAGE, _PAGE_EXAMPLES)
+    _add_runs(one, "plane.html")
+    one.add_argument("--title", default="Information plane", help="of the page")
+    return top
+
+
+def _positive(text: str) -> int:
+    """A whole number from 1 on."""
+    if not text.isdecimal() or int(text) < 1:
+        raise ArgumentTypeError(f"expected a whole number from 1 on, got {text!r}")
+    return int(text)
+
+
+def _add_runs(one: ArgumentParser, output: str) -> None:
+    one.add_argument("runs", nargs="+", metavar="RUN", help="the folder of a run, or its CSV")
+    _add_output(one, output)
+
+
+def _add_output(one: ArgumentParser, output: str) -> None:
+    one.add_argument("-o", "--output", metavar="FILE", help=f"the file to write; {output} in the current folder")
+    one.add_argument("--layers", nargs="+", action="extend", metavar="NAME", help="the layers to show, or patterns")
+    one.add_argument("--unit", choices=("bits", "nats"), help="convert into this unit")
+    one.add_argument("--traceback", action="store_true", help="show where an error was raised")
+
+
+def _add_style(one: ArgumentParser) -> None:
+    one.add_argument(
+        "--style",
+        choices=("screen", "paper"),
+        default="screen",
+        help="paper: 3.4 inches wide, small fonts, no title, 300 dpi; screen",
+    )
+
+
+def _command(commands: Any, name: str, brief: str, about: str, examples: str) -> ArgumentParser:
+    made: ArgumentParser = commands.add_parser(
+        name, help=brief, description=about, epilog=examples, formatter_class=RawDescriptionHelpFormatter
+    )
+    return made
+
+
+def _add_replay(commands: Any) -> None:
+    """The options of ``replay``."""
+    one = _command(commands, "replay", "measure the checkpoints of a past run", _REPLAY, _REPLAY_EXAMPLES)
+    one.add_argument(
+        "checkpoints", nargs="+", metavar="CHECKPOINT", help="a file (.ckpt, .pt, .pth) or a folder of such files"
+    )
+    what = one.add_argument_group("what to measure")
+    what.add_argument("--model", metavar="NAME", help="module.Class, or a function without arguments that returns it")
+    what.add_argument(
+        "--data", metavar="NAME", help="module.Class of a LightningDataModule, or a function that returns a loader"
+    )
+    what.add_argument("--config", metavar="FILE", help="the config.yaml of a LightningCLI, in place of both")
+    what.add_argument(
+        "--callback", metavar="NAME", help="the run's InformationPlaneCallback, or a function that returns it"
+    )
+    how = one.add_argument_group("how to measure it")
+    how.add_argument("--layers", nargs="+", action="extend", metavar="NAME", help="names of modules, or glob patterns")
+    how.add_argument(
+        "--estimators", nargs="*", action="extend", metavar="NAME", help="such as probe or kde; none where it is empty"
+    )
+    how.add_argument("--unit", choices=("bits", "nats"), help="of the informations; bits")
+    how.add_argument(
+        "--max-samples", type=_positive, metavar="N", help="the most samples that cells and estimators see"
+    )
+    how.add_argument("--limit-batches", type=_positive, metavar="N", help="read so many batches of the data; all")
+    how.add_argument("--ignore-index", type=int, metavar="LABEL", help="leave out rows with this label, such as -100")
+    how.add_argument("--tokens", action="store_true", help="take the tokens of sequences for samples")
+    how.add_argument("--by", choices=("epoch", "step"), help="what tells checkpoints apart; epoch")
+    how.add_argument("--device", metavar="NAME", help="such as cpu or cuda:1; the first GPU where there is one")
+    out = one.add_argument_group("where to")
+    out.add_argument("--output", metavar="FOLDER", help="an empty or a new folder, or that of a replay to go on with")
+    out.add_argument("--prefix", metavar="NAME", help="the first part of every logged name; ib")
+    one.add_argument(
+        "--trust", action="store_true", help="read checkpoints that hold other objects than tensors: they may run code"
+    )
+    one.add_argument("--traceback", action="store_true", help="show where an error was raised")

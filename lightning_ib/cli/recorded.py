@@ -1,0 +1,37 @@
+"""The values of a replay beside those that the run recorded itself."""
+
+from __future__ import annotations
+
+import math
+
+from lightning_ib.records.history import History
+
+_SAME = 1e-9
+
+
+def agreement(replayed: History, recorded: History) -> str:
+    """A sentence on whether the values are those that the run recorded; empty where it recorded none of them.
+
+    Args:
+        replayed: the values of the replay.
+        recorded: those in the state of the callback.
+    """
+    run = {record[:5]: record for record in recorded.records()}
+    pairs = [(record, run[record[:5]]) for record in replayed.records() if record[:5] in run]
+    pairs = [(a, b) for a, b in pairs if a.unit == b.unit]
+    if not pairs:
+        return ""
+    other = [(a, b) for a, b in pairs if not _same(a.value, b.value)]
+    if not other:
+        return f"All {len(pairs)} values that the run recorded too are the same, to {_SAME:g}."
+    a, b = max(other, key=lambda pair: abs(pair[0].value - pair[1].value))
+    why = "" if a.n_samples == b.n_samples else f" (on {a.n_samples} samples, and {b.n_samples} in the run)"
+    return (
+        f"{len(other)} of {len(pairs)} values differ from those that the run recorded, such as {a.quantity} of "
+        f"{a.layer} at epoch {a.epoch}: {a.value:.4g}, and {b.value:.4g} in the run{why}. "
+        "Data, device or options may be others."
+    )
+
+
+def _same(a: float, b: float) -> bool:
+    return (math.isnan(a) and math.isnan(b)) or abs(a - b) <= _SAME or a == b

@@ -1,0 +1,234 @@
+"""``lightning-ib replay``: measure the checkpoints of a past run as the callback would have."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from lightning_ib.cli.board import Board
+from lightning_ib.cli.checkpoints import (
+    Checkpoint,
+    callback_state,
+    checkpoint_files,
+    in_order,
+    load,
+    load_weights,
+    weights,
+)
+from lightning_ib.cli.console import say
+from lightning_ib.cli.errors import UsageError
+from lightning_ib.cli.folder import ReplayFolder
+from lightning_ib.cli.recorded import agreement
+from lightning_ib.cli.settings import Settings, settings_of
+from lightning_ib.cli.sources import Sources, sources_of
+from lightning_ib.cli.subject import Transfer, defines, made_data, made_model, validation_loader, weights_dtype
+from lightning_ib.records.history import History
+from lightning_ib.records.measurement_json import measurements_of
+
+
+def replay(arguments: Namespace) -> int:
+    """Measure the checkpoints that are named, those that are measured already excepted.
+
+    Returns:
+        The exit code: 0, or 130 where the user interrupted it.
+
+    Raises:
+        UsageError: an argument or a file is wrong.
+    """
+    sources = sources_of(arguments)
+    files = checkpoint_files(arguments.checkpoints)
+    by = arguments.by or (sources.callback.schedule.by if sources.callback is not None else "epoch")
+    checkpoints, first = in_order(files, by=by, trust=arguments.trust, say=say)
+    state, prefix = callback_state(first, arguments.prefix or getattr(sources.callback, "prefix", None))
+    recorded = History.restored(state)[0] if state else History()
+    settings = settings_of(arguments, sources.callback, recorded, prefix, say)
+    path = Path(arguments.output) if arguments.output else files[0].parent / "replay"
+    described = {"model": sources.model_name, "data": sources.data_name} | settings.described()
+    described |= {"limit_batches": repr(arguments.limit_batches)}
+    folder = ReplayFolder(path, described)
+    if folder.frozen is None:
+        folder.frozen = state.get("frozen")
+    run = _Replay(arguments, sources, settings, folder, first, [point.layer for point in recorded.last()])
+    return run.measure(checkpoints)
+
+
+class _Replay:
+    """The measurements of one replay.
+
+    Args:
+        arguments: from the command line.
+        sources: model and data.
+        settings: how to measure.
+        folder: where to.
+        first: the first checkpoint, for hyperparameters.
+        layers: those that the run measured, which are picked where none are named.
+    """
+
+    def __init__(
+        self,
+        arguments: Namespace,
+        sources: Sources,
+        settings: Settings,
+        folder: ReplayFolder,
+        first: Mapping[str, Any],
+        layers: Sequence[str],
+    ) -> None:
+        from lightning_ib.report.reporter import Reporter
+
+        self._arguments, self._sources, self._settings = arguments, sources, settings
+        self._folder, self._first, self._layers = folder, first, layers
+        self._board = Board(folder.path)
+        options = settings.options
+        self._reporter = Reporter(settings.prefix, options.get("unit", "bits"), settings.beta, by=settings.by)
+        self.history = folder.history(self._reporter.csv_path(folder.path))
+
+    def measure(self, checkpoints: Sequence[Checkpoint]) -> int:
+        """Measure what is missing, and write the whole; the exit code."""
+        before = {one.records()[0][:2]: one for one in measurements_of(self.history)}
+        missing = [one for one in checkpoints if one.moment not in before]
+        if n_known := len(checkpoints) - len(missing):
+            say(f"{n_known} of {len(checkpoints)} checkpoints are measured already, in {self._folder.path}.")
+        interrupted = False
+        if missing:
+            session, run = self._session(missing[0])
+            self._board.clear()
+            try:
+                self._measure(session, run, missing, before)
+            except KeyboardInterrupt:
+                interrupted = True
+            finally:
+                session.detach()
+                self._reporter.finish(self.history, self._destination(0))
+                self._board.close()
+        self._conclude(checkpoints)
+        if interrupted:
+            say("Interrupted: what was measured is kept, and the same command goes on.")
+        return 130 if interrupted else 0
+
+    def _session(self, checkpoint: Checkpoint) -> tuple[Any, Any]:
+        """A session that is attached to the model, and the pass that it measures."""
+        import torch
+
+        from lightning_ib.callbacks.session import Host, Session
+        from lightning_ib.cli.own_pass import OwnPass
+
+        names, arguments = self._sources, self._arguments
+        model = made_model(names.model, names.model_name, self._first)
+        data = made_data(names.data, names.data_name, self._first) if names.data is not None else None
+        asked = getattr(names.callback, "data", None)
+        loader, validates = validation_loader(data, model, names.data_name, asked)
+        device = _device(arguments.device)
+        held = load(checkpoint.path, trust=arguments.trust)
+        dtype = weights_dtype(weights(held))
+        try:
+            model.to(device, dtype)
+        except (RuntimeError, AssertionError) as error:  # torch asserts that it was compiled with CUDA
+            raise UsageError(f"--device {arguments.device}: {error}") from error
+        self._model = model
+        # Hooks of lazy layers and the like are made for a model that has its weights.
+        self._load(held, checkpoint)
+        transfer = Transfer(model, data, torch.device(device), dtype)
+        run = OwnPass(model, loader, transfer, self._settings.unpack, arguments.limit_batches)
+        if validates and asked is None:
+            run.prefer_validation_step(say)
+        try:
+            session = Session(self._settings.options, self._settings.prefix)
+            session.attach(model, Host(say=say))
+        except (TypeError, ValueError) as error:
+            raise UsageError(str(error)) from error
+        if not session.is_attached:
+            raise UsageError(f"--model {names.model_name} has no layer that can be measured: name some with --layers.")
+        session.plane.keep_layers(self._layers)
+        if self._folder.frozen is not None:
+            try:
+                session.plane.load_frozen_state(self._folder.frozen)
+            except ValueError as error:
+                say(f"the edges in {checkpoint.path} are damaged, and fitted anew where they are missing: {error}.")
+        return session, run
+
+    def _load(self, held: dict[str, Any], checkpoint: Checkpoint) -> None:
+        """Load the weights of a checkpoint, after the hook of the model that Lightning would call."""
+        if defines(self._model, "on_load_checkpoint"):
+            self._model.on_load_checkpoint(held)
+        load_weights(self._model, held, checkpoint.path, self._sources.model_name)
+
+    def _measure(
+        self, session: Any, run: Any, missing: Sequence[Checkpoint], before: Mapping[tuple[int, int], History]
+    ) -> None:
+        """Go through the run in the order of time: log what is known again, measure the rest."""
+        from lightning_ib.evaluation.passes import with_bar
+
+        files = {one.moment: one for one in missing}
+        moments = sorted(before.keys() | files.keys())
+        with with_bar(None, "Checkpoints", len(moments)) as bar:
+            for moment in moments:
+                if moment in before:
+                    self._log(before[moment], self._folder.discretized.get(moment, {}), is_new=False)
+                else:
+                    self._measure_one(session, run, files[moment])
+                bar.update()
+
+    def _measure_one(self, session: Any, run: Any, checkpoint: Checkpoint) -> None:
+        from lightning_ib.callbacks.session import Moment
+        from lightning_ib.evaluation.passes import ForwardError
+
+        self._load(load(checkpoint.path, trust=self._arguments.trust), checkpoint)
+        moment = Moment(checkpoint.epoch, checkpoint.step, f"of {checkpoint.path.name}", "The replay")
+        try:
+            measured = session.measure(run, moment)
+        except (ForwardError, ValueError) as error:
+            if self.history:
+                raise
+            raise UsageError(f"{checkpoint.path} cannot be measured: {error}") from error
+        self._folder.frozen = session.frozen_state()
+        self._folder.discretized[checkpoint.moment] = dict(measured.discretized)
+        self._folder.save()
+        plane = session.plane
+        estimators, binned = plane.estimation.estimators, bool(plane.fitted_quantizers)
+        self._reporter.layout([self._board], plane.layers, estimators, binned)
+        self.history.put(measured.history, self._settings.by)
+        self.history.assign(History(sorted(self.history.records(), key=lambda one: one[:2])))
+        self._log(measured.history, measured.discretized, is_new=True)
+
+    def _log(self, measured: History, discretized: Mapping[str, str], *, is_new: bool) -> None:
+        """Hand a measurement to TensorBoard, and bring CSV and picture up to date where it is new."""
+        to = self._destination(measured.records()[0].step)
+        self._reporter.log_scalars(self._reporter.scalars(measured), to)
+        self._reporter.log_measurement(measured, discretized, to)
+        self._board.save()
+        if is_new:
+            self._reporter.write(self.history, {}, to)
+        else:
+            self._reporter.draw(self.history.until(*measured.records()[0][:2]), to, files=False)
+
+    def _destination(self, step: int) -> Any:
+        """Where a measurement after so many steps goes: Lightning counts the steps from 0."""
+        from lightning_ib.report.reporter import Destination
+
+        return Destination([self._board], self._folder.path, max(0, step - 1))
+
+    def _conclude(self, checkpoints: Sequence[Checkpoint]) -> None:
+        """The table, where the files are, and how the values compare with those that the run recorded."""
+        from lightning_ib.report.summary import file_locations, table
+
+        if not self.history:
+            return
+        state, _ = callback_state(load(checkpoints[-1].path, trust=self._arguments.trust), self._settings.prefix)
+        if state and (line := agreement(self.history, History.restored(state)[0])):
+            say(line)
+        csv = self._reporter.csv_path(self._folder.path)
+        print(table(self.history.points(), self._settings.by))
+        print(file_locations(csv, csv.with_suffix(".png"), self._folder.path))
+
+
+def _device(asked: str | None) -> str:
+    import torch
+
+    if asked is None:
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        return str(torch.device(asked))
+    except RuntimeError as error:
+        raise UsageError(f"--device must be cpu, cuda, cuda:1 or the like, got {asked!r}.") from error

@@ -1,0 +1,118 @@
+"""The content of a picture of the information plane: what is drawn, before it is drawn."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+from lightning_ib.plot.labels import VERDICT_MARKERS, Color
+from lightning_ib.plot.levels import BASELINE
+from lightning_ib.plot.paths import Path, paths_of
+from lightning_ib.plot.timeline import marked_times, progress, thinned
+from lightning_ib.records.points import InformationPoint
+from lightning_ib.records.record import Record
+
+# Areas of markers, in square points: a dot, and from the first measurement to the last.
+DOT, FIRST, LAST = 7.0, 16.0, 58.0
+
+Entries = list[tuple[str, dict[str, Any]]]
+
+
+class Content(NamedTuple):
+    """The content of a picture.
+
+    Attributes:
+        points: those that are finite.
+        about_target: whether I(T;Y) is drawn; else I(X;T) over time.
+        clock: ``"epoch"``, or ``"step"`` with several measurements in an epoch.
+        times: the moments of the measurements.
+        marked: those with a larger marker.
+        paths: one for each layer.
+        crosses: the probe of each layer at its last point: place and color.
+    """
+
+    points: list[InformationPoint]
+    about_target: bool
+    clock: str
+    times: list[int]
+    marked: set[int]
+    paths: list[Path]
+    crosses: list[tuple[float, float, Color]]
+
+
+def content_of(
+    history: Iterable[InformationPoint], estimates: Iterable[Record] = (), colors: Mapping[str, Color] | None = None
+) -> Content:
+    """The content of a picture.
+
+    Args:
+        history: points in one unit; those that are NaN are left out.
+        estimates: of the same run.
+        colors: layer → color; by default by depth.
+
+    Raises:
+        ValueError: all points are NaN.
+    """
+    points = [point for point in history if math.isfinite(point.i_xt)]
+    about_target = any(math.isfinite(point.i_ty) for point in points)
+    if about_target:
+        points = [point for point in points if math.isfinite(point.i_ty)]
+    if not points:
+        raise ValueError("there is no point to draw: the history has none with a finite I(X;T).")
+    # With several measurements in an epoch, time is counted in steps.
+    clock = "step" if len({(point.layer, point.epoch) for point in points}) < len(points) else "epoch"
+    times = sorted({getattr(point, clock) for point in points})
+    marked = marked_times(times)
+    paths = paths_of(points, clock, thinned(times, marked), about_target)
+    if colors is not None:
+        paths = [path._replace(color=colors[path.layer]) for path in paths]
+    shown = estimates if about_target else ()
+    read = {(one.layer, one.step, one.epoch): one.value for one in shown if _is_probe_information(one)}
+    crosses = [
+        (path.x[-1], read[key], path.color)
+        for path in paths
+        if (key := (path.layer, path.points[-1].step, path.points[-1].epoch)) in read
+    ]
+    return Content(points, about_target, clock, times, marked, paths, crosses)
+
+
+def _is_probe_information(estimate: Record) -> bool:
+    """Whether an estimate is I(T;Y) of the probe."""
+    return estimate.source == "probe" and estimate.quantity == "I_TY" and math.isfinite(estimate.value)
+
+
+def content_until(
+    content: Content, history: Iterable[InformationPoint], estimates: Iterable[Record], moment: int
+) -> Content:
+    """The part of a content up to a moment, with the colors and the sense of time of the whole."""
+    until = [point for point in history if getattr(point, content.clock) <= moment]
+    part = content_of(until, estimates, {path.layer: path.color for path in content.paths})
+    return part._replace(
+        about_target=content.about_target, clock=content.clock, times=content.times, marked=content.marked
+    )
+
+
+def marker_entries(content: Content, area: float = 1.0) -> Entries:
+    """The markers of the legend: label and style.
+
+    Args:
+        content: of the picture.
+        area: of markers, as a fraction of that on a screen.
+    """
+    side = math.sqrt(area)
+    times = sorted(content.marked)
+    entries: Entries = []
+    for k, time in enumerate(times):
+        of_time = FIRST + (LAST - FIRST) * progress(time, times)
+        style = {"marker": "o", "markersize": side * math.sqrt(of_time), "mfc": "0.4", "mec": "white"}
+        entries.append((f"{content.clock} {time}" if k == 0 else str(time), style))
+    if content.crosses:
+        entries.append(("linear probe", {"marker": "x", "markersize": 4.5 * side, "mec": "0.2"}))
+    if content.about_target and any(math.isfinite(path.points[-1].i_ty_permuted) for path in content.paths):
+        entries.append((BASELINE, {"marker": "_", "markersize": 10 * side, "mec": "0.2", "mew": 2}))
+    seen = {point.verdict for path in content.paths for point in path.points} - {"", "ok"}
+    for verdict in sorted(seen):
+        style = {"marker": VERDICT_MARKERS.get(verdict, "*"), "markersize": 6 * side, "mfc": "white", "mec": "0.2"}
+        entries.append((f"flagged: {verdict}", style))
+    return entries
