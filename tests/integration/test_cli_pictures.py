@@ -101,7 +101,7 @@ def test_a_page_holds_every_run(runs, tmp_path, capsys):
     html = (tmp_path / "plane.html").read_text()
     assert "<title>tanh &amp; ReLU</title>" in html
     data = json.loads(re.search(r'id="data">(.*?)</script>', html, re.S)[1])
-    assert {name: [one["epoch"] for one in of] for name, of in data.items()} == {
+    assert {name: [one["epoch"] for one in of] for name, of in data} == {
         "tanh": [0, 1, 2, 3],
         "relu": [0, 1, 2, 3],
     }

@@ -231,7 +231,7 @@ def test_the_page_of_a_replay_says_how_layers_were_discretized(checkpoints, tmp_
     assert replay(checkpoints, *NAMES) == 0
     page = tmp_path / "plane.html"
     assert main(["page", str(checkpoints / "replay"), "-o", str(page), "--layers", "hidden"]) == 0
-    (of_run,) = json.loads(re.search(r'id="data">(.*?)</script>', page.read_text(), re.S)[1]).values()
+    ((_, of_run),) = json.loads(re.search(r'id="data">(.*?)</script>', page.read_text(), re.S)[1])
     assert [list(one["discretized"]) for one in of_run] == [["hidden"]] * 3
     assert "12 coordinates" in of_run[0]["discretized"]["hidden"]
 
