@@ -15,25 +15,27 @@ _WIDTH = 16
 def differences(runs: Sequence[Run]) -> str:
     """A table of the values of each layer at the last common epoch, with the differences from the first run.
 
-    Layers that only some runs have are named below it.
+    A layer that the first run lacks is compared with the first that has it. Layers that only one run has are named
+    below.
 
     Args:
         runs: at least two, in one unit.
     """
     points, when = _common(runs)
     layers = list(dict.fromkeys(layer for of_run in points for layer in of_run))
-    common = [layer for layer in layers if all(layer in of_run for of_run in points)]
+    common = [layer for layer in layers if sum(layer in of_run for of_run in points) > 1]
     unit = next(iter(points[0].values())).unit
     width = max([5, *map(len, common)])
     names = max(3, *(len(run.name) for run in runs))
     lines = [f"{when}, in {unit}; in parentheses the difference from {runs[0].name}"]
     lines.append(f"{'layer':{width}}  {'run':{names}}" + "".join(f"  {of:<{_WIDTH}}" for of in _SHOWN) + "  verdict")
     for layer in common:
-        first = points[0][layer]
+        first = next(of_run[layer] for of_run in points if layer in of_run)
         for k, (run, of_run) in enumerate(zip(runs, points)):
-            point = of_run[layer]
-            cells = "".join(f"  {_cell(point, first if k else None, field):<{_WIDTH}}" for field in _SHOWN.values())
-            verdict = point.verdict or "not measured"
+            point = of_run.get(layer)
+            of_first = None if point is first else first
+            cells = "".join(f"  {_cell(point, of_first, field):<{_WIDTH}}" for field in _SHOWN.values())
+            verdict = "no such layer" if point is None else point.verdict or "not measured"
             lines.append(f"{layer if k == 0 else '':{width}}  {run.name:{names}}{cells}  {verdict}")
     if not common:
         lines.append("The runs have no layer in common.")
@@ -42,7 +44,7 @@ def differences(runs: Sequence[Run]) -> str:
         if layer not in common:
             who = " and ".join(run.name for run, of_run in zip(runs, points) if layer in of_run)
             owners.setdefault(who, []).append(layer)
-    lines += _conditions(runs, points, common)
+    lines += _conditions(runs, points)
     lines += [f"only in {who}: {', '.join(of)}" for who, of in owners.items()]
     return "\n".join(line.rstrip() for line in lines)
 
@@ -61,21 +63,19 @@ def _common(runs: Sequence[Run]) -> tuple[list[Mapping[str, InformationPoint]], 
     return points, f"the last epochs, none of which all runs have ({each})"
 
 
-def _conditions(
-    runs: Sequence[Run], points: Sequence[Mapping[str, InformationPoint]], common: Sequence[str]
-) -> list[str]:
+def _conditions(runs: Sequence[Run], points: Sequence[Mapping[str, InformationPoint]]) -> list[str]:
     """What the values depend on and the runs do not share."""
     lines = []
     for field, word in (("n_samples", "N"), ("source", "the discretization"), ("correction", "the correction")):
-        of_runs = [{getattr(of_run[layer], field) for layer in common} for of_run in points]
+        of_runs = [{getattr(point, field) for point in of_run.values()} for of_run in points]
         if any(values != of_runs[0] for values in of_runs):
             shown = ", ".join(f"{run.name} {'/'.join(map(str, sorted(v)))}" for run, v in zip(runs, of_runs))
             lines.append(f"not comparable as they are, {word} differs: {shown}")
     return lines
 
 
-def _cell(point: InformationPoint, first: InformationPoint | None, field: str) -> str:
-    value: float = getattr(point, field)
+def _cell(point: InformationPoint | None, first: InformationPoint | None, field: str) -> str:
+    value: float = math.nan if point is None else getattr(point, field)
     if math.isnan(value):
         return f"{'-':>7}"
     shown = f"{value:7.3f}"

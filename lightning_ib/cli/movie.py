@@ -15,6 +15,7 @@ from lightning_ib.records.files import replacing
 
 FORMATS = (".mp4", ".gif")
 _DPI = 110
+_MOST_FPS_OF_GIF = 50
 _HOLD = 1.5
 """For how many seconds the last frame stays."""
 
@@ -29,6 +30,10 @@ def movie(arguments: Namespace) -> int:
     fps = arguments.fps
     if not (math.isfinite(fps) and 0 < fps <= 60):
         raise UsageError(f"--fps must be above 0 and at most 60, got {fps:g}.")
+    if path.suffix.lower() == ".gif" and fps > _MOST_FPS_OF_GIF:
+        raise UsageError(
+            f"--fps {fps:g} is too much for a GIF, which players show at most {_MOST_FPS_OF_GIF}: use .mp4."
+        )
     runs = in_one_unit(read_runs([arguments.run], say, arguments.layers), arguments.unit, say)
     if len(runs) > 1:
         raise UsageError(f"{arguments.run} holds several runs: give one of {', '.join(str(run.file) for run in runs)}.")

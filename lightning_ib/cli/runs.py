@@ -102,17 +102,20 @@ def run_names(files: Sequence[Path]) -> list[str]:
     parts = []
     for file in files:
         stem = file.stem.removeprefix("information_plane").strip("_")
-        parts.append([*file.resolve().parent.parts, *([stem] if stem and stem != "information" else [])])
+        folders = [part for part in file.resolve().parent.parts if part != "lightning_logs"]
+        parts.append([*folders, *([stem] if stem and stem != "information" else [])])
     if len(parts) == 1:
         return [parts[0][-1]]
     if len({len(one) for one in parts}) == 1:
         varied = [len(set(column)) > 1 for column in zip(*parts)]
         return ["/".join(part for part, varies in zip(one, varied) if varies) for one in parts]
-    while len({one[0] for one in parts if one}) == 1 and all(len(one) > 1 for one in parts):
+    while len({one[0] for one in parts}) == 1 and all(len(one) > 1 for one in parts):
         parts = [one[1:] for one in parts]
-    while len({one[-1] for one in parts}) == 1 and all(len(one) > 1 for one in parts):
-        parts = [one[:-1] for one in parts]
-    return ["/".join(one) for one in parts]
+    if parts[0][:1] == parts[1][:1] and len({one[0] for one in parts}) == 1:  # one lies in the other
+        return ["/".join(one) for one in parts]
+    # Of each the shortest end that no other has.
+    ends = (["/".join(one[-n:]) for one in parts] for n in range(1, max(map(len, parts)) + 1))
+    return next((names for names in ends if len(set(names)) == len(names)), ["/".join(one) for one in parts])
 
 
 def _read(file: Path, say: Callable[[str], None]) -> History:

@@ -87,7 +87,7 @@ def plot_information_plane(
 
 def _draw_axes(axes: Axes, content: Content, shown: Content, room: tuple[float, float], look: Style) -> bool:
     """The axes around the whole content, with bounds, and the baselines of what is shown; whether one is inside."""
-    last = max(content.points, key=lambda point: (point.epoch, point.step))
+    last = max(shown.points, key=lambda point: (point.epoch, point.step))
     bound = bound_of_x(content.points)
     x, y = ("I(X;T)", "I(T;Y)") if content.about_target else (content.clock, "I(X;T)")
     axes.set_xlabel(f"{x} [{last.unit}]" if content.about_target else x, fontsize=look.axes)

@@ -63,8 +63,12 @@ def tinted(color: Color, share: float) -> Color:
 def short_labels(names: Sequence[str], longest: int = _LONGEST_NAME) -> list[str]:
     """Module names short enough for a picture, and still different.
 
-    From a name that is too long the common prefix goes first, then its middle. Characters that the font lacks are
-    written as escape sequences.
+    From names that are too long the common prefix goes first, then the common end, then their middles. Characters that
+    the font lacks are written as escape sequences.
+
+    Example:
+        >>> short_labels([f"model.encoder.block.{k}.attention.self.output" for k in range(2)], 20)
+        ['…0…', '…1…']
     """
     names = [_drawable(name) for name in names]
     if all(len(name) <= longest for name in names):
@@ -72,7 +76,13 @@ def short_labels(names: Sequence[str], longest: int = _LONGEST_NAME) -> list[str
     parts = [name.split(".") for name in names]
     shortest = min(map(len, parts)) - 1
     front = next((k for k in range(shortest) if len({p[k] for p in parts}) > 1), shortest) if len(names) > 1 else 0
-    short = [_elided("…" * (front > 0) + ".".join(p[front:]), longest) for p in parts]
+    rest = [p[front:] for p in parts]
+    short = ["…" * (front > 0) + ".".join(p) for p in rest]
+    if len(names) > 1 and any(len(name) > longest for name in short):
+        least = min(map(len, rest)) - 1
+        tail = next((k for k in range(least) if len({p[-1 - k] for p in rest}) > 1), least)
+        short = ["…" * (front > 0) + ".".join(p[: len(p) - tail]) + "…" * (tail > 0) for p in rest]
+    short = [_elided(name, longest) for name in short]
     if len(set(short)) < len(set(names)):
         short = [_elided(f"{k + 1}: {name}", longest) for k, name in enumerate(short)]
     return short

@@ -12,6 +12,7 @@ from lightning_ib.plot.paths import BOUND, Bound, Path
 from lightning_ib.plot.style import SCREEN, Style
 from lightning_ib.plot.timeline import scale_time
 from lightning_ib.records.points import InformationPoint
+from lightning_ib.records.record import STANDARD_ERRORS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -56,7 +57,7 @@ def draw_plane(
         paths: all that the axes end around.
         read: I(T;Y) of the probes.
         bound: that of I(X;T).
-        last: the last point.
+        last: the last point that is shown, with Fano's bound of its moment.
         room: width and height of the axes in points.
         style: of the picture.
         shown: the paths whose baselines are drawn, if these are parts of ``paths``.
@@ -67,9 +68,13 @@ def draw_plane(
     bounds = [Bound(max(point.h_y for path in paths for point in path.points), "H(Y) =")]
     if math.isfinite(last.i_ty_fano) and last.i_ty_fano > 0:
         bounds.append(Bound(last.i_ty_fano, "Fano ≥", BOUND | {"linestyle": ":", "linewidth": 1.3}))
-    levels = [one.value for one in bounds] + [level for _, level, _ in chance]
-    axes.set_xlim(limits([x for path in paths for x in path.x], [bound.value], _LEAST_SPAN * bound.value))
-    low, high = limits([*read, *(y for path in paths for y in path.y)], levels, _LEAST_SPAN * bounds[0].value)
+    # The axes stay from frame to frame of a film: they go by the ends of the whole run.
+    at_the_end = [path.points[-1] for path in paths]
+    levels = [level for point in at_the_end for level in (point.i_ty_permuted, point.i_ty_fano)]
+    levels = [bounds[0].value, *filter(math.isfinite, levels)]
+    all_x, all_y = with_bars(paths)
+    axes.set_xlim(limits(all_x, [bound.value], _LEAST_SPAN * bound.value))
+    low, high = limits([*read, *all_y], levels, _LEAST_SPAN * bounds[0].value)
     # Layers that know the target end side by side at the top; their names stand above them.
     axes.set_ylim(low, high + _HEADROOM * n_named(len(paths), style) * (high - low))
     right, bottom = axes.get_xlim()[1], axes.get_ylim()[0]
@@ -96,6 +101,23 @@ def draw_plane(
     return bool(near)
 
 
+def with_bars(paths: Sequence[Path], about_target: bool = True) -> tuple[list[float], list[float]]:
+    """All x and all y of paths, with the ends of the bars of their last points."""
+    x, y = [value for path in paths for value in path.x], [value for path in paths for value in path.y]
+    for path in paths:
+        point = path.points[-1]
+        dx, dy = (point.i_xt_se, point.i_ty_se) if about_target else (math.nan, point.i_xt_se)
+        x += _ends(path.x[-1], dx)
+        y += _ends(path.y[-1], dy)
+    return x, y
+
+
+def _ends(value: float, error: float) -> list[float]:
+    """The ends of a bar; none where the error is unknown."""
+    reach = STANDARD_ERRORS * error
+    return [value - reach, value + reach] if math.isfinite(error) else []
+
+
 def _scaled(bound: Bound, style: Style) -> dict[str, Any]:
     return {**bound.style, "linewidth": style.width * bound.style["linewidth"]}
 
@@ -105,7 +127,7 @@ def draw_over_time(
 ) -> None:
     """Axes and bound where I(X;T) is drawn over time."""
     scale_time(axes, [time for path in paths for time in path.times], room_for_names=True)
-    axes.set_ylim(limits([y for path in paths for y in path.y], [bound.value], _LEAST_SPAN * bound.value))
+    axes.set_ylim(limits(with_bars(paths, False)[1], [bound.value], _LEAST_SPAN * bound.value))
     _draw_levels(axes, [bound], [], room, style)
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from lightning_ib.plot.content import FIRST, LAST, Content, Entries, content_of, marker_entries
 from lightning_ib.plot.drawing import draw_paths
-from lightning_ib.plot.labels import VERBATIM, VERDICT_MARKERS, depth_colors, legend, short_labels, tinted
-from lightning_ib.plot.levels import BASELINE, limits
+from lightning_ib.plot.labels import VERBATIM, VERDICT_MARKERS, Color, depth_colors, legend, short_labels, tinted
+from lightning_ib.plot.levels import BASELINE, limits, with_bars
 from lightning_ib.plot.paths import BOUND, bound_of_x
 from lightning_ib.plot.style import Style, style_of
 from lightning_ib.records.history import History
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 _MOST_COLUMNS = 4
 _OTHERS = "0.82"
+_FANO = BOUND | {"linestyle": ":", "linewidth": 1.3}
 _LEAST_SPAN = 0.05  # of an axis, as a fraction of the bound
 
 
@@ -62,6 +63,7 @@ def plot_layers(
     unit = content.points[-1].unit
     names = short_labels([path.layer for path in content.paths])
     entries = [(label, how) for label, how in marker_entries(content, look.area) if label != BASELINE]
+    entries += _bound_entries([content])
     grid = _grid(len(names), [content], unit, look, entries)
     for axes, name, path in zip(grid.planes, names, content.paths):
         for other in content.paths:
@@ -79,7 +81,8 @@ def plot_runs(
 ) -> Figure:
     """Draw the information planes of several runs side by side, on equal axes and in one unit, with one legend.
 
-    A layer has one color in all planes, by its place among all layers. The small marker is the first measurement, the
+    A layer has one color in all planes, by its depth; of runs with other layers each has the colors of its own depth.
+    The small marker is the first measurement, the
     large one the last.
 
     Args:
@@ -99,15 +102,17 @@ def plot_runs(
     unit = unit or unit_of_history(next(iter(runs.values())))
     histories = [in_unit(history, unit) for history in runs.values()]
     layers = dict.fromkeys(point.layer for history in histories for point in history if math.isfinite(point.i_xt))
-    colors = dict(zip(layers, depth_colors(len(layers))))
+    of_runs = [dict.fromkeys(p.layer for p in history if math.isfinite(p.i_xt)) for history in histories]
+    colors, labels = _of_layers(layers, of_runs, look.longest_name)
     contents = [content_of(history, history.estimates(), colors) for history in histories]
     if len({content.about_target for content in contents}) > 1:
         without = [name for name, content in zip(runs, contents) if not content.about_target]
-        raise ValueError(f"the runs {', '.join(without)} have no I(T;Y) and the others do: draw them apart.")
+        verb = "has" if len(without) == 1 else "have"
+        raise ValueError(f"{' and '.join(without)} {verb} no I(T;Y) and the others do: draw them apart.")
     side = 5 * math.sqrt(look.area)
     entries: Entries = [
         (label, {"marker": "o", "markersize": side, "mfc": color, "mec": color})
-        for label, color in zip(short_labels(list(layers), look.longest_name), colors.values())
+        for label, color in ((labels[layer], colors[layer]) for layer in layers)
     ]
     grid = _grid(len(runs), contents, unit, look, entries + _common_entries(contents, look))
     for axes, name, content in zip(grid.planes, short_labels(list(runs)), contents):
@@ -115,6 +120,23 @@ def plot_runs(
         draw_paths(axes, content, grid.room, look)
         axes.set_title(name, fontsize=look.names, **VERBATIM)
     return grid.figure
+
+
+def _of_layers(
+    layers: Collection[str], of_runs: Sequence[Collection[str]], longest: int
+) -> tuple[dict[str, Color], dict[str, str]]:
+    """A color and a label for each layer; a network whose layers have other names has the whole range of colors."""
+    colors: dict[str, Color] = {}
+    labels: dict[str, str] = {}
+    for of_run in sorted(of_runs, key=len, reverse=True):
+        if not colors.keys() & of_run:
+            colors |= zip(of_run, depth_colors(len(of_run)))
+            labels |= zip(of_run, short_labels(list(of_run), longest))
+    if len(colors) < len(layers):
+        colors = dict(zip(layers, depth_colors(len(layers))))
+    if len(set(labels.values())) < len(layers):
+        labels = dict(zip(layers, short_labels(list(layers), longest)))
+    return colors, labels
 
 
 def _common_entries(contents: Sequence[Content], look: Style) -> Entries:
@@ -131,7 +153,33 @@ def _common_entries(contents: Sequence[Content], look: Style) -> Entries:
     for verdict in sorted(seen):
         style = {"marker": VERDICT_MARKERS.get(verdict, "*"), "markersize": 6 * side, "mfc": "white", "mec": "0.2"}
         entries.append((f"flagged: {verdict}", style))
+    return entries + _bound_entries(contents)
+
+
+def _bound_entries(contents: Sequence[Content]) -> Entries:
+    """The lines of the legend: the bounds."""
+    about_target = contents[0].about_target
+    of_y = sorted({round(_h_y(content), 2) for content in contents}) if about_target else []
+    entries: Entries = []
+    if len(of_y) == 1:
+        entries.append((f"H(Y) = {of_y[0]:.2f}", {**BOUND, "marker": ""}))
+    elif about_target:
+        entries.append(("H(Y)", {**BOUND, "marker": ""}))
+    else:
+        entries.append((bound_of_x(contents[0].points).label.removesuffix(" ="), {**BOUND, "marker": ""}))
+    if any(_fano(content) > 0 for content in contents):
+        entries.append(("Fano’s bound", {**_FANO, "marker": ""}))
     return entries
+
+
+def _h_y(content: Content) -> float:
+    return max((point.h_y for point in content.points if math.isfinite(point.h_y)), default=math.nan)
+
+
+def _fano(content: Content) -> float:
+    """Fano's bound of the last measurement; 0 without one."""
+    last = max(content.points, key=lambda point: (point.epoch, point.step)).i_ty_fano
+    return last if content.about_target and math.isfinite(last) else 0.0
 
 
 def _grid(n: int, contents: Sequence[Content], unit: str, look: Style, entries: Entries) -> _Grid:
@@ -178,7 +226,7 @@ def _grid(n: int, contents: Sequence[Content], unit: str, look: Style, entries: 
 def _limits(contents: Sequence[Content]) -> tuple[tuple[float, float], tuple[float, float]]:
     """The ends of the axes: around the points of all contents, and the bounds that are near."""
     paths = [path for content in contents for path in content.paths]
-    x, y = [v for path in paths for v in path.x], [v for path in paths for v in path.y]
+    x, y = with_bars(paths, contents[0].about_target)
     y += [height for content in contents for _, height, _ in content.crosses]
     bounds_x = [bound_of_x(content.points).value for content in contents]
     if not contents[0].about_target:
@@ -196,11 +244,13 @@ def _draw_bounds(axes: Axes, content: Content, look: Style) -> None:
         axes.axhline(bound, **style)
         return
     (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
-    h_y = max((point.h_y for point in content.points if math.isfinite(point.h_y)), default=math.nan)
+    h_y, fano = _h_y(content), _fano(content)
     if left <= bound <= right:
         axes.axvline(bound, **style)
     if bottom <= h_y <= top:
         axes.axhline(h_y, **style)
+    if max(bottom, 0) < fano <= top:
+        axes.axhline(fano, **_FANO | {"linewidth": 1.3 * look.width})
 
 
 def _legend_columns(labels: Sequence[str], width: float, look: Style) -> int:
@@ -212,4 +262,4 @@ def _legend_columns(labels: Sequence[str], width: float, look: Style) -> int:
 def _handle(style: Mapping[str, Any]) -> Line2D:
     from matplotlib.lines import Line2D
 
-    return Line2D([], [], linestyle="", **style)
+    return Line2D([], [], **{"linestyle": "", **style})

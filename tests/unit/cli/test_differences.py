@@ -39,3 +39,13 @@ def test_without_a_common_epoch_the_last_ones_are_compared():
 def test_a_missing_value_is_a_dash():
     lines = differences([run("a", point(epoch=1)), run("b", point(epoch=1, i_ty=math.nan))]).splitlines()
     assert lines[3].split()[:5] == ["b", "1.500", "(+0.000)", "-", "1.500"]
+
+
+def test_layers_that_some_runs_share_are_compared_whatever_the_others_have():
+    a, b = run("a", point(epoch=1, layer="x")), run("b", point(2.0, epoch=1, layer="x"))
+    lines = differences([run("c", point(epoch=1, layer="y", n_samples=80)), a, b]).splitlines()
+    assert lines[2].split()[:3] == ["x", "c", "-"]
+    assert lines[2].endswith("no such layer")
+    assert "(" not in lines[3]  # compared with the first that has it
+    assert "(+0.500)" in lines[4]
+    assert lines[-2:] == ["not comparable as they are, N differs: c 80, a 60000, b 60000", "only in c: y"]

@@ -14,10 +14,12 @@ def test_names_that_fit_stay_as_they_are():
     assert short_labels(names) == names
 
 
-def test_of_long_names_what_they_share_in_front_goes_first_then_the_middle():
+def test_of_long_names_what_they_share_in_front_goes_first_then_the_end_then_the_middle():
     names = [f"model.encoder.layers.{k}.feed_forward.intermediate.linear" for k in (3, 11)]
     assert short_labels(names, 40) == [f"…{k}.feed_forward.intermediate.linear" for k in (3, 11)]
-    assert short_labels(names, 24) == ["…3.feed_forw…iate.linear", "…11.feed_for…iate.linear"]
+    assert short_labels(names, 24) == ["…3…", "…11…"]
+    others = ["model.3.feed_forward.intermediate.linear", "model.11.self_attention.intermediate.output"]
+    assert short_labels(others, 24) == ["…3.feed_forw…iate.linear", "…11.self_att…iate.output"]
 
 
 @pytest.mark.parametrize("longest", [20, 24, 32])

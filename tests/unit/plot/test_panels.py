@@ -50,7 +50,7 @@ def test_each_layer_has_a_plane_on_equal_axes(style):
     for axes in figure.axes:
         others = [line for line in axes.lines if line.get_color() == "0.82"]
         assert len(others) == len(LAYERS) - 1
-    assert legend(figure) == ["epoch 0", "1", "3", "linear probe"]
+    assert legend(figure) == ["epoch 0", "1", "3", "linear probe", "H(Y) = 3.32"]
 
 
 def test_runs_share_axes_unit_colors_and_legend():
@@ -59,7 +59,7 @@ def test_runs_share_axes_unit_colors_and_legend():
     assert [axes.get_title() for axes in figure.axes] == ["first", "second"]
     assert len({ends(axes) for axes in figure.axes}) == 1
     assert figure.axes[0].get_xlabel() == "I(X;T) [bits]"
-    expected = [*LAYERS, "new", "first", "last", "linear probe", "flagged: saturated"]
+    expected = [*LAYERS, "new", "first", "last", "linear probe", "flagged: saturated", "H(Y) = 3.32"]
     assert legend(figure) == expected
     handles = figure.legends[0].legend_handles[:4]
     assert [handle.get_markerfacecolor() for handle in handles] == depth_colors(4)
@@ -69,11 +69,18 @@ def test_runs_share_axes_unit_colors_and_legend():
     assert drawn(plot_runs(runs, unit="nats")).axes[0].get_xlim()[1] == pytest.approx(high * math.log(2), rel=0.05)
 
 
+def test_networks_with_other_layers_have_the_whole_range_of_colors_each():
+    runs = {"first": history(("a", "b", "c")), "second": history(("x", "y"))}
+    figure = drawn(plot_runs(runs))
+    handles = figure.legends[0].legend_handles[:5]
+    assert [handle.get_markerfacecolor() for handle in handles] == depth_colors(3) + depth_colors(2)
+
+
 def test_runs_without_a_target_are_drawn_over_time():
     nothing = History.of([point(epoch, "out", 3.0, math.nan) for epoch in (0, 1)])
     figure = drawn(plot_runs({"a": nothing, "b": nothing}))
     assert (figure.axes[0].get_xlabel(), figure.axes[0].get_ylabel()) == ("epoch", "I(X;T) [bits]")
-    with pytest.raises(ValueError, match=r"the runs a have no I\(T;Y\) and the others do"):
+    with pytest.raises(ValueError, match=r"a has no I\(T;Y\) and the others do"):
         plot_runs({"a": nothing, "b": history()})
     with pytest.raises(ValueError, match="there is no run to draw"):
         plot_runs({})
