@@ -80,7 +80,7 @@ def plot_information_plane(
     draw_legend(figure, entries, look)
     if look.line:
         width, height = figure.get_size_inches()
-        line = _measured(content.points, content.times, run)
+        line = _measured(content.points, content.times, run, {point.layer for point in history})
         figure.text(0.14 / width, 0.1 / height, line, fontsize=look.line, color=GRAY, **VERBATIM)
     return figure
 
@@ -126,8 +126,8 @@ def _framed(entries: Entries, look: Style) -> tuple[Figure, Axes, tuple[float, f
     return figure, axes, (72 * (width - look.left - look.right), 72 * (height - bottom - look.top))
 
 
-def _measured(points: Sequence[InformationPoint], times: Sequence[int], run: str) -> str:
-    """The measurements in one line."""
+def _measured(points: Sequence[InformationPoint], times: Sequence[int], run: str, layers: set[str]) -> str:
+    """The measurements in one line; layers without a finite point are named."""
     sources = dict.fromkeys(point.source for point in points)
     samples = []
     for source in sources:
@@ -139,6 +139,9 @@ def _measured(points: Sequence[InformationPoint], times: Sequence[int], run: str
     if n_named(n_layers) < n_layers:
         parts[-1] += f", {n_named(n_layers)} of them named"
     parts += [f"{len(times)} measurement{'s' * (len(times) > 1)}", points[-1].unit]
+    missing = sorted(layers - {point.layer for point in points})
+    if missing:
+        parts.append(f"no value: {', '.join(short_labels(missing)[:3])}{' …' * (len(missing) > 3)}")
     corrections = sorted({point.correction for point in points} - {""})
     return " · ".join(
         parts + [f"corrected: {name}" for name in corrections] + short_labels([run], _LONGEST_RUN) * bool(run)

@@ -69,6 +69,19 @@ def test_runs_share_axes_unit_colors_and_legend():
     assert drawn(plot_runs(runs, unit="nats")).axes[0].get_xlim()[1] == pytest.approx(high * math.log(2), rel=0.05)
 
 
+def test_a_frame_has_the_fano_bound_of_its_moment_and_the_axes_of_the_film():
+    run = History.of(one._replace(i_ty_fano=0.25 + one.epoch / 2) for one in history())
+    first, last = (drawn(plot_information_plane(run, until=epoch)) for epoch in (0, 3))
+    assert ends(first.axes[0]) == ends(last.axes[0])
+    for figure, bound in ((first, "Fano ≥ 0.25"), (last, "Fano ≥ 1.75")):
+        assert any(one.get_text().startswith(bound) for one in texts(figure))
+
+
+def test_a_layer_without_a_value_is_named_below_the_plane():
+    run = History.of([*history(), *(one._replace(layer="dead", i_xt=math.nan) for one in history(("out",)))])
+    assert any("no value: dead" in one.get_text() for one in texts(drawn(plot_information_plane(run))))
+
+
 def test_networks_with_other_layers_have_the_whole_range_of_colors_each():
     runs = {"first": history(("a", "b", "c")), "second": history(("x", "y"))}
     figure = drawn(plot_runs(runs))
