@@ -23,12 +23,14 @@ class Checkpoint(NamedTuple):
         epoch: the epochs of training that had begun, as the callback counts them.
         step: the optimizer steps so far; the epoch where the file holds none.
         is_dated: whether the file or its name says so; else it is its place among the others.
+        has_step: whether the file holds the steps.
     """
 
     path: Path
     epoch: int
     step: int
     is_dated: bool = True
+    has_step: bool = True
 
     @property
     def moment(self) -> tuple[int, int]:
@@ -149,9 +151,9 @@ def moment_of(held: Mapping[str, Any], path: Path, place: int, by: str) -> Check
     if not is_of_lightning(held):
         found = re.search(r"epoch\D?0*(\d+)", path.stem) or re.search(r"(?:^|[_-])0*(\d+)$", path.stem)
         if isinstance(held.get("epoch"), int):
-            return Checkpoint(path, held["epoch"], held["epoch"])
+            return Checkpoint(path, held["epoch"], held["epoch"], has_step=False)
         epoch = int(found[1]) if found else place
-        return Checkpoint(path, epoch, epoch, found is not None)
+        return Checkpoint(path, epoch, epoch, found is not None, has_step=False)
     epoch, step = int(held.get("epoch", place - 1)) + 1, int(held.get("global_step") or 0)
     loops = held.get("loops")
     loop = loops.get("fit_loop") if isinstance(loops, Mapping) else None
@@ -162,7 +164,7 @@ def moment_of(held: Mapping[str, Any], path: Path, place: int, by: str) -> Check
         is_over = loop.get("epoch_loop.batch_progress", {}).get("is_last_batch", True)
         if by == "step" and not is_over:
             epoch = int(epochs.get("completed", epoch - 1))
-    return Checkpoint(path, epoch, step or epoch)
+    return Checkpoint(path, epoch, step or epoch, has_step=step > 0 or epoch == 0)
 
 
 def in_order(
@@ -198,10 +200,58 @@ def in_order(
         if other.moment == one.moment and _same_weights(other.path, path, trust):
             say(f"{path} is left out: it holds the same weights as {other.path}.")
             continue
-        remedy = "give one of them" + (", or --by step" if other.step != one.step else "")
-        raise UsageError(f"{other.path} and {path} are both of {by} {getattr(one, by)}: {remedy}.")
+        raise both_of_one_moment(other, one, by)
     in_time = sorted(found.values(), key=lambda one: one.moment)
     return in_time, load(in_time[0].path, trust=trust)
+
+
+def both_of_one_moment(one: Checkpoint, other: Checkpoint, by: str, more: str = "") -> UsageError:
+    """The error of two checkpoints that the unit of moments cannot tell apart.
+
+    Args:
+        one: a checkpoint.
+        other: another of the same epoch or step.
+        by: the unit of moments.
+        more: what ``--by step`` needs besides.
+    """
+    remedy = "give one of them" + (f", or --by step{more}" if other.step != one.step else "")
+    return UsageError(f"{one.path} and {other.path} are both of {by} {getattr(one, by)}: {remedy}.")
+
+
+def digest(state: Mapping[str, Any]) -> str:
+    """A short text that is the same for the same weights alone.
+
+    Args:
+        state: a state dict.
+    """
+    from hashlib import sha256
+
+    import torch
+    from torch.nn.parameter import is_lazy
+
+    found = sha256()
+    for key, value in sorted(state.items()):
+        found.update(key.encode())
+        if not isinstance(value, torch.Tensor) or is_lazy(value):
+            found.update(re.sub(r" at 0x[0-9a-f]+", "", repr(value)).encode())
+            continue
+        found.update(f"{value.dtype} {tuple(value.shape)}".encode())
+        dense = value.detach().cpu()
+        dense = (
+            dense.dequantize() if dense.is_quantized else dense.to_dense() if dense.layout != torch.strided else dense
+        )
+        found.update(dense.resolve_conj().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return found.hexdigest()
+
+
+def hyperparameters(held: Mapping[str, Any]) -> dict[str, str]:
+    """The hyperparameters of model and data in a checkpoint, in words."""
+    words = {}
+    for key, of in (("hyper_parameters", ""), ("datamodule_hyper_parameters", " of the data")):
+        found = held.get(key)
+        for name, value in found.items() if isinstance(found, Mapping) else ():
+            words[f"hyperparameter {name}{of}"] = re.sub(r" at 0x[0-9a-f]+", "", repr(value))
+    return words
 
 
 def _same_weights(one: Path, other: Path, trust: bool) -> bool:

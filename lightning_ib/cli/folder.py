@@ -4,13 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+from lightning_ib.cli.checkpoints import Checkpoint, both_of_one_moment
 from lightning_ib.cli.errors import UsageError
 from lightning_ib.records.files import replacing
 from lightning_ib.records.history import History
 
 _STATE = "replay.pt"
+
+
+class Known(NamedTuple):
+    """A checkpoint that was measured.
+
+    Attributes:
+        file: its path, as it was given.
+        digest: of its weights.
+        has_step: whether it holds the steps.
+        n_values: the number of its values in the CSV.
+    """
+
+    file: str
+    digest: str
+    has_step: bool
+    n_values: int
 
 
 class ReplayFolder:
@@ -26,6 +43,7 @@ class ReplayFolder:
         path: the folder.
         frozen: edges and calibrations of the first measurement; ``None`` before it.
         discretized: (epoch, step) → how the layers were discretized then, in words.
+        known: (epoch, step) → the checkpoint that was measured.
 
     Raises:
         UsageError: the folder holds something else, or a replay with other settings.
@@ -35,6 +53,7 @@ class ReplayFolder:
         self.path, self._described = path, dict(described)
         self.frozen: Mapping[str, Any] | None = None
         self.discretized: dict[tuple[int, int], Mapping[str, str]] = {}
+        self.known: dict[tuple[int, int], Known] = {}
         state = path / _STATE
         if path.exists() and not path.is_dir():
             raise UsageError(f"--output {path} is a file: give a folder.")
@@ -52,8 +71,9 @@ class ReplayFolder:
             state = torch.load(file, weights_only=True)
             before, self.frozen = state["described"], state["frozen"]
             self.discretized = state["discretized"]
+            self.known = {moment: Known(*one) for moment, one in state["known"].items()}
         except Exception as error:
-            raise UsageError(f"{file} is damaged: give another --output, or remove the folder.") from error
+            raise UsageError(f"{file} is damaged: give another --output, or move the folder away.") from error
         changed = [
             f"{name} {before.get(name, 'none')} instead of {self._described.get(name, 'none')}"
             for name in dict.fromkeys((*before, *self._described))
@@ -64,11 +84,38 @@ class ReplayFolder:
                 f"{self.path} holds a replay with {', '.join(changed[:3])}: give another --output, or the same options."
             )
 
+    def is_known(self, checkpoint: Checkpoint, digest: str, by: str) -> bool:
+        """Whether a checkpoint was measured already.
+
+        Args:
+            checkpoint: a checkpoint.
+            digest: of its weights.
+            by: the unit of moments, ``"epoch"`` or ``"step"``.
+
+        Raises:
+            UsageError: another one of the same moment was measured.
+        """
+        known = self.known.get(checkpoint.moment)
+        if known is not None and known.digest == digest:
+            return True
+        at = f"{by} {getattr(checkpoint, by)}"
+        if known is not None:
+            before = f" ({known.file})" if known.file != str(checkpoint.path) else ""
+            raise UsageError(
+                f"{self.path} holds {at} of other weights{before} than {checkpoint.path} has: give another --output."
+            )
+        for (epoch, step), one in self.known.items():
+            other = Checkpoint(Path(one.file), epoch, step)
+            if getattr(other, by) == getattr(checkpoint, by):
+                raise both_of_one_moment(other, checkpoint, by, " and another --output")
+        return False
+
     def save(self) -> None:
         """Write the state, replacing that of before as a whole."""
         import torch
 
-        state = {"described": self._described, "frozen": self.frozen, "discretized": self.discretized}
+        state: dict[str, Any] = {"described": self._described, "frozen": self.frozen, "discretized": self.discretized}
+        state["known"] = {moment: tuple(one) for moment, one in self.known.items()}
         with replacing(self.path / _STATE) as partial:
             torch.save(state, partial)
 

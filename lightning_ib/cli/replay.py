@@ -12,6 +12,8 @@ from lightning_ib.cli.checkpoints import (
     Checkpoint,
     callback_state,
     checkpoint_files,
+    digest,
+    hyperparameters,
     in_order,
     load,
     load_weights,
@@ -19,7 +21,7 @@ from lightning_ib.cli.checkpoints import (
 )
 from lightning_ib.cli.console import say
 from lightning_ib.cli.errors import UsageError
-from lightning_ib.cli.folder import ReplayFolder
+from lightning_ib.cli.folder import Known, ReplayFolder
 from lightning_ib.cli.recorded import agreement
 from lightning_ib.cli.settings import Settings, settings_of
 from lightning_ib.cli.sources import Sources, sources_of
@@ -46,7 +48,7 @@ def replay(arguments: Namespace) -> int:
     settings = settings_of(arguments, sources.callback, recorded, prefix, say)
     path = Path(arguments.output) if arguments.output else files[0].parent / "replay"
     described = {"model": sources.model_name, "data": sources.data_name} | settings.described()
-    described |= {"limit_batches": repr(arguments.limit_batches)}
+    described |= {"limit_batches": repr(arguments.limit_batches)} | hyperparameters(first)
     folder = ReplayFolder(path, described)
     if folder.frozen is None:
         folder.frozen = state.get("frozen")
@@ -87,7 +89,10 @@ class _Replay:
     def measure(self, checkpoints: Sequence[Checkpoint]) -> int:
         """Measure what is missing, and write the whole; the exit code."""
         before = {one.records()[0][:2]: one for one in measurements_of(self.history)}
-        missing = [one for one in checkpoints if one.moment not in before]
+        trust, by = self._arguments.trust, self._settings.by
+        self._digests = {one.moment: digest(weights(load(one.path, trust=trust))) for one in checkpoints}
+        known = [one for one in checkpoints if self._folder.is_known(one, self._digests[one.moment], by)]
+        missing = [one for one in checkpoints if one not in known or one.moment not in before]
         if n_known := len(checkpoints) - len(missing):
             say(f"{n_known} of {len(checkpoints)} checkpoints are measured already, in {self._folder.path}.")
         interrupted = False
@@ -100,7 +105,7 @@ class _Replay:
                 interrupted = True
             finally:
                 session.detach()
-                self._reporter.finish(self.history, self._destination(0))
+                self._reporter.finish(self.history, self._destination((0, 0)))
                 self._board.close()
         self._conclude(checkpoints)
         if interrupted:
@@ -164,10 +169,10 @@ class _Replay:
         moments = sorted(before.keys() | files.keys())
         with with_bar(None, "Checkpoints", len(moments)) as bar:
             for moment in moments:
-                if moment in before:
-                    self._log(before[moment], self._folder.discretized.get(moment, {}), is_new=False)
-                else:
+                if moment in files:
                     self._measure_one(session, run, files[moment])
+                else:
+                    self._log(before[moment], self._folder.discretized.get(moment, {}), is_new=False)
                 bar.update()
 
     def _measure_one(self, session: Any, run: Any, checkpoint: Checkpoint) -> None:
@@ -184,6 +189,12 @@ class _Replay:
             raise UsageError(f"{checkpoint.path} cannot be measured: {error}") from error
         self._folder.frozen = session.frozen_state()
         self._folder.discretized[checkpoint.moment] = dict(measured.discretized)
+        self._folder.known[checkpoint.moment] = Known(
+            str(checkpoint.path),
+            self._digests[checkpoint.moment],
+            checkpoint.has_step,
+            len(measured.history.records()),
+        )
         self._folder.save()
         plane = session.plane
         estimators, binned = plane.estimation.estimators, bool(plane.fitted_quantizers)
@@ -194,7 +205,7 @@ class _Replay:
 
     def _log(self, measured: History, discretized: Mapping[str, str], *, is_new: bool) -> None:
         """Hand a measurement to TensorBoard, and bring CSV and picture up to date where it is new."""
-        to = self._destination(measured.records()[0].step)
+        to = self._destination(measured.records()[0][:2])
         self._reporter.log_scalars(self._reporter.scalars(measured), to)
         self._reporter.log_measurement(measured, discretized, to)
         self._board.save()
@@ -203,11 +214,14 @@ class _Replay:
         else:
             self._reporter.draw(self.history.until(*measured.records()[0][:2]), to, files=False)
 
-    def _destination(self, step: int) -> Any:
-        """Where a measurement after so many steps goes: Lightning counts the steps from 0."""
+    def _destination(self, moment: tuple[int, int]) -> Any:
+        """Where a measurement goes: Lightning counts the steps from 0; without steps it is logged at the epoch."""
         from lightning_ib.report.reporter import Destination
 
-        return Destination([self._board], self._folder.path, max(0, step - 1))
+        epoch, step = moment
+        known = self._folder.known.get(moment)
+        at = epoch if known is not None and not known.has_step else max(0, step - 1)
+        return Destination([self._board], self._folder.path, at)
 
     def _conclude(self, checkpoints: Sequence[Checkpoint]) -> None:
         """The table, where the files are, and how the values compare with those that the run recorded."""
