@@ -185,7 +185,7 @@ def in_order(
     """
     found: dict[int, Checkpoint] = {}
     ordered = sorted(files, key=lambda file: file.stem.startswith("last"))
-    dated = [moment_of(load(path, trust=trust), path, place, by) for place, path in enumerate(ordered, 1)]
+    dated = _dated(ordered, by, trust, say)
     for one in sorted(dated, key=lambda one: not one.is_dated):
         path, known = one.path, list(found.values())
         if known and known[0].is_dated and not one.is_dated:
@@ -203,6 +203,20 @@ def in_order(
         raise both_of_one_moment(other, one, by)
     in_time = sorted(found.values(), key=lambda one: one.moment)
     return in_time, load(in_time[0].path, trust=trust)
+
+
+def _dated(files: Sequence[Path], by: str, trust: bool, say: Callable[[str], None]) -> list[Checkpoint]:
+    """The moments of files; where plain ones count the epochs from 0, they get the number that the callback counts."""
+    dated, plain = [], []
+    for place, path in enumerate(files, 1):
+        held = load(path, trust=trust)
+        dated.append(moment_of(held, path, place, by))
+        plain += [] if is_of_lightning(held) else [dated[-1]]
+    first = min(plain, key=lambda one: one.epoch, default=None)
+    if first is None or first.epoch > 0:
+        return dated
+    say(f"The files count epochs from 0: {first.path} is taken for epoch 1, the end of the first, and so on.")
+    return [one._replace(epoch=one.epoch + 1, step=one.step + 1) if one in plain else one for one in dated]
 
 
 def both_of_one_moment(one: Checkpoint, other: Checkpoint, by: str, more: str = "") -> UsageError:

@@ -38,6 +38,17 @@ def test_the_epoch_is_in_the_name_or_the_place(tmp_path, names, epochs):
     assert said == []
 
 
+def test_epochs_from_0_on_are_counted_from_1(tmp_path):
+    found, said = order(saved(tmp_path, "epoch=0.pt", "epoch=2.pt"))
+    assert found == [("epoch=0.pt", 1, 1), ("epoch=2.pt", 3, 3)]
+    (line,) = said
+    assert line.startswith(f"The files count epochs from 0: {tmp_path / 'epoch=0.pt'} is taken for epoch 1")
+    files = saved(tmp_path, "a.pt", held={"model": {"weight": torch.ones(1)}, "epoch": 0})
+    assert order(files)[0] == [("a.pt", 1, 1)]
+    before_training = {"state_dict": {}, "loops": {"fit_loop": {"epoch_progress": {"current": {"started": 0}}}}}
+    assert order(saved(tmp_path, "a.ckpt", held=before_training)) == ([("a.ckpt", 0, 0)], [])
+
+
 def test_a_file_without_an_epoch_among_others_is_a_twin_or_an_error(tmp_path):
     files = saved(tmp_path, "epoch=3.pt", "epoch=4.pt")
     saved(tmp_path, "best.pt", held=torch.load(files[1]))
