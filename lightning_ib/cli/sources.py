@@ -9,7 +9,7 @@ from inspect import isclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from lightning_ib.cli.errors import UsageError
+from lightning_ib.cli.errors import UsageError, in_words
 from lightning_ib.cli.names import made, named_object
 
 _CALLBACK = "InformationPlaneCallback"
@@ -109,7 +109,6 @@ def _instantiated(section: Mapping[str, Any], option: str) -> Any:
     try:
         instantiate = getattr(parser, "instantiate", None) or parser.instantiate_classes  # before 4.49
         return instantiate(parser.parse_object({"it": dict(section)})).it
-    except Exception as error:
-        raise UsageError(
-            f"{option}: {section['class_path']} cannot be made from the config: {' '.join(str(error).split())}"
-        ) from error
+    except (Exception, SystemExit) as error:
+        words = in_words(error) if isinstance(error, SystemExit) else " ".join(str(error).split())
+        raise UsageError(f"{option}: {section['class_path']} cannot be made from the config: {words}") from error
