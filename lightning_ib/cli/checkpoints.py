@@ -278,11 +278,11 @@ def _same_weights(one: Path, other: Path, trust: bool) -> bool:
     return all(x.shape == y.shape and equal(x, y) for x, y in tensors)
 
 
-def load_weights(model: Any, held: Mapping[str, Any], path: Path, name: str) -> None:
-    """Load the weights of a checkpoint into a model, all of them.
+def fitting_weights(model: Any, held: Mapping[str, Any], path: Path, name: str) -> dict[str, Any]:
+    """The weights of a checkpoint, under the names that they have in the model.
 
     Raises:
-        UsageError: a key is missing, unexpected or of another shape; the model is left as it was.
+        UsageError: a key is missing, unexpected or of another shape.
     """
     own = model.state_dict()
     state = _unwrapped(weights(held), own)
@@ -301,8 +301,18 @@ def load_weights(model: Any, held: Mapping[str, Any], path: Path, name: str) -> 
             raise UsageError(f"{where}: its {key!r} has shape {shapes}. Give the right --model.")
     if strict and (lacking := [key for key in own if key not in state]):
         raise UsageError(f"{where}: it lacks {lacking[0]!r}, which the model has. Give the right --model.")
+    return state
+
+
+def load_weights(model: Any, held: Mapping[str, Any], path: Path, name: str) -> None:
+    """Load the weights of a checkpoint into a model, all of them.
+
+    Raises:
+        UsageError: a key is missing, unexpected or of another shape; the model is left as it was.
+    """
+    state = fitting_weights(model, held, path, name)
     try:
-        model.load_state_dict(state, strict=strict)
+        model.load_state_dict(state, strict=getattr(model, "strict_loading", True) is not False)
     except Exception as error:
         raise UsageError(f"{path} cannot be loaded into {name}: {type(error).__name__}: {error}") from error
 

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any, NamedTuple
 
 from lightning_ib.cli.checkpoints import Checkpoint, both_of_one_moment
+from lightning_ib.cli.console import say
 from lightning_ib.cli.errors import UsageError
+from lightning_ib.cli.runs import whole_rows
 from lightning_ib.records.files import replacing
 from lightning_ib.records.history import History
 
@@ -44,6 +49,7 @@ class ReplayFolder:
         frozen: edges and calibrations of the first measurement; ``None`` before it.
         discretized: (epoch, step) → how the layers were discretized then, in words.
         known: (epoch, step) → the checkpoint that was measured.
+        events: the names of the event files.
 
     Raises:
         UsageError: the folder holds something else, or a replay with other settings.
@@ -54,6 +60,7 @@ class ReplayFolder:
         self.frozen: Mapping[str, Any] | None = None
         self.discretized: dict[tuple[int, int], Mapping[str, str]] = {}
         self.known: dict[tuple[int, int], Known] = {}
+        self.events: list[str] = []
         state = path / _STATE
         if path.exists() and not path.is_dir():
             raise UsageError(f"--output {path} is a file: give a folder.")
@@ -71,6 +78,7 @@ class ReplayFolder:
             state = torch.load(file, weights_only=True)
             before, self.frozen = state["described"], state["frozen"]
             self.discretized = state["discretized"]
+            self.events = list(state["events"])
             self.known = {moment: Known(*one) for moment, one in state["known"].items()}
         except Exception as error:
             raise UsageError(f"{file} is damaged: give another --output, or move the folder away.") from error
@@ -115,12 +123,13 @@ class ReplayFolder:
         import torch
 
         state: dict[str, Any] = {"described": self._described, "frozen": self.frozen, "discretized": self.discretized}
+        state["events"] = list(self.events)
         state["known"] = {moment: tuple(one) for moment, one in self.known.items()}
         with replacing(self.path / _STATE) as partial:
             torch.save(state, partial)
 
     def history(self, csv: Path) -> History:
-        """The measurements that are in the CSV already.
+        """The measurements that are in the CSV already, whole ones; of a file that is cut the last one is missing.
 
         Raises:
             UsageError: the file is damaged.
@@ -128,6 +137,30 @@ class ReplayFolder:
         if not csv.is_file():
             return History()
         try:
-            return History.read_csv(csv)
-        except ValueError as error:
-            raise UsageError(f"{error} Remove the file, or give another --output.") from error
+            records = whole_rows(csv, say).records()
+        except (ValueError, TypeError) as error:
+            sentence = str(error).rstrip(".")
+            raise UsageError(f"{sentence}. Move the folder {self.path} away, or give another --output.") from error
+        counts = Counter(record[:2] for record in records)
+        cut = {moment for moment, n in counts.items() if moment in self.known and n < self.known[moment].n_values}
+        if cut:
+            say(f"{csv} lacks values of epoch {', '.join(str(epoch) for epoch, _ in sorted(cut))}: measured again.")
+        return History(record for record in records if record[:2] not in cut)
+
+    def probe(self) -> None:
+        """Try to write a file in the folder, and leave all as it was.
+
+        Raises:
+            UsageError: that failed.
+        """
+        missing = [one for one in (self.path, *self.path.parents) if not one.exists()]
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            with TemporaryFile(dir=self.path):
+                pass
+        except OSError as error:
+            raise UsageError(f"--output {self.path} cannot be written: {error.strerror}.") from error
+        finally:
+            for one in missing:
+                with suppress(OSError):
+                    one.rmdir()

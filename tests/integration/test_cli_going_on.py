@@ -93,3 +93,84 @@ def test_without_steps_values_are_logged_at_the_epoch(files, out, tmp_path):
     assert steps(out) == [1, 2]
     assert replay(out, *files, save(tmp_path / "ck" / "epoch=3.pt", 3)) == 0
     assert steps(out) == [1, 2, 3]
+
+
+# -- files that are missing, cut or foreign ----------------------------------------------------------------------------
+
+
+def test_event_files_and_pictures_that_are_missing_are_written_again(files, out, capsys):
+    assert replay(out, *files) == 0
+    before = {file.name: file.read_bytes() for file in out.iterdir() if file.suffix in (".csv", ".png")}
+    foreign = out / "events.out.tfevents.0.elsewhere"
+    foreign.write_bytes(b"")
+    for file in (*out.glob("events*"), *out.glob("*.png"), *out.glob("*.svg")):
+        if file != foreign:
+            file.unlink()
+    assert replay(out, *files) == 0
+    assert "2 of 2 checkpoints are measured already" in capsys.readouterr().err
+    assert {name: (out / name).read_bytes() for name in before} == before
+    assert (out / "information_plane.svg").is_file()
+    assert steps(out) == [1, 2]
+    names = sorted(file.name for file in out.iterdir())
+    assert replay(out, *files) == 0
+    assert sorted(file.name for file in out.iterdir()) == names
+    assert foreign.is_file()
+
+
+@pytest.mark.parametrize("n_cut", [9, None], ids=["in a row", "at its end"])
+def test_a_csv_that_is_cut_is_measured_again(files, out, capsys, n_cut):
+    assert replay(out, *files) == 0
+    csv = out / "information_plane.csv"
+    before, text = exact(values(out)), csv.read_bytes()
+    csv.write_bytes(text[: -(n_cut or len(text.splitlines(True)[-1]))])
+    assert replay(out, *files) == 0
+    assert f"{csv} lacks values of epoch 2: measured again." in capsys.readouterr().err
+    assert exact(values(out)) == before
+
+
+def test_a_damaged_folder_is_to_be_moved_away(files, out, capsys):
+    assert replay(out, *files) == 0
+    csv = out / "information_plane.csv"
+    csv.write_bytes(csv.read_bytes().replace(b"I_XT,", b"I_XT,x", 1))
+    assert replay(out, *files) == 2
+    assert f"Move the folder {out} away, or give another --output." in capsys.readouterr().err
+    (out / "replay.pt").write_bytes(b"no")
+    assert replay(out, *files) == 2
+    assert "is damaged: give another --output, or move the folder away." in capsys.readouterr().err
+
+
+# -- faults ------------------------------------------------------------------------------------------------------------
+
+
+def test_an_output_that_cannot_be_written_is_found_first(files, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("lightning_ib.cli.replay.made_model", None)
+    (tmp_path / "file").touch()
+    assert replay(tmp_path / "file" / "out", *files) == 2
+    sentence = f"--output {tmp_path / 'file' / 'out'} cannot be written: Not a directory."
+    assert sentence in capsys.readouterr().err
+
+
+def test_a_checkpoint_of_another_shape_is_found_first(files, out, capsys):
+    torch.save({**TinyModule().state_dict(), "out.bias": torch.zeros(9)}, files[1])
+    assert replay(out, *files) == 2
+    assert f"{files[1]} is a checkpoint of another model than" in capsys.readouterr().err
+    assert not out.exists()
+
+
+def test_a_failure_half_way_keeps_what_was_measured(files, out, capsys, monkeypatch):
+    from lightning_ib.cli import replay as module
+
+    load, n = module.load_weights, iter(range(9))
+
+    def failing(*arguments):
+        if next(n) == 2:
+            raise OSError("the disk is gone")
+        load(*arguments)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(module, "load_weights", failing)
+        assert replay(out, *files) == 1
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last == "What was measured is kept, and the same command goes on."
+    assert {point.epoch for point in values(out)} == {1}
+    assert replay(out, *files) == 0
