@@ -148,7 +148,10 @@ def whole_rows(file: Path, say: Callable[[str], None]) -> History:
     with tempfile.TemporaryDirectory() as folder:
         whole = Path(folder, file.name)
         whole.write_bytes(text[: text.rindex("\n") + 1].encode())
-        return History.read_csv(whole)
+        try:
+            return History.read_csv(whole)
+        except ValueError as error:
+            raise ValueError(str(error).replace(str(whole), str(file))) from error
 
 
 def _chosen(history: History, layers: Sequence[str], file: Path) -> History:
