@@ -12,6 +12,9 @@ from lightning_ib.cli.errors import UsageError
 SUFFIXES = (".ckpt", ".pt", ".pth")
 """Of the files in a folder that are taken for checkpoints."""
 
+_PLACES = ("state_dict", "model_state_dict", "model")
+"""Of the weights in a checkpoint; a plain state dict has them at the top."""
+
 _CALLBACK = "InformationPlaneCallback"
 
 
@@ -48,15 +51,30 @@ def checkpoint_files(given: Sequence[str]) -> list[Path]:
     for name in given:
         path = Path(name)
         if path.is_dir():
-            inside = sorted((file for file in path.iterdir() if file.suffix in SUFFIXES), key=_natural)
+            # The folder of a run has them below.
+            inside = _inside(path) or _inside(path / "checkpoints")
             if not inside:
-                raise UsageError(f"the folder {path} holds no checkpoint: expected files *{', *'.join(SUFFIXES)}.")
+                raise UsageError(
+                    f"the folder {path} holds no checkpoint: expected files *{', *'.join(SUFFIXES)}.{_below(path)}"
+                )
             files += inside
         elif path.is_file():
             files.append(path)
         else:
             raise UsageError(f"there is no checkpoint {path}: give a file, or a folder of them.")
     return list({file.resolve(): file for file in files}.values())
+
+
+def _inside(folder: Path) -> list[Path]:
+    """The checkpoints in a folder, in their natural order."""
+    files = folder.iterdir() if folder.is_dir() else ()
+    return sorted((file for file in files if file.suffix in SUFFIXES), key=_natural)
+
+
+def _below(folder: Path) -> str:
+    """The end of a sentence: folders of checkpoints that are deeper."""
+    below = sorted({one for depth in ("*", "*/*") for one in folder.glob(f"{depth}/checkpoints") if _inside(one)})
+    return f" Did you mean {' or '.join(map(str, below[:3]))}?" if below else ""
 
 
 def _natural(path: Path) -> list[tuple[int, str]]:
@@ -86,7 +104,7 @@ def load(path: Path, *, trust: bool = False) -> dict[str, Any]:
             held = torch.load(path, **options)
     except pickle.UnpicklingError as error:
         if trust or any(sign in str(error) for sign in ("Unsupported operand", "invalid load key")):
-            raise _unreadable(path, error) from error
+            raise _unreadable(path) from error
         found = re.search(r"GLOBAL ([\w.]+)|Unsupported (?:global|class) ([\w.]+)", str(error))
         what = next((one for one in (found.groups() if found else ()) if one), "other objects")
         raise UsageError(
@@ -94,7 +112,7 @@ def load(path: Path, *, trust: bool = False) -> dict[str, Any]:
             "add --trust."
         ) from error
     except Exception as error:
-        raise _unreadable(path, error) from error
+        raise _unreadable(path) from error
     if isinstance(held, torch.nn.Module):
         held = held.state_dict()
     if not isinstance(held, Mapping):
@@ -104,9 +122,12 @@ def load(path: Path, *, trust: bool = False) -> dict[str, Any]:
     return dict(held)
 
 
-def _unreadable(path: Path, error: Exception) -> UsageError:
-    first = str(error).strip().splitlines() or [type(error).__name__]
-    return UsageError(f"{path} cannot be read as a checkpoint, it may be damaged or of another kind: {first[0]}")
+def _unreadable(path: Path) -> UsageError:
+    size = f"{path.stat().st_size:,} bytes" if path.is_file() else "a folder"
+    return UsageError(
+        f"{path} ({size}) cannot be read as a checkpoint, it may be cut or of another kind: copy it again, or leave it "
+        "out."
+    )
 
 
 def is_of_lightning(held: Mapping[str, Any]) -> bool:
@@ -116,10 +137,26 @@ def is_of_lightning(held: Mapping[str, Any]) -> bool:
 
 def weights(held: Mapping[str, Any]) -> dict[str, Any]:
     """The state dict in a checkpoint."""
-    for key in ("state_dict", "model_state_dict", "model"):
+    for key in _PLACES:
         if isinstance(held.get(key), Mapping):
             return dict(held[key])
     return dict(held)
+
+
+def check_weights(held: Mapping[str, Any], path: Path) -> None:
+    """Check that a file holds weights; one of Lightning may get them from a hook of the model.
+
+    Raises:
+        UsageError: it holds none.
+    """
+    from torch import Tensor
+
+    if is_of_lightning(held) or any(isinstance(value, Tensor) for value in weights(held).values()):
+        return
+    if any(isinstance(value, Mapping) for value in held.values()) and not any(place in held for place in _PLACES):
+        places = ", ".join(_PLACES)
+        raise UsageError(f"{path}: weights are looked for under {places}; it has {', '.join(map(str, held))}.")
+    raise UsageError(f"{path} holds no weights: expected a checkpoint of Lightning or a state dict of a model.")
 
 
 def callback_state(held: Mapping[str, Any], prefix: str | None) -> tuple[Mapping[str, Any], str]:
@@ -210,6 +247,7 @@ def _dated(files: Sequence[Path], by: str, trust: bool, say: Callable[[str], Non
     dated, plain = [], []
     for place, path in enumerate(files, 1):
         held = load(path, trust=trust)
+        check_weights(held, path)
         dated.append(moment_of(held, path, place, by))
         plain += [] if is_of_lightning(held) else [dated[-1]]
     first = min(plain, key=lambda one: one.epoch, default=None)

@@ -50,7 +50,7 @@ def replay(arguments: Namespace) -> int:
     state, prefix = callback_state(first, arguments.prefix or getattr(sources.callback, "prefix", None))
     recorded = History.restored(state)[0] if state else History()
     settings = settings_of(arguments, sources.callback, recorded, prefix, say)
-    path = Path(arguments.output) if arguments.output else files[0].parent / "replay"
+    path = Path(arguments.output) if arguments.output is not None else files[0].parent / "replay"
     described = {"model": sources.model_name, "data": sources.data_name} | settings.described()
     described |= {"limit_batches": repr(arguments.limit_batches)} | hyperparameters(first)
     folder = ReplayFolder(path, described)
@@ -147,7 +147,8 @@ class _Replay:
         try:
             model.to(device, dtype)
         except (RuntimeError, AssertionError) as error:  # torch asserts that it was compiled with CUDA
-            raise UsageError(f"--device {arguments.device}: {error}") from error
+            fault = " ".join(str(error).split()) or type(error).__name__
+            raise UsageError(f"--device {device}: {fault.rstrip('.')}: give --device cpu.") from error
         self._model = model
         for one in missing:
             fitting_weights(model, self._held(one), one.path, names.model_name)
