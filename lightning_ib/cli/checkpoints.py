@@ -27,6 +27,7 @@ class Checkpoint(NamedTuple):
         step: the optimizer steps so far; the epoch where the file holds none.
         is_dated: whether the file or its name says so; else it is its place among the others.
         has_step: whether the file holds the steps.
+        is_shifted: whether the file counts epochs from 0, and has got one more here.
     """
 
     path: Path
@@ -34,6 +35,11 @@ class Checkpoint(NamedTuple):
     step: int
     is_dated: bool = True
     has_step: bool = True
+    is_shifted: bool = False
+
+    def shifted(self) -> Checkpoint:
+        """The checkpoint of a file that counts epochs from 0."""
+        return self._replace(epoch=self.epoch + 1, step=self.step + 1, is_shifted=True)
 
     @property
     def moment(self) -> tuple[int, int]:
@@ -254,7 +260,7 @@ def _dated(files: Sequence[Path], by: str, trust: bool, say: Callable[[str], Non
     if first is None or first.epoch > 0:
         return dated
     say(f"The files count epochs from 0: {first.path} is taken for epoch 1, the end of the first, and so on.")
-    return [one._replace(epoch=one.epoch + 1, step=one.step + 1) if one in plain else one for one in dated]
+    return [one.shifted() if one in plain else one for one in dated]
 
 
 def both_of_one_moment(one: Checkpoint, other: Checkpoint, by: str, more: str = "") -> UsageError:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -50,6 +50,7 @@ class ReplayFolder:
         discretized: (epoch, step) → how the layers were discretized then, in words.
         known: (epoch, step) → the checkpoint that was measured.
         events: the names of the event files.
+        counts_from_0: whether the plain files count epochs from 0.
 
     Raises:
         UsageError: the folder holds something else, or a replay with other settings.
@@ -61,6 +62,7 @@ class ReplayFolder:
         self.discretized: dict[tuple[int, int], Mapping[str, str]] = {}
         self.known: dict[tuple[int, int], Known] = {}
         self.events: list[str] = []
+        self.counts_from_0 = False
         state = path / _STATE
         if path.exists() and not path.is_dir():
             raise UsageError(f"--output {path} is a file: give a folder.")
@@ -78,7 +80,7 @@ class ReplayFolder:
             state = torch.load(file, weights_only=True)
             before, self.frozen = state["described"], state["frozen"]
             self.discretized = state["discretized"]
-            self.events = list(state["events"])
+            self.events, self.counts_from_0 = list(state["events"]), bool(state["counts_from_0"])
             self.known = {moment: Known(*one) for moment, one in state["known"].items()}
         except Exception as error:
             raise UsageError(f"{file} is damaged: give another --output, or move the folder away.") from error
@@ -91,6 +93,16 @@ class ReplayFolder:
             raise UsageError(
                 f"{self.path} holds a replay with {', '.join(changed[:3])}: give another --output, or the same options."
             )
+
+    def counted(self, checkpoints: Sequence[Checkpoint]) -> list[Checkpoint]:
+        """Checkpoints with the epochs counted as those before, where plain files among them counted from 0."""
+        shifted = any(one.is_shifted for one in checkpoints)
+        plain = [one for one in checkpoints if one.is_dated and not one.has_step]
+        if self.counts_from_0 and plain and not shifted:
+            say(f"The files before counted epochs from 0: {plain[0].path} is taken for epoch {plain[0].epoch + 1}.")
+            return [one.shifted() if one in plain else one for one in checkpoints]
+        self.counts_from_0 |= shifted
+        return list(checkpoints)
 
     def is_known(self, checkpoint: Checkpoint, digest: str, by: str) -> bool:
         """Whether a checkpoint was measured already.
@@ -123,7 +135,7 @@ class ReplayFolder:
         import torch
 
         state: dict[str, Any] = {"described": self._described, "frozen": self.frozen, "discretized": self.discretized}
-        state["events"] = list(self.events)
+        state |= {"events": list(self.events), "counts_from_0": self.counts_from_0}
         state["known"] = {moment: tuple(one) for moment, one in self.known.items()}
         with replacing(self.path / _STATE) as partial:
             torch.save(state, partial)

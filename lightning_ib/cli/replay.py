@@ -57,7 +57,7 @@ def replay(arguments: Namespace) -> int:
     if folder.frozen is None:
         folder.frozen = state.get("frozen")
     run = _Replay(arguments, sources, settings, folder, first, [point.layer for point in recorded.last()])
-    return run.measure(checkpoints)
+    return run.measure(folder.counted(checkpoints))
 
 
 class _Replay:

@@ -95,6 +95,15 @@ def test_without_steps_values_are_logged_at_the_epoch(files, out, tmp_path):
     assert steps(out) == [1, 2, 3]
 
 
+def test_epochs_from_0_on_are_counted_as_before(out, tmp_path, capsys):
+    for epoch in (0, 1, 2):
+        assert replay(out, save(tmp_path / "ck" / f"epoch={epoch}.pt", epoch)) == 0
+    assert f"{tmp_path / 'ck' / 'epoch=2.pt'} is taken for epoch 3" in capsys.readouterr().err
+    assert replay(out, tmp_path / "ck") == 0
+    assert "3 of 3 checkpoints are measured already" in capsys.readouterr().err
+    assert steps(out) == [1, 2, 3]
+
+
 # -- files that are missing, cut or foreign ----------------------------------------------------------------------------
 
 
