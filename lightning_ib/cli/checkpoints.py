@@ -308,7 +308,9 @@ def hyperparameters(held: Mapping[str, Any]) -> dict[str, str]:
     for key, of in (("hyper_parameters", ""), ("datamodule_hyper_parameters", " of the data")):
         found = held.get(key)
         for name, value in found.items() if isinstance(found, Mapping) else ():
-            words[f"hyperparameter {name}{of}"] = re.sub(r" at 0x[0-9a-f]+", "", repr(value))
+            # The order of a set is another in each process.
+            shown = sorted(value, key=repr) if isinstance(value, (set, frozenset)) else value
+            words[f"hyperparameter {name}{of}"] = re.sub(r" at 0x[0-9a-f]+", "", repr(shown))
     return words
 
 

@@ -216,7 +216,25 @@ def _add_replay(commands: Any) -> None:
     what.add_argument(
         "--callback", metavar="NAME", help="the run's InformationPlaneCallback, or a function that returns it"
     )
-    how = one.add_argument_group("how to measure it")
+    _add_how(one.add_argument_group("how to measure it"))
+    out = one.add_argument_group("where to")
+    out.add_argument(
+        "--output",
+        metavar="FOLDER",
+        type=_not_empty,
+        help="an empty or new folder, or that of a replay to go on with (default: replay, beside the first checkpoint)",
+    )
+    out.add_argument(
+        "--prefix", metavar="NAME", help="the first part of every logged name (default: that of the run, or ib)"
+    )
+    one.add_argument(
+        "--trust", action="store_true", help="read checkpoints that hold other objects than tensors: they may run code"
+    )
+    one.add_argument("--traceback", action="store_true", help="show where an error was raised")
+
+
+def _add_how(how: Any) -> None:
+    """The options of how ``replay`` measures."""
     how.add_argument(
         "--layers",
         nargs="+",
@@ -248,17 +266,3 @@ def _add_replay(commands: Any) -> None:
     how.add_argument(
         "--device", metavar="NAME", help="such as cpu or cuda:1 (default: the first GPU where there is one)"
     )
-    out = one.add_argument_group("where to")
-    out.add_argument(
-        "--output",
-        metavar="FOLDER",
-        type=_not_empty,
-        help="an empty or new folder, or that of a replay to go on with (default: replay, beside the first checkpoint)",
-    )
-    out.add_argument(
-        "--prefix", metavar="NAME", help="the first part of every logged name (default: that of the run, or ib)"
-    )
-    one.add_argument(
-        "--trust", action="store_true", help="read checkpoints that hold other objects than tensors: they may run code"
-    )
-    one.add_argument("--traceback", action="store_true", help="show where an error was raised")

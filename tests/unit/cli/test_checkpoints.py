@@ -4,7 +4,16 @@ import pytest
 import torch
 from torch import nn
 
-from lightning_ib.cli.checkpoints import callback_state, checkpoint_files, in_order, load, load_weights, moment_of
+from lightning_ib.cli.checkpoints import (
+    callback_state,
+    checkpoint_files,
+    digest,
+    hyperparameters,
+    in_order,
+    load,
+    load_weights,
+    moment_of,
+)
 from lightning_ib.cli.errors import UsageError
 
 
@@ -110,3 +119,22 @@ def test_a_model_that_is_not_strict_takes_what_fits(tmp_path):
     model.strict_loading = False
     load_weights(model, {"weight": torch.ones(2, 2), "other": torch.ones(1)}, tmp_path, "Net")
     assert model.weight.sum() == 4
+
+
+def test_the_digest_is_of_the_weights():
+    state = {"a": torch.ones(2, 3), "b": torch.tensor(1.0, dtype=torch.bfloat16), "extra": {"n": 1}, "c": torch.ones(0)}
+    turned = {key: state[key] for key in reversed(state)} | {"a": torch.ones(3, 2).T}
+    assert digest(state) == digest(turned)
+    changes = ({"a": torch.ones(3, 2)}, {"a": torch.ones(2, 3).double()}, {"b": torch.tensor(2.0)}, {"extra": {"n": 2}})
+    assert len({digest(state), *(digest(state | change) for change in changes)}) == 5
+    assert digest({"a": torch.eye(3).to_sparse()}) == digest({"a": torch.eye(3)})
+
+
+def test_hyperparameters_in_words():
+    held = {"hyper_parameters": {"names": {"b", "a"}, "by": object}, "datamodule_hyper_parameters": {"seed": 3}}
+    assert hyperparameters(held) == {
+        "hyperparameter names": "['a', 'b']",
+        "hyperparameter by": "<class 'object'>",
+        "hyperparameter seed of the data": "3",
+    }
+    assert hyperparameters({}) == {}
