@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,20 +18,25 @@ class Board:
 
     Args:
         folder: the folder of the event file.
+        files: the names of earlier event files of its own.
 
     Attributes:
         log_dir: the same folder.
+        files: the names of its event files.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.log_dir = folder
+    def __init__(self, folder: Path, files: Iterable[str] = ()) -> None:
+        self.log_dir, self.files = folder, list(files)
 
     @cached_property
     def experiment(self) -> SummaryWriter:
         """The writer; its file is made with the first value."""
         from torch.utils.tensorboard import SummaryWriter
 
-        return SummaryWriter(str(self.log_dir))
+        before = set(self.log_dir.glob(_EVENTS))
+        writer = SummaryWriter(str(self.log_dir))
+        self.files += [file.name for file in self.log_dir.glob(_EVENTS) if file not in before]
+        return writer
 
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Write scalars."""
@@ -47,7 +52,12 @@ class Board:
         if "experiment" in vars(self):
             self.experiment.close()
 
+    def is_there(self) -> bool:
+        """Whether its event files are there."""
+        return bool(self.files) and all((self.log_dir / name).is_file() for name in self.files)
+
     def clear(self) -> None:
-        """Remove earlier event files: all values are written anew."""
-        for file in self.log_dir.glob(_EVENTS):
-            file.unlink()
+        """Remove its earlier event files: all values are written anew."""
+        for name in self.files:
+            (self.log_dir / name).unlink(missing_ok=True)
+        self.files.clear()

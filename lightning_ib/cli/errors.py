@@ -13,6 +13,18 @@ class UsageError(Exception):
     """
 
 
+def in_words(error: BaseException) -> str:
+    """An error of the user's code; SystemExit, which a script raises to end itself, in words.
+
+    Example:
+        >>> in_words(ValueError("no")), in_words(SystemExit(2))
+        ('ValueError: no', 'SystemExit: it ended the program')
+    """
+    if isinstance(error, SystemExit):
+        return "SystemExit: it ended the program"
+    return f"{type(error).__name__}: {error}"
+
+
 def nearest(name: str, names: Iterable[str]) -> str:
     """The end of a sentence about an unknown name: the nearest known one, or all of a few.
 

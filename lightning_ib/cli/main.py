@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+import os
+import select
 import sys
 import warnings
 from collections.abc import Sequence
@@ -34,20 +36,49 @@ def main(argv: Sequence[str] | None = None) -> int:
         warnings.showwarning = _show_warning
         try:
             run = getattr(importlib.import_module(f"lightning_ib.cli.{_COMMANDS[command]}"), command)
-            return int(run(arguments))
+            code = int(run(arguments))
+            sys.stdout.flush()
+            return code
         except UsageError as error:
-            return _fail(command, str(error), 2)
+            return _fail(command, str(error), 2, error)
         except KeyboardInterrupt:
             return _fail(command, "interrupted.", 130)
+        except SystemExit as error:
+            return _fail(command, "code that it ran ended the program (sys.exit).", 2, error)
         except Exception as error:
+            if isinstance(error, BrokenPipeError) and _silenced():
+                return 1
             if getattr(arguments, "traceback", False):
                 raise
-            return _fail(command, f"{type(error).__name__}: {error} (--traceback shows where.)", 1)
+            return _fail(command, f"{type(error).__name__}: {error} (--traceback shows where.)", 1, error)
 
 
-def _fail(command: str, sentence: str, code: int) -> int:
-    print(f"lightning-ib {command}: {sentence}", file=sys.stderr)
+def _fail(command: str, sentence: str, code: int, error: BaseException | None = None) -> int:
+    """Print a sentence and the notes of an error; the exit code."""
+    print(f"lightning-ib {command}: {sentence}", *getattr(error, "__notes__", ()), sep="\n", file=sys.stderr)
     return code
+
+
+def _silenced() -> bool:
+    """Whether output went to a program that had ended, as ``head`` does; if so, the rest goes nowhere."""
+    found = False
+    for stream in (sys.stdout, sys.stderr):
+        if _is_closed(stream):
+            found = True
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, stream.fileno())
+            os.close(nowhere)
+    return found
+
+
+def _is_closed(stream: Any) -> bool:
+    """Whether no one reads the other end of a stream; unlike writing, asking also works for a buffer that failed."""
+    try:
+        poll = select.poll()
+        poll.register(stream.fileno(), 0)
+    except (AttributeError, OSError):  # Windows has no poll, and not every stream is a file
+        return False
+    return any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0))
 
 
 def _show_warning(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:

@@ -10,7 +10,7 @@ from pkgutil import iter_modules
 from types import ModuleType
 from typing import Any
 
-from lightning_ib.cli.errors import UsageError, nearest
+from lightning_ib.cli.errors import UsageError, in_words, nearest
 
 
 def named_object(name: str, option: str) -> Any:
@@ -57,6 +57,11 @@ def _imported(parts: Sequence[str], name: str, option: str) -> tuple[ModuleType,
                 f"{option} {name}: there is no module {path} in {Path.cwd()} or among the installed packages"
                 f"{nearest(path, (file.stem for file in Path.cwd().glob('*.py')))}"
             ) from error
+        except SystemExit as error:
+            raise UsageError(
+                f"{option} {name}: importing {path} ended the program, as a script that reads its own options does: "
+                'put that below `if __name__ == "__main__":`.'
+            ) from error
         except Exception as error:
             raise _import_failed(name, option, error) from error
     assert module is not None
@@ -74,12 +79,8 @@ def _own_names(found: Any) -> list[str]:
     return public + [one.name for one in iter_modules(getattr(found, "__path__", ()))]
 
 
-def made(maker: Any, name: str, option: str) -> Any:
-    """The object that a class or a function without arguments makes.
-
-    Raises:
-        UsageError: it needs arguments, or raised.
-    """
+def needed(maker: Any) -> list[str]:
+    """The arguments that a class or a function cannot do without."""
     from inspect import Parameter, signature
 
     try:
@@ -87,15 +88,28 @@ def made(maker: Any, name: str, option: str) -> Any:
     except (TypeError, ValueError):  # builtins lack a signature
         parameters = ()  # type: ignore[assignment]
     kinds = (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD)
-    needed = [one.name for one in parameters if one.default is Parameter.empty and one.kind not in kinds]
-    if needed:
-        raise UsageError(
-            f"{option} {name} needs {' and '.join(needed)}, and the checkpoint holds no value for "
-            f"{'it' if len(needed) == 1 else 'them'}: give a function without arguments that returns it instead."
-        )
+    return [one.name for one in parameters if one.default is Parameter.empty and one.kind not in kinds]
+
+
+def lacks(arguments: Sequence[str], name: str, option: str) -> UsageError:
+    """The error of arguments that no one has a value for."""
+    return UsageError(
+        f"{option} {name} needs {' and '.join(arguments)}, and the checkpoint holds no value for "
+        f"{'it' if len(arguments) == 1 else 'them'}: give a function without arguments that returns it instead."
+    )
+
+
+def made(maker: Any, name: str, option: str) -> Any:
+    """The object that a class or a function without arguments makes.
+
+    Raises:
+        UsageError: it needs arguments, or raised.
+    """
+    if lacking := needed(maker):
+        raise lacks(lacking, name, option)
     try:
         return maker()
     except UsageError:
         raise
-    except Exception as error:
-        raise UsageError(f"{option} {name}: making it raised {type(error).__name__}: {error}") from error
+    except (Exception, SystemExit) as error:
+        raise UsageError(f"{option} {name}: making it raised {in_words(error)}") from error

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from argparse import ArgumentParser, ArgumentTypeError, RawDescriptionHelpFormatter
-from typing import Any
+from typing import Any, NoReturn
 
 from lightning_ib import __version__
 
@@ -36,7 +36,8 @@ The output folder, by default 'replay' beside the first checkpoint, holds
 
   information_plane.csv          every value
   information_plane.png, .svg    the picture
-  events.out.tfevents.…          scalars, picture and page for TensorBoard
+  estimators.png                 the values of estimators, where there are others than the probe
+  events.out.tfevents.…          scalars, pictures and page for TensorBoard
   replay.pt                      edges and options, to go on
 
 A replay that was interrupted goes on where it stopped when the same command is given.
@@ -107,11 +108,22 @@ example:
 """
 
 
+_ESTIMATORS = "probe, mlp_probe, kde, renyi, ksg, knn, mixed, copula, infonce, smile, quantized8, soft"
+_ALL_THAT_FOLLOW = "all names that follow are taken: put it after CHECKPOINT or RUN, or -- between"
+
+
+class _Parser(ArgumentParser):
+    """A parser that says where a file went that is missing."""
+
+    def error(self, message: str) -> NoReturn:
+        if message.startswith("the following arguments are required") and ("CHECKPOINT" in message or "RUN" in message):
+            message += ": --layers and --estimators take all names that follow; put it before, or -- between"
+        super().error(message)
+
+
 def parser() -> ArgumentParser:
     """The parser of all commands."""
-    top = ArgumentParser(
-        "lightning-ib", description=_ABOUT, epilog=_EXAMPLES, formatter_class=RawDescriptionHelpFormatter
-    )
+    top = _Parser("lightning-ib", description=_ABOUT, epilog=_EXAMPLES, formatter_class=RawDescriptionHelpFormatter)
     top.add_argument("--version", action="version", version=f"lightning-ib {__version__}")
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND", title="commands")
     _add_replay(commands)
@@ -125,10 +137,10 @@ def parser() -> ArgumentParser:
     one = _command(commands, "movie", "film the information plane of a run", _MOVIE, _MOVIE_EXAMPLES)
     one.add_argument("run", metavar="RUN", help="the folder of the run, or its CSV")
     _add_output(one, "plane.gif")
-    one.add_argument("--fps", type=float, default=4.0, metavar="N", help="frames a second; 4")
+    one.add_argument("--fps", type=float, default=4.0, metavar="N", help="frames a second (default: 4)")
     one = _command(commands, "page", "write runs as an interactive page", _PAGE, _PAGE_EXAMPLES)
     _add_runs(one, "plane.html")
-    one.add_argument("--title", default="Information plane", help="of the page")
+    one.add_argument("--title", default="Information plane", help="of the page (default: Information plane)")
     return top
 
 
@@ -139,15 +151,34 @@ def _positive(text: str) -> int:
     return int(text)
 
 
+def _not_empty(text: str) -> str:
+    """A path."""
+    if not text.strip():
+        raise ArgumentTypeError("expected a path, got an empty one")
+    return text
+
+
 def _add_runs(one: ArgumentParser, output: str) -> None:
     one.add_argument("runs", nargs="+", metavar="RUN", help="the folder of a run, or its CSV")
     _add_output(one, output)
 
 
 def _add_output(one: ArgumentParser, output: str) -> None:
-    one.add_argument("-o", "--output", metavar="FILE", help=f"the file to write; {output} in the current folder")
-    one.add_argument("--layers", nargs="+", action="extend", metavar="NAME", help="the layers to show, or patterns")
-    one.add_argument("--unit", choices=("bits", "nats"), help="convert into this unit")
+    one.add_argument(
+        "-o",
+        "--output",
+        metavar="FILE",
+        type=_not_empty,
+        help=f"the file to write (default: {output} in the current folder)",
+    )
+    one.add_argument(
+        "--layers",
+        nargs="+",
+        action="extend",
+        metavar="NAME",
+        help=f"the layers to show, or patterns (default: all); {_ALL_THAT_FOLLOW}",
+    )
+    one.add_argument("--unit", choices=("bits", "nats"), help="convert into this unit (default: that of the first run)")
     one.add_argument("--traceback", action="store_true", help="show where an error was raised")
 
 
@@ -156,7 +187,7 @@ def _add_style(one: ArgumentParser) -> None:
         "--style",
         choices=("screen", "paper"),
         default="screen",
-        help="paper: 3.4 inches wide, small fonts, no title, 300 dpi; screen",
+        help="paper: 3.4 inches wide, small fonts, no title, 300 dpi (default: screen)",
     )
 
 
@@ -171,7 +202,10 @@ def _add_replay(commands: Any) -> None:
     """The options of ``replay``."""
     one = _command(commands, "replay", "measure the checkpoints of a past run", _REPLAY, _REPLAY_EXAMPLES)
     one.add_argument(
-        "checkpoints", nargs="+", metavar="CHECKPOINT", help="a file (.ckpt, .pt, .pth) or a folder of such files"
+        "checkpoints",
+        nargs="+",
+        metavar="CHECKPOINT",
+        help="a file (.ckpt, .pt, .pth), a folder of such files, or the folder of a run, with them in checkpoints/",
     )
     what = one.add_argument_group("what to measure")
     what.add_argument("--model", metavar="NAME", help="module.Class, or a function without arguments that returns it")
@@ -182,24 +216,53 @@ def _add_replay(commands: Any) -> None:
     what.add_argument(
         "--callback", metavar="NAME", help="the run's InformationPlaneCallback, or a function that returns it"
     )
-    how = one.add_argument_group("how to measure it")
-    how.add_argument("--layers", nargs="+", action="extend", metavar="NAME", help="names of modules, or glob patterns")
-    how.add_argument(
-        "--estimators", nargs="*", action="extend", metavar="NAME", help="such as probe or kde; none where it is empty"
-    )
-    how.add_argument("--unit", choices=("bits", "nats"), help="of the informations; bits")
-    how.add_argument(
-        "--max-samples", type=_positive, metavar="N", help="the most samples that cells and estimators see"
-    )
-    how.add_argument("--limit-batches", type=_positive, metavar="N", help="read so many batches of the data; all")
-    how.add_argument("--ignore-index", type=int, metavar="LABEL", help="leave out rows with this label, such as -100")
-    how.add_argument("--tokens", action="store_true", help="take the tokens of sequences for samples")
-    how.add_argument("--by", choices=("epoch", "step"), help="what tells checkpoints apart; epoch")
-    how.add_argument("--device", metavar="NAME", help="such as cpu or cuda:1; the first GPU where there is one")
+    _add_how(one.add_argument_group("how to measure it"))
     out = one.add_argument_group("where to")
-    out.add_argument("--output", metavar="FOLDER", help="an empty or a new folder, or that of a replay to go on with")
-    out.add_argument("--prefix", metavar="NAME", help="the first part of every logged name; ib")
+    out.add_argument(
+        "--output",
+        metavar="FOLDER",
+        type=_not_empty,
+        help="an empty or new folder, or that of a replay to go on with (default: replay, beside the first checkpoint)",
+    )
+    out.add_argument(
+        "--prefix", metavar="NAME", help="the first part of every logged name (default: that of the run, or ib)"
+    )
     one.add_argument(
         "--trust", action="store_true", help="read checkpoints that hold other objects than tensors: they may run code"
     )
     one.add_argument("--traceback", action="store_true", help="show where an error was raised")
+
+
+def _add_how(how: Any) -> None:
+    """The options of how ``replay`` measures."""
+    how.add_argument(
+        "--layers",
+        nargs="+",
+        action="extend",
+        metavar="NAME",
+        help="names of modules, or glob patterns (default: those of the run, or those that the callback picks); "
+        f"{_ALL_THAT_FOLLOW}",
+    )
+    how.add_argument(
+        "--estimators",
+        nargs="*",
+        action="extend",
+        metavar="NAME",
+        help=f"any of {_ESTIMATORS} (default: those of the run, or probe); none where it is empty; {_ALL_THAT_FOLLOW}",
+    )
+    how.add_argument("--unit", choices=("bits", "nats"), help="of the informations (default: that of the run, or bits)")
+    how.add_argument(
+        "--max-samples",
+        type=_positive,
+        metavar="N",
+        help="the most samples that cells and estimators see (default: as the callback, or 10000)",
+    )
+    how.add_argument(
+        "--limit-batches", type=_positive, metavar="N", help="read so many batches of the data (default: all)"
+    )
+    how.add_argument("--ignore-index", type=int, metavar="LABEL", help="leave out rows with this label, such as -100")
+    how.add_argument("--tokens", action="store_true", help="take the tokens of sequences for samples")
+    how.add_argument("--by", choices=("epoch", "step"), help="what tells checkpoints apart (default: epoch)")
+    how.add_argument(
+        "--device", metavar="NAME", help="such as cpu or cuda:1 (default: the first GPU where there is one)"
+    )

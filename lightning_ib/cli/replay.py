@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,6 +13,9 @@ from lightning_ib.cli.checkpoints import (
     Checkpoint,
     callback_state,
     checkpoint_files,
+    digest,
+    fitting_weights,
+    hyperparameters,
     in_order,
     load,
     load_weights,
@@ -19,13 +23,15 @@ from lightning_ib.cli.checkpoints import (
 )
 from lightning_ib.cli.console import say
 from lightning_ib.cli.errors import UsageError
-from lightning_ib.cli.folder import ReplayFolder
+from lightning_ib.cli.folder import Known, ReplayFolder
 from lightning_ib.cli.recorded import agreement
 from lightning_ib.cli.settings import Settings, settings_of
 from lightning_ib.cli.sources import Sources, sources_of
 from lightning_ib.cli.subject import Transfer, defines, made_data, made_model, validation_loader, weights_dtype
 from lightning_ib.records.history import History
 from lightning_ib.records.measurement_json import measurements_of
+
+_KEPT = "What was measured is kept, and the same command goes on."
 
 
 def replay(arguments: Namespace) -> int:
@@ -44,14 +50,14 @@ def replay(arguments: Namespace) -> int:
     state, prefix = callback_state(first, arguments.prefix or getattr(sources.callback, "prefix", None))
     recorded = History.restored(state)[0] if state else History()
     settings = settings_of(arguments, sources.callback, recorded, prefix, say)
-    path = Path(arguments.output) if arguments.output else files[0].parent / "replay"
+    path = Path(arguments.output) if arguments.output is not None else files[0].parent / "replay"
     described = {"model": sources.model_name, "data": sources.data_name} | settings.described()
-    described |= {"limit_batches": repr(arguments.limit_batches)}
+    described |= {"limit_batches": repr(arguments.limit_batches)} | hyperparameters(first)
     folder = ReplayFolder(path, described)
     if folder.frozen is None:
         folder.frozen = state.get("frozen")
     run = _Replay(arguments, sources, settings, folder, first, [point.layer for point in recorded.last()])
-    return run.measure(checkpoints)
+    return run.measure(folder.counted(checkpoints))
 
 
 class _Replay:
@@ -79,7 +85,7 @@ class _Replay:
 
         self._arguments, self._sources, self._settings = arguments, sources, settings
         self._folder, self._first, self._layers = folder, first, layers
-        self._board = Board(folder.path)
+        self._board = Board(folder.path, folder.events)
         options = settings.options
         self._reporter = Reporter(settings.prefix, options.get("unit", "bits"), settings.beta, by=settings.by)
         self.history = folder.history(self._reporter.csv_path(folder.path))
@@ -87,28 +93,44 @@ class _Replay:
     def measure(self, checkpoints: Sequence[Checkpoint]) -> int:
         """Measure what is missing, and write the whole; the exit code."""
         before = {one.records()[0][:2]: one for one in measurements_of(self.history)}
-        missing = [one for one in checkpoints if one.moment not in before]
+        trust, by = self._arguments.trust, self._settings.by
+        self._digests = {one.moment: digest(weights(load(one.path, trust=trust))) for one in checkpoints}
+        known = [one for one in checkpoints if self._folder.is_known(one, self._digests[one.moment], by)]
+        missing = [one for one in checkpoints if one not in known or one.moment not in before]
         if n_known := len(checkpoints) - len(missing):
             say(f"{n_known} of {len(checkpoints)} checkpoints are measured already, in {self._folder.path}.")
         interrupted = False
-        if missing:
-            session, run = self._session(missing[0])
+        if missing or not self._is_written():
+            self._folder.probe()
+            session, run = self._session(missing) if missing else (None, None)
             self._board.clear()
             try:
                 self._measure(session, run, missing, before)
             except KeyboardInterrupt:
                 interrupted = True
+            except (Exception, SystemExit) as error:
+                if self.history:
+                    error.add_note(_KEPT)
+                raise
             finally:
-                session.detach()
-                self._reporter.finish(self.history, self._destination(0))
+                if session is not None:
+                    session.detach()
+                self._reporter.finish(self.history, self._destination((0, 0)))
                 self._board.close()
         self._conclude(checkpoints)
         if interrupted:
-            say("Interrupted: what was measured is kept, and the same command goes on.")
+            say(f"Interrupted. {_KEPT}")
         return 130 if interrupted else 0
 
-    def _session(self, checkpoint: Checkpoint) -> tuple[Any, Any]:
-        """A session that is attached to the model, and the pass that it measures."""
+    def _is_written(self) -> bool:
+        """Whether the event files and the pictures are there, besides the CSV."""
+        csv = self._reporter.csv_path(self._folder.path)
+        is_drawn = any(math.isfinite(point.i_xt) for point in self.history)
+        pictures = [csv.with_suffix(suffix) for suffix in (".png", ".svg")] if is_drawn else []
+        return self._board.is_there() and all(file.is_file() for file in pictures)
+
+    def _session(self, missing: Sequence[Checkpoint]) -> tuple[Any, Any]:
+        """A session that is attached to the model with the first of some weights, and the pass that it measures."""
         import torch
 
         from lightning_ib.callbacks.session import Host, Session
@@ -120,15 +142,18 @@ class _Replay:
         asked = getattr(names.callback, "data", None)
         loader, validates = validation_loader(data, model, names.data_name, asked)
         device = _device(arguments.device)
-        held = load(checkpoint.path, trust=arguments.trust)
-        dtype = weights_dtype(weights(held))
+        checkpoint = missing[0]
+        dtype = weights_dtype(weights(load(checkpoint.path, trust=arguments.trust)))
         try:
             model.to(device, dtype)
         except (RuntimeError, AssertionError) as error:  # torch asserts that it was compiled with CUDA
-            raise UsageError(f"--device {arguments.device}: {error}") from error
+            fault = " ".join(str(error).split()) or type(error).__name__
+            raise UsageError(f"--device {device}: {fault.rstrip('.')}: give --device cpu.") from error
         self._model = model
+        for one in missing:
+            fitting_weights(model, self._held(one), one.path, names.model_name)
         # Hooks of lazy layers and the like are made for a model that has its weights.
-        self._load(held, checkpoint)
+        self._load(checkpoint)
         transfer = Transfer(model, data, torch.device(device), dtype)
         run = OwnPass(model, loader, transfer, self._settings.unpack, arguments.limit_batches)
         if validates and asked is None:
@@ -148,11 +173,16 @@ class _Replay:
                 say(f"the edges in {checkpoint.path} are damaged, and fitted anew where they are missing: {error}.")
         return session, run
 
-    def _load(self, held: dict[str, Any], checkpoint: Checkpoint) -> None:
-        """Load the weights of a checkpoint, after the hook of the model that Lightning would call."""
+    def _held(self, checkpoint: Checkpoint) -> dict[str, Any]:
+        """The content of a checkpoint, after the hook of the model that Lightning would call."""
+        held = load(checkpoint.path, trust=self._arguments.trust)
         if defines(self._model, "on_load_checkpoint"):
             self._model.on_load_checkpoint(held)
-        load_weights(self._model, held, checkpoint.path, self._sources.model_name)
+        return held
+
+    def _load(self, checkpoint: Checkpoint) -> None:
+        """Load the weights of a checkpoint into the model."""
+        load_weights(self._model, self._held(checkpoint), checkpoint.path, self._sources.model_name)
 
     def _measure(
         self, session: Any, run: Any, missing: Sequence[Checkpoint], before: Mapping[tuple[int, int], History]
@@ -162,19 +192,29 @@ class _Replay:
 
         files = {one.moment: one for one in missing}
         moments = sorted(before.keys() | files.keys())
+        if session is None:
+            self._layout_of_known()
         with with_bar(None, "Checkpoints", len(moments)) as bar:
             for moment in moments:
-                if moment in before:
-                    self._log(before[moment], self._folder.discretized.get(moment, {}), is_new=False)
-                else:
+                if moment in files:
                     self._measure_one(session, run, files[moment])
+                else:
+                    words, ends = self._folder.discretized.get(moment, {}), session is None and moment == moments[-1]
+                    self._log(before[moment], words, is_new=ends)
                 bar.update()
+
+    def _layout_of_known(self) -> None:
+        """Lay out TensorBoard's custom scalars where nothing is measured."""
+        records = self.history.records()
+        sources, layers = {one.source for one in records}, dict.fromkeys(one.layer for one in records)
+        estimators = [one for one in self._settings.options["estimators"] if one.name in sources]
+        self._reporter.layout([self._board], list(layers), estimators, "binned" in sources)
 
     def _measure_one(self, session: Any, run: Any, checkpoint: Checkpoint) -> None:
         from lightning_ib.callbacks.session import Moment
         from lightning_ib.evaluation.passes import ForwardError
 
-        self._load(load(checkpoint.path, trust=self._arguments.trust), checkpoint)
+        self._load(checkpoint)
         moment = Moment(checkpoint.epoch, checkpoint.step, f"of {checkpoint.path.name}", "The replay")
         try:
             measured = session.measure(run, moment)
@@ -184,6 +224,12 @@ class _Replay:
             raise UsageError(f"{checkpoint.path} cannot be measured: {error}") from error
         self._folder.frozen = session.frozen_state()
         self._folder.discretized[checkpoint.moment] = dict(measured.discretized)
+        self._folder.known[checkpoint.moment] = Known(
+            str(checkpoint.path),
+            self._digests[checkpoint.moment],
+            checkpoint.has_step,
+            len(measured.history.records()),
+        )
         self._folder.save()
         plane = session.plane
         estimators, binned = plane.estimation.estimators, bool(plane.fitted_quantizers)
@@ -194,20 +240,26 @@ class _Replay:
 
     def _log(self, measured: History, discretized: Mapping[str, str], *, is_new: bool) -> None:
         """Hand a measurement to TensorBoard, and bring CSV and picture up to date where it is new."""
-        to = self._destination(measured.records()[0].step)
+        to = self._destination(measured.records()[0][:2])
         self._reporter.log_scalars(self._reporter.scalars(measured), to)
         self._reporter.log_measurement(measured, discretized, to)
         self._board.save()
+        if self._folder.events != self._board.files:
+            self._folder.events = list(self._board.files)
+            self._folder.save()
         if is_new:
             self._reporter.write(self.history, {}, to)
         else:
             self._reporter.draw(self.history.until(*measured.records()[0][:2]), to, files=False)
 
-    def _destination(self, step: int) -> Any:
-        """Where a measurement after so many steps goes: Lightning counts the steps from 0."""
+    def _destination(self, moment: tuple[int, int]) -> Any:
+        """Where a measurement goes: Lightning counts the steps from 0; without steps it is logged at the epoch."""
         from lightning_ib.report.reporter import Destination
 
-        return Destination([self._board], self._folder.path, max(0, step - 1))
+        epoch, step = moment
+        known = self._folder.known.get(moment)
+        at = epoch if known is not None and not known.has_step else max(0, step - 1)
+        return Destination([self._board], self._folder.path, at)
 
     def _conclude(self, checkpoints: Sequence[Checkpoint]) -> None:
         """The table, where the files are, and how the values compare with those that the run recorded."""

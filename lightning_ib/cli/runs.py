@@ -121,10 +121,10 @@ def run_names(files: Sequence[Path]) -> list[str]:
 def _read(file: Path, say: Callable[[str], None]) -> History:
     """The values of a file; of one that is cut, those of its whole rows."""
     try:
-        history = _whole_rows(file, say)
+        history = whole_rows(file, say)
         beside = file.with_name(_EARLIER_ESTIMATES)
         if file.name == _FILES[1] and beside.is_file():
-            history = history + _whole_rows(beside, say)
+            history = history + whole_rows(beside, say)
     except OSError as error:
         raise UsageError(f"{file} cannot be read: {error.strerror}.") from error
     except UnicodeDecodeError as error:
@@ -134,7 +134,16 @@ def _read(file: Path, say: Callable[[str], None]) -> History:
     return history
 
 
-def _whole_rows(file: Path, say: Callable[[str], None]) -> History:
+def whole_rows(file: Path, say: Callable[[str], None]) -> History:
+    """The values of a file; where it ends in the middle of a row, those before it.
+
+    Args:
+        file: a CSV.
+        say: takes a line about such a file.
+
+    Raises:
+        ValueError: it is of another kind, or damaged.
+    """
     text = file.read_bytes().decode("utf-8")
     if text.endswith("\n") or text.count("\n") == 0:
         return History.read_csv(file)
@@ -142,7 +151,10 @@ def _whole_rows(file: Path, say: Callable[[str], None]) -> History:
     with tempfile.TemporaryDirectory() as folder:
         whole = Path(folder, file.name)
         whole.write_bytes(text[: text.rindex("\n") + 1].encode())
-        return History.read_csv(whole)
+        try:
+            return History.read_csv(whole)
+        except ValueError as error:
+            raise ValueError(str(error).replace(str(whole), str(file))) from error
 
 
 def _chosen(history: History, layers: Sequence[str], file: Path) -> History:

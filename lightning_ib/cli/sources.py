@@ -9,7 +9,7 @@ from inspect import isclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from lightning_ib.cli.errors import UsageError
+from lightning_ib.cli.errors import UsageError, in_words
 from lightning_ib.cli.names import made, named_object
 
 _CALLBACK = "InformationPlaneCallback"
@@ -47,6 +47,10 @@ def sources_of(arguments: Namespace) -> Sources:
     callback = None
     if arguments.callback:
         callback = named_object(arguments.callback, "--callback")
+        if isclass(callback) and not any(kind.__name__ == _CALLBACK for kind in callback.__mro__):
+            raise UsageError(
+                f"--callback {arguments.callback} is no {_CALLBACK}: give the run's, or a function that returns it."
+            )
         if isclass(callback) or not hasattr(callback, "session"):
             callback = made(callback, arguments.callback, "--callback")
     elif (section := _callback_in(config)) is not None:
@@ -84,7 +88,13 @@ def _read_config(path: Path) -> Mapping[str, Any]:
     if not isinstance(config, Mapping):
         raise UsageError(f"--config {path} holds no mapping: expected the config of a LightningCLI.")
     fit = config.get("fit")
-    return fit if "model" not in config and isinstance(fit, Mapping) else config
+    found = fit if "model" not in config and isinstance(fit, Mapping) else config
+    if not any(section in found for section in ("model", "data", "trainer")):
+        raise UsageError(
+            f"--config {path} has no `model:` section; it looks like hparams.yaml, whose values are in the checkpoint "
+            "already: give the config.yaml of a LightningCLI, or --model module.Class."
+        )
+    return found
 
 
 def _callback_in(config: Mapping[str, Any]) -> Any:
@@ -109,7 +119,6 @@ def _instantiated(section: Mapping[str, Any], option: str) -> Any:
     try:
         instantiate = getattr(parser, "instantiate", None) or parser.instantiate_classes  # before 4.49
         return instantiate(parser.parse_object({"it": dict(section)})).it
-    except Exception as error:
-        raise UsageError(
-            f"{option}: {section['class_path']} cannot be made from the config: {' '.join(str(error).split())}"
-        ) from error
+    except (Exception, SystemExit) as error:
+        words = in_words(error) if isinstance(error, SystemExit) else " ".join(str(error).split())
+        raise UsageError(f"{option}: {section['class_path']} cannot be made from the config: {words}") from error

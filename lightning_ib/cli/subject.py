@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping
 from inspect import isclass, signature
 from typing import Any
 
-from lightning_ib.cli.errors import UsageError
-from lightning_ib.cli.names import made
+from lightning_ib.cli.errors import UsageError, in_words
+from lightning_ib.cli.names import lacks, made, needed
 
 _FOR_LOADING: dict[str, Any] = {"state_dict": {}, "optimizer_states": [], "lr_schedulers": [], "callbacks": {}}
 """The parts of a checkpoint that making an object leaves out: weights are loaded with a better message."""
@@ -74,12 +74,16 @@ def _from_checkpoint(maker: Any, name: str, option: str, held: Mapping[str, Any]
     without = options | ({"strict": False} if "strict" in takes else {})
     try:
         return _loaded(load, {**held, **_FOR_LOADING}, without)
-    except Exception:  # a hook of the class may look for weights, or insist on all of them
+    except (Exception, SystemExit):  # a hook of the class may look for weights, or insist on all of them
         try:
             return _loaded(load, held, options)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
+            lacking = [one for one in needed(maker) if one not in held[key]]
+            if lacking and isinstance(error, TypeError):
+                raise lacks(lacking, name, option) from error
             raise UsageError(
-                f"{option} {name} cannot be made with the checkpoint's hyperparameters: {type(error).__name__}: {error}"
+                f"{option} {name} cannot be made with the checkpoint's hyperparameters: {in_words(error).rstrip('.')}. "
+                "Give a function without arguments that returns it instead."
             ) from error
 
 
@@ -128,8 +132,8 @@ def validation_loader(data: Any, model: Any, name: str, asked: Any = None) -> tu
                 loader = _first(getattr(owner, loaders)())
                 if loader is not None:
                     return loader, loaders == "val_dataloader"
-    except Exception as error:
-        raise UsageError(f"the data of {name} cannot be read: {type(error).__name__}: {error}") from error
+    except (Exception, SystemExit) as error:
+        raise UsageError(f"the data of {name} cannot be read: {in_words(error)}") from error
     if data is None:
         raise UsageError("no data is given: add --data module.Class, a datamodule or a function that returns a loader.")
     raise UsageError(f"--data {name} defines neither val_dataloader nor train_dataloader: one of them is needed.")

@@ -12,6 +12,7 @@ from typing import get_type_hints
 
 from lightning_ib.records.earlier import EARLIER, records_of_earlier
 from lightning_ib.records.record import Record
+from lightning_ib.records.tags import UNITS
 
 
 def rows_of(records: Iterable[Record]) -> str:
@@ -50,9 +51,9 @@ def read_records(path: str | os.PathLike[str]) -> list[Record]:
     Files of points and of estimates, which versions before wrote, are read too.
 
     Raises:
-        ValueError: the file is of another kind, or ends in the middle of a row.
+        ValueError: the file is of another kind, ends in the middle of a row, or has a cell that cannot be.
     """
-    with Path(path).open(newline="", encoding="utf-8") as file:
+    with Path(path).open(newline="", encoding="utf-8-sig") as file:  # editors add a mark
         rows = csv.reader(file)
         header = tuple(next(rows, ()))
         earlier = next((kind for kind in EARLIER if tuple(kind) == header), None)
@@ -65,6 +66,15 @@ def read_records(path: str | os.PathLike[str]) -> list[Record]:
                 raise ValueError(
                     f"{path} is no whole history: line {rows.line_num} has {len(row)} of {len(header)} cells."
                 )
-            values = {name: of(cell) for (name, of), cell in zip(types.items(), row)}
+            values = {}
+            for (name, of), cell in zip(types.items(), row):
+                try:
+                    values[name] = of(cell)
+                except ValueError as error:
+                    raise ValueError(f"{path}, line {rows.line_num}: {name} is {cell!r}, expected a number.") from error
+            if values["unit"] not in ("", *UNITS):
+                raise ValueError(
+                    f"{path}, line {rows.line_num}: unit is {values['unit']!r}, expected {' or '.join(UNITS)}."
+                )
             records += [Record(**values)] if earlier is None else records_of_earlier(values)
         return records

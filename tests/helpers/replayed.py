@@ -95,6 +95,14 @@ class Needs(nn.Module):
         super().__init__()
 
 
+class NeedsTwo(TinyModule):
+    """With hyperparameters that have no defaults."""
+
+    def __init__(self, width, depth):
+        super().__init__()
+        self.save_hyperparameters()
+
+
 def plain():
     """The layers of the tiny module in a module of torch."""
     model = nn.Module()

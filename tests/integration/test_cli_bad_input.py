@@ -71,7 +71,72 @@ def test_a_checkpoint_of_another_model(checkpoint, capsys, change, sentence):
 def test_a_file_that_is_no_checkpoint(checkpoint, capsys, content):
     checkpoint.write_bytes(content)
     found = refused(capsys, checkpoint, "--model", NET, "--data", DATA)
-    assert f"{checkpoint} cannot be read as a checkpoint, it may be damaged or of another kind: " in found
+    sentence = "cannot be read as a checkpoint, it may be cut or of another kind: copy it again, or leave it out."
+    assert found.endswith(f"{checkpoint} ({len(content)} bytes) {sentence}")
+
+
+@pytest.mark.parametrize(
+    ("held", "sentence"),
+    [
+        ({}, " holds no weights: expected a checkpoint of Lightning or a state dict of a model."),
+        ({"epoch": 3, "model": {"lr": 0.1}}, " holds no weights: expected a checkpoint"),
+        (
+            {"net": {"weight": torch.ones(1)}, "optimizer": {}},
+            ": weights are looked for under state_dict, model_state_dict, model; it has net, optimizer.",
+        ),
+    ],
+)
+def test_a_file_without_weights(checkpoint, capsys, held, sentence):
+    torch.save(held, checkpoint)
+    assert f"{checkpoint}{sentence}" in refused(capsys, checkpoint, "--model", NET, "--data", DATA)
+
+
+def test_a_checkpoint_that_lacks_a_hyperparameter(checkpoint, capsys):
+    model = f"{HERE}.NeedsTwo"
+    held = {"state_dict": {}, "epoch": 0, "global_step": 6, "pytorch-lightning_version": "2.4.0"}
+    torch.save(held | {"hyper_parameters": {"width": 3}}, checkpoint)
+    found = refused(capsys, checkpoint, "--model", model, "--data", DATA)
+    assert f"--model {model} needs depth, and the checkpoint holds no value for it: give a function without" in found
+
+
+def test_a_config_without_a_model(checkpoint, capsys, tmp_path):
+    pytest.importorskip("yaml")
+    (tmp_path / "hparams.yaml").write_text("width: 8\n")
+    found = refused(capsys, checkpoint, "--config", tmp_path / "hparams.yaml")
+    assert "hparams.yaml has no `model:` section; it looks like hparams.yaml" in found
+
+
+@pytest.mark.parametrize("option", ["--layers", "--estimators"])
+def test_names_that_swallow_the_checkpoint(checkpoint, capsys, option):
+    found = refused(capsys, "--model", NET, "--data", DATA, option, "hidden", checkpoint)
+    assert "CHECKPOINT: --layers and --estimators take all names that follow; put it before, or -- between" in found
+    assert main(["replay", "--model", NET, "--data", DATA, "--layers", "hidden", "--", str(checkpoint)]) == 0
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")
+def test_a_device_that_is_missing(checkpoint, capsys):
+    found = refused(capsys, checkpoint, "--model", NET, "--data", DATA, "--device", "cuda")
+    assert "--device cuda: " in found
+    assert found.endswith(": give --device cpu.")
+
+
+def test_the_folder_of_a_run_has_its_checkpoints_below(checkpoint, capsys):
+    run = checkpoint.parent / "version_0"
+    checkpoints = run / "checkpoints"
+    checkpoints.mkdir(parents=True)
+    checkpoint.rename(checkpoints / checkpoint.name)
+    found = refused(capsys, run.parent, "--model", NET, "--data", DATA)
+    assert found.endswith(f"Did you mean {checkpoints}?")
+    assert main(["replay", str(run), "--model", NET, "--data", DATA]) == 0
+    assert (checkpoints / "replay" / "information_plane.csv").is_file()
+
+
+def test_help_names_every_estimator(capsys):
+    from lightning_ib.estimators.registry import BY_NAME
+
+    assert main(["replay", "--help"]) == 0
+    words = capsys.readouterr().out.replace(",", " ").split()
+    assert {"estimators.png", *BY_NAME} <= set(words)
 
 
 def test_a_checkpoint_cut_in_the_middle(checkpoint, capsys):
@@ -119,6 +184,8 @@ def test_a_replay_with_other_options(checkpoint, capsys):
         (["--prefix", "/"], "--prefix must be a name such as ib, got '/'"),
         (["--config", "missing.yaml"], "--config missing.yaml cannot be read: No such file or directory"),
         (["--callback", f"{HERE}.empty"], "gives a list: expected an InformationPlaneCallback"),
+        (["--callback", NET], f"--callback {NET} is no InformationPlaneCallback: give the run's, or a function"),
+        (["--output", ""], "--output: expected a path, got an empty one"),
         (["--unit", "bytes"], "invalid choice: 'bytes'"),
     ],
 )

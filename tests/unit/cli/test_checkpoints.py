@@ -4,7 +4,16 @@ import pytest
 import torch
 from torch import nn
 
-from lightning_ib.cli.checkpoints import callback_state, checkpoint_files, in_order, load, load_weights, moment_of
+from lightning_ib.cli.checkpoints import (
+    callback_state,
+    checkpoint_files,
+    digest,
+    hyperparameters,
+    in_order,
+    load,
+    load_weights,
+    moment_of,
+)
 from lightning_ib.cli.errors import UsageError
 
 
@@ -36,6 +45,17 @@ def test_the_epoch_is_in_the_name_or_the_place(tmp_path, names, epochs):
     assert [epoch for _, epoch, _ in found] == epochs
     assert all(epoch == step for _, epoch, step in found)
     assert said == []
+
+
+def test_epochs_from_0_on_are_counted_from_1(tmp_path):
+    found, said = order(saved(tmp_path, "epoch=0.pt", "epoch=2.pt"))
+    assert found == [("epoch=0.pt", 1, 1), ("epoch=2.pt", 3, 3)]
+    (line,) = said
+    assert line.startswith(f"The files count epochs from 0: {tmp_path / 'epoch=0.pt'} is taken for epoch 1")
+    files = saved(tmp_path, "a.pt", held={"model": {"weight": torch.ones(1)}, "epoch": 0})
+    assert order(files)[0] == [("a.pt", 1, 1)]
+    before_training = {"state_dict": {}, "loops": {"fit_loop": {"epoch_progress": {"current": {"started": 0}}}}}
+    assert order(saved(tmp_path, "a.ckpt", held=before_training)) == ([("a.ckpt", 0, 0)], [])
 
 
 def test_a_file_without_an_epoch_among_others_is_a_twin_or_an_error(tmp_path):
@@ -99,3 +119,22 @@ def test_a_model_that_is_not_strict_takes_what_fits(tmp_path):
     model.strict_loading = False
     load_weights(model, {"weight": torch.ones(2, 2), "other": torch.ones(1)}, tmp_path, "Net")
     assert model.weight.sum() == 4
+
+
+def test_the_digest_is_of_the_weights():
+    state = {"a": torch.ones(2, 3), "b": torch.tensor(1.0, dtype=torch.bfloat16), "extra": {"n": 1}, "c": torch.ones(0)}
+    turned = {key: state[key] for key in reversed(state)} | {"a": torch.ones(3, 2).T}
+    assert digest(state) == digest(turned)
+    changes = ({"a": torch.ones(3, 2)}, {"a": torch.ones(2, 3).double()}, {"b": torch.tensor(2.0)}, {"extra": {"n": 2}})
+    assert len({digest(state), *(digest(state | change) for change in changes)}) == 5
+    assert digest({"a": torch.eye(3).to_sparse()}) == digest({"a": torch.eye(3)})
+
+
+def test_hyperparameters_in_words():
+    held = {"hyper_parameters": {"names": {"b", "a"}, "by": object}, "datamodule_hyper_parameters": {"seed": 3}}
+    assert hyperparameters(held) == {
+        "hyperparameter names": "['a', 'b']",
+        "hyperparameter by": "<class 'object'>",
+        "hyperparameter seed of the data": "3",
+    }
+    assert hyperparameters({}) == {}

@@ -16,8 +16,10 @@ def here(tmp_path, monkeypatch):
     (tmp_path / "my_training.py").write_text("class Net:\n    class Inner: ...\n    def __init__(self, n): ...\n")
     (tmp_path / "my_broken.py").write_text("import does_not_exist\n")
     (tmp_path / "my_failing.py").write_text("1 / 0\n")
+    (tmp_path / "my_script.py").write_text("import sys\ndef stops(): sys.exit()\nif stops: sys.exit()\n")
+    (tmp_path / "my_stop.py").write_text("import sys\ndef stops(): sys.exit()\n")
     yield tmp_path
-    for name in ("my_training", "my_broken", "my_failing"):
+    for name in ("my_training", "my_broken", "my_failing", "my_script", "my_stop"):
         sys.modules.pop(name, None)
 
 
@@ -34,6 +36,11 @@ def test_the_current_folder_is_searched_first(here, name):
         ("my_trainig.Net", "there is no module my_trainig in .*: did you mean my_training?"),
         ("my_broken.Net", "importing it raised ModuleNotFoundError: No module named 'does_not_exist'"),
         ("my_failing.Net", "importing it raised ZeroDivisionError: division by zero"),
+        (
+            "my_script.Net",
+            "importing my_script ended the program, as a script that reads its own options does: put that below "
+            '`if __name__ == "__main__":`.',
+        ),
         ("train.py", "there is no module train"),
         ("my training.Net", "is no dotted name"),
         ("", "is no dotted name"),
@@ -49,6 +56,8 @@ def test_what_needs_arguments_cannot_be_made(here):
         UsageError, match="--model x needs n, and the checkpoint holds no value for it: give a function"
     ):
         made(named_object("my_training.Net", "--model"), "x", "--model")
+    with pytest.raises(UsageError, match="--data x: making it raised SystemExit: it ended the program"):
+        made(named_object("my_stop.stops", "--data"), "x", "--data")
     assert made(dict, "builtins.dict", "--data") == {}
 
 

@@ -117,3 +117,29 @@ def test_wrong_runs_are_one_sentence(folder, tmp_path, said):
     ):
         with pytest.raises(UsageError, match=sentence):
             read_runs(list(map(str, given)), said.append)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "sentence"),
+    [
+        ("1.5,", "1.x5,", "information_plane.csv, line 2: value is '1.x5', expected a number"),
+        (",bits,", ",bitz,", "information_plane.csv, line 2: unit is 'bitz', expected bits or nats"),
+    ],
+)
+def test_a_bad_cell_is_named_by_its_line(tmp_path, said, before, after, sentence):
+    file = tmp_path / "information_plane.csv"
+    History.of([point()]).to_csv(file)
+    text = file.read_text()
+    assert before in text
+    for changed in (text.replace(before, after, 1), text.replace(before, after, 1)[:-9]):
+        file.write_text(changed)
+        with pytest.raises(UsageError, match=f"^{tmp_path / sentence}"):
+            read_runs([str(file)], said.append)
+
+
+def test_the_mark_that_editors_add_is_no_fault(tmp_path, said):
+    file = tmp_path / "information_plane.csv"
+    History.of([point()]).to_csv(file)
+    file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes())
+    (run,) = read_runs([str(file)], said.append)
+    assert exact(run.history) == exact(History.of([point()]))
