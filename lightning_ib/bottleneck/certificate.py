@@ -1,0 +1,144 @@
+r"""The certificate of a solution: how far it can be from the global optimum, and the cluster that would improve it.
+
+For any weights and reproductions, with :math:`Z_x = \sum_t w_t e^{-\beta d(x, s_t)}` and
+
+.. math:: G(s) = \sum_x \frac{p(x)}{Z_x} e^{-\beta d(x, s)}, \qquad
+          F(\beta) \ge J(w, s) - \max(0, \ln \max_s G(s))
+
+by convex duality of rate–distortion problems (Csiszár 1974; Berger 1971). A solution is optimal where G is at most 1
+everywhere; where G(s) exceeds 1, a cluster at s lowers the objective. The maximum over s has \|Y\| − 1 dimensions,
+whatever the number of x: a grid and ascents from it are exhaustive for two labels, and several starts for more.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from lightning_ib.bottleneck.distortion import Distortion, move
+from lightning_ib.bottleneck.newton import Clusters
+
+_GRID = {2: 256, 3: 18, 4: 9, 5: 6}
+"""Cells along an edge of the simplex, by number of labels."""
+
+_ROWS = 256
+_MIXTURES = 96
+
+
+def starts(problem: Distortion) -> Tensor:
+    """Reproductions from which to look for the maximum of G: rows, mixtures of rows, a grid; shape ``(C, Y)``."""
+    joint = problem.joint
+    rows = joint.rows
+    x, y = rows.shape
+    generator = torch.Generator().manual_seed(0)
+    if x > _ROWS:
+        chosen = torch.randperm(x, generator=generator)[:_ROWS].to(rows.device)
+        rows = rows[chosen]
+    weights = torch.rand(_MIXTURES, len(rows), generator=generator, dtype=torch.float64).to(rows.device)
+    power = torch.linspace(1, 24, _MIXTURES, dtype=torch.float64, device=rows.device)[:, None]
+    weights = weights**power
+    mixtures = problem.centroid((weights / weights.sum(1, keepdim=True)) @ problem_features(problem, rows))
+    found = [rows, joint.p_y[None], mixtures, 0.9 * rows + 0.1 * joint.p_y, 0.5 * rows + 0.5 * joint.p_y]
+    if y in _GRID:
+        found.append(_simplex_grid(y, _GRID[y]).to(rows.device))
+    return torch.cat(found)
+
+
+def problem_features(problem: Distortion, rows: Tensor) -> Tensor:
+    """What a cluster averages, of some rows."""
+    return rows.log() if problem.dual else rows
+
+
+def _simplex_grid(y: int, cells: int) -> Tensor:
+    """Cell centers of a regular grid on the simplex, all entries positive."""
+    axes = torch.cartesian_prod(*[torch.arange(cells + 1)] * (y - 1)).reshape(-1, y - 1)
+    axes = axes[axes.sum(1) <= cells]
+    points = torch.cat([axes, cells - axes.sum(1, keepdim=True)], 1).double() + 1e-3
+    return points / points.sum(1, keepdim=True)
+
+
+def log_g(problem: Distortion, beta: Tensor, log_z: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
+    """Ln G at reproductions ``(B, C, Y)``, and p(x|s) there: ``(B, C)``, ``(B, X, C)``."""
+    terms = (problem.joint.p_x.log() - log_z)[..., None] - beta[:, None, None] * problem.distances(s)
+    total = terms.logsumexp(1)
+    return total, (terms - total[:, None, :]).exp()
+
+
+def climb(problem: Distortion, beta: Tensor, log_z: Tensor, s: Tensor, steps: int) -> Tensor:
+    """Fixed-point ascent of G: each reproduction becomes the centroid of the x that it attracts."""
+    for _ in range(steps):
+        share = log_g(problem, beta, log_z, s)[1]
+        s = problem.centroid(share.mT @ problem.features)
+    return s
+
+
+def climb_newton(problem: Distortion, beta: Tensor, log_z: Tensor, s: Tensor, steps: int) -> tuple[Tensor, Tensor]:
+    """Newton ascent of ln G with fixed-point steps where it fails; the reproductions and ln G there."""
+    eye = torch.eye(s.shape[-1], dtype=s.dtype, device=s.device)
+    value, share = log_g(problem, beta, log_z, s)
+    for _ in range(steps):
+        mean, second = problem.moments(s, share)
+        spread = second - mean[..., :, None] * mean[..., None, :]
+        factor, info = torch.linalg.cholesky_ex((eye - beta[:, None, None, None] * spread).nan_to_num(0.0, 0.0, 0.0))
+        good = (info == 0)[..., None]
+        factor = torch.where(good[..., None], factor, eye)
+        k = torch.cholesky_solve(mean[..., None], factor)[..., 0]
+        moved = move(s, torch.where(good, k, mean))
+        after, after_share = log_g(problem, beta, log_z, moved)
+        worse = after < value
+        if bool(worse.any()):
+            fallback = problem.centroid(share.mT @ problem.features)
+            moved = torch.where(worse[..., None], fallback, moved)
+            after, after_share = log_g(problem, beta, log_z, moved)
+        s, value, share = moved, after, after_share
+    return s, value
+
+
+def violations(
+    problem: Distortion, beta: Tensor, log_z: Tensor, candidates: Tensor, *, fixed_point: int, newton: int, keep: int
+) -> tuple[Tensor, Tensor]:
+    """Local maxima of G, the highest first.
+
+    Args:
+        problem: the distortion.
+        beta: shape ``(B,)``.
+        log_z: of the solution, shape ``(B, X)``.
+        candidates: where to start, shape ``(B, C, Y)``.
+        fixed_point: ascent steps of all candidates.
+        newton: Newton steps of those kept.
+        keep: how many candidates of each β go on to Newton steps.
+
+    Returns:
+        Reproductions ``(B, keep, Y)`` and ln G there, ``(B, keep)``.
+    """
+    s = climb(problem, beta, log_z, candidates, fixed_point)
+    keep = min(keep, s.shape[1])
+    if keep < s.shape[1]:
+        order = log_g(problem, beta, log_z, s)[0].topk(keep, dim=1).indices
+        s = s.gather(1, order[..., None].expand(-1, -1, s.shape[2]))
+    s, value = climb_newton(problem, beta, log_z, s, newton)
+    value, order = value.sort(dim=1, descending=True)
+    return s.gather(1, order[..., None].expand(-1, -1, s.shape[2])), value
+
+
+def insert(
+    problem: Distortion, beta: Tensor, log_z: Tensor, clusters: Clusters, found: Tensor, value: Tensor, tolerance: float
+) -> Clusters:
+    """Put new clusters at the highest maxima of G above 1, at most four, each with the weight that lowers J most."""
+    weights, added = clusters.weights, [clusters.s]
+    value = value.clone()
+    new = []
+    for _ in range(4):
+        best = value.argmax(1, keepdim=True)
+        peak = value.gather(1, best)[:, 0]
+        s = found.gather(1, best[..., None].expand(-1, -1, found.shape[2]))
+        ratio = (-log_z[..., None] - beta[:, None, None] * problem.distances(s))[..., 0].exp()
+        curvature = ((ratio - 1).square() @ problem.joint.p_x).clamp_min(1e-300)
+        mass = (peak.expm1() / curvature).clamp(1e-12, 0.2)
+        new.append(torch.where(peak > tolerance, mass, torch.zeros_like(mass)))
+        added.append(s)
+        near = (found.sqrt() - s.sqrt()).square().sum(2) < 1e-3
+        value = value.masked_fill(near, -torch.inf)
+    extra = torch.stack(new, 1)
+    total = weights.sum(1, keepdim=True) + extra.sum(1, keepdim=True)
+    return Clusters(torch.cat([weights, extra], 1) / total, torch.cat(added, 1)).compacted()
