@@ -15,7 +15,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from lightning_ib.bottleneck.distortion import Distortion, move
+from lightning_ib.bottleneck.distortion import Distortion, finite_log, move
 from lightning_ib.bottleneck.newton import Clusters
 
 _GRID = {2: 256, 3: 18, 4: 9, 5: 6}
@@ -23,6 +23,12 @@ _GRID = {2: 256, 3: 18, 4: 9, 5: 6}
 
 _ROWS = 256
 _MIXTURES = 96
+_CLIMBS, _NEWTON_CLIMBS = 20, 6
+
+_CHEAP = 5e6
+"""Up to this many multiplications a β, Newton ascents start from every end of a fixed-point ascent."""
+_KEPT = 96
+"""Above, from this many."""
 
 
 def starts(problem: Distortion) -> Tensor:
@@ -65,11 +71,20 @@ def log_g(problem: Distortion, beta: Tensor, log_z: Tensor, s: Tensor) -> tuple[
 
 
 def climb(problem: Distortion, beta: Tensor, log_z: Tensor, s: Tensor, steps: int) -> Tensor:
-    """Fixed-point ascent of G: each reproduction becomes the centroid of the x that it attracts."""
+    """Fixed-point ascent of G: each reproduction becomes the centroid of the x that it attracts.
+
+    Single precision, which is enough to find the maxima; Newton's method sharpens them in double precision.
+    """
+    features = problem.features.float()
+    s, scale = s.float(), beta[:, None, None].float()
+    # The part of β d that is linear in the features is all that tells the x apart.
+    weights = (problem.joint.p_x.log() - log_z - beta[:, None] * problem.constants).float()[:, None, :]
     for _ in range(steps):
-        share = log_g(problem, beta, log_z, s)[1]
-        s = problem.centroid(share.mT @ problem.features)
-    return s
+        inner = s if problem.dual else finite_log(s)
+        share = torch.baddbmm(weights, (scale * inner).expand(len(beta), -1, -1), features.mT.expand(len(beta), -1, -1))
+        s = problem.centroid(share.softmax(2) @ features)
+    s = s.double()
+    return s / s.sum(2, keepdim=True)
 
 
 def climb_newton(problem: Distortion, beta: Tensor, log_z: Tensor, s: Tensor, steps: int) -> tuple[Tensor, Tensor]:
@@ -95,34 +110,47 @@ def climb_newton(problem: Distortion, beta: Tensor, log_z: Tensor, s: Tensor, st
 
 
 def violations(
-    problem: Distortion, beta: Tensor, log_z: Tensor, candidates: Tensor, *, fixed_point: int, newton: int, keep: int
+    problem: Distortion, beta: Tensor, log_z: Tensor, clusters: Clusters, pool: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Local maxima of G, the highest first.
+
+    The fixed-point ascent starts from the pool and around the clusters. Newton ascents follow from all ends of it, or,
+    in large problems, from those that are highest and away from the clusters, which are maxima already.
 
     Args:
         problem: the distortion.
         beta: shape ``(B,)``.
         log_z: of the solution, shape ``(B, X)``.
-        candidates: where to start, shape ``(B, C, Y)``.
-        fixed_point: ascent steps of all candidates.
-        newton: Newton steps of those kept.
-        keep: how many candidates of each β go on to Newton steps.
+        clusters: the solution.
+        pool: where to start at every β, shape ``(C, Y)``.
 
     Returns:
-        Reproductions ``(B, keep, Y)`` and ln G there, ``(B, keep)``.
+        Reproductions ``(B, K, Y)`` and ln G there, ``(B, K)``.
     """
-    s = climb(problem, beta, log_z, candidates, fixed_point)
-    keep = min(keep, s.shape[1])
-    if keep < s.shape[1]:
-        order = log_g(problem, beta, log_z, s)[0].topk(keep, dim=1).indices
-        s = s.gather(1, order[..., None].expand(-1, -1, s.shape[2]))
-    s, value = climb_newton(problem, beta, log_z, s, newton)
+    own = clusters.s
+    other = own[:, torch.arange(own.shape[1], device=own.device).roll(1)]
+    near = torch.cat([own, 0.98 * own + 0.02 * other, 0.5 * own + 0.5 * other], 1)
+    s = climb(problem, beta, log_z, torch.cat([pool.expand(len(beta), -1, -1), near[:, own.shape[1] :]], 1), _CLIMBS)
+    x, y = problem.joint.rows.shape
+    if x * s.shape[1] * y * y > _CHEAP and s.shape[1] > _KEPT:
+        value = log_g(problem, beta, log_z, s)[0]
+        overlap = (s.sqrt() @ own.sqrt().mT).masked_fill((clusters.weights <= 0)[:, None, :], 0).amax(2)
+        value = value - 1e3 * (2 - 2 * overlap < 1e-3 / beta.clamp_min(1)[:, None])
+        order = value.topk(_KEPT, dim=1).indices
+        s = s.gather(1, order[..., None].expand(-1, -1, y))
+    s, value = climb_newton(problem, beta, log_z, torch.cat([s, own], 1), _NEWTON_CLIMBS)
     value, order = value.sort(dim=1, descending=True)
-    return s.gather(1, order[..., None].expand(-1, -1, s.shape[2])), value
+    return s.gather(1, order[..., None].expand(-1, -1, y)), value
 
 
 def insert(
-    problem: Distortion, beta: Tensor, log_z: Tensor, clusters: Clusters, found: Tensor, value: Tensor, tolerance: float
+    problem: Distortion,
+    beta: Tensor,
+    log_z: Tensor,
+    clusters: Clusters,
+    found: Tensor,
+    value: Tensor,
+    tolerance: Tensor,
 ) -> Clusters:
     """Put new clusters at the highest maxima of G above 1, at most four, each with the weight that lowers J most."""
     weights, added = clusters.weights, [clusters.s]
@@ -132,9 +160,7 @@ def insert(
         best = value.argmax(1, keepdim=True)
         peak = value.gather(1, best)[:, 0]
         s = found.gather(1, best[..., None].expand(-1, -1, found.shape[2]))
-        ratio = (-log_z[..., None] - beta[:, None, None] * problem.distances(s))[..., 0].exp()
-        curvature = ((ratio - 1).square() @ problem.joint.p_x).clamp_min(1e-300)
-        mass = (peak.expm1() / curvature).clamp(1e-12, 0.2)
+        mass = _best_mass(problem.joint.p_x, (-log_z[..., None] - beta[:, None, None] * problem.distances(s))[..., 0])
         new.append(torch.where(peak > tolerance, mass, torch.zeros_like(mass)))
         added.append(s)
         near = (found.sqrt() - s.sqrt()).square().sum(2) < 1e-3
@@ -142,3 +168,12 @@ def insert(
     extra = torch.stack(new, 1)
     total = weights.sum(1, keepdim=True) + extra.sum(1, keepdim=True)
     return Clusters(torch.cat([weights, extra], 1) / total, torch.cat(added, 1)).compacted()
+
+
+def _best_mass(p_x: Tensor, log_ratio: Tensor) -> Tensor:
+    """The weight m of a new cluster that lowers −Σ p(x) ln(1 − m + m r_x) most, from ln r, shape ``(B, X)``."""
+    ratio = log_ratio.clamp_max(300).exp()
+    mass = ((ratio - 1) @ p_x / ((ratio - 1).square() @ p_x).clamp_min(1e-300)).clamp(1e-12, 0.2)[:, None]
+    for _ in range(20):
+        mass = ((mass * ratio / (1 - mass + mass * ratio)) @ p_x)[:, None]
+    return mass[:, 0].clamp(1e-12, 0.5)

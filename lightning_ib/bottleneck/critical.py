@@ -65,13 +65,13 @@ def critical_betas(
     """
     checked_choice(kind, "kind", ("ib", "dual"))
     joint = checked_joint(p_xy, smoothing)
-    return critical(distortion(joint, dual=kind == "dual"))
+    return critical(distortion(joint, dual=kind == "dual"))[0]
 
 
-def critical(problem: Distortion) -> CriticalBetas:
-    """Both critical β of a problem."""
+def critical(problem: Distortion) -> tuple[CriticalBetas, Tensor]:
+    """Both critical β of a problem, and reproductions of the clusters that appear at the onset, shape ``(C, Y)``."""
     if len(problem.joint.p_x) == 1:
-        return CriticalBetas(math.inf, math.inf)
+        return CriticalBetas(math.inf, math.inf), problem.joint.p_y[None]
     s0 = one_cluster(problem, 1).s[0]
     d0 = problem.distances(s0)[:, 0]
     share = problem.joint.p_x[:, None]
@@ -95,23 +95,25 @@ def critical(problem: Distortion) -> CriticalBetas:
         if done and _ > 5:
             break
         s = _ascended(problem, beta, d0, s)
-    return CriticalBetas(best, local)
+    return CriticalBetas(best, local), s[:8]
 
 
 def root(problem: Distortion, s: Tensor, d0: Tensor, start: float) -> Tensor:
     """β(s): the positive root of ln Σ p(x) exp(−β (d(x, s) − d(x, s₀))), by Newton from the right."""
-    difference = problem.distances(s) - d0[:, None]
+    distances = problem.distances(s)
+    difference = distances - d0[:, None]
+    noise = 2e-15 * (1 + start * d0.max())
     log_p = problem.joint.p_x.log()[:, None]
     beta = torch.full_like(difference[0], start)
     for _ in range(200):
         terms = log_p - beta * difference
         value = terms.logsumexp(0)
         if _ == 0:
-            alive = value > 1e-14
+            alive = value > noise  # otherwise the root is not below start, as far as rounding shows
         share = (terms - value).exp()
         slope = -(share * difference).sum(0)
         new = beta - value / slope
-        alive = alive & (slope > 0)
+        alive = alive & (slope > 0) & (new > 0)
         step = torch.where(alive, new, beta)
         if bool((step - beta).abs().max() <= 1e-15 * start):
             break

@@ -21,8 +21,8 @@ from torch import Tensor
 
 from lightning_ib.bottleneck.joint import Joint, entropies
 
-_FAR = 1e290
-"""Stands for −ln 0: finite, so that its product with a probability of 0 is 0."""
+_FAR = 1e25
+"""Stands for −ln 0: finite, so that its product with a probability of 0 is 0, in single precision too."""
 
 
 def finite_log(p: Tensor) -> Tensor:
@@ -66,9 +66,9 @@ class Distortion:
         return torch.where(s > 0, root.reciprocal(), torch.zeros_like(s)), -root, root
 
     def slopes(self, s: Tensor) -> Tensor:
-        """The vector b of every x at every reproduction: ``(…, T, Y)`` → ``(…, X, T, Y)``."""
-        scale, offset, normal = (part[..., None, :, :] for part in self.frame(s))
-        u = self.features[:, None, :] * scale + offset
+        """The vector b of every x at every reproduction: ``(…, T, Y)`` → ``(…, T, X, Y)``."""
+        scale, offset, normal = (part[..., None, :] for part in self.frame(s))
+        u = self.features * scale + offset
         return u - (u * normal).sum(-1, keepdim=True) * normal
 
     def moments(self, s: Tensor, share: Tensor) -> tuple[Tensor, Tensor]:

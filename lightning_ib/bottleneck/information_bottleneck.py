@@ -79,11 +79,11 @@ def ib_curve(
     beta = None if betas is None else checked_betas(betas, joint.p_x.device)
     check_memory(joint, "ib_curve")
     problem = distortion(joint, dual=kind == "dual")
-    onset = critical(problem).onset
+    (onset, _), seeds = critical(problem)
     beta = default_betas(onset, joint.p_x.device) if beta is None else beta
     if kind == "deterministic":
-        return deterministic_curve(joint, beta, unit, lambda: _solved(problem, beta, onset, "ib", unit))
-    return _solved(problem, beta, onset, kind, unit)
+        return deterministic_curve(joint, beta, unit, lambda: _solved(problem, beta, onset, seeds, "ib", unit))
+    return _solved(problem, beta, onset, seeds, kind, unit)
 
 
 def default_betas(onset: float, device: torch.device) -> Tensor:
@@ -120,9 +120,9 @@ def checked_betas(betas: Any, device: torch.device) -> Tensor:
     return beta
 
 
-def _solved(problem: Distortion, beta: Tensor, onset: float, kind: str, unit: str) -> BottleneckCurve:
+def _solved(problem: Distortion, beta: Tensor, onset: float, seeds: Tensor, kind: str, unit: str) -> BottleneckCurve:
     joint = problem.joint
-    solution = solve(problem, beta, onset)
+    solution = solve(problem, beta, onset, seeds)
     values, implied = informations(problem, beta, solution.clusters)
     f = values.i_xt + beta * values.distortion
     lower = encode(problem, beta, solution.clusters).objective - solution.gap

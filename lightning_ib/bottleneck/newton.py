@@ -108,10 +108,11 @@ def newton_step(
     inverse = _inverse_blocks(second * scale[..., None, None], damping, scale)
     root = p.sqrt()[:, None] * encoding.p_t_given_x
     r_a = root * inv_w[:, None, :]
-    v = (problem.slopes(clusters.s) * (root * inv_q[:, None, :] * scale[..., None])[..., None]).reshape(b, -1, t * y)
+    slopes = problem.slopes(clusters.s) * (root * inv_q[:, None, :] * scale[..., None]).mT[..., None]
+    v = slopes.transpose(1, 2).reshape(b, -1, t * y)
     step_k = (inverse @ grad_k[..., None]).reshape(b, t * y, 1)
     rhs = torch.cat([r_a, v @ step_k], 2)
-    solved = _woodbury(v, inverse, rhs)
+    solved = _woodbury(v, slopes, inverse, rhs)
     k_matrix = r_a.mT @ solved[..., :t]
     k_matrix.diagonal(dim1=1, dim2=2).add_(damping[:, None] + ~live)
     right = r_a.mT @ solved[..., t:] - grad_a[..., None]
@@ -138,48 +139,96 @@ def _inverse_blocks(curvature: Tensor, damping: Tensor, scale: Tensor) -> Tensor
     return torch.cholesky_inverse(factor) / scale[..., None, None]
 
 
-def _woodbury(v: Tensor, inverse: Tensor, rhs: Tensor) -> Tensor:
-    """Solve (I + V D⁻¹ Vᵀ) u = rhs, in the smaller of the two dimensions of V."""
+def _woodbury(v: Tensor, slopes: Tensor, inverse: Tensor, rhs: Tensor) -> Tensor:
+    """Solve (I + V D⁻¹ Vᵀ) u = rhs, in the smaller of the two dimensions of V; ``slopes`` is V by clusters."""
     b, x, n = v.shape
-    t, y = inverse.shape[1:3]
-    scaled = (v.reshape(b, x, t, 1, y) @ inverse[:, None]).reshape(b, x, n)
     if x <= n:
-        small = scaled @ v.mT
+        small = (slopes @ inverse).transpose(1, 2).reshape(b, x, n) @ v.mT
         small.diagonal(dim1=1, dim2=2).add_(1)
         return torch.cholesky_solve(rhs, torch.linalg.cholesky_ex(small)[0])
     factor = torch.linalg.cholesky_ex(inverse)[0]
-    v = (v.reshape(b, x, t, 1, y) @ factor[:, None]).reshape(b, x, n)
+    v = (slopes @ factor).transpose(1, 2).reshape(b, x, n)
     small = v.mT @ v
     small.diagonal(dim1=1, dim2=2).add_(1)
     return rhs - v @ torch.cholesky_solve(v.mT @ rhs, torch.linalg.cholesky_ex(small)[0])
 
 
-def polish(problem: Distortion, beta: Tensor, clusters: Clusters, *, steps: int, target: float) -> Clusters:
-    """Newton steps with adaptive damping; a step that raises J is replaced by a fixed-point step.
+def polish(
+    problem: Distortion, beta: Tensor, clusters: Clusters, *, steps: int, target: float, merge: float
+) -> Clusters:
+    """Fixed-point steps as long as they converge fast, then Newton steps with adaptive damping.
+
+    A Newton step that raises J is replaced by a fixed-point step. β that are done leave the batch.
 
     Args:
         problem: the distortion.
         beta: shape ``(B,)``.
         clusters: where to start.
-        steps: the most steps.
+        steps: the most steps of each kind.
         target: the size of the gradient at which a β is done.
+        merge: β times the squared Hellinger distance below which clusters that still move are merged.
     """
-    damping = torch.full_like(beta, 1e-3)
-    encoding = encode(problem, beta, clusters)
-    for _ in range(steps):
-        proposed, size = newton_step(problem, beta, clusters, encoding, damping)
-        running = size > target
-        if not bool(running.any()):
+    weights, s = clusters.weights.clone(), clusters.s.clone()
+    running = torch.arange(len(beta), device=beta.device)
+    before = torch.full_like(beta, torch.inf)
+    for step in range(steps):
+        part = Clusters(weights[running], s[running])
+        moved = blahut_arimoto(problem, part, encode(problem, beta[running], part))
+        size = fixed_point_residual(part, moved)
+        weights[running], s[running] = moved.weights, moved.s
+        going = size > target
+        if step % 5 == 4:  # five steps must gain two digits, or Newton's are faster
+            slow = size > 1e-2 * before[running]
+            before[running] = size
+            if bool((slow | ~going).all()):
+                break
+        running = running[going]
+        if len(running) == 0:
             break
-        after = encode(problem, beta, proposed)
+    return _newton(problem, beta, Clusters(weights, s), steps, target, merge)
+
+
+def fixed_point_residual(clusters: Clusters, moved: Clusters) -> Tensor:
+    """How far a fixed-point step goes, in the scale of the gradient of :func:`newton_step`."""
+    mass = (clusters.weights - moved.weights).abs() * moved.weights.clamp_min(1e-300).rsqrt()
+    shift = (clusters.s.sqrt() - moved.s.sqrt()).abs().amax(2) * 2 * moved.weights.sqrt()
+    return torch.maximum(torch.where(moved.weights > 0, mass, clusters.weights), shift).amax(1)
+
+
+def _newton(problem: Distortion, beta: Tensor, clusters: Clusters, steps: int, target: float, merge: float) -> Clusters:
+    weights, s = clusters.weights, clusters.s
+    damping = torch.full_like(beta, 1e-3)
+    running = torch.arange(len(beta), device=beta.device)
+    for step in range(steps):
+        betas, part = beta[running], Clusters(weights[running], s[running]).compacted()
+        if step % 5 == 4:
+            part = tidy(part, merge / betas.clamp_min(1))
+        encoding = encode(problem, betas, part)
+        proposed, size = newton_step(problem, betas, part, encoding, damping[running])
+        going = size > target
+        if not bool(going.any()):
+            break
+        running, betas, part, proposed = running[going], betas[going], part[going], proposed[going]
+        after = encode(problem, betas, proposed)
+        encoding = Encoding(encoding.log_z[going], encoding.p_t_given_x[going], encoding.objective[going])
         fine = after.objective <= encoding.objective + 1e-15 * (1 + encoding.objective.abs())
-        other = blahut_arimoto(problem, clusters, encoding)
-        clusters = Clusters(
-            torch.where(
-                running[:, None], torch.where(fine[:, None], proposed.weights, other.weights), clusters.weights
-            ),
-            torch.where(running[:, None, None], torch.where(fine[:, None, None], proposed.s, other.s), clusters.s),
-        )
-        damping = torch.where(fine, damping / 10, damping * 30).clamp(1e-13, 1e3)
-        encoding = encode(problem, beta, clusters)
-    return clusters
+        other = blahut_arimoto(problem, part, encoding)
+        width = part.weights.shape[1]
+        weights[running, :width] = torch.where(fine[:, None], proposed.weights, other.weights)
+        weights[running, width:] = 0
+        s[running, :width] = torch.where(fine[:, None, None], proposed.s, other.s)
+        damping[running] = torch.where(fine, damping[running] / 10, damping[running] * 30).clamp(1e-13, 1e3)
+    return Clusters(weights, s)
+
+
+def tidy(clusters: Clusters, near: Tensor) -> Clusters:
+    """Merge clusters whose squared Hellinger distance is below a threshold, shape ``(B,)``, and drop empty ones."""
+    w, s = clusters.weights, clusters.s
+    root = s.sqrt()
+    close = (root[:, :, None] - root[:, None]).square().sum(3) < near[:, None, None]
+    close &= (w > 0)[:, None, :]
+    first = close.float().argmax(2)
+    merged = torch.zeros_like(w).scatter_add(1, first, w)
+    means = torch.zeros_like(s).scatter_add(1, first[..., None].expand_as(s), w[..., None] * s)
+    s = torch.where(merged[..., None] > 0, means / merged.clamp_min(1e-300)[..., None], s)
+    return Clusters(merged, s / s.sum(2, keepdim=True)).compacted()

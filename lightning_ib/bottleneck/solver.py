@@ -9,15 +9,16 @@ from torch import Tensor
 
 from lightning_ib.bottleneck.certificate import insert, starts, violations
 from lightning_ib.bottleneck.distortion import Distortion
-from lightning_ib.bottleneck.newton import Clusters, blahut_arimoto, encode, polish
+from lightning_ib.bottleneck.newton import Clusters, blahut_arimoto, encode, polish, tidy
 
 _ROUNDS = 40
 _VIOLATION = 3e-13
+"""The ln G above which a new cluster is worth a round; rounding of β d is added for large β."""
 _BATCH = 2**24
 """The most numbers in the largest array of one batch of β."""
 
 _SAME = 1e-10
-"""Squared Hellinger distance below which two clusters are one."""
+"""β times the squared Hellinger distance below which two clusters are one."""
 
 
 @dataclass
@@ -33,7 +34,7 @@ class Solution:
     gap: Tensor
 
 
-def solve(problem: Distortion, beta: Tensor, onset: float) -> Solution:
+def solve(problem: Distortion, beta: Tensor, onset: float, seeds: Tensor) -> Solution:
     """Minimize I(X;T) + β E d at each β.
 
     Weights on a fixed set of reproductions first (a convex problem), then fixed-point and Newton steps on weights and
@@ -43,8 +44,9 @@ def solve(problem: Distortion, beta: Tensor, onset: float) -> Solution:
         problem: the distortion.
         beta: shape ``(B,)``, float64.
         onset: the β up to which one cluster is optimal.
+        seeds: further reproductions to start from, shape ``(C, Y)``, such as the clusters that appear at the onset.
     """
-    pool = starts(problem)
+    pool = torch.cat([starts(problem), seeds])
     x, y = problem.joint.rows.shape
     per_beta = x * max(len(pool), min(x, 256) * (y + 2))
     chunks = beta.split(max(1, _BATCH // per_beta))
@@ -71,29 +73,23 @@ def _solve_batch(problem: Distortion, beta: Tensor, pool: Tensor, onset: float) 
         clusters = rich
     gap = torch.full_like(beta, torch.inf)
     running = torch.arange(b, device=beta.device)
-    candidates = pool.expand(b, -1, -1)
+    part = clusters
     for round_ in range(_ROUNDS):
-        part, betas = clusters[running].compacted(), beta[running]
-        part = tidy(polish(problem, betas, part, steps=25, target=1e-13))
-        encoding = encode(problem, betas, part)
-        found, value = violations(
-            problem,
-            betas,
-            encoding.log_z,
-            _with_neighbors(candidates[running], part),
-            fixed_point=20,
-            newton=6,
-            keep=32,
-        )
+        betas = beta[running]
+        part = polish(problem, betas, part, steps=25, target=1e-13, merge=max(_SAME, 1e-2 * 0.1**round_))
+        part = tidy(part, _SAME / betas.clamp_min(1))
+        log_z = encode(problem, betas, part).log_z
+        found, value = violations(problem, betas, log_z, part, pool)
         peak = value[:, 0].clamp_min(0)
-        clusters, gap = _stored(clusters, running, part), gap.index_put((running,), torch.minimum(peak, gap[running]))
-        again = peak > _VIOLATION
-        again &= ~trivial[running] | (peak > 1e-9)
-        if not bool(again.any()) or round_ == _ROUNDS - 1:
+        better = peak < gap[running]
+        clusters = _stored(clusters, running[better], part[better])
+        gap = gap.index_put((running[better],), peak[better])
+        tolerance = _VIOLATION + 3e-15 * betas
+        again = peak > torch.where(trivial[running], 1e-9, tolerance)
+        if not bool(again.any()):
             break
-        part = insert(problem, betas[again], encoding.log_z[again], part[again], found[again], value[again], _VIOLATION)
-        running = running[again]
-        clusters = _stored(clusters, running, part)
+        running, part = running[again], part[again]
+        part = insert(problem, beta[running], log_z[again], part, found[again], value[again], tolerance[again])
     return Solution(clusters.compacted(), gap)
 
 
@@ -106,42 +102,20 @@ def one_cluster(problem: Distortion, b: int) -> Clusters:
 def first_guess(problem: Distortion, beta: Tensor, pool: Tensor) -> Clusters:
     """Weights on a fixed pool of reproductions by multiplicative updates, then fixed-point steps on the heaviest."""
     kernel = -beta[:, None, None] * problem.distances(pool)
-    kernel = (kernel - kernel.amax(2, keepdim=True)).exp()
-    weights = torch.full((len(beta), len(pool)), 1 / len(pool), dtype=beta.dtype, device=beta.device)
-    p = problem.joint.p_x
-    for _ in range(150):
+    kernel = (kernel - kernel.amax(2, keepdim=True)).exp().float()
+    weights = torch.full((len(beta), len(pool)), 1 / len(pool), device=beta.device)
+    p = problem.joint.p_x.float()
+    for _ in range(100):
         z = (kernel @ weights[..., None])[..., 0]
         weights = weights * ((p / z)[:, None, :] @ kernel)[:, 0]
     del kernel
-    weights = weights.masked_fill(weights < 1e-4, 0.0)
+    weights = weights.double().masked_fill(weights < 1e-4, 0.0)
     clusters = Clusters(weights / weights.sum(1, keepdim=True), pool.expand(len(beta), -1, -1)).compacted()
-    for near in (1e-3, 1e-3, 1e-3):
+    for _ in range(3):
         for _ in range(10):
             clusters = blahut_arimoto(problem, clusters, encode(problem, beta, clusters))
-        clusters = tidy(clusters, near)
+        clusters = tidy(clusters, 1e-2 / beta.clamp_min(1))
     return clusters
-
-
-def tidy(clusters: Clusters, near: float = _SAME) -> Clusters:
-    """Merge clusters with equal reproductions, and drop empty ones."""
-    w, s = clusters.weights, clusters.s
-    root = s.sqrt()
-    close = (2 - 2 * root @ root.mT) < near
-    if near < 1e-6:  # the product above loses digits
-        close = (root[:, :, None] - root[:, None]).square().sum(3) < near
-    close &= (w > 0)[:, None, :]
-    first = close.float().argmax(2)
-    merged = torch.zeros_like(w).scatter_add(1, first, w)
-    means = torch.zeros_like(s).scatter_add(1, first[..., None].expand_as(s), w[..., None] * s)
-    s = torch.where(merged[..., None] > 0, means / merged.clamp_min(1e-300)[..., None], s)
-    return Clusters(merged, s / s.sum(2, keepdim=True)).compacted()
-
-
-def _with_neighbors(candidates: Tensor, clusters: Clusters) -> Tensor:
-    """Further starts around each cluster: it may have to split."""
-    s = clusters.s
-    other = s[:, torch.arange(s.shape[1]).roll(1)]
-    return torch.cat([candidates, 0.98 * s + 0.02 * other, 0.5 * s + 0.5 * other, s], 1)
 
 
 def _padded(values: Tensor, width: int) -> Tensor:
