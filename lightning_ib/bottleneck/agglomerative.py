@@ -8,6 +8,9 @@ from torch import Tensor
 from lightning_ib.bottleneck.joint import Joint, checked_joint, divergence
 from lightning_ib.functional.checks import Unit, checked_unit, in_unit
 
+_MOST = 2048
+"""Different rows p(y|x); the time grows with their third power."""
+
 
 def agglomerative_ib(p_xy: Tensor, *, unit: Unit = "bits") -> dict[int, float]:
     r"""I(T;Y) by number of clusters, for the greedy hard clustering of Slonim & Tishby (1999).
@@ -27,7 +30,7 @@ def agglomerative_ib(p_xy: Tensor, *, unit: Unit = "bits") -> dict[int, float]:
 
     Raises:
         TypeError: an argument is of another kind.
-        ValueError: ``p_xy`` is no joint distribution.
+        ValueError: ``p_xy`` is no joint distribution, or has more than 2048 different rows p(y|x).
 
     Example:
         >>> p = torch.tensor([[0.4, 0.1], [0.3, 0.1], [0.02, 0.08]], dtype=torch.float64)
@@ -36,6 +39,11 @@ def agglomerative_ib(p_xy: Tensor, *, unit: Unit = "bits") -> dict[int, float]:
     """
     checked_unit(unit)
     joint = checked_joint(p_xy)
+    if len(joint.p_x) > _MOST:
+        raise ValueError(
+            f"agglomerative_ib compares all pairs of x, here of {len(joint.p_x)} different rows p(y|x), and takes at "
+            f"most {_MOST}: merge similar rows first."
+        )
     merged, lost = merges(joint)[1:]
     kept = [joint.information]
     for loss in lost:

@@ -21,7 +21,9 @@ from lightning_ib.bottleneck.newton import Clusters
 _GRID = {2: 256, 3: 18, 4: 9, 5: 6}
 """Cells along an edge of the simplex, by number of labels."""
 
-_ROWS = 256
+_ROWS = {2: 128}
+"""The most rows p(y|x) to start from, by number of labels, 1024 for more than two."""
+
 _MIXTURES = 96
 _CLIMBS, _NEWTON_CLIMBS = 20, 6
 
@@ -37,8 +39,9 @@ def starts(problem: Distortion) -> Tensor:
     rows = joint.rows
     x, y = rows.shape
     generator = torch.Generator().manual_seed(0)
-    if x > _ROWS:
-        chosen = torch.randperm(x, generator=generator)[:_ROWS].to(rows.device)
+    most = _ROWS.get(y, 1024)
+    if x > most:
+        chosen = torch.randperm(x, generator=generator)[:most].to(rows.device)
         rows = rows[chosen]
     weights = torch.rand(_MIXTURES, len(rows), generator=generator, dtype=torch.float64).to(rows.device)
     power = torch.linspace(1, 24, _MIXTURES, dtype=torch.float64, device=rows.device)[:, None]

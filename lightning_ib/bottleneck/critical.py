@@ -18,7 +18,7 @@ from torch import Tensor
 
 from lightning_ib.bottleneck.certificate import climb, climb_newton, starts
 from lightning_ib.bottleneck.distortion import Distortion, distortion
-from lightning_ib.bottleneck.joint import checked_joint
+from lightning_ib.bottleneck.joint import check_memory, checked_joint
 from lightning_ib.bottleneck.solver import one_cluster
 from lightning_ib.functional.checks import checked_choice
 
@@ -65,6 +65,7 @@ def critical_betas(
     """
     checked_choice(kind, "kind", ("ib", "dual"))
     joint = checked_joint(p_xy, smoothing)
+    check_memory(joint, "critical_betas", clusters=1)
     return critical(distortion(joint, dual=kind == "dual"))[0]
 
 

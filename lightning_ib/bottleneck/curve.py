@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lightning_ib.functional.checks import in_unit
 
-_EMPTY = 1e-12
+_ROUNDING = 1e-9
 _VISIBLE = 1e-3
 
 
@@ -91,9 +91,7 @@ class BottleneckCurve:
                 "A curve of the dual bounds no I(T;Y), as its distortion is another one: use the curve of "
                 "ib_curve(p_xy, kind='ib')."
             )
-        r = torch.as_tensor(i_xt, dtype=torch.float64, device=self.beta.device)
-        if not bool((r >= 0).all()):
-            raise ValueError(f"i_xt must be informations of at least 0, got {float(r.min()):.4g}.")
+        r = checked_informations(i_xt, self.beta.device)
         intercept = self.i_xy - (self.objective - self.gap) / self.beta
         lines = intercept + r[..., None] / self.beta
         best = torch.minimum(r, lines.amin(-1)) if len(self.beta) else r
@@ -166,6 +164,18 @@ def _axes(ax: Any) -> Any:
     from matplotlib.figure import Figure
 
     return Figure(layout="constrained").add_subplot()
+
+
+def checked_informations(i_xt: Any, device: torch.device) -> Tensor:
+    """Informations as float64; what rounding puts below 0 is 0.
+
+    Raises:
+        ValueError: one is negative or NaN.
+    """
+    r = torch.as_tensor(i_xt, dtype=torch.float64, device=device)
+    if not bool((r >= -_ROUNDING).all()):
+        raise ValueError(f"i_xt must be informations of at least 0, got {float(r.min()):.4g}.")
+    return r.clamp_min(0)
 
 
 def scaled(nats: Tensor, unit: str) -> Tensor:

@@ -44,7 +44,7 @@ def deterministic_curve(
     w = flow.sum(1)
     rows = flow.mT @ joint.rows / w.clamp_min(1e-300)[..., None]
     rows = torch.where((w > 0)[..., None], rows, joint.p_y)
-    h_t = entropies(w).clamp_min(0)
+    h_t = entropies(w).clamp_min(0) + 0.0  # no −0
     i_ty = torch.minimum((w * divergence(rows, joint.p_y)).sum(1), h_t)
     f = h_t + beta * (joint.information - i_ty).clamp_min(0)
     if exact:

@@ -13,7 +13,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from lightning_ib.bottleneck.curve import scaled
+from lightning_ib.bottleneck.curve import checked_informations, scaled
 from lightning_ib.bottleneck.information_bottleneck import checked_betas, default_betas
 from lightning_ib.functional.checks import Unit, checked_choice, checked_unit, checked_values, in_unit, plain_tensor
 
@@ -29,6 +29,7 @@ class GaussianCurve:
         i_xt: I(X;T).
         i_ty: I(T;Y).
         objective: F(β) = min I(X;T) + β E d.
+        gap: zeros, as in the certificates of other curves: this one is in closed form.
         n_components: how many components are active, int64.
         i_ty_decoder: for the dual, I(T;Ŷ) with its decoder; None otherwise.
         critical_betas: the β above which each component is active, in ascending order, shape ``(D,)``; infinite for
@@ -44,6 +45,7 @@ class GaussianCurve:
     i_xt: Tensor
     i_ty: Tensor
     objective: Tensor
+    gap: Tensor
     n_components: Tensor
     i_ty_decoder: Tensor | None
     critical_betas: Tensor
@@ -74,9 +76,7 @@ class GaussianCurve:
         Raises:
             ValueError: an information is negative or NaN.
         """
-        r = torch.as_tensor(i_xt, dtype=torch.float64, device=self.beta.device)
-        if not bool((r >= 0).all()):
-            raise ValueError(f"i_xt must be informations of at least 0, got {float(r.min()):.4g}.")
+        r = checked_informations(i_xt, self.beta.device)
         r = r / in_unit(1.0, self.unit)
         lam = self.eigenvalues[self.eigenvalues < 1]
         best = torch.zeros_like(r)
@@ -181,6 +181,7 @@ def _curve(lam: Tensor, vectors: Tensor, beta: Tensor, shift: float, unit: str) 
         i_xt=scaled(i_xt, unit),
         i_ty=scaled(i_ty, unit),
         objective=scaled(i_xt + beta * distortion, unit),
+        gap=torch.zeros_like(beta),
         n_components=active.sum(1),
         i_ty_decoder=decoder,
         critical_betas=beta_c - shift,
@@ -227,9 +228,15 @@ def _spectrum(x: Tensor, xy: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     left, rho, _ = torch.linalg.svd(white, full_matrices=True)
     lam = torch.ones(len(x), dtype=x.dtype, device=x.device)
     lam[: len(rho)] = 1 - rho.square()
+    largest = float(rho.max())
+    if largest > 1 + 1e-9:
+        raise ValueError(
+            f"cov_x, cov_xy and cov_y belong to no joint distribution: a canonical correlation is {largest:.6g}, "
+            "above 1. Estimate all three from the same samples."
+        )
     if float(lam.min()) <= _ROUNDING:
         raise ValueError(
-            f"X and Y determine each other: a canonical correlation is {float(rho.max()):.6g}, so I(X;Y) is infinite. "
+            f"X and Y determine each other: a canonical correlation is {largest:.6g}, so I(X;Y) is infinite. "
             "Check that the joint covariance is positive definite, or add a variance of noise to cov_y."
         )
     # A direction without Y has λ = 1 up to rounding, and no critical β.

@@ -3,10 +3,10 @@
 Each is solved for the minimal sufficient statistic: rows with equal p(y|x) are merged first.
 
 For the bottleneck and its dual, the certificate comes from convex duality and needs the highest maximum of a function
-on the simplex of Y. For two labels the search for it is exhaustive. For more it starts from every p(y|x) (256 of them
-where there are more), their mixtures and, up to five labels, a grid. The deterministic bottleneck is solved exactly up
-to fourteen different p(y|x), with gap 0; above, the gap is the distance from the bottleneck with soft clusters, an
-upper bound that can be large.
+on the simplex of Y. For two labels the search for it is exhaustive. For more it starts from every p(y|x) (1024 of
+them where there are more), their mixtures and, up to five labels, a grid. The deterministic bottleneck is solved
+exactly up to fourteen different p(y|x), with gap 0; above, the gap is the distance from the bottleneck with soft
+clusters, an upper bound that can be large.
 """
 
 from __future__ import annotations
@@ -94,8 +94,8 @@ def default_betas(onset: float, device: torch.device) -> Tensor:
     """
     if math.isinf(onset):
         raise ValueError(
-            "X and Y are independent, so the curve is the point (0, 0) at every β: give betas, or a p_xy that is no "
-            "product of its marginals."
+            "X and Y are independent, so the curve is the point (0, 0) at every β: give betas, or a joint "
+            "distribution that is no product of its marginals."
         )
     return onset * (1 + torch.logspace(-3, 2, _DEFAULT_BETAS, dtype=torch.float64, device=device))
 

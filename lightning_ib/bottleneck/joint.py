@@ -101,7 +101,7 @@ def checked_joint(p_xy: Any, smoothing: float | None = None) -> Joint:
     for axis, what, rest in ((1, "rows", "p_xy[p_xy.sum(1) > 0]"), (0, "columns", "p_xy[:, p_xy.sum(0) > 0]")):
         empty = int((joint.sum(axis) == 0).sum())
         if empty:
-            raise ValueError(f"p_xy has {empty} {what} of zeros: leave out what never occurs, {rest}.")
+            raise ValueError(f"p_xy has {what} of zeros, {empty} of them: leave out what never occurs, {rest}.")
     p_x = joint.sum(1)
     rows = joint / p_x[:, None]
     if smoothing is not None:
@@ -115,18 +115,22 @@ def joint_of(p_x: Tensor, rows: Tensor) -> Joint:
     return Joint(p_x, rows, torch.arange(len(p_x), device=p_x.device), p_x)
 
 
-def check_memory(joint: Joint, name: str, batch: int = 1) -> None:
+def check_memory(joint: Joint, name: str, clusters: int = 1024) -> None:
     """Raise where the arrays of one problem exceed :data:`MEMORY_LIMIT`, before any of them is made.
 
-    The largest arrays of the solver hold p(t|x) with its derivatives, X' × T × (Y + 3), and a Y × Y matrix a cluster,
-    with as many clusters as rows in the worst case.
+    The largest arrays of the solver hold p(t|x) with its derivatives, X' × T × (Y + 3), and a Y × Y matrix for each x.
+
+    Args:
+        joint: the distribution.
+        name: how the message names the caller.
+        clusters: the most clusters T to reckon with.
 
     Raises:
         ValueError: the memory exceeds the limit.
     """
     x, y = joint.rows.shape
-    gib = batch * 8 * x * (x * (y + 3) + 3 * y * y) / 2**30
-    if gib > MEMORY_LIMIT and y > 2:
+    gib = 8 * x * (min(x, clusters) * (y + 3) + 3 * y * y) / 2**30
+    if gib > MEMORY_LIMIT:
         raise ValueError(
             f"{name} of {x} different rows p(y|x) and {y} labels needs about {gib:.0f} GiB of memory, more than the "
             f"{MEMORY_LIMIT:.0f} GiB allowed: merge symbols x with similar p(y|x), or labels y, first."

@@ -11,7 +11,7 @@ from torch import Tensor
 from lightning_ib.bottleneck.critical import critical
 from lightning_ib.bottleneck.distortion import Distortion, distortion
 from lightning_ib.bottleneck.encoders import informations
-from lightning_ib.bottleneck.joint import Joint, checked_joint, divergence
+from lightning_ib.bottleneck.joint import Joint, check_memory, checked_joint, divergence
 from lightning_ib.bottleneck.newton import encode
 from lightning_ib.bottleneck.solver import solve
 from lightning_ib.functional.checks import Unit, checked_unit, checked_values, in_unit, plain_tensor
@@ -79,6 +79,7 @@ def distance_to_bound(p_t_given_x: Tensor, p_xy: Tensor, *, unit: Unit = "bits")
     """
     checked_unit(unit)
     joint = checked_joint(p_xy)
+    check_memory(joint, "distance_to_bound")
     encoder = checked_encoder(p_t_given_x, len(joint.merged)).to(joint.p_x.device)
     p_x, rows = joint.p_original, joint.rows[joint.merged]
     flow = p_x[:, None] * encoder
