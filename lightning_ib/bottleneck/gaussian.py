@@ -124,7 +124,7 @@ def gaussian_ib(
     .. math:: I(X;T) = \tfrac12 \sum_{\beta > \beta_i} \ln \frac{(\beta - 1)(1 - \lambda_i)}{\lambda_i}, \qquad
               I(T;Y) = I(X;T) - \tfrac12 \sum_{\beta > \beta_i} \ln \beta (1 - \lambda_i)
 
-    The dual has the mean :math:`W\, \mathbb E[x|t]` and the covariance :math:`\Sigma_{y|x}` as its decoder. It fills
+    The dual has the mean :math:`W\, \mathbb{E}[x|t]` and the covariance :math:`\Sigma_{y|x}` as its decoder. It fills
     components with :math:`\nu_i = (1 - \lambda_i) / \lambda_i` in reverse, so that its encoder at β is the bottleneck's
     at β + 1 and its critical β are lower by 1.
 

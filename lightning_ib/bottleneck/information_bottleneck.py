@@ -42,7 +42,7 @@ def ib_curve(
 ) -> BottleneckCurve:
     r"""The globally optimal trade-off between I(X;T) and I(T;Y), with a certificate at every β.
 
-    .. math:: F(\beta) = \min_{p(t|x)} I(X;T) + \beta\, \mathbb E\, d
+    .. math:: F(\beta) = \min_{p(t|x)} I(X;T) + \beta\, \mathbb{E}\, d
 
     with :math:`d = D[p(y|x) \| p(y|t)]` for the information bottleneck (Tishby, Pereira & Bialek 1999), where this is
     the minimum of :math:`I(X;T) - \beta I(T;Y)` up to the constant β I(X;Y), and :math:`d = D[p(y|t) \| p(y|x)]` for
