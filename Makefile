@@ -9,7 +9,8 @@ PIP := $(BIN)/python -m pip install --quiet --constraint constraints.txt
 EXAMPLE := $(VENV)/.example
 DOCS := $(VENV)/.docs
 STAMP := $(VENV)/.installed
-WORKERS ?= 2
+# One more than two cores have: some tests wait for programs that they start.
+WORKERS ?= 3
 DISCRETIZATION ?= cells
 EPOCHS ?= 10
 # Some of those of tests/matrix.sh; all of them where it is empty.

@@ -11,6 +11,7 @@ FLOORS = (
     "distributed",
     "warn_once",
     "functional",
+    "bottleneck",
     "capture",
     "records",
     "binning",
@@ -25,6 +26,7 @@ FLOORS = (
 )
 OTHERS = {
     "functional": {"torch"},
+    "bottleneck": {"matplotlib", "torch"},
     "records": {"pandas"},
     "plot": {"matplotlib", "numpy", "sklearn"},
     "tensorboard_plugin": {"tensorboard", "werkzeug"},

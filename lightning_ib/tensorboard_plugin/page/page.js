@@ -244,7 +244,8 @@ export class Page {
     const focused = this.planes.contains(document.activeElement);
     for (const plane of this.drawn) plane.show(this.k);
     for (const chart of this.drawnCharts) chart.show(this.k);
-    view.time = this.k === times.length - 1 ? undefined : times[this.k];
+    // Before there are runs, the moment of a link waits.
+    if (times.length > 0) view.time = this.k === times.length - 1 ? undefined : times[this.k];
     const words = times.length === 0 ? "nothing is shown" : `${view.clock} ${times[this.k]}`;
     this.bar.show(this.#share(this.k), words, this.playing !== undefined, times.length < 2);
     this.#showDetails();
