@@ -111,6 +111,7 @@ def first_guess(problem: Distortion, beta: Tensor, pool: Tensor) -> Clusters:
     del kernel
     weights = weights.double().masked_fill(weights < 1e-4, 0.0)
     clusters = Clusters(weights / weights.sum(1, keepdim=True), pool.expand(len(beta), -1, -1)).compacted()
+    clusters = tidy(clusters, 1e-3 / beta.clamp_min(1))
     for _ in range(3):
         for _ in range(10):
             clusters = blahut_arimoto(problem, clusters, encode(problem, beta, clusters))
