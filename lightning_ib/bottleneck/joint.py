@@ -50,11 +50,6 @@ class Joint:
             return 0.0
         return float(self.p_x @ divergence(self.rows, self.p_y))
 
-    @cached_property
-    def label_entropy(self) -> float:
-        """H(Y) in nats."""
-        return float(entropies(self.p_y))
-
     @property
     def positive(self) -> bool:
         """Whether every p(y|x) is positive."""

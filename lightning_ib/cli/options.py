@@ -171,14 +171,18 @@ def _add_output(one: ArgumentParser, output: str) -> None:
         type=_not_empty,
         help=f"the file to write (default: {output} in the current folder)",
     )
-    one.add_argument(
-        "--layers",
-        nargs="+",
-        action="extend",
-        metavar="NAME",
-        help=f"the layers to show, or patterns (default: all); {_ALL_THAT_FOLLOW}",
+    _add_layers_and_unit(
+        one, "the layers to show, or patterns (default: all)", "convert into this unit (default: that of the first run)"
     )
-    one.add_argument("--unit", choices=("bits", "nats"), help="convert into this unit (default: that of the first run)")
+    _add_traceback(one)
+
+
+def _add_layers_and_unit(to: Any, of_layers: str, of_unit: str) -> None:
+    to.add_argument("--layers", nargs="+", action="extend", metavar="NAME", help=f"{of_layers}; {_ALL_THAT_FOLLOW}")
+    to.add_argument("--unit", choices=("bits", "nats"), help=of_unit)
+
+
+def _add_traceback(one: ArgumentParser) -> None:
     one.add_argument("--traceback", action="store_true", help="show where an error was raised")
 
 
@@ -230,18 +234,15 @@ def _add_replay(commands: Any) -> None:
     one.add_argument(
         "--trust", action="store_true", help="read checkpoints that hold other objects than tensors: they may run code"
     )
-    one.add_argument("--traceback", action="store_true", help="show where an error was raised")
+    _add_traceback(one)
 
 
 def _add_how(how: Any) -> None:
     """The options of how ``replay`` measures."""
-    how.add_argument(
-        "--layers",
-        nargs="+",
-        action="extend",
-        metavar="NAME",
-        help="names of modules, or glob patterns (default: those of the run, or those that the callback picks); "
-        f"{_ALL_THAT_FOLLOW}",
+    _add_layers_and_unit(
+        how,
+        "names of modules, or glob patterns (default: those of the run, or those that the callback picks)",
+        "of the informations (default: that of the run, or bits)",
     )
     how.add_argument(
         "--estimators",
@@ -250,7 +251,6 @@ def _add_how(how: Any) -> None:
         metavar="NAME",
         help=f"any of {_ESTIMATORS} (default: those of the run, or probe); none where it is empty; {_ALL_THAT_FOLLOW}",
     )
-    how.add_argument("--unit", choices=("bits", "nats"), help="of the informations (default: that of the run, or bits)")
     how.add_argument(
         "--max-samples",
         type=_positive,

@@ -107,12 +107,20 @@ def marker_entries(content: Content, area: float = 1.0) -> Entries:
         of_time = FIRST + (LAST - FIRST) * progress(time, times)
         style = {"marker": "o", "markersize": side * math.sqrt(of_time), "mfc": "0.4", "mec": "white"}
         entries.append((f"{content.clock} {time}" if k == 0 else str(time), style))
-    if content.crosses:
-        entries.append(("linear probe", {"marker": "x", "markersize": 4.5 * side, "mec": "0.2"}))
+    entries += probe_entries([content], side)
     if content.about_target and any(math.isfinite(path.points[-1].i_ty_permuted) for path in content.paths):
         entries.append((BASELINE, {"marker": "_", "markersize": 10 * side, "mec": "0.2", "mew": 2}))
-    seen = {point.verdict for path in content.paths for point in path.points} - {"", "ok"}
-    for verdict in sorted(seen):
-        style = {"marker": VERDICT_MARKERS.get(verdict, "*"), "markersize": 6 * side, "mfc": "white", "mec": "0.2"}
-        entries.append((f"flagged: {verdict}", style))
-    return entries
+    return entries + verdict_entries([content], side)
+
+
+def probe_entries(contents: Iterable[Content], side: float) -> Entries:
+    """The cross of the probe, where there is one; ``side`` scales markers."""
+    style = {"marker": "x", "markersize": 4.5 * side, "mec": "0.2"}
+    return [("linear probe", style)] if any(content.crosses for content in contents) else []
+
+
+def verdict_entries(contents: Iterable[Content], side: float) -> Entries:
+    """A hollow marker for each verdict but ``ok`` that is drawn; ``side`` scales markers."""
+    seen = {point.verdict for content in contents for path in content.paths for point in path.points} - {"", "ok"}
+    style = {"markersize": 6 * side, "mfc": "white", "mec": "0.2"}
+    return [(f"flagged: {verdict}", {"marker": VERDICT_MARKERS.get(verdict, "*"), **style}) for verdict in sorted(seen)]

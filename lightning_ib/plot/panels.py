@@ -6,9 +6,18 @@ import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from lightning_ib.plot.content import FIRST, LAST, Content, Entries, content_of, marker_entries
+from lightning_ib.plot.content import (
+    FIRST,
+    LAST,
+    Content,
+    Entries,
+    content_of,
+    marker_entries,
+    probe_entries,
+    verdict_entries,
+)
 from lightning_ib.plot.drawing import draw_paths
-from lightning_ib.plot.labels import VERBATIM, VERDICT_MARKERS, Color, depth_colors, legend, short_labels, tinted
+from lightning_ib.plot.labels import VERBATIM, Color, depth_colors, legend, short_labels, tinted
 from lightning_ib.plot.levels import BASELINE, limits, with_bars
 from lightning_ib.plot.paths import BOUND, bound_of_x
 from lightning_ib.plot.style import Style, style_of
@@ -147,13 +156,7 @@ def _common_entries(contents: Sequence[Content], look: Style) -> Entries:
     if any(len(content.times) > 1 for content in contents):
         entries = [("first", gray | {"markersize": side * math.sqrt(FIRST)})]
     entries.append(("last", gray | {"markersize": side * math.sqrt(LAST)}))
-    if any(content.crosses for content in contents):
-        entries.append(("linear probe", {"marker": "x", "markersize": 4.5 * side, "mec": "0.2"}))
-    seen = {point.verdict for content in contents for path in content.paths for point in path.points} - {"", "ok"}
-    for verdict in sorted(seen):
-        style = {"marker": VERDICT_MARKERS.get(verdict, "*"), "markersize": 6 * side, "mfc": "white", "mec": "0.2"}
-        entries.append((f"flagged: {verdict}", style))
-    return entries + _bound_entries(contents)
+    return entries + probe_entries(contents, side) + verdict_entries(contents, side) + _bound_entries(contents)
 
 
 def _bound_entries(contents: Sequence[Content]) -> Entries:
