@@ -14,6 +14,11 @@ from lightning_ib.bottleneck.decoders import (
     exponential_family,
     geometric_decoder,
 )
+from lightning_ib.bottleneck.finite_samples import (
+    FiniteSampleBound,
+    finite_sample_bound,
+    input_compression_bound,
+)
 from lightning_ib.bottleneck.gaussian import GaussianCurve, gaussian_ib
 from lightning_ib.bottleneck.information_bottleneck import Kind, ib_curve
 from lightning_ib.bottleneck.layers import BoundDistance, distance_to_bound
@@ -23,6 +28,7 @@ __all__ = [
     "BoundDistance",
     "CriticalBetas",
     "ErrorExponent",
+    "FiniteSampleBound",
     "GaussianCurve",
     "Kind",
     "agglomerative_ib",
@@ -31,7 +37,9 @@ __all__ = [
     "distance_to_bound",
     "error_exponent",
     "exponential_family",
+    "finite_sample_bound",
     "gaussian_ib",
     "geometric_decoder",
     "ib_curve",
+    "input_compression_bound",
 ]

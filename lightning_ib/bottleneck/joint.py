@@ -102,7 +102,7 @@ def checked_joint(p_xy: Any, smoothing: float | None = None) -> Joint:
     if smoothing is not None:
         amount = checked_number(smoothing, "smoothing", above=0, at_most=1)
         rows = (1 - amount) * rows + amount / rows.shape[1]
-    return _merge(p_x, rows)
+    return merged(p_x, rows)
 
 
 def joint_of(p_x: Tensor, rows: Tensor) -> Joint:
@@ -132,7 +132,7 @@ def check_memory(joint: Joint, name: str, clusters: int = 1024) -> None:
         )
 
 
-def _merge(p_x: Tensor, rows: Tensor) -> Joint:
+def merged(p_x: Tensor, rows: Tensor) -> Joint:
     """Merge rows that agree up to the rounding of a division: sorted along a direction, equal rows are neighbors."""
     generator = torch.Generator().manual_seed(0)
     direction = torch.rand(rows.shape[1], generator=generator, dtype=torch.float64).to(rows.device)
@@ -141,10 +141,10 @@ def _merge(p_x: Tensor, rows: Tensor) -> Joint:
     starts = torch.ones(len(rows), dtype=torch.bool, device=rows.device)
     starts[1:] = (ordered[1:] - ordered[:-1]).abs().amax(1) > _EQUAL_ROWS
     number = starts.cumsum(0) - 1
-    merged = torch.empty_like(number)
-    merged[order] = number
-    mass = torch.zeros(int(number[-1]) + 1, dtype=torch.float64, device=rows.device).index_add_(0, merged, p_x)
+    classes = torch.empty_like(number)
+    classes[order] = number
+    mass = torch.zeros(int(number[-1]) + 1, dtype=torch.float64, device=rows.device).index_add_(0, classes, p_x)
     means = torch.zeros(len(mass), rows.shape[1], dtype=torch.float64, device=rows.device)
-    means.index_add_(0, merged, rows * p_x[:, None])
+    means.index_add_(0, classes, rows * p_x[:, None])
     means /= mass[:, None]
-    return Joint(mass, means / means.sum(1, keepdim=True), merged, p_x)
+    return Joint(mass, means / means.sum(1, keepdim=True), classes, p_x)

@@ -9,12 +9,21 @@ import torch
 from torch import Tensor
 
 from lightning_ib.bottleneck.critical import critical
+from lightning_ib.bottleneck.curve import BottleneckCurve
 from lightning_ib.bottleneck.distortion import Distortion, distortion
 from lightning_ib.bottleneck.encoders import informations
-from lightning_ib.bottleneck.joint import Joint, check_memory, checked_joint, divergence
+from lightning_ib.bottleneck.joint import Joint, check_memory, checked_joint, divergence, entropies, merged
 from lightning_ib.bottleneck.newton import encode
 from lightning_ib.bottleneck.solver import solve
-from lightning_ib.functional.checks import Unit, checked_unit, checked_values, in_unit, plain_tensor
+from lightning_ib.functional.checks import (
+    Unit,
+    check_same_samples,
+    checked_ids,
+    checked_unit,
+    checked_values,
+    in_unit,
+    plain_tensor,
+)
 
 _PRECISE = 1e-10
 _LARGEST = 1e6
@@ -49,7 +58,9 @@ class BoundDistance(NamedTuple):
     degenerate: bool
 
 
-def distance_to_bound(p_t_given_x: Tensor, p_xy: Tensor, *, unit: Unit = "bits") -> BoundDistance:
+def distance_to_bound(
+    p_t_given_x: Tensor, p_xy: Tensor, *, curve: BottleneckCurve | None = None, unit: Unit = "bits"
+) -> BoundDistance:
     r"""How far an encoder p(t|x) is from the information bottleneck bound of p(x, y).
 
     The gap is :math:`I^*(I(X;T)) - I(T;Y)`. The self-consistency is that of Shwartz-Ziv & Tishby (2017): the decoder
@@ -61,8 +72,11 @@ def distance_to_bound(p_t_given_x: Tensor, p_xy: Tensor, *, unit: Unit = "bits")
     is convex in β; its minimum and the β there are given.
 
     Args:
-        p_t_given_x: the encoder, shape ``(X, T)``, rows summing to 1; one-hot rows for a deterministic layer.
+        p_t_given_x: the encoder, shape ``(X, T)``, rows summing to 1; of a deterministic layer also the symbol of each
+            x, integers of shape ``(X,)``.
         p_xy: p(x, y), shape ``(X, Y)``, summing to 1.
+        curve: of p_xy and kind ``"ib"``, for the bound of many layers in little time: it is as tight as its grid of β.
+            By default the bound is solved for at this I(X;T).
         unit: ``"bits"`` or ``"nats"``.
 
     Raises:
@@ -80,17 +94,14 @@ def distance_to_bound(p_t_given_x: Tensor, p_xy: Tensor, *, unit: Unit = "bits")
     checked_unit(unit)
     joint = checked_joint(p_xy)
     check_memory(joint, "distance_to_bound")
-    encoder = checked_encoder(p_t_given_x, len(joint.merged)).to(joint.p_x.device)
     p_x, rows = joint.p_original, joint.rows[joint.merged]
-    flow = p_x[:, None] * encoder
-    w = flow.sum(0)
-    flow, encoder, w = flow[:, w > 0], encoder[:, w > 0], w[w > 0]
-    decoder = (flow.mT @ rows) / w[:, None]
-    i_xt = float((p_x * divergence(encoder, w)).sum())
-    i_ty = min(i_xt, float(w @ divergence(decoder, joint.p_y)))
-    bound, beta_slope = optimum(joint, i_xt)
+    layer = _layer(p_t_given_x, p_x, rows)
+    i_xt = layer.i_xt
+    i_ty = min(i_xt, float(layer.w @ divergence(layer.decoder, joint.p_y)))
+    bound, beta_slope = optimum(joint, i_xt) if curve is None else _on_curve(curve, i_xt)
     bound = i_ty if abs(bound - i_ty) < _PRECISE else bound  # rounding and the last bits of the search
-    beta, lowest = _self_consistency(p_x, rows, encoder, w, decoder)
+    beta, lowest = _self_consistency(p_x, rows, layer.encoder, layer.w, layer.decoder)
+    lowest += i_xt - layer.i_x_merged if math.isfinite(lowest) else 0.0
     return BoundDistance(
         gap=in_unit(bound - i_ty, unit),
         beta_slope=beta_slope,
@@ -101,6 +112,61 @@ def distance_to_bound(p_t_given_x: Tensor, p_xy: Tensor, *, unit: Unit = "bits")
         self_consistency=in_unit(lowest, unit),
         degenerate=not math.isfinite(beta),
     )
+
+
+class _Layer(NamedTuple):
+    """An encoder whose symbols t with equal p(y|t) are merged, in nats.
+
+    No β tells merged symbols apart, so that the divergence from the self-consistent encoder is that of the merged ones
+    and a constant, I(X;T) less the I(X;T') of these.
+    """
+
+    encoder: Tensor
+    w: Tensor
+    decoder: Tensor
+    i_xt: float
+    i_x_merged: float
+
+
+def _layer(p_t_given_x: Any, p_x: Tensor, rows: Tensor) -> _Layer:
+    """The encoder of a layer, from p(t|x) or from symbols.
+
+    Raises:
+        TypeError: it is of another kind.
+        ValueError: it is no conditional distribution, or of another number of x.
+    """
+    if isinstance(p_t_given_x, Tensor) and not p_t_given_x.is_floating_point() and p_t_given_x.ndim == 1:
+        numbers = checked_ids(p_t_given_x, "p_t_given_x").to(p_x.device).unique(return_inverse=True)[1]
+        check_same_samples(len(numbers), len(p_x), ("p_t_given_x", "p_xy"))
+        n = int(numbers.max()) + 1
+        w = p_x.new_zeros(n).index_add(0, numbers, p_x)
+        decoder = p_x.new_zeros(n, rows.shape[1]).index_add(0, numbers, p_x[:, None] * rows) / w[:, None]
+        joined_t = merged(w, decoder)
+        encoder = torch.nn.functional.one_hot(joined_t.merged[numbers], len(joined_t.p_x)).to(p_x.dtype)
+        return _Layer(encoder, joined_t.p_x, joined_t.rows, float(entropies(w)), float(entropies(joined_t.p_x)))
+    encoder = checked_encoder(p_t_given_x, len(p_x)).to(p_x.device)
+    flow = p_x[:, None] * encoder
+    w = flow.sum(0)
+    flow, encoder, w = flow[:, w > 0], encoder[:, w > 0], w[w > 0]
+    joined_t = merged(w, (flow.mT @ rows) / w[:, None])
+    joined = p_x.new_zeros(len(p_x), len(joined_t.p_x)).index_add(1, joined_t.merged, encoder)
+    of_all = float((p_x * divergence(encoder, w)).sum())
+    return _Layer(joined, joined_t.p_x, joined_t.rows, of_all, float((p_x * divergence(joined, joined_t.p_x)).sum()))
+
+
+def _on_curve(curve: BottleneckCurve, i_xt: float) -> tuple[float, float]:
+    """The bound of a curve at an I(X;T) in nats, and the β of the line that proves it.
+
+    Raises:
+        ValueError: the curve is of another kind.
+    """
+    if curve.kind != "ib":
+        raise ValueError(f"curve must be of kind 'ib', got {curve.kind!r}: give ib_curve(p_xy).")
+    in_nats = 1 / in_unit(1.0, curve.unit)
+    bound = float(curve.bound(i_xt / in_nats)) * in_nats
+    lines = curve.i_xy - (curve.objective - curve.gap - i_xt / in_nats) / curve.beta
+    beta = float(curve.beta[lines.argmin()])
+    return bound, math.inf if bound >= curve.i_xy * in_nats - _PRECISE else beta
 
 
 def checked_encoder(p_t_given_x: Any, n: int) -> Tensor:

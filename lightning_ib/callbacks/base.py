@@ -137,7 +137,7 @@ class RecordingCallback(CallbackBase):
         self.history.put(measured.history, self.schedule.by)
         self._lay_out(trainer)
         to = self._destination(trainer)
-        self.reporter.log_measurement(measured.history, measured.discretized, to)
+        self.reporter.log_measurement(measured.history, measured.discretized, measured.bound, to)
         self.reporter.write(self.history, measured.rows, to, partial(self._with_progress, trainer))
 
     def _lay_out(self, trainer: Trainer) -> None:
@@ -145,7 +145,7 @@ class RecordingCallback(CallbackBase):
         plane = self.session.plane
         if not plane.to_pick and trainer.is_global_zero:
             estimators, binned = plane.estimation.estimators, bool(plane.fitted_quantizers)
-            self.reporter.layout(trainer.loggers, plane.layers, estimators, binned)
+            self.reporter.layout(trainer.loggers, plane.layers, estimators, binned, plane.bounds.quantities)
 
     def _finish(self, trainer: Trainer) -> None:
         """The last files of a fit, and its summary in the log."""

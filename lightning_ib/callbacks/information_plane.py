@@ -27,7 +27,8 @@ from lightning_ib.capture.layers import NoLayersError
 from lightning_ib.estimators.registry import Estimators, checked_estimators
 from lightning_ib.evaluation.passes import ForwardError
 from lightning_ib.functional import Correction, Unit
-from lightning_ib.functional.checks import sentence
+from lightning_ib.functional.checks import checked_unit, sentence
+from lightning_ib.measurement.bounds import Bound, solved
 from lightning_ib.measurement.information_plane import MAX_SAMPLES, InformationPlane, Layers
 from lightning_ib.records.tags import diagnostics
 from lightning_ib.report.reporter import Reporter
@@ -109,6 +110,12 @@ class InformationPlaneCallback(LoopCallback):
             ``"renyi"``, ``"infonce"``, ``"smile"``, ``"quantized8"``) or as an
             :class:`~lightning_ib.estimators.Estimator`.
         max_samples: how many samples of a pass cells and estimators see, the same ones at every measurement.
+        bound: the information-bottleneck bound to draw behind the points, whose distance to it is recorded: a joint
+            distribution p(x, y), shape ``(X, Y)``; a curve of :mod:`lightning_ib.bottleneck`; ``"labels"``, hard labels
+            with min(I(X;T), H(Y)); or ``"data"``, p(y|x) counted where inputs come up several times. Alone or beside
+            it, in a list: ``"finite_sample"``, the most by which counted values are off (95 %), and
+            ``"input_compression"``, a heuristic of the generalization error. See
+            :class:`~lightning_ib.measurement.bounds.PlaneBounds`.
         head: ``None`` measures the last layer to run on its softmax where it has one coordinate for each class (a
             single logit on its sigmoid); ``False`` measures it as it is; a name says which layer is the head.
         ignore_index: rows with this label, such as −100, are left out of every variable.
@@ -148,6 +155,7 @@ class InformationPlaneCallback(LoopCallback):
         n_permutations: int = 0,
         estimators: Estimators | None = None,
         max_samples: int = MAX_SAMPLES,
+        bound: Bound | Sequence[Bound] | None = None,
         head: str | bool | None = None,
         ignore_index: int | None = None,
         tokens: bool = False,
@@ -167,6 +175,7 @@ class InformationPlaneCallback(LoopCallback):
             "n_permutations": n_permutations,
             "estimators": default_estimators() if estimators is None else checked_estimators(estimators),
             "max_samples": max_samples,
+            "bound": solved(bound, checked_unit(unit)),
             "head": head,
             "ignore_index": ignore_index,
             "tokens": tokens,

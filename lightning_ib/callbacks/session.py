@@ -21,6 +21,7 @@ from lightning_ib.evaluation.loaders import n_unpadded_samples
 from lightning_ib.evaluation.passes import ForwardError, preserve_state
 from lightning_ib.functional.checks import sentence
 from lightning_ib.measurement.information_plane import InformationPlane
+from lightning_ib.records.bound import BoundLine
 from lightning_ib.records.history import History
 from lightning_ib.records.points import InformationPoint
 from lightning_ib.warn_once import WarnOnce
@@ -60,11 +61,13 @@ class Measurement(NamedTuple):
         history: the values of one moment.
         rows: the sampled rows of each layer, where they are to be shown.
         discretized: layer → how it was discretized, in words.
+        bound: the information-bottleneck curve beside the points, where one was asked for and is known.
     """
 
     history: History
     rows: Mapping[str, Rows]
     discretized: Mapping[str, str] = MappingProxyType({})
+    bound: BoundLine | None = None
 
 
 def _no_log(line: str) -> None:
@@ -300,7 +303,8 @@ class Session:
         if n_samples is not None:
             self.plane.trim(n_samples)
         points = self.plane.compute(epoch=moment.epoch, step=moment.step)
-        for layer, how in ({"the target": self.plane.target_read} | self.plane.discretized).items():
+        read = {"the target": self.plane.target_read, "the bound": self.plane.bounds.how}
+        for layer, how in (read | self.plane.discretized).items():
             if how and layer not in self._described:
                 self._described.add(layer)
                 self._host.say(f"{layer}: {how}.")
@@ -321,7 +325,7 @@ class Session:
             points = points + estimates
         self.plane.sampled.reset()  # the rows have served; training may need their memory
         in_bins = {layer: repr(self.plane.quantizers[layer]) for layer in self.plane.fitted_quantizers}
-        return Measurement(points, rows, self.plane.discretized | in_bins)
+        return Measurement(points, rows, self.plane.discretized | in_bins, self.plane.bounds.line)
 
     def _estimates(self, moment: Moment) -> History:
         """The values of estimators; their new calibrations are logged."""

@@ -28,6 +28,7 @@ from lightning_ib.cli.recorded import agreement
 from lightning_ib.cli.settings import Settings, settings_of
 from lightning_ib.cli.sources import Sources, sources_of
 from lightning_ib.cli.subject import Transfer, defines, made_data, made_model, validation_loader, weights_dtype
+from lightning_ib.records.bound import BoundLine
 from lightning_ib.records.history import History
 from lightning_ib.records.measurement_json import measurements_of
 
@@ -233,16 +234,18 @@ class _Replay:
         self._folder.save()
         plane = session.plane
         estimators, binned = plane.estimation.estimators, bool(plane.fitted_quantizers)
-        self._reporter.layout([self._board], plane.layers, estimators, binned)
+        self._reporter.layout([self._board], plane.layers, estimators, binned, plane.bounds.quantities)
         self.history.put(measured.history, self._settings.by)
         self.history.assign(History(sorted(self.history.records(), key=lambda one: one[:2])))
-        self._log(measured.history, measured.discretized, is_new=True)
+        self._log(measured.history, measured.discretized, measured.bound, is_new=True)
 
-    def _log(self, measured: History, discretized: Mapping[str, str], *, is_new: bool) -> None:
+    def _log(
+        self, measured: History, discretized: Mapping[str, str], bound: BoundLine | None = None, *, is_new: bool
+    ) -> None:
         """Hand a measurement to TensorBoard, and bring CSV and picture up to date where it is new."""
         to = self._destination(measured.records()[0][:2])
         self._reporter.log_scalars(self._reporter.scalars(measured), to)
-        self._reporter.log_measurement(measured, discretized, to)
+        self._reporter.log_measurement(measured, discretized, bound, to)
         self._board.save()
         if self._folder.events != self._board.files:
             self._folder.events = list(self._board.files)

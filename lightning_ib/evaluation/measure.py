@@ -15,6 +15,7 @@ from lightning_ib.estimators.registry import Estimators
 from lightning_ib.evaluation.loaders import checked_loader
 from lightning_ib.evaluation.passes import call, measuring, run_pass, to, with_bar
 from lightning_ib.functional import Correction, Unit
+from lightning_ib.measurement.bounds import Bound
 from lightning_ib.measurement.information_plane import MAX_SAMPLES, InformationPlane, Layers
 from lightning_ib.records.history import History
 
@@ -35,6 +36,7 @@ def measure(  # noqa: D417 – the arguments of InformationPlane are documented 
     head: str | bool | None = None,
     ignore_index: int | None = None,
     tokens: bool = False,
+    bound: Bound | Sequence[Bound] | None = None,
     device: torch.device | str | None = None,
     progress: bool = False,
 ) -> History:
@@ -68,7 +70,7 @@ def measure(  # noqa: D417 – the arguments of InformationPlane are documented 
     checked_loader(dataloader)
     options: dict[str, Any] = {"input": input, "target": target, "unit": unit, "correction": correction}
     options |= {"n_permutations": n_permutations, "estimators": estimators, "max_samples": max_samples, "head": head}
-    plane = InformationPlane(layers, **options, ignore_index=ignore_index, tokens=tokens)
+    plane = InformationPlane(layers, **options, ignore_index=ignore_index, tokens=tokens, bound=bound)
     with measuring(plane, model, dataloader, device) as away:
         # Its bar may already ask the loader for an iterator, which moves random states.
         batches: Any = with_bar(dataloader, "Information plane") if progress else dataloader

@@ -17,6 +17,7 @@ from lightning_ib.estimators.base import Rows, checked_max_samples
 from lightning_ib.estimators.registry import Estimators, checked_estimators
 from lightning_ib.functional import Correction, Symbols, Unit, checked_correction
 from lightning_ib.functional.checks import checked_integer, checked_unit
+from lightning_ib.measurement.bounds import Bound, PlaneBounds
 from lightning_ib.measurement.estimation import Estimation, Progress
 from lightning_ib.measurement.frozen import frozen_state, load_frozen_state
 from lightning_ib.measurement.head import Head
@@ -67,8 +68,7 @@ class InformationPlane:
         unit: ``"bits"`` or ``"nats"``.
         correction: of the plug-in entropies and of all values built from them: ``"miller_madow"``, ``"grassberger"``,
             ``"chao_shen"``, ``"james_stein"`` or ``"jackknife"``; ``None`` leaves them as counted.
-        n_permutations: the number of random label permutations for the spread of the permutation baseline (its mean
-            has a closed form); 0 skips the spread.
+        n_permutations: the number of random label permutations for the spread of the permutation baseline, or 0.
         estimators: estimators beside cells and bins, by name (``"kde"``, ``"probe"``, …) or as an
             :class:`~lightning_ib.estimators.Estimator`; :meth:`estimate` returns their values.
         max_samples: how many samples the cells and estimators see.
@@ -80,6 +80,7 @@ class InformationPlane:
             ``(B, C, …)``, are split by place, ``(B · …, C)``. Tokens with mask 0 are left out. Those of one
             sequence depend on each other: standard errors are taken over sequences.
         keep_rows: always sample rows, also if cells and estimators can do without; ``drawn()`` returns them.
+        bound: to compare the points with, see :class:`~lightning_ib.measurement.bounds.PlaneBounds`.
         across_processes: measure the samples of all processes where torch.distributed is initialized, all of which must
             then ask; ``False`` measures this process alone.
 
@@ -114,6 +115,7 @@ class InformationPlane:
         ignore_index: int | None = None,
         tokens: bool = False,
         keep_rows: bool = False,
+        bound: Bound | Sequence[Bound] | None = None,
         across_processes: bool = True,
     ) -> None:
         self.asked = checked_layers(layers)
@@ -123,16 +125,18 @@ class InformationPlane:
         self.ignore_index, self.tokens, self._across_processes = ignore_index, tokens, across_processes
         self.estimation = Estimation(checked_estimators(estimators))
         """The estimators at work; ``estimation.calibration`` holds the hyperparameters set at the first measurement."""
+        self._warned = WarnOnce()
+        self.bounds = PlaneBounds(bound, unit, identity=input is None, tokens=tokens, warned=self._warned)
+        """The bounds that the points are compared with."""
         self.sampled = SampledLayers(
             checked_max_samples(max_samples),
             min(max_samples, self.estimation.raw_samples),
-            with_input=self.estimation.needs_input,
+            with_input=self.estimation.needs_input or self.bounds.needs_input,
             partial=ignore_index is not None or tokens,
         )
         """The sampled rows."""
         self.several_views = ""
         """Advice for a step that runs several views of a batch, for the error about mismatched rows."""
-        self._warned = WarnOnce()
         self._intake = Intake(
             self.asked,
             input=input,
@@ -142,10 +146,10 @@ class InformationPlane:
             tokens=tokens,
             sampled=self.sampled,
             estimation=self.estimation,
-            keep_rows=keep_rows,
+            keep_rows=keep_rows or self.bounds.needs_input,
             warned=self._warned,
         )
-        self._points = PointMaker(self._intake, unit, correction, n_permutations, self._warned)
+        self._points = PointMaker(self._intake, unit, correction, n_permutations, self.bounds, self._warned)
 
     @property
     def layers(self) -> list[str]:

@@ -10,12 +10,14 @@ from lightning_ib.binning.quantizer import Quantizer
 from lightning_ib.distributed import on_rank_zero
 from lightning_ib.functional import Correction, Symbols, Unit
 from lightning_ib.measurement.advice import advice
+from lightning_ib.measurement.bounds import Pass, PlaneBounds, input_symbols
 from lightning_ib.measurement.discretized import in_bins, in_cells
 from lightning_ib.measurement.intake import Intake
-from lightning_ib.measurement.layer_summary import LayerSummary, head_bound
+from lightning_ib.measurement.layer_summary import CountedLayer, LayerSummary, head_bound
 from lightning_ib.measurement.reading import finite_symbols, sampled_symbols
 from lightning_ib.measurement.sampled import Drawn
 from lightning_ib.measurement.variables import Variables
+from lightning_ib.records.bound import BoundLine
 from lightning_ib.records.points import InformationPoint
 from lightning_ib.records.reliability import VerdictWarning
 from lightning_ib.warn_once import WarnOnce
@@ -29,15 +31,22 @@ class PointMaker:
         unit: of the points.
         correction: of the plug-in entropies.
         n_permutations: how often the labels are permuted.
+        bounds: that the points are compared with.
         warned: takes the warnings.
     """
 
     def __init__(
-        self, intake: Intake, unit: Unit, correction: Correction | None, n_permutations: int, warned: WarnOnce
+        self,
+        intake: Intake,
+        unit: Unit,
+        correction: Correction | None,
+        n_permutations: int,
+        bounds: PlaneBounds,
+        warned: WarnOnce,
     ) -> None:
         self.discretized: dict[str, str] = {}
         """Layer → how it was discretized at the last measurement, in words, of the layers cut into cells."""
-        self._intake, self._warned = intake, warned
+        self._intake, self._bounds, self._warned = intake, bounds, warned
         self._unit, self._correction, self._n_permutations = unit, correction, n_permutations
 
     def of_pass(self, *, epoch: int, shared: bool) -> dict[str, InformationPoint]:
@@ -63,11 +72,25 @@ class PointMaker:
         bound = head_bound(intake.heads.head, sampled_y, self._unit)
         found = self._in_bins(kept, n, x, y, bound, epoch)
         intake.variables.bin_waiting()  # by edges that were fitted to the values of all processes
-        if drawn is not None and intake.has_cells:
+        seen = Pass(x, y, n)
+        if drawn is not None:
             sampled_x = sampled_symbols(kept.x, drawn.others.get("pooled x"), epoch, self._warned)
-            summary = self._summary(drawn.n, sampled_x, sampled_y, bound, epoch, drawn.others.get("sequence"))
-            found |= self._in_cells(intake.measured(shared=shared), summary, epoch, shared)
-        return found
+            seen = Pass(sampled_x or input_symbols(drawn.others.get("x")), sampled_y, drawn.n)
+            if intake.has_cells:
+                summary = self._summary(drawn.n, sampled_x, sampled_y, bound, epoch, drawn.others.get("sequence"))
+                found |= self._in_cells(intake.measured(shared=shared), summary, seen, epoch, shared)
+        return self._beside_the_curve(found, seen, shared) if self._bounds.name else found
+
+    def _beside_the_curve(
+        self, found: dict[str, InformationPoint], seen: Pass, shared: bool
+    ) -> dict[str, InformationPoint]:
+        """The points with the bound at each; of several processes the first solves for the curve."""
+
+        def work() -> tuple[dict[str, InformationPoint], BoundLine | None]:
+            return self._bounds.applied(found, seen), self._bounds.line
+
+        points, self._bounds.line = on_rank_zero(work) if shared else work()
+        return {layer: InformationPoint._make(point) for layer, point in points.items()}
 
     def _in_bins(
         self, kept: Variables, n: int, x: Symbols | None, y: Symbols | None, bound: float, epoch: int
@@ -78,10 +101,17 @@ class PointMaker:
             return {}
         summary = self._summary(n, x, y, bound, epoch, None if kept.sequences is None else kept.sequences.rows())
         # One layer after the other: the numbered symbols of a layer take more memory than its ids.
-        return {layer: summary.point(layer, in_bins(kept.layers[layer], epoch, self._warned)) for layer in layers}
+        return {
+            layer: self._point(layer, summary, in_bins(kept.layers[layer], epoch, self._warned), Pass(x, y, n))
+            for layer in layers
+        }
+
+    def _point(self, layer: str, summary: LayerSummary, counted: CountedLayer | None, seen: Pass) -> InformationPoint:
+        t = None if counted is None else counted.symbols
+        return self._bounds.with_deviations(summary.point(layer, counted), t, seen)
 
     def _in_cells(
-        self, measured: Drawn, summary: LayerSummary, epoch: int, shared: bool
+        self, measured: Drawn, summary: LayerSummary, seen: Pass, epoch: int, shared: bool
     ) -> dict[str, InformationPoint]:
         """The points of the layers cut into cells; of several processes the first cuts them for all."""
         intake = self._intake
@@ -89,7 +119,7 @@ class PointMaker:
         def work() -> tuple[dict[str, InformationPoint], dict[str, str]]:
             found, quantizers = {}, intake.watched.quantizers
             for one in in_cells(measured, quantizers, intake.n_coordinates, intake.heads.head, epoch, self._warned):
-                found[one.layer] = summary.point(one.layer, one.counted)
+                found[one.layer] = self._point(one.layer, summary, one.counted, seen)
                 self.discretized |= {one.layer: one.how} if one.how else {}
             return found, self.discretized
 

@@ -8,8 +8,9 @@ from typing import Any, NamedTuple
 
 from lightning_ib.plot.labels import VERDICT_MARKERS, Color
 from lightning_ib.plot.levels import BASELINE
-from lightning_ib.plot.paths import Path, paths_of
+from lightning_ib.plot.paths import BOUND_LINE, Path, paths_of
 from lightning_ib.plot.timeline import marked_times, progress, thinned
+from lightning_ib.records.bound import BoundLine, line_of
 from lightning_ib.records.points import InformationPoint
 from lightning_ib.records.record import Record
 
@@ -30,6 +31,7 @@ class Content(NamedTuple):
         marked: those with a larger marker.
         paths: one for each layer.
         crosses: the probe of each layer at its last point: place and color.
+        bound: the information-bottleneck bound behind the points, where there is one.
     """
 
     points: list[InformationPoint]
@@ -39,10 +41,14 @@ class Content(NamedTuple):
     marked: set[int]
     paths: list[Path]
     crosses: list[tuple[float, float, Color]]
+    bound: BoundLine | None = None
 
 
 def content_of(
-    history: Iterable[InformationPoint], estimates: Iterable[Record] = (), colors: Mapping[str, Color] | None = None
+    history: Iterable[InformationPoint],
+    estimates: Iterable[Record] = (),
+    colors: Mapping[str, Color] | None = None,
+    bound: BoundLine | None = None,
 ) -> Content:
     """The content of a picture.
 
@@ -50,6 +56,7 @@ def content_of(
         history: points in one unit; those that are NaN are left out.
         estimates: of the same run.
         colors: layer → color; by default by depth.
+        bound: that of the run; by default the line through the recorded bounds of its points.
 
     Raises:
         ValueError: all points are NaN.
@@ -74,7 +81,8 @@ def content_of(
         for path in paths
         if (key := (path.layer, path.points[-1].step, path.points[-1].epoch)) in read
     ]
-    return Content(points, about_target, clock, times, marked, paths, crosses)
+    bound = (bound or line_of(points)) if about_target else None
+    return Content(points, about_target, clock, times, marked, paths, crosses, bound)
 
 
 def _is_probe_information(estimate: Record) -> bool:
@@ -87,7 +95,7 @@ def content_until(
 ) -> Content:
     """The part of a content up to a moment, with the colors and the sense of time of the whole."""
     until = [point for point in history if getattr(point, content.clock) <= moment]
-    part = content_of(until, estimates, {path.layer: path.color for path in content.paths})
+    part = content_of(until, estimates, {path.layer: path.color for path in content.paths}, content.bound)
     return part._replace(
         about_target=content.about_target, clock=content.clock, times=content.times, marked=content.marked
     )
@@ -110,7 +118,13 @@ def marker_entries(content: Content, area: float = 1.0) -> Entries:
     entries += probe_entries([content], side)
     if content.about_target and any(math.isfinite(path.points[-1].i_ty_permuted) for path in content.paths):
         entries.append((BASELINE, {"marker": "_", "markersize": 10 * side, "mec": "0.2", "mew": 2}))
-    return entries + verdict_entries([content], side)
+    return entries + bound_entries([content]) + verdict_entries([content], side)
+
+
+def bound_entries(contents: Iterable[Content]) -> Entries:
+    """The line of the information-bottleneck bound, where there is one."""
+    labels = dict.fromkeys(content.bound.label for content in contents if content.bound is not None)
+    return [(label, dict(BOUND_LINE)) for label in labels]
 
 
 def probe_entries(contents: Iterable[Content], side: float) -> Entries:

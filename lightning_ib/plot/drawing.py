@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 from lightning_ib.plot.content import DOT, FIRST, LAST, Content, Entries
 from lightning_ib.plot.labels import VERDICT_MARKERS, Color, legend
 from lightning_ib.plot.levels import GRAY
-from lightning_ib.plot.paths import Path
+from lightning_ib.plot.paths import BOUND_LINE, Path
 from lightning_ib.plot.style import SCREEN, Style
 from lightning_ib.plot.timeline import MOST_DOTS, progress
+from lightning_ib.records.bound import BoundLine
 from lightning_ib.records.record import STANDARD_ERRORS
 
 if TYPE_CHECKING:
@@ -76,6 +77,27 @@ def draw_paths(axes: Axes, content: Content, room: tuple[float, float], style: S
         axes.scatter(x, y, s=18 * style.area, marker="x", c=list(colors), linewidths=1.2 * style.width, zorder=2.5)
 
 
+def draw_bound(axes: Axes, bound: BoundLine | None, style: Style = SCREEN) -> bool:
+    """The information-bottleneck bound, and shade above it: no representation is there.
+
+    Returns whether a part of it is in the picture.
+
+    Args:
+        axes: with their limits set, which stay.
+        bound: the curve; ``None`` draws nothing.
+        style: of the picture.
+    """
+    if bound is None:
+        return False
+    (left, right), (_, top) = axes.get_xlim(), axes.get_ylim()
+    x, y = [*bound.i_xt, max(right, bound.i_xt[-1])], [*bound.i_ty, bound.i_ty[-1]]
+    how = BOUND_LINE | {"linewidth": BOUND_LINE["linewidth"] * style.width}
+    axes.plot(x, y, zorder=1.2, **how)
+    above = [max(top, one) for one in y]
+    axes.fill_between(x, y, above, color="0.5", alpha=0.12, linewidth=0, zorder=0.5)
+    return bound.at(max(left, 0.0)) < top
+
+
 def _bars(path: Path, about_target: bool, a_point_right: float, a_point_up: float) -> list[Any]:
     """Two standard errors to either side of the last point, where that is longer than its marker."""
     point, x, y = path.points[-1], path.x[-1], path.y[-1]
@@ -90,12 +112,18 @@ def draw_legend(figure: Figure, entries: Entries, style: Style = SCREEN) -> None
     """The legend at the lower end of a picture."""
     from matplotlib.lines import Line2D
 
-    handles = [Line2D([], [], linestyle="", **style) for _, style in entries]
+    handles = [Line2D([], [], **{"linestyle": "", **how}) for _, how in entries]
     place: dict[str, Any] = {
         "loc": "lower center",
         "bbox_to_anchor": (0.5, (0.22 if style.line else 0.06) / figure.get_figheight()),
     }
-    spacing: dict[str, Any] = {"handletextpad": 0.2, "columnspacing": 1.4, "borderaxespad": 0.0, "borderpad": 0.2}
+    has_lines = any("linestyle" in how for _, how in entries)
+    spacing: dict[str, Any] = {
+        "handletextpad": 0.5 if has_lines else 0.2,
+        "columnspacing": 1.4,
+        "borderaxespad": 0.0,
+        "borderpad": 0.2,
+    }
     labels = [label for label, _ in entries]
     legend(
         figure,

@@ -7,12 +7,13 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Literal
 
 from lightning_ib.plot.content import Content, Entries, content_of, content_until, marker_entries
-from lightning_ib.plot.drawing import draw_legend, draw_paths, legend_columns
+from lightning_ib.plot.drawing import draw_bound, draw_legend, draw_paths, legend_columns
 from lightning_ib.plot.labels import VERBATIM, VERDICT_MARKERS, short_labels
 from lightning_ib.plot.levels import BASELINE, GRAY, draw_over_time, draw_plane
 from lightning_ib.plot.names import draw_names, n_named
 from lightning_ib.plot.paths import bound_of_x
 from lightning_ib.plot.style import Style, style_of
+from lightning_ib.records.bound import BoundLine
 from lightning_ib.records.points import InformationPoint
 from lightning_ib.records.record import IN_WORDS, Record
 
@@ -32,6 +33,7 @@ def plot_information_plane(
     *,
     style: Literal["screen", "paper"] = "screen",
     until: int | None = None,
+    bound: BoundLine | None = None,
 ) -> Figure:
     """Draw the information plane: I(X;T) to the right, I(T;Y) up, a path for each layer, named at its last point.
 
@@ -45,18 +47,18 @@ def plot_information_plane(
     - The axes end around the points. The bounds are H(Y), the upper bound of I(T;Y), and H(X), or log N where X is
       the identity of the sample, the upper bound of I(X;T); and Fano's (dotted), a lower bound for the layers that
       predictions are computed from alone. Near bounds are lines, far ones are named with an arrow at the edge.
+    - The curve is the information-bottleneck bound, where one was asked for; no representation is in the shade above.
 
     If all I(T;Y) are NaN, as without a target, I(X;T) is drawn over the epochs instead.
 
     Args:
         history: the points of one run, of any number of layers and epochs, all in one unit. Points that are NaN are
             left out.
-        estimates: those of the same run; the ones of ``"probe"`` about the target are drawn.
-        run: the name of the run, for the line below the picture.
-        style: ``"screen"``, or ``"paper"`` for a column of a paper: 3.4 inches wide, fonts of 7 and 8 points, without
-            a title.
-        until: draw the paths up to this epoch (or step, where time is steps) in the frame of the whole run: a frame of
-            a film.
+        estimates: those of the same run, of which I(T;Y) of ``"probe"`` is drawn.
+        run: the name of the run, for the line below.
+        style: ``"screen"``, or ``"paper"``: 3.4 inches wide, fonts of 7 and 8 points, no title.
+        until: draw the paths up to this epoch (or step) in the frame of the whole run: a frame of a film.
+        bound: the information-bottleneck curve; by default the line through the recorded bounds of the points.
 
     Returns:
         A figure independent of pyplot and of global state.
@@ -65,13 +67,14 @@ def plot_information_plane(
         ValueError: all points are NaN, or there is no such style.
     """
     look, history, estimates = style_of(style), list(history), list(estimates)
-    content = content_of(history, estimates)
+    content = content_of(history, estimates, bound=bound)
     shown = content if until is None else content_until(content, history, estimates, until)
     entries = marker_entries(content, look.area)
     figure, axes, room = _framed(entries, look)
-    has_baseline = _draw_axes(axes, content, shown, room, look)
-    if content.about_target and not has_baseline and until is None:
-        entries = [(label, how) for label, how in entries if label != BASELINE]  # named at the edge
+    outside = _draw_axes(axes, content, shown, room, look)
+    if until is None:
+        entries = [(label, how) for label, how in entries if label != BASELINE or label not in outside]
+    entries = [(f"{label} ↑" if label in outside - {BASELINE} else label, how) for label, how in entries]
     if look.title:
         title = "Information plane" if content.about_target else "Information about the input"
         axes.set_title(f"{title}, {_moments(content.times, content.clock, until)}", loc="left", fontsize=look.title)
@@ -85,8 +88,8 @@ def plot_information_plane(
     return figure
 
 
-def _draw_axes(axes: Axes, content: Content, shown: Content, room: tuple[float, float], look: Style) -> bool:
-    """The axes around the whole content, with bounds, and the baselines of what is shown; whether one is inside."""
+def _draw_axes(axes: Axes, content: Content, shown: Content, room: tuple[float, float], look: Style) -> set[str]:
+    """The axes around the whole content, with bounds, and baselines; the entries of the legend that are outside."""
     last = max(shown.points, key=lambda point: (point.epoch, point.step))
     bound = bound_of_x(content.points)
     x, y = ("I(X;T)", "I(T;Y)") if content.about_target else (content.clock, "I(X;T)")
@@ -94,9 +97,14 @@ def _draw_axes(axes: Axes, content: Content, shown: Content, room: tuple[float, 
     axes.set_ylabel(f"{y} [{last.unit}]", fontsize=look.axes)
     if content.about_target:
         read = [y for _, y, _ in content.crosses]
-        return draw_plane(axes, content.paths, read, bound, last, room, look, shown.paths)
+        near = [] if content.bound is None else [content.bound.at(path.x[-1]) for path in content.paths]
+        has_baseline = draw_plane(axes, content.paths, read, bound, last, room, look, shown.paths, near)
+        outside = [BASELINE] * (not has_baseline)
+        if content.bound is not None and not draw_bound(axes, content.bound, look):
+            outside.append(content.bound.label)
+        return set(outside)
     draw_over_time(axes, content.paths, bound, room, look)
-    return False
+    return set()
 
 
 def _moments(times: Sequence[int], clock: str, until: int | None) -> str:

@@ -49,6 +49,7 @@ def draw_plane(
     room: tuple[float, float],
     style: Style = SCREEN,
     shown: Sequence[Path] | None = None,
+    near: Sequence[float] = (),
 ) -> bool:
     """Axes, bounds and baselines; whether there is a baseline in the picture.
 
@@ -61,6 +62,7 @@ def draw_plane(
         room: width and height of the axes in points.
         style: of the picture.
         shown: the paths whose baselines are drawn, if these are parts of ``paths``.
+        near: further levels that the axes include where they are near.
     """
     ends = paths if shown is None else shown
     chance = [(path.x[-1], path.points[-1].i_ty_permuted, path.color) for path in ends]
@@ -71,12 +73,30 @@ def draw_plane(
     # The axes stay from frame to frame of a film: they go by the ends of the whole run.
     at_the_end = [path.points[-1] for path in paths]
     levels = [level for point in at_the_end for level in (point.i_ty_permuted, point.i_ty_fano)]
-    levels = [bounds[0].value, *filter(math.isfinite, levels)]
+    levels = [bounds[0].value, *near, *filter(math.isfinite, levels)]
     all_x, all_y = with_bars(paths)
     axes.set_xlim(limits(all_x, [bound.value], _LEAST_SPAN * bound.value))
     low, high = limits([*read, *all_y], levels, _LEAST_SPAN * bounds[0].value)
     # Layers that know the target end side by side at the top; their names stand above them.
     axes.set_ylim(low, high + _HEADROOM * n_named(len(paths), style) * (high - low))
+    _draw_bound_of_x(axes, bound, style)
+    bottom = axes.get_ylim()[0]
+    inside, far = ([one for one in chance if (one[1] < bottom) == below] for below in (False, True))
+    _draw_levels(axes, bounds, [level for _, level, _ in far], room, style)
+    if inside:
+        x, y, colors = zip(*inside)
+        axes.scatter(x, y, s=110 * style.area, marker="_", c=list(colors), linewidths=2.0, zorder=2)
+    if far:
+        x, _, colors = zip(*far)
+        at_the_edge = axes.get_xaxis_transform()
+        axes.scatter(
+            x, [0.0] * len(x), s=34 * style.area, marker=_DOWN, c=list(colors), linewidths=0, transform=at_the_edge
+        )
+    return bool(inside)
+
+
+def _draw_bound_of_x(axes: Axes, bound: Bound, style: Style) -> None:
+    """The bound of I(X;T) as a line with its name above, or named at the right edge where it is far."""
     right, bottom = axes.get_xlim()[1], axes.get_ylim()[0]
     above: dict[str, Any] = {"xycoords": ("data", "axes fraction"), "xytext": (0, 5), "textcoords": "offset points"}
     above |= {"fontsize": style.levels, "color": GRAY, "ha": "right"}
@@ -87,18 +107,6 @@ def draw_plane(
         axes.annotate(f"{bound.label} {bound.value:.2f}", (bound.value, 1), **above)
     else:
         axes.annotate(f"{bound.label} {bound.value:.2f} →", (right, 1), **above)
-    near, far = ([one for one in chance if (one[1] < bottom) == below] for below in (False, True))
-    _draw_levels(axes, bounds, [level for _, level, _ in far], room, style)
-    if near:
-        x, y, colors = zip(*near)
-        axes.scatter(x, y, s=110 * style.area, marker="_", c=list(colors), linewidths=2.0, zorder=2)
-    if far:
-        x, _, colors = zip(*far)
-        at_the_edge = axes.get_xaxis_transform()
-        axes.scatter(
-            x, [0.0] * len(x), s=34 * style.area, marker=_DOWN, c=list(colors), linewidths=0, transform=at_the_edge
-        )
-    return bool(near)
 
 
 def with_bars(paths: Sequence[Path], about_target: bool = True) -> tuple[list[float], list[float]]:

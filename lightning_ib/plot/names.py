@@ -50,8 +50,10 @@ def draw_names(
     # A cross counts as much as a line that is crossed.
     covered = [np.repeat(in_points([c[0] for c in crosses], [c[1] for c in crosses]), 12, 0)] if crosses else []
     for line in axes.lines:  # the bounds
-        start, end = axes.transAxes.inverted().transform(line.get_transform().transform(line.get_xydata())) * room
-        covered.append(start + np.linspace(0, 1, 120)[:, None] * (end - start))
+        ends = axes.transAxes.inverted().transform(line.get_transform().transform(line.get_xydata())) * room
+        n_each = max(2, 120 // (len(ends) - 1))
+        pieces = zip(ends, ends[1:])
+        covered += [start + np.linspace(0, 1, n_each)[:, None] * (end - start) for start, end in pieces]
     for path in paths:
         chance = path.points[-1].i_ty_permuted
         corners = in_points(path.x, path.y)

@@ -11,12 +11,13 @@ from lightning_ib.plot.content import (
     LAST,
     Content,
     Entries,
+    bound_entries,
     content_of,
     marker_entries,
     probe_entries,
     verdict_entries,
 )
-from lightning_ib.plot.drawing import draw_paths
+from lightning_ib.plot.drawing import draw_bound, draw_paths
 from lightning_ib.plot.labels import VERBATIM, Color, depth_colors, legend, short_labels, tinted
 from lightning_ib.plot.levels import BASELINE, limits, with_bars
 from lightning_ib.plot.paths import BOUND, bound_of_x
@@ -72,7 +73,7 @@ def plot_layers(
     unit = content.points[-1].unit
     names = short_labels([path.layer for path in content.paths])
     entries = [(label, how) for label, how in marker_entries(content, look.area) if label != BASELINE]
-    entries += _bound_entries([content])
+    entries += _level_entries([content])
     grid = _grid(len(names), [content], unit, look, entries)
     for axes, name, path in zip(grid.planes, names, content.paths):
         for other in content.paths:
@@ -156,10 +157,11 @@ def _common_entries(contents: Sequence[Content], look: Style) -> Entries:
     if any(len(content.times) > 1 for content in contents):
         entries = [("first", gray | {"markersize": side * math.sqrt(FIRST)})]
     entries.append(("last", gray | {"markersize": side * math.sqrt(LAST)}))
-    return entries + probe_entries(contents, side) + verdict_entries(contents, side) + _bound_entries(contents)
+    entries += probe_entries(contents, side) + bound_entries(contents)
+    return entries + verdict_entries(contents, side) + _level_entries(contents)
 
 
-def _bound_entries(contents: Sequence[Content]) -> Entries:
+def _level_entries(contents: Sequence[Content]) -> Entries:
     """The lines of the legend: the bounds."""
     about_target = contents[0].about_target
     of_y = sorted({round(_h_y(content), 2) for content in contents}) if about_target else []
@@ -246,6 +248,7 @@ def _draw_bounds(axes: Axes, content: Content, look: Style) -> None:
     if not content.about_target:
         axes.axhline(bound, **style)
         return
+    draw_bound(axes, content.bound, look)
     (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
     h_y, fano = _h_y(content), _fano(content)
     if left <= bound <= right:

@@ -13,6 +13,9 @@ from lightning_ib.records.points import InformationPoint
 BOUND: dict[str, Any] = {"color": "0.35", "linewidth": 1.0, "linestyle": (0, (5, 4)), "zorder": 1}
 """The line of a bound."""
 
+BOUND_LINE: dict[str, Any] = {"color": "0.35", "linewidth": 1.4, "linestyle": "-"}
+"""The curve of the information bottleneck."""
+
 
 class Path(NamedTuple):
     """The points of one layer, in the order of time."""

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
+from lightning_ib.records.bound import BoundLine
 from lightning_ib.records.history import History
 from lightning_ib.records.record import Record
 from lightning_ib.records.reliability import reason
@@ -19,7 +20,13 @@ _COLUMNS = ("value", "standard_error", "n_samples", "verdict", "correction")
 _MISSING = {"value": math.nan, "standard_error": math.nan, "n_samples": 0, "verdict": "", "correction": ""}
 
 
-def measurement_to_json(measured: History, *, by: str = "epoch", discretized: Mapping[str, str] | None = None) -> str:
+def measurement_to_json(
+    measured: History,
+    *,
+    by: str = "epoch",
+    discretized: Mapping[str, str] | None = None,
+    bound: BoundLine | None = None,
+) -> str:
     """The records of one measurement as JSON.
 
     The keys are ``version``, ``epoch``, ``step``, ``by``, ``layers`` (in the order they are reported),
@@ -27,12 +34,14 @@ def measurement_to_json(measured: History, *, by: str = "epoch", discretized: Ma
     for each source and quantity, with its ``unit`` and columns of ``value``, ``standard_error``, ``n_samples``,
     ``verdict`` and ``correction``. A column is a list with a place for each layer of ``at`` (indices of ``layers``; all
     where it is left out), one value where all places are the same, and left out where that is NaN, 0 or empty. NaN and
-    infinities are ``null``, ``"inf"`` and ``"-inf"``.
+    infinities are ``null``, ``"inf"`` and ``"-inf"``. Where there is a bound, ``bound`` holds its fields,
+    rounded to six digits.
 
     Args:
         measured: the records of one moment.
         by: the unit of moments, ``"epoch"`` or ``"step"``.
         discretized: layer → how it was discretized, in words.
+        bound: the curve beside the points.
 
     Raises:
         ValueError: there are no records, or they are of several moments.
@@ -59,6 +68,9 @@ def measurement_to_json(measured: History, *, by: str = "epoch", discretized: Ma
     reasons = {point.layer: why for point in measured if (why := reason(point))}
     if reasons:
         made["reasons"] = reasons
+    if bound is not None:
+        x, y = ([float(f"{one:.6g}") for one in axis] for axis in (bound.i_xt, bound.i_ty))
+        made["bound"] = bound._replace(i_xt=x, i_ty=y)._asdict()
     made["series"] = [_series(*key, of, places) for key, of in series.items()]
     return json.dumps(made, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 

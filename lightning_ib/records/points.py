@@ -28,10 +28,15 @@ _FIELDS = {
     "accuracy": "accuracy",
     "I_TY_fano": "i_ty_fano",
     "fano_shortfall": "fano_shortfall",
+    "I_TY_bound": "i_ty_bound",
+    "I_TY_gap": "i_ty_gap",
+    "I_XT_finite_sample": "i_xt_finite_sample",
+    "I_TY_finite_sample": "i_ty_finite_sample",
+    "error_heuristic": "error_heuristic",
 }
 """Quantity → the field of a point."""
 
-_WITH_ERRORS = ("I_XT", "I_TY", "H_T", "H_X", "H_Y", "H_Y_given_T", "I_XT_given_Y")
+_WITH_ERRORS = ("I_XT", "I_TY", "H_T", "H_X", "H_Y", "H_Y_given_T", "I_XT_given_Y", "I_TY_gap")
 
 
 class InformationPoint(NamedTuple):
@@ -82,6 +87,17 @@ class InformationPoint(NamedTuple):
         fano_shortfall: by how much ``i_ty`` lies below ``i_ty_fano``, else 0. A layer that the predictions are
             computed from alone holds at least ``i_ty_fano``: a shortfall is information that its symbols miss. One
             that a skip connection goes around may hold less.
+        i_ty_bound: where a bound was asked for, the largest I(T;Y) that a representation with this I(X;T) can have: the
+            information-bottleneck curve at ``i_xt``.
+        i_ty_gap: the distance from it, ``i_ty_bound`` − ``i_ty``. Below 0 where the counted labels hold more about X
+            than the distribution of the bound.
+        i_ty_gap_se: the standard error of ``i_ty_gap``, at most: that of ``i_ty``, and that of ``i_xt`` times the
+            slope of the curve.
+        i_xt_finite_sample: where asked for, the most by which ``i_xt`` is off with a probability of 95 %
+            (see :func:`~lightning_ib.bottleneck.finite_sample_bound`).
+        i_ty_finite_sample: the most by which ``i_ty`` is.
+        error_heuristic: where asked for, the generalization error that the compression of X would allow, a heuristic
+            (see :func:`~lightning_ib.bottleneck.input_compression_bound`).
     """
 
     epoch: int
@@ -116,6 +132,12 @@ class InformationPoint(NamedTuple):
     accuracy: float = math.nan
     i_ty_fano: float = math.nan
     fano_shortfall: float = math.nan
+    i_ty_bound: float = math.nan
+    i_ty_gap: float = math.nan
+    i_ty_gap_se: float = math.nan
+    i_xt_finite_sample: float = math.nan
+    i_ty_finite_sample: float = math.nan
+    error_heuristic: float = math.nan
 
     @classmethod
     def missing(

@@ -22,6 +22,7 @@ UNITLESS = (
     "n_codes",
     "noise_variance",
     "kernel_width",
+    "error_heuristic",
 )
 """Dimensionless quantities; names that end in ``accuracy`` are so, too."""
 

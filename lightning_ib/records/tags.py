@@ -19,6 +19,9 @@ UNITS = ("bits", "nats")
 PLUGIN = "information_plane"
 """The name of the page in TensorBoard, under which measurements are logged for it."""
 
+BOUNDS = ("I_TY_bound", "I_TY_gap", "I_XT_finite_sample", "I_TY_finite_sample", "error_heuristic")
+"""The counted quantities that a bound adds, where one was asked for."""
+
 SHARES = ("saturation", "singleton_fraction", "clipped_fraction", "accuracy")
 """The counted quantities that are dimensionless."""
 
@@ -26,6 +29,7 @@ _COUNTED = {
     *QUANTITIES,
     *(f"{quantity}_{end}" for quantity in QUANTITIES for end in ("lower", "upper")),
     *("I_TY_permuted", "I_TY_fano", "IB"),
+    *BOUNDS,
     *SHARES,
 }
 RESERVED = _COUNTED.union(UNITS, COUNTED)

@@ -20,6 +20,12 @@ CHARTS = {
     "values outside the bins": "clipped_fraction",
 }
 
+OF_BOUNDS = {
+    "I(T;Y) below the information-bottleneck bound": "I_TY_gap",
+    "I(X;T) off by at most (finite sample, 95 %)": "I_XT_finite_sample",
+    "I(T;Y) off by at most (finite sample, 95 %)": "I_TY_finite_sample",
+    "generalization error by input compression (a heuristic)": "error_heuristic",
+}
 
 _WITH_BANDS = {"I(X;T)": "I_XT", "I(T;Y)": "I_TY", "H(T)": "H_T"}
 
@@ -32,6 +38,7 @@ def log_layout(
     *,
     layers: Iterable[str] = (),
     binned: bool = True,
+    bounds: Iterable[str] = (),
     estimators: Mapping[str, Mapping[str, str]] | None = None,
     warned: WarnOnce,
 ) -> None:
@@ -49,11 +56,13 @@ def log_layout(
         beta: if set, the information-bottleneck functional has a chart.
         layers: the layers that get bands.
         binned: whether a layer is counted in bins, so that there is a chart of the clipped fraction.
+        bounds: the quantities of bounds that are recorded.
         estimators: the name of each estimator, and its quantities with their units.
         warned: issues each warning once.
     """
     charts = CHARTS | ({"I(X;T) − β I(T;Y)": "IB"} if beta is not None else {})
     charts = {of: quantity for of, quantity in charts.items() if binned or quantity != "clipped_fraction"}
+    charts |= {of: quantity for of, quantity in OF_BOUNDS.items() if quantity in bounds}
     title = f"Information plane ({prefix})"
 
     def chart(of: str, quantity: str, in_unit: str, estimator: str = "") -> tuple[str, list[Any]]:
@@ -72,11 +81,8 @@ def log_layout(
         for of, quantity in _WITH_BANDS.items()
         for layer in layers
     }
-    others = dict(
-        chart(f"{estimator}: {quantity}", quantity, in_unit, estimator)
-        for estimator, quantities in (estimators or {}).items()
-        for quantity, in_unit in quantities.items()
-    )
+    named = [(one, *of) for one, quantities in (estimators or {}).items() for of in quantities.items()]
+    others = dict(chart(f"{one}: {quantity}", quantity, in_unit, one) for one, quantity, in_unit in named)
     layout |= {f"{title}: ± {STANDARD_ERRORS} standard errors": bands} if bands else {}
     layout |= {f"{title}: other estimators": others} if others else {}
     for logger in loggers:

@@ -18,7 +18,7 @@ from lightning_ib.functional import information_bottleneck
 from lightning_ib.records.files import replacing
 from lightning_ib.records.history import History
 from lightning_ib.records.record import COUNTED, STANDARD_ERRORS, Record
-from lightning_ib.records.tags import QUANTITIES, format_tag, is_diagnostic
+from lightning_ib.records.tags import BOUNDS, QUANTITIES, format_tag, is_diagnostic
 from lightning_ib.warn_once import WarnOnce
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ _WIDEST = 1000
 
 
 # The counted values that are logged beside I(X;T), I(T;Y) and H(T); the second group for the head alone.
-_DIAGNOSTICS = ("saturation", "I_TY_permuted", "singleton_fraction", "clipped_fraction")
+_DIAGNOSTICS = ("saturation", "I_TY_permuted", "singleton_fraction", "clipped_fraction", *BOUNDS)
 _OF_THE_HEAD = ("I_TY_fano", "accuracy")
 
 

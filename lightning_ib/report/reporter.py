@@ -13,6 +13,7 @@ from lightning_ib.functional import Unit
 from lightning_ib.plot.embedding import plot_tsne
 from lightning_ib.plot.estimates import plot_estimates
 from lightning_ib.plot.information_plane import plot_information_plane
+from lightning_ib.records.bound import BoundLine
 from lightning_ib.records.history import History
 from lightning_ib.records.measurement_json import measurement_to_json
 from lightning_ib.records.tags import parse_tag
@@ -66,6 +67,7 @@ class Reporter:
         warned: issues each warning once a run.
         has_reported: whether a measurement of this run came.
         figure_path: where the picture of the plane was last saved.
+        bound: the information-bottleneck curve of the last measurement that had one.
     """
 
     def __init__(
@@ -93,6 +95,7 @@ class Reporter:
         self._laid_out = False
         self.has_reported = False
         self._csv_path: Path | None = None
+        self.bound: BoundLine | None = None
         self._projected: set[int] = set()  # the measurements that went to the projector
         self.forget_rows()
 
@@ -101,7 +104,12 @@ class Reporter:
         self._unprojected: tuple[int, dict[str, Rows]] | None = None
 
     def layout(
-        self, loggers: Sequence[Any], layers: Sequence[str], estimators: Iterable[Estimator], binned: bool
+        self,
+        loggers: Sequence[Any],
+        layers: Sequence[str],
+        estimators: Iterable[Estimator],
+        binned: bool,
+        bounds: Iterable[str] = (),
     ) -> None:
         """Lay out TensorBoard's custom scalars, once a run."""
         if self._laid_out:
@@ -114,6 +122,7 @@ class Reporter:
             self.beta,
             layers=layers,
             binned=binned,
+            bounds=bounds,
             estimators={
                 one.name: {quantity: one.unit_of(quantity, self.unit) for quantity in one.outputs} for one in estimators
             },
@@ -133,17 +142,22 @@ class Reporter:
         """Log values at a step, to each logger under the names that it takes."""
         log_scalars(to.loggers, values, to.step, self.warned)
 
-    def log_measurement(self, measured: History, discretized: Mapping[str, str], to: Destination) -> None:
-        """Log a measurement as a whole, for the page in TensorBoard.
+    def log_measurement(
+        self, measured: History, discretized: Mapping[str, str], bound: BoundLine | None, to: Destination
+    ) -> None:
+        """Log a measurement as a whole, for the page in TensorBoard, and keep the bound for the pictures.
 
         Args:
             measured: the records of one moment.
             discretized: layer → how it was discretized, in words.
+            bound: the curve beside the points, as it was at that moment; it is logged where it changed.
             to: where to.
         """
+        changed = bound if bound != self.bound else None
+        self.bound = bound or self.bound
         if to.loggers and measured.records():
             with self.warned.on_error("the measurement could not be written for the page of TensorBoard"):
-                text = measurement_to_json(measured, by=self.by, discretized=discretized)
+                text = measurement_to_json(measured, by=self.by, discretized=discretized, bound=changed)
                 log_measurement(to.loggers, self.prefix, text, to.step, self.warned)
 
     def csv_path(self, folder: Path) -> Path:
@@ -199,7 +213,7 @@ class Reporter:
     def _plane(self, history: History, to: Destination) -> Figure:
         assert to.folder is not None
         run = "/".join(to.folder.parts[-2:]) if to.loggers else ""
-        return plot_information_plane(history.points(), history.estimates(), run)
+        return plot_information_plane(history.points(), history.estimates(), run, bound=self.bound)
 
     def _picture(self, name: str, path: Path, to: Destination, draw: Callable[[], Figure], files: bool = True) -> bool:
         """Draw a picture, hand it to the loggers and save it; returns whether it was drawn."""

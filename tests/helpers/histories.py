@@ -1,12 +1,15 @@
 """Points, records and values that are awkward to keep."""
 
+import math
+
 from lightning_ib import History, InformationPoint, Record
 from tests.helpers.records import ERRORS, VERSION_1, estimate
 
 FIGURES = ("i_xt", "i_ty", "h_t", "h_x", "h_y", "h_y_given_t", "i_xt_given_y", "saturation")
 DOUBTS = ("i_ty_permuted", "i_ty_permuted_sd", "singleton_fraction", "clipped_fraction")
 CERTAIN = ("explained_variance", "accuracy", "i_ty_fano", "fano_shortfall")
-VALUES = (*FIGURES, *ERRORS, *DOUBTS, *CERTAIN)
+BOUNDS = ("i_ty_bound", "i_ty_gap", "i_ty_gap_se", "i_xt_finite_sample", "i_ty_finite_sample", "error_heuristic")
+VALUES = (*FIGURES, *ERRORS, *DOUBTS, *CERTAIN, *BOUNDS)
 
 
 def point(value=1.5, *, layer="conv1", **changes):
@@ -21,8 +24,9 @@ def record(value=1.5, *, layer="conv1", **changes):
 
 
 def measured(epoch, layers=("conv", "out"), estimators=("probe",), value=1.5):
-    """One measurement."""
-    points = [point(value, layer=layer, epoch=epoch, step=10 * epoch) for layer in layers]
+    """One measurement, without a bound, as every version made it."""
+    at = {"epoch": epoch, "step": 10 * epoch, **dict.fromkeys(BOUNDS, math.nan)}
+    points = [point(value, layer=layer, **at) for layer in layers]
     estimates = [estimate(epoch, 10 * epoch, layer, name, "I_TY", value) for layer in layers for name in estimators]
     return History.of(points, estimates)
 

@@ -116,7 +116,7 @@ def train(folder, version, checkpoint, kill, loader, ckpt_path, options):
     """What the process does: train, resumed or not, to the end or not, and leave what there is to compare."""
     torch.set_num_threads(1)
     for name in PICTURES:
-        setattr(lightning_ib.report.reporter, name, lambda *_: None)
+        setattr(lightning_ib.report.reporter, name, lambda *_, **__: None)
     when, *where = kill or [None]
     batches = iter(range(10**6))
 

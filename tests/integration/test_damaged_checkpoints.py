@@ -19,7 +19,7 @@ from tests.helpers.tiny import fit
 @pytest.fixture
 def no_pictures(monkeypatch):
     for name in PICTURES:
-        monkeypatch.setattr(lightning_ib.report.reporter, name, lambda *_: None)
+        monkeypatch.setattr(lightning_ib.report.reporter, name, lambda *_, **__: None)
 
 
 @pytest.fixture(scope="module")

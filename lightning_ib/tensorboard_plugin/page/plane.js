@@ -2,7 +2,7 @@
 
 import { extent, markerPath, round, shortNames, shown, ticks } from "./style.js";
 import { corners, frame, labelPlaces, pathUntil, picture, scale, svg, text } from "./svg.js";
-import { bottleneckOf, boundsOf, fanoOf } from "./tracks.js";
+import { bottlenecksOf, boundsOf, fanoOf } from "./tracks.js";
 
 const MARGIN = { left: 62, top: 34, right: 22, bottom: 46 };
 const NEAR = 0.3;
@@ -60,7 +60,6 @@ export class Plane {
     };
     const n = Math.max(3, Math.round(width / 90));
     this.element.append(frame(this.box, this.x, this.y, ticks(...domain.x, n), ticks(...domain.y, n), labels, colors));
-    this.#drawBounds(domain);
     const most = Math.max(50, Math.floor(MOST_CORNERS / Math.max(1, tracks.length)));
     this.kept = tracks.map(({ places }) =>
       corners(places.filter((one) => one?.fresh).map((one) => ({ k: one.k, x: this.x(one.x), y: this.y(one.y) })), most),
@@ -68,9 +67,12 @@ export class Plane {
     const clip = `plane-${nPlanes++}`;
     const { left, top, right, bottom } = this.box;
     const inside = svg("rect", { x: left, y: top, width: right - left, height: bottom - top });
-    this.clipped = svg("g", { "clip-path": `url(#${clip})` });
-    this.moving = svg("g", {});
-    this.element.append(svg("clipPath", { id: clip }, [inside]), this.clipped, this.moving);
+    const clipping = { "clip-path": `url(#${clip})` };
+    [this.behind, this.clipped, this.moving] = [svg("g", clipping), svg("g", clipping), svg("g", {})];
+    this.element.append(svg("clipPath", { id: clip }, [inside]), this.behind);
+    this.#drawBounds(domain);
+    this.#drawBottlenecks(domain);
+    this.element.append(this.clipped, this.moving);
     if (domain.isEmpty) {
       const where = { "text-anchor": "middle", fill: colors.faint };
       this.element.append(text(setting.whyEmpty, width / 2, height / 2, where));
@@ -96,12 +98,28 @@ export class Plane {
       const label = `H(X) = ${shown(bounds.hX)}${inside ? "" : " →"}`;
       this.element.append(text(label, inside ? x - 4 : box.right, inside ? box.bottom - 8 : box.top - 8, words));
     }
-    const curve = bottleneckOf(this.runs, view).map(([x, y]) => `${round(this.x(x))} ${round(this.y(y))}`);
-    if (curve.length > 1) {
+  }
+
+  /** The information-bottleneck curves, with shade above where there is one alone; a far one is named at the edge. */
+  #drawBottlenecks(domain) {
+    const { box, colors } = this;
+    const curves = bottlenecksOf(this.runs, this.view);
+    curves.forEach(({ label, places }, k) => {
+      const level = Math.max(places.at(-1)[1], 0);
+      const all = [...places, [Math.max(domain.x[1], places.at(-1)[0]), level]];
+      const line = all.map(([x, y]) => `${round(this.x(x))} ${round(this.y(y))}`).join("L");
       const style = { fill: "none", stroke: colors.bound, "stroke-width": 1.5, "data-part": "bottleneck" };
-      this.element.append(svg("path", { d: `M${curve.join("L")}`, ...style }));
-      this.element.append(text("IB bound", box.right - 6, this.y(domain.y[1]) + 24, words));
-    }
+      this.behind.append(svg("path", { d: `M${line}`, ...style }));
+      if (curves.length === 1) {
+        const shade = { fill: colors.bound, opacity: 0.1, "data-part": "beyond" };
+        this.behind.append(svg("path", { d: `M${line}V${box.top - 9999}H${round(this.x(all[0][0]))}Z`, ...shade }));
+      }
+      const inside = level <= domain.y[1] && level >= domain.y[0];
+      // Points lie below a curve, so its name stands above; of a far one at the edge, below that of H(Y).
+      const words = { fill: colors.faint, "font-size": 11, "text-anchor": inside ? "middle" : "start" };
+      const [x, y] = inside ? [(box.left + box.right) / 2, round(this.y(level)) - 5] : [box.left + 6, box.top + 29 + 13 * k];
+      this.element.append(text(`${label}${inside ? "" : " ↑"}`, x, y, words));
+    });
   }
 
   /** Set the rim of one point apart, those of the others as they were. */

@@ -13,7 +13,7 @@ const SENTENCES = [
   ["Dash", "the mean of I(T;Y) under permuted labels (a triangle at the edge where it lies below). A point on its dash is no evidence of label information."],
   ["Dotted line", "Fano’s bound: the least I(T;Y) that the accuracy of the network proves of every layer that its predictions pass through."],
   ["Ellipse or bar", "two standard errors to either side; of a mean over runs, one standard deviation among them."],
-  ["Solid curve", "where it was logged, the information-bottleneck bound: no layer can lie above it."],
+  ["Solid curve", "where it was asked for, the information-bottleneck bound: the largest I(T;Y) that a representation with this I(X;T) can have, for the distribution named beside it."],
 ];
 
 const OTHERS = Object.entries(OF_ESTIMATORS).filter(([verdict]) => !Object.hasOwn(VERDICTS, verdict));

@@ -94,6 +94,7 @@ class Measurement {
     this.layers = made.layers;
     this.reasons = new Map(Object.entries(made.reasons ?? {}));
     this.discretized = new Map(Object.entries(made.discretized ?? {}));
+    this.bound = made.bound; // the information-bottleneck curve, where it changed
     this.series = [...made.series];
     this.named = new Map(); // several of one name where layers differ in unit
     for (const one of made.series) this.named.set(`${one.source}/${one.quantity}`, [...(this.named.get(`${one.source}/${one.quantity}`) ?? []), one]);

@@ -1,6 +1,6 @@
 // The paths of the plane: for each layer (of each run, or of their mean) its place at every moment.
 
-import { COUNTS, contentOf, factor, meanAndSpread } from "./runs.js";
+import { COUNTS, factor, meanAndSpread } from "./runs.js";
 import { dashes } from "./style.js";
 
 /**
@@ -86,23 +86,36 @@ export function fanoOf(runs, time, view) {
   });
 }
 
-/** The information-bottleneck bound where it was logged: [I(X;T), greatest I(T;Y)] at all measured places, in order. */
-export function bottleneckOf(runs, view) {
-  const { quantities } = contentOf(runs);
-  const name = quantities.find((one) => one.endsWith("/I_TY_bound"));
-  if (name === undefined) return [];
-  const source = name.split("/")[0];
-  const found = [];
+/**
+ * The information-bottleneck bounds of runs, each once: {label, places: [I(X;T), greatest I(T;Y)]} in a unit.
+ *
+ * A run that came without its curve, as from a CSV, has the line through the bounds that its points recorded.
+ */
+export function bottlenecksOf(runs, view) {
+  const found = new Map();
   for (const run of runs) {
-    for (const measurement of run.measurements) {
-      for (const layer of measurement.layers) {
-        const x = measurement.value(COUNTS, "I_XT", layer, view.unit);
-        const y = measurement.value(source, "I_TY_bound", layer, view.unit);
-        if (Number.isFinite(x) && Number.isFinite(y)) found.push([x, y]);
-      }
+    const made = run.latest((one) => one.bound);
+    const unit = made && factor(made.unit, view.unit);
+    const places = made ? made.i_xt.map((x, k) => [unit * x, unit * made.i_ty[k]]) : recordedBound(run, view);
+    if (places.length > 1) found.set(JSON.stringify(places), { label: made?.label ?? "IB bound", places });
+  }
+  return [...found.values()];
+}
+
+/** The line through the bounds that the points of a run recorded. */
+function recordedBound(run, view) {
+  const name = [...run.quantities].find((one) => one.endsWith("/I_TY_bound"));
+  if (name === undefined) return [];
+  const source = name.slice(0, name.indexOf("/"));
+  const found = [[0, 0]];
+  for (const measurement of run.measurements) {
+    for (const layer of measurement.layers) {
+      const x = measurement.value(COUNTS, "I_XT", layer, view.unit);
+      const y = measurement.value(source, "I_TY_bound", layer, view.unit);
+      if (Number.isFinite(x) && Number.isFinite(y)) found.push([x, y]);
     }
   }
-  // It rises with I(X;T): the greatest so far, where those of several runs differ.
-  let greatest = -Infinity;
+  // It rises with I(X;T).
+  let greatest = 0;
   return found.sort((a, b) => a[0] - b[0]).map(([x, y]) => [x, (greatest = Math.max(greatest, y))]);
 }

@@ -77,6 +77,63 @@ def test_a_deterministic_layer_is_degenerate_and_its_gap_is_not():
     assert found.gap > 0
 
 
+def as_one_hot(numbers):
+    return torch.nn.functional.one_hot(numbers).double()
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_symbols_are_a_deterministic_encoder(seed):
+    p = random_joint(9, 3, seed)
+    numbers = torch.randint(4, (9,), generator=torch.Generator().manual_seed(seed))
+    by_symbols, by_rows = distance_to_bound(7 - 2 * numbers, p), distance_to_bound(as_one_hot(numbers), p)
+    assert by_symbols == pytest.approx(by_rows, abs=1e-9)
+
+
+def test_clusters_that_say_the_same_of_y_count_as_one_and_cost_what_they_keep():
+    """Cutting each cluster of an optimal encoder in two by a coin keeps a bit more of X, and no β undoes that."""
+    p = random_joint(6, 3, 2)
+    curve = ib_curve(p, [3 * critical_betas(p).onset])
+    encoder = curve.encoder(0)
+    twice = torch.cat([0.5 * encoder, 0.5 * encoder], 1)
+    coin, plain = distance_to_bound(twice, p), distance_to_bound(encoder, p)
+    assert coin == pytest.approx(plain, abs=1e-9)
+    # By the identity of x instead of a coin: I(X;T) grows, and I(T;Y) stays where p(y|x) is the same in both halves.
+    halved = p.repeat_interleave(2, 0) / 2
+    own = torch.zeros(12, 2 * encoder.shape[1], dtype=torch.float64)
+    own[0::2, : encoder.shape[1]] = own[1::2, encoder.shape[1] :] = encoder
+    kept = distance_to_bound(own, halved)
+    assert kept.i_ty == pytest.approx(plain.i_ty, abs=1e-9)
+    assert kept.i_xt == pytest.approx(plain.i_xt + 1, abs=1e-9)
+    assert kept.self_consistency == pytest.approx(1, abs=1e-9)
+    assert kept.beta_self_consistent == pytest.approx(plain.beta_self_consistent, rel=1e-6)
+
+
+def test_a_curve_given_for_many_layers_bounds_from_above():
+    p = random_joint(7, 3, 5)
+    curve = ib_curve(p, unit="nats")
+    for seed in range(5):
+        encoder = (2 * torch.randn(7, 3, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)).softmax(1)
+        exact, read = distance_to_bound(encoder, p), distance_to_bound(encoder, p, curve=curve)
+        assert exact.bound - 1e-9 <= read.bound <= exact.bound + 1e-3
+        assert read._replace(gap=0, bound=0, beta_slope=0) == exact._replace(gap=0, bound=0, beta_slope=0)
+        assert read.beta_slope == pytest.approx(exact.beta_slope, rel=0.2)
+    assert distance_to_bound(torch.arange(7), p, curve=curve).beta_slope == math.inf
+
+
+@pytest.mark.parametrize(
+    ("layer", "curve", "error", "sentence"),
+    [
+        (torch.arange(5), None, ValueError, "must be of the same samples, got 5 of one and 4 of the other"),
+        (torch.eye(4), "dual", ValueError, "curve must be of kind 'ib', got 'dual'"),
+    ],
+)
+def test_layers_and_curves_that_do_not_fit_are_refused(layer, curve, error, sentence):
+    p = random_joint(4, 3)
+    given = None if curve is None else ib_curve(p, [1.0, 2.0], kind=curve)
+    with pytest.raises(error, match=sentence):
+        distance_to_bound(layer, p, curve=given)
+
+
 # -- the dual ----------------------------------------------------------------------------------------------------------
 
 

@@ -44,7 +44,7 @@ def data():
 def _no_pictures(monkeypatch):
     """Drawing takes most of the time of a small run."""
     for name in (*PICTURES, "plot_estimates"):
-        monkeypatch.setattr(lightning_ib.report.reporter, name, lambda *_: None)
+        monkeypatch.setattr(lightning_ib.report.reporter, name, lambda *_, **__: None)
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from lightning_ib import History, InformationPoint, Record
 from lightning_ib.records.record import unit_of
-from tests.helpers.histories import CERTAIN, DOUBTS, VALUES, point, record
+from tests.helpers.histories import BOUNDS, CERTAIN, DOUBTS, VALUES, point, record
 from tests.helpers.records import ERRORS, bits
 
 
@@ -24,6 +24,7 @@ def test_the_fields_are_those_of_the_contract():
         *DOUBTS,
         *("verdict", "correction", "source"),
         *CERTAIN,
+        *BOUNDS,
     )
 
 
@@ -81,10 +82,14 @@ def test_a_record_holds_what_its_point_does():
     codes = Record(3, 1200, "conv1", "binned", "n_codes", 17.0, **shared)
     assert bits([records["n_codes"]]) == bits([codes])
     assert {quantity: record.unit for quantity, record in records.items() if record.unit == ""} == dict.fromkeys(
-        ["saturation", "n_codes", "singleton_fraction", "clipped_fraction", "explained_variance", "accuracy"], ""
+        [
+            *("saturation", "n_codes", "singleton_fraction", "clipped_fraction", "explained_variance", "accuracy"),
+            "error_heuristic",
+        ],
+        "",
     )
     assert {quantity for quantity, record in records.items() if not math.isnan(record.standard_error)} == {
-        *("I_XT", "I_TY", "H_T", "H_X", "H_Y", "H_Y_given_T", "I_XT_given_Y")
+        *("I_XT", "I_TY", "H_T", "H_X", "H_Y", "H_Y_given_T", "I_XT_given_Y", "I_TY_gap")
     }
 
 

@@ -1,0 +1,327 @@
+"""The bounds that a plane is compared with: the information-bottleneck curve of a distribution, and finite samples."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from lightning_ib.bottleneck import (
+    BottleneckCurve,
+    GaussianCurve,
+    finite_samples,
+    ib_curve,
+    input_compression_bound,
+)
+from lightning_ib.bottleneck.joint import checked_joint
+from lightning_ib.functional import Symbols, Unit, joint, symbols
+from lightning_ib.functional.checks import checked_choice, in_unit, plain_tensor, sentence
+from lightning_ib.records.bound import BoundLine
+from lightning_ib.records.points import InformationPoint
+from lightning_ib.records.record import STANDARD_ERRORS
+from lightning_ib.warn_once import WarnOnce
+
+Bound = Tensor | BottleneckCurve | GaussianCurve | Literal["labels", "data", "finite_sample", "input_compression"]
+"""A bound: a joint distribution p(x, y), a curve, or the name of one; see :class:`PlaneBounds`."""
+
+DELTA = 0.05
+"""The probability that a bound for finite samples fails."""
+
+_CURVES = ("labels", "data")
+_NAMES = (*_CURVES, "finite_sample", "input_compression")
+_MOST_ROWS = 256  # different p(y|x) that a curve is solved for within a run: about twenty seconds with ten labels
+_N_CORNERS = 65
+_ROUNDING = 1e-9
+
+
+class Pass(NamedTuple):
+    """The samples of a pass that a bound is counted on.
+
+    Attributes:
+        x: the symbols of the input; ``None`` where it is unknown.
+        y: the symbols of the target; ``None`` without one.
+        n: the number of samples.
+    """
+
+    x: Symbols | None
+    y: Symbols | None
+    n: int
+
+
+class PlaneBounds:
+    """The bounds of one plane.
+
+    Args:
+        asked: one bound or several; ``None`` for none. A joint distribution p(x, y) of shape ``(X, Y)``, or a curve of
+            :mod:`lightning_ib.bottleneck`, in any unit; ``"labels"`` for hard labels, min(I(X;T), H(Y)); ``"data"`` for
+            the curve of p(y|x) as counted on inputs that come up several times; ``"finite_sample"`` for how far
+            counted informations may be from the true ones; ``"input_compression"`` for the generalization error that
+            compression would allow, a heuristic.
+        unit: of the plane.
+        identity: whether each sample is an x of its own, no quantizer being given for the input.
+        tokens: whether tokens are the samples.
+        warned: takes the warnings.
+
+    Raises:
+        TypeError: a bound is of another kind.
+        ValueError: it is no distribution, a curve of the dual, an unknown name, the second curve, or one that says
+            nothing for such samples.
+    """
+
+    def __init__(self, asked: Any, unit: Unit, *, identity: bool, tokens: bool, warned: WarnOnce) -> None:
+        parts = [] if asked is None else list(asked) if isinstance(asked, (list, tuple)) else [asked]
+        names = [checked_choice(one, "bound", _NAMES) for one in parts if isinstance(one, str)]
+        given = [one for one in parts if not isinstance(one, str)]
+        if len(given) + sum(one in _CURVES for one in names) > 1:
+            raise ValueError(
+                "bound must hold one curve, got several: give a joint distribution, a curve, 'labels' or 'data', and "
+                "beside it 'finite_sample' or 'input_compression'."
+            )
+        self._unit, self._warned = unit, warned
+        self._given = given_curve(given[0], unit) if given else None
+        self.name = next((one for one in names if one in _CURVES), "curve" if given else "")
+        """``"labels"``, ``"data"``, ``"curve"``, or empty without a curve."""
+        self.finite_sample, self.input_compression = "finite_sample" in names, "input_compression" in names
+        self.line: BoundLine | None = None
+        """The curve at the last measurement, as far as I(X;T) can reach."""
+        self.how = ""
+        """How the curve was counted on the data, in words."""
+        self._counted: tuple[Tensor, BottleneckCurve] | None = None  # the joint counts of the curve at work
+        if self.name == "data" and tokens:
+            raise ValueError(
+                "bound='data' takes the representation for a function of x, and with tokens=True it depends on the "
+                "tokens around: give a joint distribution of what a token can depend on and its label, or 'labels'."
+            )
+        if self.name == "labels" and not identity:
+            raise ValueError(
+                "bound='labels' takes each sample for an x of its own, and input=… puts several into one bin: give "
+                "bound='data', which counts p(y|x) in those bins."
+            )
+
+    def __bool__(self) -> bool:
+        return bool(self.name) or self.finite_sample or self.input_compression
+
+    @property
+    def needs_input(self) -> bool:
+        """Whether the inputs of the samples are looked at."""
+        return self.name == "data" or self.finite_sample
+
+    @property
+    def quantities(self) -> list[str]:
+        """The quantities that are recorded of a layer."""
+        named = ["I_TY_bound", "I_TY_gap"] if self.name else []
+        named += ["I_XT_finite_sample", "I_TY_finite_sample"] if self.finite_sample else []
+        return named + ["error_heuristic"] * self.input_compression
+
+    def applied(self, points: Mapping[str, InformationPoint], seen: Pass) -> dict[str, InformationPoint]:
+        """The points beside the curve. One that is unknown is one warning, and NaN.
+
+        Args:
+            points: layer → its point.
+            seen: the samples that p(y|x) is counted on.
+        """
+        found = dict(points)
+        if self.name:
+            bound, self.line = self._curve(found, seen), None
+            if bound is not None:
+                found = {layer: self._with_gap(point, bound) for layer, point in found.items()}
+                self.line = self._line(found, bound)
+        return found
+
+    # -- the curve -----------------------------------------------------------------------------------------------------
+
+    def _curve(self, points: Mapping[str, InformationPoint], seen: Pass) -> Callable[[float], float] | None:
+        """The largest I(T;Y) at an I(X;T); ``None`` where it is unknown."""
+        if self.name == "labels":
+            h_y = max((one.h_y for one in points.values() if math.isfinite(one.h_y)), default=math.nan)
+            return None if math.isnan(h_y) else lambda r: min(r, h_y)
+        curve = self._given if self.name == "curve" else self._of_data(seen)
+        if curve is None:
+            return None
+        scale = in_unit(1.0, self._unit) / in_unit(1.0, curve.unit)
+        return lambda r: scale * float(curve.bound(r / scale))
+
+    def _of_data(self, seen: Pass) -> BottleneckCurve | None:
+        """The curve of p(x, y) as counted; ``None``, and one warning, where the data has none."""
+        counts = self._joint_counts(seen)
+        if counts is None:
+            return None
+        if self._counted is not None and torch.equal(self._counted[0], counts):
+            return self._counted[1]
+        p_xy = counts.double() / counts.sum()
+        try:
+            n_rows = len(checked_joint(p_xy).p_x)
+            if n_rows > _MOST_ROWS:
+                raise ValueError(
+                    f"the inputs have {n_rows} different p(y|x), more than the {_MOST_ROWS} that a curve is solved "
+                    "for during a run: give a joint distribution with fewer, or bound='labels'."
+                )
+            curve = ib_curve(p_xy, unit=self._unit)
+        except ValueError as error:
+            self._warned.warn("bound", f"there is no bound from the data: {sentence(error)}")
+            return None
+        self._counted = counts, curve
+        self.how = (
+            f"{len(counts)} different inputs among {int(counts.sum())} samples, I(X;Y) = {curve.i_xy:.3f} {self._unit}"
+        )
+        return curve
+
+    def _joint_counts(self, seen: Pass) -> Tensor | None:
+        """How often each input came with each label, ``(X, Y)``; ``None``, and one warning, where inputs are new."""
+        if seen.x is None or seen.y is None or len(seen.y.counts) < 2:
+            missing = "inputs of one tensor with a row a sample" if seen.x is None else "labels of several classes"
+            self._warned.warn("bound", f"there is no bound from the data, which needs {missing}.")
+            return None
+        n_x, n_y = len(seen.x.counts), len(seen.y.counts)
+        repeated = int(seen.x.counts[seen.x.counts > 1].sum())
+        if repeated == 0:
+            self._warned.warn(
+                "bound",
+                f"there is no bound from the data: each of the {seen.n} inputs came once, so that p(y|x) is unknown. "
+                "Give bound=p_xy where the joint distribution is known, or bound='labels' where a label is a function "
+                "of the input.",
+            )
+            return None
+        if repeated < seen.n / 2:
+            self._warned.warn(
+                "bound of few",
+                f"the bound takes {seen.n - repeated} of {seen.n} labels for certain, since their inputs came once: it "
+                "is that of the sample, and above the one of the distribution.",
+            )
+        pairs = seen.x.numbers.cpu() * n_y + seen.y.numbers.cpu()
+        return torch.bincount(pairs, minlength=n_x * n_y).reshape(n_x, n_y)
+
+    def _with_gap(self, point: InformationPoint, bound: Callable[[float], float]) -> InformationPoint:
+        if not math.isfinite(point.i_xt):
+            return point
+        r = max(0.0, point.i_xt)
+        best = bound(r)
+        step = max(1e-6, 1e-3 * r)
+        slope = (bound(r + step) - bound(max(0.0, r - step))) / (r + step - max(0.0, r - step))
+        error = point.i_ty_se + slope * point.i_xt_se
+        gap = best - point.i_ty
+        gap = 0.0 if abs(gap) < _ROUNDING else gap
+        if gap < -STANDARD_ERRORS * (error if math.isfinite(error) else 0.0) and point.verdict == "ok":
+            self._warned.warn(
+                f"bound of {point.layer}",
+                f"layer {point.layer!r}: I(T;Y) = {point.i_ty:.3f} is above the bound, {best:.3f} {point.unit} at "
+                f"I(X;T) = {point.i_xt:.3f}: the samples are from another distribution than the bound, or each input "
+                "came with one drawn label, which counts as known. Measure each input as often as its p(y|x) asks, or "
+                "give the bound of the data.",
+            )
+        return point._replace(i_ty_bound=best, i_ty_gap=gap, i_ty_gap_se=error)
+
+    def _line(self, points: Mapping[str, InformationPoint], bound: Callable[[float], float]) -> BoundLine:
+        """The corners of the curve, up to H(X)."""
+        most = max((one.h_x for one in points.values() if math.isfinite(one.h_x)), default=0.0)
+        most = max([most, *(one.i_xt for one in points.values() if math.isfinite(one.i_xt))])
+        corners = {most * k / (_N_CORNERS - 1) for k in range(_N_CORNERS)}
+        curve = self._given if self.name == "curve" else None if self._counted is None else self._counted[1]
+        if self.name == "labels":
+            corners = {0.0, most, *(one.h_y for one in points.values() if 0 < one.h_y < most)}
+        elif curve is not None:
+            own = (curve.i_xt * in_unit(1.0, self._unit) / in_unit(1.0, curve.unit)).tolist()
+            corners |= {one for one in own if 0 < one < most}
+        xs = sorted(corners)
+        return BoundLine(xs, [bound(x) for x in xs], self._unit, _LABELS[self.name])
+
+    # -- finite samples ------------------------------------------------------------------------------------------------
+
+    def with_deviations(self, point: InformationPoint, t: Symbols | None, seen: Pass) -> InformationPoint:
+        """The point with the bounds for finite samples that were asked for.
+
+        Args:
+            point: of a layer.
+            t: the symbols of the layer; ``None`` where it was not measured.
+            seen: the samples that it was counted on; without symbols of the input each is an x of its own.
+        """
+        if self.input_compression and math.isfinite(point.i_xt):
+            error = input_compression_bound(max(0.0, point.i_xt), point.n_samples, delta=DELTA, unit=self._unit)
+            point = point._replace(error_heuristic=float(error))
+        if t is None or seen.y is None or not self.finite_sample:
+            return point
+        x = symbols(torch.arange(seen.n)) if seen.x is None else seen.x
+        n_x, n_t, n_y = len(x.counts), len(t.counts), len(seen.y.counts)
+        pairs = _pairs(x, t)
+        p = pairs.counts.double() / x.counts.cpu()[pairs.first]
+        zeros = torch.zeros(n_t, dtype=torch.float64)
+        of_y = _pairs(seen.y, t)
+        p_y = of_y.counts.double() / seen.y.counts.cpu()[of_y.first]
+        found = finite_samples.deviations(
+            zeros.index_add(0, pairs.second, p.square()),
+            zeros.index_add(0, pairs.second, p),
+            _entropies(pairs.first, p, n_x),
+            _entropies(of_y.first, p_y, n_y),
+            seen.n,
+            delta=DELTA,
+        )
+        of_x, of_target = (in_unit(one, self._unit) for one in found)
+        return point._replace(i_xt_finite_sample=of_x, i_ty_finite_sample=of_target)
+
+
+_LABELS = {"labels": "bound: min(I(X;T), H(Y))", "data": "IB bound of the data", "curve": "IB bound"}
+
+
+def given_curve(bound: Any, unit: Unit) -> BottleneckCurve | GaussianCurve:
+    """The curve of a joint distribution, or the one that was given.
+
+    Raises:
+        TypeError: it is of another kind.
+        ValueError: it is no distribution, or a curve of the dual.
+    """
+    if isinstance(bound, GaussianCurve):
+        return bound
+    if isinstance(bound, BottleneckCurve):
+        if bound.kind == "dual":
+            raise ValueError(
+                "bound must be a curve that bounds I(T;Y), got one of the dual: give ib_curve(p_xy, kind='ib')."
+            )
+        return bound
+    if not isinstance(bound, Tensor):
+        raise TypeError(
+            "bound must be a joint distribution p(x, y), a curve of lightning_ib.bottleneck, "
+            f"{', '.join(map(repr, _NAMES))} or a list with one of the first four, got {bound!r}."
+        )
+    return ib_curve(plain_tensor(bound), unit=unit)
+
+
+def solved(asked: Any, unit: Any) -> Any:
+    """The same bounds with curves in place of joint distributions, which so are solved once for many planes."""
+    if isinstance(asked, (list, tuple)):
+        return [solved(one, unit) for one in asked]
+    return asked if asked is None or isinstance(asked, str) else given_curve(asked, unit)
+
+
+class _Pairs(NamedTuple):
+    """The different pairs of symbols of two variables: the first, the second, and how often they came."""
+
+    first: Tensor
+    second: Tensor
+    counts: Tensor
+
+
+def _pairs(a: Symbols, b: Symbols) -> _Pairs:
+    both = joint(a, b)
+    place = torch.empty(len(both.counts), dtype=torch.int64)
+    place[both.numbers.cpu()] = torch.arange(len(both.numbers))
+    return _Pairs(a.numbers.cpu()[place], b.numbers.cpu()[place], both.counts.cpu())
+
+
+def _entropies(row: Tensor, p: Tensor, n_rows: int) -> Tensor:
+    """The entropy of each row in nats, from its probabilities."""
+    return torch.zeros(n_rows, dtype=torch.float64).index_add(0, row, -torch.special.xlogy(p, p))
+
+
+def input_symbols(rows: Tensor | None) -> Symbols | None:
+    """The symbols of inputs, equal where all values of their (sketched) rows are; ``None`` without finite rows.
+
+    Args:
+        rows: ``(N, …)``; ``None`` where they are unknown.
+    """
+    if rows is None or not bool(rows.isfinite().all()):
+        return None
+    _, numbers, counts = torch.unique(rows.reshape(len(rows), -1), dim=0, return_inverse=True, return_counts=True)
+    return Symbols(numbers, counts)
