@@ -9,7 +9,8 @@ scale of a layer: tanh compresses there too, and the values of ReLU are independ
     python examples/tanh_vs_relu.py
 
 The networks learn in a plain PyTorch loop, a few at once; :class:`lightning_ib.InformationPlane` measures each of them
-on all 4096 patterns.
+on all 4096 patterns. The labels are soft, p(y|x) is known, and so is the information-bottleneck bound: a second picture
+shows how far the layers are from it while they learn.
 """
 
 from __future__ import annotations
@@ -27,9 +28,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
-import torch.nn.functional as F
+import twelve_bits_bound as beside_bound
 from torch import Tensor, nn
 from tqdm.auto import tqdm
+from twelve_bits import (
+    LAYERS,
+    N_PATTERNS,
+    NARROWEST,
+    Team,
+    information,
+    n_orbits,
+    patterns,
+    power,
+    rotations,
+    rule,
+    train,
+)
 
 from lightning_ib import Bins, CellQuantizer, FixedBins, InformationPlane, InformationPoint, Quantizer
 from lightning_ib.functional import cell_limit
@@ -41,202 +55,9 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-WIDTHS = (12, 10, 7, 5, 4, 3, 2)
-LAYERS = {f"layer{k}": width for k, width in enumerate(WIDTHS[1:-1], 1)} | {"out": WIDTHS[-1]}
-"""Layer → its number of units."""
-NARROWEST = "layer5"
-"""The layer of three units, which the dispute is about."""
-
-LEARNING_RATE = 4e-4
-BATCH_SIZE = 512
-TRAINING_SHARE = 0.85
 N_MEASUREMENTS = 40
-
 BIN_WIDTH = 0.07
-N_PATTERNS = 2 ** WIDTHS[0]
 N_CELLS = cell_limit(N_PATTERNS)
-INFORMATION = 0.99
-"""I(X;Y) in bits, by the rule that labels are drawn by."""
-
-# -- the data: twelve bits on the corners of an icosahedron ------------------------------------------------------------
-
-
-def vertices() -> Tensor:
-    """The corners of an icosahedron, unit vectors, float64 ``(12, 3)``."""
-    golden = (1 + math.sqrt(5)) / 2
-    corners = [(0.0, a, b * golden) for a in (-1, 1) for b in (-1, 1)]
-    turned = [corner[k:] + corner[:k] for k in range(3) for corner in corners]
-    return F.normalize(torch.tensor(turned, dtype=torch.float64))
-
-
-def rotations() -> Tensor:
-    """The rotations of an icosahedron as permutations of its corners, ``(60, 12)``: corner i goes to ``[…, i]``.
-
-    A rotation is determined by the image of one directed edge, and an icosahedron has 30 edges.
-    """
-    v = vertices()
-    cosines = v @ v.T
-    nearest = (cosines - cosines[cosines < 0.99].max()).abs() < 1e-9
-    starts, ends = nearest.nonzero().unbind(1)
-
-    across = v[ends] - cosines[starts, ends, None] * v[starts]
-    across = F.normalize(across)
-    frames = torch.stack([v[starts], across, torch.linalg.cross(v[starts], across)], dim=2)
-    turned = v @ (frames @ frames[0].T).mT
-    return (turned @ v.T).argmax(2)
-
-
-def patterns() -> Tensor:
-    """All subsets of the corners, a row each: bits, float64 ``(4096, 12)``."""
-    return (torch.arange(4096)[:, None] >> torch.arange(12) & 1).double()
-
-
-def n_orbits(x: Tensor, turns: Tensor) -> int:
-    """How many patterns there are, where rotated ones count as one.
-
-    Args:
-        x: all patterns.
-        turns: the rotations.
-    """
-    numbers = (x[:, turns].long() << torch.arange(12)).sum(2)
-    return len(numbers.amin(1).unique())
-
-
-def power(x: Tensor) -> Tensor:
-    r"""The power of a pattern on the sphere in the spherical harmonics of degree 1, which is invariant under rotations.
-
-    For the corners :math:`v_i` of the pattern, by the harmonics' addition theorem,
-
-    .. math:: f(x) = \frac{4\pi}{3} \sum_m \Big|\sum_{i \in x} Y_{1m}(v_i)\Big|^2 = \Big|\sum_{i \in x} v_i\Big|^2
-
-    Args:
-        x: bits, ``(N, 12)``.
-
-    Returns:
-        f, float64 ``(N,)``. Equal values are equal to the last bit.
-    """
-    return (x @ vertices()).square().sum(1).mul(1e9).round().div(1e9)
-
-
-def information(p: Tensor) -> float:
-    r"""I(X;Y) in bits of a label that is 1 with probability ``p[x]``, over equally likely x.
-
-    .. math:: I(X;Y) = H(Y) - H(Y|X) = h(\overline{p}) - \overline{h(p)}
-    """
-
-    def h(p: Tensor) -> Tensor:
-        entropy: Tensor = (torch.special.entr(p) + torch.special.entr(1 - p)) / math.log(2)
-        return entropy
-
-    return float(h(p.mean()) - h(p).mean())
-
-
-class Rule(NamedTuple):
-    """How labels are drawn: p(y = 1 | x) = 1/(1 + exp(−γ (f(x) − θ)))."""
-
-    theta: float
-    gamma: float
-    p: Tensor
-
-
-def rule(f: Tensor) -> Rule:
-    """The rule of Shwartz-Ziv & Tishby (2017): θ splits the patterns evenly, γ makes I(X;Y) 0.99 bit.
-
-    Args:
-        f: the invariant that labels depend on, for all patterns.
-    """
-    levels, counts = f.unique(return_counts=True)
-    k = int((counts.cumsum(0)[:-1] / len(f) - 0.5).abs().argmin())
-    theta = float(levels[k : k + 2].mean())
-    low, high = 0.0, 1e6
-    for _ in range(100):  # I(X;Y) grows with γ, from 0 to the entropy of the split
-        gamma = (low + high) / 2
-        low, high = (low, gamma) if information(torch.sigmoid(gamma * (f - theta))) > INFORMATION else (gamma, high)
-    return Rule(theta, high, torch.sigmoid(high * (f - theta)))
-
-
-# -- the networks ------------------------------------------------------------------------------------------------------
-
-
-def network(activation: type[nn.Module], generator: torch.Generator) -> nn.Sequential:
-    """A fully connected network, as it is before training.
-
-    Args:
-        activation: of the hidden layers, ``nn.Tanh`` or ``nn.ReLU``.
-        generator: draws the weights: truncated normal, of variance 1/n for n inputs (2/n for ReLU); offsets are 0.
-    """
-    net = nn.Sequential()
-    for (name, width), n_inputs in zip(LAYERS.items(), WIDTHS):
-        linear = nn.utils.skip_init(nn.Linear, n_inputs, width)
-        scale = math.sqrt((2 if activation is nn.ReLU else 1) / n_inputs)
-        nn.init.trunc_normal_(linear.weight, std=scale, a=-2 * scale, b=2 * scale, generator=generator)
-        nn.init.zeros_(linear.bias)
-        net.add_module(name, nn.Sequential(linear) if name == "out" else nn.Sequential(linear, activation()))
-    return net
-
-
-class Team:
-    """Networks of one form that learn side by side: each by itself, but all in one multiplication a layer.
-
-    Args:
-        nets: the networks; they hold the initial weights, and :meth:`write_back` writes the learned ones.
-        activation: of the hidden layers.
-    """
-
-    def __init__(self, nets: Sequence[nn.Sequential], activation: nn.Module) -> None:
-        self.nets, self.activation = nets, activation
-        layers = list(zip(*([m for m in net.modules() if isinstance(m, nn.Linear)] for net in nets)))
-        # (networks, inputs, outputs) and (networks, 1, outputs)
-        self.weights = [torch.stack([one.weight.detach().T for one in layer]).requires_grad_() for layer in layers]
-        self.biases = [torch.stack([one.bias.detach()[None] for one in layer]).requires_grad_() for layer in layers]
-        self._layers = layers
-        # The sum of the networks' losses has the gradient of each in its own weights, and Adam is elementwise.
-        self.adam = torch.optim.Adam([*self.weights, *self.biases], lr=LEARNING_RATE, fused=True)
-
-    def step(self, x: Tensor, y: Tensor) -> None:
-        """One step of each network on a batch of its own: ``x`` ``(networks, B, 12)``, ``y`` ``(networks, B)``."""
-        h = x
-        for weight, bias in zip(self.weights[:-1], self.biases[:-1]):
-            h = self.activation(torch.baddbmm(bias, h, weight))
-        logits = torch.baddbmm(self.biases[-1], h, self.weights[-1])
-        loss = F.cross_entropy(logits.flatten(0, 1), y.flatten(), reduction="sum") / y.shape[1]
-        self.adam.zero_grad()
-        loss.backward()
-        self.adam.step()
-
-    @torch.no_grad()
-    def write_back(self) -> None:
-        """Copy the learned weights into the networks."""
-        for layer, weight, bias in zip(self._layers, self.weights, self.biases):
-            for one, w, b in zip(layer, weight, bias):
-                one.weight.copy_(w.T)
-                one.bias.copy_(b[0])
-
-
-def train(activation: type[nn.Module], x: Tensor, y: Tensor, n_seeds: int) -> Iterator[tuple[int, Team]]:
-    """Train networks side by side, each with weights, training data and an order of them that its seed draws.
-
-    Args:
-        activation: of the hidden layers.
-        x: all inputs, ``(N, 12)``.
-        y: all labels, ``(N,)``.
-        n_seeds: how many networks; their seeds are 0, 1, …
-
-    Yields:
-        The number of steps so far and the networks: before training, and after every epoch, endlessly.
-    """
-    generators = [torch.Generator().manual_seed(seed) for seed in range(n_seeds)]
-    team = Team([network(activation, generator) for generator in generators], activation())
-    n = round(TRAINING_SHARE * len(x))
-    rows = [torch.randperm(len(x), generator=generator)[:n] for generator in generators]
-    step = 0
-    while True:
-        yield step, team
-        order = torch.stack([own[torch.randperm(n, generator=g)] for own, g in zip(rows, generators)])
-        for batch in order.split(BATCH_SIZE, dim=1):
-            team.step(x[batch], y[batch])
-            step += 1
-
 
 # -- how the layers are discretized, and measured ----------------------------------------------------------------------
 
@@ -296,6 +117,10 @@ def plane(bins: Bins | None) -> InformationPlane:
     return InformationPlane(hidden | {"out": Quantizer(nn.Softmax(dim=1), UNIT)})
 
 
+BESIDE_BOUND = ("tanh", "relu", "tanh_cells", "relu_cells")
+"""The panels whose layers are compared with the bound: those whose bins no layer outgrows."""
+
+
 class Measured(NamedTuple):
     """A point, with the panel and seed of its network."""
 
@@ -335,17 +160,21 @@ def moments(n_epochs: int) -> list[int]:
     return sorted({0, *(round(n_epochs ** (k / (N_MEASUREMENTS - 2))) for k in range(N_MEASUREMENTS - 1))})
 
 
-def run(x: Tensor, y: Tensor, n_epochs: int, n_seeds: int) -> list[Measured]:
-    """Train and measure all networks.
+def run(
+    x: Tensor, y: Tensor, n_epochs: int, n_seeds: int, task: beside_bound.Task
+) -> tuple[list[Measured], list[beside_bound.Distance]]:
+    """Train and measure all networks: their points, and their distances from the bound.
 
     Args:
         x: the patterns, bits ``(4096, 12)``.
         y: their labels.
         n_epochs: how long.
         n_seeds: how many networks of each activation.
+        task: the rule of the labels, with its bound.
     """
     x = (2 * x - 1).float()  # ±1: as many above zero as below
     points: list[Measured] = []
+    distances: list[beside_bound.Distance] = []
     with warnings.catch_warnings():
         # The table shows the verdict of every point, so the warnings are redundant.
         warnings.filterwarnings("ignore", category=VerdictWarning)
@@ -355,7 +184,10 @@ def run(x: Tensor, y: Tensor, n_epochs: int, n_seeds: int) -> list[Measured]:
             for epoch, (step, team) in zip(bar, train(activation, x, y, n_seeds)):
                 if epoch in moments(n_epochs):
                     points += measured(planes, team, x, y, epoch, step)
-    return points
+                if epoch in {*moments(n_epochs)[::3], n_epochs}:
+                    panels = {name: PANELS[name].bins for name in planes if name in BESIDE_BOUND}
+                    distances += beside_bound.distances(task, team.nets, x, panels, epoch)
+    return points, distances
 
 
 # -- results -----------------------------------------------------------------------------------------------------------
@@ -616,16 +448,22 @@ def main(argv: Sequence[str] | None = None) -> None:
         f"θ = {theta:.4f}, γ = {gamma:.2f}: p(y = 1) = {float(p.mean()):.3f}, I(X;Y) = {information(p):.4f} bit.\n"
         f"Labels drawn once: I(X;Y) = {drawn:.4f} bit, {int((y != (p > 0.5)).sum())} on the other side of θ."
     )
-    history = run(x, y, args.epochs, args.seeds)
+    task = beside_bound.task(p)
+    history, distances = run(x, y, args.epochs, args.seeds, task)
+    titles = {name: panel.title for name, panel in PANELS.items()}
     print(f"\n{table(history)}\n\n{findings(history)}\n")
+    print(f"{beside_bound.table(distances, titles)}\n\n{beside_bound.findings(distances, titles)}\n")
+    of_bound = args.out.with_stem(f"{args.out.stem}_bound")
     try:
         write_csv(history, args.out.with_suffix(".csv"))
-        with replacing(args.out) as partial_file:
-            kind = args.out.suffix[1:].lower()
-            draw(history, drawn).savefig(partial_file, format=kind)
+        beside_bound.write_csv(distances, of_bound.with_suffix(".csv"))
+        for path, figure in ((args.out, draw(history, drawn)), (of_bound, beside_bound.draw(distances, task, titles))):
+            with replacing(path) as partial_file:
+                figure.savefig(partial_file, format=path.suffix[1:].lower())
     except OSError as error:
         sys.exit(f"error: {args.out} and the .csv beside it cannot be written: {error}.")
     print(f"The planes: {args.out}, and every point: {args.out.with_suffix('.csv')}")
+    print(f"The bound: {of_bound}, and every distance: {of_bound.with_suffix('.csv')}")
 
 
 if __name__ == "__main__":

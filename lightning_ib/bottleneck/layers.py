@@ -94,14 +94,13 @@ def distance_to_bound(
     checked_unit(unit)
     joint = checked_joint(p_xy)
     check_memory(joint, "distance_to_bound")
-    p_x, rows = joint.p_original, joint.rows[joint.merged]
-    layer = _layer(p_t_given_x, p_x, rows)
+    layer = _layer(p_t_given_x, joint)
     i_xt = layer.i_xt
     i_ty = min(i_xt, float(layer.w @ divergence(layer.decoder, joint.p_y)))
     bound, beta_slope = optimum(joint, i_xt) if curve is None else _on_curve(curve, i_xt)
     bound = i_ty if abs(bound - i_ty) < _PRECISE else bound  # rounding and the last bits of the search
-    beta, lowest = _self_consistency(p_x, rows, layer.encoder, layer.w, layer.decoder)
-    lowest += i_xt - layer.i_x_merged if math.isfinite(lowest) else 0.0
+    beta, lowest = _self_consistency(joint.p_x, joint.rows, layer.encoder, layer.w, layer.decoder)
+    lowest += max(0.0, i_xt - layer.i_merged)
     return BoundDistance(
         gap=in_unit(bound - i_ty, unit),
         beta_slope=beta_slope,
@@ -115,43 +114,51 @@ def distance_to_bound(
 
 
 class _Layer(NamedTuple):
-    """An encoder whose symbols t with equal p(y|t) are merged, in nats.
+    """An encoder p(t'|x') where x with equal p(y|x) are merged, and t with equal p(y|t); in nats.
 
     No β tells merged symbols apart, so that the divergence from the self-consistent encoder is that of the merged ones
-    and a constant, I(X;T) less the I(X;T') of these.
+    and a constant, I(X;T) less their I(X';T').
+
+    Attributes:
+        encoder: p(t'|x'), shape ``(X', T')``.
+        w: p(t'), shape ``(T',)``.
+        decoder: p(y|t'), shape ``(T', Y)``.
+        i_xt: I(X;T).
+        i_merged: I(X';T').
     """
 
     encoder: Tensor
     w: Tensor
     decoder: Tensor
     i_xt: float
-    i_x_merged: float
+    i_merged: float
 
 
-def _layer(p_t_given_x: Any, p_x: Tensor, rows: Tensor) -> _Layer:
+def _layer(p_t_given_x: Any, joint: Joint) -> _Layer:
     """The encoder of a layer, from p(t|x) or from symbols.
 
     Raises:
         TypeError: it is of another kind.
         ValueError: it is no conditional distribution, or of another number of x.
     """
-    if isinstance(p_t_given_x, Tensor) and not p_t_given_x.is_floating_point() and p_t_given_x.ndim == 1:
+    p_x, classes = joint.p_original, joint.merged
+    by_symbols = isinstance(p_t_given_x, Tensor) and not p_t_given_x.is_floating_point() and p_t_given_x.ndim == 1
+    if by_symbols:
         numbers = checked_ids(p_t_given_x, "p_t_given_x").to(p_x.device).unique(return_inverse=True)[1]
         check_same_samples(len(numbers), len(p_x), ("p_t_given_x", "p_xy"))
-        n = int(numbers.max()) + 1
-        w = p_x.new_zeros(n).index_add(0, numbers, p_x)
-        decoder = p_x.new_zeros(n, rows.shape[1]).index_add(0, numbers, p_x[:, None] * rows) / w[:, None]
-        joined_t = merged(w, decoder)
-        encoder = torch.nn.functional.one_hot(joined_t.merged[numbers], len(joined_t.p_x)).to(p_x.dtype)
-        return _Layer(encoder, joined_t.p_x, joined_t.rows, float(entropies(w)), float(entropies(joined_t.p_x)))
-    encoder = checked_encoder(p_t_given_x, len(p_x)).to(p_x.device)
-    flow = p_x[:, None] * encoder
-    w = flow.sum(0)
-    flow, encoder, w = flow[:, w > 0], encoder[:, w > 0], w[w > 0]
-    joined_t = merged(w, (flow.mT @ rows) / w[:, None])
-    joined = p_x.new_zeros(len(p_x), len(joined_t.p_x)).index_add(1, joined_t.merged, encoder)
-    of_all = float((p_x * divergence(encoder, w)).sum())
-    return _Layer(joined, joined_t.p_x, joined_t.rows, of_all, float((p_x * divergence(joined, joined_t.p_x)).sum()))
+        flow = p_x.new_zeros(len(joint.p_x), int(numbers.max()) + 1)
+        flow.index_put_((classes, numbers), p_x, accumulate=True)
+        i_xt = float(entropies(flow.sum(0)))
+    else:
+        encoder = checked_encoder(p_t_given_x, len(p_x)).to(p_x.device)
+        i_xt = float((p_x * divergence(encoder, p_x @ encoder)).sum())
+        flow = p_x.new_zeros(len(joint.p_x), encoder.shape[1]).index_add(0, classes, p_x[:, None] * encoder)
+    flow = flow[:, flow.sum(0) > 0]
+    of_t = merged(flow.sum(0), (flow.mT @ joint.rows) / flow.sum(0)[:, None])
+    flow = p_x.new_zeros(len(joint.p_x), len(of_t.p_x)).index_add(1, of_t.merged, flow)
+    encoder = flow / joint.p_x[:, None]
+    i_merged = float((joint.p_x * divergence(encoder, of_t.p_x)).sum())
+    return _Layer(encoder, of_t.p_x, of_t.rows, i_xt, i_merged)
 
 
 def _on_curve(curve: BottleneckCurve, i_xt: float) -> tuple[float, float]:

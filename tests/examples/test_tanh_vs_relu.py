@@ -1,7 +1,7 @@
 """The example of tanh against ReLU: its data, its training, its bins and cells, and whole runs of it."""
 
 import csv
-import importlib.util
+import importlib
 import os
 import subprocess
 import sys
@@ -21,17 +21,19 @@ PANELS = {"tanh", "relu", "relu_unit", "tanh_cells", "relu_cells"}
 
 @pytest.fixture(scope="module")
 def example():
-    spec = importlib.util.spec_from_file_location("tanh_vs_relu", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # its named tuples look up their annotations there
-    spec.loader.exec_module(module)
-    yield module
-    del sys.modules[spec.name]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(SCRIPT.parent)  # as for a script
+        yield importlib.import_module(SCRIPT.stem)
 
 
 @pytest.fixture(scope="module")
 def rule(example):
     return example.rule(example.power(example.patterns()))
+
+
+def task():
+    """The module of the data and the networks, which the script imports from beside it."""
+    return importlib.import_module("twelve_bits")
 
 
 def plain_entropy(codes):
@@ -50,14 +52,14 @@ def read(path):
 
 
 def test_the_corners_are_an_icosahedrons(example):
-    v = example.vertices().numpy()
+    v = task().vertices().numpy()
     cosines = np.sort(v @ v.T, axis=1)
     expected = [-1] + [-1 / np.sqrt(5)] * 5 + [1 / np.sqrt(5)] * 5 + [1]
     np.testing.assert_allclose(cosines, np.tile(expected, (12, 1)), atol=1e-12)
 
 
 def test_the_group_has_sixty_rotations(example):
-    v, turns = example.vertices().numpy(), example.rotations().numpy()
+    v, turns = task().vertices().numpy(), example.rotations().numpy()
     group = {tuple(turn) for turn in turns}
     assert len(group) == 60
     assert {tuple(a[b]) for a in turns for b in turns} == group
@@ -84,7 +86,7 @@ def test_the_orbits_are_as_many_as_burnside_counts(example):
 
 
 def test_what_the_label_depends_on_is_the_power_of_degree_one(example):
-    x, (a, b, c) = example.patterns().numpy(), example.vertices().numpy().T
+    x, (a, b, c) = example.patterns().numpy(), task().vertices().numpy().T
     polar, azimuth = np.arccos(c), np.arctan2(b, a)
     harmonics = [
         np.sqrt(3 / (4 * np.pi)) * np.cos(polar) + 0j,
@@ -129,7 +131,7 @@ def test_the_threshold_splits_as_evenly_as_the_levels_allow(example, rule):
 @pytest.mark.parametrize(("activation", "gain"), [(nn.Tanh, 1), (nn.ReLU, 2)])
 def test_networks_have_the_papers_form_and_their_seeds_weights(example, activation, gain):
     before = torch.get_rng_state()
-    nets = [example.network(activation, torch.Generator().manual_seed(seed)) for seed in (0, 0, 1)]
+    nets = [task().network(activation, torch.Generator().manual_seed(seed)) for seed in (0, 0, 1)]
     assert torch.equal(torch.get_rng_state(), before)
     weights = [[m.weight for m in net.modules() if isinstance(m, nn.Linear)] for net in nets]
     assert [w.shape[1] for w in weights[0]] + [2] == [12, 10, 7, 5, 4, 3, 2]
@@ -143,7 +145,7 @@ def test_networks_have_the_papers_form_and_their_seeds_weights(example, activati
 @pytest.mark.parametrize("activation", [nn.Tanh, nn.ReLU])
 def test_networks_learn_side_by_side_what_each_learns_alone(example, activation):
     nets, alone = (
-        [example.network(activation, torch.Generator().manual_seed(seed)).double() for seed in range(3)]
+        [task().network(activation, torch.Generator().manual_seed(seed)).double() for seed in range(3)]
         for _ in range(2)
     )
     adams = [torch.optim.Adam(net.parameters(), lr=4e-4) for net in alone]
@@ -195,7 +197,7 @@ def test_edges_are_multiples_of_the_width_that_hold_all_values(example, values):
 
 def relu_team(example, n_seeds=2):
     generators = [torch.Generator().manual_seed(seed) for seed in range(n_seeds)]
-    return example.Team([example.network(nn.ReLU, generator) for generator in generators], nn.ReLU())
+    return example.Team([task().network(nn.ReLU, generator) for generator in generators], nn.ReLU())
 
 
 def outputs_of(net, x):
@@ -280,15 +282,22 @@ def test_epochs_to_measure_after_spread_from_the_first_to_the_last(example, n_ep
 # -- whole runs --------------------------------------------------------------------------------------------------------
 
 
-def test_a_run_prints_what_it_found_and_writes_two_files(example, tmp_path, capsys):
+def test_a_run_prints_what_it_found_and_writes_pictures_and_values(example, tmp_path, capsys):
     example.main(["--epochs", "2", "--seeds", "2", "--out", str(tmp_path / "new" / "planes.png")])
-    assert sorted(path.name for path in tmp_path.rglob("*")) == ["new", "planes.csv", "planes.png"]
-    assert (tmp_path / "new" / "planes.png").read_bytes().startswith(b"\x89PNG")
+    files = ["planes.csv", "planes.png", "planes_bound.csv", "planes_bound.png"]
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["new", *files]
+    for name in files[1::2]:
+        assert (tmp_path / "new" / name).read_bytes().startswith(b"\x89PNG")
 
     printed = capsys.readouterr().out
     assert "4096 patterns, 96 where the 60 rotations of the icosahedron count as none" in printed
     assert "I(X;Y) = 0.9900 bit" in printed
     assert printed.count("of the 3-unit layer goes from") == 5
+    assert printed.count("beside the bound, in bits") == 4
+    distances = read(tmp_path / "new" / "planes_bound.csv")
+    assert len(distances) == 4 * 2 * 2 * 6
+    assert {row["epoch"] for row in distances} == {"0", "2"}
+    assert all(0 <= float(row["gap"]) <= 1 and 0 <= float(row["surplus"]) <= 12 for row in distances)
     rows = read(tmp_path / "new" / "planes.csv")
     assert list(rows[0]) == ["panel", "seed", *InformationPoint._fields]
     assert len(rows) == 5 * 2 * 3 * 6
@@ -329,7 +338,7 @@ def test_two_runs_are_one(example, tmp_path, capsys):
         example.main(["--epochs", "1", "--seeds", "1", "--out", str(tmp_path / f"{name}.svg")])
     assert torch.equal(torch.get_rng_state(), before)
     assert (tmp_path / "one.csv").read_bytes() == (tmp_path / "two.csv").read_bytes()
-    one, two = capsys.readouterr().out.replace("one.", "two.").split("4096 patterns")[1:]
+    one, two = capsys.readouterr().out.replace("one.", "two.").replace("one_", "two_").split("4096 patterns")[1:]
     assert one == two
 
 
@@ -364,7 +373,7 @@ def test_a_picture_that_cannot_be_written_is_told_in_a_sentence(example, tmp_pat
     with pytest.raises(SystemExit) as stopped:
         example.main(["--epochs", "1", "--seeds", "1", "--out", str(tmp_path / "taken.png")])
     assert str(stopped.value.code).startswith(f"error: {tmp_path / 'taken.png'} and the .csv beside it cannot be")
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["taken.csv", "taken.png"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["taken.csv", "taken.png", "taken_bound.csv"]
 
 
 @pytest.mark.slow
