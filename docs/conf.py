@@ -24,6 +24,7 @@ extensions = [
     "sphinx.ext.napoleon",
     "sphinx.ext.viewcode",
     "sphinx_copybutton",
+    "matplotlib.sphinxext.plot_directive",
     "formulas",
     "public_names",
 ]
@@ -75,6 +76,14 @@ from torch import nn
 warnings.simplefilter("ignore")
 torch.manual_seed(0)
 """
+
+# -- pictures that pages draw ------------------------------------------------------------------------------------------
+
+plot_formats = ["svg"]
+plot_html_show_formats = False
+plot_html_show_source_link = False
+plot_rcparams = {"font.size": 9.0, "svg.hashsalt": "lightning-ib"}
+plot_apply_rcparams = True
 
 # -- how it looks ------------------------------------------------------------------------------------------------------
 

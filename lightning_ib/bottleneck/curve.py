@@ -147,12 +147,17 @@ class BottleneckCurve:
         Returns:
             The axes.
         """
+        from matplotlib.ticker import FormatStrFormatter, LogLocator, NullFormatter
+
         ax = _axes(ax)
         weights = self.p_t.cpu()
         shown = weights > _VISIBLE
         beta = self.beta.cpu()[:, None].expand_as(weights)[shown]
         ax.scatter(beta, self.p_y_given_t[..., label].cpu()[shown], s=2 + 28 * weights[shown], linewidths=0)
         ax.set_xscale("log")
+        ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        ax.xaxis.set_major_formatter(FormatStrFormatter("%g"))
+        ax.xaxis.set_minor_formatter(NullFormatter())
         ax.set_xlabel("β")
         ax.set_ylabel(f"p(y = {label} | t)")
         return ax
