@@ -8,7 +8,8 @@ from xml.etree import ElementTree
 import pytest
 
 from lightning_ib import History, InformationPlaneCallback
-from lightning_ib.records import history_to_json
+from lightning_ib.records import history_to_json, measurement_to_json, measurements_of
+from lightning_ib.records.bound import BoundLine
 from lightning_ib.tensorboard_plugin.files import self_contained_html
 from tests.helpers.browser import CHROMIUM, FLAGS, WITH_SCROLLBARS, opened, places, tensorboard, values
 from tests.helpers.tiny import TinyModule, pl, train_loader, trainer, val_loader
@@ -254,6 +255,28 @@ def test_gradients_and_a_bound_are_shown_where_they_were_logged(browser, board, 
         assert "gradient SNR, gradient" in found.part.text_content(".charts")
         assert found.part.query_selector(".planes [data-part=bottleneck]") is not None
         assert "IB bound" in found.part.text_content(".planes")
+
+
+def test_the_curve_of_a_measurement_is_drawn_in_the_unit_of_the_page_and_named(browser, board, tmp_path):
+    """Within the plane: with shade above where it is the only one; two curves are both drawn, a far one is named."""
+    ours = board[1][0]
+    near = BoundLine([0.0, 2.0, 9.0], [0.0, 2.0, 2.0], "bits", "bound: min(I(X;T), H(Y))")
+    far = BoundLine([0.0, 20.0], [40.0, 50.0], "nats", "IB bound")
+    runs = {}
+    for name, bound in (("near", near), ("far", far)):
+        first, *others = measurements_of(ours)
+        runs[name] = [measurement_to_json(first, bound=bound), *map(measurement_to_json, others)]
+    with opened(browser, a_page(tmp_path, {"near": runs["near"]})) as found:
+        (path,) = found.part.query_selector_all(".planes [data-part=bottleneck]")
+        bits = path.get_attribute("d")
+        assert "min(I(X;T), H(Y))" in found.part.text_content(".planes")
+        assert found.part.query_selector(".planes [data-part=beyond]") is not None
+        found.part.select_option("#unit", "nats")
+        assert found.part.get_attribute(".planes [data-part=bottleneck]", "d") == bits, "the axes are scaled alike"
+    with opened(browser, a_page(tmp_path, runs)) as found:
+        assert len(found.part.query_selector_all(".planes [data-part=bottleneck]")) == 2
+        assert "IB bound ↑" in found.part.text_content(".planes")
+        assert found.part.query_selector(".planes [data-part=beyond]") is None
 
 
 def test_a_page_without_measurements_says_so(browser, tmp_path):
