@@ -159,7 +159,7 @@ class PlaneBounds:
                     f"the inputs have {n_rows} different p(y|x), more than the {_MOST_ROWS} that a curve is solved "
                     "for during a run: give a joint distribution with fewer, or bound='labels'."
                 )
-            curve = ib_curve(p_xy, unit=self._unit)
+            curve = _curve_of(p_xy, self._unit)
         except ValueError as error:
             self._warned.warn("bound", f"there is no bound from the data: {sentence(error)}")
             return None
@@ -285,7 +285,13 @@ def given_curve(bound: Any, unit: Unit) -> BottleneckCurve | GaussianCurve:
             "bound must be a joint distribution p(x, y), a curve of lightning_ib.bottleneck, "
             f"{', '.join(map(repr, _NAMES))} or a list with one of the first four, got {bound!r}."
         )
-    return ib_curve(plain_tensor(bound), unit=unit)
+    return _curve_of(plain_tensor(bound), unit)
+
+
+def _curve_of(p_xy: Tensor, unit: Unit) -> BottleneckCurve:
+    """The curve of a joint distribution, 0 everywhere where X and Y are independent."""
+    independent = len(checked_joint(p_xy).p_x) == 1
+    return ib_curve(p_xy, [1.0] if independent else None, unit=unit)
 
 
 def solved(asked: Any, unit: Any) -> Any:

@@ -189,6 +189,15 @@ def test_data_without_a_target_or_with_one_class_gives_no_bound():
     assert any("needs labels of several classes" in one for one in told)
 
 
+@pytest.mark.parametrize("given", ["data", "joint"])
+def test_independent_labels_bound_every_layer_at_nothing(given):
+    x, y = BITS.repeat(8, 1), torch.arange(8).repeat_interleave(16) % 2
+    bound = "data" if given == "data" else torch.full((16, 2), 1 / 32, dtype=torch.float64)
+    points, _, told = planed(bound, x, y)
+    assert not told
+    assert all(point.i_ty_bound == 0 and abs(point.i_ty_gap) < 1e-9 for point in points.values())
+
+
 def test_too_many_distributions_are_refused_with_a_remedy():
     n = 300
     x = torch.arange(n).float()[:, None].expand(-1, 4).repeat_interleave(n, 0)
