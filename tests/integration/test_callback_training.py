@@ -8,12 +8,16 @@ from lightning_ib import InformationPlaneCallback
 from tests.helpers.callbacks import Augmented, epochs, equal, trained_state
 from tests.helpers.tiny import N_TRAIN, N_VAL, TinyModule, fit, has_hooks, pl
 
+pytestmark = pytest.mark.usefixtures("few_pictures")
+
 # -- what training is owed ---------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("generator", [False, True])
 @pytest.mark.parametrize(("data", "val"), [(None, True), (None, False), ("train", True), ("val", True)])
-def test_training_is_bit_identical_with_and_without(tmp_path, data, val, generator):
+def test_training_is_bit_identical_with_and_without(request, tmp_path, pictures, data, val, generator):
+    if generator:  # pictures too leave training alone: with one generator of the two they are drawn
+        request.getfixturevalue("no_pictures")
     callback = InformationPlaneCallback(data=data, estimators=["probe", "soft"], max_samples=50)
     with_it = trained_state(tmp_path, callback, val=val, generator=generator)
     without = trained_state(tmp_path, val=val, generator=generator)
@@ -69,7 +73,7 @@ def test_training_is_bit_identical_with_any_loader(tmp_path, kind, data):
 
 
 @pytest.mark.slow
-def test_training_is_bit_identical_with_worker_processes(tmp_path):
+def test_training_is_bit_identical_with_worker_processes(tmp_path, pictures):
     with_it = trained_state(tmp_path, InformationPlaneCallback(data="train"), val=True, generator=False, workers=2)
     without = trained_state(tmp_path, val=True, generator=False, workers=2)
     for part in without:
@@ -111,7 +115,7 @@ class Failing(TinyModule):
 
 @pytest.mark.parametrize("where", ["train", "validation"])
 @pytest.mark.parametrize("error", [RuntimeError("boom"), KeyboardInterrupt()])
-def test_hooks_come_off_when_training_breaks(tmp_path, where, error):
+def test_hooks_come_off_when_training_breaks(tmp_path, pictures, where, error):
     model, callback = Failing(where, error), InformationPlaneCallback()
     with pytest.raises((RuntimeError, SystemExit, KeyboardInterrupt)):
         fit(tmp_path, callback, model=model)

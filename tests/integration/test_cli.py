@@ -16,6 +16,8 @@ from tests.helpers.tiny import TinyModule, pl, train_loader, val_loader
 
 pytest.importorskip("jsonargparse", reason="LightningCLI needs jsonargparse")
 
+pytestmark = pytest.mark.usefixtures("few_pictures")
+
 LightningCLI = importlib.import_module(f"{pl.__name__}.cli").LightningCLI
 
 

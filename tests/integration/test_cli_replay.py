@@ -20,6 +20,8 @@ from tests.helpers.records import exact
 from tests.helpers.replayed import HERE, ByStep, Digits, Late, Net, Turned, WithTrainer, in_bins, on_training_data, run
 from tests.helpers.tiny import TinyModule, pl, train_loader, val_loader
 
+pytestmark = pytest.mark.usefixtures("few_pictures")
+
 NAMES = ["--model", f"{HERE}.Net", "--data", f"{HERE}.Digits"]
 
 
@@ -75,7 +77,7 @@ def measurements(found):
 # -- the values of the run ---------------------------------------------------------------------------------------------
 
 
-def test_values_files_and_events_are_those_of_the_run(trained, checkpoints, capsys):
+def test_values_files_and_events_are_those_of_the_run(trained, checkpoints, pictures, capsys):
     _, history, logs = trained
     assert replay(checkpoints, *NAMES) == 0
     folder = checkpoints / "replay"
@@ -239,7 +241,7 @@ def test_the_page_of_a_replay_says_how_layers_were_discretized(checkpoints, tmp_
 # -- going on ----------------------------------------------------------------------------------------------------------
 
 
-def test_a_replay_goes_on(trained, checkpoints, capsys):
+def test_a_replay_goes_on(trained, checkpoints, pictures, capsys):
     _, history, _ = trained
     some = [checkpoints / "epoch=0.ckpt", checkpoints / "epoch=2.ckpt"]
     assert replay(*some, *NAMES) == 0
@@ -259,7 +261,7 @@ def test_a_replay_goes_on(trained, checkpoints, capsys):
     assert sorted(folder.glob("events*")) == before
 
 
-def test_an_interruption_keeps_what_was_measured(trained, checkpoints, monkeypatch, capsys):
+def test_an_interruption_keeps_what_was_measured(trained, checkpoints, pictures, monkeypatch, capsys):
     from lightning_ib.cli import replay as module
 
     _, history, _ = trained

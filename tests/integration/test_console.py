@@ -19,6 +19,8 @@ from tests.helpers import ROOT
 from tests.helpers.records import exact
 from tests.helpers.tiny import TinyModule, fit, make_data, pl, trainer, val_loader
 
+pytestmark = pytest.mark.usefixtures("few_pictures")
+
 # A Trainer in a terminal, with one kind of bar; what it prints is printed again.
 IN_A_TERMINAL = """
 import fcntl, importlib.util, os, pty, struct, sys, termios
@@ -178,7 +180,7 @@ def ends(caplog):
     return [record.getMessage() for record in caplog.records if record.getMessage().startswith("ib: epoch")]
 
 
-def test_a_fit_ends_with_the_table_and_where_its_files_are(tmp_path, caplog):
+def test_a_fit_ends_with_the_table_and_where_its_files_are(tmp_path, pictures, caplog):
     callback = InformationPlaneCallback()
     with caplog.at_level("INFO"):
         fit(tmp_path, callback)
@@ -245,7 +247,7 @@ def test_warnings_stay(tmp_path):
 
 
 @pytest.mark.parametrize("asked", [None, ".", "there"])
-def test_without_a_logger_files_are_written_where_a_folder_was_named(asked, tmp_path, caplog, monkeypatch):
+def test_without_a_logger_files_are_written_where_a_folder_was_named(asked, tmp_path, pictures, caplog, monkeypatch):
     monkeypatch.chdir(tmp_path)
     callback = InformationPlaneCallback()
     with caplog.at_level("INFO"):
@@ -259,7 +261,7 @@ def test_without_a_logger_files_are_written_where_a_folder_was_named(asked, tmp_
     assert (callback.figure_path is None) == (asked is None)
 
 
-def test_barebones_writes_shows_and_logs_nothing(tmp_path, caplog, capsys, monkeypatch, recwarn):
+def test_barebones_writes_shows_and_logs_nothing(tmp_path, pictures, caplog, capsys, monkeypatch, recwarn):
     monkeypatch.chdir(tmp_path)
     callback = InformationPlaneCallback()
     options = {"barebones": True, "logger": None, "log_every_n_steps": None, "default_root_dir": tmp_path / "named"}
