@@ -5,7 +5,6 @@ import hashlib
 import importlib.util
 import json
 import math
-import os
 import random
 import re
 import shlex
@@ -433,19 +432,6 @@ def check_report(printed, points, log_dir):
     return command
 
 
-def as_script(flags, folder):
-    """Run the example in a process of its own, from ``folder``."""
-    paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
-    return subprocess.run(
-        [sys.executable, str(SCRIPT), *flags],
-        cwd=folder,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
-        capture_output=True,
-        text=True,
-        timeout=600,
-    )
-
-
 @pytest.mark.parametrize("name", DISCRETIZATIONS)
 def test_every_discretization_runs_from_end_to_end(example, run, monkeypatch, name):
     # Fewer images to validate on than to train on: the number of samples says which of them are measured.
@@ -485,7 +471,7 @@ def test_a_single_image_is_no_error(run, name):
 
 
 @pytest.mark.slow
-def test_the_script_runs_on_mnist_and_its_command_opens_the_run(data_dir, tmp_path):
+def test_the_script_runs_on_mnist_and_its_command_opens_the_run(programs, data_dir, tmp_path):
     flags = [
         "--data",
         "mnist",
@@ -498,7 +484,7 @@ def test_the_script_runs_on_mnist_and_its_command_opens_the_run(data_dir, tmp_pa
         "--discretization",
         "v3",
     ]
-    done = as_script(flags, tmp_path)
+    done = programs.script(SCRIPT, *flags, folder=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "UserWarning" not in done.stderr
     log_dir = Path("lightning_logs", "version_0")
@@ -516,10 +502,10 @@ def test_the_script_runs_on_mnist_and_its_command_opens_the_run(data_dir, tmp_pa
 
 
 @pytest.mark.slow
-def test_the_script_ends_without_a_traceback_where_mnist_is_damaged(tmp_path):
+def test_the_script_ends_without_a_traceback_where_mnist_is_damaged(programs, tmp_path):
     write_small_mnist(tmp_path / "MNIST" / "raw")
     (tmp_path / "MNIST" / "raw" / "train-images-idx3-ubyte.gz").write_bytes(PACKED[:-20])
-    done = as_script(["--data", "mnist", "--data-dir", str(tmp_path)], tmp_path)
+    done = programs.script(SCRIPT, "--data", "mnist", "--data-dir", tmp_path, folder=tmp_path)
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
     last = done.stderr.rstrip().splitlines()[-1]

@@ -2,8 +2,6 @@
 
 import csv
 import importlib.util
-import os
-import subprocess
 import sys
 
 import numpy as np
@@ -308,14 +306,9 @@ def test_a_run_prints_what_it_found_and_writes_two_files(example, tmp_path, caps
 
 
 @pytest.mark.slow
-def test_the_script_runs_without_a_warning(tmp_path):
-    done = subprocess.run(
-        [sys.executable, SCRIPT, "--epochs", "1", "--seeds", "1", "--out", tmp_path / "planes.png"],
-        capture_output=True,
-        text=True,
-        cwd=tmp_path,
-        env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-        timeout=300,
+def test_the_script_runs_without_a_warning(programs, tmp_path):
+    done = programs.script(
+        SCRIPT, "--epochs", "1", "--seeds", "1", "--out", tmp_path / "planes.png", folder=tmp_path, timeout=300
     )
     assert done.returncode == 0, done.stderr
     assert "Warning" not in done.stderr

@@ -3,7 +3,6 @@
 import json
 import re
 import shutil
-import subprocess
 import sys
 
 import pytest
@@ -15,7 +14,6 @@ from lightning_ib.cli import main
 from lightning_ib.records import History
 from lightning_ib.records.measurement_json import measurement_from_json
 from lightning_ib.records.tags import measurement_tag
-from tests.helpers import ROOT
 from tests.helpers.records import exact
 from tests.helpers.replayed import HERE, ByStep, Digits, Late, Net, Turned, WithTrainer, in_bins, on_training_data, run
 from tests.helpers.tiny import TinyModule, pl, train_loader, val_loader
@@ -199,10 +197,9 @@ def test_a_run_without_the_callback_has_the_same_values(trained, tmp_path):
     assert exact(values(files / "replay")) == exact(after_training_began(history))
 
 
-def test_through_the_shell(trained, checkpoints):
+def test_through_the_shell(programs, trained, checkpoints):
     _, history, _ = trained
-    command = [sys.executable, "-m", "lightning_ib", "replay", str(checkpoints), *NAMES]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    done = programs.module("lightning_ib", "replay", checkpoints, *NAMES)
     assert (done.returncode, "Traceback" in done.stderr) == (0, False)
     assert exact(values(checkpoints / "replay")) == exact(after_training_began(history))
 
