@@ -29,7 +29,7 @@ def pytest_xdist_make_scheduler(config, log):
     """Deal tests to workers one by one, but all of some files to one worker: they share runs of several processes, or
     servers, which a second worker would make again.
     """
-    shared = ("processes", "page", "resume", "namespaces")
+    shared = ("processes", "page", "resume", "namespaces", "cli_replay", "real_data", "memory", "estimators_logging")
     from xdist.scheduler import LoadScopeScheduling
 
     class Scheduling(LoadScopeScheduling):
