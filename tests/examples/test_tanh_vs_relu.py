@@ -2,9 +2,6 @@
 
 import csv
 import importlib
-import os
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -317,14 +314,9 @@ def test_a_run_prints_what_it_found_and_writes_pictures_and_values(example, tmp_
 
 
 @pytest.mark.slow
-def test_the_script_runs_without_a_warning(tmp_path):
-    done = subprocess.run(
-        [sys.executable, SCRIPT, "--epochs", "1", "--seeds", "1", "--out", tmp_path / "planes.png"],
-        capture_output=True,
-        text=True,
-        cwd=tmp_path,
-        env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-        timeout=300,
+def test_the_script_runs_without_a_warning(programs, tmp_path):
+    done = programs.script(
+        SCRIPT, "--epochs", "1", "--seeds", "1", "--out", tmp_path / "planes.png", folder=tmp_path, timeout=300
     )
     assert done.returncode == 0, done.stderr
     assert "Warning" not in done.stderr
@@ -377,7 +369,8 @@ def test_a_picture_that_cannot_be_written_is_told_in_a_sentence(example, tmp_pat
 
 
 @pytest.mark.slow
-def test_tanh_falls_relu_does_not_and_seems_to_where_it_is_clipped(example, tmp_path, capsys):
+def test_tanh_falls_relu_does_not_and_seems_to_where_it_is_clipped(example, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(example, "N_MEASUREMENTS", 12)  # of 25, which take twice as long as the training
     example.main(["--epochs", "1000", "--out", str(tmp_path / "planes.png")])
     rows = read(tmp_path / "planes.csv")
 

@@ -3,6 +3,7 @@
 import sys
 import warnings
 from pathlib import Path
+from unittest.mock import patch
 
 import torch
 from torch import nn
@@ -11,6 +12,7 @@ from torch.utils.data import BatchSampler, DataLoader, IterableDataset, Sequenti
 from lightning_ib import CellQuantizer, InformationPlaneCallback, Quantizer, UniformBins
 from lightning_ib.estimators.kernels import KDE
 from lightning_ib.records import History, InformationPoint
+from lightning_ib.report.reporter import Reporter
 from tests.helpers.tiny import TinyModule, make_data, pl, trainer
 
 N_TRAIN, N_VAL, N_OWN, EPOCHS = 61, 83, 47, 2
@@ -24,6 +26,10 @@ ESTIMATES = {
     "correction": "miller_madow",
     **BINS,
 }
+# Strategies whose processes end with every fit, and are started again by the next.
+ANEW = ("ddp_spawn", "ddp_fork")
+# Scenarios that draw pictures, which takes most of the time of a small run.
+DRAWN = ("val", "estimates")
 TOKENS = {"layers": {"hidden": Quantizer(bins=UniformBins(4)), "out": None}, "ignore_index": -100, "tokens": True}
 SAMPLED = {"estimators": [KDE(frozen=True), "soft", "quantized8"], "max_samples": 8}
 
@@ -310,15 +316,21 @@ def run(folder, name, strategy, devices):
         warnings.simplefilter("always")
         model = module()
         fit.fit(model, train, val)
-        if name == "val" and kind != "ddp_spawn":
+        if name == "val" and kind not in ANEW:
             fit.validate(model, val, verbose=False)
             torch.save([tuple(point) for point in callback.evaluated], folder / name / f"evaluated{fit.global_rank}.pt")
-    if kind != "ddp_spawn":
+    if kind not in ANEW:
         told = [str(warning.message) for warning in caught if str(warning.message).startswith("ib: ")]
         torch.save(told, folder / name / f"warnings{fit.global_rank}.pt")
 
 
 if __name__ == "__main__":
-    target, kind, n, *names = sys.argv[1:]
-    for scenario in names:
-        run(Path(target), scenario, kind, int(n))
+    target, n, *words = sys.argv[1:]
+    for word in words:
+        if word.endswith(":"):  # the strategy of the scenarios that follow
+            current = word[:-1]
+        elif word in DRAWN:
+            run(Path(target), word, current, int(n))
+        else:
+            with patch.object(Reporter, "_picture", lambda *_: False):
+                run(Path(target), word, current, int(n))

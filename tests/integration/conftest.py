@@ -9,7 +9,13 @@ def pictures():
 
 
 @pytest.fixture
-def few_pictures(request, monkeypatch):
+def no_pictures(monkeypatch):
     """Drawing takes most of the time of a small run."""
+    monkeypatch.setattr(Reporter, "_picture", lambda *_: False)
+
+
+@pytest.fixture
+def few_pictures(request):
+    """No pictures but where a test asks for them."""
     if "pictures" not in request.fixturenames:
-        monkeypatch.setattr(Reporter, "_picture", lambda *_: False)
+        request.getfixturevalue("no_pictures")

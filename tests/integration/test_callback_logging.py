@@ -17,10 +17,12 @@ from tests.helpers.callbacks import FIXED, EarlyStopping, ModelCheckpoint, epoch
 from tests.helpers.records import exact
 from tests.helpers.tiny import N_VAL, TinyModule, fit, make_data, pl
 
+pytestmark = pytest.mark.usefixtures("few_pictures")
+
 # -- what is logged ----------------------------------------------------------------------------------------------------
 
 
-def test_tensorboard_gets_scalars_figure_and_layout_at_the_right_steps(tmp_path):
+def test_tensorboard_gets_scalars_figure_and_layout_at_the_right_steps(tmp_path, pictures):
     callback = InformationPlaneCallback(beta=2.0)
     _, run = fit(tmp_path, callback)
     events = EventAccumulator(run.log_dir, size_guidance={"images": 0, "scalars": 0, "tensors": 0}).Reload()
@@ -71,7 +73,7 @@ def test_tensorboard_gets_scalars_figure_and_layout_at_the_right_steps(tmp_path)
     assert shuffled == pytest.approx([p.i_ty_permuted for p in of_out])
 
 
-def test_csv_and_png_lie_beside_the_loggers_files(tmp_path):
+def test_csv_and_png_lie_beside_the_loggers_files(tmp_path, pictures):
     callback = InformationPlaneCallback()
     _, run = fit(tmp_path, callback)
     folder = tmp_path / "lightning_logs" / "version_0"
@@ -88,7 +90,7 @@ def test_without_a_logger_history_and_csv_are_kept(tmp_path):
     assert exact(History.read_csv(tmp_path / "information_plane.csv")) == exact(callback.history)
 
 
-def test_fast_dev_run_measures_one_batch_and_writes_nothing(tmp_path):
+def test_fast_dev_run_measures_one_batch_and_writes_nothing(tmp_path, pictures):
     callback = InformationPlaneCallback()
     fit(tmp_path, callback, fast_dev_run=True)
     assert {p.n_samples for p in callback.history} == {16}
@@ -275,7 +277,7 @@ def test_a_monitor_before_the_callback_is_refused_where_it_would_see_nothing(tmp
     fit(tmp_path, stopping, InformationPlaneCallback())  # in the validation loop any order works
 
 
-def test_a_disk_that_cannot_be_written_costs_a_warning_not_the_run(tmp_path):
+def test_a_disk_that_cannot_be_written_costs_a_warning_not_the_run(tmp_path, pictures):
     (tmp_path / "information_plane.csv").mkdir()
     (tmp_path / "information_plane.png").mkdir()
     callback = InformationPlaneCallback()
@@ -287,7 +289,7 @@ def test_a_disk_that_cannot_be_written_costs_a_warning_not_the_run(tmp_path):
     assert epochs(callback) == [0, 1, 2, 3]
 
 
-def test_a_logger_that_raises_costs_a_warning_not_the_run(tmp_path):
+def test_a_logger_that_raises_costs_a_warning_not_the_run(tmp_path, pictures):
     logger = pl.loggers.TensorBoardLogger(tmp_path)
 
     def refuse(*args, **kwargs):

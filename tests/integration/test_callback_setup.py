@@ -13,6 +13,8 @@ from lightning_ib.records import History
 from tests.helpers.callbacks import FIXED, epochs, never_trained
 from tests.helpers.tiny import N_TRAIN, N_VAL, TinyModule, fit, has_hooks, make_data, pl
 
+pytestmark = pytest.mark.usefixtures("few_pictures")
+
 # -- bad input ---------------------------------------------------------------------------------------------------------
 
 

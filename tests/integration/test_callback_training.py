@@ -8,12 +8,19 @@ from lightning_ib import InformationPlaneCallback
 from tests.helpers.callbacks import Augmented, epochs, equal, trained_state
 from tests.helpers.tiny import N_TRAIN, N_VAL, TinyModule, fit, has_hooks, pl
 
+pytestmark = pytest.mark.usefixtures("few_pictures")
+
+# Pictures too leave training alone: with and without a loop, an own pass and a generator they are drawn.
+DRAWN = [(None, True, False), (None, False, True), ("train", True, True)]
+
 # -- what training is owed ---------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("generator", [False, True])
 @pytest.mark.parametrize(("data", "val"), [(None, True), (None, False), ("train", True), ("val", True)])
-def test_training_is_bit_identical_with_and_without(tmp_path, data, val, generator):
+def test_training_is_bit_identical_with_and_without(request, tmp_path, pictures, data, val, generator):
+    if (data, val, generator) not in DRAWN:
+        request.getfixturevalue("no_pictures")
     callback = InformationPlaneCallback(data=data, estimators=["probe", "soft"], max_samples=50)
     with_it = trained_state(tmp_path, callback, val=val, generator=generator)
     without = trained_state(tmp_path, val=val, generator=generator)
@@ -69,7 +76,7 @@ def test_training_is_bit_identical_with_any_loader(tmp_path, kind, data):
 
 
 @pytest.mark.slow
-def test_training_is_bit_identical_with_worker_processes(tmp_path):
+def test_training_is_bit_identical_with_worker_processes(tmp_path, pictures):
     with_it = trained_state(tmp_path, InformationPlaneCallback(data="train"), val=True, generator=False, workers=2)
     without = trained_state(tmp_path, val=True, generator=False, workers=2)
     for part in without:
@@ -111,7 +118,7 @@ class Failing(TinyModule):
 
 @pytest.mark.parametrize("where", ["train", "validation"])
 @pytest.mark.parametrize("error", [RuntimeError("boom"), KeyboardInterrupt()])
-def test_hooks_come_off_when_training_breaks(tmp_path, where, error):
+def test_hooks_come_off_when_training_breaks(tmp_path, pictures, where, error):
     model, callback = Failing(where, error), InformationPlaneCallback()
     with pytest.raises((RuntimeError, SystemExit, KeyboardInterrupt)):
         fit(tmp_path, callback, model=model)

@@ -1,9 +1,7 @@
 """LightningCLI: the callback, its quantizers, bins and pools from YAML."""
 
 import importlib
-import os
 import re
-import subprocess
 import sys
 
 import pytest
@@ -15,6 +13,8 @@ from tests.helpers import ROOT
 from tests.helpers.tiny import TinyModule, pl, train_loader, val_loader
 
 pytest.importorskip("jsonargparse", reason="LightningCLI needs jsonargparse")
+
+pytestmark = pytest.mark.usefixtures("few_pictures")
 
 LightningCLI = importlib.import_module(f"{pl.__name__}.cli").LightningCLI
 
@@ -125,18 +125,12 @@ def test_a_wrong_value_in_yaml_is_told_with_its_key(tmp_path, capsys):
 
 
 @pytest.mark.slow
-def test_the_examples_config_trains_and_draws(tmp_path):
+def test_the_examples_config_trains_and_draws(programs, tmp_path):
     pytest.importorskip("pytorch_lightning", reason="the examples are written for pytorch_lightning")
     script, config = ROOT / "examples" / "mnist_cli.py", ROOT / "examples" / "mnist_cli.yaml"
     options = ["--data.which=digits", "--trainer.max_epochs=2", "--trainer.accelerator=cpu"]
-    ran = subprocess.run(
-        [sys.executable, str(script), "fit", f"--config={config}", *options, f"--trainer.default_root_dir={tmp_path}"],
-        capture_output=True,
-        text=True,
-        timeout=240,
-        cwd=tmp_path,
-        env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-    )
+    options.append(f"--trainer.default_root_dir={tmp_path}")
+    ran = programs.script(script, "fit", f"--config={config}", *options, folder=tmp_path)
     assert ran.returncode == 0, ran.stderr[-3000:]
     (history,) = tmp_path.rglob("information_plane.csv")
     assert len(History.read_csv(history)) == 3 * 3

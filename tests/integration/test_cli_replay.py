@@ -3,7 +3,6 @@
 import json
 import re
 import shutil
-import subprocess
 import sys
 
 import pytest
@@ -15,10 +14,11 @@ from lightning_ib.cli import main
 from lightning_ib.records import History
 from lightning_ib.records.measurement_json import measurement_from_json
 from lightning_ib.records.tags import measurement_tag
-from tests.helpers import ROOT
 from tests.helpers.records import exact
 from tests.helpers.replayed import HERE, ByStep, Digits, Late, Net, Turned, WithTrainer, in_bins, on_training_data, run
 from tests.helpers.tiny import TinyModule, pl, train_loader, val_loader
+
+pytestmark = pytest.mark.usefixtures("few_pictures")
 
 NAMES = ["--model", f"{HERE}.Net", "--data", f"{HERE}.Digits"]
 
@@ -75,7 +75,7 @@ def measurements(found):
 # -- the values of the run ---------------------------------------------------------------------------------------------
 
 
-def test_values_files_and_events_are_those_of_the_run(trained, checkpoints, capsys):
+def test_values_files_and_events_are_those_of_the_run(trained, checkpoints, pictures, capsys):
     _, history, logs = trained
     assert replay(checkpoints, *NAMES) == 0
     folder = checkpoints / "replay"
@@ -197,10 +197,9 @@ def test_a_run_without_the_callback_has_the_same_values(trained, tmp_path):
     assert exact(values(files / "replay")) == exact(after_training_began(history))
 
 
-def test_through_the_shell(trained, checkpoints):
+def test_through_the_shell(programs, trained, checkpoints):
     _, history, _ = trained
-    command = [sys.executable, "-m", "lightning_ib", "replay", str(checkpoints), *NAMES]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    done = programs.module("lightning_ib", "replay", checkpoints, *NAMES)
     assert (done.returncode, "Traceback" in done.stderr) == (0, False)
     assert exact(values(checkpoints / "replay")) == exact(after_training_began(history))
 
@@ -239,7 +238,7 @@ def test_the_page_of_a_replay_says_how_layers_were_discretized(checkpoints, tmp_
 # -- going on ----------------------------------------------------------------------------------------------------------
 
 
-def test_a_replay_goes_on(trained, checkpoints, capsys):
+def test_a_replay_goes_on(trained, checkpoints, pictures, capsys):
     _, history, _ = trained
     some = [checkpoints / "epoch=0.ckpt", checkpoints / "epoch=2.ckpt"]
     assert replay(*some, *NAMES) == 0
@@ -259,7 +258,7 @@ def test_a_replay_goes_on(trained, checkpoints, capsys):
     assert sorted(folder.glob("events*")) == before
 
 
-def test_an_interruption_keeps_what_was_measured(trained, checkpoints, monkeypatch, capsys):
+def test_an_interruption_keeps_what_was_measured(trained, checkpoints, pictures, monkeypatch, capsys):
     from lightning_ib.cli import replay as module
 
     _, history, _ = trained

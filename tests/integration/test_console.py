@@ -2,9 +2,7 @@
 
 import logging
 import math
-import os
 import re
-import subprocess
 import sys
 from pathlib import Path
 
@@ -15,9 +13,10 @@ from lightning_ib import InformationPlaneCallback, measure, resolution_sweep
 from lightning_ib.callbacks.namespaces import say, with_progress
 from lightning_ib.records import History, InformationPoint
 from lightning_ib.report.summary import file_locations, table
-from tests.helpers import ROOT
 from tests.helpers.records import exact
 from tests.helpers.tiny import TinyModule, fit, make_data, pl, trainer, val_loader
+
+pytestmark = pytest.mark.usefixtures("few_pictures")
 
 # A Trainer in a terminal, with one kind of bar; what it prints is printed again.
 IN_A_TERMINAL = """
@@ -52,27 +51,21 @@ sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
 """
 
 
-def printed(kind, data, folder):
+def printed(programs, kind, data, folder):
     """What a Trainer printed to its terminal, without colors."""
     pytest.importorskip("pty", reason="needs a pseudo-terminal")
-    environment = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "TERM": "xterm-256color", "COLUMNS": "200"}
-    done = subprocess.run(
-        [sys.executable, "-c", IN_A_TERMINAL, kind, data, str(folder)],
-        capture_output=True,
-        cwd=ROOT,
-        env=os.environ | environment,
-        timeout=240,
-    )
-    assert done.returncode == 0, done.stdout.decode()[-3000:] + done.stderr.decode()[-3000:]
-    return re.sub(r"\x1b\[[0-9;]*m", "", done.stdout.decode())
+    environment = {"TERM": "xterm-256color", "COLUMNS": "200"}
+    done = programs.run(IN_A_TERMINAL, kind, data, folder, environment=environment)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    return re.sub(r"\x1b\[[0-9;]*m", "", done.stdout)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["tqdm", "rich"])
-def test_in_a_terminal_bars_end_at_their_total_and_lines_stand_clear_of_them(kind, tmp_path):
+def test_in_a_terminal_bars_end_at_their_total_and_lines_stand_clear_of_them(programs, kind, tmp_path):
     if kind == "rich":
         pytest.importorskip("rich")
-    shown = printed(kind, "train", tmp_path)
+    shown = printed(programs, kind, "train", tmp_path)
     totals = {"Information plane": 6, "Estimators": 2}
     if "t-SNE" in shown:
         totals["t-SNE"] = 2
@@ -178,7 +171,7 @@ def ends(caplog):
     return [record.getMessage() for record in caplog.records if record.getMessage().startswith("ib: epoch")]
 
 
-def test_a_fit_ends_with_the_table_and_where_its_files_are(tmp_path, caplog):
+def test_a_fit_ends_with_the_table_and_where_its_files_are(tmp_path, pictures, caplog):
     callback = InformationPlaneCallback()
     with caplog.at_level("INFO"):
         fit(tmp_path, callback)
@@ -245,7 +238,7 @@ def test_warnings_stay(tmp_path):
 
 
 @pytest.mark.parametrize("asked", [None, ".", "there"])
-def test_without_a_logger_files_are_written_where_a_folder_was_named(asked, tmp_path, caplog, monkeypatch):
+def test_without_a_logger_files_are_written_where_a_folder_was_named(asked, tmp_path, pictures, caplog, monkeypatch):
     monkeypatch.chdir(tmp_path)
     callback = InformationPlaneCallback()
     with caplog.at_level("INFO"):
@@ -259,7 +252,7 @@ def test_without_a_logger_files_are_written_where_a_folder_was_named(asked, tmp_
     assert (callback.figure_path is None) == (asked is None)
 
 
-def test_barebones_writes_shows_and_logs_nothing(tmp_path, caplog, capsys, monkeypatch, recwarn):
+def test_barebones_writes_shows_and_logs_nothing(tmp_path, pictures, caplog, capsys, monkeypatch, recwarn):
     monkeypatch.chdir(tmp_path)
     callback = InformationPlaneCallback()
     options = {"barebones": True, "logger": None, "log_every_n_steps": None, "default_root_dir": tmp_path / "named"}

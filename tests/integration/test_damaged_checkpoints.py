@@ -7,19 +7,14 @@ import warnings
 import pytest
 import torch
 
-import lightning_ib.report.reporter
 from lightning_ib import FixedBins, InformationPlaneCallback, InformationPoint, Quantizer, UniformBins
 from lightning_ib.binning.fitted import FittedQuantizer
 from lightning_ib.records import History
 from tests.helpers.records import VERSION_1, exact, in_version_1, of_version_1
-from tests.helpers.resume import IN_BINS, LOADERS, N_BATCHES, PICTURES, epochs, go_on, same
+from tests.helpers.resume import IN_BINS, LOADERS, N_BATCHES, epochs, go_on, same
 from tests.helpers.tiny import fit
 
-
-@pytest.fixture
-def no_pictures(monkeypatch):
-    for name in PICTURES:
-        monkeypatch.setattr(lightning_ib.report.reporter, name, lambda *_, **__: None)
+pytestmark = pytest.mark.usefixtures("few_pictures")
 
 
 @pytest.fixture(scope="module")
@@ -140,7 +135,6 @@ def without(*keys):
         (lambda state: state | {"version": 3}, "it has version 3, whose edges mean nothing to version 2", [0, 1], True),
     ],
 )
-@pytest.mark.usefixtures("no_pictures")
 def test_what_is_damaged_is_told_once_and_the_rest_is_kept(tmp_path, damaged, damage, sentence, kept, refitted):
     path, state = damaged(tmp_path / "damaged.ckpt", damage)
     callback = InformationPlaneCallback(IN_BINS)
@@ -231,7 +225,6 @@ def of_an_automatic_choice(state):
 
 
 @pytest.mark.filterwarnings("ignore:Be aware that when using `ckpt_path`")
-@pytest.mark.usefixtures("no_pictures")
 def test_edges_of_an_automatic_choice_in_an_old_checkpoint_are_let_go(tmp_path, damaged):
     path, state = damaged(tmp_path / "old.ckpt", of_an_automatic_choice)
     callback = InformationPlaneCallback()

@@ -2,8 +2,6 @@
 
 import importlib.util
 import math
-import subprocess
-import sys
 import warnings
 from pathlib import Path
 
@@ -374,7 +372,8 @@ def test_a_layer_of_one_coordinate_does_not_cost_the_picture_of_the_others(tmp_p
 
 
 CONSTANT = """
-import torch
+import torch, warnings
+warnings.simplefilter("ignore")
 from lightning_ib.plot.embedding import plot_tsne
 from lightning_ib.estimators import Rows
 
@@ -383,8 +382,8 @@ plot_tsne({"out": Rows(torch.zeros(40, 4))})
 
 
 @pytest.mark.slow
-def test_a_constant_layer_does_not_end_the_process():
-    assert subprocess.run([sys.executable, "-W", "ignore", "-c", CONSTANT], capture_output=True).returncode == 0
+def test_a_constant_layer_does_not_end_the_process(programs):
+    assert programs.run(CONSTANT).returncode == 0
 
 
 def test_measurements_within_an_epoch_are_drawn_in_their_order():

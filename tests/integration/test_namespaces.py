@@ -1,15 +1,12 @@
 """``pytorch_lightning`` and ``lightning.pytorch``: the callback in a Trainer of either, whatever else is installed."""
 
 import importlib.util
-import os
-import subprocess
 import sys
 
 import pytest
 
 from lightning_ib import InformationPlaneCallback
 from lightning_ib.callbacks.namespaces import lightning_of
-from tests.helpers import ROOT
 from tests.helpers.tiny import fit, pl
 
 INSTALLED = [name for name in ("pytorch_lightning", "lightning") if importlib.util.find_spec(name)]
@@ -38,16 +35,13 @@ print("modules:", *(name for name in ("lightning", "pytorch_lightning") if sys.m
 """
 
 
-def python(code, *arguments, namespace, blocked=()):
-    block = f"import sys; sys.modules.update(dict.fromkeys({list(blocked)!r}))\n"
-    return subprocess.run(
-        [sys.executable, "-c", block + code, *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-        env=os.environ | {"PYTHONPATH": str(ROOT), "LIGHTNING_IB_NAMESPACE": namespace, "OMP_NUM_THREADS": "1"},
-        timeout=240,
-    )
+@pytest.fixture
+def python(programs):
+    def run(code, *arguments, namespace, blocked=()):
+        block = f"import sys; sys.modules.update(dict.fromkeys({list(blocked)!r}))\n"
+        return programs.run(block + code, *arguments, environment={"LIGHTNING_IB_NAMESPACE": namespace})
+
+    return run
 
 
 @pytest.mark.slow
@@ -55,7 +49,7 @@ def python(code, *arguments, namespace, blocked=()):
     ("namespace", "alone"),
     [("pytorch_lightning", True), ("lightning.pytorch", True), ("lightning.pytorch", False)],
 )
-def test_a_trainer_of_either_namespace_takes_it_bare(tmp_path, namespace, alone):
+def test_a_trainer_of_either_namespace_takes_it_bare(python, tmp_path, namespace, alone):
     root = namespace.split(".")[0]
     if root not in INSTALLED:
         pytest.skip(f"{root} is not installed: the environments of `make test-matrix` have it")
@@ -87,7 +81,7 @@ pl.Trainer(callbacks=callback, accelerator="cpu", logger=False, enable_checkpoin
 
 @pytest.mark.parametrize("first", ["ib", "lightning"])
 @pytest.mark.parametrize("namespace", ["pytorch_lightning", "lightning.pytorch"])
-def test_lightnings_log_stays_that_of_the_namespace_in_use(namespace, first):
+def test_lightnings_log_stays_that_of_the_namespace_in_use(python, namespace, first):
     """Whichever is imported first, and with both installed: what the user silenced stays silent."""
     if namespace.split(".")[0] not in INSTALLED:
         pytest.skip(f"{namespace} is not installed: the environments of `make test-matrix` have it")
@@ -112,7 +106,7 @@ def test_the_namespace_is_that_of_the_trainer(tmp_path):
         lightning_of(object())
 
 
-def test_without_lightning_the_sentence_says_what_to_install():
+def test_without_lightning_the_sentence_says_what_to_install(python):
     ran = python(
         "import lightning_ib\nassert lightning_ib.InformationPlane and lightning_ib.measure\n"
         "lightning_ib.InformationPlaneCallback",

@@ -8,6 +8,7 @@ import sys
 
 import pytest
 import torch
+import torch.distributed.fsdp
 
 from lightning_ib import InformationPlane, InformationPoint
 from lightning_ib.estimators.registry import checked_estimators
@@ -51,11 +52,12 @@ THREE = ["fewer", "default", "default-none"]
 SHARDED = ["sharded", "sharded-own"]
 
 
-def launch(factory, name, strategy, devices, scenarios):
-    """Run the scenarios, and find what they left."""
+def launch(factory, name, devices, **scenarios):
+    """Run the scenarios of each strategy, and find what they left."""
     folder = factory.getbasetemp() / name
+    words = [word for strategy, names in scenarios.items() for word in (f"{strategy}:", *names)]
     ran = subprocess.run(
-        [sys.executable, "-W", "ignore", "-m", "tests.helpers.processes", folder, strategy, str(devices), *scenarios],
+        [sys.executable, "-W", "ignore", "-m", "tests.helpers.processes", folder, str(devices), *words],
         env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
         cwd=ROOT,
         capture_output=True,
@@ -73,30 +75,23 @@ def launch(factory, name, strategy, devices, scenarios):
 
 @pytest.fixture(scope="module")
 def two(tmp_path_factory):
-    """Two processes, each started as a program of its own."""
-    return launch(tmp_path_factory, "two", "ddp", 2, [*TWO, *BY_DEFAULT, *ESTIMATING])
+    """Two processes, each started as a program of its own; at the end each holds half of every weight."""
+    sharded = SHARDED if hasattr(torch.distributed.fsdp, "fully_shard") else []
+    return launch(tmp_path_factory, "two", 2, ddp=[*TWO, *BY_DEFAULT, *ESTIMATING], model_parallel=sharded)
 
 
 @pytest.fixture(scope="module")
 def three(tmp_path_factory):
-    """Three processes, each started as a program of its own."""
-    return launch(tmp_path_factory, "three", "ddp", 3, THREE)
+    """Three processes, started anew for every scenario: forked, and for the last one spawned, which takes longest."""
+    return launch(tmp_path_factory, "three", 3, ddp_fork=THREE, ddp_spawn=["val"])
 
 
-@pytest.fixture(scope="module")
-def spawned(tmp_path_factory):
-    """Three processes, spawned: they start anew for every scenario, which takes longest."""
-    return launch(tmp_path_factory, "spawned", "ddp_spawn", 3, ["val"])
-
-
-@pytest.fixture(scope="module")
-def sharded(tmp_path_factory):
+@pytest.fixture
+def sharded(request):
     """Two processes that hold half of every weight each."""
-    import torch.distributed.fsdp
-
     if not hasattr(torch.distributed.fsdp, "fully_shard"):
         pytest.skip("fully_shard has its public name since torch 2.6")
-    return launch(tmp_path_factory, "sharded", "model_parallel", 2, SHARDED)
+    return request.getfixturevalue("two")
 
 
 def measured_alone(weights, data, **options):
@@ -265,8 +260,8 @@ def test_only_the_first_process_writes_estimates_and_shows_all_rows(two):
     assert two.output.count("ib: out: kde: noise_variance = ") == len(ESTIMATING)
 
 
-def test_three_spawned_processes_have_the_figures_of_one(spawned):
-    assert_same(spawned("val"), VALIDATION, **BINS)
+def test_three_spawned_processes_have_the_figures_of_one(three):
+    assert_same(three("val"), VALIDATION, **BINS)
 
 
 def test_three_processes_have_the_figures_of_one_where_samples_are_fewer(three):

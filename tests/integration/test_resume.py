@@ -29,6 +29,8 @@ from tests.helpers.resume import (
 )
 from tests.helpers.tiny import N_VAL, TinyModule, fit, pl, trainer, val_loader
 
+pytestmark = pytest.mark.usefixtures("few_pictures")
+
 # -- a process that ends by SIGKILL ------------------------------------------------------------------------------------
 
 

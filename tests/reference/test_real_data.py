@@ -49,14 +49,22 @@ class Thesis(pl.LightningModule):
         return torch.optim.Adam(self.parameters(), 0.002)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("data", [None, "train"])
-def test_the_default_works_without_tuning_on_mnist(tmp_path, mnist_train, mnist_test, data):
-    """Every layer it picks can be believed at every epoch, and the head comes to what its accuracy proves (Fano)."""
+@pytest.fixture(scope="module")
+def by_default(tmp_path_factory, mnist_train, mnist_test):
+    """One training, measured by default on both kinds of data."""
+    torch.manual_seed(0)
     train = DataLoader(torch.utils.data.TensorDataset(*(t[:10_000] for t in mnist_train)), 50, shuffle=True)
     val = DataLoader(torch.utils.data.TensorDataset(*(t[:5_000] for t in mnist_test)), 500)
-    callback = InformationPlaneCallback(data=data)
-    fit(tmp_path, callback, model=Thesis(), train=train, val=val, max_epochs=2)
+    callbacks = {None: InformationPlaneCallback(), "train": InformationPlaneCallback(data="train", prefix="train")}
+    fit(tmp_path_factory.mktemp("mnist"), *callbacks.values(), model=Thesis(), train=train, val=val, max_epochs=2)
+    return callbacks
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("data", [None, "train"])
+def test_the_default_works_without_tuning_on_mnist(by_default, data):
+    """Every layer it picks can be believed at every epoch, and the head comes to what its accuracy proves (Fano)."""
+    callback = by_default[data]
     assert {p.layer for p in callback.history} == {"conv1.0", "conv2.0", "out"}
     assert {p.verdict for p in callback.history} == {"ok"}
     of = {layer: [p for p in callback.history if p.layer == layer] for layer in ("conv1.0", "conv2.0", "out")}

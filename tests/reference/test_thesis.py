@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from lightning_ib import Bins, FixedBins, Quantizer, measure
-from tests.helpers.mnist import ThesisNet
+from tests.helpers.mnist import ThesisNet, channels_last
 
 
 class ThesisBins(Bins):
@@ -36,7 +36,7 @@ def test_thesis_record_is_met(data_dir, mnist_train, epoch):
     model = ThesisNet()
     model.load_state_dict(torch.load(run / f"epoch_{epoch}.pt", weights_only=True))
     points = measure(
-        model,
+        channels_last(model),
         list(zip(mnist_train[0].split(100), mnist_train[1].split(100))),
         thesis_layers(),
         input=Quantizer(nn.MaxPool2d(4), FixedBins([0.0, 0.5])),

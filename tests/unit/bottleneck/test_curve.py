@@ -1,11 +1,12 @@
 """Curves: what holds for every distribution."""
 
+import functools
 import math
 
 import pytest
 import torch
 
-from lightning_ib.bottleneck import critical_betas, geometric_decoder, ib_curve
+from lightning_ib.bottleneck import critical_betas, geometric_decoder, ib_curve, solver
 from lightning_ib.bottleneck.joint import divergence
 from tests.unit.bottleneck.distributions import ASYMMETRIC, ERASURE, HARD, INDEPENDENT, random_joint
 
@@ -136,17 +137,22 @@ def test_between_onset_and_local_beta_the_optimum_is_found():
 # -- the bound ---------------------------------------------------------------------------------------------------------
 
 
+@functools.cache
+def fine_curve(x, y, seed):
+    return ib_curve(random_joint(x, y, seed), unit="nats")
+
+
 @pytest.mark.parametrize(("x", "y", "seed"), RANDOM)
 @pytest.mark.parametrize("betas", [None, [3.0], [2.0, 50.0]])
 def test_no_encoder_is_above_the_bound(x, y, seed, betas):
     p = random_joint(x, y, seed)
-    curve = ib_curve(p, betas, unit="nats")
+    fine = fine_curve(x, y, seed)
+    curve = ib_curve(p, betas, unit="nats") if betas else fine
     generator = torch.Generator().manual_seed(seed)
     for i in range(50):
         encoder = (0.2 * i * torch.randn(x, x, generator=generator, dtype=torch.float64)).softmax(1)
         i_xt, i_ty = informations(p, encoder)
         assert i_ty <= float(curve.bound(i_xt)) + 1e-10
-    fine = ib_curve(p, unit="nats")
     assert (fine.i_ty <= curve.bound(fine.i_xt) + 1e-10).all()
 
 
@@ -211,10 +217,29 @@ def test_independent_variables_give_the_origin_at_every_beta():
         assert curve.objective.abs().max() == 0
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_batches_of_betas_have_the_values_of_all_at_once(kind, monkeypatch):
+    p = random_joint(9, 4, 2)
+    beta = critical_betas(p, kind=kind).onset * torch.logspace(-0.2, 2, 11, dtype=torch.float64)
+    whole = ib_curve(p, beta, kind=kind)
+    solved, solve = [], solver._solve_batch
+    monkeypatch.setattr(
+        solver, "_solve_batch", lambda problem, part, *more: solved.append(part) or solve(problem, part, *more)
+    )
+    monkeypatch.setattr(solver, "_BATCH", 2000)
+    parts = ib_curve(p, beta, kind=kind)
+    assert len(solved) > 2
+    for name in ("i_xt", "i_ty", "h_t", "objective"):
+        torch.testing.assert_close(getattr(parts, name), getattr(whole, name), rtol=0, atol=1e-9)
+    assert torch.equal(parts.n_clusters, whole.n_clusters)
+    for k in range(len(beta)):
+        torch.testing.assert_close(parts.encoder(k).square().sum(), whole.encoder(k).square().sum(), rtol=0, atol=1e-6)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
-def test_fifty_betas_of_256_rows_and_10_labels(kind):
+def test_thirteen_betas_in_two_decades_of_256_rows_and_10_labels(kind):
     p = random_joint(256, 10, spread=1.5)
     onset = critical_betas(p, kind=kind).onset
-    curve = ib_curve(p, onset * torch.logspace(0.01, 2, 50, dtype=torch.float64), kind=kind)
+    curve = ib_curve(p, onset * torch.logspace(0.01, 2, 13, dtype=torch.float64), kind=kind)
     assert (curve.gap <= 1e-8).all()

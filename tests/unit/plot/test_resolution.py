@@ -1,8 +1,6 @@
 """The picture of a resolution sweep."""
 
 import math
-import subprocess
-import sys
 
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -83,7 +81,7 @@ def test_a_single_setting_can_be_drawn():
     assert len(figure.axes) == 2
 
 
-def test_neither_pyplot_nor_lightning_is_imported():
+def test_neither_pyplot_nor_lightning_is_imported(programs):
     program = (
         "import sys; from types import SimpleNamespace; from lightning_ib.plot import plot_resolution as plot;"
         "figures = dict(h_t=1.0, i_ty=1.0, h_y=1.0, saturation=0.5, unit='bits');"
@@ -92,4 +90,5 @@ def test_neither_pyplot_nor_lightning_is_imported():
         "import lightning_ib.evaluation.resolution;"
         "assert not {'pytorch_lightning', 'lightning', 'lightning_ib.callbacks'} & set(sys.modules)"
     )
-    subprocess.run([sys.executable, "-c", program], check=True)
+    ran = programs.run(program)
+    assert ran.returncode == 0, ran.stderr
