@@ -60,8 +60,9 @@ class VariationalDualIBLoss(nn.Module):
     r(z|y)   any     any     I(X;Z) + β H(Y|Z) + γ E D − I(Z;Y)
     =======  ======  ======  ========================================================================================
 
-    The first row holds for :math:`\tilde p(y|x)` that depends on x alone: soft labels p(y|x), or labels that are a
-    function of x. In the other rows the excess is D[q(z)‖r(z)], or E D[q(z|y)‖r(z|y)], plus β E D[p(y|z)‖q(y|z)].
+    E D is the mean of the dual term. The first row holds for :math:`\tilde p(y|x)` that depends on x alone: soft labels
+    p(y|x), or labels that are a function of x. In the other rows the excess is D[q(z)‖r(z)], or E D[q(z|y)‖r(z|y)],
+    plus β E D[p(y|z)‖q(y|z)].
 
     The dual term lies between 0 and :math:`\ln (K / s)` for K classes and a smoothing s. It is 0 where
     :math:`q(y|z) = \tilde p(y|x)`, and so limits the confidence of the decoder; the decoder that serves it best is the
