@@ -126,10 +126,10 @@ def _defines(module: str, name: str) -> bool:
 
 
 def skip(app: Sphinx, what: str, name: str, member: Any, skipped: bool, options: Any) -> bool | None:
-    """Leave out the fields of named tuples, which their docstrings list, and what Lightning calls in a callback."""
+    """Leave out fields of named tuples, which their docstrings list, and what Lightning and torch call themselves."""
     field = (inspect.getdoc(member) or "").startswith("Alias for field number")
     owner = str(getattr(member, "__qualname__", "")).partition(".")[0]
-    return True if field or (owner.endswith("Callback") and hasattr(Callback, name)) else None
+    return True if field or name == "extra_repr" or (owner.endswith("Callback") and hasattr(Callback, name)) else None
 
 
 def show_init(

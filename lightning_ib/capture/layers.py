@@ -59,9 +59,10 @@ def spread_over(names: Sequence[str], most: int = MAX_DEFAULT_LAYERS) -> list[st
 def leaves_with_weights(model: nn.Module) -> list[str]:
     """The leaf modules that have weights, in the order in which they are defined.
 
-    Left out are normalization layers and TorchScript, which takes no hooks. A layer with its adapter (LoRA of PEFT,
-    torchtune, LitGPT) counts as one leaf, measured on the input of the next layer: the output of the layer plus that
-    of the adapter. It is recognized by a leaf ``base_layer`` or ``original_module``, or by ``lora_A`` and ``lora_B``.
+    Left out are normalization layers, the prior of a loss, and TorchScript, which takes no hooks. A layer with its
+    adapter (LoRA of PEFT, torchtune, LitGPT) counts as one leaf, measured on the input of the next layer: the output
+    of the layer plus that of the adapter. It is recognized by a leaf ``base_layer`` or ``original_module``, or by
+    ``lora_A`` and ``lora_B``.
     """
     found: list[str] = []
     inside: set[nn.Module] = set()  # the parts of layers with an adapter
@@ -97,7 +98,8 @@ def _is_layer(module: nn.Module) -> bool:
     return children <= {"parametrizations", "_packed_params"} and (has_weights or "parametrizations" in children)
 
 
-_NO_LAYER = re.compile("norm|NonDynamicallyQuantizableLinear", re.IGNORECASE)
+# A prior holds parameters of a loss, outside of the forward.
+_NO_LAYER = re.compile("norm|NonDynamicallyQuantizableLinear|^ConditionalPrior$", re.IGNORECASE)
 
 _ADAPTED = ("base_layer", "original_module")
 

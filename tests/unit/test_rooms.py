@@ -12,6 +12,7 @@ FLOORS = (
     "warn_once",
     "functional",
     "bottleneck",
+    "objectives",
     "capture",
     "records",
     "binning",
@@ -27,6 +28,7 @@ FLOORS = (
 OTHERS = {
     "functional": {"torch"},
     "bottleneck": {"matplotlib", "torch"},
+    "objectives": {"torch"},
     "records": {"pandas"},
     "plot": {"matplotlib", "numpy", "sklearn"},
     "tensorboard_plugin": {"tensorboard", "werkzeug"},
@@ -74,6 +76,14 @@ def test_the_page_knows_records_alone():
         if room_of(file) == "tensorboard_plugin":
             own = {module.split(".")[1] for module in imported(file) if module.startswith("lightning_ib.")}
             assert own <= {"records", "tensorboard_plugin"}, file
+
+
+def test_objectives_know_the_checks_alone():
+    """They are for any training loop, beside the rest of the package."""
+    for file in FILES:
+        if room_of(file) == "objectives":
+            own = {module for module in imported(file) if module.startswith("lightning_ib.")}
+            assert {module for module in own if ".objectives" not in module} <= {"lightning_ib.functional.checks"}, file
 
 
 def test_lightning_is_known_to_the_callbacks_alone():

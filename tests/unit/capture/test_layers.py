@@ -6,6 +6,7 @@ from torch import nn
 
 from lightning_ib.capture.layers import default_layers, named_modules, resolve_layers
 from lightning_ib.capture.recorder import Recorder
+from lightning_ib.objectives import ConditionalPrior, GaussianBottleneck
 from tests.helpers.planes import hooks_on
 from tests.helpers.recording import clone, net
 
@@ -34,6 +35,13 @@ def test_leaf_modules_with_weights_are_watched():
 )
 def test_normalization_layers_are_left_out(norm):
     assert default_layers(nn.Sequential(nn.Linear(4, 4), norm, nn.Linear(4, 4))) == ["0", "2"]
+
+
+def test_a_stochastic_bottleneck_is_a_layer_and_its_prior_is_none():
+    net = nn.Sequential(
+        nn.Linear(4, 4), GaussianBottleneck(4, 2, prior="learned"), nn.Linear(2, 3), ConditionalPrior(3, 2)
+    )
+    assert default_layers(net) == ["0", "1", "2"]
 
 
 def test_frozen_weights_and_embeddings_count():
