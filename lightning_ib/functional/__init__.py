@@ -62,20 +62,23 @@ from lightning_ib.functional.discretize.cells import Cells, cell_limit, cells
 from lightning_ib.functional.discretize.ids import NOT_FINITE, hash_table, row_ids
 from lightning_ib.functional.discretize.quantized import mutual_information_quantized, quantized_ids
 from lightning_ib.functional.discretize.sketch import sketch
+from lightning_ib.functional.gradients import GradientSignal, WeightDiffusion, gradient_signal, weight_diffusion
 from lightning_ib.functional.variational.critics import mutual_information_infonce, mutual_information_smile
 from lightning_ib.functional.variational.probes import ProbeResult, probe_information, usable_information
 
 __all__ = [
+    "NOT_FINITE",
     "Bounds",
     "Cells",
     "Correction",
-    "NOT_FINITE",
+    "GradientSignal",
     "PermutationBaseline",
     "ProbeResult",
     "SoftEntropy",
     "SoftInformation",
     "Symbols",
     "Unit",
+    "WeightDiffusion",
     "add_entropies",
     "bucketize",
     "ceil_to_dtype",
@@ -91,6 +94,7 @@ __all__ = [
     "entropy_renyi",
     "expected_mutual_information",
     "fano_information",
+    "gradient_signal",
     "grassberger",
     "hash_table",
     "information_bottleneck",
@@ -125,4 +129,5 @@ __all__ = [
     "standard_error_of_entropy",
     "symbols",
     "usable_information",
+    "weight_diffusion",
 ]
