@@ -20,7 +20,7 @@ INPUT = {"input": Quantizer(bins=UniformBins(3, quantiles=(0.02, 0.98))), "unit"
 # Bins that all samples are counted in, and whose edges freeze, beside a head in cells.
 BINS = {"layers": {"hidden": Quantizer(bins=UniformBins(4)), "out": None}, **INPUT}
 ALL_IN_BINS = {"layers": dict.fromkeys(["hidden", "out"], Quantizer(bins=UniformBins(4))), "estimators": (), **INPUT}
-DEFAULT = {"estimators": ["probe", "soft"]}
+DEFAULT = {"estimators": ["probe", "soft"], "bound": ["labels", "finite_sample"]}
 ESTIMATES = {
     "estimators": [KDE(frozen=True), "knn", "probe", "soft", "quantized8"],
     "correction": "miller_madow",
