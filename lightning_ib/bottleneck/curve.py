@@ -12,6 +12,7 @@ from lightning_ib.functional.checks import in_unit
 
 _ROUNDING = 1e-9
 _VISIBLE = 1e-3
+_INFINITE = 1e3
 
 
 @dataclass(frozen=True)
@@ -172,15 +173,19 @@ def _axes(ax: Any) -> Any:
 
 
 def checked_informations(i_xt: Any, device: torch.device) -> Tensor:
-    """Informations as float64; what rounding puts below 0 is 0.
+    """Informations as float64; what rounding puts below 0 is 0, and infinity a large number.
 
     Raises:
+        TypeError: they are of another kind.
         ValueError: one is negative or NaN.
     """
-    r = torch.as_tensor(i_xt, dtype=torch.float64, device=device)
+    try:
+        r = torch.as_tensor(i_xt, dtype=torch.float64, device=device)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise TypeError(f"i_xt must be informations, a number or a tensor, got {i_xt!r}.") from error
     if not bool((r >= -_ROUNDING).all()):
         raise ValueError(f"i_xt must be informations of at least 0, got {float(r.min()):.4g}.")
-    return r.clamp_min(0)
+    return r.clamp(0, _INFINITE)
 
 
 def scaled(nats: Tensor, unit: str) -> Tensor:

@@ -115,7 +115,7 @@ def decoder_statistics(p_t_given_x: Tensor, p_x: Tensor, statistics: Tensor) -> 
     checked_values(statistics, "statistics", "(X, R)")
     checked_values(p_x, "p_x", "(X,)")
     a, p = plain_tensor(statistics.detach()).double(), plain_tensor(p_x.detach()).double()
-    if p.ndim != 1 or bool((p < 0).any()) or abs(float(p.sum()) - 1) > 1e-6:
+    if p.ndim != 1 or not bool((p >= 0).all()) or not abs(float(p.sum()) - 1) <= 1e-6:
         raise ValueError(
             "p_x must be a distribution of shape (X,), not negative and summing to 1: give p_x / p_x.sum()."
         )

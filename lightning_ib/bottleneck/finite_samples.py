@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from lightning_ib.bottleneck.curve import checked_informations
 from lightning_ib.bottleneck.joint import checked_joint, entropies
 from lightning_ib.bottleneck.layers import checked_encoder
 from lightning_ib.functional.checks import Unit, checked_integer, checked_number, checked_unit, in_unit
@@ -23,13 +24,14 @@ class FiniteSampleBound(NamedTuple):
     Attributes:
         i_xt: the most by which I(X;T) is off.
         i_ty: the most by which I(T;Y) is off.
-        vacuous: whether the two exceed the largest values that I(X;T) and I(T;Y) can have, so that nothing is learned
-            from either.
+        i_xt_vacuous: whether ``i_xt`` is at least the largest I(X;T) that there can be, so that nothing is learned.
+        i_ty_vacuous: whether ``i_ty`` is at least the largest I(T;Y) that there can be.
     """
 
     i_xt: float
     i_ty: float
-    vacuous: bool
+    i_xt_vacuous: bool
+    i_ty_vacuous: bool
 
 
 def finite_sample_bound(
@@ -75,10 +77,11 @@ def finite_sample_bound(
     found = deviations(
         encoder.square().sum(0), encoder.sum(0), entropies(encoder), entropies(p_t_given_y), m, delta=delta
     )
-    of_t = math.log(max(1, encoder.shape[1]))
-    most = min(of_t, math.log(rows.shape[1]))
-    vacuous = found[0] >= of_t and found[1] >= most
-    return FiniteSampleBound(in_unit(found[0], unit), in_unit(found[1], unit), vacuous)
+    of_t = math.log(int((encoder.sum(0) > 0).sum()))
+    most_of_x = min(of_t, float(entropies(joint.p_original)))
+    most_of_y = min(most_of_x, float(entropies(joint.p_y)))
+    vacuous = found[0] >= most_of_x, found[1] >= most_of_y
+    return FiniteSampleBound(in_unit(found[0], unit), in_unit(found[1], unit), *vacuous)
 
 
 def deviations(
@@ -129,8 +132,6 @@ def input_compression_bound(i_xt: Any, n_samples: int, *, delta: float = 0.05, u
     """
     m = checked_integer(n_samples, "n_samples", at_least=1)
     checked_number(delta, "delta", above=0, at_most=1)
-    r = torch.as_tensor(i_xt, dtype=torch.float64)
-    if bool((r < 0).any()):
-        raise ValueError(f"i_xt must be informations of at least 0, got {float(r.min()):.4g}.")
+    r = checked_informations(i_xt, i_xt.device if isinstance(i_xt, Tensor) else torch.device("cpu"))
     bits = r if checked_unit(unit) == "bits" else r / math.log(2)
     return ((bits.exp2() + math.log(2 / delta)) / (2 * m)).sqrt()

@@ -18,6 +18,9 @@ from lightning_ib.functional.checks import checked_number, checked_values, plain
 MEMORY_LIMIT = 4.0
 """The most memory, in GiB, that a problem may need; a larger one is refused before the memory is taken."""
 
+INDEPENDENT = 1e-10
+"""The most information I(X;Y), in nats, of X and Y that count as independent: rounding decides what is below."""
+
 _SUM_TOLERANCE = 1e-6
 _EQUAL_ROWS = 1e-13
 
@@ -71,6 +74,8 @@ def divergence(p: Tensor, q: Tensor) -> Tensor:
 def checked_joint(p_xy: Any, smoothing: float | None = None) -> Joint:
     """Check a joint distribution and merge the rows that have the same p(y|x).
 
+    X and Y with less information than :data:`INDEPENDENT` count as independent.
+
     Args:
         p_xy: p(x, y), a floating-point tensor of shape ``(X, Y)`` that sums to 1.
         smoothing: the part of each p(y|x) that is replaced by the uniform distribution.
@@ -102,7 +107,14 @@ def checked_joint(p_xy: Any, smoothing: float | None = None) -> Joint:
     if smoothing is not None:
         amount = checked_number(smoothing, "smoothing", above=0, at_most=1)
         rows = (1 - amount) * rows + amount / rows.shape[1]
-    return merged(p_x, rows)
+    found = merged(p_x, rows)
+    return found if found.information > INDEPENDENT else one_symbol(found)
+
+
+def one_symbol(joint: Joint) -> Joint:
+    """The distribution with all x merged into one, which says nothing about Y."""
+    one = torch.ones(1, dtype=joint.p_x.dtype, device=joint.p_x.device)
+    return Joint(one, joint.p_y[None], torch.zeros_like(joint.merged), joint.p_original)
 
 
 def joint_of(p_x: Tensor, rows: Tensor) -> Joint:

@@ -97,7 +97,7 @@ def distance_to_bound(
     layer = _layer(p_t_given_x, joint)
     i_xt = layer.i_xt
     i_ty = min(i_xt, float(layer.w @ divergence(layer.decoder, joint.p_y)))
-    bound, beta_slope = optimum(joint, i_xt) if curve is None else _on_curve(curve, i_xt)
+    bound, beta_slope = optimum(joint, i_xt) if curve is None else _on_curve(checked_curve(curve, joint), i_xt)
     bound = i_ty if abs(bound - i_ty) < _PRECISE else bound  # rounding and the last bits of the search
     beta, lowest = _self_consistency(joint.p_x, joint.rows, layer.encoder, layer.w, layer.decoder)
     lowest += max(0.0, i_xt - layer.i_merged)
@@ -161,14 +161,26 @@ def _layer(p_t_given_x: Any, joint: Joint) -> _Layer:
     return _Layer(encoder, of_t.p_x, of_t.rows, i_xt, i_merged)
 
 
-def _on_curve(curve: BottleneckCurve, i_xt: float) -> tuple[float, float]:
-    """The bound of a curve at an I(X;T) in nats, and the β of the line that proves it.
+def checked_curve(curve: Any, joint: Joint) -> BottleneckCurve:
+    """The curve of a joint distribution, as it was given.
 
     Raises:
-        ValueError: the curve is of another kind.
+        TypeError: it is of another kind.
+        ValueError: it is one of the dual or the deterministic bottleneck, or of another distribution.
     """
+    if not isinstance(curve, BottleneckCurve):
+        raise TypeError(f"curve must be a BottleneckCurve, got a {type(curve).__name__}: give ib_curve(p_xy).")
     if curve.kind != "ib":
         raise ValueError(f"curve must be of kind 'ib', got {curve.kind!r}: give ib_curve(p_xy).")
+    rows = joint.rows[joint.merged]
+    same = curve.p_y_given_x.shape == rows.shape and torch.allclose(curve.p_y_given_x.to(rows), rows, atol=1e-9)
+    if not same or not torch.allclose(curve.p_x.to(rows), joint.p_original, atol=1e-9):
+        raise ValueError("curve must be that of p_xy, got one of another distribution: give ib_curve(p_xy).")
+    return curve
+
+
+def _on_curve(curve: BottleneckCurve, i_xt: float) -> tuple[float, float]:
+    """The bound of a curve at an I(X;T) in nats, and the β of the line that proves it."""
     in_nats = 1 / in_unit(1.0, curve.unit)
     bound = float(curve.bound(i_xt / in_nats)) * in_nats
     lines = curve.i_xy - (curve.objective - curve.gap - i_xt / in_nats) / curve.beta

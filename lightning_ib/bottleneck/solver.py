@@ -103,7 +103,7 @@ def first_guess(problem: Distortion, beta: Tensor, pool: Tensor) -> Clusters:
     """Weights on a fixed pool of reproductions by multiplicative updates, then fixed-point steps on the heaviest."""
     kernel = -beta[:, None, None] * problem.distances(pool)
     kernel = (kernel - kernel.amax(2, keepdim=True)).exp().float()
-    weights = torch.full((len(beta), len(pool)), 1 / len(pool), device=beta.device)
+    weights = torch.full((len(beta), len(pool)), 1 / len(pool), dtype=torch.float32, device=beta.device)
     p = problem.joint.p_x.float()
     for _ in range(100):
         z = (kernel @ weights[..., None])[..., 0]

@@ -17,8 +17,8 @@ from lightning_ib.bottleneck import (
     input_compression_bound,
 )
 from lightning_ib.bottleneck.joint import checked_joint
-from lightning_ib.functional import Symbols, Unit, joint, symbols
-from lightning_ib.functional.checks import checked_choice, in_unit, plain_tensor, sentence
+from lightning_ib.functional import NOT_FINITE, Symbols, Unit, joint, symbols
+from lightning_ib.functional.checks import checked_choice, in_unit, logarithm, plain_tensor, sentence
 from lightning_ib.records.bound import BoundLine
 from lightning_ib.records.points import InformationPoint
 from lightning_ib.records.record import STANDARD_ERRORS
@@ -31,8 +31,9 @@ DELTA = 0.05
 """The probability that a bound for finite samples fails."""
 
 _CURVES = ("labels", "data")
+_ABOUT_X = ("labels", "data", "finite_sample")
 _NAMES = (*_CURVES, "finite_sample", "input_compression")
-_MOST_ROWS = 256  # different p(y|x) that a curve is solved for within a run: about twenty seconds with ten labels
+_MOST_WORK = 25_600  # X Y² of a curve that is solved during a run: about twenty seconds for 256 × 10
 _N_CORNERS = 65
 _ROUNDING = 1e-9
 
@@ -73,8 +74,8 @@ class PlaneBounds:
 
     def __init__(self, asked: Any, unit: Unit, *, identity: bool, tokens: bool, warned: WarnOnce) -> None:
         parts = [] if asked is None else list(asked) if isinstance(asked, (list, tuple)) else [asked]
-        names = [checked_choice(one, "bound", _NAMES) for one in parts if isinstance(one, str)]
-        given = [one for one in parts if not isinstance(one, str)]
+        names = list(dict.fromkeys(checked_choice(one, "bound", _NAMES) for one in parts if isinstance(one, str)))
+        given = [_checked_kind(one) for one in parts if not isinstance(one, str)]
         if len(given) + sum(one in _CURVES for one in names) > 1:
             raise ValueError(
                 "bound must hold one curve, got several: give a joint distribution, a curve, 'labels' or 'data', and "
@@ -89,16 +90,18 @@ class PlaneBounds:
         """The curve at the last measurement, as far as I(X;T) can reach."""
         self.how = ""
         """How the curve was counted on the data, in words."""
-        self._counted: tuple[Tensor, BottleneckCurve] | None = None  # the joint counts of the curve at work
-        if self.name == "data" and tokens:
+        self._counted: tuple[BottleneckCurve, int] | None = None  # the curve of the data, and of how many samples
+        of_x = [one for one in names if one in _ABOUT_X]
+        counted = [one for one in of_x if one != "labels"]
+        if counted and tokens:
             raise ValueError(
-                "bound='data' takes the representation for a function of x, and with tokens=True it depends on the "
-                "tokens around: give a joint distribution of what a token can depend on and its label, or 'labels'."
+                f"bound={counted[0]!r} takes the representation for a function of x, and with tokens=True it depends "
+                "on the tokens around: give a joint distribution of what a token can depend on and its label."
             )
-        if self.name == "labels" and not identity:
+        if of_x and not identity:
             raise ValueError(
-                "bound='labels' takes each sample for an x of its own, and input=… puts several into one bin: give "
-                "bound='data', which counts p(y|x) in those bins."
+                f"bound={of_x[0]!r} takes the representation for a function of x, and it depends on more than the bin "
+                "that input=… puts x into: leave input out, or give the joint distribution of those bins and Y."
             )
 
     def __bool__(self) -> bool:
@@ -137,6 +140,8 @@ class PlaneBounds:
         """The largest I(T;Y) at an I(X;T); ``None`` where it is unknown."""
         if self.name == "labels":
             h_y = max((one.h_y for one in points.values() if math.isfinite(one.h_y)), default=math.nan)
+            if seen.y is not None:  # a correction may put H(Y) above
+                h_y = min(h_y, logarithm(self._unit)(len(seen.y.counts)))
             return None if math.isnan(h_y) else lambda r: min(r, h_y)
         curve = self._given if self.name == "curve" else self._of_data(seen)
         if curve is None:
@@ -145,25 +150,25 @@ class PlaneBounds:
         return lambda r: scale * float(curve.bound(r / scale))
 
     def _of_data(self, seen: Pass) -> BottleneckCurve | None:
-        """The curve of p(x, y) as counted; ``None``, and one warning, where the data has none."""
+        """The curve of p(x, y) as counted at the first measurement; ``None``, and one warning, where there is none."""
+        if self._counted is not None:
+            return self._counted[0]
         counts = self._joint_counts(seen)
         if counts is None:
             return None
-        if self._counted is not None and torch.equal(self._counted[0], counts):
-            return self._counted[1]
         p_xy = counts.double() / counts.sum()
         try:
-            n_rows = len(checked_joint(p_xy).p_x)
-            if n_rows > _MOST_ROWS:
+            n_rows, n_labels = len(checked_joint(p_xy).p_x), counts.shape[1]
+            if n_rows * n_labels**2 > _MOST_WORK:
                 raise ValueError(
-                    f"the inputs have {n_rows} different p(y|x), more than the {_MOST_ROWS} that a curve is solved "
-                    "for during a run: give a joint distribution with fewer, or bound='labels'."
+                    f"the inputs have {n_rows} different p(y|x) of {n_labels} labels, more than a curve is solved for "
+                    "during a run: make one beforehand by ib_curve, with fewer rows or labels, and give it as bound."
                 )
             curve = _curve_of(p_xy, self._unit)
-        except ValueError as error:
+        except Exception as error:  # a bound must leave the run going
             self._warned.warn("bound", f"there is no bound from the data: {sentence(error)}")
             return None
-        self._counted = counts, curve
+        self._counted = curve, seen.n
         self.how = (
             f"{len(counts)} different inputs among {int(counts.sum())} samples, I(X;Y) = {curve.i_xy:.3f} {self._unit}"
         )
@@ -197,6 +202,12 @@ class PlaneBounds:
     def _with_gap(self, point: InformationPoint, bound: Callable[[float], float]) -> InformationPoint:
         if not math.isfinite(point.i_xt):
             return point
+        if self._counted is not None and point.n_samples > self._counted[1]:
+            self._warned.warn(
+                "bound of a sample",
+                f"the bound is counted on {self._counted[1]} of the {point.n_samples} samples that layers in bins are: "
+                "give max_samples for all of them.",
+            )
         r = max(0.0, point.i_xt)
         best = bound(r)
         step = max(1e-6, 1e-3 * r)
@@ -219,7 +230,7 @@ class PlaneBounds:
         most = max((one.h_x for one in points.values() if math.isfinite(one.h_x)), default=0.0)
         most = max([most, *(one.i_xt for one in points.values() if math.isfinite(one.i_xt))])
         corners = {most * k / (_N_CORNERS - 1) for k in range(_N_CORNERS)}
-        curve = self._given if self.name == "curve" else None if self._counted is None else self._counted[1]
+        curve = self._given if self.name == "curve" else None if self._counted is None else self._counted[0]
         if self.name == "labels":
             corners = {0.0, most, *(one.h_y for one in points.values() if 0 < one.h_y < most)}
         elif curve is not None:
@@ -242,6 +253,13 @@ class PlaneBounds:
             error = input_compression_bound(max(0.0, point.i_xt), point.n_samples, delta=DELTA, unit=self._unit)
             point = point._replace(error_heuristic=float(error))
         if t is None or seen.y is None or not self.finite_sample:
+            return point
+        if point.source == "binned":
+            self._warned.warn(
+                "finite sample in bins",
+                "bound='finite_sample' is for layers in cells, whose sampled inputs are told apart: layers in bins "
+                "have no value.",
+            )
             return point
         x = symbols(torch.arange(seen.n)) if seen.x is None else seen.x
         n_x, n_t, n_y = len(x.counts), len(t.counts), len(seen.y.counts)
@@ -280,12 +298,23 @@ def given_curve(bound: Any, unit: Unit) -> BottleneckCurve | GaussianCurve:
                 "bound must be a curve that bounds I(T;Y), got one of the dual: give ib_curve(p_xy, kind='ib')."
             )
         return bound
-    if not isinstance(bound, Tensor):
-        raise TypeError(
-            "bound must be a joint distribution p(x, y), a curve of lightning_ib.bottleneck, "
-            f"{', '.join(map(repr, _NAMES))} or a list with one of the first four, got {bound!r}."
-        )
-    return _curve_of(plain_tensor(bound), unit)
+    return _curve_of(plain_tensor(_checked_kind(bound)), unit)
+
+
+def _checked_kind(bound: Any) -> Any:
+    """A joint distribution or a curve, as it is.
+
+    Raises:
+        TypeError: it is of another kind.
+    """
+    if isinstance(bound, (Tensor, BottleneckCurve, GaussianCurve)):
+        return bound
+    numbers = hasattr(bound, "__array__") or isinstance(bound, (list, tuple))
+    remedy = "give torch.as_tensor(p_xy, dtype=torch.float64)" if numbers else "give one of those, or a list of names"
+    raise TypeError(
+        "bound must be a tensor p(x, y), a curve of lightning_ib.bottleneck, 'labels', 'data', 'finite_sample' or "
+        f"'input_compression', got a {type(bound).__name__}: {remedy}."
+    )
 
 
 def _curve_of(p_xy: Tensor, unit: Unit) -> BottleneckCurve:
@@ -297,7 +326,7 @@ def _curve_of(p_xy: Tensor, unit: Unit) -> BottleneckCurve:
 def solved(asked: Any, unit: Any) -> Any:
     """The same bounds with curves in place of joint distributions, which so are solved once for many planes."""
     if isinstance(asked, (list, tuple)):
-        return [solved(one, unit) for one in asked]
+        return [one if isinstance(one, (list, tuple)) else solved(one, unit) for one in asked]
     return asked if asked is None or isinstance(asked, str) else given_curve(asked, unit)
 
 
@@ -321,13 +350,10 @@ def _entropies(row: Tensor, p: Tensor, n_rows: int) -> Tensor:
     return torch.zeros(n_rows, dtype=torch.float64).index_add(0, row, -torch.special.xlogy(p, p))
 
 
-def input_symbols(rows: Tensor | None) -> Symbols | None:
-    """The symbols of inputs, equal where all values of their (sketched) rows are; ``None`` without finite rows.
+def input_symbols(ids: Tensor | None) -> Symbols | None:
+    """The symbols of inputs; ``None`` where they are unknown, or one has a NaN or an infinity in it.
 
     Args:
-        rows: ``(N, …)``; ``None`` where they are unknown.
+        ids: from :func:`~lightning_ib.functional.discretize.ids.value_ids`, ``(N,)``.
     """
-    if rows is None or not bool(rows.isfinite().all()):
-        return None
-    _, numbers, counts = torch.unique(rows.reshape(len(rows), -1), dim=0, return_inverse=True, return_counts=True)
-    return Symbols(numbers, counts)
+    return None if ids is None or bool((ids == NOT_FINITE).any()) else symbols(ids)

@@ -71,7 +71,7 @@ class InformationPlane:
         n_permutations: the number of random label permutations for the spread of the permutation baseline, or 0.
         estimators: estimators beside cells and bins, by name (``"kde"``, ``"probe"``, …) or as an
             :class:`~lightning_ib.estimators.Estimator`; :meth:`estimate` returns their values.
-        max_samples: how many samples the cells and estimators see.
+        max_samples: how many samples cells and estimators see.
         head: ``None`` recognizes the head; ``False`` measures every layer as it is; a name says which layer it is.
         ignore_index: rows with this label, such as −100, are left out of every variable, rows of several labels where
             one of them is it. A GPU is waited for once a batch then, and for a mask.
@@ -79,14 +79,13 @@ class InformationPlane:
             labels ``(B, L)`` count as B·L samples. Outputs of convolutions and other modules that work on channels,
             ``(B, C, …)``, are split by place, ``(B · …, C)``. Tokens with mask 0 are left out. Those of one
             sequence depend on each other: standard errors are taken over sequences.
-        keep_rows: always sample rows, also if cells and estimators can do without; ``drawn()`` returns them.
+        keep_rows: always sample rows, also if cells and estimators do without; see ``drawn()``.
         bound: to compare the points with, see :class:`~lightning_ib.measurement.bounds.PlaneBounds`.
         across_processes: measure the samples of all processes where torch.distributed is initialized, all of which must
             then ask; ``False`` measures this process alone.
 
     Raises:
-        TypeError: an argument is of the wrong kind.
-        ValueError: ``layers`` is empty, or the unit is unknown.
+        TypeError, ValueError: an argument is of the wrong kind, or out of its range.
 
     Example:
         >>> import torch
@@ -131,7 +130,7 @@ class InformationPlane:
         self.sampled = SampledLayers(
             checked_max_samples(max_samples),
             min(max_samples, self.estimation.raw_samples),
-            with_input=self.estimation.needs_input or self.bounds.needs_input,
+            with_input=self.estimation.needs_input,
             partial=ignore_index is not None or tokens,
         )
         """The sampled rows."""
@@ -146,7 +145,8 @@ class InformationPlane:
             tokens=tokens,
             sampled=self.sampled,
             estimation=self.estimation,
-            keep_rows=keep_rows or self.bounds.needs_input,
+            keep_rows=keep_rows,
+            input_ids=self.bounds.needs_input,
             warned=self._warned,
         )
         self._points = PointMaker(self._intake, unit, correction, n_permutations, self.bounds, self._warned)

@@ -17,6 +17,7 @@ from lightning_ib.capture.recorder import Recorder
 from lightning_ib.capture.tokens import by_token
 from lightning_ib.distributed import all_gathered
 from lightning_ib.functional import sketch
+from lightning_ib.functional.discretize.ids import value_ids
 from lightning_ib.measurement.estimation import Estimation
 from lightning_ib.measurement.head import HeadSearch
 from lightning_ib.measurement.reading import TARGET, TargetReader
@@ -87,6 +88,7 @@ class Intake:
         sampled: keeps the sampled rows.
         estimation: the estimators, some of which sum up all rows.
         keep_rows: whether to sample rows even if cells and estimators can do without.
+        input_ids: whether inputs are told apart by all their values.
         warned: takes the warnings.
     """
 
@@ -102,6 +104,7 @@ class Intake:
         sampled: SampledLayers,
         estimation: Estimation,
         keep_rows: bool,
+        input_ids: bool,
         warned: WarnOnce,
     ) -> None:
         self.watched = WatchedLayers(layers, head if isinstance(head, str) else None, warned)
@@ -120,7 +123,8 @@ class Intake:
         self.n_updates = 0
         """How many batches were taken in."""
         self._warned = warned
-        self._tokens, self._keep_rows, self._device = tokens, keep_rows, torch.device("cpu")
+        self._tokens, self._keep_rows, self._device = tokens, keep_rows or input_ids, torch.device("cpu")
+        self._input_ids = input_ids
 
     @property
     def has_cells(self) -> bool:
@@ -251,10 +255,12 @@ class Intake:
     def _sample(self, batch: _ReadBatch) -> None:
         """Keep the chosen rows of a batch."""
         named = {"sum of x": _real_input(batch.x, batch.n), "pooled x": batch.pooled_x, "sequence": batch.sequences}
-        if self.sampled.with_input:
-            named["x"] = self._input_rows(batch.x, batch.n)
-            if named["x"] is None:
+        if self.sampled.with_input or self._input_ids:
+            rows = self._input_rows(batch.x, batch.n)
+            if rows is None:
                 self.sampled.forget_input()
+            named["x"] = rows if self.sampled.with_input else None
+            named["x id"] = value_ids(rows) if self._input_ids and rows is not None else None
         if self.target.fitted is None:
             named["y"] = batch.target
         elif batch.target is not None:  # real numbers, as bins and estimators each take them

@@ -72,10 +72,10 @@ class PointMaker:
         bound = head_bound(intake.heads.head, sampled_y, self._unit)
         found = self._in_bins(kept, n, x, y, bound, epoch)
         intake.variables.bin_waiting()  # by edges that were fitted to the values of all processes
-        seen = Pass(x, y, n)
+        seen = Pass(None, y, n)
         if drawn is not None:
             sampled_x = sampled_symbols(kept.x, drawn.others.get("pooled x"), epoch, self._warned)
-            seen = Pass(sampled_x or input_symbols(drawn.others.get("x")), sampled_y, drawn.n)
+            seen = Pass(input_symbols(drawn.others.get("x id")), sampled_y, drawn.n)
             if intake.has_cells:
                 summary = self._summary(drawn.n, sampled_x, sampled_y, bound, epoch, drawn.others.get("sequence"))
                 found |= self._in_cells(intake.measured(shared=shared), summary, seen, epoch, shared)
@@ -102,7 +102,7 @@ class PointMaker:
         summary = self._summary(n, x, y, bound, epoch, None if kept.sequences is None else kept.sequences.rows())
         # One layer after the other: the numbered symbols of a layer take more memory than its ids.
         return {
-            layer: self._point(layer, summary, in_bins(kept.layers[layer], epoch, self._warned), Pass(x, y, n))
+            layer: self._point(layer, summary, in_bins(kept.layers[layer], epoch, self._warned), Pass(None, y, n))
             for layer in layers
         }
 

@@ -17,6 +17,7 @@ from lightning_ib.measurement.reservoir import Gather, Reservoir
 
 # The fewest pairs of samples at one place of two batches by which a layer is seen to follow the place.
 _MIN_PAIRS = 4
+_OF_INPUT = ("x", "x id")
 
 
 class Chosen(NamedTuple):
@@ -43,9 +44,10 @@ class Drawn(NamedTuple):
         raw: layer → its rows as they were, of the first samples only.
         faults: layer → why its rows are missing.
         raw_faults: layer → why its raw rows are missing.
-        others: the target as ``"y"``, pooled for bins as ``"pooled y"``; the input as ``"x"``, pooled for bins as
-            ``"pooled x"``; ``"sum of x"``, over all that a sample holds; the sequence of a token as ``"sequence"``; of
-            a possible head ``"probabilities"`` and ``"predicted"``. Variables that were dropped are absent.
+        others: the target as ``"y"``, pooled for bins as ``"pooled y"``; the input as ``"x"``, an id of all its values
+            as ``"x id"``, pooled for bins as ``"pooled x"``; ``"sum of x"``, over all that a sample holds; the sequence
+            of a token as ``"sequence"``; of a possible head ``"probabilities"`` and ``"predicted"``. Variables that
+            were dropped are absent.
         places: of each sample in its batch, int64 ``(M,)``.
         other_faults: of the target and the input by the same names, why their rows are missing.
     """
@@ -157,7 +159,7 @@ class SampledLayers:
         named["place"] = torch.arange(n)[chosen]
         if len(chosen):
             for name, values in others.items():
-                if name == "x" and not self._input_fits:
+                if name in _OF_INPUT and not self._input_fits:
                     continue
                 picked = _picked(values, chosen)
                 assert picked is not None
@@ -223,7 +225,8 @@ class SampledLayers:
     def forget_input(self) -> None:
         """Drop the input, which does not come sample by sample."""
         self._input_fits, self._drawn = False, None
-        self._reservoir.drop("x")
+        for name in _OF_INPUT:
+            self._reservoir.drop(name)
 
     @property
     def _reservoir(self) -> Reservoir:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from lightning_ib.plot.labels import VERDICT_MARKERS, Color
 from lightning_ib.plot.levels import BASELINE
-from lightning_ib.plot.paths import BOUND_LINE, Path, paths_of
+from lightning_ib.plot.paths import Path, bound_style, paths_of
 from lightning_ib.plot.timeline import marked_times, progress, thinned
 from lightning_ib.records.bound import BoundLine, line_of
 from lightning_ib.records.points import InformationPoint
@@ -123,8 +123,8 @@ def marker_entries(content: Content, area: float = 1.0) -> Entries:
 
 def bound_entries(contents: Iterable[Content]) -> Entries:
     """The line of the information-bottleneck bound, where there is one."""
-    labels = dict.fromkeys(content.bound.label for content in contents if content.bound is not None)
-    return [(label, dict(BOUND_LINE)) for label in labels]
+    bounds = {content.bound.label: content.bound for content in contents if content.bound is not None}
+    return [(label, bound_style(bound)) for label, bound in bounds.items()]
 
 
 def probe_entries(contents: Iterable[Content], side: float) -> Entries:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from lightning_ib.plot.content import DOT, FIRST, LAST, Content, Entries
 from lightning_ib.plot.labels import VERDICT_MARKERS, Color, legend
 from lightning_ib.plot.levels import GRAY
-from lightning_ib.plot.paths import BOUND_LINE, Path
+from lightning_ib.plot.paths import Path, bound_style
 from lightning_ib.plot.style import SCREEN, Style
 from lightning_ib.plot.timeline import MOST_DOTS, progress
 from lightning_ib.records.bound import BoundLine
@@ -80,6 +80,8 @@ def draw_paths(axes: Axes, content: Content, room: tuple[float, float], style: S
 def draw_bound(axes: Axes, bound: BoundLine | None, style: Style = SCREEN) -> bool:
     """The information-bottleneck bound, and shade above it: no representation is there.
 
+    Where it is known at recorded points alone it is a thin line, without shade.
+
     Returns whether a part of it is in the picture.
 
     Args:
@@ -91,10 +93,11 @@ def draw_bound(axes: Axes, bound: BoundLine | None, style: Style = SCREEN) -> bo
         return False
     (left, right), (_, top) = axes.get_xlim(), axes.get_ylim()
     x, y = [*bound.i_xt, max(right, bound.i_xt[-1])], [*bound.i_ty, bound.i_ty[-1]]
-    how = BOUND_LINE | {"linewidth": BOUND_LINE["linewidth"] * style.width}
-    axes.plot(x, y, zorder=1.2, **how)
-    above = [max(top, one) for one in y]
-    axes.fill_between(x, y, above, color="0.5", alpha=0.12, linewidth=0, zorder=0.5)
+    how = bound_style(bound)
+    axes.plot(x, y, zorder=1.2, **how | {"linewidth": how["linewidth"] * style.width})
+    if bound.whole:
+        above = [max(top, one) for one in y]
+        axes.fill_between(x, y, above, color="0.5", alpha=0.12, linewidth=0, zorder=0.5)
     return bound.at(max(left, 0.0)) < top
 
 

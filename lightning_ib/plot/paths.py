@@ -8,13 +8,16 @@ from typing import Any, NamedTuple
 
 from lightning_ib.functional.checks import logarithm
 from lightning_ib.plot.labels import Color, depth_colors
+from lightning_ib.records.bound import BoundLine
 from lightning_ib.records.points import InformationPoint
 
 BOUND: dict[str, Any] = {"color": "0.35", "linewidth": 1.0, "linestyle": (0, (5, 4)), "zorder": 1}
 """The line of a bound."""
 
-BOUND_LINE: dict[str, Any] = {"color": "0.35", "linewidth": 1.4, "linestyle": "-"}
-"""The curve of the information bottleneck."""
+
+def bound_style(bound: BoundLine) -> dict[str, Any]:
+    """The line of the information-bottleneck bound: thin and dotted where it is known at recorded points alone."""
+    return {"color": "0.35", "linewidth": 1.4 if bound.whole else 0.8, "linestyle": "-" if bound.whole else (0, (1, 2))}
 
 
 class Path(NamedTuple):

@@ -17,12 +17,15 @@ class BoundLine(NamedTuple):
         i_ty: the largest I(T;Y) there.
         unit: ``"bits"`` or ``"nats"``.
         label: the name of the bound in a legend.
+        whole: whether the corners are those of the curve; else they are at recorded points alone, and the concave curve
+            lies above the line between them.
     """
 
     i_xt: list[float]
     i_ty: list[float]
     unit: str
     label: str
+    whole: bool = True
 
     def at(self, i_xt: float) -> float:
         """The height of the line, between its corners by a straight segment; past the last one it is level."""
@@ -35,6 +38,8 @@ class BoundLine(NamedTuple):
 
 def line_of(points: Iterable[InformationPoint]) -> BoundLine | None:
     """The line through the recorded bounds of points, from the origin; ``None`` where none was recorded.
+
+    It touches the curve at the points, and lies below it elsewhere.
 
     The bound rises with I(X;T): where several were recorded at one I(X;T), or one falls, the greatest so far holds.
 
@@ -53,4 +58,4 @@ def line_of(points: Iterable[InformationPoint]) -> BoundLine | None:
             ys.append(max(y, ys[-1]))
         elif x == xs[-1] and x > 0:
             ys[-1] = max(y, ys[-1])
-    return BoundLine(xs, ys, points[-1].unit, "IB bound")
+    return BoundLine(xs, ys, points[-1].unit, "IB bound at the points", whole=False)

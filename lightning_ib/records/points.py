@@ -96,8 +96,8 @@ class InformationPoint(NamedTuple):
         i_xt_finite_sample: where asked for, the most by which ``i_xt`` is off with a probability of 95 %
             (see :func:`~lightning_ib.bottleneck.finite_sample_bound`).
         i_ty_finite_sample: the most by which ``i_ty`` is.
-        error_heuristic: where asked for, the generalization error that the compression of X would allow, a heuristic
-            (see :func:`~lightning_ib.bottleneck.input_compression_bound`).
+        error_heuristic: where asked for, the generalization error that the compression of X would allow if the measured
+            samples were the training set, a heuristic (see :func:`~lightning_ib.bottleneck.input_compression_bound`).
     """
 
     epoch: int

@@ -30,6 +30,10 @@ def planes(figure):
     return [axes for axes in figure.axes if axes.get_xlabel() or axes.get_title()]
 
 
+def shades(figure):
+    return [one for axes in figure.axes for one in axes.collections]
+
+
 def has_curve(axes, bound):
     """Whether the corners of a bound are a line on the axes."""
     return any(list(line.get_xdata())[: len(bound.i_xt)] == bound.i_xt for line in axes.lines)
@@ -133,7 +137,8 @@ def test_pictures_draw_the_line_through_recorded_bounds_where_no_curve_is_given(
     assert line.at(9.0) == line.i_ty[-1]
     for figure in (plot_information_plane(history()), plot_layers(history()), plot_runs({"r": history()})):
         assert all(has_curve(axes, line) for axes in planes(figure))
-        assert "IB bound" in [one.get_text() for one in figure.legends[0].get_texts()]
+        assert "IB bound at the points" in [one.get_text() for one in figure.legends[0].get_texts()]
+        assert not any(type(one).__name__ in ("PolyCollection", "FillBetweenPolyCollection") for one in shades(figure))
     without = plot_information_plane(history(bounds=False))
     assert not has_curve(without.axes[0], line)
     assert line_of(history(bounds=False)) is None

@@ -11,6 +11,8 @@ from lightning_ib.functional.checks import checked_integer, checked_integers
 # ids alone; the random states of the user stay as they are.
 _SEED = 0x243F6A8885A308D3
 
+_COLUMNS = 4096  # hashed at a time
+
 NOT_FINITE: int = -(2**63)
 """The id reserved for a row with a NaN or an infinity in it, set by :func:`row_ids` where it is given the values."""
 
@@ -72,6 +74,36 @@ def row_ids(codes: Tensor, *, table: Tensor, values: Tensor | None = None) -> Te
         return ids
     finite = values.mul(0).sum(1) == 0  # a NaN or an infinity makes it NaN
     return torch.where(finite, ids, NOT_FINITE)
+
+
+def value_ids(rows: Tensor) -> Tensor:
+    """One 64-bit id for every row of numbers, equal where all values are.
+
+    Every value is hashed with its place and the hashes are added up, so that different rows share an id with a
+    probability of about 2⁻⁶⁴. A row with a NaN or an infinity in it gets the id :data:`NOT_FINITE`.
+
+    Args:
+        rows: real, shape ``(N, …)``.
+
+    Returns:
+        int64, shape ``(N,)``.
+
+    Example:
+        >>> ids = value_ids(torch.tensor([[0.0, 1.0], [1.0, 0.0], [-0.0, 1.0]]))
+        >>> bool(ids[0] == ids[2]), bool(ids[0] == ids[1])
+        (True, False)
+    """
+    rows = rows.detach().reshape(len(rows), -1)
+    finite = torch.ones(len(rows), dtype=torch.bool, device=rows.device)
+    ids = torch.zeros(len(rows), dtype=torch.int64, device=rows.device)
+    for start in range(0, rows.shape[1], _COLUMNS):
+        part = rows[:, start : start + _COLUMNS]
+        finite &= part.isfinite().all(1)
+        # Every integer and float of up to 64 bits has bits of its own; −0 is 0.
+        bits = part.long() if not part.is_floating_point() else (part.double() + 0.0).view(torch.int64)
+        places = splitmix64(torch.arange(start, start + part.shape[1], device=rows.device))
+        ids += splitmix64(bits ^ places).sum(1)
+    return ids.masked_fill(~finite, NOT_FINITE)
 
 
 def splitmix64(counter: Tensor) -> Tensor:

@@ -1,6 +1,6 @@
 // The information plane: I(X;T) to the right, I(T;Y) up, a path for each layer and a marker where it is now.
 
-import { extent, markerPath, round, shortNames, shown, ticks } from "./style.js";
+import { dashes, extent, markerPath, round, shortNames, shown, ticks } from "./style.js";
 import { corners, frame, labelPlaces, pathUntil, picture, scale, svg, text } from "./svg.js";
 import { bottlenecksOf, boundsOf, fanoOf } from "./tracks.js";
 
@@ -104,16 +104,20 @@ export class Plane {
   #drawBottlenecks(domain) {
     const { box, colors } = this;
     const curves = bottlenecksOf(this.runs, this.view);
-    curves.forEach(({ label, places }, k) => {
+    const several = curves.length > 1;
+    curves.forEach(({ label, places, runs, whole }, k) => {
       const level = Math.max(places.at(-1)[1], 0);
       const all = [...places, [Math.max(domain.x[1], places.at(-1)[0]), level]];
       const line = all.map(([x, y]) => `${round(this.x(x))} ${round(this.y(y))}`).join("L");
-      const style = { fill: "none", stroke: colors.bound, "stroke-width": 1.5, "data-part": "bottleneck" };
-      this.behind.append(svg("path", { d: `M${line}`, ...style }));
-      if (curves.length === 1) {
+      // Of several it is dashed as the paths of its run.
+      const dash = several ? dashes(this.view.runNumbers.get(runs[0].name) ?? 0) : whole ? "" : "1 2";
+      const style = { fill: "none", stroke: colors.bound, "stroke-width": whole ? 1.5 : 1, "data-part": "bottleneck" };
+      this.behind.append(svg("path", { d: `M${line}`, ...style, ...(dash ? { "stroke-dasharray": dash } : {}) }));
+      if (!several && whole) {
         const shade = { fill: colors.bound, opacity: 0.1, "data-part": "beyond" };
         this.behind.append(svg("path", { d: `M${line}V${box.top - 9999}H${round(this.x(all[0][0]))}Z`, ...shade }));
       }
+      if (k > 0 && curves.slice(0, k).some((one) => one.label === label)) return;
       const inside = level <= domain.y[1] && level >= domain.y[0];
       // Points lie below a curve, so its name stands above; of a far one at the edge, below that of H(Y).
       const words = { fill: colors.faint, "font-size": 11, "text-anchor": inside ? "middle" : "start" };

@@ -87,9 +87,10 @@ export function fanoOf(runs, time, view) {
 }
 
 /**
- * The information-bottleneck bounds of runs, each once: {label, places: [I(X;T), greatest I(T;Y)]} in a unit.
+ * The information-bottleneck bounds of runs, each once: {label, runs, whole, places: [I(X;T), greatest I(T;Y)]} in a unit.
  *
- * A run that came without its curve, as from a CSV, has the line through the bounds that its points recorded.
+ * A run that came without its curve, as from a CSV, has the line through the bounds that its points recorded: the curve
+ * lies above it between them, and `whole` is false.
  */
 export function bottlenecksOf(runs, view) {
   const found = new Map();
@@ -97,7 +98,10 @@ export function bottlenecksOf(runs, view) {
     const made = run.latest((one) => one.bound);
     const unit = made && factor(made.unit, view.unit);
     const places = made ? made.i_xt.map((x, k) => [unit * x, unit * made.i_ty[k]]) : recordedBound(run, view);
-    if (places.length > 1) found.set(JSON.stringify(places), { label: made?.label ?? "IB bound", places });
+    if (places.length < 2) continue;
+    const key = JSON.stringify(places);
+    const [label, whole] = [made?.label ?? "IB bound at the points", made !== undefined];
+    found.set(key, { label, whole, places, runs: [...(found.get(key)?.runs ?? []), run] });
   }
   return [...found.values()];
 }

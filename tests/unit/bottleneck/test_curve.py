@@ -243,3 +243,30 @@ def test_thirteen_betas_in_two_decades_of_256_rows_and_10_labels(kind):
     onset = critical_betas(p, kind=kind).onset
     curve = ib_curve(p, onset * torch.logspace(0.01, 2, 13, dtype=torch.float64), kind=kind)
     assert (curve.gap <= 1e-8).all()
+
+
+def test_less_than_rounding_of_information_is_independence():
+    """As of float32 numbers whose rows should be equal; a distribution with some information keeps its onset."""
+    product = (torch.tensor([0.3, 0.7])[:, None] * torch.tensor([0.2, 0.5, 0.3])).float()
+    assert critical_betas(product / product.sum()).onset == math.inf
+    weak = torch.tensor([[0.25 + 1e-3, 0.25 - 1e-3], [0.25 - 1e-3, 0.25 + 1e-3]], dtype=torch.float64)
+    assert critical_betas(weak).onset == pytest.approx(1 / (4e-3) ** 2, rel=1e-3)
+
+
+def test_the_bound_of_infinite_information_is_all_there_is():
+    curve = ib_curve(random_joint(4, 3))
+    assert float(curve.bound(math.inf)) == curve.i_xy
+    assert float(ib_curve(INDEPENDENT, [1.0]).bound(math.inf)) == 0
+    with pytest.raises(TypeError, match="i_xt must be informations, a number or a tensor, got 'much'"):
+        curve.bound("much")
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16])
+def test_the_default_dtype_of_torch_changes_nothing(dtype):
+    p = random_joint(5, 3)
+    expected = ib_curve(p).i_ty
+    torch.set_default_dtype(dtype)
+    try:
+        assert torch.equal(ib_curve(p).i_ty, expected)
+    finally:
+        torch.set_default_dtype(torch.float32)

@@ -64,9 +64,14 @@ def test_inputs_that_come_once_prove_nothing():
     n = 500
     p_xy = torch.eye(2, dtype=torch.float64).repeat(n // 2, 1) / n
     encoder = torch.eye(10, dtype=torch.float64).repeat(n // 10, 1)
-    assert finite_sample_bound(encoder, p_xy, n).vacuous
+    alone = finite_sample_bound(encoder, p_xy, n)
+    assert alone.i_xt_vacuous
+    assert alone.i_ty_vacuous
+    unused = torch.cat([encoder, torch.zeros(n, 400, dtype=torch.float64)], 1)
+    assert finite_sample_bound(unused, p_xy, n) == alone
     few = finite_sample_bound(torch.eye(2, dtype=torch.float64), torch.eye(2, dtype=torch.float64) / 2, 1_000_000)
-    assert not few.vacuous
+    assert not few.i_xt_vacuous
+    assert not few.i_ty_vacuous
 
 
 def test_input_compression_counts_typical_cells():

@@ -125,11 +125,18 @@ def test_a_curve_given_for_many_layers_bounds_from_above():
     [
         (torch.arange(5), None, ValueError, "must be of the same samples, got 5 of one and 4 of the other"),
         (torch.eye(4), "dual", ValueError, "curve must be of kind 'ib', got 'dual'"),
+        (torch.eye(4), "other", ValueError, "curve must be that of p_xy, got one of another distribution"),
+        (torch.eye(4), "tensor", TypeError, "curve must be a BottleneckCurve, got a Tensor"),
     ],
 )
 def test_layers_and_curves_that_do_not_fit_are_refused(layer, curve, error, sentence):
     p = random_joint(4, 3)
-    given = None if curve is None else ib_curve(p, [1.0, 2.0], kind=curve)
+    given = {
+        None: lambda: None,
+        "dual": lambda: ib_curve(p, [1.0, 2.0], kind="dual"),
+        "other": lambda: ib_curve(random_joint(4, 3, 1)),
+        "tensor": lambda: p,
+    }[curve]()
     with pytest.raises(error, match=sentence):
         distance_to_bound(layer, p, curve=given)
 

@@ -200,12 +200,11 @@ def test_independent_labels_bound_every_layer_at_nothing(given):
 
 def test_too_many_distributions_are_refused_with_a_remedy():
     n = 300
-    x = torch.arange(n).float()[:, None].expand(-1, 4).repeat_interleave(n, 0)
-    ones = torch.arange(n)
-    y = (torch.arange(n)[None] < ones[:, None]).long().reshape(-1)
-    points, _, told = planed("data", x, y, batch=10_000, max_samples=n * n, layers=["whole"])
+    x = torch.arange(n).float()[:, None].expand(-1, 4).repeat_interleave(40, 0)
+    y = torch.randint(10, (len(x),), generator=torch.Generator().manual_seed(0))
+    points, _, told = planed("data", x, y, batch=10_000, max_samples=len(x), layers=["whole"])
     assert math.isnan(points["whole"].i_ty_bound)
-    assert "have 300 different p(y|x), more than the 256" in told[0]
+    assert "have 300 different p(y|x) of 10 labels, more than a curve is solved for during a run" in told[0]
 
 
 def test_a_layer_above_the_bound_is_told_once_with_the_reason():
@@ -221,6 +220,61 @@ def test_a_layer_above_the_bound_is_told_once_with_the_reason():
     assert "each input came with one drawn label" in above[0]
 
 
+def test_inputs_are_told_apart_by_all_their_values():
+    """Also where a sketch of them is the same: it adds up coordinates that are 512 apart."""
+    n = 700
+    x = torch.eye(n).repeat(2, 1)
+    y = (torch.arange(n) < n // 2).long().repeat(2)
+    points, plane, told = planed("data", x, y, layers=["whole"], max_samples=2 * n)
+    assert plane.bounds.how.startswith("700 different inputs among 1400 samples, I(X;Y) = 1.000")
+    assert points["whole"].i_ty_gap >= 0
+    assert not told
+
+
+def test_a_solver_that_fails_costs_the_bound_alone(monkeypatch):
+    from lightning_ib.measurement import bounds
+
+    def fails(*_, **__):
+        raise RuntimeError("out of luck")
+
+    monkeypatch.setattr(bounds, "ib_curve", fails)
+    points, _, told = planed("data", *repeated())
+    assert math.isfinite(points["ones"].i_ty)
+    assert math.isnan(points["ones"].i_ty_bound)
+    assert told == ["there is no bound from the data: out of luck."]
+
+
+def test_the_curve_of_the_first_measurement_holds_for_the_run(monkeypatch):
+    from lightning_ib.measurement import bounds
+
+    solved, solve = [], bounds.ib_curve
+    monkeypatch.setattr(bounds, "ib_curve", lambda *args, **kwargs: solved.append(1) or solve(*args, **kwargs))
+    x, y = repeated()
+    plane = InformationPlane(LAYERS, bound="data", head=False)
+    with plane.attach(NET), torch.no_grad():
+        for order in (torch.arange(len(x)), torch.arange(len(x)).flip(0)[: len(x) // 2]):
+            NET(x[order])
+            plane.update(x[order], y[order])
+            plane.compute()
+            plane.reset()
+    assert len(solved) == 1
+
+
+def test_layers_in_bins_beyond_the_sampled_ones_are_told_of():
+    x, y = repeated()
+    bins = Quantizer(bins=FixedBins([0.5, 1.5, 2.5, 3.5]))
+    _, _, told = planed("data", x, y, layers={"ones": bins}, max_samples=320)
+    assert any("counted on 320 of the 640 samples that layers in bins are" in one for one in told)
+
+
+def test_a_correction_leaves_the_bound_of_labels_at_their_number():
+    x = BITS.repeat(8, 1)
+    y = (x.sum(1) > 1).long()
+    y[0] = 2
+    points, _, _ = planed("labels", x, y, correction="chao_shen", layers=["whole"])
+    assert points["whole"].i_ty_bound <= math.log2(3)
+
+
 # -- finite samples ----------------------------------------------------------------------------------------------------
 
 
@@ -234,6 +288,15 @@ def test_deviations_are_those_of_the_counted_encoder():
         expected = finite_sample_bound(clusters, counted_joint(x, y), len(x))
         assert points[layer].i_xt_finite_sample == pytest.approx(expected.i_xt, rel=1e-9)
         assert points[layer].i_ty_finite_sample == pytest.approx(expected.i_ty, rel=1e-9)
+
+
+def test_layers_in_bins_have_no_deviations_and_are_told_of():
+    x, y = repeated()
+    bins = Quantizer(bins=FixedBins([0.5, 1.5, 2.5, 3.5]))
+    points, _, told = planed("finite_sample", x, y, layers={"ones": bins, "parity": None})
+    assert math.isnan(points["ones"].i_xt_finite_sample)
+    assert math.isfinite(points["parity"].i_xt_finite_sample)
+    assert len(told) == 1
 
 
 def test_input_compression_needs_neither_target_nor_repeated_inputs():
@@ -258,13 +321,17 @@ def test_input_compression_needs_neither_target_nor_repeated_inputs():
             ValueError,
             "bound must be 'labels', 'data', 'finite_sample' or 'input_compression', got 'label'",
         ),
-        (3, {}, TypeError, "bound must be a joint distribution p"),
+        (3, {}, TypeError, "bound must be a tensor p"),
         (["labels", "data"], {}, ValueError, "bound must hold one curve, got several"),
         (["labels", joint()], {}, ValueError, "bound must hold one curve, got several"),
         (2 * joint(), {}, ValueError, "p_xy must sum to 1"),
         (ib_curve(joint(), [1.0, 2.0], kind="dual"), {}, ValueError, "got one of the dual"),
         ("data", {"tokens": True}, ValueError, "depends on the tokens around"),
-        ("labels", {"input": Quantizer(bins=FixedBins([0.0]))}, ValueError, "give bound='data'"),
+        ("finite_sample", {"tokens": True}, ValueError, "depends on the tokens around"),
+        ("data", {"input": Quantizer(bins=FixedBins([0.0]))}, ValueError, "leave input out"),
+        (joint().tolist(), {}, TypeError, "got a list: give torch.as_tensor"),
+        (joint().numpy(), {}, TypeError, "got a ndarray: give torch.as_tensor"),
+        ("labels", {"input": Quantizer(bins=FixedBins([0.0]))}, ValueError, "leave input out"),
     ],
 )
 def test_what_cannot_be_a_bound_is_refused_in_one_sentence(bound, options, error, sentence):
