@@ -67,11 +67,11 @@ from lightning_ib.functional.variational.critics import mutual_information_infon
 from lightning_ib.functional.variational.probes import ProbeResult, probe_information, usable_information
 
 __all__ = [
-    "NOT_FINITE",
     "Bounds",
     "Cells",
     "Correction",
     "GradientSignal",
+    "NOT_FINITE",
     "PermutationBaseline",
     "ProbeResult",
     "SoftEntropy",

@@ -32,7 +32,11 @@ class GradientSignal(NamedTuple):
 
 
 def gradient_signal(
-    mean_square_norm: float, square_norm_of_mean: float, n_batches: int, *, batch_size: float | None = None
+    *,
+    mean_square_norm: float,
+    square_norm_of_mean: float,
+    n_batches: int,
+    samples_per_batch: float | None = None,
 ) -> GradientSignal:
     r"""The signal and the noise of the gradients of M batches.
 
@@ -48,7 +52,7 @@ def gradient_signal(
         mean_square_norm: q, the mean over batches of the squared norm of the gradient.
         square_norm_of_mean: s, the squared norm of the mean gradient.
         n_batches: M.
-        batch_size: B, the number of samples a gradient is the mean of; ``None`` where it is unknown.
+        samples_per_batch: B, the number of samples a gradient is the mean of; ``None`` where it is unknown.
 
     Returns:
         NaN in all but ``mean`` for a single batch.
@@ -58,14 +62,15 @@ def gradient_signal(
         ValueError: one is out of its range.
 
     Example:
-        >>> found = gradient_signal(13.6875, 9.234375, 20, batch_size=8)
+        >>> sums = {"mean_square_norm": 13.6875, "square_norm_of_mean": 9.234375}
+        >>> found = gradient_signal(**sums, n_batches=20, samples_per_batch=8)
         >>> round(found.snr_unbiased, 6), round(found.noise_scale, 6)
         (1.385641, 4.166667)
     """
     q = checked_number(mean_square_norm, "mean_square_norm", at_least=0, infinite=True)
     s = checked_number(square_norm_of_mean, "square_norm_of_mean", at_least=0, infinite=True)
     m = checked_integer(n_batches, "n_batches", at_least=1)
-    b = math.nan if batch_size is None else checked_number(batch_size, "batch_size", above=0)
+    b = math.nan if samples_per_batch is None else checked_number(samples_per_batch, "samples_per_batch", above=0)
     if m == 1 or not math.isfinite(q + s):
         return GradientSignal(math.sqrt(s), math.nan, math.nan, math.nan, 1 / math.sqrt(m), math.nan)
     trace = max(0.0, (q - s) * m / (m - 1))  # rounding may put equal gradients below 0
@@ -115,7 +120,7 @@ class WeightDiffusion(NamedTuple):
 
 
 def weight_diffusion(
-    times: Sequence[float], distances: Sequence[float], *, window: tuple[float, float] | None = None
+    times: Sequence[float], *, distances: Sequence[float], window: tuple[float, float] | None = None
 ) -> WeightDiffusion:
     """Fit a power law and a logarithm to the distance of weights from their start, by least squares.
 
@@ -134,7 +139,7 @@ def weight_diffusion(
         ValueError: times and distances differ in number, a distance is negative, or the window is empty.
 
     Example:
-        >>> walk = weight_diffusion([1, 4, 16, 64], [0.5, 1.0, 2.0, 4.0])
+        >>> walk = weight_diffusion([1, 4, 16, 64], distances=[0.5, 1.0, 2.0, 4.0])
         >>> round(walk.exponent, 9), round(walk.exponent_r2, 9)
         (0.5, 1.0)
     """

@@ -321,7 +321,8 @@ def test_the_script_runs_without_a_warning(programs, tmp_path):
     assert done.returncode == 0, done.stderr
     assert "Warning" not in done.stderr
     assert f"The planes: {tmp_path / 'planes.png'}" in done.stdout
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["planes.csv", "planes.png"]
+    files = ["planes.csv", "planes.png", "planes_bound.csv", "planes_bound.png"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == files
 
 
 def test_two_runs_are_one(example, tmp_path, capsys):

@@ -114,9 +114,9 @@ def test_by_default_a_linear_probe_stands_beside_every_layer(tmp_path):
 def test_the_probe_is_drawn_in_the_plane_and_has_no_picture_of_its_own(tmp_path, monkeypatch):
     drawn = []
 
-    def plot(history, estimates, run):
+    def plot(history, estimates, run, **options):
         drawn.append((len(history), [e.source for e in estimates]))
-        return plot_information_plane(history, estimates, run)
+        return plot_information_plane(history, estimates, run, **options)
 
     monkeypatch.setattr(lightning_ib.report.reporter, "plot_information_plane", plot)
     fit(tmp_path, InformationPlaneCallback(), max_epochs=1, logger=False)

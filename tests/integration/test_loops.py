@@ -456,7 +456,7 @@ def test_a_bar_of_ones_own_is_left_alone(tmp_path):
 
 
 def test_a_picture_that_cannot_be_drawn_costs_one_warning(pictures, tmp_path, monkeypatch):
-    def fails(*_):
+    def fails(*_, **__):
         raise OSError("no fonts")
 
     monkeypatch.setattr("lightning_ib.report.reporter.plot_information_plane", fails)

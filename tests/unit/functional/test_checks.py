@@ -237,6 +237,7 @@ NEEDED = OF_LABELS | ONE | {
     "bucketize": {"edges": torch.zeros(1)},
     "cell_limit": {},
     "fano_information": {"h_y": 1.0, "n_classes": 2},
+    "gradient_signal": {"mean_square_norm": 2.0, "square_norm_of_mean": 1.0},
     "hash_table": {"n_coordinates": 2, "n_codes": 2},
     "permuted_mutual_information": {"b_counts": COUNTS},
     "permuted_symbols": {},

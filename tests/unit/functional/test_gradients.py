@@ -15,7 +15,15 @@ from lightning_ib.functional import gradient_signal, weight_diffusion
 def sums(gradients):
     """What a callback sums up: the mean squared norm, the squared norm of the mean, the number of batches."""
     g = torch.as_tensor(gradients, dtype=torch.float64)
-    return float(g.square().sum(1).mean()), float(g.mean(0).square().sum()), len(g)
+    return of(float(g.square().sum(1).mean()), float(g.mean(0).square().sum()), len(g))
+
+
+def of(mean_square_norm, square_norm_of_mean, n_batches):
+    return {
+        "mean_square_norm": mean_square_norm,
+        "square_norm_of_mean": square_norm_of_mean,
+        "n_batches": n_batches,
+    }
 
 
 @pytest.mark.parametrize(
@@ -29,7 +37,7 @@ def sums(gradients):
 )
 def test_expected_sums_of_a_regression_give_its_signal_to_noise_ratio(g_sq, trace_of_sample, batch, m, snr, scale):
     trace = trace_of_sample / batch
-    found = gradient_signal(g_sq + trace, g_sq + trace / m, m, batch_size=batch)
+    found = gradient_signal(**of(g_sq + trace, g_sq + trace / m, m), samples_per_batch=batch)
     assert found.snr_unbiased == pytest.approx(snr, rel=1e-9)
     assert found.std == pytest.approx(math.sqrt(trace), rel=1e-12)
     assert found.noise_scale == pytest.approx(scale, rel=1e-9)
@@ -38,7 +46,7 @@ def test_expected_sums_of_a_regression_give_its_signal_to_noise_ratio(g_sq, trac
 
 
 def test_one_order_of_a_small_population():
-    found = gradient_signal(*sums([[0.5, 1.0], [1.0, 1.0], [1.5, -0.5]]), batch_size=2)
+    found = gradient_signal(**sums([[0.5, 1.0], [1.0, 1.0], [1.5, -0.5]]), samples_per_batch=2)
     assert found.mean == pytest.approx(1.118033988749895, rel=1e-12)
     assert found.std == pytest.approx(1.0, rel=1e-12)
     assert found.snr_unbiased**2 == pytest.approx(0.9166666666666667, rel=1e-12)
@@ -51,13 +59,13 @@ def test_over_all_orders_the_spread_is_that_of_the_population():
     traces = []
     for order in itertools.permutations(range(6)):
         batches = samples[list(order)].reshape(3, 2, 2).mean(1)
-        traces.append(gradient_signal(*sums(batches)).std ** 2)
+        traces.append(gradient_signal(**sums(batches)).std ** 2)
     assert np.mean(traces) == pytest.approx(samples.var(0, ddof=1).sum() / 2, rel=1e-12)
 
 
 def test_pure_noise_lies_at_the_floor():
     generator = torch.Generator().manual_seed(0)
-    found = [gradient_signal(*sums(torch.randn(40, 500, generator=generator))) for _ in range(20)]
+    found = [gradient_signal(**sums(torch.randn(40, 500, generator=generator))) for _ in range(20)]
     assert np.mean([one.snr for one in found]) == pytest.approx(found[0].floor, rel=0.02)
     assert np.mean([one.snr_unbiased for one in found]) < found[0].floor / 2
 
@@ -69,7 +77,10 @@ def test_pure_noise_lies_at_the_floor():
 )
 def test_ratios_do_not_depend_on_the_scale_of_the_loss(gradients, factor):
     g = torch.tensor(gradients, dtype=torch.float64)
-    one, other = gradient_signal(*sums(g), batch_size=4), gradient_signal(*sums(factor * g), batch_size=4)
+    one, other = (
+        gradient_signal(**sums(g), samples_per_batch=4),
+        gradient_signal(**sums(factor * g), samples_per_batch=4),
+    )
     assert other.mean == pytest.approx(factor * one.mean, rel=1e-9, abs=1e-12)
     if one.std > 1e-6 * one.mean:  # else rounding decides
         assert other.std == pytest.approx(factor * one.std, rel=1e-6, abs=1e-9 * factor)
@@ -78,15 +89,15 @@ def test_ratios_do_not_depend_on_the_scale_of_the_loss(gradients, factor):
 
 
 def test_equal_gradients_are_all_signal_and_a_single_one_says_nothing():
-    found = gradient_signal(*sums([[3.0, 4.0]] * 5), batch_size=2)
+    found = gradient_signal(**sums([[3.0, 4.0]] * 5), samples_per_batch=2)
     assert (found.mean, found.std, found.snr, found.noise_scale) == (5, 0, math.inf, 0)
-    alone = gradient_signal(25.0, 25.0, 1)
+    alone = gradient_signal(**of(25.0, 25.0, 1))
     assert (alone.mean, alone.floor) == (5, 1)
     assert all(math.isnan(one) for one in (alone.std, alone.snr, alone.snr_unbiased, alone.noise_scale))
-    assert math.isnan(gradient_signal(2.0, 1.0, 4).noise_scale)
-    still = gradient_signal(0.0, 0.0, 4, batch_size=2)
+    assert math.isnan(gradient_signal(**of(2.0, 1.0, 4)).noise_scale)
+    still = gradient_signal(**of(0.0, 0.0, 4), samples_per_batch=2)
     assert math.isnan(still.snr)
-    assert math.isnan(gradient_signal(math.inf, 1.0, 4).snr)
+    assert math.isnan(gradient_signal(**of(math.inf, 1.0, 4)).snr)
 
 
 @pytest.mark.parametrize(
@@ -100,7 +111,7 @@ def test_equal_gradients_are_all_signal_and_a_single_one_says_nothing():
 )
 def test_sums_that_cannot_be_are_refused(arguments, error, sentence):
     with pytest.raises(error, match=sentence):
-        gradient_signal(*arguments)
+        gradient_signal(**of(*arguments))
 
 
 # -- weights -----------------------------------------------------------------------------------------------------------
@@ -109,14 +120,14 @@ def test_sums_that_cannot_be_are_refused(arguments, error, sentence):
 @pytest.mark.parametrize("exponent", [0.0, 0.5, 1.0])
 def test_a_power_law_has_its_exponent(exponent):
     times = [1, 3, 10, 30, 100, 300]
-    found = weight_diffusion(times, [2 * t**exponent for t in times])
+    found = weight_diffusion(times, distances=[2 * t**exponent for t in times])
     assert found.exponent == pytest.approx(exponent, abs=1e-12)
     assert (found.first, found.last) == (1, 300)
 
 
 def test_a_logarithm_is_a_straight_line_over_decades():
     times = [1, 10, 100, 1000]
-    found = weight_diffusion(times, [0.5 + 0.25 * math.log10(t) for t in times])
+    found = weight_diffusion(times, distances=[0.5 + 0.25 * math.log10(t) for t in times])
     assert found.per_decade == pytest.approx(0.25, rel=1e-12)
     assert found.per_decade_r2 == pytest.approx(1, rel=1e-12)
     assert found.exponent_r2 < 0.999
@@ -126,19 +137,21 @@ def test_a_random_walk_has_exponent_one_half():
     generator = torch.Generator().manual_seed(0)
     path = torch.randn(1000, 2000, generator=generator).cumsum(0).norm(dim=1)
     times = [1, 2, 4, 8, 16, 32, 64, 128, 256, 512]
-    assert weight_diffusion(times, [float(path[t - 1]) for t in times]).exponent == pytest.approx(0.5, abs=0.02)
+    assert weight_diffusion(times, distances=[float(path[t - 1]) for t in times]).exponent == pytest.approx(
+        0.5, abs=0.02
+    )
 
 
 def test_the_fit_is_over_its_window_and_over_moved_weights():
     times, distances = [0, 1, 10, 100, 1000], [0.0, 7.0, 1.0, 10.0, 100.0]
-    found = weight_diffusion(times, distances, window=(10, 1000))
+    found = weight_diffusion(times, distances=distances, window=(10, 1000))
     assert found.exponent == pytest.approx(1, abs=1e-12)
     assert (found.first, found.last) == (10, 1000)
 
 
 @pytest.mark.parametrize("times", [[1, 2, 4, 8], [1, 100], [5]])
 def test_nothing_is_claimed_from_under_one_and_a_half_decades_or_two_times(times):
-    found = weight_diffusion(times, [float(t) for t in times])
+    found = weight_diffusion(times, distances=[float(t) for t in times])
     assert math.isnan(found.exponent)
     assert math.isnan(found.per_decade)
     assert found.last == times[-1]
@@ -155,4 +168,4 @@ def test_nothing_is_claimed_from_under_one_and_a_half_decades_or_two_times(times
 def test_times_and_distances_that_do_not_fit_are_refused(arguments, sentence):
     *positional, window = arguments if len(arguments) == 3 else (*arguments, None)
     with pytest.raises(ValueError, match=sentence):
-        weight_diffusion(*positional, window=window)
+        weight_diffusion(positional[0], distances=positional[1], window=window)
