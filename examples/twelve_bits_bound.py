@@ -94,11 +94,12 @@ def layer_symbols(net: nn.Sequential, x: Tensor, bins: Bins | None) -> Iterator[
     """
     for name, module in net.named_children():
         x = module(x)
-        values = x.softmax(1) if name == "out" else x
         if bins is None:
+            values = x.double().softmax(1).to(x.dtype) if name == "out" else x  # rounded once, as a head is
             n_classes = LAYERS["out"] if name == "out" else 2
             yield name, cells(sketch(values), max_cells=cell_limit(N_PATTERNS), expected_clusters=n_classes).numbers
             continue
+        values = x.softmax(1) if name == "out" else x
         codes = bucketize(values, edges=bins.edges(values))
         yield name, codes.unique(dim=0, return_inverse=True)[1]
 
