@@ -81,16 +81,6 @@ class PlaneBounds:
                 "bound must hold one curve, got several: give a joint distribution, a curve, 'labels' or 'data', and "
                 "beside it 'finite_sample' or 'input_compression'."
             )
-        self._unit, self._warned = unit, warned
-        self._given = given_curve(given[0], unit) if given else None
-        self.name = next((one for one in names if one in _CURVES), "curve" if given else "")
-        """``"labels"``, ``"data"``, ``"curve"``, or empty without a curve."""
-        self.finite_sample, self.input_compression = "finite_sample" in names, "input_compression" in names
-        self.line: BoundLine | None = None
-        """The curve at the last measurement, as far as I(X;T) can reach."""
-        self.how = ""
-        """How the curve was counted on the data, in words."""
-        self._counted: tuple[BottleneckCurve, int] | None = None  # the curve of the data, and of how many samples
         of_x = [one for one in names if one in _ABOUT_X]
         counted = [one for one in of_x if one != "labels"]
         if counted and tokens:
@@ -103,9 +93,17 @@ class PlaneBounds:
                 f"bound={of_x[0]!r} takes the representation for a function of x, and it depends on more than the bin "
                 "that input=… puts x into: leave input out, or give the joint distribution of those bins and Y."
             )
-
-    def __bool__(self) -> bool:
-        return bool(self.name) or self.finite_sample or self.input_compression
+        self._unit, self._warned = unit, warned
+        self.name = next((one for one in names if one in _CURVES), "curve" if given else "")
+        """``"labels"``, ``"data"``, ``"curve"``, or empty without a curve."""
+        self.finite_sample, self.input_compression = "finite_sample" in names, "input_compression" in names
+        self.line: BoundLine | None = None
+        """The curve at the last measurement, as far as I(X;T) can reach."""
+        self.how = ""
+        """How the curve was counted on the data, in words."""
+        # The curve that was given, or that of the data once it is counted, and on how many samples that was.
+        self._curve = given_curve(given[0], unit) if given else None
+        self._n_counted: int | None = None
 
     @property
     def needs_input(self) -> bool:
@@ -128,7 +126,7 @@ class PlaneBounds:
         """
         found = dict(points)
         if self.name:
-            bound, self.line = self._curve(found, seen), None
+            bound, self.line = self._bound(found, seen), None
             if bound is not None:
                 found = {layer: self._with_gap(point, bound) for layer, point in found.items()}
                 self.line = self._line(found, bound)
@@ -136,23 +134,26 @@ class PlaneBounds:
 
     # -- the curve -----------------------------------------------------------------------------------------------------
 
-    def _curve(self, points: Mapping[str, InformationPoint], seen: Pass) -> Callable[[float], float] | None:
+    def _bound(self, points: Mapping[str, InformationPoint], seen: Pass) -> Callable[[float], float] | None:
         """The largest I(T;Y) at an I(X;T); ``None`` where it is unknown."""
         if self.name == "labels":
             h_y = max((one.h_y for one in points.values() if math.isfinite(one.h_y)), default=math.nan)
             if seen.y is not None:  # a correction may put H(Y) above
                 h_y = min(h_y, logarithm(self._unit)(len(seen.y.counts)))
             return None if math.isnan(h_y) else lambda r: min(r, h_y)
-        curve = self._given if self.name == "curve" else self._of_data(seen)
-        if curve is None:
+        if self._curve is None:
+            self._curve = self._of_data(seen)
+        if (curve := self._curve) is None:
             return None
-        scale = in_unit(1.0, self._unit) / in_unit(1.0, curve.unit)
+        scale = self._scale(curve)
         return lambda r: scale * float(curve.bound(r / scale))
 
+    def _scale(self, curve: BottleneckCurve | GaussianCurve) -> float:
+        """The unit of a curve in that of the plane."""
+        return in_unit(1.0, self._unit) / in_unit(1.0, curve.unit)
+
     def _of_data(self, seen: Pass) -> BottleneckCurve | None:
-        """The curve of p(x, y) as counted at the first measurement; ``None``, and one warning, where there is none."""
-        if self._counted is not None:
-            return self._counted[0]
+        """The curve of p(x, y) as counted; ``None``, and one warning, where there is none."""
         counts = self._joint_counts(seen)
         if counts is None:
             return None
@@ -168,7 +169,7 @@ class PlaneBounds:
         except Exception as error:  # a bound must leave the run going
             self._warned.warn("bound", f"there is no bound from the data: {sentence(error)}")
             return None
-        self._counted = curve, seen.n
+        self._n_counted = seen.n
         self.how = (
             f"{len(counts)} different inputs among {int(counts.sum())} samples, I(X;Y) = {curve.i_xy:.3f} {self._unit}"
         )
@@ -202,10 +203,10 @@ class PlaneBounds:
     def _with_gap(self, point: InformationPoint, bound: Callable[[float], float]) -> InformationPoint:
         if not math.isfinite(point.i_xt):
             return point
-        if self._counted is not None and point.n_samples > self._counted[1]:
+        if self._n_counted is not None and point.n_samples > self._n_counted:
             self._warned.warn(
                 "bound of a sample",
-                f"the bound is counted on {self._counted[1]} of the {point.n_samples} samples that layers in bins are: "
+                f"the bound is counted on {self._n_counted} of the {point.n_samples} samples that layers in bins are: "
                 "give max_samples for all of them.",
             )
         r = max(0.0, point.i_xt)
@@ -230,11 +231,10 @@ class PlaneBounds:
         most = max((one.h_x for one in points.values() if math.isfinite(one.h_x)), default=0.0)
         most = max([most, *(one.i_xt for one in points.values() if math.isfinite(one.i_xt))])
         corners = {most * k / (_N_CORNERS - 1) for k in range(_N_CORNERS)}
-        curve = self._given if self.name == "curve" else None if self._counted is None else self._counted[0]
         if self.name == "labels":
             corners = {0.0, most, *(one.h_y for one in points.values() if 0 < one.h_y < most)}
-        elif curve is not None:
-            own = (curve.i_xt * in_unit(1.0, self._unit) / in_unit(1.0, curve.unit)).tolist()
+        elif self._curve is not None:
+            own = (self._scale(self._curve) * self._curve.i_xt).tolist()
             corners |= {one for one in own if 0 < one < most}
         xs = sorted(corners)
         return BoundLine(xs, [bound(x) for x in xs], self._unit, _LABELS[self.name])
