@@ -15,6 +15,7 @@ _HOME = {
     "CellQuantizer": "binning",
     "Estimator": "estimators",
     "FixedBins": "binning",
+    "GradientSNRCallback": "callbacks",
     "History": "records",
     "InformationPlane": "measurement",
     "InformationPlaneCallback": "callbacks",
@@ -32,6 +33,7 @@ __all__ = [
     "CellQuantizer",
     "Estimator",
     "FixedBins",
+    "GradientSNRCallback",
     "History",
     "InformationPlane",
     "InformationPlaneCallback",
@@ -47,6 +49,7 @@ __all__ = [
 if TYPE_CHECKING:
     from lightning_ib.binning.bins import Bins, FixedBins, QuantileBins, UniformBins
     from lightning_ib.binning.quantizer import CellQuantizer, Quantizer
+    from lightning_ib.callbacks.gradients import GradientSNRCallback
     from lightning_ib.callbacks.information_plane import InformationPlaneCallback
     from lightning_ib.estimators.base import Estimator
     from lightning_ib.evaluation.measure import measure
@@ -74,7 +77,7 @@ _MOVED = {
 
 
 def __getattr__(name: str) -> Any:
-    if name == "InformationPlaneCallback":  # LightningCLI takes the class by name and checks its namespace
+    if name.endswith("Callback"):  # LightningCLI takes the class by name and checks its namespace
         importlib.import_module("lightning_ib.callbacks.namespaces").follow_imports()
     if name in _HOME:
         return getattr(importlib.import_module(f"lightning_ib.{_HOME[name]}"), name)

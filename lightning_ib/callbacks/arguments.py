@@ -19,6 +19,19 @@ def default_estimators() -> list[Estimator]:
     return [probe]
 
 
+def checked_prefix(prefix: Any) -> str:
+    """The first part of every logged name, without slashes around it.
+
+    Raises:
+        TypeError: it is no text.
+        ValueError: it is empty.
+    """
+    if not isinstance(prefix, str) or not prefix.strip("/"):
+        kind = ValueError if isinstance(prefix, str) else TypeError
+        raise kind(f"prefix must be a name such as 'ib', got {prefix!r}.")
+    return prefix.strip("/")
+
+
 def checked_arguments(data: Any, unpack: Any, beta: Any, prefix: Any, flags: Mapping[str, Any]) -> None:
     """Check the arguments of the callback itself, beside those of its parts.
 
@@ -35,9 +48,7 @@ def checked_arguments(data: Any, unpack: Any, beta: Any, prefix: Any, flags: Map
         raise TypeError(f"unpack must be a callable, batch → (x, y), or None, got {unpack!r}.")
     if beta is not None:
         checked_number(beta, "beta")
-    if not isinstance(prefix, str) or not prefix.strip("/"):
-        kind = ValueError if isinstance(prefix, str) else TypeError
-        raise kind(f"prefix must be a name such as 'ib', got {prefix!r}.")
+    checked_prefix(prefix)
     for name, flag in flags.items():
         checked_flag(flag, name)
     if flags["tsne"] and importlib.util.find_spec("sklearn") is None:

@@ -6,17 +6,16 @@ import warnings
 from collections.abc import Iterable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 
 from lightning_ib.callbacks.namespaces import CallbackBase, say, with_progress
 from lightning_ib.callbacks.schedule import Schedule
-from lightning_ib.callbacks.session import Host, Measurement, Moment, Session
+from lightning_ib.callbacks.session import Host, Measurement, Moment
 from lightning_ib.callbacks.trainer import any_rank, dev_run, is_evaluation, logged_step, writes_no_files
 from lightning_ib.records.history import History
-from lightning_ib.records.points import InformationPoint
-from lightning_ib.records.reliability import probe_exceeds_counts
+from lightning_ib.records.record import GRADIENT, Record
 from lightning_ib.report.loggers import run_folder
 from lightning_ib.report.reporter import Destination, Reporter
 
@@ -25,6 +24,23 @@ if TYPE_CHECKING:
 
 _STATE_VERSION = 2
 """Of the state in a checkpoint; version 1 held points and estimates apart."""
+
+
+class Source(Protocol):
+    """What a callback measures with."""
+
+    def frozen_state(self) -> Mapping[str, Any]:
+        """What a resumed run must go on with, beside the history, in tensors and primitives."""
+
+    def load_frozen_state(self, state: Any) -> None:
+        """Go on with it.
+
+        Raises:
+            ValueError: a part of it is of another kind.
+        """
+
+    def detach(self) -> None:
+        """Let go of the model. Idempotent."""
 
 
 class RecordingCallback(CallbackBase):
@@ -37,11 +53,12 @@ class RecordingCallback(CallbackBase):
         verbose: whether progress bars and lines in the log are shown.
 
     Attributes:
-        history: every value of the run; iterating over it yields a point for each layer and measurement.
+        history: every value of the run; iterating over it yields a point for each layer and measurement. The callback
+            of the information plane and that of the gradients share one where their prefixes are the same.
         evaluated: the last ``trainer.validate`` or ``trainer.test``.
     """
 
-    def __init__(self, schedule: Schedule, session: Session, reporter: Reporter, *, verbose: bool = True) -> None:
+    def __init__(self, schedule: Schedule, session: Source, reporter: Reporter, *, verbose: bool = True) -> None:
         self.schedule, self.session, self.reporter, self.verbose = schedule, session, reporter, verbose
         self.history, self.evaluated = History(), History()
         self._saved: Any = None  # the state of a checkpoint, until a fit takes it up or a run is over
@@ -94,16 +111,18 @@ class RecordingCallback(CallbackBase):
 
     # -- the history ---------------------------------------------------------------------------------------------------
 
-    def _last_point(self) -> InformationPoint:
-        """The last point, or a missing one before training."""
-        return self.history[-1] if self.history else InformationPoint.missing("", n_samples=0, unit=self.reporter.unit)
+    def _owns(self, record: Record) -> bool:
+        """Whether a record of the history is of this callback's kind; another callback may share the history."""
+        return record.source != GRADIENT
 
-    def _last_measurement(self) -> History:
-        """The last measurement, with NaN for estimators that were added since."""
-        last = self.history.last()
-        known = {(one.layer, one.source) for one in last.records()}
-        none = self.session.no_estimates(0, self._last_point().step).records()
-        return last + History(one for one in none if (one.layer, one.source) not in known)
+    def _own(self) -> History:
+        """The part of the history that is this callback's."""
+        return History(filter(self._owns, self.history.records()))
+
+    def _assign(self, own: History) -> None:
+        """Replace that part."""
+        others = (record for record in self.history.records() if not self._owns(record))
+        self.history.assign(History(sorted([*others, *own.records()], key=lambda record: record[:2])))
 
     def _log(self, trainer: Trainer, pl_module: LightningModule, measured: Measurement) -> None:
         """Log a measurement through ``self.log``, and keep it."""
@@ -137,15 +156,16 @@ class RecordingCallback(CallbackBase):
         self.history.put(measured.history, self.schedule.by)
         self._lay_out(trainer)
         to = self._destination(trainer)
-        self.reporter.log_measurement(measured.history, measured.discretized, measured.bound, to)
+        moment = next((record[:2] for record in measured.history.records()), (0, 0))
+        self.reporter.log_measurement(self.history.at(*moment), measured.discretized, measured.bound, to)
         self.reporter.write(self.history, measured.rows, to, partial(self._with_progress, trainer))
 
     def _lay_out(self, trainer: Trainer) -> None:
         """Lay out TensorBoard's charts, when the layers are known."""
-        plane = self.session.plane
-        if not plane.to_pick and trainer.is_global_zero:
-            estimators, binned = plane.estimation.estimators, bool(plane.fitted_quantizers)
-            self.reporter.layout(trainer.loggers, plane.layers, estimators, binned, plane.bounds.quantities)
+
+    def _hint(self) -> str | None:
+        """What the last measurement calls for, in words."""
+        return None
 
     def _finish(self, trainer: Trainer) -> None:
         """The last files of a fit, and its summary in the log."""
@@ -154,9 +174,9 @@ class RecordingCallback(CallbackBase):
         if not self.verbose or trainer.barebones:
             return
         with self.reporter.warned.on_error("the summary of the fit failed"):
-            if (hint := probe_exceeds_counts(self._last_measurement())) is not None:
+            if (hint := self._hint()) is not None:
                 self._say(trainer, f"at the last measurement {hint}")
-            if self.history:
+            if self._own().records():
                 self._say(trainer, self.reporter.summary(self.history, to.loggers, is_dev_run=dev_run(trainer) > 0))
 
     def _release(self) -> None:
@@ -171,7 +191,7 @@ class RecordingCallback(CallbackBase):
         """The history, the frozen edges and the automatic choices, in tensors and primitives."""
         return {
             "version": _STATE_VERSION,
-            "history": self.history.state_dict(),
+            "history": self._own().state_dict(),
             "frozen": self.session.frozen_state(),
         }
 
@@ -190,50 +210,41 @@ class RecordingCallback(CallbackBase):
                 "rest is kept, values that are missing are NaN, and edges that are missing are fitted anew at the next "
                 "measurement. Training goes on."
             )
-        other = {point.unit for point in self.history} - {self.reporter.unit}
+        other = {point.unit for point in self._own()} - {self.reporter.unit}
         begun = saved is not None or trainer.global_step > 0 or trainer.current_epoch > 0
         if begun and other:
             raise ValueError(
                 f"the history so far is in {other.pop()}, and the callback has unit={self.reporter.unit!r}: keep one."
             )
         # A checkpoint saved after validation holds the point of an epoch that Lightning counts once it has ended.
-        until = self.history.until(trainer.current_epoch + 1, trainer.global_step)
-        self.history.assign(until if begun else History())
-        self.session.plane.keep_layers([point.layer for point in self.history.last()])
+        until = self._own().until(trainer.current_epoch + 1, trainer.global_step)
+        self._assign(until if begun else History())
 
     def _restore(self, state: Any) -> list[str]:
         """Restore the readable part of a state from :meth:`state_dict`; returns the faults of the rest, in words."""
         if not isinstance(state, Mapping):
-            self.history.assign(History())
+            self._assign(History())
             return [f"it is of type {type(state).__name__}, and a mapping is expected"]
         restored, faults = History.restored(state)
-        self.history.assign(restored)
+        self._assign(restored)
         if (version := state.get("version", _STATE_VERSION)) not in (1, _STATE_VERSION):
             return [*faults, f"it has version {version!r}, whose edges mean nothing to version {_STATE_VERSION}"]
         frozen: Any = state.get("frozen")
         try:
-            self.session.plane.load_frozen_state(frozen)
+            self.session.load_frozen_state(frozen)
         except ValueError as error:
             faults.append(str(error))
         return faults
-
-    def _take_up_for_evaluation(self) -> None:
-        """Measure the layers of the last measurement, with the edges of the checkpoint that was loaded, if one was."""
-        self.session.plane.keep_layers([point.layer for point in self.history.last()])
-        if isinstance(self._saved, Mapping):
-            with self.reporter.warned.on_error("the checkpoint's edges could not be taken up"):
-                self.session.plane.load_frozen_state(self._saved.get("frozen", {}))
 
     def _follow_rank_zero(self, trainer: Trainer) -> None:
         """Go on from one history in all processes: that of the first."""
         if trainer.world_size == 1:
             return
-        own = self.history.state_dict()
-        saved, frozen = trainer.strategy.broadcast((own, self.session.plane.frozen_state()))
+        own = self._own().state_dict()
+        saved = trainer.strategy.broadcast(own)
         if any_rank(trainer, repr(saved) != repr(own)) and trainer.is_global_zero:
             self._warn(
                 "the processes came with different histories: all go on with that of rank 0, "
-                f"{len(self.history)} points. Give every process the same checkpoint."
+                f"{len(self._own().records())} values. Give every process the same checkpoint."
             )
-        self.history.assign(History.restored({"history": saved})[0])
-        self.session.plane.load_frozen_state(frozen)
+        self._assign(History.restored({"history": saved})[0])

@@ -2,24 +2,76 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from lightning_ib.callbacks.base import RecordingCallback
+from lightning_ib.callbacks.session import Session
 from lightning_ib.callbacks.trainer import first_loader, is_evaluation
 from lightning_ib.capture.batches import Unpack
+from lightning_ib.records.history import History
+from lightning_ib.records.points import InformationPoint
+from lightning_ib.records.reliability import probe_exceeds_counts
 
 if TYPE_CHECKING:
     from pytorch_lightning import LightningModule, Trainer
 
 
 class LoopCallback(RecordingCallback):
-    """Records the forward passes of a loop, batch by batch.
+    """Records the forward passes of a loop, batch by batch, with an information plane.
 
     Attributes:
+        session: the plane at work.
         unpack: batch → (x, y), or ``None`` to recognize them.
     """
 
+    session: Session
     unpack: Unpack | None = None
+
+    # -- the history ---------------------------------------------------------------------------------------------------
+
+    def _last_point(self) -> InformationPoint:
+        """The last point, or a missing one before training."""
+        return self.history[-1] if self.history else InformationPoint.missing("", n_samples=0, unit=self.reporter.unit)
+
+    def _last_measurement(self) -> History:
+        """The last measurement, with NaN for estimators that were added since."""
+        last = self._own().last()
+        known = {(one.layer, one.source) for one in last.records()}
+        none = self.session.no_estimates(0, self._last_point().step).records()
+        return last + History(one for one in none if (one.layer, one.source) not in known)
+
+    def _hint(self) -> str | None:
+        return probe_exceeds_counts(self._last_measurement())
+
+    def _lay_out(self, trainer: Trainer) -> None:
+        plane = self.session.plane
+        if not plane.to_pick and trainer.is_global_zero:
+            estimators, binned = plane.estimation.estimators, bool(plane.fitted_quantizers)
+            self.reporter.layout(trainer.loggers, plane.layers, estimators, binned, plane.bounds.quantities)
+
+    def _resume(self, trainer: Trainer) -> None:
+        """Take up the history and the edges of a checkpoint, and go on with its layers."""
+        super()._resume(trainer)
+        self._keep_layers()
+
+    def _keep_layers(self) -> None:
+        self.session.plane.keep_layers([point.layer for point in self._own().last()])
+
+    def _follow_rank_zero(self, trainer: Trainer) -> None:
+        """Go on from one history and from the same edges in all processes: those of the first."""
+        super()._follow_rank_zero(trainer)
+        if trainer.world_size > 1:
+            self.session.load_frozen_state(trainer.strategy.broadcast(self.session.plane.frozen_state()))
+
+    def _take_up_for_evaluation(self) -> None:
+        """Measure the layers of the last measurement, with the edges of the checkpoint that was loaded, if one was."""
+        self._keep_layers()
+        if isinstance(self._saved, Mapping):
+            with self.reporter.warned.on_error("the checkpoint's edges could not be taken up"):
+                self.session.load_frozen_state(self._saved.get("frozen", {}))
+
+    # -- the loop ------------------------------------------------------------------------------------------------------
 
     def _records_loop(self, trainer: Trainer) -> bool:
         """Whether to record the validation loop of a fit that begins; an evaluation by itself always is recorded."""

@@ -167,6 +167,14 @@ class Session:
         """The edges and calibrations of the fit, whatever was evaluated since."""
         return self.plane.frozen_state() if self._frozen_of_fit is None else self._frozen_of_fit
 
+    def load_frozen_state(self, state: Any) -> None:
+        """Go on with the edges and calibrations of an earlier measurement.
+
+        Raises:
+            ValueError: a part of them is of another kind.
+        """
+        self.plane.load_frozen_state(state)
+
     def measure_nothing(self, why: NoLayersError) -> None:
         """Go on without measuring, if layers are picked by default and all of them fail."""
         if this_process()[0] == 0:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
 
 if TYPE_CHECKING:
     from pytorch_lightning import LightningModule, Trainer
@@ -33,6 +35,21 @@ def transferred(trainer: Trainer, pl_module: LightningModule, batch: Any) -> Any
     return trainer.strategy.batch_to_device(batch, dataloader_idx=0)
 
 
+def loss_scale(trainer: Any, optimizer: Any) -> float | None:
+    """What the gradients of a step are still multiplied by: 1 as a rule, ``None`` where the step will be skipped.
+
+    Under float16 the loss is scaled, and gradients may be infinite; Lightning leaves both to some fused optimizers.
+    """
+    scaler = getattr(trainer.precision_plugin, "scaler", None)
+    if scaler is None:
+        return 1.0
+    gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+    # The scaler itself waits for the device here, to know whether it must skip the step.
+    if gradients and not bool(torch.stack([one.isfinite().all() for one in gradients]).all()):
+        return None
+    return float(scaler.get_scale()) if getattr(optimizer, "_step_supports_amp_scaling", False) else 1.0
+
+
 # -- public ones -------------------------------------------------------------------------------------------------------
 
 
@@ -44,6 +61,42 @@ def any_rank(trainer: Any, fact: bool) -> bool:
 def is_evaluation(trainer: Any) -> bool:
     """Whether an evaluation was asked for by itself: ``trainer.validate`` or ``trainer.test``."""
     return trainer.state.fn in ("validate", "test")
+
+
+class Shares(NamedTuple):
+    """How the weights lie in the processes.
+
+    Attributes:
+        several: whether each process holds a share of them.
+        summed: sums a tensor over the shares; a collective call where there are several.
+    """
+
+    several: bool
+    summed: Callable[[torch.Tensor], torch.Tensor]
+
+
+def shares_of_weights(trainer: Any) -> Shares | None:
+    """How the weights and gradients lie in the processes; ``None`` where they are out of reach, as with DeepSpeed."""
+    kinds = {kind.__name__ for kind in type(trainer.strategy).__mro__}
+    if "DeepSpeedStrategy" in kinds:
+        return None
+    if trainer.world_size == 1 or not kinds & {"FSDPStrategy", "ModelParallelStrategy"}:
+        return Shares(False, lambda values: values)
+
+    def summed(values: torch.Tensor) -> torch.Tensor:
+        whole: torch.Tensor = trainer.strategy.reduce(values, reduce_op="sum")
+        return whole / _n_copies(trainer)
+
+    return Shares(True, summed)
+
+
+def _n_copies(trainer: Any) -> int:
+    """How many processes hold the same share of the weights."""
+    model = trainer.strategy.model
+    if getattr(getattr(model, "sharding_strategy", None), "name", "") == "NO_SHARD":
+        return int(trainer.world_size)
+    group = getattr(model, "process_group", None)  # of FSDP: those that a copy is shared out to
+    return int(trainer.world_size // group.size()) if group is not None else 1
 
 
 def writes_no_files(trainer: Any) -> bool:

@@ -7,6 +7,7 @@ from lightning_ib.records.measurement_json import (
     measurement_to_json,
     measurements_of,
 )
+from lightning_ib.records.phases import phase_transition
 from lightning_ib.records.points import InformationPoint
 from lightning_ib.records.record import Record
 from lightning_ib.records.reliability import VerdictWarning
@@ -24,4 +25,5 @@ __all__ = [
     "measurement_to_json",
     "measurements_of",
     "parse_tag",
+    "phase_transition",
 ]

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from itertools import takewhile
 from typing import TYPE_CHECKING, Any, overload
 
 from lightning_ib.records.files import read_records, rows_of, write_rows
 from lightning_ib.records.points import InformationPoint, points_of
-from lightning_ib.records.record import COUNTED, Record
+from lightning_ib.records.record import COUNTED, GRADIENT, Record
 from lightning_ib.records.saved import records_in
 
 if TYPE_CHECKING:
@@ -65,7 +66,19 @@ class History(Collection[InformationPoint]):
 
     def estimates(self) -> list[Record]:
         """The values of estimators, such as the probe."""
-        return [record for record in self._records if record.source not in COUNTED]
+        return [record for record in self._records if record.source not in (*COUNTED, GRADIENT)]
+
+    def gradients(self) -> History:
+        """The values of gradients and weights, as :class:`GradientSNRCallback` records them."""
+        return History(record for record in self._records if record.source == GRADIENT)
+
+    def information(self) -> History:
+        """All values but those: of counted symbols and of estimators."""
+        return History(record for record in self._records if record.source != GRADIENT)
+
+    def at(self, epoch: int, step: int) -> History:
+        """The values of one moment."""
+        return History(record for record in self._records if record[:2] == (epoch, step))
 
     def last(self) -> History:
         """The measurement after the most epochs and steps."""
@@ -77,7 +90,7 @@ class History(Collection[InformationPoint]):
         return History(record for record in self._records if record.epoch <= epoch and record.step <= step)
 
     def put(self, measured: History, by: str = "epoch") -> None:
-        """Add a measurement, in place of one at the same moment.
+        """Add a measurement, in place of one at the same moment; gradients and information stand side by side.
 
         Args:
             measured: the measurement.
@@ -86,13 +99,19 @@ class History(Collection[InformationPoint]):
         if by not in ("epoch", "step"):
             raise ValueError(f"by must be 'epoch' or 'step', got {by!r}.")
         new = measured.records()
-        now = {getattr(record, by) for record in new}
-        if not self._records or not now or getattr(self._records[-1], by) < min(now):  # as a rule: time goes on
+        now = {_kind_and_time(record, by) for record in new}
+        if any(_kind_and_time(record, by) in now for record in self._records_since(new, by)):
+            others = [record for record in self._records if _kind_and_time(record, by) not in now]
+            self.assign(History(sorted(others + new, key=lambda record: getattr(record, by))))
+        else:  # as a rule: time goes on
             self._records += new
             if self._points is not None:
                 self._points += points_of(new)
-        else:
-            self.assign(History([record for record in self._records if getattr(record, by) not in now] + new))
+
+    def _records_since(self, new: Sequence[Record], by: str) -> Iterator[Record]:
+        """The records from the first moment of new ones on, the latest first."""
+        first = min((getattr(record, by) for record in new), default=math.inf)
+        return takewhile(lambda record: getattr(record, by) >= first, reversed(self._records))
 
     def assign(self, other: History) -> None:
         """Become equal to another history, in place."""
@@ -131,10 +150,9 @@ class History(Collection[InformationPoint]):
     __hash__ = None  # type: ignore[assignment]
 
     def __repr__(self) -> str:
-        n = {"point": len(self), "estimate": len(self.estimates())}
-        return "History of " + " and ".join(
-            f"{k} {name}{'s' * (k != 1)}" for name, k in n.items() if k or name[0] == "p"
-        )
+        n = {"point": len(self), "estimate": len(self.estimates()), "gradient value": len(self.gradients().records())}
+        parts = [f"{k} {name}{'s' * (k != 1)}" for name, k in n.items() if k or name == "point"]
+        return f"History of {', '.join(parts[:-1])}{' and ' if parts[1:] else ''}{parts[-1]}"
 
     def to_dataframe(self) -> DataFrame:
         """The records as a data frame, a row for each value and a column for each field of :class:`Record`.
@@ -184,6 +202,10 @@ class History(Collection[InformationPoint]):
         """
         records, faults = records_in(state)
         return cls(records), faults
+
+
+def _kind_and_time(record: Record, by: str) -> tuple[bool, int]:
+    return record.source == GRADIENT, getattr(record, by)
 
 
 def _comparable(record: Record) -> tuple[Any, ...]:

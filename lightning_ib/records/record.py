@@ -14,7 +14,20 @@ COUNTED = ("cells", "binned")
 IN_WORDS = {"cells": "cells", "binned": "bins"}
 """Counted source → the word for its symbols."""
 
+GRADIENT = "gradient"
+"""The source of what the gradients and the weights of a layer say, without any information in it."""
+
+ALL_LAYERS = "all_layers"
+"""The layer under whose name the gradients of all watched weights are recorded as a whole, where there are several."""
+
+GRADIENT_QUANTITIES = (
+    *("grad_mean", "grad_std", "grad_snr", "grad_snr_unbiased", "grad_snr_floor"),
+    *("noise_scale", "weight_norm", "weight_distance"),
+)
+"""The quantities of that source, in the order in which they are recorded."""
+
 UNITLESS = (
+    *GRADIENT_QUANTITIES,
     "saturation",
     "singleton_fraction",
     "clipped_fraction",

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from lightning_ib.records.record import COUNTED
+from lightning_ib.records.record import COUNTED, GRADIENT, GRADIENT_QUANTITIES
 
 QUANTITIES = ("I_XT", "I_TY", "H_T")
 """The counted quantities of the first page."""
@@ -25,14 +25,17 @@ BOUNDS = ("I_TY_bound", "I_TY_gap", "I_XT_finite_sample", "I_TY_finite_sample", 
 SHARES = ("saturation", "singleton_fraction", "clipped_fraction", "accuracy")
 """The counted quantities that are dimensionless."""
 
+_GRADIENTS_OF_THE_FIRST_PAGE = set(GRADIENT_QUANTITIES) - {"grad_snr_unbiased", "grad_snr_floor"}
+
 _COUNTED = {
     *QUANTITIES,
     *(f"{quantity}_{end}" for quantity in QUANTITIES for end in ("lower", "upper")),
     *("I_TY_permuted", "I_TY_fano", "IB"),
     *BOUNDS,
     *SHARES,
+    *GRADIENT_QUANTITIES,
 }
-RESERVED = _COUNTED.union(UNITS, COUNTED)
+RESERVED = _COUNTED.union(UNITS, COUNTED, [GRADIENT])
 """Names that estimators must avoid, since a tag would have two meanings."""
 
 
@@ -42,7 +45,7 @@ class Tag(NamedTuple):
     Attributes:
         quantity: such as ``"I_TY"`` or ``"saturation"``.
         layer: the name of the module.
-        source: the name of the estimator; empty for counted values.
+        source: the name of the estimator; empty for counted values and for those of gradients.
         unit: ``"bits"`` or ``"nats"``, where the name holds it.
     """
 
@@ -64,8 +67,8 @@ def measurement_tag(prefix: str) -> str:
 
 def is_diagnostic(quantity: str, source: str = "") -> bool:
     """Whether a value is off the first page: a bound, a baseline, a parameter, or a counted fraction."""
-    if not source:
-        return quantity not in QUANTITIES
+    if not source or source == GRADIENT:
+        return quantity not in (*QUANTITIES, *_GRADIENTS_OF_THE_FIRST_PAGE)
     return quantity.endswith(("_lower", "_upper", "_floor")) or quantity in ("noise_variance", "kernel_width")
 
 
@@ -85,7 +88,7 @@ def format_tag(prefix: str, quantity: str, layer: str, *, source: str = "", unit
         >>> format_tag("ib", "I_TY_lower", "out", unit="bits"), format_tag("ib", "saturation", "out")
         ('ib_diagnostics/bits/I_TY_lower/out', 'ib_diagnostics/saturation/out')
     """
-    source = "" if source in COUNTED else source
+    source = "" if source in COUNTED or source == GRADIENT else source
     group = diagnostics(prefix) if unit or is_diagnostic(quantity, source) else prefix
     return "/".join(part for part in (group, unit, source, quantity, layer) if part)
 

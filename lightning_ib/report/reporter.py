@@ -64,11 +64,15 @@ class Reporter:
         tsne: whether sampled rows are drawn.
 
     Attributes:
+        main: the name of its main picture, and of its files.
+        csv_name: the name of the CSV file, that of the main picture as a rule.
         warned: issues each warning once a run.
         has_reported: whether a measurement of this run came.
-        figure_path: where the picture of the plane was last saved.
+        figure_path: where the main picture was last saved.
         bound: the information-bottleneck curve of the last measurement that had one.
     """
+
+    main = "information_plane"
 
     def __init__(
         self,
@@ -82,6 +86,7 @@ class Reporter:
     ) -> None:
         self.prefix, self.unit, self.beta, self.by = prefix, unit, beta, by
         self.projector, self.tsne = projector, tsne
+        self.csv_name = self.main
         self.warned = WarnOnce(every_rank=True)
         self.figure_path: Path | None = None
         self._stem = "" if prefix == "ib" else "_" + re.sub(r"[^\w.-]+", "_", prefix)
@@ -162,7 +167,7 @@ class Reporter:
 
     def csv_path(self, folder: Path) -> Path:
         """The file of the values in a folder."""
-        return folder / f"information_plane{self._stem}.csv"
+        return folder / f"{self.csv_name}{self._stem}.csv"
 
     @staticmethod
     def refused(values: Mapping[str, float]) -> dict[str, float]:
@@ -198,19 +203,29 @@ class Reporter:
             self._picture("tsne", picture, to, lambda: plot_tsne(rows, when, self._places, layers))
 
     def draw(self, history: History, to: Destination, *, files: bool = True) -> None:
-        """Draw the plane and the estimates for loggers and, with ``files``, the folder."""
+        """Draw the pictures for loggers and, with ``files``, the folder."""
         assert to.folder is not None
-        if any(math.isfinite(point.i_xt) for point in history):
-            picture = self.csv_path(to.folder).with_suffix(".png")
-            if self._picture("information_plane", picture, to, lambda: self._plane(history, to), files):
+        if self._has_content(history):
+            picture = to.folder / f"{self.main}{self._stem}.png"
+            if self._picture(self.main, picture, to, lambda: self._figure(history, to), files):
                 self.figure_path = picture
+        self._draw_beside(history, to, files)
+
+    def _has_content(self, history: History) -> bool:
+        """Whether the main picture has anything to show."""
+        return any(math.isfinite(point.i_xt) for point in history)
+
+    def _draw_beside(self, history: History, to: Destination, files: bool) -> None:
+        """The pictures beside the main one: the estimates."""
+        assert to.folder is not None
         estimates = history.estimates()
         # The probe is drawn in the plane already.
         if any(math.isfinite(one.value) for one in estimates if one.source != "probe"):
             picture = to.folder / f"estimators{self._stem}.png"
             self._picture("estimators", picture, to, lambda: plot_estimates(estimates), files)
 
-    def _plane(self, history: History, to: Destination) -> Figure:
+    def _figure(self, history: History, to: Destination) -> Figure:
+        """The main picture."""
         assert to.folder is not None
         run = "/".join(to.folder.parts[-2:]) if to.loggers else ""
         return plot_information_plane(history.points(), history.estimates(), run, bound=self.bound)
@@ -234,13 +249,13 @@ class Reporter:
             self._unprojected = to.step, first_rows(rows)
 
     def finish(self, history: History, to: Destination) -> None:
-        """The last rows for the projector, and the plane as an SVG."""
+        """The last rows for the projector, and the main picture as an SVG."""
         if self._unprojected is not None:
             step, rows = self._unprojected
             log_rows(to.loggers, self.prefix, rows, step, self.warned)
         if self.figure_path is not None and to.folder is not None:
-            with self.warned.on_error("the figure information_plane could not be drawn"):
-                figure = self._plane(history, to._replace(folder=self.figure_path.parent))
+            with self.warned.on_error(f"the figure {self.main} could not be drawn"):
+                figure = self._figure(history, to._replace(folder=self.figure_path.parent))
                 save_figure(figure, self.figure_path.with_suffix(".svg"), self.warned)
 
     def summary(self, history: History, loggers: Sequence[Any], *, is_dev_run: bool = False) -> str:
@@ -258,4 +273,8 @@ class Reporter:
             where = "No file was written: the values are in the callback's .history."
             if not is_dev_run:
                 where += " Give the Trainer a logger or default_root_dir=… for files."
-        return "\n".join(filter(None, [table(history.points(), self.by), where]))
+        return "\n".join(filter(None, [self._table(history), where]))
+
+    def _table(self, history: History) -> str:
+        """The first and the last measurement."""
+        return table(history.points(), self.by)

@@ -402,6 +402,6 @@ def test_histories_that_differ_are_settled_by_the_first_process(two):
     assert [point[0] for point in one["history"]] == [0, 0, 1, 1, 2, 2]
     told = torch.load(two.folder / "histories" / "warnings0.pt", weights_only=False)
     assert told == [
-        "ib: the processes came with different histories: all go on with that of rank 0, 2 points. Give every process "
+        "ib: the processes came with different histories: all go on with that of rank 0, 22 values. Give every process "
         "the same checkpoint."
     ]

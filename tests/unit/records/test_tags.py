@@ -8,7 +8,7 @@ import pytest
 
 from lightning_ib.estimators.base import Estimator
 from lightning_ib.estimators.registry import BY_NAME, checked_estimators
-from lightning_ib.records.record import COUNTED
+from lightning_ib.records.record import COUNTED, GRADIENT
 from lightning_ib.records.tags import QUANTITIES, RESERVED, SHARES, UNITS, Tag, format_tag, is_diagnostic, parse_tag
 
 LAYERS = ["out", "encoder.0", "a/b", "a/I_TY/out", "bits", "I_TY", "probe", "/out", "a//b", "schräg ü", "_orig_mod"]
@@ -17,7 +17,7 @@ LAYERS = ["out", "encoder.0", "a/b", "a/I_TY/out", "bits", "I_TY", "probe", "/ou
 @pytest.mark.parametrize("prefix", ["ib", "val", "a/b", "ib_diagnostics"])
 @pytest.mark.parametrize("layer", LAYERS)
 def test_every_name_says_what_it_was_made_of(layer, prefix):
-    counted = [(quantity, "") for quantity in sorted(RESERVED - {*UNITS, *COUNTED})]
+    counted = [(quantity, "") for quantity in sorted(RESERVED - {*UNITS, *COUNTED, GRADIENT})]
     of_estimators = [(figure, name) for name, one in BY_NAME.items() for figure in one().outputs]
     for (quantity, estimator), unit in itertools.product(counted + of_estimators, ("", *UNITS)):
         name = format_tag(prefix, quantity, layer, source=estimator, unit=unit)
@@ -25,7 +25,7 @@ def test_every_name_says_what_it_was_made_of(layer, prefix):
 
 
 def test_no_two_values_have_one_name():
-    counted = [(quantity, "") for quantity in RESERVED - {*UNITS, *COUNTED}]
+    counted = [(quantity, "") for quantity in RESERVED - {*UNITS, *COUNTED, GRADIENT}]
     of_estimators = [(figure, name) for name, one in BY_NAME.items() for figure in one().outputs]
     names = [
         format_tag("ib", quantity, layer, source=estimator, unit=unit)
@@ -54,8 +54,10 @@ def test_a_name_of_another_kind_says_nothing(name):
     assert parse_tag(name) is None
 
 
-def test_on_the_first_page_are_three_quantities_and_the_values_of_estimators():
-    assert [quantity for quantity in sorted(RESERVED) if not is_diagnostic(quantity)] == sorted(QUANTITIES)
+def test_on_the_first_page_are_three_quantities_those_of_gradients_and_the_values_of_estimators():
+    assert [quantity for quantity in sorted(RESERVED) if not is_diagnostic(quantity)] == sorted(
+        [*QUANTITIES, "grad_mean", "grad_snr", "grad_std", "noise_scale", "weight_distance", "weight_norm"]
+    )
     assert all(is_diagnostic(share) for share in SHARES)
     assert not is_diagnostic("accuracy", "probe")
     shown = {
