@@ -79,6 +79,7 @@ class GradientSNRCallback(RecordingCallback):
     """
 
     session: GradientSNR
+    reporter: GradientReporter
 
     def __init__(
         self,
@@ -252,6 +253,11 @@ class GradientSNRCallback(RecordingCallback):
                 f"{self.prefix}: {when} gradients of {shown} were infinite or NaN, and so are the weights now, unless "
                 "the step was left out: their signal and noise are NaN. Training goes on.",
             )
+
+    def _lay_out(self, trainer: Trainer) -> None:
+        """Lay out TensorBoard's charts, unless the plane's callback does, for both."""
+        if trainer.is_global_zero and self.reporter.csv_name == self.reporter.main:
+            self.reporter.lay_out(trainer.loggers)
 
     # -- the end -------------------------------------------------------------------------------------------------------
 

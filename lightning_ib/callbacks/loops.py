@@ -48,7 +48,10 @@ class LoopCallback(RecordingCallback):
         plane = self.session.plane
         if not plane.to_pick and trainer.is_global_zero:
             estimators, binned = plane.estimation.estimators, bool(plane.fitted_quantizers)
-            self.reporter.layout(trainer.loggers, plane.layers, estimators, binned, plane.bounds.quantities)
+            callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
+            gradients = any(getattr(one, "history", None) is self.history for one in callbacks if one is not self)
+            of_bounds = plane.bounds.quantities
+            self.reporter.layout(trainer.loggers, plane.layers, estimators, binned, of_bounds, gradients=gradients)
 
     def _resume(self, trainer: Trainer) -> None:
         """Take up the history and the edges of a checkpoint, and go on with its layers."""

@@ -131,6 +131,7 @@ def parser() -> ArgumentParser:
     _add_runs(one, "plane.png")
     _add_style(one)
     one.add_argument("--each-layer", action="store_true", help="a small plane for each layer of one run")
+    one.add_argument("--gradients", action="store_true", help="the signal and the noise of the gradients of one run")
     one = _command(commands, "compare", "draw runs side by side, and print differences", _COMPARE, _COMPARE_EXAMPLES)
     _add_runs(one, "compare.png")
     _add_style(one)

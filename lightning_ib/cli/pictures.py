@@ -20,25 +20,31 @@ _PAPER_DPI = 300
 
 
 def plot(arguments: Namespace) -> int:
-    """Draw the plane of a run, those of several, or one for each layer.
+    """Draw the plane of a run, those of several, one for each layer, or the phases of its gradients.
 
     Raises:
         UsageError: a run or an option is wrong.
     """
-    from lightning_ib.plot import plot_information_plane, plot_layers, plot_runs
+    from lightning_ib.plot import plot_gradients, plot_information_plane, plot_layers, plot_runs
 
     path = checked_path(arguments.output or "plane.png", FORMATS)
-    runs = in_one_unit(read_runs(arguments.runs, say, arguments.layers), arguments.unit, say)
+    read = read_runs(arguments.runs, say, arguments.layers, gradients=arguments.gradients)
+    runs = in_one_unit(read, arguments.unit, say)
     style = arguments.style
-    if arguments.each_layer and len(runs) > 1:
-        raise UsageError("--each-layer draws one run, got several: give one of them.")
+    asked = [name for name in ("each_layer", "gradients") if getattr(arguments, name)]
+    if len(asked) > 1:
+        raise UsageError("--each-layer and --gradients are two pictures: give one of them.")
+    if asked and len(runs) > 1:
+        raise UsageError(f"--{asked[0].replace('_', '-')} draws one run, got several: give one of them.")
     try:
         if len(runs) > 1:
             figure = plot_runs({run.name: run.history for run in runs}, style=style)
         else:
             (run,) = runs
             estimates = run.history.estimates()
-            if arguments.each_layer:
+            if arguments.gradients:
+                figure = plot_gradients(run.history)
+            elif arguments.each_layer:
                 figure = plot_layers(run.history, estimates, style=style)
             else:
                 figure = plot_information_plane(run.history, estimates, run.name, style=style)

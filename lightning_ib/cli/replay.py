@@ -57,7 +57,7 @@ def replay(arguments: Namespace) -> int:
     folder = ReplayFolder(path, described)
     if folder.frozen is None:
         folder.frozen = state.get("frozen")
-    run = _Replay(arguments, sources, settings, folder, first, [point.layer for point in recorded.last()])
+    run = _Replay(arguments, sources, settings, folder, first, [point.layer for point in recorded.information().last()])
     return run.measure(folder.counted(checkpoints))
 
 

@@ -16,6 +16,9 @@ from lightning_ib.records.units import in_unit, unit_of_history
 _FILES = ("information_plane*.csv", "information.csv")
 """Of a run in its folder; the second in a version before this one, with the values of estimators beside it."""
 
+_GRADIENTS = ("information_plane*.csv", "gradients*.csv")
+"""Where the gradients of a run are: with the plane, or by themselves."""
+
 _EARLIER_ESTIMATES = "estimators.csv"
 
 
@@ -39,18 +42,25 @@ class Run(NamedTuple):
         return "step" if len({epoch for epoch, _ in moments}) < len(moments) else "epoch"
 
 
-def read_runs(given: Sequence[str], say: Callable[[str], None], layers: Sequence[str] | None = None) -> list[Run]:
+def read_runs(
+    given: Sequence[str],
+    say: Callable[[str], None],
+    layers: Sequence[str] | None = None,
+    *,
+    gradients: bool = False,
+) -> list[Run]:
     """The runs that are named, in their order.
 
     Args:
         given: folders and CSV files.
         say: takes a line, such as about a file that is cut.
         layers: names or patterns of the layers to keep; ``None`` keeps all.
+        gradients: whether their gradients are wanted, rather than their information.
 
     Raises:
         UsageError: a run is missing, given twice, of another kind, or without a value.
     """
-    files = [file for name in given for file in _files(Path(name))]
+    files = [file for name in given for file in _files(Path(name), _GRADIENTS if gradients else _FILES)]
     for file in files:
         if [other.resolve() for other in files].count(file.resolve()) > 1:
             raise UsageError(f"{file} is given twice: give each run once.")
@@ -59,7 +69,12 @@ def read_runs(given: Sequence[str], say: Callable[[str], None], layers: Sequence
         history = _read(file, say)
         if layers is not None:
             history = _chosen(history, layers, file)
-        if not any(math.isfinite(point.i_xt) for point in history):
+        has_gradients = bool(history.gradients().records())
+        if gradients and not has_gradients:
+            raise UsageError(f"{file} holds no gradients: GradientSNRCallback records them, epoch by epoch.")
+        if not gradients and has_gradients and not history:
+            raise UsageError(f"{file} holds gradients alone: lightning-ib plot --gradients draws them.")
+        if not gradients and not any(math.isfinite(point.i_xt) for point in history):
             raise UsageError(f"{file} holds no measured value: all I(X;T) are NaN or missing.")
         runs.append(Run(name, file, history))
     return runs
@@ -74,7 +89,7 @@ def in_one_unit(runs: Sequence[Run], unit: str | None, say: Callable[[str], None
     return [run._replace(history=in_unit(run.history, wanted)) for run in runs]
 
 
-def _files(path: Path) -> list[Path]:
+def _files(path: Path, patterns: Sequence[str]) -> list[Path]:
     """The files of values in a folder, one for each callback, or the file itself."""
     if path.is_file():
         if path.suffix != ".csv":
@@ -82,10 +97,10 @@ def _files(path: Path) -> list[Path]:
         return [path]
     if not path.is_dir():
         raise UsageError(f"there is no run {path}: give the folder of a run, or its information_plane.csv.")
-    for pattern in _FILES:
+    for pattern in patterns:
         if found := sorted(path.glob(pattern)):
             return found
-    below = sorted({file.parent for depth in ("*", "*/*", "*/*/*") for file in path.glob(f"{depth}/{_FILES[0]}")})
+    below = sorted({file.parent for depth in ("*", "*/*", "*/*/*") for file in path.glob(f"{depth}/{patterns[0]}")})
     remedy = f"did you mean {' or '.join(map(str, below[:3]))}?" if below else "give the folder of a run."
     raise UsageError(f"the folder {path} holds no information_plane.csv: {remedy}")
 
@@ -101,7 +116,7 @@ def run_names(files: Sequence[Path]) -> list[str]:
     """
     parts = []
     for file in files:
-        stem = file.stem.removeprefix("information_plane").strip("_")
+        stem = file.stem.removeprefix("information_plane").removeprefix("gradients").strip("_")
         folders = [part for part in file.resolve().parent.parts if part != "lightning_logs"]
         parts.append([*folders, *([stem] if stem and stem != "information" else [])])
     if len(parts) == 1:

@@ -76,7 +76,7 @@ def _recorded_options(recorded: History, say: Callable[[str], None] | None) -> d
 
     if not recorded:
         return {"estimators": default_estimators()}
-    last = recorded.last()
+    last = recorded.information().last()
     points = last.points()
     sources = list(dict.fromkeys(one.source for one in last.estimates()))
     unknown = [name for name in sources if name not in BY_NAME]

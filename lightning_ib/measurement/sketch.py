@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-_SIGNS = 2**17
+_SIGNS = 2**20
 _SEED = 20170703
 
 
@@ -38,7 +38,7 @@ class Sketch:
         sums = values.new_zeros(self.k)
         for number, piece in enumerate(values.split(rows * self.k)):
             # Each piece begins at another sign, so that pieces alike do not add up alike.
-            at = number * 40503 % (_SIGNS - rows * self.k)
+            at = number * 323_909 % (_SIGNS - rows * self.k)
             piece = piece * signs[at : at + len(piece)]
             whole = len(piece) // self.k * self.k
             sums += piece[:whole].view(-1, self.k).sum(0)

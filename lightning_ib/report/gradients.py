@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 from lightning_ib.plot.gradients import plot_gradients
 from lightning_ib.records.history import History
 from lightning_ib.records.phases import phase_transition
+from lightning_ib.report.layout import log_gradient_layout
 from lightning_ib.report.reporter import Destination, Reporter
 
 if TYPE_CHECKING:
@@ -18,6 +20,12 @@ class GradientReporter(Reporter):
     """Hands gradients to loggers and files, see :class:`Reporter`."""
 
     main = "gradients"
+
+    def lay_out(self, loggers: Sequence[Any]) -> None:
+        """Lay out TensorBoard's custom scalars, once a run."""
+        if not self._laid_out:
+            self._laid_out = True
+            log_gradient_layout(loggers, self.prefix, self.warned)
 
     def _has_content(self, history: History) -> bool:
         return any(math.isfinite(one.value) for one in history.gradients().records() if one.quantity == "grad_std")

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from lightning_ib.records.record import STANDARD_ERRORS, unit_of
+from lightning_ib.records.record import GRADIENT, STANDARD_ERRORS, unit_of
 from lightning_ib.records.tags import format_tag
 from lightning_ib.warn_once import WarnOnce
 
@@ -27,6 +27,16 @@ OF_BOUNDS = {
     "generalization error by input compression (a heuristic)": "error_heuristic",
 }
 
+OF_GRADIENTS = {
+    "gradients: signal-to-noise ratio": "grad_snr",
+    "the same without any signal": "grad_snr_floor",
+    "norm of the mean gradient": "grad_mean",
+    "spread of the gradients": "grad_std",
+    "noise scale, in samples": "noise_scale",
+    "norm of the weights": "weight_norm",
+    "distance of the weights from the start": "weight_distance",
+}
+
 _WITH_BANDS = {"I(X;T)": "I_XT", "I(T;Y)": "I_TY", "H(T)": "H_T"}
 
 
@@ -40,6 +50,7 @@ def log_layout(
     binned: bool = True,
     bounds: Iterable[str] = (),
     estimators: Mapping[str, Mapping[str, str]] | None = None,
+    gradients: bool = False,
     warned: WarnOnce,
 ) -> None:
     """Lay out TensorBoard's custom scalars. Once a writer.
@@ -58,6 +69,7 @@ def log_layout(
         binned: whether a layer is counted in bins, so that there is a chart of the clipped fraction.
         bounds: the quantities of bounds that are recorded.
         estimators: the name of each estimator, and its quantities with their units.
+        gradients: whether gradients are recorded beside.
         warned: issues each warning once.
     """
     charts = CHARTS | ({"I(X;T) − β I(T;Y)": "IB"} if beta is not None else {})
@@ -85,6 +97,20 @@ def log_layout(
     others = dict(chart(f"{one}: {quantity}", quantity, in_unit, one) for one, quantity, in_unit in named)
     layout |= {f"{title}: ± {STANDARD_ERRORS} standard errors": bands} if bands else {}
     layout |= {f"{title}: other estimators": others} if others else {}
+    _hand_out(loggers, layout | (_gradient_charts(prefix) if gradients else {}), warned)
+
+
+def log_gradient_layout(loggers: Iterable[Any], prefix: str, warned: WarnOnce) -> None:
+    """Lay out TensorBoard's custom scalars for gradients alone: a chart for each quantity."""
+    _hand_out(loggers, _gradient_charts(prefix), warned)
+
+
+def _gradient_charts(prefix: str) -> dict[str, dict[str, list[Any]]]:
+    names = {of: re.escape(format_tag(prefix, quantity, "", source=GRADIENT)) for of, quantity in OF_GRADIENTS.items()}
+    return {f"Gradients ({prefix})": {of: ["Multiline", [f"^{name}/.+"]] for of, name in names.items()}}
+
+
+def _hand_out(loggers: Iterable[Any], layout: Mapping[str, Mapping[str, list[Any]]], warned: WarnOnce) -> None:
     for logger in loggers:
         with warned.on_error(f"{type(logger).__name__} could not lay out the charts"):
             add_custom_scalars = getattr(getattr(logger, "experiment", None), "add_custom_scalars", None)

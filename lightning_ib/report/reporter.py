@@ -115,6 +115,8 @@ class Reporter:
         estimators: Iterable[Estimator],
         binned: bool,
         bounds: Iterable[str] = (),
+        *,
+        gradients: bool = False,
     ) -> None:
         """Lay out TensorBoard's custom scalars, once a run."""
         if self._laid_out:
@@ -128,6 +130,7 @@ class Reporter:
             layers=layers,
             binned=binned,
             bounds=bounds,
+            gradients=gradients,
             estimators={
                 one.name: {quantity: one.unit_of(quantity, self.unit) for quantity in one.outputs} for one in estimators
             },

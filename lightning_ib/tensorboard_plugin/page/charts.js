@@ -1,7 +1,7 @@
 // Quantities over time, one line for each layer, with a mark at the moment that the plane shows.
 
 import { html } from "./details.js";
-import { COUNTS, factor, meanAndSpread } from "./runs.js";
+import { COUNTS, GRADIENT, factor, meanAndSpread } from "./runs.js";
 import { dashes, extent, notation, round, ticks, timeTicks } from "./style.js";
 import { corners, frame, pathUntil, picture, scale, svg, text } from "./svg.js";
 
@@ -26,7 +26,7 @@ export class Chart {
     const ends = lines.flatMap((line) => (line.spread ? [1, 0, -1].map((sign) => beside(line, sign)) : [line.values]));
     const values = ends.flat().filter(Number.isFinite);
     const unit = unitOf(runs, source, quantity) ? ` [${view.unit}]` : "";
-    const title = `${notation(quantity)}${unit}${source === COUNTS ? "" : `, ${source}`}`;
+    const title = `${notation(quantity)}${unit}${[COUNTS, GRADIENT].includes(source) ? "" : `, ${source}`}`;
     this.drawn = picture(width, height, colors, title);
     this.box = { left: CHART_MARGIN.left, top: CHART_MARGIN.top, right: width - CHART_MARGIN.right, bottom: height - CHART_MARGIN.bottom };
     const [first, last] = [times[0] ?? 0, times.at(-1) ?? 1];

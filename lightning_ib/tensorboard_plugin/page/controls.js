@@ -1,7 +1,7 @@
 // The controls of the page: every one changes the view and calls back.
 
 import { html } from "./details.js";
-import { COUNTS } from "./runs.js";
+import { COUNTS, GRADIENT } from "./runs.js";
 import { dashes, notation, shortNames } from "./style.js";
 import { svg } from "./svg.js";
 import { MODES, SPEEDS, THEMES } from "./view.js";
@@ -119,7 +119,7 @@ function group(title, children) {
 export function quantityChooser(content, view, on) {
   const name = (one) => {
     const [source, quantity] = one.split("/");
-    return `${notation(quantity)}${source === COUNTS ? "" : ` (${source})`}`;
+    return `${notation(quantity)}${[COUNTS, GRADIENT].includes(source) ? "" : ` (${source})`}`;
   };
   const options = content.quantities.map((one) => [one, name(one)]);
   return select("third chart", "extra", options, view.extra, (value) => on.changed({ extra: value }));

@@ -3,6 +3,12 @@
 /** The sources that count symbols; every other source is an estimator. */
 export const COUNTED = ["cells", "binned"];
 
+/** The source of what gradients and weights say: no place in the plane. */
+export const GRADIENT = "gradient";
+
+/** The layer under whose name the gradients of all layers are recorded as a whole. */
+export const ALL_LAYERS = "all_layers";
+
 /** The name of the source that is "cells" for some layers and "binned" for others. */
 export const COUNTS = "counted";
 
@@ -19,6 +25,7 @@ export class Run {
     this.name = name;
     this.measurements = [];
     this.layers = [];
+    this.placed = [];
     this.quantities = new Set(); // as "source/quantity"
     this.fault = "";
     this.add(measurements);
@@ -40,6 +47,8 @@ export class Run {
       for (const { source, quantity } of made.series) this.quantities.add(`${COUNTED.includes(source) ? COUNTS : source}/${quantity}`);
     }
     this.measurements = [...found.values()].sort((a, b) => a.epoch - b.epoch || a.step - b.step);
+    const placed = this.measurements.filter((one) => one.series.some(({ source }) => source !== GRADIENT));
+    this.placed = placed.length > 0 ? placed : this.measurements; // those that the plane shows
     this.layers = [...layers];
     this.steps = new Set(this.measurements.map((one) => one.epoch)).size < this.measurements.length;
   }
@@ -63,16 +72,16 @@ export class Run {
     return undefined;
   }
 
-  /** The last measurement at or before a time, or undefined. */
+  /** The last measurement for the plane at or before a time, or undefined. */
   at(time, clock) {
     let low = 0;
-    let high = this.measurements.length;
+    let high = this.placed.length;
     while (low < high) {
       const middle = (low + high) >> 1;
-      if (this.measurements[middle][clock] <= time) low = middle + 1;
+      if (this.placed[middle][clock] <= time) low = middle + 1;
       else high = middle;
     }
-    return this.measurements[low - 1];
+    return this.placed[low - 1];
   }
 }
 

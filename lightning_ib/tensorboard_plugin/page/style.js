@@ -73,6 +73,9 @@ const SYMBOLS = {
   I_TY_permuted_sd: "its standard deviation", I_TY_fano: "Fano’s bound", fano_shortfall: "shortfall from Fano’s bound",
   n_codes: "symbols", singleton_fraction: "samples with a symbol of their own", clipped_fraction: "values outside the bins",
   explained_variance: "variance between cells", accuracy: "accuracy", grad_snr: "gradient SNR",
+  grad_mean: "mean gradient, norm", grad_std: "spread of gradients", grad_snr_unbiased: "gradient SNR, unbiased",
+  grad_snr_floor: "gradient SNR without any signal", noise_scale: "gradient noise scale (samples)",
+  weight_norm: "norm of the weights", weight_distance: "distance of the weights from the start",
   I_TY_bound: "bound of I(T;Y)", I_TY_gap: "I(T;Y) below its bound", I_XT_finite_sample: "I(X;T) off by at most (95 %)",
   I_TY_finite_sample: "I(T;Y) off by at most (95 %)", error_heuristic: "error by input compression (heuristic)",
 };
