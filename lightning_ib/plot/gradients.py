@@ -44,7 +44,6 @@ def plot_gradients(history: History, *, normalized: bool = True) -> Figure:
         ValueError: there are no gradients.
     """
     from matplotlib.figure import Figure
-    from matplotlib.lines import Line2D
 
     clock, layers = _series(history)
     if not layers:
@@ -71,6 +70,13 @@ def plot_gradients(history: History, *, normalized: bool = True) -> Figure:
         axes.set_xlabel(clock, fontsize=9)
     for row in grid:
         row[0].set_ylabel("gradient / ‖w‖" if normalized else "gradient, norm", fontsize=9)
+    _draw_legend(figure, legend_rows, has_transition)
+    return figure
+
+
+def _draw_legend(figure: Figure, n_rows: int, has_transition: bool) -> None:
+    from matplotlib.lines import Line2D
+
     entries: list[tuple[str, dict[str, Any]]] = [
         ("mean ‖ḡ‖", {"linestyle": "-", "color": "0.2"}),
         ("spread √tr Cov(g)", {"linestyle": (0, (4, 1.5)), "color": "0.2"}),
@@ -79,7 +85,7 @@ def plot_gradients(history: History, *, normalized: bool = True) -> Figure:
     if has_transition:
         entries.append(("spread > mean from here on", {"linestyle": "-", "color": "tab:red", "linewidth": 0.9}))
     handles = [Line2D([], [], **{"linewidth": 1.3, **how}) for _, how in entries]
-    columns_of_legend = -(-len(entries) // legend_rows)
+    columns_of_legend = -(-len(entries) // n_rows)
     legend(
         figure,
         handles,
@@ -88,7 +94,6 @@ def plot_gradients(history: History, *, normalized: bool = True) -> Figure:
         ncols=columns_of_legend,
         fontsize=8.5,
     )
-    return figure
 
 
 def _series(history: History) -> tuple[str, dict[str, Series]]:

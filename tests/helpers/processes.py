@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.utils.data import BatchSampler, DataLoader, IterableDataset, SequentialSampler, WeightedRandomSampler
 
-from lightning_ib import CellQuantizer, InformationPlaneCallback, Quantizer, UniformBins
+from lightning_ib import CellQuantizer, GradientSNRCallback, InformationPlaneCallback, Quantizer, UniformBins
 from lightning_ib.estimators.kernels import KDE
 from lightning_ib.records import History, InformationPoint
 from lightning_ib.report.reporter import Reporter
@@ -59,13 +59,17 @@ class Recorded(pl.Callback):
     """Keeps what the reference needs: the weights at every measurement, and at the end the history of every process."""
 
     def __init__(self, folder, measured):
-        self.folder, self.measured, self.weights = folder, measured, []
+        self.folder, self.measured, self.weights, self.seen = folder, measured, [], []
 
     def on_train_start(self, trainer, pl_module):
         self.keep(pl_module)
 
     def on_train_epoch_end(self, trainer, pl_module):
         self.keep(pl_module)
+
+    def on_before_optimizer_step(self, trainer, pl_module, optimizer):
+        if isinstance(self.measured, GradientSNRCallback):
+            self.seen.append({name: full(p.grad).clone() for name, p in pl_module.named_parameters()})
 
     def keep(self, pl_module):
         self.weights.append({name: full(value).clone() for name, value in pl_module.state_dict().items()})
@@ -82,7 +86,9 @@ class Recorded(pl.Callback):
             "hooked": hooked,
         }
         found["random"] = torch.random.get_rng_state()
-        if self.measured:
+        if isinstance(self.measured, GradientSNRCallback):
+            found |= {"gradients": [tuple(one) for one in self.measured.history.records()], "seen": self.seen}
+        elif self.measured:
             plane = self.measured.plane
             found |= {"edges": plane.frozen_state(), "discretized": plane.discretized, "head": plane.head}
         found["logged"] = {name: value.item() for name, value in trainer.callback_metrics.items()}
@@ -287,6 +293,8 @@ def scenarios(folder):
         # This strategy knows no double precision; bins forgive the last bits.
         "sharded": (ib(**ALL_IN_BINS), Sharded, tr, va, {"precision": "32-true"}),
         "sharded-own": (ib(data=own, **ALL_IN_BINS), Sharded, tr, va, {"precision": "32-true"}),
+        "gradients": (GradientSNRCallback(), TinyModule, tr, None, {}),
+        "sharded-gradients": (GradientSNRCallback(), Sharded, tr, None, {"precision": "32-true"}),
         "histories": (ib(**BINS), TinyModule, tr, va, {}),
         "estimates": (ib(**ESTIMATES, log_projector=True), TinyModule, tr, va, {}),
         "estimates-sampled": (ib(**(ESTIMATES | SAMPLED)), TinyModule, tr, va, {}),

@@ -45,11 +45,11 @@ OTHER_PLACES = ("batched", "list", "none", "iterable", "default-none")
 
 TWO = ["alone", "alone-train", "val", "train", "own", "sampled", "batched", "list", "steps", "few", "none"]
 TWO += ["iterable", "fails", "breaks", "fits-not", "fits-not-own", "scaled", "histories"]
-TWO += ["tokens", "loses-one"]
+TWO += ["tokens", "loses-one", "gradients"]
 BY_DEFAULT = ["default", "default-sampled", "default-own", "default-none"]
 ESTIMATING = ["estimates", "estimates-sampled", "estimates-own"]
 THREE = ["fewer", "default", "default-none"]
-SHARDED = ["sharded", "sharded-own"]
+SHARDED = ["sharded", "sharded-own", "sharded-gradients"]
 
 
 def launch(factory, name, devices, **scenarios):
@@ -271,6 +271,32 @@ def test_three_processes_have_the_figures_of_one_where_samples_are_fewer(three):
 @pytest.mark.parametrize(("name", "data"), [("sharded", VALIDATION), ("sharded-own", OWN)])
 def test_sharded_weights_have_the_figures_of_whole_ones(sharded, name, data):
     assert_same(sharded(name), data, **ALL_IN_BINS)
+
+
+@pytest.mark.parametrize("name", ["gradients", "sharded-gradients"])
+def test_gradients_are_those_of_all_processes(request, two, name):
+    if name != "gradients":
+        request.getfixturevalue("sharded")
+    one, other = two(name)
+    assert exact(one["gradients"]) == exact(other["gradients"])
+    found = {record[2:5]: record for record in one["gradients"] if record[0] == 1}
+    n_steps = len(one["seen"]) // EPOCHS
+    for layer in ("hidden", "out"):
+        g = torch.stack([step[f"{layer}.weight"].flatten().double() for step in one["seen"][:n_steps]])
+        expected = {"grad_mean": g.mean(0).norm(), "grad_std": g.var(0).sum().sqrt()}
+        w = [weights[f"{layer}.weight"].double() for weights in one["weights"][:2]]
+        expected |= {"weight_norm": w[1].norm(), "weight_distance": (w[1] - w[0]).norm()}
+        for quantity, value in expected.items():
+            record = Record(*found[layer, "gradient", quantity])
+            assert record.value == pytest.approx(float(value), rel=1e-5), quantity
+            # The distributed sampler gives both processes 31 of 61 samples.
+            assert record.n_samples == 62
+
+
+def test_training_in_two_processes_is_bit_identical_with_gradients_and_without(two):
+    for watched, alone in zip(two("gradients"), two("alone-train")):
+        assert watched["losses"] == alone["losses"]
+        assert torch.equal(watched["random"], alone["random"])
 
 
 def test_a_sampler_of_ones_own_is_shared_out_once(two):
