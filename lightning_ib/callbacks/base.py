@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 
 from lightning_ib.callbacks.namespaces import CallbackBase, say, with_progress
+from lightning_ib.callbacks.own_pass import forward_again
 from lightning_ib.callbacks.schedule import Schedule
 from lightning_ib.callbacks.session import Host, Measurement, Moment
 from lightning_ib.callbacks.trainer import any_rank, dev_run, is_evaluation, logged_step, writes_no_files
@@ -81,7 +82,12 @@ class RecordingCallback(CallbackBase):
     # -- arguments for the parts ---------------------------------------------------------------------------------------
 
     def _host(self, trainer: Trainer) -> Host:
-        return Host(partial(any_rank, trainer), partial(self._say, trainer), partial(self._with_progress, trainer))
+        return Host(
+            partial(any_rank, trainer),
+            partial(self._say, trainer),
+            partial(self._with_progress, trainer),
+            partial(forward_again, trainer),
+        )
 
     def _moment(self, trainer: Trainer, epoch: int) -> Moment:
         if is_evaluation(trainer):

@@ -84,6 +84,19 @@ def run_own_pass(
     return loader
 
 
+def forward_again(trainer: Trainer, parts: Parts) -> None:
+    """Call the module on a batch that a loop of Lightning's ran; nothing is logged, and all state is put back.
+
+    Raises:
+        ForwardError: the module cannot be called on it.
+    """
+    pl_module = trainer.lightning_module
+    if not has_forward(pl_module):
+        raise ForwardError(f"{type(pl_module).__name__} defines no forward, which it calls as module(x).")
+    with _as_validation(trainer, pl_module, None):
+        _forward(trainer, pl_module, parts)
+
+
 @contextmanager
 def _as_validation(trainer: Trainer, pl_module: LightningModule, loader: Any) -> Iterator[None]:
     """The stage and precision of a validation, and all that a pass may change put back at its end."""

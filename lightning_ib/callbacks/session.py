@@ -86,11 +86,13 @@ class Host:
         any_rank: whether something holds in any process; a collective call.
         say: takes a line for the log.
         progress: wraps items, their number and a title, for a progress bar.
+        forward: calls the model on a batch in a pass of its own, which leaves no trace.
     """
 
     any_rank: Callable[[bool], bool] = bool
     say: Callable[[str], None] = _no_log
     progress: Callable[[Iterable[Any], int | None, str], Iterable[Any]] = _without_progress
+    forward: Callable[[Parts], Any] | None = None
 
 
 class Session:
@@ -226,6 +228,7 @@ class Session:
     def _see(self, parts: Parts) -> bool:
         if not self.plane.pass_over(parts):
             self.plane.see(parts)
+            self.plane.stochastic.see(parts, self._host.forward)
         return True
 
     def conclude(self, loader: Any, moment: Moment) -> Measurement:
@@ -323,7 +326,7 @@ class Session:
         self.plane.warn_of_late_layers(self._module)
         shows_rows = bool(self.options.get("keep_rows"))
         rows: Mapping[str, Rows] = {}
-        if self.plane.estimation.estimators or shows_rows:
+        if self.plane.estimation.estimators or shows_rows or self.plane.stochastic.layers:
             with preserve_state(self._module):  # an estimator of the user's may draw random numbers
                 estimates = self._warn_on_error(lambda: self._estimates(moment), moment)
                 if shows_rows:

@@ -88,6 +88,7 @@ def run_pass(
         parts = unpacked(move(batch), unpack)
         forward(parts)
         plane.see(parts)
+        plane.stochastic.see(parts, forward)
         empty = False
         if at_most is not None and (plane.n_seen >= at_most or plane.n_shown >= _MOST_SHOWN * at_most):
             break

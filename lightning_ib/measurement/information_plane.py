@@ -66,8 +66,8 @@ class InformationPlane:
             rows of yes/no labels are a symbol for each combination; rows of real numbers are cut into cells. Any
             other form is left out with a warning. A :class:`Quantizer` puts the target into its bins.
         unit: ``"bits"`` or ``"nats"``.
-        correction: of the plug-in entropies and of all values built from them: ``"miller_madow"``, ``"grassberger"``,
-            ``"chao_shen"``, ``"james_stein"`` or ``"jackknife"``; ``None`` leaves them as counted.
+        correction: of the plug-in entropies: ``"miller_madow"``, ``"grassberger"``, ``"chao_shen"``, ``"james_stein"``
+            or ``"jackknife"``; ``None`` leaves them as counted.
         n_permutations: the number of random label permutations for the spread of the permutation baseline, or 0.
         estimators: estimators beside cells and bins, by name (``"kde"``, ``"probe"``, …) or as an
             :class:`~lightning_ib.estimators.Estimator`; :meth:`estimate` returns their values.
@@ -127,12 +127,9 @@ class InformationPlane:
         self._warned = WarnOnce()
         self.bounds = PlaneBounds(bound, unit, identity=input is None, tokens=tokens, warned=self._warned)
         """The bounds that the points are compared with."""
-        self.sampled = SampledLayers(
-            checked_max_samples(max_samples),
-            min(max_samples, self.estimation.raw_samples),
-            with_input=self.estimation.needs_input,
-            partial=ignore_index is not None or tokens,
-        )
+        most, raw = checked_max_samples(max_samples), min(max_samples, self.estimation.raw_samples)
+        partial = ignore_index is not None or tokens
+        self.sampled = SampledLayers(most, raw, with_input=self.estimation.needs_input, partial=partial)
         """The sampled rows."""
         self.several_views = ""
         """Advice for a step that runs several views of a batch, for the error about mismatched rows."""
@@ -149,6 +146,8 @@ class InformationPlane:
             input_ids=self.bounds.needs_input,
             warned=self._warned,
         )
+        self.stochastic = self._intake.stochastic
+        """The layers that draw their representation."""
         self._points = PointMaker(self._intake, unit, correction, n_permutations, self.bounds, self._warned)
 
     @property
@@ -300,7 +299,7 @@ class InformationPlane:
         return History.of(points)
 
     def estimate(self, *, epoch: int = 0, step: int = 0, progress: Progress = lambda pairs: pairs) -> list[Record]:
-        """The values of the estimators, for all layers.
+        """The values of the estimators for all layers, and the variational bounds of those that draw theirs.
 
         Hyperparameters that follow a layer's scale are calibrated at its first measurement and frozen, as edges are. A
         value that fails is NaN, and one warning gives the reason.
@@ -310,13 +309,13 @@ class InformationPlane:
             step: written into the estimates.
             progress: wraps the pairs of layer and estimator, for a progress bar.
         """
+        bounds = self.stochastic.records(self.unit, epoch=epoch, step=step, shared=self._shared)
         if not self.estimation.estimators:
-            return []
-        shared = self._shared
-        return self.estimation.estimate(
+            return bounds
+        return bounds + self.estimation.estimate(
             self.layers,
-            self._intake.measured(shared=shared),
-            shared=shared,
+            self._intake.measured(shared=self._shared),
+            shared=self._shared,
             unit=self.unit,
             epoch=epoch,
             step=step,

@@ -23,6 +23,7 @@ from lightning_ib.measurement.head import HeadSearch
 from lightning_ib.measurement.reading import TARGET, TargetReader
 from lightning_ib.measurement.sampled import Drawn, SampledLayers
 from lightning_ib.measurement.seen_batches import Batch, SeenBatches, n_samples_of, token_shape
+from lightning_ib.measurement.stochastic import StochasticLayers
 from lightning_ib.measurement.variables import Form, Variable, Variables
 from lightning_ib.measurement.watched import Expected, Layers, Recorded, WatchedLayers
 from lightning_ib.warn_once import WarnOnce
@@ -119,6 +120,8 @@ class Intake:
         self.target = TargetReader(fitted, ignore_index, follows_layers=not named, warned=warned)
         self.heads = HeadSearch(head, named_layers=named, warned=warned)
         self.batches = SeenBatches(ignore_index)
+        self.stochastic = StochasticLayers(self.watched, self.heads, ignore_index, tokens=tokens, warned=warned)
+        """The layers that draw their representation."""
         self.sampled, self.estimation = sampled, estimation
         self.n_updates = 0
         """How many batches were taken in."""
@@ -147,6 +150,7 @@ class Intake:
         self._device = device_of(model)
         modules, quantizers = named_modules(model), self.watched.quantizers
         self.heads.note_activations({layer: modules[layer] for layer in quantizers})
+        self.stochastic.attach({layer: modules[layer] for layer in quantizers})
         self.use_quantizers({k: one for k, one in quantizers.items() if k not in self.variables.layers})
         return recorder
 
@@ -161,13 +165,15 @@ class Intake:
     def reset(self) -> None:
         """Begin a pass."""
         self.n_updates = 0
-        for part in (self.batches, self.variables, self.target, self.heads, self.sampled, self.estimation.streams):
+        parts = (self.batches, self.variables, self.target, self.heads, self.sampled, self.stochastic)
+        for part in (*parts, self.estimation.streams):
             part.reset()
 
     def trim(self, n_samples: int) -> None:
         """Drop the rows after the first ``n_samples`` of this process."""
         n_rows, n_valid = self.batches.rows_of(n_samples)
         self.sampled.trim(n_rows)
+        self.stochastic.trim(n_rows)
         self.estimation.streams.trim(n_valid)
         self.variables.trim(n_valid)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from lightning_ib.plot.labels import VERDICT_MARKERS, Color
@@ -12,12 +12,28 @@ from lightning_ib.plot.paths import Path, bound_style, paths_of
 from lightning_ib.plot.timeline import marked_times, progress, thinned
 from lightning_ib.records.bound import BoundLine, line_of
 from lightning_ib.records.points import InformationPoint
-from lightning_ib.records.record import Record
+from lightning_ib.records.record import VARIATIONAL, Record
 
 # Areas of markers, in square points: a dot, and from the first measurement to the last.
 DOT, FIRST, LAST = 7.0, 16.0, 58.0
 
+VARIATIONAL_BOUNDS = "variational bounds: rate, H(Y) − cross-entropy"
+
 Entries = list[tuple[str, dict[str, Any]]]
+
+
+class BoundPath(NamedTuple):
+    """The variational bounds of a stochastic layer: at most that far to the right, at least that far up.
+
+    Attributes:
+        x: the rate at each moment, an upper bound of I(X;T).
+        y: H(Y) less the cross-entropy, a lower bound of I(T;Y).
+        color: of the layer.
+    """
+
+    x: list[float]
+    y: list[float]
+    color: Color
 
 
 class Content(NamedTuple):
@@ -32,6 +48,7 @@ class Content(NamedTuple):
         paths: one for each layer.
         crosses: the probe of each layer at its last point: place and color.
         bound: the information-bottleneck bound behind the points, where there is one.
+        variational: the bounds of each layer that draws its representation.
     """
 
     points: list[InformationPoint]
@@ -42,6 +59,7 @@ class Content(NamedTuple):
     paths: list[Path]
     crosses: list[tuple[float, float, Color]]
     bound: BoundLine | None = None
+    variational: Sequence[BoundPath] = ()
 
 
 def content_of(
@@ -82,7 +100,22 @@ def content_of(
         if (key := (path.layer, path.points[-1].step, path.points[-1].epoch)) in read
     ]
     bound = (bound or line_of(points)) if about_target else None
-    return Content(points, about_target, clock, times, marked, paths, crosses, bound)
+    variational = _bound_paths(shown, {path.layer: path.color for path in paths})
+    return Content(points, about_target, clock, times, marked, paths, crosses, bound, variational)
+
+
+def _bound_paths(estimates: Iterable[Record], colors: Mapping[str, Color]) -> list[BoundPath]:
+    """The variational bounds of each layer where both are known, in the order of time."""
+    found: dict[str, dict[tuple[int, int], dict[str, float]]] = {}
+    for one in estimates:
+        if one.source == VARIATIONAL and one.layer in colors and math.isfinite(one.value):
+            found.setdefault(one.layer, {}).setdefault((one.epoch, one.step), {})[one.quantity] = one.value
+    paths = []
+    for layer, moments in found.items():
+        known = [moments[at] for at in sorted(moments) if len(moments[at]) == 2]
+        if known:
+            paths.append(BoundPath([one["I_XT"] for one in known], [one["I_TY"] for one in known], colors[layer]))
+    return paths
 
 
 def _is_probe_information(estimate: Record) -> bool:
@@ -118,7 +151,7 @@ def marker_entries(content: Content, area: float = 1.0) -> Entries:
     entries += probe_entries([content], side)
     if content.about_target and any(math.isfinite(path.points[-1].i_ty_permuted) for path in content.paths):
         entries.append((BASELINE, {"marker": "_", "markersize": 10 * side, "mec": "0.2", "mew": 2}))
-    return entries + bound_entries([content]) + verdict_entries([content], side)
+    return entries + variational_entries([content], side) + bound_entries([content]) + verdict_entries([content], side)
 
 
 def bound_entries(contents: Iterable[Content]) -> Entries:
@@ -131,6 +164,12 @@ def probe_entries(contents: Iterable[Content], side: float) -> Entries:
     """The cross of the probe, where there is one; ``side`` scales markers."""
     style = {"marker": "x", "markersize": 4.5 * side, "mec": "0.2"}
     return [("linear probe", style)] if any(content.crosses for content in contents) else []
+
+
+def variational_entries(contents: Iterable[Content], side: float) -> Entries:
+    """The mark of variational bounds, where there are some; ``side`` scales markers."""
+    style = {"marker": "+", "markersize": 6.5 * side, "mec": "0.2", "mew": 1.4 * side}
+    return [(VARIATIONAL_BOUNDS, style)] if any(content.variational for content in contents) else []
 
 
 def verdict_entries(contents: Iterable[Content], side: float) -> Entries:

@@ -77,6 +77,32 @@ def draw_paths(axes: Axes, content: Content, room: tuple[float, float], style: S
         axes.scatter(x, y, s=18 * style.area, marker="x", c=list(colors), linewidths=1.2 * style.width, zorder=2.5)
 
 
+def draw_variational(axes: Axes, content: Content, style: Style = SCREEN) -> None:
+    """The paths of variational bounds: a dashed line to a plus; an arrow at the edge where its rate lies beyond.
+
+    The axes stay as they are.
+    """
+    right = axes.get_xlim()[1]
+    for path in content.variational:
+        line: dict[str, Any] = {"linestyle": (0, (3, 2)), "linewidth": 0.9 * style.width, "zorder": 2.2}
+        axes.plot(path.x, path.y, color=(*path.color, 0.7), scalex=False, scaley=False, **line)
+        x, y = path.x[-1], path.y[-1]
+        if x <= right:
+            size = 42 * style.area
+            axes.scatter([x], [y], s=size, marker="+", c=[path.color], linewidths=1.4 * style.width, zorder=3.2)
+        else:
+            axes.annotate(
+                f"rate {x:.1f} →",
+                (right, y),
+                xytext=(-4, 5),
+                textcoords="offset points",
+                ha="right",
+                fontsize=style.levels,
+                color=path.color,
+                annotation_clip=False,
+            )
+
+
 def draw_bound(axes: Axes, bound: BoundLine | None, style: Style = SCREEN) -> bool:
     """The information-bottleneck bound, and shade above it: no representation is there.
 

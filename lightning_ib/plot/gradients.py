@@ -56,7 +56,7 @@ def plot_gradients(history: History, *, normalized: bool = True) -> Figure:
     figure = Figure(figsize=(width, _PANEL[1] * rows + 0.25 + 0.22 * legend_rows), dpi=130, layout="constrained")
     grid: Any = figure.subplots(rows, columns, sharex=True, sharey=normalized, squeeze=False)
     panels = list(grid.flat)
-    names = short_labels(["all layers" if layer == ALL_LAYERS else layer for layer in layers], 26)
+    names = [*short_labels([layer for layer in layers if layer != ALL_LAYERS], 26), "all layers"]
     has_transition = False
     colors = depth_colors(len(layers) - (ALL_LAYERS in layers))
     for axes, name, color, of in zip(panels, names, [*colors, _DARK], layers.values()):

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Literal
 
 from lightning_ib.plot.content import Content, Entries, content_of, content_until, marker_entries
-from lightning_ib.plot.drawing import draw_bound, draw_legend, draw_paths, legend_columns
+from lightning_ib.plot.drawing import draw_bound, draw_legend, draw_paths, draw_variational, legend_columns
 from lightning_ib.plot.labels import VERBATIM, VERDICT_MARKERS, short_labels
 from lightning_ib.plot.levels import BASELINE, GRAY, draw_over_time, draw_plane
 from lightning_ib.plot.names import draw_names, n_named
@@ -41,12 +41,13 @@ def plot_information_plane(
     - A path becomes stronger with time. Its larger markers are the first measurements at or after the epochs 0, 1, 10,
       100, … and the last one, which has bars of two standard errors where these are longer than the marker. Where
       points share an epoch, time is the optimizer step.
-    - A disc is ``ok``; each other verdict has a hollow shape of its own.
+    - A disc is ``ok``; other verdicts have hollow shapes.
     - A cross at the same I(X;T) is I(T;Y) of a linear probe on the rows of the last point. A dash, or a triangle at
       the edge where it is far below, marks I(T;Y) under permuted labels there.
     - The axes end around the points. The bounds are H(Y), the upper bound of I(T;Y), and H(X), or log N where X is
       the identity of the sample, the upper bound of I(X;T); and Fano's (dotted), a lower bound for the layers that
       predictions are computed from alone. Near bounds are lines, far ones are named with an arrow at the edge.
+    - A plus marks the variational bounds of a layer that draws T: at most that I(X;T), at least that I(T;Y).
     - The curve is the information-bottleneck bound, where one was asked for; no representation is in the shade above.
 
     If all I(T;Y) are NaN, as without a target, I(X;T) is drawn over the epochs instead.
@@ -76,16 +77,20 @@ def plot_information_plane(
         entries = [(label, how) for label, how in entries if label != BASELINE or label not in outside]
     entries = [(f"{label} ↑" if label in outside - {BASELINE} else label, how) for label, how in entries]
     if look.title:
-        title = "Information plane" if content.about_target else "Information about the input"
-        axes.set_title(f"{title}, {_moments(content.times, content.clock, until)}", loc="left", fontsize=look.title)
+        axes.set_title(_title(content, until), loc="left", fontsize=look.title)
     draw_paths(axes, shown, room, look)
+    draw_variational(axes, shown, look)
     draw_names(axes, shown.paths, shown.crosses, room, look)
     draw_legend(figure, entries, look)
     if look.line:
-        width, height = figure.get_size_inches()
-        line = _measured(content.points, content.times, run, {point.layer for point in history})
-        figure.text(0.14 / width, 0.1 / height, line, fontsize=look.line, color=GRAY, **VERBATIM)
+        _draw_line(figure, _measured(content.points, content.times, run, {point.layer for point in history}), look)
     return figure
+
+
+def _draw_line(figure: Figure, line: str, look: Style) -> None:
+    """A line below the legend."""
+    width, height = figure.get_size_inches()
+    figure.text(0.14 / width, 0.1 / height, line, fontsize=look.line, color=GRAY, **VERBATIM)
 
 
 def _draw_axes(axes: Axes, content: Content, shown: Content, room: tuple[float, float], look: Style) -> set[str]:
@@ -96,9 +101,10 @@ def _draw_axes(axes: Axes, content: Content, shown: Content, room: tuple[float, 
     axes.set_xlabel(f"{x} [{last.unit}]" if content.about_target else x, fontsize=look.axes)
     axes.set_ylabel(f"{y} [{last.unit}]", fontsize=look.axes)
     if content.about_target:
-        read = [y for _, y, _ in content.crosses]
+        read = [y for _, y, _ in content.crosses] + [path.y[-1] for path in content.variational]
+        rates = [path.x[-1] for path in content.variational]
         near = [] if content.bound is None else [content.bound.at(path.x[-1]) for path in content.paths]
-        has_baseline = draw_plane(axes, content.paths, read, bound, last, room, look, shown.paths, near)
+        has_baseline = draw_plane(axes, content.paths, read, bound, last, room, look, shown.paths, near, rates)
         outside = [BASELINE] * (not has_baseline)
         if content.bound is not None and not draw_bound(axes, content.bound, look):
             outside.append(content.bound.label)
@@ -107,10 +113,11 @@ def _draw_axes(axes: Axes, content: Content, shown: Content, room: tuple[float, 
     return set()
 
 
-def _moments(times: Sequence[int], clock: str, until: int | None) -> str:
+def _title(content: Content, until: int | None) -> str:
+    times, what = content.times, "Information plane" if content.about_target else "Information about the input"
     if until is not None or len(times) == 1:
-        return f"{clock} {times[0] if until is None else until}"
-    return f"{clock}s {times[0]}–{times[-1]}"
+        return f"{what}, {content.clock} {times[0] if until is None else until}"
+    return f"{what}, {content.clock}s {times[0]}–{times[-1]}"
 
 
 def _framed(entries: Entries, look: Style) -> tuple[Figure, Axes, tuple[float, float]]:

@@ -50,6 +50,7 @@ def draw_plane(
     style: Style = SCREEN,
     shown: Sequence[Path] | None = None,
     near: Sequence[float] = (),
+    rates: Sequence[float] = (),
 ) -> bool:
     """Axes, bounds and baselines; whether there is a baseline in the picture.
 
@@ -63,6 +64,7 @@ def draw_plane(
         style: of the picture.
         shown: the paths whose baselines are drawn, if these are parts of ``paths``.
         near: further levels that the axes include where they are near.
+        rates: upper bounds of I(X;T), which widen the axis to twice its length at most.
     """
     ends = paths if shown is None else shown
     chance = [(path.x[-1], path.points[-1].i_ty_permuted, path.color) for path in ends]
@@ -75,7 +77,9 @@ def draw_plane(
     levels = [level for point in at_the_end for level in (point.i_ty_permuted, point.i_ty_fano)]
     levels = [bounds[0].value, *near, *filter(math.isfinite, levels)]
     all_x, all_y = with_bars(paths)
-    axes.set_xlim(limits(all_x, [bound.value], _LEAST_SPAN * bound.value))
+    left, right = limits(all_x, [bound.value], _LEAST_SPAN * bound.value)
+    at_hand = [rate for rate in rates if rate <= right + (right - left)]
+    axes.set_xlim(left, max([right, *(rate + 0.05 * (rate - left) for rate in at_hand)]))
     low, high = limits([*read, *all_y], levels, _LEAST_SPAN * bounds[0].value)
     # Layers that know the target end side by side at the top; their names stand above them.
     axes.set_ylim(low, high + _HEADROOM * n_named(len(paths), style) * (high - low))

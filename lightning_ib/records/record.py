@@ -17,6 +17,9 @@ IN_WORDS = {"cells": "cells", "binned": "bins"}
 GRADIENT = "gradient"
 """The source of what the gradients and the weights of a layer say, without any information in it."""
 
+VARIATIONAL = "variational"
+"""The source of the bounds that a stochastic layer gives of itself: its rate, and H(Y) less the cross-entropy."""
+
 ALL_LAYERS = "all_layers"
 """The layer under whose name the gradients of all watched weights are recorded as a whole, where there are several."""
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from lightning_ib.records.record import COUNTED, GRADIENT, GRADIENT_QUANTITIES
+from lightning_ib.records.record import COUNTED, GRADIENT, GRADIENT_QUANTITIES, VARIATIONAL
 
 QUANTITIES = ("I_XT", "I_TY", "H_T")
 """The counted quantities of the first page."""
@@ -35,7 +35,7 @@ _COUNTED = {
     *SHARES,
     *GRADIENT_QUANTITIES,
 }
-RESERVED = _COUNTED.union(UNITS, COUNTED, [GRADIENT])
+RESERVED = _COUNTED.union(UNITS, COUNTED, [GRADIENT, VARIATIONAL])
 """Names that estimators must avoid, since a tag would have two meanings."""
 
 

@@ -1,0 +1,245 @@
+"""Layers that draw their representation: bounds of its information from the network itself, without bins or cells."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from contextlib import contextmanager, suppress
+from typing import Any
+from weakref import WeakValueDictionary
+
+import torch
+from torch import Tensor, nn
+
+from lightning_ib.capture.batches import Parts
+from lightning_ib.capture.outputs import first_tensor
+from lightning_ib.capture.recorder import Recorder
+from lightning_ib.distributed import all_gathered, this_process
+from lightning_ib.functional.checks import sentence
+from lightning_ib.measurement.head import HeadSearch, activation_of
+from lightning_ib.measurement.watched import WatchedLayers
+from lightning_ib.objectives import GaussianBottleneck
+from lightning_ib.records.record import VARIATIONAL, Record, unit_of
+from lightning_ib.warn_once import WarnOnce
+
+_COLUMNS = ("valid", "label", "log_q")
+
+
+class StochasticLayers:
+    r"""The Gaussian bottlenecks among the layers of a measurement: rate and distortion, as bounds of I(X;T) and I(T;Y).
+
+    .. math:: I(X;T) \le \mathrm{E}\, D[q(t|x) \| r(t)], \qquad I(T;Y) \ge H(Y) - \mathrm{E}\, [-\ln q(y|t)]
+
+    (Alemi et al. 2017). q(y|t) is the head of the network, and t is drawn, also where the network in ``eval()`` takes
+    the mean in its place: each batch runs through the network once more, with its bottlenecks drawing.
+
+    Args:
+        watched: the layers of the measurement.
+        heads: knows which of them may be the head.
+        ignore_index: the label of rows that are left out.
+        tokens: whether tokens are the samples.
+        warned: takes the warnings.
+    """
+
+    def __init__(
+        self,
+        watched: WatchedLayers,
+        heads: HeadSearch,
+        ignore_index: int | None,
+        *,
+        tokens: bool,
+        warned: WarnOnce,
+    ) -> None:
+        self._watched, self._heads = watched, heads
+        self._ignore_index, self._tokens, self._warned = ignore_index, tokens, warned
+        self._modules: MutableMapping[str, nn.Module] = WeakValueDictionary()
+        self.reset()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """The state of a copy, which is detached."""
+        return self.__dict__ | {"_modules": {}}
+
+    def attach(self, modules: Mapping[str, nn.Module]) -> None:
+        """Note the modules of the layers."""
+        self._modules = WeakValueDictionary(modules)
+
+    def reset(self) -> None:
+        """Begin a pass."""
+        self._rates: dict[str, list[Tensor]] = {}
+        self._columns: dict[str, list[Tensor]] = {name: [] for name in _COLUMNS}
+
+    @property
+    def layers(self) -> list[str]:
+        """The names of the bottlenecks."""
+        if self._watched.recorder is None:
+            return []
+        return [layer for layer, module in self._modules.items() if isinstance(module, GaussianBottleneck)]
+
+    # -- a batch -------------------------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def see(self, parts: Parts, forward: Callable[[Parts], Any] | None) -> None:
+        """Run a batch that was counted in once more, with the bottlenecks drawing.
+
+        A failure is one warning, and there are no bounds from there on.
+
+        Args:
+            parts: of the batch.
+            forward: calls the network, its state and all random states being put back afterwards.
+        """
+        layers, head = self.layers, self._heads.candidate
+        if not layers or forward is None:
+            return
+        try:
+            drawing = _drawing([self._modules[layer] for layer in layers], len(self._columns["valid"]))
+            with drawing, _unrecorded(self._watched.recorder):
+                rates, output = self._forward(parts, forward, head)
+        except Exception as error:
+            self._modules = {}
+            self.reset()
+            self._warned.warn(
+                "variational",
+                f"the rate of {', '.join(map(repr, layers))} is not recorded, for which each batch runs through the "
+                f"network once more: {sentence(error)} Training goes on.",
+            )
+            return
+        if rates.keys() == set(self.layers):
+            self._keep(parts, rates, self._log_likelihoods(output, parts.y, head))
+
+    def _forward(
+        self, parts: Parts, forward: Callable[[Parts], Any], head: str | None
+    ) -> tuple[dict[str, Tensor], Tensor | None]:
+        """The rate of each bottleneck, and the output of the head."""
+        rates: dict[str, Tensor] = {}
+        outputs: list[Any] = []
+
+        def rate_of(layer: str) -> Callable[[nn.Module, Any, Any], None]:
+            return lambda module, inputs, output: rates.update({layer: output.kl.detach().double().reshape(-1)})
+
+        handles = [self._modules[layer].register_forward_hook(rate_of(layer)) for layer in self.layers]
+        if head and head in self._modules:
+            hook = self._modules[head].register_forward_hook(lambda module, inputs, output: outputs.append(output))
+            handles.append(hook)
+        try:
+            forward(parts)
+        finally:
+            for handle in handles:
+                handle.remove()
+        with suppress(ValueError):
+            return rates, first_tensor(outputs[-1]).detach() if outputs else None
+        return rates, None
+
+    def _log_likelihoods(self, output: Tensor | None, y: Any, head: str | None) -> Tensor | None:
+        """Ln q(y|t) of each row, where the output has a coordinate for each class; NaN for labels beyond."""
+        if output is None or not isinstance(y, Tensor) or y.is_floating_point() or not output.is_floating_point():
+            return None
+        if output.ndim < 2 or output[..., 0].numel() != y.numel():
+            return None
+        output = output.reshape(y.numel(), -1).double()
+        given = activation_of(self._modules[head or ""]) == "probabilities"
+        if output.shape[1] == 1:
+            one = output.log() if given else nn.functional.logsigmoid(output)
+            other = (-output).log1p() if given else nn.functional.logsigmoid(-output)
+            output = torch.cat((other, one), 1)
+        else:
+            output = output.log() if given else output.log_softmax(1)
+        labels = y.reshape(-1).long()
+        known = (labels >= 0) & (labels < output.shape[1])
+        log_q = output.gather(1, labels.clamp(0, output.shape[1] - 1)[:, None])[:, 0]
+        return torch.where(known, log_q, math.nan)
+
+    def _keep(self, parts: Parts, rates: Mapping[str, Tensor], log_q: Tensor | None) -> None:
+        first = next(iter(rates.values()))
+        valid = torch.ones_like(first, dtype=torch.bool)
+        labels = parts.y.reshape(-1) if log_q is not None and log_q.numel() == first.numel() else None
+        if labels is not None and self._ignore_index is not None:
+            valid &= labels != self._ignore_index
+        if self._tokens and isinstance(parts.mask, Tensor) and parts.mask.numel() == valid.numel():
+            valid &= parts.mask.reshape(-1).bool()
+        for layer, rate in rates.items():
+            self._rates.setdefault(layer, []).append(rate)
+        missing = torch.full_like(first, math.nan)
+        self._columns["valid"].append(valid)
+        self._columns["label"].append(missing if labels is None else labels.double())
+        self._columns["log_q"].append(missing if labels is None or log_q is None else log_q)
+
+    # -- the end of a pass ---------------------------------------------------------------------------------------------
+
+    def trim(self, n_rows: int) -> None:
+        """Drop the rows after the first ones of this process."""
+        self._rates = {layer: [torch.cat(of)[:n_rows]] for layer, of in self._rates.items()}
+        self._columns = {name: [torch.cat(of)[:n_rows]] if of else [] for name, of in self._columns.items()}
+
+    def records(self, unit: str, *, epoch: int, step: int, shared: bool) -> list[Record]:
+        """Rate as I(X;T), and H(Y) less the cross-entropy as I(T;Y), of each bottleneck, with standard errors.
+
+        Args:
+            unit: ``"bits"`` or ``"nats"``.
+            epoch: written into the records.
+            step: written into the records.
+            shared: whether several processes measure together, all of which must call this.
+        """
+        own = {name: torch.cat(of).cpu() for name, of in (self._rates | self._columns).items() if of}
+        parts = [one for one in (all_gathered(own) if shared else [own]) if one]
+        if not parts:
+            return []
+        seen = {name: torch.cat([one[name] for one in parts]) for name in parts[0]}
+        valid = seen.pop("valid")
+        seen = {name: values[valid] for name, values in seen.items()}
+        labels, log_q = seen.pop("label"), seen.pop("log_q")
+        per_nat = 1 / math.log(2) if unit == "bits" else 1.0
+        values = {(layer, "I_XT"): rate for layer, rate in seen.items()}
+        if len(labels) and not bool(labels.isnan().any() | log_q.isnan().any()):
+            _, at, counts = labels.unique(return_inverse=True, return_counts=True)
+            # The information of each row: its mean is H(Y) − E[−ln q(y|t)].
+            density = log_q - (counts[at].double() / len(labels)).log()
+            values |= {(layer, "I_TY"): density for layer in seen}
+        return [
+            Record(
+                *(epoch, step, layer, VARIATIONAL, quantity),
+                float(one.mean()) * per_nat,
+                float(one.std()) / math.sqrt(len(one)) * per_nat if len(one) > 1 else math.nan,
+                unit_of(quantity, unit),
+                len(one),
+                "ok",
+            )
+            for (layer, quantity), one in sorted(values.items(), key=lambda pair: list(seen).index(pair[0][0]))
+            if len(one)
+        ]
+
+
+@contextmanager
+def _drawing(bottlenecks: list[nn.Module], number: int) -> Iterator[None]:
+    """Have bottlenecks draw, as in training, with other random numbers for every batch and the same in every pass."""
+    modes = [(module, module.training) for module in bottlenecks]
+    seed = 1 + this_process()[0] + number * this_process()[1]
+    gpus = sorted({p.get_device() for module in bottlenecks for p in module.parameters() if p.is_cuda})
+
+    def draws(module: nn.Module, inputs: Any) -> None:
+        """Just before it runs: a pass of its own puts the whole network into eval mode."""
+        module.training = True
+        if module is bottlenecks[0]:
+            torch.manual_seed(seed)
+
+    handles = [module.register_forward_pre_hook(draws) for module in bottlenecks]
+    try:
+        with torch.random.fork_rng(devices=gpus):
+            yield
+    finally:
+        for handle in handles:
+            handle.remove()
+        for module, training in modes:
+            module.training = training
+
+
+@contextmanager
+def _unrecorded(recorder: Recorder | None) -> Iterator[None]:
+    """Keep the hooks of a measurement off."""
+    enabled = recorder is not None and recorder.enabled
+    try:
+        if recorder is not None:
+            recorder.enabled = False
+        yield
+    finally:
+        if recorder is not None:
+            recorder.enabled = enabled
