@@ -21,7 +21,6 @@ class LoopCallback(RecordingCallback):
     """Records the forward passes of a loop, batch by batch, with an information plane.
 
     Attributes:
-        session: the plane at work.
         unpack: batch → (x, y), or ``None`` to recognize them.
     """
 

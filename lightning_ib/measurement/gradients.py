@@ -142,8 +142,7 @@ class GradientSNR:
         """Layer → its weights, by their names in the model.
 
         Raises:
-            ValueError: the model lacks a layer that was named, or one has no weights.
-            NoLayersError: no layer was named, and none has weights.
+            ValueError: the model lacks a layer that was named, one has no weights, or no layer of the model has.
         """
         modules = named_modules(model)
         layers = list(resolve_layers(model, self._named)) if self._named is not None else default_layers(model)
@@ -292,8 +291,9 @@ class GradientSNR:
             summed: sums a tensor over processes that hold a share of the weights each; a collective call.
 
         Returns:
-            For each layer, and for all of them as ``"all_layers"``, the quantities of
-            :data:`~lightning_ib.records.record.GRADIENT_QUANTITIES`; those of gradients are NaN where none came.
+            For each layer, and for all of them as ``"all_layers"``, ``grad_mean``, ``grad_std``, ``grad_snr``,
+            ``grad_snr_unbiased``, ``grad_snr_floor``, ``noise_scale``, ``weight_norm`` and ``weight_distance``; those
+            of gradients are NaN where none came.
         """
         norms = torch.stack([torch.stack(self._norms(one)) for one in self._sums.values()])
         values = (norms if summed is None else summed(norms)).cpu().tolist()

@@ -8,7 +8,7 @@ import pytest
 
 from lightning_ib.estimators.base import Estimator
 from lightning_ib.estimators.registry import BY_NAME, checked_estimators
-from lightning_ib.records.record import COUNTED, GRADIENT
+from lightning_ib.records.record import COUNTED, GRADIENT, VARIATIONAL
 from lightning_ib.records.tags import QUANTITIES, RESERVED, SHARES, UNITS, Tag, format_tag, is_diagnostic, parse_tag
 
 LAYERS = ["out", "encoder.0", "a/b", "a/I_TY/out", "bits", "I_TY", "probe", "/out", "a//b", "schräg ü", "_orig_mod"]
@@ -17,16 +17,18 @@ LAYERS = ["out", "encoder.0", "a/b", "a/I_TY/out", "bits", "I_TY", "probe", "/ou
 @pytest.mark.parametrize("prefix", ["ib", "val", "a/b", "ib_diagnostics"])
 @pytest.mark.parametrize("layer", LAYERS)
 def test_every_name_says_what_it_was_made_of(layer, prefix):
-    counted = [(quantity, "") for quantity in sorted(RESERVED - {*UNITS, *COUNTED, GRADIENT})]
+    counted = [(quantity, "") for quantity in sorted(RESERVED - {*UNITS, *COUNTED, GRADIENT, VARIATIONAL})]
     of_estimators = [(figure, name) for name, one in BY_NAME.items() for figure in one().outputs]
+    of_estimators += [(figure, VARIATIONAL) for figure in ("I_XT", "I_TY")]
     for (quantity, estimator), unit in itertools.product(counted + of_estimators, ("", *UNITS)):
         name = format_tag(prefix, quantity, layer, source=estimator, unit=unit)
         assert parse_tag(name, prefix) == Tag(quantity, layer, estimator, unit), name
 
 
 def test_no_two_values_have_one_name():
-    counted = [(quantity, "") for quantity in RESERVED - {*UNITS, *COUNTED, GRADIENT}]
+    counted = [(quantity, "") for quantity in RESERVED - {*UNITS, *COUNTED, GRADIENT, VARIATIONAL}]
     of_estimators = [(figure, name) for name, one in BY_NAME.items() for figure in one().outputs]
+    of_estimators += [(figure, VARIATIONAL) for figure in ("I_XT", "I_TY")]
     names = [
         format_tag("ib", quantity, layer, source=estimator, unit=unit)
         for quantity, estimator in counted + of_estimators
