@@ -103,8 +103,8 @@ def weight_noise_variance(weight_covariance: Tensor, *, second_moment: Tensor) -
 
     Row i of the weights has the covariance :math:`V_i` around its mean, drawn anew for every sample.
 
-    With this noise :func:`gaussian_compression_bound` is an *approximation* and bounds nothing, because the noise scales
-    with T rather than being independent of it. For one unit T ~ N(0, 1), with a weight of mean 1 and variance 1, the
+    With this noise :func:`gaussian_compression_bound` is an *approximation* and bounds nothing, because the noise
+    scales with T rather than being independent of it. For one unit T ~ N(0, 1), with a weight of mean 1 and variance 1, the
     formula gives 0.347 nats and the true I(T;U) is 0.813. As the variance of the weight grows, the formula goes to 0
     and the information to 0.420 nats. In wide layers the noise of a pre-activation is a sum over many units, and closer
     to independent. The weights of a trained network are fixed: they make no noise.
@@ -141,8 +141,9 @@ def weight_noise_variance(weight_covariance: Tensor, *, second_moment: Tensor) -
     if moment.ndim == 1 or v.ndim == 2:
         v = v.diagonal(dim1=1, dim2=2) if v.ndim == 3 else v
         moment = moment if moment.ndim == 1 else moment.diagonal()
-        return v @ moment
-    return (v * moment).sum((1, 2))
+        return v.matmul(moment)
+    of_units: Tensor = (v * moment).sum((1, 2))
+    return of_units
 
 
 def _sum_of_logs(s: Tensor) -> float:
