@@ -104,10 +104,10 @@ def weight_noise_variance(weight_covariance: Tensor, *, second_moment: Tensor) -
     Row i of the weights has the covariance :math:`V_i` around its mean, drawn anew for every sample.
 
     With this noise :func:`gaussian_compression_bound` is an *approximation* and bounds nothing, because the noise
-    scales with T rather than being independent of it. For one unit T ~ N(0, 1), with a weight of mean 1 and variance 1, the
-    formula gives 0.347 nats and the true I(T;U) is 0.813. As the variance of the weight grows, the formula goes to 0
-    and the information to 0.420 nats. In wide layers the noise of a pre-activation is a sum over many units, and closer
-    to independent. The weights of a trained network are fixed: they make no noise.
+    scales with T rather than being independent of it. For one unit T ~ N(0, 1), with a weight of mean 1 and variance
+    1, the formula gives 0.347 nats and the true I(T;U) is 0.813. As the variance of the weight grows, the formula goes
+    to 0 and the information to 0.420 nats. In wide layers the noise of a pre-activation is a sum over many units, and
+    closer to independent. The weights of a trained network are fixed: they make no noise.
 
     Args:
         weight_covariance: V, floating point, shape ``(K, D, D)``; or the variances of uncorrelated weights, shape
@@ -130,7 +130,7 @@ def weight_noise_variance(weight_covariance: Tensor, *, second_moment: Tensor) -
     v = _checked(weight_covariance, "weight_covariance", "(K, D) or (K, D, D)")
     if v.ndim not in (2, 3) or v.numel() == 0 or (v.ndim == 3 and v.shape[1] != v.shape[2]):
         raise ValueError(f"weight_covariance must have shape (K, D) or (K, D, D), got {tuple(v.shape)}.")
-    d = v.shape[-1]
+    d: int = v.shape[-1]
     if v.ndim == 2:
         _check_variances(v, "weight_covariance")
     else:
@@ -141,9 +141,8 @@ def weight_noise_variance(weight_covariance: Tensor, *, second_moment: Tensor) -
     if moment.ndim == 1 or v.ndim == 2:
         v = v.diagonal(dim1=1, dim2=2) if v.ndim == 3 else v
         moment = moment if moment.ndim == 1 else moment.diagonal()
-        return v.matmul(moment)
-    of_units: Tensor = (v * moment).sum((1, 2))
-    return of_units
+        return torch.mv(v, moment)
+    return torch.sum(v * moment, (1, 2))
 
 
 def _sum_of_logs(s: Tensor) -> float:
@@ -158,7 +157,8 @@ def _root(covariance: Tensor, d: int) -> Tensor:
     if s.ndim == 1:
         return s.sqrt()
     values, vectors = torch.linalg.eigh(s)
-    return vectors * values.clamp_min(0).sqrt()
+    root: Tensor = vectors * values.clamp_min(0).sqrt()
+    return root
 
 
 def _whitener(noise: float | Tensor, k: int) -> tuple[Tensor, bool]:
