@@ -6,6 +6,7 @@ The arithmetic is in :mod:`lightning_ib.functional`; the rows are a sample of th
 
 from lightning_ib.estimators.base import Estimator, Rows
 from lightning_ib.estimators.copula import GaussianCopula
+from lightning_ib.estimators.gaussian import GaussianChannel
 from lightning_ib.estimators.kernels import KDE, Renyi
 from lightning_ib.estimators.neighbors import KNN, KSG, MixedKNN
 from lightning_ib.estimators.quantized import Quantized
@@ -20,6 +21,7 @@ __all__ = [
     "KSG",
     "SMILE",
     "Estimator",
+    "GaussianChannel",
     "GaussianCopula",
     "InfoNCE",
     "MixedKNN",

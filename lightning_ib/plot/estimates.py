@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from matplotlib.lines import Line2D
 
 
+GAUSSIAN = "gaussian"
+"""The name of the estimator whose bound holds at a noise that was chosen."""
+
 _COLUMNS = 3
 _PANEL = (2.4, 2.3)  # of estimators, in inches
 _MOST_COLUMNS = 4
@@ -60,13 +63,7 @@ def plot_estimates(estimates: Sequence[Record]) -> Figure:
     if not known:
         raise ValueError("there is no estimate to draw: none is finite.")
     layers = list(dict.fromkeys(estimate.layer for estimate in known))
-    names = dict.fromkeys((one.source, one.quantity) for one in known)
-    # A lower bound is drawn with its upper one, where there is one.
-    panels = [
-        (estimator, name)
-        for estimator, name in names
-        if not name.endswith("_lower") or (estimator, name.removesuffix("_lower")) not in names
-    ]
+    panels = _panels(known)
     clock = "step" if len({(one.source, one.quantity, one.layer, one.epoch) for one in known}) < len(known) else "epoch"
     columns = min(_COLUMNS, len(panels))
     lines = -(-len(panels) // columns)
@@ -87,7 +84,7 @@ def plot_estimates(estimates: Sequence[Record]) -> Figure:
             if (one.source, one.quantity) == (estimator, f"{name}_lower")
         }
         _draw_estimates(axes, of, below, colors, clock)
-        axes.set_title(f"{estimator}: {_TITLES.get(name, name)}", fontsize=9.5, **VERBATIM)
+        axes.set_title(_title(known, estimator, name), fontsize=9.5, **VERBATIM)
         axes.set_xlabel(clock, fontsize=9)
         axes.set_ylabel(f"[{of[0].unit}]" if of[0].unit else "share" if name == "accuracy" else "", fontsize=9)
         axes.tick_params(labelsize=8.5)
@@ -96,6 +93,25 @@ def plot_estimates(estimates: Sequence[Record]) -> Figure:
     handles += [_flag(verdict) for verdict in verdicts]
     legend(figure, handles, labels, loc="outside lower center", ncols=n_columns, fontsize=9)
     return figure
+
+
+def _panels(known: Sequence[Record]) -> list[tuple[str, str]]:
+    """What gets a panel: a lower bound is drawn with its upper one, the noise of a bound stands in its title."""
+    names = dict.fromkeys((one.source, one.quantity) for one in known)
+    return [
+        (estimator, name)
+        for estimator, name in names
+        if not (name.endswith("_lower") and (estimator, name.removesuffix("_lower")) in names)
+        and (estimator, name) != (GAUSSIAN, "noise_variance")
+    ]
+
+
+def _title(known: Sequence[Record], estimator: str, name: str) -> str:
+    """What a panel shows; a bound at some noise with that noise."""
+    if (estimator, name) == (GAUSSIAN, "compression_bound"):
+        noise = {f"{one.value:g}" for one in known if (one.source, one.quantity) == (GAUSSIAN, "noise_variance")}
+        return f"bound, Gaussian, at noise σ² = {', '.join(sorted(noise)) or '?'}"
+    return f"{estimator}: {_TITLES.get(name, name)}"
 
 
 def _flag(verdict: str) -> Line2D:
