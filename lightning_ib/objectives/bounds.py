@@ -114,7 +114,8 @@ def log_variance_bound(t: Tensor, y: Tensor | None = None, *, noise_variance: fl
     several = counts > 1
     entropies = _gaussian_entropy(variances[several] + variance)
     # A class that is left out has variance 0 for finite values, and NaN for NaN.
-    return (sizes[several, 0] * entropies).sum() / len(t) + variances[~several].sum()
+    bound: Tensor = (sizes[several, 0] * entropies).sum() / len(t) + variances[~several].sum()
+    return bound
 
 
 def _gaussian_entropy(variance: Tensor) -> Tensor:
