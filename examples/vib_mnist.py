@@ -6,13 +6,14 @@ plane::
     python examples/vib_mnist.py
 
 prints a table of them (two minutes), with the errors on one draw of the code, on twelve and on its mean, and a plot.
-Beside VIB stand CEB, whose rate bounds I(X;Z|Y), and the objective max I(Z;Y) − λ1 H(X|Z) − λ2 H(Z|Y), with a decoder of
-images. ``--limit 5000 --epochs 1`` makes a quick try of it. Data as in ``mnist_cnn.py``.
+Beside VIB stand CEB, whose rate bounds I(X;Z|Y), and the objective max I(Z;Y) − λ1 H(X|Z) − λ2 H(Z|Y), with a decoder
+of images. ``--limit 5000 --epochs 1`` makes a quick try of it. Data as in ``mnist_cnn.py``.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from collections.abc import Sequence
 from functools import partial
@@ -155,6 +156,11 @@ def table(rows: Sequence[Row], n: int) -> str:
     )
 
 
+MARKERS = {"VIB": "o", "CEB": "s", "information": "D"}
+LEAST_RATE = 0.8
+"""The smallest rate of the picture."""
+
+
 def draw(rows: Sequence[Row], h_y: float) -> Figure:
     """The rate-distortion plane, and the errors over the rate.
 
@@ -169,6 +175,7 @@ def draw(rows: Sequence[Row], h_y: float) -> Figure:
     _draw_plane(plane, rows, h_y)
     for axes in (plane, below):
         axes.set_xscale("log")
+        axes.set_xlim(LEAST_RATE, limit(rows))
         axes.set_xlabel("rate ≥ I(X;Z) [nats]")
         axes.grid(alpha=0.25, linewidth=0.6)
     vib = sorted((row for row in rows if row.name == "VIB"), key=lambda row: row.rate)
@@ -180,11 +187,13 @@ def draw(rows: Sequence[Row], h_y: float) -> Figure:
                 below.plot(row.rate, 100 * getattr(row, kind), MARKERS[row.name], color=color, markersize=8)
     below.set_ylabel("test error [%]")
     below.set_ylim(bottom=0)
-    below.legend(frameon=False)
+    below.legend(frameon=False, title="VIB, and the others as in the plane", title_fontsize=9)
     return figure
 
 
-MARKERS = {"VIB": "o", "CEB": "s", "information": "D"}
+def limit(rows: Sequence[Row]) -> float:
+    """The largest rate of the picture."""
+    return max([40.0, *(2.5 * row.rate for row in rows)])
 
 
 def _draw_plane(axes: Axes, rows: Sequence[Row], h_y: float) -> None:
@@ -194,12 +203,12 @@ def _draw_plane(axes: Axes, rows: Sequence[Row], h_y: float) -> None:
         of = [row for row in rows if row.name == name]
         axes.plot([r.rate for r in of], [r.distortion for r in of], marker, linestyle="", label=name, markersize=8)
         for row in of:
-            axes.annotate(row.setting, (row.rate, row.distortion), (7, 5), textcoords="offset points", fontsize=8)
-    low, high = 0.8, max([40.0, *(1.8 * row.rate for row in rows)])
+            at, above = (row.rate, row.distortion), 9 if name == "VIB" else -16
+            axes.annotate(row.setting, at, (0, above), textcoords="offset points", fontsize=8, ha="center")
+    low, high = LEAST_RATE, limit(rows)
     top = 1.15 * max([h_y / 4, *(row.distortion for row in rows)])
-    x = torch.logspace(torch.log10(torch.tensor(low)).item(), torch.log10(torch.tensor(high)).item(), 200)
+    x = torch.logspace(math.log10(low), math.log10(high), 200)
     axes.fill_between(x, 0, (h_y - x).clamp(0, top), color="0.5", alpha=0.18, linewidth=0, label="impossible")
-    axes.set_xlim(low, high)
     axes.set_ylim(0, top)
     axes.set_ylabel("distortion ≥ H(Y|Z) [nats]")
     axes.legend(frameon=False)

@@ -80,7 +80,9 @@ def checked_class_numbers(y: Any, n: int | None, name: str = "y") -> Tensor:
         ValueError: they have another shape, or there are none.
     """
     size = "B" if n is None else n
-    checked_integers(y, f"{name} must be class labels", f"({size},)", f"give {name}.long() for class numbers")
+    rows = isinstance(y, Tensor) and y.ndim == 2
+    remedy = f"give {name}.argmax(1) for soft labels" if rows else f"give {name}.long() for class numbers"
+    checked_integers(y, f"{name} must be class labels", f"({size},)", remedy)
     if y.ndim != 1 or y.numel() == 0 or (n is not None and len(y) != n):
         raise ValueError(f"{name} must be class labels of shape ({size},), got {tuple(y.shape)}.")
     numbers: Tensor = plain_tensor(y.detach()).long()
