@@ -45,15 +45,15 @@ class BottleneckNet(pl.LightningModule):
         objective: a loss of logits, labels and rate.
         conditional: whether the prior is r(z|y) rather than N(0, I).
         steps: of the whole training, over which the learning rate falls.
-        min_std: the least noise of the code, if not the usual one.
+        min_std: the least standard deviation of the code.
     """
 
     def __init__(
-        self, objective: nn.Module, *, conditional: bool = False, steps: int = 1200, min_std: float | None = None
+        self, objective: nn.Module, *, conditional: bool = False, steps: int = 1200, min_std: float = 1e-3
     ) -> None:
         super().__init__()
         self.encoder = nn.Sequential(nn.Flatten(), nn.Linear(784, 256), nn.ReLU(), nn.Linear(256, 256), nn.ReLU())
-        self.bottleneck = GaussianBottleneck(256, LATENT, **({} if min_std is None else {"min_std": min_std}))
+        self.bottleneck = GaussianBottleneck(256, LATENT, min_std=min_std)
         self.decoder = nn.Linear(LATENT, N_CLASSES)
         self.prior = ConditionalPrior(N_CLASSES, LATENT) if conditional else None
         self.objective = objective
@@ -128,7 +128,8 @@ def errors(net: BottleneckNet, code: BottleneckOutput, logits: Tensor, y: Tensor
 def label_entropy(y: Tensor) -> Tensor:
     """H(Y) of class labels in nats."""
     share = torch.bincount(y).double() / len(y)
-    return -torch.special.xlogy(share, share).sum()
+    entropy: Tensor = -torch.special.xlogy(share, share).sum()
+    return entropy
 
 
 # -- the run -----------------------------------------------------------------------------------------------------------

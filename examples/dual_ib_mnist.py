@@ -61,13 +61,15 @@ class Row(NamedTuple):
 @torch.no_grad()
 def evaluate(net: BottleneckNet, x: Tensor, y: Tensor) -> Row:
     """Measure a network on images ``(N, 1, 28, 28)`` and labels ``(N,)``."""
+    objective = net.objective
+    assert isinstance(objective, VariationalDualIBLoss)
     net.eval()
     code = net.encode(x, N_DRAWS)
     logits = net.decoder(code.sample)
-    terms = net.objective(logits, y, net.rate(code, y))
+    terms = objective(logits, y, net.rate(code, y))
     return Row(
-        net.objective.beta,
-        net.objective.gamma,
+        objective.beta,
+        objective.gamma,
         float(terms.rate),
         float(label_entropy(y) - terms.distortion),
         float(terms.dual),

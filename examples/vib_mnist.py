@@ -15,7 +15,7 @@ from __future__ import annotations
 import argparse
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -250,7 +250,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     def vib(beta: float) -> BottleneckNet:
         return BottleneckNet(VIBLoss(beta), steps=of.steps)
 
-    runs = [("VIB", f"β = {beta:g}", partial(vib, beta)) for beta in args.betas]
+    runs: list[tuple[str, str, Callable[[], BottleneckNet]]] = [
+        ("VIB", f"β = {beta:g}", partial(vib, beta)) for beta in args.betas
+    ]
     runs += [
         ("CEB", f"γ = {args.gamma:g}", lambda: BottleneckNet(CEBLoss(args.gamma), conditional=True, steps=of.steps)),
         (

@@ -125,7 +125,8 @@ def _gaussian_entropy(variance: Tensor) -> Tensor:
 
 def _checked_variance(value: Any) -> float | Tensor:
     advice = "give the variance of the noise that is added to the means"
-    if isinstance(value, Tensor) and not values_can_be_read():
-        return value.reshape(())
-    number = checked_number(value, "noise_variance", above=0, advice=advice)
-    return value.reshape(()) if isinstance(value, Tensor) else number
+    if not isinstance(value, Tensor) or value.numel() != 1:
+        return checked_number(value, "noise_variance", above=0, advice=advice)
+    if values_can_be_read() and bool(value <= 0):  # NaN gives NaN
+        checked_number(value.detach(), "noise_variance", above=0, advice=advice)
+    return value.reshape(())

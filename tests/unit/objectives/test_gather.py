@@ -10,7 +10,7 @@ from tests.helpers.sharing import LOSSES, SHARES, Step, batch, gradients, value_
 @pytest.fixture(scope="module")
 def shared(programs, tmp_path_factory):
     folder = tmp_path_factory.mktemp("shared")
-    done = programs.module("tests.helpers.sharing", folder)
+    done = programs.module("tests.helpers.sharing", folder, timeout=60)
     assert done.returncode == 0, done.stderr
     return [torch.load(folder / f"{rank}.pt", weights_only=False) for rank in range(2)]
 
