@@ -48,6 +48,9 @@ class BottleneckNet(pl.LightningModule):
         min_std: the least standard deviation of the code.
     """
 
+    measured: Sequence[str] | None = None
+    """The layers of the information plane; None for all."""
+
     def __init__(
         self, objective: nn.Module, *, conditional: bool = False, steps: int = 1200, min_std: float = 1e-3
     ) -> None:
@@ -200,7 +203,7 @@ def trained(
             devices=1,
             log_every_n_steps=10,
             logger=logger,
-            callbacks=[InformationPlaneCallback(unit="nats")],
+            callbacks=[InformationPlaneCallback(net.measured, unit="nats")],
             enable_progress_bar=False,
             enable_model_summary=False,
         )

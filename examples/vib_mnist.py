@@ -69,6 +69,8 @@ class InformationNet(BottleneckNet):
         steps: of the whole training.
     """
 
+    measured = ("encoder.1", "encoder.3", "bottleneck", "decoder")  # the images are drawn in training alone
+
     def __init__(self, objective: InformationLoss, *, steps: int) -> None:
         super().__init__(objective, conditional=True, steps=steps, min_std=ZERO_ENTROPY_STD)
         self.painter = nn.Sequential(nn.Linear(LATENT, 256), nn.ReLU(), nn.Linear(256, 784))

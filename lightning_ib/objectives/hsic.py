@@ -65,24 +65,26 @@ def hsic(x: Tensor, y: Tensor, *, sigma_x: float, sigma_y: float, estimator: HSI
         >>> hsic(x, torch.tensor([0, 0, 1, 1]), sigma_x=1.0, sigma_y=1.0)
         tensor(0.2802)
     """
-    sigmas = [
-        checked_number(sigma, name, above=0, advice="give the width of the kernel, a typical distance")
-        for sigma, name in ((sigma_x, "sigma_x"), (sigma_y, "sigma_y"))
-    ]
     checked_choice(estimator, "estimator", get_args(HSICEstimator))
-    distances = [_squared_distances(values, name) for values, name in ((x, "x"), (y, "y"))]
-    m = len(distances[0])
-    check_same_samples(m, len(distances[1]), ("x", "y"))
+    k, ell = _kernels((x, y), (sigma_x, sigma_y))
+    m = len(k)
     if m < _FEWEST[estimator]:
         raise ValueError(f"The {estimator} estimator needs at least {_FEWEST[estimator]} samples, got {m}.")
-    dtype = torch.promote_types(distances[0].dtype, distances[1].dtype)
-    k, ell = ((-d.to(dtype) / (2 * sigma**2)).exp() for d, sigma in zip(distances, sigmas))
     if estimator == "unbiased":
         return _unbiased(k, ell)
     k, ell = _centered(k), _centered(ell)
     if estimator == "biased":
         return (k * ell).sum() / (m - 1) ** 2
-    return (_regularized(k) * _regularized(ell)).sum().to(dtype)
+    return (_regularized(k) * _regularized(ell)).sum().to(k.dtype)
+
+
+def _kernels(variables: tuple[Any, Any], widths: tuple[Any, Any]) -> tuple[Tensor, Tensor]:
+    advice = "give the width of the kernel, a typical distance"
+    sigmas = [checked_number(s, name, above=0, advice=advice) for s, name in zip(widths, ("sigma_x", "sigma_y"))]
+    of_x, of_y = (_squared_distances(values, name) for values, name in zip(variables, ("x", "y")))
+    check_same_samples(len(of_x), len(of_y), ("x", "y"))
+    dtype = torch.promote_types(of_x.dtype, of_y.dtype)
+    return (-of_x.to(dtype) / (2 * sigmas[0] ** 2)).exp(), (-of_y.to(dtype) / (2 * sigmas[1] ** 2)).exp()
 
 
 def _squared_distances(values: Any, name: str) -> Tensor:
