@@ -17,7 +17,7 @@ from lightning_ib.objectives.information import (
     gaussian_reconstruction,
     information_objective,
 )
-from lightning_ib.objectives.losses import CEBLoss, VIBLoss
+from lightning_ib.objectives.losses import CEBLoss, RateDistortionLoss, VIBLoss
 from lightning_ib.objectives.prediction import mean_log_probabilities
 from lightning_ib.objectives.schedules import Annealing
 from lightning_ib.objectives.terms import IBTerms
@@ -35,6 +35,7 @@ __all__ = [
     "InformationLoss",
     "InformationTerms",
     "NonlinearIBLoss",
+    "RateDistortionLoss",
     "SurrogateIBLoss",
     "VIBLoss",
     "VariationalDualIBLoss",

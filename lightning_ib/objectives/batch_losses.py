@@ -29,10 +29,11 @@ class NonlinearIBLoss(nn.Module):
 
     .. math:: L = \mathrm{E}\, [-\ln q(y|z)] + \beta\, \hat I^{\,p}, \qquad z = \mu(x) + \varepsilon
 
-    :math:`\hat I` is :func:`nonlinear_ib_bound` of the means in the batch, an upper bound of I(X;Z) for noise ε of one
-    variance in all dimensions. It needs no prior r(z). **It is at most ln(batch)**: a code with more information is
-    saturated, and a larger batch shows more of it. Where labels are a function of x, p = 1 reaches the ends of the
-    curve alone; p = 2 gives every point of it, one for each β (Kolchinsky, Tracey & Van Kuyk 2019).
+    :math:`\hat I` is :func:`nonlinear_ib_bound` of the means in the batch, an upper bound of I(X;Z), X being uniform
+    over the batch, for noise ε of one variance in all dimensions. It needs no prior r(z). **It is at most ln(batch)**:
+    a code with more information is saturated, and a larger batch shows more of it. Where labels are a function of x, p
+    = 1 reaches the ends of the curve alone; p = 2 gives every point of it, one for each β (Kolchinsky, Tracey & Van
+    Kuyk 2019).
 
     The caller adds the noise, of this variance, to what the decoder gets, in training and for draws at prediction. A
     :class:`GaussianBottleneck` has a σ of its own for every input and fits :class:`VIBLoss`.
@@ -109,7 +110,7 @@ class NonlinearIBLoss(nn.Module):
 
 
 class SurrogateIBLoss(nn.Module):
-    r"""The cross-entropy and a surrogate for the entropy of a layer (Kirsch, Lyle & Gal 2020).
+    r"""The cross-entropy and a surrogate for the entropy of a layer (Kirsch, Lyle & Gal 2021).
 
     .. math:: L = \mathrm{E}\, [-\ln q(y|t)] + \gamma\, S(t)
 

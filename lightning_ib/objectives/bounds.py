@@ -24,8 +24,9 @@ def nonlinear_ib_bound(mean: Tensor, noise_variance: float | Tensor, *, bound: S
 
     .. math::
 
-        \hat I = -\frac{1}{N} \sum_i \ln \frac{1}{N} \sum_j e^{-\|\mu_i - \mu_j\|^2 / c\, \sigma^2},
-        \qquad c = 2 \text{ for the upper},\; c = 8 \text{ for the lower}
+        \hat I = -\frac{1}{N} \sum_i \ln \frac{1}{N} \sum_j e^{-\|\mu_i - \mu_j\|^2 / c\, \sigma^2}
+
+    with c = 2 for the upper bound and c = 8 for the lower one.
 
     X is uniform over the N samples of the batch, so that Z is a mixture of N Gaussians, and both lie between 0 and ln
     N: **a batch of N cannot show more than ln N nats**, 5.3 for 200. Where the code carries more, the bound is
@@ -59,7 +60,7 @@ def nonlinear_ib_bound(mean: Tensor, noise_variance: float | Tensor, *, bound: S
 
 
 def log_variance_bound(t: Tensor, y: Tensor | None = None, *, noise_variance: float = ZERO_ENTROPY_NOISE) -> Tensor:
-    r"""An upper bound in nats of the entropy of a representation with noise added (Kirsch, Lyle & Gal 2020).
+    r"""An upper bound in nats of the entropy of a representation with noise added (Kirsch, Lyle & Gal 2021).
 
     .. math::
 

@@ -59,6 +59,8 @@ class VariationalDualIBLoss(nn.Module):
     r(z|y)   any     any     I(X;Z) + β H(Y|Z) + γ E D − I(Z;Y)
     =======  ======  ======  ========================================================================================
 
+    With γ = 0 it is :class:`VIBLoss` with ``beta=1/β``, times β, or :class:`CEBLoss` with ``gamma=β``.
+
     E D is the mean of the dual term. The first row holds for :math:`\tilde p(y|x)` that depends on x alone: soft labels
     p(y|x), or labels that are a function of x. In the other rows the excess is D[q(z)‖r(z)], or E D[q(z|y)‖r(z|y)],
     plus β E D[p(y|z)‖q(y|z)].

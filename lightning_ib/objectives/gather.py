@@ -24,7 +24,8 @@ def gather_batch(values: Tensor) -> Tensor:
     samples of a process, such as the cross-entropy, is averaged by DistributedDataParallel as ever: there a sample of a
     process with fewer of them counts more.
 
-    All processes must call this, in the same order, or the others wait. Where no process group of ``torch.distributed``
+    All processes must call this equally often and in the same order, or some wait: in a validation loop, too, they need
+    the same number of batches, as Lightning's sampler deals them. Where no process group of ``torch.distributed``
     is up, the values are given back as they are.
 
     Args:

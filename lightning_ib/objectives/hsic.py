@@ -26,7 +26,7 @@ def hsic(x: Tensor, y: Tensor, *, sigma_x: float, sigma_y: float, estimator: HSI
     r"""The dependence of two variables by their kernels (Gretton et al. 2005), which is no information in nats.
 
     With the kernels :math:`K_{ij} = \exp(-\|x_i - x_j\|^2 / 2 \sigma_x^2)` and L of y alike, and
-    :math:`H = I - 1/m`,
+    :math:`H = I - 1 1^\top / m`,
 
     .. math::
 

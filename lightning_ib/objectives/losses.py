@@ -12,10 +12,15 @@ from lightning_ib.objectives.terms import IBTerms, Reduction, Weight, checked_ra
 
 
 class RateDistortionLoss(nn.Module):
-    """What VIB and CEB share: a rate, a distortion, and their weighted sum.
+    """What :class:`VIBLoss` and :class:`CEBLoss` share: a rate, a distortion, and their weighted sum.
+
+    A subclass weighs the two otherwise, by :meth:`weighed`.
 
     Args:
-        reduction: as in the losses made from it.
+        reduction: ``"mean"``, or ``"none"`` for terms of the shape of the logits without classes.
+
+    Raises:
+        ValueError: it is neither.
     """
 
     def __init__(self, reduction: Reduction) -> None:
@@ -62,7 +67,7 @@ class RateDistortionLoss(nn.Module):
         return IBTerms(self.weighed(rate, distortion), rate, distortion)
 
     def weighed(self, rate: Tensor, distortion: Tensor) -> Tensor:
-        """The weighted sum."""
+        """The weighted sum, of means or of values per sample."""
         raise NotImplementedError
 
 
@@ -79,7 +84,8 @@ class VIBLoss(RateDistortionLoss):
     is the same loss times :math:`1 / \beta`. Above a critical β, at most 1, the optimum has rate 0 and the code no
     information.
 
-    ``beta`` can be set between two steps: see :class:`Annealing`.
+    ``beta`` can be set between two steps: see :class:`Annealing`. For what it is called with, and for the distortion of
+    another decoder, see :class:`RateDistortionLoss`.
 
     Args:
         beta: the weight of the rate, at least 0; on images of digits 1e-3 to 0.1.
@@ -95,7 +101,8 @@ class VIBLoss(RateDistortionLoss):
 
         >>> import torch
         >>> from lightning_ib.objectives import GaussianBottleneck
-        >>> bottleneck, decoder, loss = GaussianBottleneck(256, 32), nn.Linear(32, 10), VIBLoss(beta=1e-3)
+        >>> bottleneck, decoder = GaussianBottleneck(256, 32), nn.Linear(32, 10)
+        >>> loss = VIBLoss(beta=1e-3)
         >>> features, y = torch.randn(100, 256), torch.randint(10, (100,))
         >>> code = bottleneck(features)
         >>> terms = loss(decoder(code.sample), y, code.kl)
@@ -132,7 +139,7 @@ class CEBLoss(RateDistortionLoss):
     bound of I(X;Z).
 
     The same loss is :class:`VariationalDualIBLoss` with ``beta=γ`` and ``gamma=0``. ``gamma`` can be set between two
-    steps: see :class:`Annealing`.
+    steps: see :class:`Annealing`. For what it is called with, see :class:`RateDistortionLoss`.
 
     Args:
         gamma: the weight of the distortion, at least 0.
