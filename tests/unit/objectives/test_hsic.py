@@ -75,6 +75,12 @@ def test_gradients_and_precision(estimator):
     assert hsic(x.bfloat16(), y, **options).dtype == torch.float32
 
 
+def test_the_normalized_one_is_solved_in_double_precision():
+    x, y = normal((100, 2)).float(), torch.arange(100) % 3
+    options = {"sigma_x": 1.0, "sigma_y": 1.0, "estimator": "normalized"}
+    assert hsic(x, y, **options).item() == pytest.approx(hsic(x.double(), y, **options).item(), rel=1e-5)
+
+
 def test_labels_stand_for_one_hot_rows_and_nan_for_nan():
     x, y = normal((6, 2)), torch.tensor([4, 1, 4, 2, 1, 4])
     rows = (y[:, None] == torch.tensor([1, 2, 4])).double()
