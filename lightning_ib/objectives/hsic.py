@@ -66,33 +66,40 @@ def hsic(x: Tensor, y: Tensor, *, sigma_x: float, sigma_y: float, estimator: HSI
         tensor(0.2802)
     """
     checked_choice(estimator, "estimator", get_args(HSICEstimator))
-    k, ell = _kernels((x, y), (sigma_x, sigma_y))
-    m = len(k)
+    rows = _checked_variable(x, "x"), _checked_variable(y, "y")
+    check_same_samples(len(rows[0]), len(rows[1]), ("x", "y"))
+    m, dtype = len(rows[0]), torch.promote_types(*(v.dtype if v.ndim == 2 else torch.float32 for v in rows))
     if m < _FEWEST[estimator]:
         raise ValueError(f"The {estimator} estimator needs at least {_FEWEST[estimator]} samples, got {m}.")
+    # A condition number of 1/ε is too large for single precision.
+    wide = torch.float64 if estimator == "normalized" and rows[0].device.type != "mps" else dtype
+    k, ell = (_kernel(v, sigma, wide) for v, sigma in zip(rows, _checked_widths(sigma_x, sigma_y)))
     if estimator == "unbiased":
         return _unbiased(k, ell)
     k, ell = _centered(k), _centered(ell)
     if estimator == "biased":
         return (k * ell).sum() / (m - 1) ** 2
-    return (_regularized(k) * _regularized(ell)).sum().to(k.dtype)
+    return (_regularized(k) * _regularized(ell)).sum().to(dtype)
 
 
-def _kernels(variables: tuple[Any, Any], widths: tuple[Any, Any]) -> tuple[Tensor, Tensor]:
+def _checked_widths(*sigmas: Any) -> list[float]:
     advice = "give the width of the kernel, a typical distance"
-    sigmas = [checked_number(s, name, above=0, advice=advice) for s, name in zip(widths, ("sigma_x", "sigma_y"))]
-    of_x, of_y = (_squared_distances(values, name) for values, name in zip(variables, ("x", "y")))
-    check_same_samples(len(of_x), len(of_y), ("x", "y"))
-    dtype = torch.promote_types(of_x.dtype, of_y.dtype)
-    return (-of_x.to(dtype) / (2 * sigmas[0] ** 2)).exp(), (-of_y.to(dtype) / (2 * sigmas[1] ** 2)).exp()
+    return [checked_number(s, name, above=0, advice=advice) for s, name in zip(sigmas, ("sigma_x", "sigma_y"))]
 
 
-def _squared_distances(values: Any, name: str) -> Tensor:
-    if isinstance(values, Tensor) and not values.is_floating_point():
-        classes = checked_class_numbers(values, None, name)
-        return 2.0 * (classes[:, None] != classes)
-    rows = checked_code(values, name)
-    return torch.cdist(rows, rows, compute_mode="donot_use_mm_for_euclid_dist").square()
+def _checked_variable(values: Any, name: str) -> Tensor:
+    """Rows ``(m, D)`` in floating point, or class labels ``(m,)``."""
+    labels = isinstance(values, Tensor) and not values.is_floating_point()
+    return checked_class_numbers(values, None, name) if labels else checked_code(values, name)
+
+
+def _kernel(values: Tensor, sigma: float, dtype: torch.dtype) -> Tensor:
+    if values.ndim == 1:
+        distances = 2 * (values[:, None] != values).to(dtype)  # of one-hot rows
+    else:
+        rows = values.to(dtype)
+        distances = torch.cdist(rows, rows, compute_mode="donot_use_mm_for_euclid_dist").square()
+    return (-distances / (2 * sigma**2)).exp()
 
 
 def _centered(kernel: Tensor) -> Tensor:
@@ -101,11 +108,10 @@ def _centered(kernel: Tensor) -> Tensor:
 
 
 def _regularized(centered: Tensor) -> Tensor:
-    """R, symmetric. Its condition number is 1/ε at most, too large for single precision."""
-    wide = centered if centered.device.type == "mps" else centered.double()
-    eye = torch.eye(len(wide), dtype=wide.dtype, device=wide.device)
-    inverse: Tensor = torch.linalg.inv(wide + EPSILON * len(wide) * eye)
-    return eye - EPSILON * len(wide) * inverse
+    """R, symmetric."""
+    eye = torch.eye(len(centered), dtype=centered.dtype, device=centered.device)
+    inverse: Tensor = torch.linalg.inv(centered + EPSILON * len(centered) * eye)
+    return eye - EPSILON * len(centered) * inverse
 
 
 def _unbiased(k: Tensor, ell: Tensor) -> Tensor:

@@ -100,7 +100,8 @@ def test_the_loss_is_a_sum_over_layers():
     of_y = sum(hsic(t, y, sigma_x=w, sigma_y=0.5, estimator="normalized") for t, w in zip(layers, width))
     torch.testing.assert_close(tuple(terms), (of_x - 3 * of_y, of_x, of_y))
     terms.loss.backward()
-    assert all(parameter.grad.abs().sum() > 0 for parameter in (*first.parameters(), *second.parameters()))
+    # The last bias moves all values alike, and distances are as they were.
+    assert all(parameter.grad.abs().sum() > 0 for parameter in (*first.parameters(), second.weight))
 
 
 def test_a_layer_trained_by_it_tells_the_labels_apart():
