@@ -79,7 +79,7 @@ def test_a_resumed_run_goes_on_with_the_same_weights(tmp_path):
     part = trainer(tmp_path, max_epochs=2)
     part.fit(first, batches)
     part.save_checkpoint(tmp_path / "half.ckpt")
-    trainer(tmp_path, max_epochs=4).fit(rest, batches, ckpt_path=tmp_path / "half.ckpt", weights_only=False)
+    trainer(tmp_path, max_epochs=4).fit(rest, batches, ckpt_path=tmp_path / "half.ckpt")
     assert first.betas + rest.betas == whole.betas
     assert whole.betas[:4] == pytest.approx([0, 1 / 12, 2 / 12, 3 / 12])
     assert whole.betas[-1] == 1
