@@ -2,16 +2,15 @@ r"""The variational dual information bottleneck."""
 
 from __future__ import annotations
 
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, NamedTuple, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lightning_ib.functional.checks import checked_choice, checked_number, checked_values
-from lightning_ib.objectives.labels import checked_targets, in_full_precision, is_soft, target_distribution
-
-Reduction = Literal["mean", "none"]
+from lightning_ib.objectives.labels import checked_targets, in_full_precision, target_distribution
+from lightning_ib.objectives.terms import Reduction, Weight, checked_logits, checked_rate, cross_entropy_of, reduced
 
 
 class DualIBTerms(NamedTuple):
@@ -60,6 +59,8 @@ class VariationalDualIBLoss(nn.Module):
     r(z|y)   any     any     I(X;Z) + β H(Y|Z) + γ E D − I(Z;Y)
     =======  ======  ======  ========================================================================================
 
+    With γ = 0 it is :class:`VIBLoss` with ``beta=1/β``, times β, or :class:`CEBLoss` with ``gamma=β``.
+
     E D is the mean of the dual term. The first row holds for :math:`\tilde p(y|x)` that depends on x alone: soft labels
     p(y|x), or labels that are a function of x. In the other rows the excess is D[q(z)‖r(z)], or E D[q(z|y)‖r(z|y)],
     plus β E D[p(y|z)‖q(y|z)].
@@ -92,6 +93,9 @@ class VariationalDualIBLoss(nn.Module):
         >>> terms.loss.backward()
     """
 
+    beta = Weight("The weight of the distortion.")
+    gamma = Weight("The weight of the dual term.")
+
     def __init__(
         self, beta: float, gamma: float, *, smoothing: float | None = None, reduction: Reduction = "mean"
     ) -> None:
@@ -99,24 +103,6 @@ class VariationalDualIBLoss(nn.Module):
         self.beta, self.gamma = beta, gamma
         self.reduction = checked_choice(reduction, "VariationalDualIBLoss: reduction", get_args(Reduction))
         self.smoothing = None if smoothing is None else checked_smoothing(smoothing)
-
-    @property
-    def beta(self) -> float:
-        """The weight of the distortion."""
-        return self._beta
-
-    @beta.setter
-    def beta(self, value: float) -> None:
-        self._beta = checked_number(value, "VariationalDualIBLoss: beta", at_least=0)
-
-    @property
-    def gamma(self) -> float:
-        """The weight of the dual term."""
-        return self._gamma
-
-    @gamma.setter
-    def gamma(self, value: float) -> None:
-        self._gamma = checked_number(value, "VariationalDualIBLoss: gamma", at_least=0)
 
     def forward(self, logits: Tensor, y: Tensor, rate: Tensor, *, soft_labels: Tensor | None = None) -> DualIBTerms:
         r"""The loss of a batch of B samples and K classes.
@@ -136,19 +122,17 @@ class VariationalDualIBLoss(nn.Module):
             ValueError: shapes differ, labels are out of range, or the dual term has a :math:`\tilde p` of 0: class
                 labels or zeros without ``smoothing``.
         """
-        n, k = _checked_logits(logits)
-        rate = _checked_rate(rate, logits)
+        n, k = checked_logits(logits)
+        rate = checked_rate(rate, logits.shape[:-1])
         y = checked_targets(y, k, n)
         target = y if soft_labels is None else checked_targets(soft_labels, k, n, name="soft_labels")
         log_q = in_full_precision(logits).log_softmax(-1)
-        rate = rate.to(log_q.dtype).expand(log_q.shape[:-1])
-        distortion = _cross_entropy(log_q, y)
+        rate, distortion = rate.to(log_q.dtype), cross_entropy_of(log_q, y)
         if self.gamma == 0 and self.smoothing is None and soft_labels is None:
             dual = torch.full_like(distortion, float("nan"))
         else:
             dual = _divergence(log_q, target_distribution(target, k, self.smoothing, log_q.dtype))
-        if self.reduction == "mean":
-            rate, distortion, dual = rate.mean(), distortion.mean(), dual.mean()
+        rate, distortion, dual = (reduced(term, self.reduction) for term in (rate, distortion, dual))
         loss = rate + self.beta * distortion
         return DualIBTerms(loss + self.gamma * dual if self.gamma else loss, rate, distortion, dual)
 
@@ -180,16 +164,10 @@ def dual_distortion(logits: Tensor, soft_labels: Tensor) -> Tensor:
         >>> dual_distortion(torch.zeros(2, 2), p)
         tensor([0.5108, 0.0000])
     """
-    n, k = _checked_logits(logits)
+    n, k = checked_logits(logits)
     p = checked_targets(checked_values(soft_labels, "soft_labels", f"({n}, {k})"), k, n, name="soft_labels")
     log_q = in_full_precision(logits).log_softmax(-1)
     return _divergence(log_q, target_distribution(p, k, None, log_q.dtype))
-
-
-def _cross_entropy(log_q: Tensor, y: Tensor) -> Tensor:
-    if is_soft(y):
-        return -torch.where(y > 0, y.to(log_q.dtype) * log_q, 0.0).sum(-1)
-    return -log_q.gather(-1, y.expand(log_q.shape[:-1])[..., None])[..., 0]
 
 
 def _divergence(log_q: Tensor, p: Tensor) -> Tensor:
@@ -208,23 +186,3 @@ def checked_smoothing(value: Any) -> float:
     if amount == 1:
         raise ValueError("smoothing must be below 1, got 1, which leaves nothing of the labels: give 0.1, say.")
     return amount
-
-
-def _checked_logits(logits: Any) -> tuple[int, int]:
-    checked_values(logits, "logits", "(B, K)")
-    if logits.ndim < 2 or logits.shape[-1] < 2 or logits.numel() == 0:
-        raise ValueError(
-            f"logits must have shape (B, K), or (samples, B, K), of at least one sample and two classes, got "
-            f"{tuple(logits.shape)}."
-        )
-    return logits.shape[-2], logits.shape[-1]
-
-
-def _checked_rate(rate: Any, logits: Tensor) -> Tensor:
-    checked_values(rate, "rate", "(B,)")
-    if rate.shape not in (logits.shape[-2:-1], logits.shape[:-1]):
-        raise ValueError(
-            f"rate must have one value in nats for each of the {logits.shape[-2]} samples of the logits, summed over "
-            f"the latents, got shape {tuple(rate.shape)}: give code.kl, or prior.kl(code, y)."
-        )
-    return in_full_precision(rate)

@@ -224,6 +224,30 @@ class ConditionalPrior(nn.Module):
         each = _kl(mean[:, None], std[:, None], self.mean, std_of(self.rho, MIN_STD))
         return (y * each).sum(1)
 
+    def cross_entropy(self, code: BottleneckOutput, y: Tensor) -> Tensor:
+        r"""The cross-entropy :math:`\mathrm{E}_{q(z|x)} [-\ln r(z|y)]` of every sample, in nats and in closed form.
+
+        .. math::
+
+            \mathrm{E}_{q(z|x)} [-\ln r(z|y)] = D[q(z|x) \| r(z|y)] + \sum_i \ln (\sigma_i \sqrt{2 \pi e})
+
+        Its mean is :math:`H(Z|Y) + \mathrm{E}_y D[q(z|y) \| r(z|y)]`, an upper bound of a differential entropy. It can
+        be negative, and is at least the entropy H(Z|X) of the noise, the sum on the right.
+
+        Args:
+            code: as in :meth:`kl`.
+            y: as in :meth:`kl`.
+
+        Returns:
+            Shape ``(B,)``, float32 or float64.
+
+        Raises:
+            TypeError: the labels are of another kind.
+            ValueError: they have another shape, are out of range or no distributions, or the code has another width.
+        """
+        noise = in_full_precision(code.std).log() + (1 + math.log(2 * math.pi)) / 2
+        return self.kl(code, y) + noise.sum(-1)
+
     def extra_repr(self) -> str:
         """What it is made from."""
         return f"num_classes={self.num_classes}, latent={self.latent}"

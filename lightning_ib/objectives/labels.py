@@ -67,6 +67,28 @@ def checked_targets(y: Any, num_classes: int, n: int | None = None, *, soft: boo
     return numbers
 
 
+def checked_class_numbers(y: Any, n: int | None, name: str = "y") -> Tensor:
+    """Class labels that may be any integers, as int64.
+
+    Args:
+        y: integers or booleans, shape ``(B,)``; samples are of one class where their labels are equal.
+        n: B; any where None.
+        name: how a message names them.
+
+    Raises:
+        TypeError: they are of another kind.
+        ValueError: they have another shape, or there are none.
+    """
+    size = "B" if n is None else n
+    rows = isinstance(y, Tensor) and y.ndim == 2
+    remedy = f"give {name}.argmax(1) for soft labels" if rows else f"give {name}.long() for class numbers"
+    checked_integers(y, f"{name} must be class labels", f"({size},)", remedy)
+    if y.ndim != 1 or y.numel() == 0 or (n is not None and len(y) != n):
+        raise ValueError(f"{name} must be class labels of shape ({size},), got {tuple(y.shape)}.")
+    numbers: Tensor = plain_tensor(y.detach()).long()
+    return numbers
+
+
 def _checked_rows(y: Tensor, num_classes: int, n: int | None, name: str) -> Tensor:
     if y.shape[1] != num_classes or (n is not None and len(y) != n):
         raise ValueError(

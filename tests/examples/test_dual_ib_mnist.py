@@ -109,6 +109,6 @@ def test_no_data_ends_in_one_sentence(example, monkeypatch, tmp_path):
     def fail(*_):
         raise RuntimeError("MNIST cannot be had.")
 
-    monkeypatch.setattr(example, "load_data", fail)
+    monkeypatch.setattr(sys.modules["bottleneck_mnist"], "load_data", fail)
     with pytest.raises(SystemExit, match=r"^error: MNIST cannot be had\.$"):
         example.main(["--data", "mnist"])

@@ -9,7 +9,19 @@ import torch
 import torch.nn.functional as F
 
 from lightning_ib.bottleneck import ib_curve
-from lightning_ib.objectives import GaussianBottleneck, VariationalDualIBLoss, gaussian_kl
+from lightning_ib.objectives import (
+    CEBLoss,
+    GaussianBottleneck,
+    SurrogateIBLoss,
+    VariationalDualIBLoss,
+    VIBLoss,
+    gaussian_kl,
+    gaussian_reconstruction,
+    hsic,
+    information_objective,
+    log_variance_bound,
+    nonlinear_ib_bound,
+)
 from tests.reference.test_bottleneck import REFERENCE as CURVES
 from tests.reference.test_bottleneck import double, joint
 
@@ -83,34 +95,121 @@ def test_without_the_dual_term_it_is_that_of_the_bottleneck(beta, reverse):
     assert found == pytest.approx(float(curve.objective[0]) - weight * curve.i_xy + beta * h_y, abs=2e-6)
 
 
+# -- bottlenecks that learn --------------------------------------------------------------------------------------------
+
+
+def learned(rho, loss, *, conditional=False, steps=600):
+    """The terms after training on Gaussian channels of correlations ρ, with a Gaussian decoder of learned variances.
+
+    With ``conditional`` the rate is that of a linear Gaussian b(z|y).
+    """
+    rho = torch.tensor(rho)
+    n = len(rho)
+    bottleneck, decoder, reverse = GaussianBottleneck(n, n), torch.nn.Linear(n, n), torch.nn.Linear(n, n)
+    scales = torch.nn.Parameter(torch.zeros(2, n))
+    parameters = [*bottleneck.parameters(), *decoder.parameters(), *reverse.parameters(), scales]
+    optimizer = torch.optim.Adam(parameters, lr=0.03)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+
+    def terms(samples):
+        x = torch.randn(samples, n)
+        y = rho * x + (1 - rho**2).sqrt() * torch.randn(samples, n)
+        code = bottleneck(x)
+        distortion = gaussian_reconstruction(y, decoder(code.sample), variance=scales[0].exp())
+        rate = (
+            gaussian_kl(code.mean, code.std, reverse(y), scales[1].exp().expand(samples, n)) if conditional else code.kl
+        )
+        return loss.combine(distortion, rate)
+
+    for _ in range(steps):
+        optimizer.zero_grad()
+        terms(2000).loss.backward()
+        optimizer.step()
+        schedule.step()
+    with torch.no_grad():
+        return terms(200_000)
+
+
 @pytest.mark.parametrize(
     "case", [REFERENCE["gaussian_vib"][i] for i in (0, 1, 3)], ids=lambda case: f"{case['beta_vib']}"
 )
 def test_a_bottleneck_learns_the_optimum_of_a_gaussian_channel(case):
-    """Distortion + β rate, with a Gaussian decoder of learned variance; at β above ρ² nothing is worth its rate."""
-    rho, beta = case["rho"], case["beta_vib"]
-    bottleneck = GaussianBottleneck(1, 1)
-    decoder = torch.nn.Linear(1, 1)
-    log_variance = torch.nn.Parameter(torch.zeros(()))
-    parameters = [*bottleneck.parameters(), *decoder.parameters(), log_variance]
-    optimizer = torch.optim.Adam(parameters, lr=0.03)
-    steps = 600
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    """At β above ρ² nothing is worth its rate."""
+    terms = learned([case["rho"]], VIBLoss(case["beta_vib"]))
+    assert float(terms.rate) == pytest.approx(case["rate_nats"], rel=0.02, abs=0.01)
+    assert float(terms.loss) == pytest.approx(case["loss"], abs=0.01)
 
-    def terms(n):
-        x = torch.randn(n, 1)
-        y = rho * x + math.sqrt(1 - rho**2) * torch.randn(n, 1)
-        code = bottleneck(x)
-        error = (y - decoder(code.sample)).square()
-        return ((error / log_variance.exp() + log_variance + math.log(2 * math.pi)) / 2).mean(), code.kl.mean()
 
-    for _ in range(steps):
-        distortion, rate = terms(2000)
-        optimizer.zero_grad()
-        (distortion + beta * rate).backward()
-        optimizer.step()
-        schedule.step()
-    with torch.no_grad():
-        distortion, rate = terms(200_000)
-    assert float(rate) == pytest.approx(case["rate_nats"], rel=0.02, abs=0.01)
-    assert float(distortion + beta * rate) == pytest.approx(case["loss"], abs=0.01)
+def test_a_bottleneck_learns_the_optimum_of_several_gaussian_channels():
+    """At this β one of the three has no rate."""
+    case = REFERENCE["gaussian_ib_vector"][1]
+    rho = [math.sqrt(1 - eigenvalue) for eigenvalue in case["lambdas"]]
+    terms = learned(rho, VIBLoss(1 / case["beta_ib"]), steps=800)
+    assert float(terms.rate) == pytest.approx(case["I_XT"], rel=0.02)
+    h_y = 1.5 * math.log(2 * math.pi * math.e)
+    assert h_y - float(terms.distortion) == pytest.approx(case["I_TY"], rel=0.02)
+
+
+def test_the_point_of_minimum_necessary_information_is_that_of_vib_at_a_half():
+    """γ = 1 is β = ½ of VIB, where the rate of CEB is I(X;Z) − I(Z;Y)."""
+    case = REFERENCE["gaussian_vib"][1]
+    assert case["beta_vib"] == 0.5
+    terms = learned([case["rho"]], CEBLoss(1), conditional=True)
+    assert float(terms.rate) == pytest.approx(case["rate_nats"] - case["I_TY_nats"], rel=0.02)
+    assert float(terms.distortion) == pytest.approx(case["distortion_nats"], abs=0.01)
+
+
+# -- bounds that compare the samples of a batch ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("case", REFERENCE["nonlinear_ib"], ids=lambda case: f"{case['noise_var']}")
+def test_pairwise_bounds(case):
+    means = double(case["means"])
+    for side in ("upper", "lower"):
+        bound = nonlinear_ib_bound(means, case["noise_var"], bound=side)
+        assert float(bound) == pytest.approx(case[f"I_{side}_nats"], abs=1e-12)
+
+
+def test_dependence():
+    case = REFERENCE["hsic"]
+    x, y = double(case["X"]), double(case["Y"])
+    sigmas = {"sigma_x": case["sigma_x"], "sigma_y": case["sigma_y"]}
+    for estimator, key in (
+        ("biased", "hsic_biased_m_minus_1"),
+        ("unbiased", "hsic_unbiased"),
+        ("normalized", "nhsic_eps_1e_5"),
+    ):
+        expected = pytest.approx(case[key], abs=1e-9)
+        assert float(hsic(x, y, **sigmas, estimator=estimator)) == expected
+        assert float(hsic(x, y.argmax(1), **sigmas, estimator=estimator)) == expected
+
+
+def test_surrogates():
+    case = REFERENCE["surrogates"]
+    t, y, noise = double(case["Z"]), torch.tensor(case["y"]), case["noise_var"]
+    assert float(log_variance_bound(t, noise_variance=noise)) == pytest.approx(case["logvar_Z_nats"], abs=1e-12)
+    assert float(log_variance_bound(t)) == pytest.approx(case["logvar_Z_nats"], abs=1e-12)
+    given_y = log_variance_bound(t, y, noise_variance=noise)
+    assert float(given_y) == pytest.approx(case["logvar_Z_given_Y_nats"], abs=1e-12)
+    logits = torch.zeros(len(t), 3)
+    rate = SurrogateIBLoss(1, "square_norm")(logits, y, t).rate
+    assert float(rate) == pytest.approx(case["mean_sq_norm"], abs=1e-12)
+
+
+# -- the information objective -----------------------------------------------------------------------------------------
+
+
+def test_the_objective_of_a_discrete_distribution():
+    case = REFERENCE["discrete"]
+    p_xyt = double(case["p_xy"])[:, :, None] * double(case["p_t_given_x"])[:, None]
+    p_ty, p_xt, p_y = p_xyt.sum(0).T, p_xyt.sum(1), p_xyt.sum((0, 2))
+
+    def entropy(p):
+        return -torch.special.xlogy(p, p).sum()
+
+    h_x_given_t, h_t_given_y = entropy(p_xt) - entropy(p_xt.sum(0)), entropy(p_ty) - entropy(p_y)
+    assert float(h_x_given_t) == pytest.approx(case["H_X_given_T"], abs=1e-12)
+    assert float(h_t_given_y) == pytest.approx(case["H_T_given_Y"], abs=1e-12)
+    weights = {"lambda1": case["lambda1"], "lambda2": case["lambda2"]}
+    found = information_objective(entropy(p_ty) - entropy(p_xt.sum(0)), h_x_given_t, h_t_given_y, **weights)
+    assert float(entropy(p_y) - found) == pytest.approx(case["objective"], abs=1e-12)
