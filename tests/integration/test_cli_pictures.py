@@ -12,6 +12,7 @@ from lightning_ib.cli import main
 from lightning_ib.records import History
 from tests.helpers import ROOT
 from tests.unit.plot.test_panels import history
+from tests.unit.records.test_phases import gradients
 
 
 @pytest.fixture
@@ -55,6 +56,29 @@ def test_several_runs_and_each_layer(runs, tmp_path):
     assert "I(X;T) [nats]" in (tmp_path / "runs.svg").read_text()
     assert main(["plot", runs[0], "--each-layer", "-o", "layers.svg"]) == 0
     assert (tmp_path / "layers.svg").read_text().count(">I(X;T) [bits]<") == 3
+
+
+def test_the_phases_of_gradients_are_drawn_from_a_run_with_a_plane_and_from_one_without(runs, tmp_path, capsys):
+    whole = History.read_csv("runs/tanh/information_plane.csv") + gradients(1) + gradients(2)
+    whole.to_csv("runs/tanh/information_plane.csv")
+    whole.gradients().to_csv("alone/gradients.csv")
+    for run in ("runs/tanh", "alone"):
+        assert main(["plot", run, "--gradients", "-o", f"{run}.svg"]) == 0
+        assert (tmp_path / f"{run}.svg").read_text().count(">epoch</text>") == 2
+    assert main(["plot", "runs/tanh", "-o", "plane.svg"]) == 0
+    assert main(["page", "runs/tanh"]) == 0
+    capsys.readouterr()
+    assert refused(capsys, "plot", "alone/gradients.csv") == (
+        "lightning-ib plot: alone/gradients.csv holds gradients alone: lightning-ib plot --gradients draws them."
+    )
+    assert refused(capsys, "plot", runs[1], "--gradients") == (
+        "lightning-ib plot: runs/relu/information_plane.csv holds no gradients: GradientSNRCallback records them, "
+        "epoch by epoch."
+    )
+    assert "--gradients draws one run, got several: give one of them." in refused(
+        capsys, "plot", "runs/tanh", "alone", "--gradients"
+    )
+    assert "are two pictures: give one of them." in refused(capsys, "plot", "runs/tanh", "--gradients", "--each-layer")
 
 
 def test_runs_are_compared(runs, tmp_path, capsys):

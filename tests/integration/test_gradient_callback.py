@@ -2,6 +2,7 @@
 
 import copy
 import math
+import re
 import warnings
 
 import pytest
@@ -11,6 +12,7 @@ from torch.utils.data import DataLoader
 
 from lightning_ib import GradientSNRCallback, History, InformationPlaneCallback
 from lightning_ib.callbacks.trainer import loss_scale
+from lightning_ib.records import measurement_from_json
 from tests.helpers.callbacks import ModelCheckpoint, equal, never_trained, trained_state
 from tests.helpers.messages import exactly
 from tests.helpers.tiny import BATCH, N_TRAIN, TinyModule, fit, make_data, pl, train_loader
@@ -415,3 +417,39 @@ def test_a_strategy_that_keeps_gradients_is_named(tmp_path):
 def test_wrong_arguments_are_refused(arguments, error, message):
     with pytest.raises(error, match=exactly(message)):
         GradientSNRCallback(**arguments)
+
+
+@pytest.mark.parametrize("beside", [False, True])
+def test_tensorboard_has_a_chart_for_each_quantity(tmp_path, beside):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    from tensorboard.plugins.custom_scalar import layout_pb2
+
+    callbacks = [GradientSNRCallback(), *([InformationPlaneCallback(estimators=())] if beside else [])]
+    fit(tmp_path, *callbacks, logger=pl.loggers.TensorBoardLogger(tmp_path), max_epochs=1)
+    (events,) = tmp_path.rglob("events.out.tfevents.*")
+    found = EventAccumulator(str(events), {"tensors": 0, "scalars": 0}).Reload()
+    (layout,) = found.Tensors("custom_scalars__config__")
+    sections = {one.title: one for one in layout_pb2.Layout.FromString(layout.tensor_proto.string_val[0]).category}
+    assert ("Information plane (ib)" in sections) == beside
+    charts = sections["Gradients (ib)"].chart
+    assert len(charts) == len(QUANTITIES) - 1
+    tags = found.Tags()["scalars"]
+    for chart in charts:
+        (pattern,) = chart.multiline.tag
+        assert sum(re.match(pattern, tag) is not None for tag in tags) == 3, chart.title
+
+
+def test_the_page_has_one_measurement_of_both(tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    callbacks = [InformationPlaneCallback(estimators=()), GradientSNRCallback()]
+    fit(tmp_path, *callbacks, logger=pl.loggers.TensorBoardLogger(tmp_path), max_epochs=2)
+    (events,) = tmp_path.rglob("events.out.tfevents.*")
+    texts = EventAccumulator(str(events), {"tensors": 0}).Reload().Tensors("ib/measurement")
+    last = History()
+    for text in texts:  # a later one takes the place of that of the same moment
+        measured = measurement_from_json(text.tensor_proto.string_val[0].decode())
+        moments = {record[:2] for record in measured.records()}
+        last = History(record for record in last.records() if record[:2] not in moments) + measured
+    whole = callbacks[0].history
+    assert sorted(map(repr, last.records())) == sorted(map(repr, whole.records()))

@@ -12,7 +12,8 @@ from lightning_ib.records import history_to_json, measurement_to_json, measureme
 from lightning_ib.records.bound import BoundLine
 from lightning_ib.tensorboard_plugin.files import self_contained_html
 from tests.helpers.browser import CHROMIUM, FLAGS, WITH_SCROLLBARS, opened, places, tensorboard, values
-from tests.helpers.tiny import TinyModule, pl, train_loader, trainer, val_loader
+from tests.helpers.tiny import BATCH, N_TRAIN, TinyModule, pl, train_loader, trainer, val_loader
+from tests.unit.records.test_phases import gradients
 
 pytestmark = [
     pytest.mark.slow,
@@ -27,6 +28,7 @@ in_one_file = pytest.mark.parametrize("address", ["file"], indirect=True, scope=
 in_both = pytest.mark.parametrize("address", ["fast", "file"], indirect=True, scope="module")
 
 EPOCHS = 4
+N_STEPS = N_TRAIN // BATCH
 RUNS = ["version_0", "version_1"]
 
 
@@ -252,9 +254,27 @@ def test_gradients_and_a_bound_are_shown_where_they_were_logged(browser, board, 
     more += [one._replace(source="bound", quantity="I_TY_bound", value=min(one.value, 2.0)) for one in points]
     records = sorted([*board[1][0].records(), *more], key=lambda one: one[:2])
     with opened(browser, a_page(tmp_path, {"mine": history_to_json(History(records))})) as found:
-        assert "gradient SNR, gradient" in found.part.text_content(".charts")
+        assert found.part.text_content(".charts").endswith("gradient SNR")
         assert found.part.query_selector(".planes [data-part=bottleneck]") is not None
         assert "IB bound" in found.part.text_content(".planes")
+
+
+def test_between_the_points_of_a_plane_gradients_go_on(browser, board, tmp_path):
+    """Measured less often than gradients, a plane keeps its points, as the charts keep their values."""
+    points = board[1][0]
+    layers = [*dict.fromkeys(point.layer for point in points), "all_layers"]
+    seldom = History(record for record in points.records() if record.epoch % 2 == 0)
+    both = seldom + sum(
+        (gradients(epoch, step=N_STEPS * epoch, layers=layers) for epoch in range(1, EPOCHS + 1)), History()
+    )
+    file = tmp_path / "plane.html"
+    file.write_text(self_contained_html({"a": history_to_json(both)}), encoding="utf-8")
+    with opened(browser, f"{file.as_uri()}#time=3") as found:
+        found.part.wait_for_selector(".point")
+        assert found.part.text_content("#moment") == "epoch 3"
+        assert {layer for layer, _ in places(found.part)} == {"hidden", "out"}
+        titles = [one.text_content() for one in found.part.query_selector_all(".chart")]
+        assert any("gradient SNR" in title and "gradient)" not in title for title in titles)
 
 
 def test_the_curve_of_a_measurement_is_drawn_in_the_unit_of_the_page_and_named(browser, board, tmp_path):
