@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from lightning_ib.callbacks.arguments import checked_prefix
@@ -65,6 +66,8 @@ class GradientSNRCallback(RecordingCallback):
         every_n_epochs: record every n-th epoch alone.
         epochs: record these epochs instead, the first being 1.
         every_n_train_steps: record every n optimizer steps instead, of the gradients of those steps.
+        normalized: whether the picture divides mean and spread by the norm of the weights, as in the field; what is
+            logged is unnormalized either way.
         prefix: the first part of every logged name.
         verbose: at the end of a fit, log a summary and where the files are.
 
@@ -90,6 +93,7 @@ class GradientSNRCallback(RecordingCallback):
         every_n_epochs: int = 1,
         epochs: Sequence[int] | None = None,
         every_n_train_steps: int | None = None,
+        normalized: bool = True,
         prefix: str = "ib",
         verbose: bool = True,
     ) -> None:
@@ -97,7 +101,7 @@ class GradientSNRCallback(RecordingCallback):
         super().__init__(
             schedule,
             GradientSNR(layers, biases=biases, sketch=sketch),
-            GradientReporter(prefix, "bits", by=schedule.by),
+            GradientReporter(prefix, "bits", by=schedule.by, normalized=checked_flag(normalized, "normalized")),
             verbose=checked_flag(verbose, "verbose"),
         )
         self._shares: Shares | None = None
@@ -166,7 +170,7 @@ class GradientSNRCallback(RecordingCallback):
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Count the samples of a batch."""
-        self._n_samples = trainer.world_size * n_samples_of(unpacked(batch).x)
+        self._n_samples = 0 if self._shares is None else self._shares.n_batches * _n_samples(batch)
         self._n_seen += self._n_samples
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Any) -> None:
@@ -215,7 +219,12 @@ class GradientSNRCallback(RecordingCallback):
         assert self._shares is not None
         measured = History()
         with self.reporter.warned.on_error("the gradients could not be recorded"):
-            measured = self.session.compute(epoch=epoch, step=trainer.global_step, summed=self._shares.summed)
+            measured = self.session.compute(
+                epoch=epoch,
+                step=trainer.global_step,
+                summed=self._shares.summed,
+                n_copies=self._shares.n_copies(),
+            )
             self._warn_of_gaps(self._moment(trainer, epoch).when)
         self.session.reset()
         self._last_time = trainer.global_step if self.schedule.by == "step" else epoch
@@ -288,3 +297,10 @@ class GradientSNRCallback(RecordingCallback):
         super()._resume(trainer)
         last = self._own().last().records()
         self._last_time = getattr(last[0], self.schedule.by) if last else 0
+
+
+def _n_samples(batch: Any) -> int:
+    """How many samples a batch has; 0 where that is unknown."""
+    with suppress(Exception):  # it is the user's, and may be of any kind
+        return n_samples_of(unpacked(batch).x)
+    return 0

@@ -68,35 +68,32 @@ class Shares(NamedTuple):
 
     Attributes:
         several: whether each process holds a share of them.
-        summed: sums a tensor over the shares; a collective call where there are several.
+        n_batches: how many processes see batches of their own.
+        summed: sums a tensor over all processes; a collective call where the weights are in shares.
+        n_copies: gives, once the model is wrapped, how many processes hold the same share of a plain tensor.
     """
 
     several: bool
+    n_batches: int
     summed: Callable[[torch.Tensor], torch.Tensor]
+    n_copies: Callable[[], int]
 
 
 def shares_of_weights(trainer: Any) -> Shares | None:
     """How the weights and gradients lie in the processes; ``None`` where they are out of reach, as with DeepSpeed."""
-    kinds = {kind.__name__ for kind in type(trainer.strategy).__mro__}
+    strategy, kinds = trainer.strategy, {kind.__name__ for kind in type(trainer.strategy).__mro__}
     if "DeepSpeedStrategy" in kinds:
         return None
+    n_batches = int((getattr(strategy, "distributed_sampler_kwargs", None) or {}).get("num_replicas", 1))
     if trainer.world_size == 1 or not kinds & {"FSDPStrategy", "ModelParallelStrategy"}:
-        return Shares(False, lambda values: values)
+        return Shares(False, n_batches, lambda values: values, lambda: 1)
 
-    def summed(values: torch.Tensor) -> torch.Tensor:
-        whole: torch.Tensor = trainer.strategy.reduce(values, reduce_op="sum")
-        return whole / _n_copies(trainer)
+    def n_copies() -> int:
+        kind = getattr(getattr(strategy.model, "sharding_strategy", None), "name", "")
+        group = getattr(strategy.model, "process_group", None)  # of FSDP: those that a copy is shared out to
+        return int(trainer.world_size if group is None or kind == "NO_SHARD" else trainer.world_size // group.size())
 
-    return Shares(True, summed)
-
-
-def _n_copies(trainer: Any) -> int:
-    """How many processes hold the same share of the weights."""
-    model = trainer.strategy.model
-    if getattr(getattr(model, "sharding_strategy", None), "name", "") == "NO_SHARD":
-        return int(trainer.world_size)
-    group = getattr(model, "process_group", None)  # of FSDP: those that a copy is shared out to
-    return int(trainer.world_size // group.size()) if group is not None else 1
+    return Shares(True, n_batches, lambda values: strategy.reduce(values, reduce_op="sum"), n_copies)
 
 
 def writes_no_files(trainer: Any) -> bool:

@@ -282,20 +282,28 @@ class GradientSNR:
     # -- the values ----------------------------------------------------------------------------------------------------
 
     @torch.no_grad()
-    def compute(self, *, epoch: int = 0, step: int = 0, summed: Callable[[Tensor], Tensor] | None = None) -> History:
+    def compute(
+        self,
+        *,
+        epoch: int = 0,
+        step: int = 0,
+        summed: Callable[[Tensor], Tensor] | None = None,
+        n_copies: int = 1,
+    ) -> History:
         """The records of each layer since the last :meth:`reset`, which stays as it is.
 
         Args:
             epoch: the epochs of training so far.
             step: the optimizer steps so far.
             summed: sums a tensor over processes that hold a share of the weights each; a collective call.
+            n_copies: how many of these hold the same share of a plain tensor; a DTensor knows it by itself.
 
         Returns:
             For each layer, and for all of them as ``"all_layers"``, ``grad_mean``, ``grad_std``, ``grad_snr``,
             ``grad_snr_unbiased``, ``grad_snr_floor``, ``noise_scale``, ``weight_norm`` and ``weight_distance``; those
             of gradients are NaN where none came.
         """
-        norms = torch.stack([torch.stack(self._norms(one)) for one in self._sums.values()])
+        norms = torch.stack([torch.stack(self._norms(one, n_copies)) for one in self._sums.values()])
         values = (norms if summed is None else summed(norms)).cpu().tolist()
         of = dict(zip(self._sums, values))
         layers = dict(self._of_layer)
@@ -307,7 +315,7 @@ class GradientSNR:
             for record in _records(epoch, step, layer, sums, [of[id(one.parameter)] for one in sums])
         )
 
-    def _norms(self, one: _Sums) -> list[Tensor]:
+    def _norms(self, one: _Sums, n_copies: int) -> list[Tensor]:
         """Σ‖g‖², ‖Σg‖², ‖w‖² and ‖w − w₀‖², in float64 on the device of the first parameter."""
         device = next(iter(self._sums.values())).parameter.device
         if one.start is None:  # no forward gave a lazy parameter its values yet
@@ -318,7 +326,7 @@ class GradientSNR:
         total, squares = (zero, zero) if one.total is None else (one.total.double().square().sum(), one.squares)
         assert squares is not None
         found = [squares, total, _square_norms([now])[0], distance.square().sum()]
-        return [value.to(device) / _n_copies(one.parameter) for value in found]
+        return [value.to(device) / _n_copies(one.parameter, n_copies) for value in found]
 
 
 def _records(
@@ -360,10 +368,13 @@ def _local(values: Any) -> Tensor:
     return own
 
 
-def _n_copies(parameter: Tensor) -> int:
+def _n_copies(parameter: Tensor, otherwise: int) -> int:
     """How many processes of a device mesh hold the same share of a parameter."""
-    mesh, placements = getattr(parameter, "device_mesh", None), getattr(parameter, "placements", ())
-    return math.prod(mesh.size(k) for k, one in enumerate(placements) if one.is_replicate()) if mesh is not None else 1
+    mesh = getattr(parameter, "device_mesh", None)  # of a DTensor
+    if mesh is None:
+        return otherwise
+    placements: Any = parameter.placements  # type: ignore[attr-defined]
+    return math.prod(mesh.size(k) for k, one in enumerate(placements) if one.is_replicate())
 
 
 def _wide(dtype: torch.dtype) -> torch.dtype:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from lightning_ib.functional import Unit
 from lightning_ib.plot.gradients import plot_gradients
 from lightning_ib.records.history import History
 from lightning_ib.records.phases import phase_transition
@@ -17,9 +18,20 @@ if TYPE_CHECKING:
 
 
 class GradientReporter(Reporter):
-    """Hands gradients to loggers and files, see :class:`Reporter`."""
+    """Hands gradients to loggers and files, see :class:`Reporter`.
+
+    Args:
+        prefix: the first part of every name.
+        unit: of informations.
+        by: the unit of moments, ``"epoch"`` or ``"step"``.
+        normalized: whether the picture divides mean and spread by the norm of the weights.
+    """
 
     main = "gradients"
+
+    def __init__(self, prefix: str, unit: Unit, *, by: str, normalized: bool = True) -> None:
+        self.normalized = normalized
+        super().__init__(prefix, unit, by=by)
 
     def lay_out(self, loggers: Sequence[Any]) -> None:
         """Lay out TensorBoard's custom scalars, once a run."""
@@ -34,7 +46,7 @@ class GradientReporter(Reporter):
         pass
 
     def _figure(self, history: History, to: Destination) -> Figure:
-        return plot_gradients(history)
+        return plot_gradients(history, normalized=self.normalized)
 
     def _table(self, history: History) -> str:
         return gradient_table(history, self.by)
