@@ -85,7 +85,8 @@ def draw_variational(axes: Axes, content: Content, style: Style = SCREEN) -> Non
     right = axes.get_xlim()[1]
     for path in content.variational:
         line: dict[str, Any] = {"linestyle": (0, (3, 2)), "linewidth": 0.9 * style.width, "zorder": 2.2}
-        axes.plot(path.x, path.y, color=(*path.color, 0.7), scalex=False, scaley=False, **line)
+        if len(path.x) > 1:
+            axes.plot(path.x, path.y, color=(*path.color, 0.7), scalex=False, scaley=False, **line)
         x, y = path.x[-1], path.y[-1]
         if x <= right:
             size = 42 * style.area

@@ -60,6 +60,7 @@ def gradient_table(history: History, by: str = "epoch") -> str:
         by: the unit of moments, ``"epoch"`` or ``"step"``.
 
     Example:
+        >>> from lightning_ib import Record
         >>> values = {("grad_snr", 1): 2.5, ("grad_snr", 8): 0.5, ("grad_snr_floor", 8): 0.1, ("noise_scale", 8): 90.0}
         >>> records = [Record(epoch, 0, "fc", "gradient", name, value) for (name, epoch), value in values.items()]
         >>> print(gradient_table(History(records)))

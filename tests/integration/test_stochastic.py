@@ -153,13 +153,14 @@ def test_a_copy_of_the_instrument_is_alone(tmp_path):
     assert not callback.plane.stochastic.layers
 
 
-def test_they_are_drawn_on_the_plane(tmp_path):
+@pytest.mark.parametrize("n_epochs", [0, 3])
+def test_they_are_drawn_on_the_plane(tmp_path, n_epochs):
     callback = InformationPlaneCallback()
-    fit(tmp_path, callback, model=Stochastic())
-    history = callback.history
+    fit(tmp_path, callback, model=Stochastic(), max_epochs=3)
+    history = callback.history.until(n_epochs, 10**9)
     figure = plot_information_plane(history, history.estimates())
     (axes,) = figure.axes
-    found = bounds(history, 3)
+    found = bounds(history, n_epochs)
     place = (found["I_XT"].value, found["I_TY"].value)
     if place[0] <= axes.get_xlim()[1]:
         offsets = [tuple(at) for one in axes.collections for at in one.get_offsets()]
