@@ -62,6 +62,7 @@ from lightning_ib.functional.discretize.cells import Cells, cell_limit, cells
 from lightning_ib.functional.discretize.ids import NOT_FINITE, hash_table, row_ids
 from lightning_ib.functional.discretize.quantized import mutual_information_quantized, quantized_ids
 from lightning_ib.functional.discretize.sketch import sketch
+from lightning_ib.functional.gaussian_bound import GaussianBound, gaussian_compression_bound, weight_noise_variance
 from lightning_ib.functional.gradients import GradientSignal, WeightDiffusion, gradient_signal, weight_diffusion
 from lightning_ib.functional.variational.critics import mutual_information_infonce, mutual_information_smile
 from lightning_ib.functional.variational.probes import ProbeResult, probe_information, usable_information
@@ -70,6 +71,7 @@ __all__ = [
     "Bounds",
     "Cells",
     "Correction",
+    "GaussianBound",
     "GradientSignal",
     "NOT_FINITE",
     "PermutationBaseline",
@@ -94,6 +96,7 @@ __all__ = [
     "entropy_renyi",
     "expected_mutual_information",
     "fano_information",
+    "gaussian_compression_bound",
     "gradient_signal",
     "grassberger",
     "hash_table",
@@ -130,4 +133,5 @@ __all__ = [
     "symbols",
     "usable_information",
     "weight_diffusion",
+    "weight_noise_variance",
 ]
