@@ -130,7 +130,7 @@ def bounds(net: nn.Sequential, x: Tensor, noise: float, *, epoch: int, step: int
     """
     records, t = [], x
     for name, layer in net.named_children():
-        weight = layer[0].weight
+        weight = layer.get_parameter("0.weight")
         s = torch.cov(t.double().T, correction=0)
         value = gaussian_compression_bound(weight, covariance=s, noise_covariance=noise).joint
         records.append(Record(epoch, step, name, BOUND, "I_TU_bound", value, unit="bits", n_samples=len(x)))
@@ -144,7 +144,8 @@ def bounds(net: nn.Sequential, x: Tensor, noise: float, *, epoch: int, step: int
 def mnist_network(activation: str) -> MNISTNet:
     """The network of ``mnist_cnn.py`` with another activation."""
     net = MNISTNet()
-    net.conv1[1], net.conv2[1] = ACTIVATIONS[activation](), ACTIVATIONS[activation]()
+    for block in (net.conv1, net.conv2):
+        block[1] = ACTIVATIONS[activation]()
     return net
 
 

@@ -19,6 +19,9 @@ Series = Mapping[int, Record]
 NEAR = 2.0
 """Two moments are near each other when their ratio is at most this."""
 
+MUCH = 0.5
+"""Bits: by how much H(T) falls where it is more than a trifle."""
+
 
 def series(run: Run, layer: str, source: str, quantity: str) -> Series:
     """Time → the values of one quantity of a layer, in the order of time."""
@@ -31,7 +34,9 @@ def series(run: Run, layer: str, source: str, quantity: str) -> Series:
 
 def layers_of(run: Run) -> list[str]:
     """The layers with gradients, from the first to the last."""
-    return [name for name in dict.fromkeys(one.layer for one in run.history.gradients().records()) if name != ALL_LAYERS]
+    return [
+        name for name in dict.fromkeys(one.layer for one in run.history.gradients().records()) if name != ALL_LAYERS
+    ]
 
 
 # -- gradients ---------------------------------------------------------------------------------------------------------
@@ -48,7 +53,7 @@ class Phases(NamedTuple):
         snr_last: at the last moment.
         floor: 1/√M, the SNR without any signal.
         at_floor: the share of moments at which the SNR is at or under the floor.
-        noise_scale_first: at the first moment; infinite where the SNR is at or under the floor.
+        noise_scale: the least of all moments, in samples; infinite where the SNR is always at or under the floor.
         noise_scale_last: at the last moment.
         diffusion: from the transition on, or from the first moment where there is none.
     """
@@ -60,7 +65,7 @@ class Phases(NamedTuple):
     snr_last: float
     floor: float
     at_floor: float
-    noise_scale_first: float
+    noise_scale: float
     noise_scale_last: float
     diffusion: WeightDiffusion
 
@@ -84,7 +89,7 @@ def phases(run: Run, layer: str) -> Phases:
         snr[-1],
         floor[-1],
         sum(a <= b for a, b in zip(snr, floor)) / len(snr),
-        noise_scale[0],
+        min(noise_scale),
         noise_scale[-1],
         weight_diffusion(times, distances=distance, window=window),
     )
@@ -119,7 +124,9 @@ class Compression(NamedTuple):
     se_last: float
 
 
-def compression(entropies: Mapping[int, tuple[float, float]], *, layer: str, source: str, transition: float) -> Compression:
+def compression(
+    entropies: Mapping[int, tuple[float, float]], *, layer: str, source: str, transition: float
+) -> Compression:
     """When H(T) begins to fall, if it does.
 
     Args:
@@ -181,7 +188,7 @@ class Pair(NamedTuple):
     @property
     def first(self) -> int:
         """The first moment of gradients."""
-        return min(getattr(one, self.run.clock) for one in self.run.history.gradients().records())
+        return min(series(self.run, self.compression.layer, GRADIENT, "grad_snr"))
 
 
 def pairs(run: Run) -> list[Pair]:
@@ -198,34 +205,38 @@ def table(runs: Sequence[Run]) -> str:
     """A row for each layer of each run: gradients and weights, then H(T)."""
     rows = []
     for run in runs:
-        seed = f", seed {run.seed}" if len({one.seed for one in runs}) > 1 else ""
-        rows += ["", f"{run}{seed}; times in {run.clock}s"]
-        floor = phases(run, ALL_LAYERS).floor
-        rows += [
-            f"{'':10}  {'':10}  {f'SNR (floor {floor:.2f})':^22}  {'at or':>5}  {'noise scale,':^15}  distance ∝ time^α",
-            f"{'layer':10}  {'transition':>10}  {'first':>6}  {'max':>6}  {'last':>6}  {'under':>5}  {'first → last':^15}  "
-            f"{'α':>5}  {'R²':>5}  window",
-        ]
-        for name in (*layers_of(run), ALL_LAYERS):
-            one = phases(run, name)
-            scale = f"{count(one.noise_scale_first)} → {count(one.noise_scale_last)}"
-            rows.append(
-                f"{name:10}  {moment(one.transition):>10}  {one.snr_first:6.2f}  {one.snr_max:6.2f}  {one.snr_last:6.2f}  "
-                f"{one.at_floor:>5.0%}  {scale:^15}  {exponent(one.diffusion)}"
-            )
-        rows += [
-            f"{'':10}  {'':6}  {'H(T) [bits]':^29}  compression",
-            f"{'layer':10}  {'in':6}  {'max':>6}  {'transition':>10}  {'last':>9}  begins (H(T) within errors of max until)",
-        ]
-        for found in compressions(run):
-            at = f"{'–':>10}" if math.isnan(found.h_transition) else f"{found.h_transition:10.2f}"
-            begins = moment(found.begins)
-            begins += "" if math.isnan(found.begins) else f" ({moment(found.leaves)})"
-            error = f" ± {found.se_last:.2f}"
-            rows.append(
-                f"{found.layer:10}  {IN_WORDS[found.source]:6}  {found.h_max:6.2f}  {at}  {found.h_last:5.2f}{error:7}  {begins}"
-            )
+        rows += ["", f"{run}; times in {run.clock}s", *rows_of_phases(run), "", *rows_of_compression(run)]
     return "\n".join(rows[1:])
+
+
+def rows_of_phases(run: Run) -> list[str]:
+    """Gradients and weights of one run."""
+    above = f"SNR (floor {phases(run, ALL_LAYERS).floor:.2f})"
+    rows = [
+        f"{'':22}  {above:^22}  {'under':>5}  {'noise scale':^14}  distance ∝ time^α",
+        f"{'layer':10}  {'transition':>10}  {'first':>6}  {'max':>6}  {'last':>6}  floor  {'least, last':^14}  "
+        "    α     R²  window",
+    ]
+    for one in (phases(run, name) for name in (*layers_of(run), ALL_LAYERS)):
+        snr = "  ".join(f"{value:6.2f}" for value in (one.snr_first, one.snr_max, one.snr_last))
+        scale = f"{count(one.noise_scale)}, {count(one.noise_scale_last)}"
+        start = f"{one.layer:10}  {moment(one.transition):>10}  {snr}  {one.at_floor:5.0%}"
+        rows.append(f"{start}  {scale:^14}  {exponent(one.diffusion)}")
+    return rows
+
+
+def rows_of_compression(run: Run) -> list[str]:
+    """H(T) of one run."""
+    rows = [
+        f"{'':18}  {'H(T) [bits]':^35}  compression begins at the largest;",
+        f"{'layer':10}  {'in':6}  {'largest':>8}  {'transition':>10}  {'last':^13}  in brackets: within errors until",
+    ]
+    for one in compressions(run):
+        at = "–" if math.isnan(one.h_transition) else f"{one.h_transition:.2f}"
+        begins = moment(one.begins) + ("" if math.isnan(one.begins) else f" ({moment(one.leaves)})")
+        h = f"{one.h_max:8.2f}  {at:>10}  {one.h_last:5.2f} ± {one.se_last:.2f}"
+        rows.append(f"{one.layer:10}  {IN_WORDS[one.source]:6}  {h:35}  {begins}")
+    return rows
 
 
 def moment(time: float) -> str:
@@ -234,8 +245,8 @@ def moment(time: float) -> str:
 
 
 def count(value: float) -> str:
-    """A number of samples in three digits: ``"∞"`` where no signal is left, a dash where it is unknown."""
-    return "∞" if value == math.inf else "–" if math.isnan(value) else f"{value:.3g}" if value < 1e3 else f"{value:.0e}"
+    """A number of samples: ``"∞"`` where no signal is left, a dash where it is unknown."""
+    return "∞" if value == math.inf else "–" if math.isnan(value) else f"{value:.0f}" if value < 1e5 else f"{value:.0e}"
 
 
 def exponent(found: WeightDiffusion) -> str:
@@ -266,17 +277,19 @@ def answer(runs: Sequence[Run], source: str) -> str:
     found = [one for run in runs for one in compressions(run) if one.source == source]
     both = [pair for run in runs for pair in pairs(run) if pair.compression.source == source]
     n_transitions = sum(not math.isnan(phases(run, layer).transition) for run in runs for layer in layers_of(run))
-    n_compress = sum(not math.isnan(one.begins) for one in found)
-    text = f"of {len(found)} layers {n_transitions} have a transition, {n_compress} compress, {len(both)} do both"
+    falls = [one.h_max - one.h_last for one in found if not math.isnan(one.begins)]
+    text = (
+        f"of {len(found)} layers {n_transitions} have a transition, {len(falls)} compress "
+        f"({sum(of > MUCH for of in falls)} by more than {MUCH:g} bits), {len(both)} do both"
+    )
     if not both:
         return f"{text}: it cannot be said."
     n_near = sum(abs(pair.decades) <= math.log10(NEAR) for pair in both)
     n_within = sum(pair.is_within_errors for pair in both)
-    decades = sorted(pair.decades for pair in both)
     return (
-        f"{text}. In {n_near} of {len(both)} compression begins within a factor of {NEAR:g} of the transition, in {n_within} "
-        f"the transition lies where H(T) is still within errors of its largest; it begins {spread(decades)} decades after "
-        "the transition (median, range)."
+        f"{text}. In {n_near} of {len(both)} compression begins within a factor of {NEAR:g} of the transition, and in "
+        f"{n_within} H(T) is still within errors of its largest value there; it begins "
+        f"{spread([pair.decades for pair in both])} decades after the transition (median, range)."
     )
 
 
@@ -293,23 +306,35 @@ def reservations(runs: Sequence[Run]) -> list[str]:
     silent = [one for _, one in layers if one.at_floor == 1]
     above_again = [one for _, one in layers if math.isnan(one.transition) and one.snr_max >= 1]
     lines = [
-        f"Of {len(layers)} layers in all, the SNR of {len(never)} is below 1 at every moment and that of "
-        f"{len(above_again)} comes back to 1 at the end: they have no transition. That of {len(silent)} is at or under the "
-        "floor throughout, where an SNR below 1 says nothing of the signal.",
-        "The SNR grows with the batch size as √B at given weights, and with it the moment at which it falls below 1; the "
-        "noise scale does not.",
+        f"Of {len(layers)} layers in all, the SNR of {len(never)} is below 1 at every moment, and that of "
+        f"{len(above_again)} is 1 or more near the end: they have no transition. That of {len(silent)} is at or under "
+        "the floor throughout, where an SNR below 1 says nothing of the signal; of the others it is so at "
+        f"{spread_of_shares([one.at_floor for _, one in layers if one.at_floor < 1])} of the moments (median, range).",
+        "Where the gradients are those of a whole epoch, as of the twelve bits, each sample comes once: the noise of "
+        "batches partly cancels in their mean, and the SNR can lie below the floor.",
+        "At given weights the SNR grows with the batch size as √B, and so the moment at which it falls below 1 depends "
+        "on it; the noise scale does not.",
     ]
-    for (task, activation, layer), values in by_batch_size(runs).items():
-        shown = ", ".join(f"{moment(time)} with batches of {size}" for size, time in values)
-        lines.append(f"Transition of {layer.replace('_', ' ')} ({task}, {activation}): {shown}.")
+    for (task, activation), found in by_batch_size(runs).items():
+        shown = ", ".join(
+            f"{moment(one.transition)} with batches of {size} (least noise scale {count(one.noise_scale)})"
+            for size, one in found.items()
+        )
+        lines.append(f"Transition of all weights ({task}, {activation}): {shown}.")
     return lines
 
 
-def by_batch_size(runs: Iterable[Run]) -> dict[tuple[str, str, str], list[tuple[int, float]]]:
-    """Task, activation and layer → batch size and transition, of whole networks of the first seed."""
-    found: dict[tuple[str, str, str], list[tuple[int, float]]] = {}
+def spread_of_shares(values: Sequence[float]) -> str:
+    """The median and the range, in per cent."""
+    if not values:
+        return "none"
+    return f"{median(values):.0%} ({min(values):.0%} to {max(values):.0%})"
+
+
+def by_batch_size(runs: Iterable[Run]) -> dict[tuple[str, str], dict[int, Phases]]:
+    """Task and activation → batch size → the phases of all weights, of the first seed."""
+    found: dict[tuple[str, str], dict[int, Phases]] = {}
     for run in runs:
         if run.seed == 0:
-            key = run.task, run.activation, ALL_LAYERS
-            found.setdefault(key, []).append((run.batch_size, phases(run, ALL_LAYERS).transition))
+            found.setdefault((run.task, run.activation), {})[run.batch_size] = phases(run, ALL_LAYERS)
     return found
