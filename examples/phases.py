@@ -21,19 +21,23 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
-from mnist_cnn import load_data
+from mnist_cnn import load_data, whole_number
 from phases_picture import draw
 from phases_runs import ACTIVATIONS, Run, mnist_run, twelve_bits_run
 from phases_table import findings, table
 from tanh_vs_relu import at_least_one, picture
 from torch.utils.data import TensorDataset
-from twelve_bits import BATCH_SIZE, patterns, power, rule
+from tqdm.auto import tqdm
+from twelve_bits import BATCH_SIZE, N_PATTERNS, TRAINING_SHARE, patterns, power, rule
 
 from lightning_ib import Record
 from lightning_ib.records.files import replacing
 
 TASKS = {"twelve_bits": "binned", "mnist": "cells"}
 """Task → the symbols that its picture shows H(T) of: the field's bins, and cells where bins are saturated."""
+
+MOST = round(TRAINING_SHARE * N_PATTERNS) // 2
+"""The largest batch of the twelve bits that an epoch has two of: a spread takes two."""
 
 
 def twelve_bits_runs(args: argparse.Namespace) -> Iterator[Run]:
@@ -49,31 +53,27 @@ def twelve_bits_runs(args: argparse.Namespace) -> Iterator[Run]:
                 )
 
 
-def mnist_runs(args: argparse.Namespace) -> Iterator[Run]:
-    """Train and measure all networks on MNIST, one seed of each.
+def images(args: argparse.Namespace) -> tuple[TensorDataset, TensorDataset]:
+    """The images to learn, and those to measure.
 
     Raises:
-        RuntimeError: the data is unavailable, or a batch is larger than it; the message gives the reason.
+        RuntimeError: there are none, or fewer than in a batch; the message gives the reason.
     """
     datasets = load_data(args.data, args.data_dir)
     training, validation = (
         TensorDataset(*(t[:n] for t in of.tensors)) for of, n in zip(datasets, (args.images, args.images // 5))
     )
     if max(args.mnist_batch_sizes) > len(training):
-        raise RuntimeError(
-            f"a batch of {max(args.mnist_batch_sizes)} is more than the {len(training)} images there are."
-        )
-    for activation in ACTIVATIONS:
-        for size in args.mnist_batch_sizes:
-            yield mnist_run(
-                training,
-                validation,
-                activation=activation,
-                batch_size=size,
-                seed=0,
-                n_steps=args.steps,
-                every=args.every,
-            )
+        raise RuntimeError(f"batches of {max(args.mnist_batch_sizes)} take more than the {len(training)} images.")
+    return training, validation
+
+
+def mnist_runs(training: TensorDataset, validation: TensorDataset, args: argparse.Namespace) -> Iterator[Run]:
+    """Train and measure all networks on MNIST, one seed of each."""
+    kinds = [(activation, size) for activation in ACTIVATIONS for size in args.mnist_batch_sizes]
+    for activation, size in tqdm(kinds, desc="MNIST", unit=" networks"):
+        options = {"activation": activation, "batch_size": size, "seed": 0, "n_steps": args.steps, "every": args.every}
+        yield mnist_run(training, validation, **options)
 
 
 def write_csv(runs: Sequence[Run], path: Path) -> None:
@@ -108,11 +108,11 @@ def parser() -> argparse.ArgumentParser:
     bits.add_argument("--epochs", type=at_least_one, default=3000, metavar="N", help="epochs of training (%(default)s)")
     bits.add_argument(
         "--batch-sizes",
-        type=at_least_one,
+        type=whole_number(1, MOST),
         nargs="+",
         default=[BATCH_SIZE, BATCH_SIZE // 4],
         metavar="N",
-        help="batch sizes (%(default)s)",
+        help="batch sizes (512 128)",
     )
     bits.add_argument("--seeds", type=at_least_one, default=2, metavar="N", help="networks of each kind (%(default)s)")
     bits.add_argument(
@@ -123,14 +123,14 @@ def parser() -> argparse.ArgumentParser:
     mnist.add_argument("--data", choices=["auto", "mnist", "digits"], default="auto", help="which data (%(default)s)")
     mnist.add_argument(
         "--images",
-        type=at_least_one,
+        type=whole_number(50),
         default=10_000,
         metavar="N",
         help="images to learn, a fifth as many to measure (%(default)s)",
     )
     mnist.add_argument("--steps", type=at_least_one, default=640, metavar="N", help="steps of training (%(default)s)")
     mnist.add_argument(
-        "--every", type=at_least_one, default=10, metavar="N", help="measure after so many steps (%(default)s)"
+        "--every", type=whole_number(2), default=10, metavar="N", help="measure after so many steps (%(default)s)"
     )
     mnist.add_argument(
         "--mnist-batch-sizes",
@@ -138,7 +138,7 @@ def parser() -> argparse.ArgumentParser:
         nargs="+",
         default=[250, 50],
         metavar="N",
-        help="batch sizes (%(default)s)",
+        help="batch sizes (250 50)",
     )
     p.add_argument(
         "--out",
@@ -160,17 +160,21 @@ def main(argv: Sequence[str] | None = None) -> None:
     Raises:
         SystemExit: an argument is wrong, the data is unavailable, or writing a file failed.
     """
-    args = parser().parse_args(argv)
+    p = parser()
+    args = p.parse_args(argv)
+    if args.steps < args.every:
+        p.error(f"argument --steps: must be at least --every, {args.every}, got {args.steps}")
     # Layers this small gain nothing from a second thread; beside other programs, waiting for it takes ten times longer.
     torch.set_num_threads(1)
-    of_task: dict[str, list[Run]] = {}
     try:
-        if "twelve_bits" in args.tasks:
-            of_task["twelve_bits"] = list(twelve_bits_runs(args))
-        if "mnist" in args.tasks:
-            of_task["mnist"] = list(mnist_runs(args))
+        data = images(args) if "mnist" in args.tasks else None
     except RuntimeError as error:
         sys.exit(f"error: {error}")
+    of_task: dict[str, list[Run]] = {}
+    if "twelve_bits" in args.tasks:
+        of_task["twelve_bits"] = list(twelve_bits_runs(args))
+    if data is not None:
+        of_task["mnist"] = list(mnist_runs(*data, args))
     runs = [run for found in of_task.values() for run in found]
     print(f"{table([run for run in runs if run.seed == 0])}\n\n{findings(runs)}\n")
     paths = {"twelve_bits": args.out, "mnist": args.out.with_stem(f"{args.out.stem}_mnist")}

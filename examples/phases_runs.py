@@ -179,8 +179,8 @@ def mnist_run(
         logger=False,
         enable_checkpointing=False,
         enable_model_summary=False,
+        enable_progress_bar=False,
         num_sanity_val_steps=0,
-        limit_val_batches=1.0,
         callbacks=[information, gradients],
     )
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
