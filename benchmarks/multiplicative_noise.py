@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from cases import normal
 from estimators import ESTIMATORS
-from scipy import special
+from scipy import signal, special
 from tables import table
 from torch import Generator, Tensor
 
@@ -46,7 +46,8 @@ def truth(s: float) -> float:
     # The factor in units of the noise where that is strong: the scale of T changes no information.
     mean, std = (1.0, s) if s < 1 else (1 / s, 1.0)
     a, b = (_density_of_log(log_size, *of) for of in ((0.0, 1.0), (mean, std)))
-    entropy = special.entr(np.convolve(a, b) * step).sum() * step
+    density = signal.fftconvolve(a, b).clip(min=0) * step  # rounding leaves some values below 0
+    entropy = special.entr(density).sum() * step
     noise = math.log(2 * math.pi * math.e * std**2) / 2
     return float(entropy + (b * log_size).sum() * step + math.log(2) - noise)
 
