@@ -15,13 +15,13 @@ from __future__ import annotations
 
 import argparse
 import csv
-import math
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
 from mnist_cnn import load_data, whole_number
+from noise_compresses import positive
 from phases_picture import draw
 from phases_runs import ACTIVATIONS, Run, mnist_run, twelve_bits_run
 from phases_table import findings, table
@@ -85,17 +85,6 @@ def write_csv(runs: Sequence[Run], path: Path) -> None:
 
 
 # -- the run -----------------------------------------------------------------------------------------------------------
-
-
-def positive(text: str) -> float:
-    """For argparse: a finite number above 0."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 0 < value < math.inf:
-        raise argparse.ArgumentTypeError(f"must be a finite number above 0, got {text!r}")
-    return value
 
 
 def parser() -> argparse.ArgumentParser:

@@ -181,6 +181,16 @@ class Pair(NamedTuple):
         return math.log10(max(self.compression.begins, self.first) / self.transition)
 
     @property
+    def is_near(self) -> bool:
+        """Whether the two are within a factor of ``NEAR`` of each other."""
+        return abs(self.decades) <= math.log10(NEAR)
+
+    @property
+    def is_much(self) -> bool:
+        """Whether H(T) falls by more than ``MUCH``."""
+        return self.compression.h_max - self.compression.h_last > MUCH
+
+    @property
     def is_within_errors(self) -> bool:
         """Whether the transition lies where, within the errors of H(T), compression may begin."""
         return self.compression.begins <= self.transition <= self.compression.leaves
@@ -191,9 +201,14 @@ class Pair(NamedTuple):
         return min(series(self.run, self.compression.layer, GRADIENT, "grad_snr"))
 
 
-def pairs(run: Run) -> list[Pair]:
-    """The layers of a run in which both exist."""
-    transitions = {layer: phases(run, layer).transition for layer in layers_of(run)}
+def pairs(run: Run, *, of_all_weights: bool = False) -> list[Pair]:
+    """The layers of a run in which both exist.
+
+    Args:
+        run: the run.
+        of_all_weights: whether the transition is that of all weights, in place of each layer's own.
+    """
+    transitions = {one: phases(run, ALL_LAYERS if of_all_weights else one).transition for one in layers_of(run)}
     found = (Pair(run, transitions[one.layer], one) for one in compressions(run))
     return [one for one in found if not math.isnan(one.transition + one.compression.begins)]
 
@@ -268,8 +283,25 @@ def findings(runs: Sequence[Run]) -> str:
     ):
         chosen = [run for run in runs if (run.task, run.activation) == (task, activation)]
         lines.append(f"{task}, {activation}, {IN_WORDS[source]}: {answer(chosen, source)}")
-    lines += ["", *reservations(runs)]
+    lines += ["", in_all([pair for run in runs for pair in pairs(run)], "each layer's own transition")]
+    of_all = [pair for run in runs for pair in pairs(run, of_all_weights=True)]
+    lines += [in_all(of_all, "the transition of all weights instead"), "", *reservations(runs)]
     return "\n".join(lines)
+
+
+def in_all(found: Sequence[Pair], transition: str) -> str:
+    """In words, of all pairs: how many are near each other, and which of the two comes first in the others."""
+    parts = []
+    kinds = {"both exist": found, f"H(T) falls by over {MUCH:g} bits": [one for one in found if one.is_much]}
+    for kind, chosen in kinds.items():
+        near = sum(one.is_near for one in chosen)
+        earlier = sum(not one.is_near and one.decades < 0 for one in chosen)
+        later = len(chosen) - near - earlier
+        parts.append(
+            f"of {len(chosen)} times that {kind}, compression begins within a factor of {NEAR:g} of it in {near}, "
+            f"earlier in {earlier}, later in {later}"
+        )
+    return f"In all, by {transition}: {'; '.join(parts)}."
 
 
 def answer(runs: Sequence[Run], source: str) -> str:
@@ -284,7 +316,7 @@ def answer(runs: Sequence[Run], source: str) -> str:
     )
     if not both:
         return f"{text}: it cannot be said."
-    n_near = sum(abs(pair.decades) <= math.log10(NEAR) for pair in both)
+    n_near = sum(pair.is_near for pair in both)
     n_within = sum(pair.is_within_errors for pair in both)
     return (
         f"{text}. In {n_near} of {len(both)} compression begins within a factor of {NEAR:g} of the transition, and in "
@@ -309,7 +341,7 @@ def reservations(runs: Sequence[Run]) -> list[str]:
         f"Of {len(layers)} layers in all, the SNR of {len(never)} is below 1 at every moment, and that of "
         f"{len(above_again)} is 1 or more near the end: they have no transition. That of {len(silent)} is at or under "
         "the floor throughout, where an SNR below 1 says nothing of the signal; of the others it is so at "
-        f"{spread_of_shares([one.at_floor for _, one in layers if one.at_floor < 1])} of the moments (median, range).",
+        f"{shares([one.at_floor for _, one in layers if one.at_floor < 1])} of the moments (median, range).",
         "Where the gradients are those of a whole epoch, as of the twelve bits, each sample comes once: the noise of "
         "batches partly cancels in their mean, and the SNR can lie below the floor.",
         "At given weights the SNR grows with the batch size as √B, and so the moment at which it falls below 1 depends "
@@ -324,7 +356,7 @@ def reservations(runs: Sequence[Run]) -> list[str]:
     return lines
 
 
-def spread_of_shares(values: Sequence[float]) -> str:
+def shares(values: Sequence[float]) -> str:
     """The median and the range, in per cent."""
     if not values:
         return "none"

@@ -199,8 +199,26 @@ def test_the_answer_is_computed_from_pairs(runs, tables):
     assert "That of 0 is at or under the floor throughout" in text
     assert "Transition of all weights (twelve bits, tanh): none with batches of 8" in text
     assert "(twelve bits, ReLU): 10 with batches of 32" in text
+    text = tables.in_all([pair for run in (at_once, later, earlier) for pair in tables.pairs(run)], "its own")
+    assert text.startswith(
+        "In all, by its own: of 3 times that both exist, compression begins within a factor of 2 of it"
+    )
+    assert text.count("of it in 1, earlier in 1, later in 1") == 2  # all fall by more than half a bit
+    little = made(runs, snr, way, [4.0, 4.5, 6.0, 5.9, 5.6])
+    assert "; of 0 times that H(T) falls by over 0.5 bits" in tables.in_all(tables.pairs(little), "its own")
     silent = made(runs, [0.2, 0.1, 0.2, 0.2], way, [4.0, 4.5, 6.0, 5.0, 3.0])
     assert "That of 1 is at or under the floor throughout" in tables.findings([silent])
+
+
+def test_the_transition_of_all_weights_takes_the_place_of_the_layers_own(runs, tables):
+    run = made(runs, [3.0, 0.5, 0.4, 0.2], [1.0, 2.0, 3.0, 4.0], [4.0, 4.5, 6.0, 5.0, 3.0])
+    snr = dict(zip((1, 10, 100, 1000), (0.9, 0.5, 0.4, 0.2)))
+    moved = History(
+        one._replace(value=snr[one.epoch]) if one.layer == "layer1" and one.quantity == "grad_snr" else one
+        for one in run.history.records()
+    )
+    assert not tables.pairs(run._replace(history=moved))
+    assert [one.transition for one in tables.pairs(run._replace(history=moved), of_all_weights=True)] == [10]
 
 
 # -- whole runs --------------------------------------------------------------------------------------------------------
