@@ -52,7 +52,6 @@ def draw(runs: Sequence[Run], *, source: str, noise: float) -> Figure:
             axes.tick_params(labelsize=9)
             if not math.isnan(transition):
                 axes.axvline(transition, color=RED, linewidth=1.1, zorder=0.8)
-    grid[0, 0].set_ylim(bottom=0)
     if with_bound:
         grid[0, 3].set_ylim(bottom=0)
     scale_time(grid[0, 0], runs[0])
@@ -113,7 +112,8 @@ def draw_distances(axes: Axes, run: Run, colors: Mapping[str, Any]) -> None:
         axes.plot(ends, law, color=RED, linestyle=DASHED, linewidth=1.3)
         window = f"{moment(fit.first)}–{moment(fit.last)}"
         text = f"∝ {run.clock}$^{{{fit.exponent:.2f}}}$, R² = {fit.exponent_r2:.2f}\nover {window}"
-    axes.text(0.03, 0.95, text, transform=axes.transAxes, fontsize=9, va="top")
+    around: dict[str, Any] = {"facecolor": "white", "edgecolor": "none", "pad": 1.5}
+    axes.text(0.03, 0.95, text, transform=axes.transAxes, fontsize=9, va="top", bbox=around)
 
 
 def draw_bounds(axes: Axes, run: Run, colors: Mapping[str, Any], noise: float) -> None:
