@@ -35,7 +35,7 @@ def draw(runs: Sequence[Run], *, source: str, noise: float) -> Figure:
     """
     from matplotlib.figure import Figure
 
-    with_bound = any(series(runs[0], layer, BOUND, "I_TU_bound") for layer in layers_of(runs[0]))
+    with_bound = any(series(runs[0], layer, BOUND, "compression_bound") for layer in layers_of(runs[0]))
     figure = Figure(figsize=(12, 2.25 * len(runs) + 0.75), dpi=100)
     figure.set_layout_engine("constrained", wspace=0.02, hspace=0.04)
     grid: Any = figure.subplots(len(runs), 3 + with_bound, sharex=True, sharey="col", squeeze=False)
@@ -119,7 +119,7 @@ def draw_distances(axes: Axes, run: Run, colors: Mapping[str, Any]) -> None:
 def draw_bounds(axes: Axes, run: Run, colors: Mapping[str, Any], noise: float) -> None:
     """What each layer could take over from the one before, at noise that was chosen."""
     for layer, color in colors.items():
-        bound = series(run, layer, BOUND, "I_TU_bound")
+        bound = series(run, layer, BOUND, "compression_bound")
         axes.plot(list(bound), [one.value for one in bound.values()], color=color, linewidth=1.4)
     axes.set_title(f"bound, Gaussian, at noise σ² = {noise:g}", fontsize=9)
     axes.set_ylabel("per layer [bits]", fontsize=10)

@@ -133,7 +133,7 @@ def bounds(net: nn.Sequential, x: Tensor, noise: float, *, epoch: int, step: int
         weight = layer.get_parameter("0.weight")
         s = torch.cov(t.double().T, correction=0)
         value = gaussian_compression_bound(weight, covariance=s, noise_covariance=noise).joint
-        records.append(Record(epoch, step, name, BOUND, "I_TU_bound", value, unit="bits", n_samples=len(x)))
+        records.append(Record(epoch, step, name, BOUND, "compression_bound", value, unit="bits", n_samples=len(x)))
         t = layer(t)
     return records
 
