@@ -6,6 +6,7 @@ import importlib.util
 from collections.abc import Mapping
 from typing import Any
 
+from lightning_ib.capture.batches import Unpack
 from lightning_ib.estimators.base import Estimator
 from lightning_ib.estimators.registry import checked_estimators
 from lightning_ib.evaluation.loaders import checked_loader
@@ -17,6 +18,18 @@ def default_estimators() -> list[Estimator]:
     (probe,) = checked_estimators(["probe"])
     probe.optional = True
     return [probe]
+
+
+def checked_unpack(unpack: Any) -> Unpack | None:
+    """What takes a batch apart.
+
+    Raises:
+        TypeError: it is no callable.
+    """
+    if unpack is not None and not callable(unpack):
+        raise TypeError(f"unpack must be a callable, batch → (x, y), or None, got {unpack!r}.")
+    own: Unpack | None = unpack
+    return own
 
 
 def checked_prefix(prefix: Any) -> str:
@@ -44,8 +57,7 @@ def checked_arguments(data: Any, unpack: Any, beta: Any, prefix: Any, flags: Map
         raise kind(f"data must be None, 'train', 'val' or a DataLoader, got {data!r}.")
     if data is not None and not isinstance(data, str):
         checked_loader(data)
-    if unpack is not None and not callable(unpack):
-        raise TypeError(f"unpack must be a callable, batch → (x, y), or None, got {unpack!r}.")
+    checked_unpack(unpack)
     if beta is not None:
         checked_number(beta, "beta")
     checked_prefix(prefix)

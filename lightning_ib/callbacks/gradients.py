@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from lightning_ib.callbacks.arguments import checked_prefix
+from lightning_ib.callbacks.arguments import checked_prefix, checked_unpack
 from lightning_ib.callbacks.base import RecordingCallback
 from lightning_ib.callbacks.schedule import Schedule
 from lightning_ib.callbacks.session import Measurement
 from lightning_ib.callbacks.trainer import Shares, loss_scale, shares_of_weights
-from lightning_ib.capture.batches import unpacked
+from lightning_ib.capture.batches import Unpack, unpacked
 from lightning_ib.capture.layers import NoLayersError
 from lightning_ib.functional.checks import checked_flag, sentence
 from lightning_ib.measurement.gradients import GradientSNR
@@ -45,7 +45,9 @@ class GradientSNRCallback(RecordingCallback):
     Beside an :class:`InformationPlaneCallback` of the same prefix in one Trainer the two share a history, a CSV file
     and the page in TensorBoard: the plane beside the phases.
 
-    Gradients are read in ``on_before_optimizer_step``, where they are whole and unscaled, and before they are clipped.
+    Gradients are read in ``on_before_optimizer_step``, where they are whole and unscaled, and before Lightning clips
+    them; a callback that changes them in that hook is to come after this one. In manual optimization each step is taken
+    for one of the batch at work.
     A run with the callback is bit-identical to one without, and nothing waits for the device before the end of the
     epoch, float16 with a loss scale apart, where each step waits by itself.
 
@@ -62,10 +64,12 @@ class GradientSNRCallback(RecordingCallback):
         sketch: keep about so many numbers for each weight matrix in place of its own size, at least 16. The norms of
             the mean gradient and of the way the weights went then are estimates, whose squares have a relative standard
             deviation of :math:`\sqrt{2/k}`. By default a number for each watched weight is kept on its device, and one
-            in the memory of the CPU and in checkpoints: the weights of the start.
+            in the memory of the CPU and in checkpoints: the weights of the start. The spread is estimated as well then.
         every_n_epochs: record every n-th epoch alone.
         epochs: record these epochs instead, the first being 1.
         every_n_train_steps: record every n optimizer steps instead, of the gradients of those steps.
+        unpack: batch → (x, y), x being what has a row for each sample; ``None`` recognizes it, as the plane's callback
+            does. It gives the batch size of ``noise_scale``.
         normalized: whether the picture divides mean and spread by the norm of the weights, as in the field; what is
             logged is unnormalized either way.
         prefix: the first part of every logged name.
@@ -93,11 +97,13 @@ class GradientSNRCallback(RecordingCallback):
         every_n_epochs: int = 1,
         epochs: Sequence[int] | None = None,
         every_n_train_steps: int | None = None,
+        unpack: Unpack | None = None,
         normalized: bool = True,
         prefix: str = "ib",
         verbose: bool = True,
     ) -> None:
         schedule, prefix = Schedule(every_n_epochs, epochs, every_n_train_steps), checked_prefix(prefix)
+        self.unpack = checked_unpack(unpack)
         super().__init__(
             schedule,
             GradientSNR(layers, biases=biases, sketch=sketch),
@@ -109,8 +115,7 @@ class GradientSNRCallback(RecordingCallback):
         self._begin_batches()
 
     def _begin_batches(self) -> None:
-        self._n_samples = self._n_seen = 0  # of the batch at work, and of all
-        self._seen_before: dict[int, int] = {}  # optimizer → the samples seen at its last step
+        self._n_samples = self._n_seen = 0  # of the batch at work, and of all since the last step
         self._last_step: tuple[int, int] | None = None
 
     def _owns(self, record: Record) -> bool:
@@ -170,26 +175,27 @@ class GradientSNRCallback(RecordingCallback):
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Count the samples of a batch."""
-        self._n_samples = 0 if self._shares is None else self._shares.n_batches * _n_samples(batch)
+        self._n_samples = 0 if self._shares is None else self._shares.n_batches * _n_samples(batch, self.unpack)
         self._n_seen += self._n_samples
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Any) -> None:
         """Count in the gradients of a step."""
         # LBFGS evaluates the loss several times a step; the first time is where the step begins.
         step = id(optimizer), trainer.global_step
-        if not self._watches(trainer) or step == self._last_step:
+        if step == self._last_step:
             return
-        self._last_step = step
+        # Batches are accumulated where Lightning steps; a step of the user's is taken for one of the batch at work.
+        n_samples = self._n_seen if pl_module.automatic_optimization else self._n_samples
+        self._last_step, self._n_seen = step, 0
+        if not self._watches(trainer):
+            return
         with self.reporter.warned.on_error("the gradients of a step could not be recorded"):
             scale = loss_scale(trainer, optimizer)
             if scale is None:
                 self.session.skip()
                 return
-            n_samples = self._n_seen - self._seen_before.get(id(optimizer), 0)
-            self._seen_before[id(optimizer)] = self._n_seen
             parameters = [one for group in optimizer.param_groups for one in group["params"]]
-            # A second step on the same batch is of that batch, too.
-            self.session.see(parameters, n_samples=n_samples or self._n_samples, scale=scale)
+            self.session.see(parameters, n_samples=n_samples, scale=scale)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -248,6 +254,12 @@ class GradientSNRCallback(RecordingCallback):
                 "that follows from it need two: they are NaN. Smaller batches, or every_n_train_steps=100 across "
                 "epochs, give more. Training goes on.",
             )
+        if session.n_steps > 1 and not session.n_samples:
+            warned.warn(
+                "batch size",
+                f"{self.prefix}: the size of a batch is unknown, and noise_scale, which needs it, is NaN. Give "
+                "unpack=lambda batch: (x, y), x having a row for each sample. Training goes on.",
+            )
         if idle := session.idle_layers:
             shown = ", ".join(map(repr, idle[:5])) + (", …" if len(idle) > 5 else "")
             warned.warn(
@@ -291,7 +303,7 @@ class GradientSNRCallback(RecordingCallback):
 
     def _release(self) -> None:
         super()._release()
-        self._is_at_work = False
+        self._is_at_work, self._shares = False, None
 
     def _resume(self, trainer: Trainer) -> None:
         super()._resume(trainer)
@@ -299,8 +311,8 @@ class GradientSNRCallback(RecordingCallback):
         self._last_time = getattr(last[0], self.schedule.by) if last else 0
 
 
-def _n_samples(batch: Any) -> int:
+def _n_samples(batch: Any, unpack: Unpack | None) -> int:
     """How many samples a batch has; 0 where that is unknown."""
     with suppress(Exception):  # it is the user's, and may be of any kind
-        return n_samples_of(unpacked(batch).x)
+        return n_samples_of(unpacked(batch, unpack).x)
     return 0

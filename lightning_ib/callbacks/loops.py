@@ -47,15 +47,19 @@ class LoopCallback(RecordingCallback):
         plane = self.session.plane
         if not plane.to_pick and trainer.is_global_zero:
             estimators, binned = plane.estimation.estimators, bool(plane.fitted_quantizers)
-            callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
-            gradients = any(getattr(one, "history", None) is self.history for one in callbacks if one is not self)
-            of_bounds = plane.bounds.quantities
+            of_bounds, gradients = plane.bounds.quantities, self._shares_history(trainer)
             self.reporter.layout(trainer.loggers, plane.layers, estimators, binned, of_bounds, gradients=gradients)
 
     def _resume(self, trainer: Trainer) -> None:
         """Take up the history and the edges of a checkpoint, and go on with its layers."""
         super()._resume(trainer)
+        if not self._shares_history(trainer):  # what another callback recorded in an earlier fit
+            self.history.assign(self._own())
         self._keep_layers()
+
+    def _shares_history(self, trainer: Trainer) -> bool:
+        callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
+        return any(getattr(one, "history", None) is self.history for one in callbacks if one is not self)
 
     def _keep_layers(self) -> None:
         self.session.plane.keep_layers([point.layer for point in self._own().last()])

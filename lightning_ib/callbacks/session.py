@@ -326,6 +326,7 @@ class Session:
         self.plane.warn_of_late_layers(self._module)
         shows_rows = bool(self.options.get("keep_rows"))
         rows: Mapping[str, Rows] = {}
+        # Every process watches the same layers; a bottleneck that failed in one of them stays among its layers.
         if self.plane.estimation.estimators or shows_rows or self.plane.stochastic.layers:
             with preserve_state(self._module):  # an estimator of the user's may draw random numbers
                 estimates = self._warn_on_error(lambda: self._estimates(moment), moment)

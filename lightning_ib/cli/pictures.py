@@ -27,13 +27,15 @@ def plot(arguments: Namespace) -> int:
     """
     from lightning_ib.plot import plot_gradients, plot_information_plane, plot_layers, plot_runs
 
-    path = checked_path(arguments.output or "plane.png", FORMATS)
+    path = checked_path(arguments.output or ("gradients.png" if arguments.gradients else "plane.png"), FORMATS)
     read = read_runs(arguments.runs, say, arguments.layers, gradients=arguments.gradients)
     runs = in_one_unit(read, arguments.unit, say)
     style = arguments.style
     asked = [name for name in ("each_layer", "gradients") if getattr(arguments, name)]
     if len(asked) > 1:
         raise UsageError("--each-layer and --gradients are two pictures: give one of them.")
+    if arguments.gradients and style != "screen":
+        raise UsageError(f"--style {style} is for planes: leave it out with --gradients.")
     if asked and len(runs) > 1:
         raise UsageError(f"--{asked[0].replace('_', '-')} draws one run, got several: give one of them.")
     try:

@@ -16,8 +16,8 @@ from lightning_ib.records.units import in_unit, unit_of_history
 _FILES = ("information_plane*.csv", "information.csv")
 """Of a run in its folder; the second in a version before this one, with the values of estimators beside it."""
 
-_GRADIENTS = ("information_plane*.csv", "gradients*.csv")
-"""Where the gradients of a run are: with the plane, or by themselves."""
+_GRADIENTS = "gradients*.csv"
+"""Where the gradients of a run are that has no plane, or another prefix for it."""
 
 _EARLIER_ESTIMATES = "estimators.csv"
 
@@ -60,7 +60,7 @@ def read_runs(
     Raises:
         UsageError: a run is missing, given twice, of another kind, or without a value.
     """
-    files = [file for name in given for file in _files(Path(name), _GRADIENTS if gradients else _FILES)]
+    files = [file for name in given for file in (_with_gradients if gradients else _files)(Path(name))]
     for file in files:
         if [other.resolve() for other in files].count(file.resolve()) > 1:
             raise UsageError(f"{file} is given twice: give each run once.")
@@ -89,7 +89,12 @@ def in_one_unit(runs: Sequence[Run], unit: str | None, say: Callable[[str], None
     return [run._replace(history=in_unit(run.history, wanted)) for run in runs]
 
 
-def _files(path: Path, patterns: Sequence[str]) -> list[Path]:
+def _with_gradients(path: Path) -> list[Path]:
+    """The files with gradients in a folder: by themselves, or else those of the plane."""
+    return sorted(path.glob(_GRADIENTS)) or _files(path)
+
+
+def _files(path: Path) -> list[Path]:
     """The files of values in a folder, one for each callback, or the file itself."""
     if path.is_file():
         if path.suffix != ".csv":
@@ -97,10 +102,12 @@ def _files(path: Path, patterns: Sequence[str]) -> list[Path]:
         return [path]
     if not path.is_dir():
         raise UsageError(f"there is no run {path}: give the folder of a run, or its information_plane.csv.")
-    for pattern in patterns:
+    for pattern in _FILES:
         if found := sorted(path.glob(pattern)):
             return found
-    below = sorted({file.parent for depth in ("*", "*/*", "*/*/*") for file in path.glob(f"{depth}/{patterns[0]}")})
+    below = sorted({file.parent for depth in ("*", "*/*", "*/*/*") for file in path.glob(f"{depth}/{_FILES[0]}")})
+    if any(path.glob(_GRADIENTS)):
+        raise UsageError(f"the folder {path} holds gradients alone: lightning-ib plot --gradients draws them.")
     remedy = f"did you mean {' or '.join(map(str, below[:3]))}?" if below else "give the folder of a run."
     raise UsageError(f"the folder {path} holds no information_plane.csv: {remedy}")
 

@@ -71,17 +71,38 @@ def gradient_signal(
     s = checked_number(square_norm_of_mean, "square_norm_of_mean", at_least=0, infinite=True)
     m = checked_integer(n_batches, "n_batches", at_least=1)
     b = math.nan if samples_per_batch is None else checked_number(samples_per_batch, "samples_per_batch", above=0)
-    if m == 1 or not math.isfinite(q + s):
-        return GradientSignal(math.sqrt(s), math.nan, math.nan, math.nan, 1 / math.sqrt(m), math.nan)
-    trace = max(0.0, (q - s) * m / (m - 1))  # rounding may put equal gradients below 0
-    signal = max(0.0, s - trace / m)
+    return signal_of([(q, s, m, b)])
+
+
+def signal_of(parts: Sequence[tuple[float, float, int, float]]) -> GradientSignal:
+    r"""The signal and the noise of parameters that may have had gradients in different batches each.
+
+    :math:`\mathrm{tr}\,\Sigma`, s and G² of each are those of :func:`gradient_signal`, and add up. A parameter with a
+    single gradient has no spread, and is left out where others have one. The floor is the ratio that is expected
+    without any signal, :math:`\sqrt{\sum \mathrm{tr}\,\Sigma_p / M_p \,/ \sum \mathrm{tr}\,\Sigma_p}`.
+
+    Args:
+        parts: q, s, M and B of each parameter; B is NaN where it is unknown.
+    """
+    several = [part for part in parts if part[2] > 1]
+    mean_square = math.fsum(s for _, s, _, _ in several or parts)
+    most = max((m for _, _, m, _ in parts), default=1)
+    if not several or not math.isfinite(mean_square + math.fsum(q for q, _, _, _ in several)):
+        return GradientSignal(math.sqrt(mean_square), math.nan, math.nan, math.nan, 1 / math.sqrt(most), math.nan)
+    # Rounding may put equal gradients below 0.
+    traces = [max(0.0, (q - s) * m / (m - 1)) for q, s, m, _ in several]
+    trace = math.fsum(traces)
+    of_noise = math.fsum(one / m for one, (_, _, m, _) in zip(traces, several))
+    signal = max(0.0, mean_square - of_noise)
+    of_a_sample = math.fsum(b * one for one, (_, _, _, b) in zip(traces, several))
+    same = all(m == most for _, _, m, _ in several)
     return GradientSignal(
-        mean=math.sqrt(s),
+        mean=math.sqrt(mean_square),
         std=math.sqrt(trace),
-        snr=_ratio(s, trace),
+        snr=_ratio(mean_square, trace),
         snr_unbiased=_ratio(signal, trace),
-        floor=1 / math.sqrt(m),
-        noise_scale=b * _quotient(trace, signal),
+        floor=1 / math.sqrt(most) if same or trace == 0 else math.sqrt(of_noise / trace),
+        noise_scale=math.nan if math.isnan(of_a_sample) else _quotient(of_a_sample, signal),
     )
 
 

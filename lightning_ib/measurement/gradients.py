@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from lightning_ib.capture.layers import NoLayersError, default_layers, named_modules, resolve_layers
-from lightning_ib.functional import GradientSignal, gradient_signal
+from lightning_ib.functional import GradientSignal
 from lightning_ib.functional.checks import checked_flag, checked_integer
+from lightning_ib.functional.gradients import signal_of
 from lightning_ib.measurement.sketch import Sketch
 from lightning_ib.records.history import History
 from lightning_ib.records.record import ALL_LAYERS, GRADIENT, Record
@@ -55,7 +56,8 @@ class GradientSNR:
 
     Of each parameter it keeps Σ g and Σ ‖g‖² over the optimizer steps, reads gradients where they lie, and draws no
     random numbers. Nothing waits for the device before :meth:`compute`. The memory is one number for each watched
-    weight on its device, and one on the CPU for the weights of the start.
+    weight on its device, and one on the CPU for the weights of the start. Sums in float32 tell ratios of up to some
+    thousand, beyond which the spread is lost in rounding; gradients whose squares are below its range give NaN.
 
     Args:
         layers: names as in ``named_modules()`` or glob patterns; ``None`` takes leaf modules with weights,
@@ -63,8 +65,8 @@ class GradientSNR:
             weights count.
         biases: whether biases count too; by default the weights alone, as in the field.
         sketch: if set, so many numbers (about) a parameter are kept in place of the parameter's own size: the norms of
-            the mean gradient and of the way the weights went are then estimates, with a relative standard deviation of
-            their squares of :math:`\sqrt{2/k}`.
+            the mean gradient, of its spread and of the way the weights went are then estimates, with a relative
+            standard deviation of their squares of :math:`\sqrt{2/k}`.
 
     Attributes:
         layers: the names of the watched layers.
@@ -95,7 +97,7 @@ class GradientSNR:
         named = [layers] if isinstance(layers, str) else layers
         if named is not None:
             listed = isinstance(named, Sequence) and all(isinstance(name, str) for name in named)
-            if not listed or not named:
+            if not listed or not named or "" in named:
                 kind = ValueError if listed else TypeError
                 raise kind(f"layers must be names as in named_modules(), a list of at least one, got {layers!r}.")
         self._named = None if named is None else list(named)
@@ -117,6 +119,11 @@ class GradientSNR:
     def n_steps(self) -> int:
         """The number of steps since the last :meth:`reset`: the most that any parameter had a gradient in."""
         return max((one.n for one in self._sums.values()), default=0)
+
+    @property
+    def n_samples(self) -> int:
+        """The number of samples behind the gradients of those steps; 0 where it is unknown."""
+        return max((one.n_samples for one in self._sums.values()), default=0)
 
     @property
     def idle_layers(self) -> list[str]:
@@ -145,7 +152,8 @@ class GradientSNR:
             ValueError: the model lacks a layer that was named, one has no weights, or no layer of the model has.
         """
         modules = named_modules(model)
-        layers = list(resolve_layers(model, self._named)) if self._named is not None else default_layers(model)
+        asked = resolve_layers(model, self._named) if self._named is not None else {}
+        layers = list(asked) if self._named is not None else default_layers(model)
         found = {
             layer: [
                 (f"{layer}.{name}", parameter)
@@ -155,7 +163,7 @@ class GradientSNR:
             for layer in layers
         }
         for layer, weights in found.items():
-            if weights or self._named is None:
+            if weights or asked.get(layer) != layer:  # of a pattern those that have weights are meant
                 continue
             with_weights = [name for name in default_layers(model) if name != layer]
             near = next((name for name in with_weights if name.startswith(f"{layer}.")), with_weights[0])
@@ -165,6 +173,11 @@ class GradientSNR:
             )
         found = {layer: weights for layer, weights in found.items() if weights}
         if not found:
+            if self._named is not None:
+                raise ValueError(
+                    f"{', '.join(map(repr, self._named))} match no layer with weights in {type(model).__name__}: name "
+                    f"one that has, such as {default_layers(model)[0]!r}."
+                )
             raise NoLayersError(f"{type(model).__name__} has no layer whose weights could be watched.")
         return found
 
@@ -215,7 +228,10 @@ class GradientSNR:
         if sums.start is not None or is_lazy(sums.parameter):
             return
         saved = self._starts.get(self._names[id(sums.parameter)])
-        now = self._of(_local(sums.parameter.detach()))
+        weights = _local(sums.parameter.detach())
+        if saved is not None and self._sketch is not None and saved.shape == weights.shape:
+            saved = self._of(saved)
+        now = self._of(weights)
         sums.start = now.to("cpu", copy=True) if saved is None or saved.shape != now.shape else saved
 
     def _of(self, values: Tensor) -> Tensor:
@@ -240,6 +256,12 @@ class GradientSNR:
         for sums in self._sums.values():
             sums.start = None
             self._keep_start(sums)
+        ours = {self._names[key]: sums.start for key, sums in self._sums.items()}
+        if any(name in starts and one is not None and starts[name].numel() < one.numel() for name, one in ours.items()):
+            raise ValueError(
+                "the weights of the start are a sketch of another size, so that distances are from where this run "
+                "begins"
+            )
 
     # -- the steps -----------------------------------------------------------------------------------------------------
 
@@ -271,9 +293,9 @@ class GradientSNR:
             totals.append(one.total)
             squares.append(one.squares)
         if gradients:
-            _add(totals, [self._of(one) for one in gradients], 1 / scale)
-            norms = _square_norms(gradients)
-            torch._foreach_add_(squares, norms, alpha=1 / scale**2)
+            kept = [self._of(one) for one in gradients]
+            _add(totals, kept, 1 / scale)
+            torch._foreach_add_(squares, _square_norms(kept), alpha=1 / scale**2)
 
     def skip(self) -> None:
         """Count a step that the optimizer will skip, its gradients being infinite under a loss scale."""
@@ -335,13 +357,13 @@ def _records(
     counted = [(one, of) for one, of in zip(sums, norms) if one.n]
     n_samples = max((one.n_samples for one, _ in counted), default=0)
     values = dict.fromkeys(GradientSignal._fields, math.nan)
-    if counted and all(math.isfinite(squares + of_sum) for _, (squares, of_sum, *_) in counted):
-        values = gradient_signal(
-            mean_square_norm=math.fsum(squares / one.n for one, (squares, *_) in counted),
-            square_norm_of_mean=math.fsum(of_sum / one.n**2 for one, (_, of_sum, *_) in counted),
-            n_batches=min(one.n for one, _ in counted),
-            samples_per_batch=max(one.n_samples / one.n for one, _ in counted) or None,
-        )._asdict()
+    told = [(one, squares, of_sum) for one, (squares, of_sum, *_) in counted]
+    if told and all(math.isfinite(q + s) and not _underflows(one, q, s) for one, q, s in told):
+        parts = [
+            (squares / one.n, of_sum / one.n**2, one.n, one.n_samples / one.n or math.nan)
+            for one, squares, of_sum in told
+        ]
+        values = signal_of(parts)._asdict()
     named = {
         "grad_mean": values["mean"],
         "grad_std": values["std"],
@@ -354,6 +376,12 @@ def _records(
     }
     for quantity, value in named.items():
         yield Record(epoch, step, layer, GRADIENT, quantity, value, n_samples=n_samples)
+
+
+def _underflows(one: _Sums, squares: float, of_sum: float) -> bool:
+    """Whether gradients are so small that their squares lose digits in float32."""
+    assert one.total is not None
+    return of_sum > 0 and squares < 1e-36 * one.n * one.parameter.numel() and one.total.dtype == torch.float32
 
 
 def _is_bias(name: str) -> bool:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from contextlib import contextmanager, suppress
+from types import MappingProxyType
 from typing import Any
 from weakref import WeakValueDictionary
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map_only
 
 from lightning_ib.capture.batches import Parts
 from lightning_ib.capture.outputs import first_tensor
@@ -18,11 +20,14 @@ from lightning_ib.distributed import all_gathered, this_process
 from lightning_ib.functional.checks import sentence
 from lightning_ib.measurement.head import HeadSearch, activation_of
 from lightning_ib.measurement.watched import WatchedLayers
-from lightning_ib.objectives import GaussianBottleneck
+from lightning_ib.objectives import BottleneckOutput, GaussianBottleneck
 from lightning_ib.records.record import VARIATIONAL, Record, unit_of
 from lightning_ib.warn_once import WarnOnce
 
 _COLUMNS = ("valid", "label", "log_q")
+_NOTHING: Mapping[str, BottleneckOutput] = MappingProxyType({})
+_SAME = 1e-3
+"""Of the spread of an output: what batches of other content change by rounding stays below."""
 
 
 class StochasticLayers:
@@ -31,7 +36,8 @@ class StochasticLayers:
     .. math:: I(X;T) \le \mathrm{E}\, D[q(t|x) \| r(t)], \qquad I(T;Y) \ge H(Y) - \mathrm{E}\, [-\ln q(y|t)]
 
     (Alemi et al. 2017). q(y|t) is the head of the network, and t is drawn, also where the network in ``eval()`` takes
-    the mean in its place: each batch runs through the network once more, with its bottlenecks drawing.
+    the mean in its place: each batch runs through the network once more, with its bottlenecks drawing. The second bound
+    is given for a bottleneck that all the head sees goes through, which the first batch shows.
 
     Args:
         watched: the layers of the measurement.
@@ -53,6 +59,7 @@ class StochasticLayers:
         self._watched, self._heads = watched, heads
         self._ignore_index, self._tokens, self._warned = ignore_index, tokens, warned
         self._modules: MutableMapping[str, nn.Module] = WeakValueDictionary()
+        self.attach({})
         self.reset()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -61,7 +68,8 @@ class StochasticLayers:
 
     def attach(self, modules: Mapping[str, nn.Module]) -> None:
         """Note the modules of the layers."""
-        self._modules = WeakValueDictionary(modules)
+        self._modules, self._failed = WeakValueDictionary(modules), False
+        self._decides: dict[str, bool] = {}  # bottleneck → whether the head sees the input through it alone
 
     def reset(self) -> None:
         """Begin a pass."""
@@ -87,56 +95,94 @@ class StochasticLayers:
             parts: of the batch.
             forward: calls the network, its state and all random states being put back afterwards.
         """
-        layers, head = self.layers, self._heads.candidate
-        if not layers or forward is None:
+        layers = self.layers
+        if not layers or forward is None or self._failed:
             return
         try:
-            drawing = _drawing([self._modules[layer] for layer in layers], len(self._columns["valid"]))
-            with drawing, _unrecorded(self._watched.recorder):
-                rates, output = self._forward(parts, forward, head)
+            codes, output = self._forward(parts, forward)
+            for layer in layers:
+                if layer not in self._decides and output is not None and len(output) > 1:
+                    self._decides[layer] = self._alone(layer, parts, forward, codes, output)
         except Exception as error:
-            self._modules = {}
+            self._failed = True
             self.reset()
             self._warned.warn(
                 "variational",
-                f"the rate of {', '.join(map(repr, layers))} is not recorded, for which each batch runs through the "
-                f"network once more: {sentence(error)} Training goes on.",
+                f"the rate of {_listed(layers)} is not recorded, for which each batch runs through the network once "
+                f"more: {sentence(error)} Training goes on.",
             )
             return
-        if rates.keys() == set(self.layers):
-            self._keep(parts, rates, self._log_likelihoods(output, parts.y, head))
+        if codes.keys() == set(layers):
+            self._keep(parts, {layer: self._rate(code) for layer, code in codes.items()}, output)
+
+    def _rate(self, code: BottleneckOutput) -> Tensor:
+        """The rate of each sample, over all places of a code that has some; of each token, where those are samples."""
+        rate = code.kl.detach().double()
+        return rate.reshape(-1) if self._tokens else rate.reshape(len(rate), -1).sum(1)
 
     def _forward(
-        self, parts: Parts, forward: Callable[[Parts], Any], head: str | None
-    ) -> tuple[dict[str, Tensor], Tensor | None]:
-        """The rate of each bottleneck, and the output of the head."""
-        rates: dict[str, Tensor] = {}
+        self, parts: Parts, forward: Callable[[Parts], Any], fixed: Mapping[str, BottleneckOutput] = _NOTHING
+    ) -> tuple[dict[str, BottleneckOutput], Tensor | None]:
+        """The code of each bottleneck, and the output of the head; some bottlenecks may put out what is given."""
+        codes: dict[str, BottleneckOutput] = {}
         outputs: list[Any] = []
+        bottlenecks, head = {layer: self._modules[layer] for layer in self.layers}, self._heads.candidate
 
-        def rate_of(layer: str) -> Callable[[nn.Module, Any, Any], None]:
-            return lambda module, inputs, output: rates.update({layer: output.kl.detach().double().reshape(-1)})
+        def coded(layer: str) -> Callable[[nn.Module, Any, Any], Any]:
+            def hook(module: nn.Module, inputs: Any, output: Any) -> Any:
+                codes[layer] = fixed.get(layer, output)
+                return codes[layer]
 
-        handles = [self._modules[layer].register_forward_hook(rate_of(layer)) for layer in self.layers]
+            return hook
+
+        handles = [module.register_forward_hook(coded(layer)) for layer, module in bottlenecks.items()]
         if head and head in self._modules:
             hook = self._modules[head].register_forward_hook(lambda module, inputs, output: outputs.append(output))
             handles.append(hook)
         try:
-            forward(parts)
+            drawing = _drawing(list(bottlenecks.values()), len(self._columns["valid"]))
+            with drawing, _unrecorded(self._watched.recorder):
+                forward(parts)
         finally:
             for handle in handles:
                 handle.remove()
         with suppress(ValueError):
-            return rates, first_tensor(outputs[-1]).detach() if outputs else None
-        return rates, None
+            return codes, first_tensor(outputs[-1]).detach() if outputs else None
+        return codes, None
 
-    def _log_likelihoods(self, output: Tensor | None, y: Any, head: str | None) -> Tensor | None:
-        """Ln q(y|t) of each row, where the output has a coordinate for each class; NaN for labels beyond."""
-        if output is None or not isinstance(y, Tensor) or y.is_floating_point() or not output.is_floating_point():
+    def _alone(
+        self,
+        layer: str,
+        parts: Parts,
+        forward: Callable[[Parts], Any],
+        codes: Mapping[str, BottleneckOutput],
+        output: Tensor,
+    ) -> bool:
+        """Whether the head sees the input through one bottleneck alone; else its cross-entropy is not about that code.
+
+        With the code kept, other inputs change nothing then.
+        """
+        n = len(codes[layer].kl)
+        others = tree_map_only(Tensor, lambda x: x.roll(1, 0) if x.ndim and len(x) == n else x, parts.x)
+        _, found = self._forward(parts._replace(x=others), forward, {layer: codes[layer]})
+        near = float(output.double().std()) * _SAME
+        if found is not None and torch.allclose(found.double(), output.double(), rtol=_SAME, atol=near, equal_nan=True):
+            return True
+        self._warned.warn(
+            f"{layer} variational",
+            f"layer {layer!r}: the head sees the input on other ways than through this bottleneck, so that H(Y) less "
+            "the cross-entropy is no bound of its I(T;Y): its rate alone is recorded.",
+        )
+        return False
+
+    def _log_likelihoods(self, output: Tensor | None, y: Any) -> Tensor | None:
+        """Ln q(y|t) of each row, where the output has a coordinate for each class; NaN for labels that are none."""
+        if output is None or not isinstance(y, Tensor) or y.is_complex() or not output.is_floating_point():
             return None
         if output.ndim < 2 or output[..., 0].numel() != y.numel():
             return None
         output = output.reshape(y.numel(), -1).double()
-        given = activation_of(self._modules[head or ""]) == "probabilities"
+        given = activation_of(self._modules[self._heads.candidate or ""]) == "probabilities"
         if output.shape[1] == 1:
             one = output.log() if given else nn.functional.logsigmoid(output)
             other = (-output).log1p() if given else nn.functional.logsigmoid(-output)
@@ -144,12 +190,12 @@ class StochasticLayers:
         else:
             output = output.log() if given else output.log_softmax(1)
         labels = y.reshape(-1).long()
-        known = (labels >= 0) & (labels < output.shape[1])
+        known = (labels >= 0) & (labels < output.shape[1]) & (labels == y.reshape(-1))
         log_q = output.gather(1, labels.clamp(0, output.shape[1] - 1)[:, None])[:, 0]
         return torch.where(known, log_q, math.nan)
 
-    def _keep(self, parts: Parts, rates: Mapping[str, Tensor], log_q: Tensor | None) -> None:
-        first = next(iter(rates.values()))
+    def _keep(self, parts: Parts, rates: Mapping[str, Tensor], output: Tensor | None) -> None:
+        first, log_q = next(iter(rates.values())), self._log_likelihoods(output, parts.y)
         valid = torch.ones_like(first, dtype=torch.bool)
         labels = parts.y.reshape(-1) if log_q is not None and log_q.numel() == first.numel() else None
         if labels is not None and self._ignore_index is not None:
@@ -180,9 +226,15 @@ class StochasticLayers:
             shared: whether several processes measure together, all of which must call this.
         """
         own = {name: torch.cat(of).cpu() for name, of in (self._rates | self._columns).items() if of}
-        parts = [one for one in (all_gathered(own) if shared else [own]) if one]
+        given = None if self._failed else (own, self._decides)
+        found = all_gathered(given) if shared else [given]
+        sound = [one for one in found if one is not None]
+        if len(sound) < len(found):  # it failed in one of them
+            return []
+        parts = [one for one, _ in sound if one]
         if not parts:
             return []
+        alone = {layer for layer in self.layers if all(decides.get(layer, False) for one, decides in sound if one)}
         seen = {name: torch.cat([one[name] for one in parts]) for name in parts[0]}
         valid = seen.pop("valid")
         seen = {name: values[valid] for name, values in seen.items()}
@@ -193,7 +245,7 @@ class StochasticLayers:
             _, at, counts = labels.unique(return_inverse=True, return_counts=True)
             # The information of each row: its mean is H(Y) − E[−ln q(y|t)].
             density = log_q - (counts[at].double() / len(labels)).log()
-            values |= {(layer, "I_TY"): density for layer in seen}
+            values |= {(layer, "I_TY"): density for layer in seen if layer in alone}
         return [
             Record(
                 *(epoch, step, layer, VARIATIONAL, quantity),
@@ -201,11 +253,15 @@ class StochasticLayers:
                 float(one.std()) / math.sqrt(len(one)) * per_nat if len(one) > 1 else math.nan,
                 unit_of(quantity, unit),
                 len(one),
-                "ok",
+                "ok" if bool(one.isfinite().all()) else "",
             )
             for (layer, quantity), one in sorted(values.items(), key=lambda pair: list(seen).index(pair[0][0]))
             if len(one)
         ]
+
+
+def _listed(layers: Sequence[str]) -> str:
+    return ", ".join(map(repr, layers))
 
 
 @contextmanager

@@ -100,7 +100,8 @@ def _series(history: History) -> tuple[str, dict[str, Series]]:
     """The unit of time, and the values of each layer by quantity and time."""
     records = history.gradients().records()
     epochs = {(one.layer, one.quantity, one.epoch) for one in records}
-    clock = "step" if len(epochs) < len(records) else "epoch"
+    # A logarithmic axis has no epoch 0, in which the first steps are.
+    clock = "step" if len(epochs) < len(records) or any(one.epoch == 0 for one in records) else "epoch"
     found: dict[str, dict[str, dict[int, float]]] = {}
     for one in records:
         found.setdefault(one.layer, {}).setdefault(one.quantity, {})[getattr(one, clock)] = one.value

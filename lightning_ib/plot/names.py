@@ -51,7 +51,7 @@ def draw_names(
     covered = [np.repeat(in_points([c[0] for c in crosses], [c[1] for c in crosses]), 12, 0)] if crosses else []
     for line in axes.lines:  # the bounds
         ends = axes.transAxes.inverted().transform(line.get_transform().transform(line.get_xydata())) * room
-        n_each = max(2, 120 // (len(ends) - 1))
+        n_each = max(2, 120 // max(1, len(ends) - 1))
         pieces = zip(ends, ends[1:])
         covered += [start + np.linspace(0, 1, n_each)[:, None] * (end - start) for start, end in pieces]
     for path in paths:

@@ -11,6 +11,7 @@ from torch.utils.data import BatchSampler, DataLoader, IterableDataset, Sequenti
 
 from lightning_ib import CellQuantizer, GradientSNRCallback, InformationPlaneCallback, Quantizer, UniformBins
 from lightning_ib.estimators.kernels import KDE
+from lightning_ib.objectives import GaussianBottleneck
 from lightning_ib.records import History, InformationPoint
 from lightning_ib.report.reporter import Reporter
 from tests.helpers.tiny import TinyModule, make_data, pl, trainer
@@ -220,6 +221,28 @@ class Scaled(TinyModule):
         self(batch[0], 1.0)
 
 
+class Drawing(TinyModule):
+    """A code that is drawn."""
+
+    def __init__(self):
+        super().__init__()
+        self.act = GaussianBottleneck(8, 3, init_std=0.3)
+        self.out = nn.Linear(3, 4)
+
+    def forward(self, x):
+        return self.out(self.act(self.hidden(x)).sample)
+
+
+class DrawsNot(Drawing):
+    """Process 1 fails where the code is drawn in eval mode."""
+
+    def forward(self, x):
+        code = self.act(self.hidden(x))
+        if self.act.training and not self.training and torch.distributed.get_rank() == 1:
+            raise RuntimeError("no draw here.")
+        return self.out(code.sample)
+
+
 class Sharded(TinyModule):
     """The module with its weights spread over the processes."""
 
@@ -293,6 +316,8 @@ def scenarios(folder):
         # This strategy knows no double precision; bins forgive the last bits.
         "sharded": (ib(**ALL_IN_BINS), Sharded, tr, va, {"precision": "32-true"}),
         "sharded-own": (ib(data=own, **ALL_IN_BINS), Sharded, tr, va, {"precision": "32-true"}),
+        "drawn": (ib(estimators=()), Drawing, tr, va, {}),
+        "drawn-not": (ib(estimators=()), DrawsNot, tr, va, {}),
         "gradients": (GradientSNRCallback(), TinyModule, tr, None, {}),
         "sharded-gradients": (GradientSNRCallback(), Sharded, tr, None, {"precision": "32-true"}),
         "histories": (ib(**BINS), TinyModule, tr, va, {}),

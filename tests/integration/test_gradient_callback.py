@@ -2,6 +2,7 @@
 
 import copy
 import math
+import pickle
 import re
 import warnings
 
@@ -171,7 +172,8 @@ def test_an_optimizer_counts_the_steps_that_it_takes(tmp_path):
     records = {(one.layer, one.quantity): one for one in callback.history.gradients().records()}
     assert records["hidden", "grad_snr_floor"].value == pytest.approx(1 / math.sqrt(N_STEPS))
     assert records["out", "grad_snr_floor"].value == pytest.approx(1 / math.sqrt(N_STEPS // 2))
-    assert records["hidden", "grad_mean"].n_samples == records["out", "grad_mean"].n_samples == N_TRAIN
+    assert records["hidden", "grad_mean"].n_samples == N_TRAIN
+    assert records["out", "grad_mean"].n_samples == N_TRAIN // 2  # of the batches that it steps on
 
 
 def test_a_step_of_lbfgs_counts_once(tmp_path):
@@ -231,6 +233,15 @@ def test_gradients_that_an_optimizer_unscales_itself_are_unscaled(tmp_path):
     assert loss_scale(run, optimizer) is None
 
 
+def test_epochs_that_are_left_out_count_for_nothing(tmp_path):
+    found = []
+    for options in ({}, {"every_n_epochs": 3}, {"epochs": [3]}):
+        callback = GradientSNRCallback(**options)
+        fit(tmp_path, callback)
+        found.append([one for one in callback.history.records() if one.epoch == 3])
+    assert found[0] == found[1] == found[2]
+
+
 # -- where it goes -----------------------------------------------------------------------------------------------------
 
 
@@ -274,6 +285,22 @@ def test_alone_it_has_files_of_its_own_and_tags(tmp_path, pictures):
     assert [one.step for one in logged] == [N_STEPS - 1, 2 * N_STEPS - 1, 3 * N_STEPS - 1]
     assert [one.value for one in logged] == pytest.approx([of(callback)[epoch]["grad_snr"] for epoch in (1, 2, 3)])
     assert "ib/gradients" in events.Tags()["images"]
+
+
+def test_a_later_fit_of_the_plane_alone_has_no_gradients(tmp_path):
+    plane = InformationPlaneCallback(estimators=())
+    fit(tmp_path, plane, GradientSNRCallback(), max_epochs=1)
+    fit(tmp_path, plane, max_epochs=1)
+    assert len(plane.history) == 4
+    assert not plane.history.gradients().records()
+
+
+def test_it_can_be_pickled_after_a_fit(tmp_path):
+    callback = GradientSNRCallback()
+    fit(tmp_path, callback, max_epochs=1)
+    again = pickle.loads(pickle.dumps(callback))
+    assert again.history == callback.history
+    assert equal(again.state_dict()["frozen"], callback.state_dict()["frozen"])
 
 
 def test_its_values_can_be_monitored(tmp_path):
@@ -327,6 +354,24 @@ def test_a_second_fit_goes_on_and_a_fresh_one_begins_anew(tmp_path):
     assert not equal(callback.session.frozen_state(), start)
 
 
+def test_another_sketch_goes_on_where_it_can(tmp_path):
+    """A sketch is taken of the weights of the start; from a sketch they cannot be had back."""
+    loader, found = DataLoader(make_data(N_TRAIN), BATCH), {}
+    for name, (first, second) in {"same": (None, None), "to": (None, 16), "from": (16, None)}.items():
+        _, run = fit(tmp_path, GradientSNRCallback(sketch=first), model=seeded(Plain), train=loader, max_epochs=2)
+        run.save_checkpoint(tmp_path / f"{name}.ckpt")
+        callback = GradientSNRCallback(sketch=second)
+        resumed = {"train": loader, "max_epochs": 3, "ckpt_path": tmp_path / f"{name}.ckpt"}
+        if name == "from":
+            with pytest.warns(UserWarning, match="the weights of the start are a sketch of another size"):
+                fit(tmp_path, callback, model=seeded(Plain), **resumed)
+        else:
+            fit(tmp_path, callback, model=seeded(Plain), **resumed)
+        found[name] = of(callback, "all_layers")[3]["weight_distance"]
+    assert found["to"] == pytest.approx(found["same"], rel=0.5)
+    assert found["from"] < 0.8 * found["same"]
+
+
 def test_a_state_that_is_damaged_costs_what_is_damaged(tmp_path):
     callback = GradientSNRCallback()
     callback.load_state_dict({"version": 2, "history": {"epoch": [1]}, "frozen": 3})
@@ -370,6 +415,42 @@ def test_gradients_that_are_infinite_are_named_once(tmp_path):
     with pytest.warns(UserWarning, match="gradients of 'hidden', 'out' were infinite or NaN"):
         fit(tmp_path, callback, model=Half(), max_epochs=1)
     assert math.isnan(of(callback)[1]["grad_mean"])
+
+
+def test_a_batch_of_unknown_size_costs_the_noise_scale(tmp_path):
+    class Hostile(dict):
+        def keys(self):
+            raise RuntimeError("no keys.")
+
+    class Odd(Plain):
+        def training_step(self, batch, batch_idx):
+            return super().training_step((dict.__getitem__(batch, "a"), dict.__getitem__(batch, "b")), batch_idx)
+
+        def transfer_batch_to_device(self, batch, device, dataloader_idx):
+            return batch
+
+    class Loader:
+        def __iter__(self):
+            return (Hostile(a=x, b=y) for x, y in DataLoader(make_data(N_TRAIN), BATCH))
+
+    batches = Loader()
+    callback = GradientSNRCallback()
+    with pytest.warns(
+        UserWarning, match="the size of a batch is unknown, and noise_scale, which needs it, is NaN. Give"
+    ):
+        fit(tmp_path, callback, model=Odd(), train=batches, max_epochs=1)
+    assert math.isnan(of(callback)[1]["noise_scale"])
+    named = GradientSNRCallback(unpack=lambda batch: (dict.__getitem__(batch, "a"), None))
+    fit(tmp_path, named, model=Odd(), train=batches, max_epochs=1)
+    assert named.history.records()[0].n_samples == N_TRAIN
+
+
+def test_of_a_pattern_the_layers_with_weights_are_meant(tmp_path):
+    callback = GradientSNRCallback(["**"])
+    fit(tmp_path, callback, max_epochs=1)
+    assert {one.layer for one in callback.history.records()} == {"hidden", "out", "all_layers"}
+    message = "'dro*' match no layer with weights in TinyModule: name one that has, such as 'hidden'."
+    never_trained(tmp_path, GradientSNRCallback(["dro*"]), ValueError, exactly(message))
 
 
 def test_a_wrong_layer_stops_the_run_before_it_begins(tmp_path):

@@ -27,11 +27,12 @@ from tests.helpers.processes import (
     N_VAL,
     SAMPLED,
     TOKENS,
+    Drawing,
     batches,
     sequences,
 )
 from tests.helpers.records import exact
-from tests.helpers.tiny import TinyModule
+from tests.helpers.tiny import TinyModule, make_data
 
 pytestmark = [
     pytest.mark.slow,
@@ -45,7 +46,7 @@ OTHER_PLACES = ("batched", "list", "none", "iterable", "default-none")
 
 TWO = ["alone", "alone-train", "val", "train", "own", "sampled", "batched", "list", "steps", "few", "none"]
 TWO += ["iterable", "fails", "breaks", "fits-not", "fits-not-own", "scaled", "histories"]
-TWO += ["tokens", "loses-one", "gradients"]
+TWO += ["tokens", "loses-one", "gradients", "drawn", "drawn-not"]
 BY_DEFAULT = ["default", "default-sampled", "default-own", "default-none"]
 ESTIMATING = ["estimates", "estimates-sampled", "estimates-own"]
 THREE = ["fewer", "default", "default-none"]
@@ -299,6 +300,26 @@ def test_training_in_two_processes_is_bit_identical_with_gradients_and_without(t
         assert torch.equal(watched["random"], alone["random"])
 
 
+def test_the_rate_of_a_drawn_code_is_that_of_all_samples_in_all_processes(two):
+    one, other = two("drawn")
+    assert exact(one["estimates"]) == exact(other["estimates"])
+    model, (x, y) = Drawing().double(), make_data(N_VAL, 1)[:]
+    for epoch, weights in enumerate(one["weights"]):
+        model.load_state_dict(weights)
+        with torch.no_grad():
+            rate = model.act(model.hidden(x.double())).kl.mean() / math.log(2)
+        found = {record.quantity: record for record in map(Record._make, one["estimates"]) if record.epoch == epoch}
+        assert list(found) == ["I_XT", "I_TY"]
+        assert found["I_XT"].value == pytest.approx(float(rate), rel=1e-9)
+        assert {record.n_samples for record in found.values()} == {len(y)} == {N_VAL}
+
+
+def test_a_code_that_one_process_cannot_draw_ends_nothing(two):
+    for process in two("drawn-not"):
+        assert process["estimates"] == []
+        assert all(InformationPoint(*point).i_ty > 0 for point in process["history"])
+
+
 def test_a_sampler_of_ones_own_is_shared_out_once(two):
     for process in two("sampled"):
         assert {InformationPoint(*point).n_samples for point in process["history"]} == {N_OWN}
@@ -372,7 +393,7 @@ def test_only_the_first_process_writes_files(two):
     assert len(list((two.folder / "val").rglob("information_plane.png"))) == 1
     # How cells were made of it is said once: in every scenario but those without a callback, cells or values, and by
     # the evaluation after "val".
-    none = ["alone", "alone-train", "fails", "breaks", "loses-one"]
+    none = ["alone", "alone-train", "fails", "breaks", "loses-one", "gradients"]
     measuring = {*TWO, *BY_DEFAULT, *ESTIMATING}.difference(none)
     assert len(re.findall("ib: out: .*coordinates", two.output)) == len(measuring) + 1
 
@@ -428,6 +449,6 @@ def test_histories_that_differ_are_settled_by_the_first_process(two):
     assert [point[0] for point in one["history"]] == [0, 0, 1, 1, 2, 2]
     told = torch.load(two.folder / "histories" / "warnings0.pt", weights_only=False)
     assert told == [
-        "ib: the processes came with different histories: all go on with that of rank 0, 22 values. Give every process "
+        "ib: the processes came with different histories: all go on with that of rank 0, 29 values. Give every process "
         "the same checkpoint."
     ]

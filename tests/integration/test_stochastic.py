@@ -2,6 +2,7 @@
 
 import copy
 import math
+import warnings
 
 import pytest
 import torch
@@ -132,6 +133,86 @@ def test_without_class_labels_there_is_the_rate_alone():
     for y in (torch.randn(N_VAL), torch.arange(N_VAL)):
         history = measure(model, [(x, y)], ["act", "out"])
         assert list(bounds(history, 0)) == ["I_XT"]
+
+
+class Two(TinyModule):
+    """Two bottlenecks side by side; the second sees noise that has nothing to do with the input."""
+
+    def __init__(self, join="parallel"):
+        super().__init__()
+        self.join = join
+        self.act, self.other = GaussianBottleneck(8, 3, init_std=0.3), GaussianBottleneck(8, 3, init_std=0.3)
+        self.last = GaussianBottleneck(3, 3, init_std=0.3)
+        self.out = nn.Linear(3 if self.join == "chain" else 6, 4)
+
+    def forward(self, x):
+        h = self.hidden(x)
+        one = self.act(h).sample
+        if self.join == "chain":
+            return self.out(self.last(one).sample)
+        two = self.other(torch.zeros_like(h)).sample if self.join == "parallel" else h[:, :3]
+        return self.out(torch.cat((one, two), 1))
+
+
+@pytest.mark.filterwarnings("ignore:.*layer '(other|last)'.*never ran")
+@pytest.mark.parametrize(
+    ("join", "sources"),
+    [
+        ("parallel", {"act": ["I_XT", "I_TY"], "other": ["I_XT"]}),
+        ("skip", {"act": ["I_XT"]}),
+        ("chain", {"act": ["I_XT", "I_TY"], "last": ["I_XT", "I_TY"]}),
+    ],
+)
+def test_only_what_the_head_sees_alone_has_a_bound_of_its_target(join, sources):
+    """Beside a code of pure noise the head knows the target all the same; past a code, too."""
+    model = Two(join)
+    layers = ["hidden", *sources, "out"]
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        history = measure(model, val_loader(), layers, head="out")
+    found = {}
+    for one in history.estimates():
+        found.setdefault(one.layer, []).append(one.quantity)
+    assert found == sources
+    told = [str(one.message) for one in caught if "is no bound of its I(T;Y)" in str(one.message)]
+    assert len(told) == sum(quantities == ["I_XT"] for quantities in sources.values())
+
+
+def test_the_rate_of_a_code_with_places_is_that_of_the_whole_sample():
+    class Places(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.act, self.out = GaussianBottleneck(6, 3, init_std=0.3), nn.Linear(3, 4)
+
+        def forward(self, x):
+            return self.out(self.act(x).sample.mean(1))
+
+    torch.manual_seed(0)
+    x, model = torch.randn(80, 5, 6), Places().eval()
+    history = measure(model, [(x, torch.arange(80) % 4)], ["act", "out"])
+    found = bounds(history, 0)
+    with torch.no_grad():
+        rate = float(model.act(x).kl.double().sum(1).mean()) / math.log(2)
+    assert (found["I_XT"].n_samples, found["I_XT"].value) == (80, pytest.approx(rate, rel=1e-6))
+    assert found["I_TY"].n_samples == 80
+
+
+def test_labels_of_one_logit_may_be_numbers():
+    class Yes(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.act, self.out = GaussianBottleneck(6, 3, init_std=0.3), nn.Linear(3, 1)
+
+        def forward(self, x):
+            return self.out(self.act(x).sample)
+
+    torch.manual_seed(0)
+    x, model = torch.randn(80, 6), Yes().eval()
+    found = [
+        bounds(measure(model, [(x, (x[:, 0] > 0).to(dtype))], ["act", "out"]), 0)["I_TY"].value
+        for dtype in (torch.int64, torch.float32, torch.bool)
+    ]
+    assert found[0] == found[1] == found[2]
 
 
 @pytest.mark.filterwarnings("ignore:.*there is no point before training")

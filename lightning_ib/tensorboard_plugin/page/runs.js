@@ -42,6 +42,9 @@ export class Run {
         this.fault = `${this.name}: a measurement ${why}.`;
         continue;
       }
+      const before = found.get(made.key); // of several in one moment the last has all values, and some say more
+      if (before !== undefined && made.discretized.size === 0) made.discretized = before.discretized;
+      made.bound ??= before?.bound;
       found.set(made.key, made);
       made.layers.forEach((layer) => layers.add(layer));
       for (const { source, quantity } of made.series) this.quantities.add(`${COUNTED.includes(source) ? COUNTS : source}/${quantity}`);

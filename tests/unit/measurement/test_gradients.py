@@ -318,6 +318,60 @@ def test_with_a_sketch_the_values_are_estimates():
         assert other["weight_norm"] == one["weight_norm"]
 
 
+def test_a_strong_signal_is_seen_in_a_sketch_too():
+    """The spread is that of the sketched gradients: the difference of an exact and an estimated sum would be noise."""
+    generator, ratios = torch.Generator().manual_seed(0), []
+    for _ in range(8):
+        parameter = nn.Parameter(torch.zeros(4000))
+        model = nn.Module()
+        model.layer = nn.ParameterList([parameter])
+        instrument = GradientSNR("layer", sketch=1024)
+        instrument.attach(model)
+        mean = torch.randn(4000, generator=generator)
+        for _ in range(50):
+            parameter.grad = mean + 0.1 * torch.randn(4000, generator=generator)
+            instrument.see()
+        ratios.append(values(instrument.compute(), "layer")["grad_snr"])
+    assert ratios == pytest.approx([10.0] * 8, rel=0.2)
+
+
+def test_a_parameter_with_few_gradients_leaves_the_others_as_they_are():
+    """As of an expert that is seldom asked: sums of each parameter are over its own steps."""
+    torch.manual_seed(0)
+    model, instrument = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4)), GradientSNR()
+    instrument.attach(model)
+    for step in range(50):
+        model[1].weight.grad = None
+        model[0].weight.grad = torch.randn(4, 4)
+        if step in (7, 8):
+            model[1].weight.grad = torch.randn(4, 4)
+        instrument.see(n_samples=8)
+        if step == 7:
+            once = {layer: values(instrument.compute(), layer) for layer in ("0", "1", "all_layers")}
+    assert math.isnan(once["1"]["grad_snr"])
+    assert {name: once["all_layers"][name] for name in ("grad_mean", "grad_snr", "grad_snr_floor", "noise_scale")} == {
+        name: once["0"][name] for name in ("grad_mean", "grad_snr", "grad_snr_floor", "noise_scale")
+    }
+    parts = {layer: values(instrument.compute(), layer) for layer in ("0", "1", "all_layers")}
+    trace = parts["0"]["grad_std"] ** 2 + parts["1"]["grad_std"] ** 2
+    assert parts["all_layers"]["grad_std"] == pytest.approx(math.sqrt(trace), rel=1e-9)
+    floor = (parts["0"]["grad_std"] ** 2 / 50 + parts["1"]["grad_std"] ** 2 / 2) / trace
+    assert parts["all_layers"]["grad_snr_floor"] == pytest.approx(math.sqrt(floor), rel=1e-9)
+
+
+@pytest.mark.parametrize("scale", [1e-21, 1e-23, 1e-26])
+def test_gradients_below_the_range_of_their_squares_are_nan(scale):
+    parameter = nn.Parameter(torch.zeros(100))
+    model = nn.Module()
+    model.layer = nn.ParameterList([parameter])
+    instrument = GradientSNR("layer")
+    instrument.attach(model)
+    for _ in range(20):
+        parameter.grad = scale * torch.randn(100)
+        instrument.see()
+    assert math.isnan(values(instrument.compute(), "layer")["grad_snr"])
+
+
 # -- bad input ---------------------------------------------------------------------------------------------------------
 
 
@@ -337,6 +391,7 @@ def test_a_model_without_weights_is_refused():
     [
         ({"layers": 3}, TypeError, "layers must be names as in named_modules(), a list of at least one, got 3."),
         ({"layers": []}, ValueError, "layers must be names as in named_modules(), a list of at least one, got []."),
+        ({"layers": ""}, ValueError, "layers must be names as in named_modules(), a list of at least one, got ''."),
         ({"layers": [1]}, TypeError, "layers must be names as in named_modules(), a list of at least one, got [1]."),
         ({"biases": 1}, TypeError, "biases must be True or False, got 1."),
         ({"sketch": 2}, ValueError, "sketch must be an integer from 16 to 65536, got 2: give at least 16."),
