@@ -50,7 +50,7 @@ class InformationLoss(nn.Module):
         = (1 + \lambda_2)\, I(T;Y) - (\lambda_2 - \lambda_1)\, I(X;T) - \lambda_2 H(T|X) - \lambda_1 H(X)
 
     so that **it compresses only if λ₂ > λ₁**: λ₁ rewards a code that keeps the input, and for λ₁ = λ₂ the two cancel. A
-    loss that is built with λ₁ > 0 and λ₂ ≤ λ₁ gives a UserWarning. For a deterministic discrete T it is the information
+    loss that is built with λ₂ ≤ λ₁ gives a UserWarning. For a deterministic discrete T it is the information
     bottleneck, I(T;Y) − β I(X;T), with β = (λ₂ − λ₁) / (1 + λ₂).
 
     H(T|X) is what keeps H(T|Y) from falling without limit: a differential entropy has no lower bound, and the best
@@ -92,11 +92,11 @@ class InformationLoss(nn.Module):
         super().__init__()
         self.lambda1, self.lambda2 = lambda1, lambda2
         self.reduction = checked_choice(reduction, "InformationLoss: reduction", get_args(Reduction))
-        if self.lambda1 > 0 and self.lambda2 <= self.lambda1:
+        if self.lambda2 <= self.lambda1:
             warnings.warn(
                 f"InformationLoss(lambda1={self.lambda1:g}, lambda2={self.lambda2:g}) does not compress: the weight of "
                 "I(X;T) is lambda2 - lambda1, and lambda1 rewards a code that keeps the input: give a lambda2 above "
-                "lambda1.",
+                "lambda1, also where both begin at 0 and are set between steps.",
                 stacklevel=2,
             )
 
