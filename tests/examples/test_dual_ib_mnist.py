@@ -11,6 +11,7 @@ import torch
 
 from lightning_ib.objectives import ConditionalPrior
 from lightning_ib.records import History
+from lightning_ib.report.reporter import Reporter
 from tests.helpers import ROOT
 
 pytest.importorskip("sklearn", reason="needs the extra: pip install 'lightning-ib[example]'")
@@ -35,6 +36,7 @@ def run(example, tmp_path, monkeypatch, capsys):
     """Run the example on the small digits; gives the rows of its table as numbers. Random states are put back."""
     for variable in ("PL_GLOBAL_SEED", "PL_SEED_WORKERS"):
         monkeypatch.setenv(variable, "0")
+    monkeypatch.setattr(Reporter, "_picture", lambda *_: False)  # the callback's own take most of the time
     states = torch.get_rng_state(), np.random.get_state(), random.getstate(), torch.get_num_threads()
 
     def _run(*flags):

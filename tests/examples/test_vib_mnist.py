@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from lightning_ib.objectives import BottleneckOutput, ConditionalPrior, gaussian_kl
+from lightning_ib.report.reporter import Reporter
 from tests.helpers import ROOT
 
 pytest.importorskip("sklearn", reason="needs the extra: pip install 'lightning-ib[example]'")
@@ -34,6 +35,7 @@ def run(example, tmp_path, monkeypatch, capsys):
     """Run the example on the small digits; random states are put back."""
     for variable in ("PL_GLOBAL_SEED", "PL_SEED_WORKERS"):
         monkeypatch.setenv(variable, "0")
+    monkeypatch.setattr(Reporter, "_picture", lambda *_: False)  # the callback's own take most of the time
     states = torch.get_rng_state(), np.random.get_state(), random.getstate(), torch.get_num_threads()
 
     def _run(*flags):
