@@ -357,11 +357,11 @@ def _records(
     counted = [(one, of) for one, of in zip(sums, norms) if one.n]
     n_samples = max((one.n_samples for one, _ in counted), default=0)
     values = dict.fromkeys(GradientSignal._fields, math.nan)
-    told = [(one, squares, of_sum) for one, (squares, of_sum, *_) in counted]
-    if told and all(math.isfinite(q + s) and not _underflows(one, q, s) for one, q, s in told):
+    known = [(one, squares, of_sum) for one, (squares, of_sum, *_) in counted]
+    if known and all(math.isfinite(q + s) and not _underflows(one, q, s) for one, q, s in known):
         parts = [
             (squares / one.n, of_sum / one.n**2, one.n, one.n_samples / one.n or math.nan)
-            for one, squares, of_sum in told
+            for one, squares, of_sum in known
         ]
         values = signal_of(parts)._asdict()
     named = {
