@@ -12,7 +12,7 @@ from lightning_ib.callbacks.schedule import Schedule
 from lightning_ib.callbacks.session import Measurement
 from lightning_ib.callbacks.trainer import Shares, loss_scale, shares_of_weights
 from lightning_ib.capture.batches import Unpack, unpacked
-from lightning_ib.capture.layers import NoLayersError
+from lightning_ib.capture.layers import NoLayersError, listed
 from lightning_ib.functional.checks import checked_flag, sentence
 from lightning_ib.measurement.gradients import GradientSNR
 from lightning_ib.measurement.seen_batches import n_samples_of
@@ -62,9 +62,9 @@ class GradientSNRCallback(RecordingCallback):
             weights count; tied weights count once in ``all_layers``.
         biases: whether biases count too; by default the weights alone, as in the field.
         sketch: keep about so many numbers for each weight matrix in place of its own size, at least 16. The norms of
-            the mean gradient and of the way the weights went then are estimates, whose squares have a relative standard
-            deviation of :math:`\sqrt{2/k}`. By default a number for each watched weight is kept on its device, and one
-            in the memory of the CPU and in checkpoints: the weights of the start. The spread is estimated as well then.
+            the mean gradient, of its spread and of the way the weights went then are estimates, whose squares have a
+            relative standard deviation of :math:`\sqrt{2/k}`. By default a number for each watched weight is kept on
+            its device, and one in the memory of the CPU and in checkpoints: the weights of the start.
         every_n_epochs: record every n-th epoch alone.
         epochs: record these epochs instead, the first being 1.
         every_n_train_steps: record every n optimizer steps instead, of the gradients of those steps.
@@ -261,18 +261,16 @@ class GradientSNRCallback(RecordingCallback):
                 "unpack=lambda batch: (x, y), x having a row for each sample. Training goes on.",
             )
         if idle := session.idle_layers:
-            shown = ", ".join(map(repr, idle[:5])) + (", …" if len(idle) > 5 else "")
             warned.warn(
                 "idle",
-                f"{self.prefix}: {when} no gradient came to the weights of {shown}, which take no part in the loss: "
-                "their signal and noise are NaN. Training goes on.",
+                f"{self.prefix}: {when} no gradient came to the weights of {listed(idle, 5)}, which take no part in "
+                "the loss: their signal and noise are NaN. Training goes on.",
             )
         if broken := session.broken_layers:
-            shown = ", ".join(map(repr, broken[:5])) + (", …" if len(broken) > 5 else "")
             warned.warn(
                 "broken",
-                f"{self.prefix}: {when} gradients of {shown} were infinite or NaN, and so are the weights now, unless "
-                "the step was left out: their signal and noise are NaN. Training goes on.",
+                f"{self.prefix}: {when} gradients of {listed(broken, 5)} were infinite or NaN, and so are the weights "
+                "now, unless the step was left out: their signal and noise are NaN. Training goes on.",
             )
 
     def _lay_out(self, trainer: Trainer) -> None:

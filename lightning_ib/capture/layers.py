@@ -39,7 +39,7 @@ def default_layers(model: nn.Module) -> list[str]:
     if not names:
         raise NoLayersError(
             f"{type(model).__name__} has no leaf module with weights to watch by default: name the layers "
-            f"(layers=[…]). It has {_listed(n for n, _ in model.named_modules() if n)}."
+            f"(layers=[…]). It has {listed(n for n, _ in model.named_modules() if n)}."
         )
     return spread_over(names)
 
@@ -151,7 +151,7 @@ def resolve_layers(model: nn.Module, patterns: Iterable[str]) -> dict[str, str]:
             ends = [pattern.split(".", k)[-1] for k in range(1, pattern.count(".") + 1)]
             near = [end for end in ends if end in names][:1]
             near = near or difflib.get_close_matches(pattern, names, n=3, cutoff=0.5)
-            hint = f"did you mean {' or '.join(map(repr, near))}?" if near else f"the model has {_listed(names)}."
+            hint = f"did you mean {' or '.join(map(repr, near))}?" if near else f"the model has {listed(names)}."
             raise ValueError(f"{type(model).__name__} has no layer {pattern!r}: {hint}")
         for name in matches:
             if is_scripted(modules[name]):
@@ -201,7 +201,13 @@ def _matches(pattern: str, name: str) -> bool:
     return re.fullmatch("".join(regex.get(part, re.escape(part)) for part in parts), name) is not None
 
 
-def _listed(names: Iterable[str], most: int = 20) -> str:
+def listed(names: Iterable[str], most: int = 20) -> str:
+    """The names in a sentence, the first of many.
+
+    Example:
+        >>> listed(["conv", "fc", "out"], most=2)
+        "'conv', 'fc', … (1 more)"
+    """
     names = list(names)
     more = f", … ({len(names) - most} more)" if len(names) > most else ""
     return (", ".join(map(repr, names[:most])) + more) or "no named modules"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from contextlib import contextmanager, suppress
 from types import MappingProxyType
 from typing import Any
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
 from lightning_ib.capture.batches import Parts
+from lightning_ib.capture.layers import listed
 from lightning_ib.capture.outputs import first_tensor
 from lightning_ib.capture.recorder import Recorder
 from lightning_ib.distributed import all_gathered, this_process
@@ -108,7 +109,7 @@ class StochasticLayers:
             self.reset()
             self._warned.warn(
                 "variational",
-                f"the rate of {_listed(layers)} is not recorded, for which each batch runs through the network once "
+                f"the rate of {listed(layers)} is not recorded, for which each batch runs through the network once "
                 f"more: {sentence(error)} Training goes on.",
             )
             return
@@ -258,10 +259,6 @@ class StochasticLayers:
             for (layer, quantity), one in sorted(values.items(), key=lambda pair: list(seen).index(pair[0][0]))
             if len(one)
         ]
-
-
-def _listed(layers: Sequence[str]) -> str:
-    return ", ".join(map(repr, layers))
 
 
 @contextmanager

@@ -1,18 +1,14 @@
 """The example of the variational dual IB: whole runs of it on small data, and its table."""
 
-import importlib.util
-import random
 import re
 import sys
 
-import numpy as np
 import pytest
-import torch
 
 from lightning_ib.objectives import ConditionalPrior
 from lightning_ib.records import History
-from lightning_ib.report.reporter import Reporter
 from tests.helpers import ROOT
+from tests.helpers.scripts import loaded, untouched
 
 pytest.importorskip("sklearn", reason="needs the extra: pip install 'lightning-ib[example]'")
 
@@ -21,23 +17,13 @@ SCRIPT = ROOT / "examples" / "dual_ib_mnist.py"
 
 @pytest.fixture(scope="module")
 def example():
-    spec = importlib.util.spec_from_file_location("dual_ib_mnist", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # its named tuples look up their annotations there
-    path = list(sys.path)
-    spec.loader.exec_module(module)
-    sys.path[:] = path
-    yield module
-    del sys.modules[spec.name]
+    with loaded(SCRIPT) as module:
+        yield module
 
 
 @pytest.fixture
 def run(example, tmp_path, monkeypatch, capsys):
     """Run the example on the small digits; gives the rows of its table as numbers. Random states are put back."""
-    for variable in ("PL_GLOBAL_SEED", "PL_SEED_WORKERS"):
-        monkeypatch.setenv(variable, "0")
-    monkeypatch.setattr(Reporter, "_picture", lambda *_: False)  # the callback's own take most of the time
-    states = torch.get_rng_state(), np.random.get_state(), random.getstate(), torch.get_num_threads()
 
     def _run(*flags):
         example.main(["--data", "digits", "--log-dir", str(tmp_path), *flags])
@@ -45,11 +31,8 @@ def run(example, tmp_path, monkeypatch, capsys):
         rows = [re.findall(r"-?[\d.]+", line) for line in text.splitlines() if line.endswith("%")]
         return text, [example.Row(*map(float, row)) for row in rows]
 
-    yield _run
-    torch.set_rng_state(states[0])
-    np.random.set_state(states[1])
-    random.setstate(states[2])
-    torch.set_num_threads(states[3])
+    with untouched(monkeypatch):
+        yield _run
 
 
 def test_a_run_learns_and_its_terms_are_logged(run, tmp_path):

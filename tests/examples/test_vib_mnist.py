@@ -1,17 +1,14 @@
 """The example of VIB, CEB and the information objective: a whole run on small data, its table and its picture."""
 
-import importlib.util
-import random
 import re
-import sys
 
 import numpy as np
 import pytest
 import torch
 
 from lightning_ib.objectives import BottleneckOutput, ConditionalPrior, gaussian_kl
-from lightning_ib.report.reporter import Reporter
 from tests.helpers import ROOT
+from tests.helpers.scripts import loaded, untouched
 
 pytest.importorskip("sklearn", reason="needs the extra: pip install 'lightning-ib[example]'")
 
@@ -20,34 +17,21 @@ SCRIPT = ROOT / "examples" / "vib_mnist.py"
 
 @pytest.fixture(scope="module")
 def example():
-    spec = importlib.util.spec_from_file_location("vib_mnist", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # its named tuples look up their annotations there
-    path = list(sys.path)
-    spec.loader.exec_module(module)
-    sys.path[:] = path
-    yield module
-    del sys.modules[spec.name]
+    with loaded(SCRIPT) as module:
+        yield module
 
 
 @pytest.fixture
 def run(example, tmp_path, monkeypatch, capsys):
     """Run the example on the small digits; random states are put back."""
-    for variable in ("PL_GLOBAL_SEED", "PL_SEED_WORKERS"):
-        monkeypatch.setenv(variable, "0")
-    monkeypatch.setattr(Reporter, "_picture", lambda *_: False)  # the callback's own take most of the time
-    states = torch.get_rng_state(), np.random.get_state(), random.getstate(), torch.get_num_threads()
 
     def _run(*flags):
         picture = tmp_path / "new" / "plane.png"
         example.main(["--data", "digits", "--log-dir", str(tmp_path), "--out", str(picture), *flags])
         return capsys.readouterr().out, picture
 
-    yield _run
-    torch.set_rng_state(states[0])
-    np.random.set_state(states[1])
-    random.setstate(states[2])
-    torch.set_num_threads(states[3])
+    with untouched(monkeypatch):
+        yield _run
 
 
 def test_a_run_learns_and_draws(example, run, tmp_path):

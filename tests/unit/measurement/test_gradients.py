@@ -121,9 +121,11 @@ def test_a_step_waits_for_no_device():
     model, instrument = net(), GradientSNR()
     instrument.attach(model)
     model(torch.randn(4, 6)).sum().backward()
-    with nothing_waits():
+    with nothing_waits() as mode:
         instrument.see(n_samples=4)
         instrument.see(list(model.parameters()), n_samples=4)
+    assert mode.seen > 0
+    assert instrument.n_steps == 2
 
 
 def test_gradients_and_random_numbers_are_left_alone():

@@ -77,6 +77,7 @@ def test_weights_that_compress_do_not():
         for weights in ((0, 0.1), (0.1, 0.2)):
             loss = InformationLoss(*weights)
         loss.lambda1, loss.lambda2 = 1, 0  # in annealing
+    assert (loss.lambda1, loss.lambda2) == (1, 0)
 
 
 def test_the_reconstructions_are_those_of_torch():
