@@ -13,6 +13,7 @@ FLOORS = (
     "functional",
     "bottleneck",
     "objectives",
+    "infinite_width",
     "capture",
     "records",
     "binning",
@@ -29,6 +30,7 @@ OTHERS = {
     "functional": {"torch"},
     "bottleneck": {"matplotlib", "torch"},
     "objectives": {"torch"},
+    "infinite_width": {"torch"},
     "records": {"pandas"},
     "plot": {"matplotlib", "numpy", "sklearn"},
     "tensorboard_plugin": {"tensorboard", "werkzeug"},
@@ -78,12 +80,13 @@ def test_the_page_knows_records_alone():
             assert own <= {"records", "tensorboard_plugin"}, file
 
 
-def test_objectives_know_the_checks_alone():
-    """They are for any training loop, beside the rest of the package."""
+@pytest.mark.parametrize("room", ["objectives", "infinite_width"])
+def test_some_rooms_know_the_checks_alone(room):
+    """They are for any program, beside the rest of the package."""
     for file in FILES:
-        if room_of(file) == "objectives":
+        if room_of(file) == room:
             own = {module for module in imported(file) if module.startswith("lightning_ib.")}
-            assert {module for module in own if ".objectives" not in module} <= {"lightning_ib.functional.checks"}, file
+            assert {module for module in own if f".{room}" not in module} <= {"lightning_ib.functional.checks"}, file
 
 
 def test_lightning_is_known_to_the_callbacks_alone():
