@@ -13,6 +13,7 @@ from lightning_ib.functional.checks import (
     Unit,
     check_same_samples,
     checked_choice,
+    checked_flag,
     checked_integer,
     checked_labels,
     checked_number,
@@ -22,7 +23,8 @@ from lightning_ib.functional.checks import (
     plain_tensor,
 )
 from lightning_ib.infinite_width.activations import ACTIVATIONS
-from lightning_ib.infinite_width.kernels import Architecture
+from lightning_ib.infinite_width.convolution import Convolutional
+from lightning_ib.infinite_width.kernels import FullyConnected, Kernels
 from lightning_ib.infinite_width.solution import Solution, TestSet
 
 ActivationName = Literal["relu", "erf", "tanh"]
@@ -106,6 +108,10 @@ class InfiniteWidthEnsemble:
         activation: ``"relu"`` and ``"erf"`` in closed form, ``"tanh"`` by quadrature to 1e-9.
         weight_variance: σ_w².
         bias_variance: σ_b². At 0 the output at an input of zero norm is 0 throughout.
+        kernel_size: the side of the filters of a convolutional network, odd. Inputs are then images ``(N, C, H, W)``,
+            and hidden layers convolutions of stride 1 with zeros around. By default layers are fully connected.
+        pooling: whether a convolutional network averages over all places before its readout; it then takes the time of
+            all pairs of places.
         memory_limit_gb: matrices of more gigabytes than this are refused, before they are made. 4 GB are enough for
             9 000 training inputs.
 
@@ -128,15 +134,24 @@ class InfiniteWidthEnsemble:
         activation: ActivationName = "relu",
         weight_variance: float = 2.0,
         bias_variance: float = 0.1,
+        kernel_size: int | None = None,
+        pooling: bool = False,
         memory_limit_gb: float = 4.0,
     ) -> None:
-        self.hidden_layers = checked_integer(hidden_layers, "hidden_layers", at_least=0)
+        self.hidden_layers = checked_integer(hidden_layers, "hidden_layers", at_least=0 if kernel_size is None else 1)
         self.activation = checked_choice(activation, "activation", get_args(ActivationName))
         self.weight_variance = checked_number(weight_variance, "weight_variance", above=0)
         self.bias_variance = checked_number(bias_variance, "bias_variance", at_least=0)
         self.memory_limit_gb = checked_number(memory_limit_gb, "memory_limit_gb", above=0, infinite=True)
-        self._architecture = Architecture(
-            self.hidden_layers, ACTIVATIONS[self.activation], self.weight_variance, self.bias_variance
+        self.kernel_size = _filter_size(kernel_size)
+        self.pooling = checked_flag(pooling, "pooling")
+        if self.pooling and self.kernel_size is None:
+            raise ValueError("pooling is of convolutional networks: give kernel_size=3, say.")
+        settings = self.hidden_layers, ACTIVATIONS[self.activation], self.weight_variance, self.bias_variance
+        self._architecture: Kernels = (
+            FullyConnected(*settings)
+            if self.kernel_size is None
+            else Convolutional(*settings, self.kernel_size, self.pooling)
         )
         self._solution: Solution | None = None
         self._target_shape: tuple[int, ...] = ()
@@ -145,7 +160,7 @@ class InfiniteWidthEnsemble:
         """The covariance K of the outputs at the start.
 
         Args:
-            x1: inputs, floating point, shape ``(n, …)``, flattened to ``(n, D)``.
+            x1: inputs, floating point, shape ``(n, …)``, flattened to ``(n, D)`` but for a convolutional network.
             x2: inputs, ``(m, …)``; by default those of ``x1``.
 
         Returns:
@@ -162,9 +177,10 @@ class InfiniteWidthEnsemble:
         return self._kernels(x1, x2)[1]
 
     def _kernels(self, x1: Tensor, x2: Tensor | None) -> tuple[Tensor, Tensor]:
-        ours = _inputs(x1, "x1")
-        theirs = ours if x2 is None else _inputs(x2, "x2", like=("x1", ours))
-        self._check_memory(2 * len(ours) * len(theirs), f"the kernel of {len(ours)} and {len(theirs)} inputs")
+        ours = self._inputs(x1, "x1")
+        theirs = ours if x2 is None else self._inputs(x2, "x2", like=("x1", ours))
+        numbers = 2 * len(ours) * len(theirs) + self._architecture.at_once(len(theirs), ours)
+        self._check_memory(numbers, f"the kernel of {len(ours)} and {len(theirs)} inputs")
         return self._architecture.kernels(ours, theirs)
 
     def fit(self, x: Tensor, y: Tensor) -> InfiniteWidthEnsemble:
@@ -173,7 +189,8 @@ class InfiniteWidthEnsemble:
         Repeated inputs are welcome: where their targets differ, the network learns their mean.
 
         Args:
-            x: training inputs, floating point, shape ``(N, …)``, flattened to ``(N, D)``.
+            x: training inputs, floating point, shape ``(N, …)``, flattened to ``(N, D)`` but for a convolutional
+                network.
             y: real targets, shape ``(N,)``, or ``(N, k)`` for k outputs.
 
         Returns:
@@ -183,8 +200,10 @@ class InfiniteWidthEnsemble:
             TypeError: an argument is of another kind, class labels among them.
             ValueError: shapes differ, a value is NaN or infinite, or the matrices exceed the limit of memory.
         """
-        x, y = _inputs(x, "x"), _targets(y, "y", len(x), _TARGET)
-        self._check_memory(6 * len(x) ** 2, f"training on {len(x)} inputs")
+        x = self._inputs(x, "x")
+        y = _targets(y, "y", len(x), _TARGET)
+        numbers = 6 * len(x) ** 2 + self._architecture.at_once(len(x), x)
+        self._check_memory(numbers, f"training on {len(x)} inputs")
         self._solution = Solution.of(self._architecture, x, y.reshape(len(y), -1))
         self._target_shape = tuple(y.shape[1:])
         return self
@@ -211,14 +230,29 @@ class InfiniteWidthEnsemble:
             raise RuntimeError("the ensemble is not trained: call fit(x, y) first.")
         solution, shape = self._solution, self._target_shape
         times = _times(t, solution.x.device)
-        x = _inputs(x_test, "x_test", like=("x", solution.x))
-        self._check_memory(6 * len(x) * len(solution.x), f"testing on {len(x)} inputs after {len(solution.x)}")
+        x = self._inputs(x_test, "x_test", like=("x", solution.x))
+        numbers = 6 * len(x) * len(solution.x) + self._architecture.at_once(len(solution.x), x)
+        self._check_memory(numbers, f"testing on {len(x)} inputs after {len(solution.x)}")
         values = solution.at(times.flatten(), TestSet(x, *_test_targets(y_test, len(x), shape)))
         values = {name: value.reshape(times.shape + value.shape[1:]) for name, value in values.items()}
         if not shape:
             values["mean"] = values["mean"][..., 0]
         informations = {name: in_unit(1.0, unit) * values[name] for name in _INFORMATIONS}
         return EnsembleValues(**{**values, **informations}, t=times, unit=unit)
+
+    def _inputs(self, x: Any, name: str, like: tuple[str, Tensor] | None = None) -> Tensor:
+        """Inputs as float64: rows, or images for a convolutional network; of the shape of others."""
+        rows = checked_rows(x, name, at_least=1).double()
+        if self.kernel_size is not None:
+            if x.ndim != 4:
+                raise ValueError(f"{name} must be images of shape (N, C, H, W) for kernel_size, got {tuple(x.shape)}.")
+            rows = rows.reshape(x.shape)
+        if like is not None and rows.shape[1:] != like[1].shape[1:]:
+            of = "x".join(map(str, like[1].shape[1:]))
+            raise ValueError(f"{name} must have {of} values an input as {like[0]}, got {tuple(rows.shape)}.")
+        if like is not None and rows.device != like[1].device:
+            raise ValueError(f"{name} must be on {like[1].device} as {like[0]}, got {rows.device}.")
+        return rows
 
     def _check_memory(self, numbers: int, purpose: str) -> None:
         """Refuse what holds too many float64 numbers at once."""
@@ -230,14 +264,13 @@ class InfiniteWidthEnsemble:
             )
 
 
-def _inputs(x: Any, name: str, like: tuple[str, Tensor] | None = None) -> Tensor:
-    """Inputs as float64 rows, of the width of others."""
-    rows = checked_rows(x, name, at_least=1).double()
-    if like is not None and rows.shape[1] != like[1].shape[1]:
-        raise ValueError(f"{name} must have {like[1].shape[1]} coordinates an input as {like[0]}, got {rows.shape[1]}.")
-    if like is not None and rows.device != like[1].device:
-        raise ValueError(f"{name} must be on {like[1].device} as {like[0]}, got {rows.device}.")
-    return rows
+def _filter_size(size: Any) -> int | None:
+    if size is None:
+        return None
+    checked = checked_integer(size, "kernel_size", at_least=1)
+    if checked % 2 == 0:
+        raise ValueError(f"kernel_size must be odd, so that a filter has a middle, got {checked}: give {checked + 1}.")
+    return checked
 
 
 def _targets(y: Any, name: str, n: int, remedy: str) -> Tensor:

@@ -14,7 +14,7 @@ and b, all of them trained. With F and :math:`\dot F` of the nonlinearity (Lee e
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -28,6 +28,19 @@ _TINY = 1e-300
 
 _BLOCK = 1 << 21
 """How many pairs are worked on at once: 16 MiB for each of a dozen matrices."""
+
+
+class Kernels(Protocol):
+    """An architecture of infinite width."""
+
+    def kernels(self, x1: Tensor, x2: Tensor) -> tuple[Tensor, Tensor]:
+        """NNGP and NTK between inputs, float64, ``(n, …)`` and ``(m, …)`` → ``(n, m)`` each."""
+
+    def variances(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The diagonals of NNGP and NTK at inputs, ``(n,)`` each."""
+
+    def at_once(self, m: int, x: Tensor) -> int:
+        """How many numbers are held at once beside the result, for the kernels of inputs like x's with m others."""
 
 
 class Pairs(NamedTuple):
@@ -49,7 +62,7 @@ class Pairs(NamedTuple):
         return (self.k1 * self.k2).sqrt() * (1 - self.gap)
 
 
-class Architecture(NamedTuple):
+class FullyConnected(NamedTuple):
     """A fully connected network of infinite width.
 
     Attributes:
@@ -72,6 +85,10 @@ class Architecture(NamedTuple):
             some = slice(start, start + size)
             nngp[some], ntk[some] = self._forward(self._layer(*_products(x1[some], x2)))
         return nngp, ntk
+
+    def at_once(self, m: int, x: Tensor) -> int:
+        """How many numbers are held at once beside the result."""
+        return 12 * max(_BLOCK, m)
 
     def variances(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """The diagonals of NNGP and NTK at inputs, float64, shape ``(n, D)`` → ``(n,)`` each."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lightning_ib.infinite_width.kernels import Architecture
+from lightning_ib.infinite_width.kernels import Kernels
 from lightning_ib.infinite_width.mixture import Components, mixture_information
 
 _POINT = 1e-12
@@ -20,7 +20,7 @@ class TestSet:
     """Where an ensemble is looked at.
 
     Attributes:
-        x: inputs, float64, shape ``(n, D)``.
+        x: inputs, float64, shape ``(n, …)``.
         y: real targets, ``(n, k)``, or None.
         label: classes, int64, ``(n,)``, or None.
     """
@@ -36,14 +36,14 @@ class Solution:
 
     Attributes:
         architecture: of the networks.
-        x: training inputs, ``(N, D)``.
+        x: training inputs, ``(N, …)``.
         eigenvalues: λ of Θ, ``(N,)``; 0 for those that are rounding.
         vectors: U, ``(N, N)``.
         targets: Uᵀ y, ``(N, k)``.
         covariance: Uᵀ K U, ``(N, N)``.
     """
 
-    architecture: Architecture
+    architecture: Kernels
     x: Tensor
     eigenvalues: Tensor
     vectors: Tensor
@@ -51,8 +51,8 @@ class Solution:
     covariance: Tensor
 
     @classmethod
-    def of(cls, architecture: Architecture, x: Tensor, y: Tensor) -> Solution:
-        """Solve for inputs ``(N, D)`` and targets ``(N, k)``."""
+    def of(cls, architecture: Kernels, x: Tensor, y: Tensor) -> Solution:
+        """Solve for inputs ``(N, …)`` and targets ``(N, k)``."""
         nngp, ntk = architecture.kernels(x, x)
         eigenvalues, vectors = torch.linalg.eigh(ntk)
         rounding = len(x) * torch.finfo(torch.float64).eps * eigenvalues.max()

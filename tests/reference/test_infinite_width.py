@@ -9,7 +9,8 @@ import torch
 
 from lightning_ib.infinite_width import InfiniteWidthEnsemble
 
-REFERENCE = json.loads((Path(__file__).parent / "infinite_width.json").read_text())
+VALUES = json.loads((Path(__file__).parent / "infinite_width.json").read_text())
+REFERENCE = {name: VALUES[name] for name in ("relu_1", "erf_1", "relu_3")}
 """Kernels checked with 40 digits and with neural-tangents 0.6.5, informations by adaptive quadrature; in nats."""
 
 NAMES = {
@@ -49,6 +50,18 @@ def test_kernels(case):
     for name, inputs in {"train": (train,), "test_train": (test, train), "test": (test, test)}.items():
         torch.testing.assert_close(ensemble.nngp(*inputs), double(case[f"nngp_{name}"]), rtol=0, atol=1e-13)
         torch.testing.assert_close(ensemble.ntk(*inputs), double(case[f"ntk_{name}"]), rtol=0, atol=1e-13)
+
+
+@pytest.mark.parametrize("pooling", [False, True])
+@pytest.mark.parametrize("activation", ["relu", "erf"])
+def test_convolutional_kernels(activation, pooling):
+    x = double(VALUES["convolutional"]["x"])
+    expected = VALUES["convolutional"]["kernels"][activation + "_pooling" * pooling]
+    ensemble = InfiniteWidthEnsemble(
+        2, activation=activation, weight_variance=1.7, bias_variance=0.1, kernel_size=3, pooling=pooling
+    )
+    torch.testing.assert_close(ensemble.nngp(x), double(expected["nngp"]), rtol=0, atol=1e-13)
+    torch.testing.assert_close(ensemble.ntk(x), double(expected["ntk"]), rtol=0, atol=1e-8)
 
 
 @pytest.mark.parametrize("quantity", NAMES)
