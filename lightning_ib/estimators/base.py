@@ -26,11 +26,13 @@ class Rows(NamedTuple):
             the module, ``(M, …)``.
         y: the target: class labels ``(M,)``, or real values ``(M, …)``; ``None`` where there is none.
         x: the input, sketched as well; ``None`` unless an estimator asked for it.
+        sequence: where tokens are the samples, the sequence of each, int64 ``(M,)``: its tokens depend on each other.
     """
 
     t: Tensor
     y: Tensor | None = None
     x: Tensor | None = None
+    sequence: Tensor | None = None
 
     @property
     def numbers(self) -> Tensor:
@@ -104,6 +106,8 @@ class Estimator(ABC):
     @abstractmethod
     def estimate(self, rows: Rows, calibration: Mapping[str, float], unit: Unit) -> dict[str, float]:
         """The values of a layer by name, such as ``{"I_TY": 1.5}``; names that end in ``accuracy`` are shares.
+
+        A name with ``_se`` after it is the standard error of that value: ``{"I_TY": 1.5, "I_TY_se": 0.02}``.
 
         Args:
             rows: its rows, pooled.

@@ -15,8 +15,9 @@ from lightning_ib.functional.checks import checked_choice, checked_integer
 class Probe(Estimator):
     """Usable information: H(Y) less the held-out cross-entropy of a probe on T (Xu et al. 2020).
 
-    The outputs are ``I_TY``, which is at most H(Y) and free of saturation, and ``accuracy``, the share of held-out
-    labels that the probe predicts.
+    The outputs are ``I_TY``, which is at most H(Y) and free of saturation, with its standard error, and ``accuracy``,
+    the share of held-out labels that the probe predicts. Where tokens are the samples, those of one sequence stay in
+    one fold, if there are as many sequences as folds.
 
     Args:
         probe: ``"linear"`` or ``"mlp"``; they log under ``probe`` and ``mlp_probe``.
@@ -42,8 +43,10 @@ class Probe(Estimator):
     def estimate(self, rows: Rows, calibration: Mapping[str, float], unit: Unit) -> dict[str, float]:
         """I(T;Y) and the accuracy."""
         y = required_labels(self, rows)
-        found = probe_information(rows.numbers, y, probe=self.probe, folds=self.folds, unit=unit)
-        return {"I_TY": found.information, "accuracy": found.accuracy}
+        several = rows.sequence is not None and len(rows.sequence.unique()) >= self.folds
+        groups = rows.sequence if several else None
+        found = probe_information(rows.numbers, y, groups=groups, probe=self.probe, folds=self.folds, unit=unit)
+        return {"I_TY": found.information, "I_TY_se": found.standard_error, "accuracy": found.accuracy}
 
 
 class InfoNCE(Estimator):

@@ -17,6 +17,9 @@ from lightning_ib.measurement.streams import Streams
 from lightning_ib.records.earlier import present_name
 from lightning_ib.records.record import Record
 
+_ERROR = "_se"
+"""Ends the name of a standard error among the values of an estimator."""
+
 Progress = Callable[[Sequence[tuple[str, Estimator]]], Iterable[tuple[str, Estimator]]]
 
 
@@ -113,9 +116,10 @@ class Estimation:
                 values, n_samples = self._streamed(layer, sums, rows, unit)
             else:
                 values = self._values(layer, estimator, rows, unit)
+            errors = {name: values.pop(name) for name in list(values) if name.endswith(_ERROR)}
             self._quantities[layer, estimator.name] = list(values)
         except Exception as error:  # a failing estimator must leave training running
-            values = dict.fromkeys(self._expected_quantities(layer, estimator, rows), math.nan)
+            values, errors = dict.fromkeys(self._expected_quantities(layer, estimator, rows), math.nan), {}
             if not estimator.optional or _is_sound(rows):  # unsound rows have their own warning
                 self._warn_of_failure(layer, estimator, error, epoch, warn)
         calibration = self.calibration.get(layer, {}).get(estimator.name, {})
@@ -123,6 +127,7 @@ class Estimation:
         return [
             Record(
                 *(epoch, step, layer, estimator.name, name, value),
+                standard_error=errors.get(f"{name}{_ERROR}", math.nan),
                 unit=estimator.unit_of(name, unit),
                 n_samples=n_samples,
                 verdict=verdict[name],
@@ -219,5 +224,6 @@ def rows_for(estimator: Estimator, layer: str, drawn: Drawn) -> Rows:
         t = drawn.raw[layer]
     else:
         t = drawn.outputs[layer] if isinstance(estimator, Soft) else drawn.layers[layer]
-    x, y = drawn.others.get("x"), drawn.others.get("y")
-    return Rows(t[:n], None if y is None else y[: min(n, len(t))], None if x is None else x[: min(n, len(t))])
+    n = min(n, len(t))
+    y, x, sequence = (None if of is None else of[:n] for of in map(drawn.others.get, ("y", "x", "sequence")))
+    return Rows(t[:n], y, x, sequence)

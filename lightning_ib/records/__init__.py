@@ -9,6 +9,7 @@ from lightning_ib.records.measurement_json import (
 )
 from lightning_ib.records.phases import phase_transition
 from lightning_ib.records.points import InformationPoint
+from lightning_ib.records.pruning import earliest_layer
 from lightning_ib.records.record import Record
 from lightning_ib.records.reliability import VerdictWarning
 from lightning_ib.records.tags import Tag, format_tag, parse_tag
@@ -19,6 +20,7 @@ __all__ = [
     "Record",
     "Tag",
     "VerdictWarning",
+    "earliest_layer",
     "format_tag",
     "history_to_json",
     "measurement_from_json",

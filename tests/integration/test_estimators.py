@@ -201,7 +201,7 @@ class Seen(Estimator):
         self.shown = []
 
     def estimate(self, rows, calibration, unit):
-        self.shown.append(Rows(*(part.clone() for part in rows)))
+        self.shown.append(Rows(*(None if part is None else part.clone() for part in rows)))
         return {"I_TY": 0.0}
 
 

@@ -24,6 +24,7 @@ from lightning_ib.functional.checks import (
     in_unit,
 )
 from lightning_ib.functional.discrete.counting import entropy_of_counts
+from lightning_ib.functional.variational.dealing import by_first_appearance, checked_groups, dealt, dealt_whole
 from lightning_ib.functional.variational.softmax_regression import Rows, class_means, softmax_regression
 from lightning_ib.functional.variational.training import full_precision_training, mlp, mlp_weights, sample_rows, train
 
@@ -64,8 +65,9 @@ class ProbeResult(NamedTuple):
     Attributes:
         information: H(Y) less the cross-entropy, in the unit asked for. Unclipped: below 0 for a probe that is worse
             than the class shares.
-        standard_error: of the information: the standard deviation over the samples, over the root of their number. It
-            holds for these probes; the scatter over other splits or seeds comes on top.
+        standard_error: of the information: the standard deviation over the samples, over the root of their number; with
+            groups that of independent groups. It holds for these probes; the scatter over other splits or seeds comes
+            on top.
         accuracy: the share of samples for which the most probable class is the right one.
         cross_entropy: the mean surprise at a sample's label, in the unit asked for.
         h_y: the entropy of the labels, H(Y), in the unit asked for.
@@ -81,7 +83,14 @@ class ProbeResult(NamedTuple):
 
 
 def probe_information(
-    t: Tensor, y: Tensor, *, probe: Probe = "linear", folds: int = 5, seed: int = 0, unit: Unit = "bits"
+    t: Tensor,
+    y: Tensor,
+    *,
+    groups: Tensor | None = None,
+    probe: Probe = "linear",
+    folds: int = 5,
+    seed: int = 0,
+    unit: Unit = "bits",
 ) -> ProbeResult:
     r"""Usable information of a representation about labels, by a probe with cross-validation.
 
@@ -96,14 +105,17 @@ def probe_information(
     float32 by Adam in at most 1000 steps of 128 samples. A class that is absent from the training samples of a probe
     gets the probability of one training sample, so that labels that are all different give zero information.
 
-    It misleads where samples depend on each other (frames of one video fall on both sides of the split), and in
-    comparisons of layers of very different width: a wide layer needs more samples for the same information.
+    It misleads where samples depend on each other and fall on both sides of the split, as frames of one video or words
+    of one document do: give those as ``groups``. It misleads in comparisons of layers of very different width: a wide
+    layer needs more samples for the same information.
 
     Args:
         t: the representation, real floating point, shape ``(N, …)``, flattened to ``(N, D)``.
         y: class labels, integers or booleans, shape ``(N,)``, any values.
+        groups: which samples depend on each other, integers, shape ``(N,)``. A group stays in one fold, and the
+            standard error is that of independent groups.
         probe: ``"linear"`` or ``"mlp"``.
-        folds: the number of parts that the samples are dealt to, at least 3 and at most N / 2.
+        folds: the number of parts that the samples are dealt to, at least 3, at most N / 2 and the number of groups.
         seed: of the split, and of the network's first weights and batches. The global random states stay as they are.
         unit: ``"bits"`` or ``"nats"``.
 
@@ -115,7 +127,8 @@ def probe_information(
     Raises:
         TypeError: ``t`` is of another kind (integers are), or ``y`` (real numbers are), or another argument.
         ValueError: the variables differ in their samples, ``t`` holds NaN or infinity, there is a single class, there
-            are fewer than ``2 · folds`` samples, or ``probe``, ``folds`` or ``unit`` is out of range.
+            are fewer than ``2 · folds`` samples or ``folds`` groups, or ``probe``, ``folds`` or ``unit`` is out of
+            range.
 
     Example:
         >>> y = torch.arange(300) % 3
@@ -128,10 +141,22 @@ def probe_information(
     folds = checked_integer(folds, "folds", at_least=3, advice="one to predict, one to choose by and one to fit to")
     rows = checked_rows(t, "t", labels=AS_Y)
     with full_precision_training(rows.device):
-        labels, counts = checked_labels(y, len(rows))
-        _check_enough(len(rows), len(counts), folds)
-        labels, log_q = _predicted(rows, labels, len(counts), probe, folds, checked_integer(seed, "seed"))
-        return _summary(labels, log_q, entropy_of_counts(counts, unit=unit), unit)
+        return _cross_validated(rows, y, groups, probe, folds, checked_integer(seed, "seed"), unit)
+
+
+def _cross_validated(
+    rows: Tensor, y: Tensor, groups: Tensor | None, probe: Probe, folds: int, seed: int, unit: Unit
+) -> ProbeResult:
+    labels, counts = checked_labels(y, len(rows))
+    _check_enough(len(rows), len(counts), folds)
+    together = None if groups is None else checked_groups(groups, len(rows), folds)
+    generator = torch.Generator().manual_seed(seed)
+    labels = by_first_appearance(labels, len(counts))
+    fold = dealt(labels, folds, generator) if together is None else dealt_whole(together, folds, generator)
+    order = fold.argsort(stable=True)
+    data = _Folds(rows[order], labels[order], torch.bincount(fold, minlength=folds).tolist())
+    log_q, together = _predicted(data, probe, generator), None if together is None else together[order]
+    return _summary(data.labels, log_q, entropy_of_counts(counts, unit=unit), unit, together)
 
 
 def _check_enough(n: int, n_classes: int, folds: int) -> None:
@@ -143,29 +168,28 @@ def _check_enough(n: int, n_classes: int, folds: int) -> None:
         )
 
 
-def _predicted(
-    rows: Tensor, labels: Tensor, n_classes: int, probe: Probe, folds: int, seed: int
-) -> tuple[Tensor, Tensor]:
-    """The labels fold by fold, and the log-probabilities of the classes for these samples, ``(N, C)``."""
-    generator = torch.Generator().manual_seed(seed)
-    labels = _by_first_appearance(labels, n_classes)
-    fold = _dealt(labels, folds, generator)
-    order = fold.argsort(stable=True)
-    labels = labels[order]
-    data = _Folds(rows[order], labels, torch.bincount(fold, minlength=folds).tolist())
+def _predicted(data: _Folds, probe: Probe, generator: torch.Generator) -> Tensor:
+    """The log-probabilities of the classes for all samples, fold by fold, ``(N, C)``."""
     log_q = _linear(data) if probe == "linear" else _mlp(data, generator).double()
     parts = log_q.split(data.sizes)
-    return labels, torch.cat([_with_unseen(part, data, data.others(k)) for k, part in enumerate(parts)])
+    return torch.cat([_with_unseen(part, data, data.others(k)) for k, part in enumerate(parts)])
 
 
-def _summary(labels: Tensor, log_q: Tensor, h_y: float, unit: Unit) -> ProbeResult:
+def _summary(labels: Tensor, log_q: Tensor, h_y: float, unit: Unit, groups: Tensor | None) -> ProbeResult:
     n = len(labels)
     surprise = -log_q.gather(1, labels.unsqueeze(1)).squeeze(1)
     label_surprise = -(torch.bincount(labels).double() / n).log()[labels]
+    gain = label_surprise - surprise
+    if groups is None:
+        error = float(gain.std()) / math.sqrt(n)
+    else:  # of a sum over groups that are independent
+        totals = torch.zeros(int(groups.max()) + 1, dtype=gain.dtype, device=gain.device)
+        totals.index_add_(0, groups, gain - gain.mean())
+        error = math.sqrt(float(totals.square().sum()) * len(totals) / (len(totals) - 1)) / n
     cross_entropy = in_unit(float(surprise.mean()), unit)
     return ProbeResult(
         information=h_y - cross_entropy,
-        standard_error=in_unit(float((label_surprise - surprise).std()) / math.sqrt(n), unit),
+        standard_error=in_unit(error, unit),
         accuracy=float((log_q.argmax(1) == labels).double().mean()),
         cross_entropy=cross_entropy,
         h_y=h_y,
@@ -174,7 +198,14 @@ def _summary(labels: Tensor, log_q: Tensor, h_y: float, unit: Unit) -> ProbeResu
 
 
 def usable_information(
-    t: Tensor, y: Tensor, *, probe: Probe = "linear", folds: int = 5, seed: int = 0, unit: Unit = "bits"
+    t: Tensor,
+    y: Tensor,
+    *,
+    groups: Tensor | None = None,
+    probe: Probe = "linear",
+    folds: int = 5,
+    seed: int = 0,
+    unit: Unit = "bits",
 ) -> float:
     r"""Usable information :math:`H(Y) - \mathrm{CE}` of a representation about labels, by a held-out probe.
 
@@ -184,6 +215,7 @@ def usable_information(
     Args:
         t: the representation, real floating point, shape ``(N, …)``.
         y: class labels, integers or booleans, shape ``(N,)``.
+        groups: which samples depend on each other, integers, shape ``(N,)``.
         probe: ``"linear"`` or ``"mlp"``.
         folds: the number of parts that the samples are dealt to.
         seed: of the split and of the network.
@@ -204,23 +236,7 @@ def usable_information(
         >>> abs(usable_information(t, y)) < 0.01, usable_information(t, y, probe="mlp") > 0.95
         (True, True)
     """
-    return probe_information(t, y, probe=probe, folds=folds, seed=seed, unit=unit).information
-
-
-def _by_first_appearance(labels: Tensor, n_classes: int) -> Tensor:
-    """Number the classes in the order in which they come, so that the split is the same for any names."""
-    at = torch.arange(len(labels), device=labels.device)
-    first = at.new_full((n_classes,), len(labels)).scatter_reduce(0, labels, at, "amin")
-    return first.argsort().argsort()[labels]
-
-
-def _dealt(labels: Tensor, folds: int, generator: torch.Generator) -> Tensor:
-    """The fold of each sample, ``(N,)``: the classes, shuffled each, one after another, are dealt in turn."""
-    order = torch.randperm(len(labels), generator=generator, device="cpu").to(labels.device)
-    order = order[labels[order].argsort(stable=True)]
-    fold = torch.empty_like(labels)
-    fold[order] = torch.arange(len(labels), device=labels.device) % folds
-    return fold
+    return probe_information(t, y, groups=groups, probe=probe, folds=folds, seed=seed, unit=unit).information
 
 
 class _Folds:
@@ -385,8 +401,8 @@ def _mlp(data: _Folds, generator: torch.Generator) -> Tensor:
         return -log_q(weights, chosen).gather(2, data.labels[chosen].unsqueeze(2)).mean((1, 2))
 
     dealt = torch.arange(n, device=data.labels.device).split(data.sizes)
-    # As many of each fold, so that all networks learn at once: one of a fold at most is left out of training.
-    equal = [part[: n // folds] for part in dealt]
+    # As many of each fold, so that all networks learn at once: of samples without groups, one is left out at most.
+    equal = [part[: min(data.sizes)] for part in dealt]
     judges = torch.stack(equal[1:] + equal[:1])
     fitted = torch.stack([torch.cat([equal[(k + i) % folds] for i in range(2, folds)]) for k in range(folds)])
     batch = min(_BATCH, fitted.shape[1])

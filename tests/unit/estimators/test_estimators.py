@@ -142,7 +142,7 @@ def test_what_it_says_it_gives_is_what_it_gives(name, kind):
     except ValueError:
         assert kind == "real" or estimator.outputs_for(rows) == []
     else:
-        assert set(found) == set(estimator.outputs_for(rows))
+        assert {name for name in found if not name.endswith("_se")} == set(estimator.outputs_for(rows))
 
 
 @pytest.mark.parametrize("batch", [1, 7, 64])

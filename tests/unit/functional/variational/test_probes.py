@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from torch.nn.modules.module import register_module_forward_hook
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
-from lightning_ib.functional.variational import probes
+from lightning_ib.functional.variational import dealing, probes
 from lightning_ib.functional.variational.probes import ProbeResult, probe_information, usable_information
 from tests.helpers.probes import blobs, labels
 from tests.helpers.samples import generator, normal
@@ -136,8 +136,8 @@ def test_a_coordinate_that_varies_in_one_sample_only_does_no_harm(probe):
 def log_probabilities(t, y, probe):
     """Of all samples, each by its own probe; and the folds."""
     gen = generator()
-    y = probes._by_first_appearance(y, int(y.max()) + 1)
-    fold = probes._dealt(y, 5, gen)
+    y = dealing.by_first_appearance(y, int(y.max()) + 1)
+    fold = dealing.dealt(y, 5, gen)
     order = fold.argsort(stable=True)
     data = probes._Folds(t[order], y[order], torch.bincount(fold).tolist())
     log_q = probes._linear(data) if probe == "linear" else probes._mlp(data, gen)
@@ -171,7 +171,7 @@ def test_held_out_labels_do_not_reach_their_probe(probe):
         order = fold.argsort(stable=True)
         data = probes._Folds(t[order], other[order], torch.bincount(fold).tolist())
         gen = generator()
-        probes._dealt(y, 5, gen)
+        dealing.dealt(y, 5, gen)
         after = (probes._linear(data) if probe == "linear" else probes._mlp(data, gen))[order.argsort()]
         assert torch.equal(after[fold == k], before[fold == k])
         assert not torch.equal(after[fold != k], before[fold != k])
@@ -194,7 +194,7 @@ def test_many_coordinates_that_could_learn_all_labels_by_heart_read_nothing(d):
 @given(st.integers(0, 10**6), st.integers(3, 7), st.integers(2, 9))
 def test_every_class_is_dealt_evenly(seed, folds, classes):
     y = labels(150, classes, seed)
-    fold = probes._dealt(y, folds, generator(seed))
+    fold = dealing.dealt(y, folds, generator(seed))
     assert np.ptp(np.bincount(fold, minlength=folds)) <= 1
     for k in y.unique():
         assert np.ptp(np.bincount(fold[y == k], minlength=folds)) <= 1
@@ -243,7 +243,7 @@ def test_probabilities_with_an_unseen_class_add_up_to_one(probe):
     y[:3] = torch.tensor([3, 4, 5])
     log_q, fold = log_probabilities(t, y, probe)
     order = fold.argsort(stable=True)
-    data = probes._Folds(t[order], probes._by_first_appearance(y, 6)[order], torch.bincount(fold).tolist())
+    data = probes._Folds(t[order], dealing.by_first_appearance(y, 6)[order], torch.bincount(fold).tolist())
     for k, part in enumerate(log_q[order].split(data.sizes)):
         q = probes._with_unseen(part, data, data.others(k)).double().exp()
         assert q.min() > 0

@@ -6,7 +6,7 @@ import sklearn.linear_model
 import sklearn.metrics
 import torch
 
-from lightning_ib.functional.variational import probes
+from lightning_ib.functional.variational import dealing, probes
 from lightning_ib.functional.variational.probes import probe_information
 from lightning_ib.functional.variational.softmax_regression import Rows, class_means, softmax_regression
 from tests.helpers.probes import blobs
@@ -26,7 +26,7 @@ def by_scikit_learn(t, y, ridge, seed=0, folds=5):
     n, d = t.shape
     _, first, numbers = np.unique(y, return_index=True, return_inverse=True)
     numbers = first.argsort().argsort()[numbers]
-    fold = probes._dealt(torch.tensor(numbers), folds, generator(seed)).numpy()
+    fold = dealing.dealt(torch.tensor(numbers), folds, generator(seed)).numpy()
     log_q = np.empty((n, numbers.max() + 1))
     for k in range(folds):
         known = fold != k

@@ -1,0 +1,47 @@
+"""Which layer of a network already knows what the best one knows."""
+
+from __future__ import annotations
+
+import math
+
+from lightning_ib.records.history import History
+
+
+def earliest_layer(history: History, *, source: str = "probe", quantity: str = "I_TY") -> str | None:
+    r"""The first layer that knows as much of the target as the best one, within one standard error of the latter.
+
+    For this target the layers after it could be pruned, as a readout of its own on that layer does as well. The rule
+    of one standard error is that of Breiman, Friedman, Olshen & Stone (1984): among what is as good within the error,
+    the simplest. Layers are measured on the same samples, so that the error of a *difference* is mostly smaller: the
+    rule is generous to early layers.
+
+    Args:
+        history: its last measurement is read; ``history.at(epoch, step)`` for another one. Layers come in the order in
+            which they run.
+        source: the estimator, one that records standard errors: ``"probe"`` or ``"mlp_probe"``, or ``"cells"`` for
+            counted values.
+        quantity: the information about the target.
+
+    Returns:
+        Its name; None where no layer has a value and an error.
+
+    Raises:
+        ValueError: nothing of this source and quantity was recorded; the sentence says what was.
+
+    Example:
+        >>> from lightning_ib import Record
+        >>> found = {"embedding": 0.31, "block1": 0.58, "block2": 0.60, "block3": 0.59}
+        >>> records = [Record(0, 0, layer, "probe", "I_TY", value, 0.03) for layer, value in found.items()]
+        >>> earliest_layer(History(records))
+        'block1'
+    """
+    records = history.last().records()
+    of_kind = [one for one in records if (one.source, one.quantity) == (source, quantity)]
+    if not of_kind:
+        kinds = sorted({f"{one.source} {one.quantity}" for one in records})
+        raise ValueError(f"there is no {quantity} of source {source!r} in this history, it has {', '.join(kinds)}.")
+    known = [one for one in of_kind if not (math.isnan(one.value) or math.isnan(one.standard_error))]
+    if not known:
+        return None
+    best = max(known, key=lambda one: one.value)
+    return next(one.layer for one in known if one.value >= best.value - best.standard_error)

@@ -1,0 +1,59 @@
+"""The first layer that knows what the best one knows."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from lightning_ib import History, Record, measure
+from lightning_ib.records import earliest_layer
+
+
+def history(values, errors, *, epoch=0, source="probe"):
+    pairs = zip(values, errors)
+    return History(
+        [Record(epoch, 0, f"layer{k}", source, "I_TY", value, error) for k, (value, error) in enumerate(pairs)]
+    )
+
+
+@pytest.mark.parametrize(
+    ("values", "errors", "expected"),
+    [
+        ([0.2, 0.55, 0.6, 0.58], [0.04] * 4, "layer2"),
+        ([0.2, 0.57, 0.6, 0.58], [0.04] * 4, "layer1"),
+        ([0.9, 0.5, 0.6], [0.01] * 3, "layer0"),
+        ([0.2, 0.55, 0.6], [0.01, 9.0, 0.06], "layer1"),  # the error of the best one counts
+        ([math.nan, 0.59, 0.6], [0.1, math.nan, 0.05], "layer2"),
+        ([math.nan], [0.1], None),
+    ],
+)
+def test_within_one_standard_error_of_the_best(values, errors, expected):
+    assert earliest_layer(history(values, errors)) == expected
+
+
+def test_the_last_measurement_is_read():
+    both = history([0.9, 0.1], [0.01] * 2) + history([0.1, 0.9], [0.01] * 2, epoch=3)
+    assert earliest_layer(both) == "layer1"
+    assert earliest_layer(both.at(0, 0)) == "layer0"
+
+
+def test_another_source_is_named():
+    with pytest.raises(ValueError, match="no I_TY of source 'probe' in this history, it has kde I_TY"):
+        earliest_layer(history([0.1], [0.1], source="kde"))
+
+
+def test_a_network_that_knows_late():
+    """An exclusive or, which no linear probe reads before the first layer."""
+    torch.manual_seed(0)
+    x = torch.randint(2, (600, 2)).float()
+    y = (x[:, 0] != x[:, 1]).long()
+    first, second = nn.Linear(2, 2), nn.Linear(2, 2)
+    with torch.no_grad():
+        first.weight.copy_(torch.tensor([[1.0, -1.0], [-1.0, 1.0]]))
+        first.bias.zero_()
+        second.weight.copy_(torch.eye(2))
+    model = nn.Sequential(nn.Linear(2, 2), first, nn.ReLU(), second)
+    found = measure(model, [(x, y)], ["0", "1", "2", "3"], estimators=["probe"], head=False)
+    assert all(0 <= one.standard_error < 0.1 for one in found.estimates() if one.quantity == "I_TY")
+    assert earliest_layer(found) == "2"
