@@ -19,6 +19,7 @@ def checked_groups(groups: Tensor, n: int, folds: int) -> Tensor:
     if groups.ndim != 1:
         raise ValueError(f"groups must have shape (N,), got {tuple(groups.shape)}.")
     check_same_samples(n, len(groups), ("t", "groups"))
+    numbered: Tensor
     names, numbered = groups.unique(return_inverse=True)
     if len(names) < folds:
         raise ValueError(

@@ -1,0 +1,191 @@
+"""The words of a language model, layer by layer: what do the layers know that the embedding does not?
+
+A two-layer LSTM, or a small transformer, learns to predict the next word of the docstrings that are installed here, and
+of Python's own topics. Then the mean output of every layer over the occurrences of a word is its representation there::
+
+    python examples/word_layers.py
+
+prints the held-out loss beside the entropy of single words, and the nearest neighbors of sixteen words in every layer;
+it draws them by t-SNE, in two and in three dimensions, and logs them for TensorBoard's projector (four minutes).
+``--model transformer`` trains a transformer, ``--model FOLDER`` reads a model of ``transformers`` from a folder, and
+``--text FILE`` takes a text of your own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import math
+import shutil
+import sys
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytorch_lightning as pl
+import torch
+from mnist_cnn import tensorboard_command, whole_number
+from torch import Tensor
+from torch.utils.tensorboard import SummaryWriter
+from word_models import MODELS, LanguageModel, held_out_loss, loader, unigram_entropy
+from word_pictures import draw_words, placed, shown_words
+from word_text import NUMBER, START, UNKNOWN, Corpus, corpus, installed_text, own_text
+from word_vectors import (
+    LEAST_OCCURRENCES,
+    Neighbors,
+    chosen_words,
+    from_folder,
+    kept_neighbors,
+    neighbors,
+    own_batches,
+    representations,
+    tokenized_batches,
+)
+
+from lightning_ib.records.files import replacing
+
+WORDS = (
+    *("array", "matrix", "float", "integer", "true", "mean", "row", "column"),
+    *("string", "filename", "gradient", "first", "minimum", "left", "input", "positive"),
+)
+EPOCHS = {"lstm": 4, "transformer": 2}
+NEAREST_2D, NEAREST_3D = 200, 50
+"""How many neighbors of each word are drawn."""
+
+SHOWN = 5
+
+
+def trained(kind: str, text: Corpus, epochs: int, seed: int) -> LanguageModel:
+    """Train a language model on a text, with a progress bar."""
+    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+    pl.seed_everything(seed, verbose=False)
+    batches = loader(text.training, 16, shuffle=True)
+    model = MODELS[kind](len(text.vocabulary), steps=epochs * len(batches))
+    trainer = pl.Trainer(
+        max_epochs=epochs,
+        logger=False,
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        gradient_clip_val=1.0,
+        log_every_n_steps=20,
+    )
+    with warnings.catch_warnings():
+        for message in (".*does not have many workers.*", ".*LeafSpec.*", ".*`validation_step` but have no.*"):
+            warnings.filterwarnings("ignore", message=message)
+        trainer.fit(model, batches)
+    return model.eval()
+
+
+def losses(model: LanguageModel, text: Corpus) -> str:
+    """The held-out loss beside the entropy of single words."""
+    entropy, loss = unigram_entropy(text.held_out), held_out_loss(model, text.held_out)
+    return (
+        f"{len(text.training.tokens)} words to learn from, {len(text.held_out.tokens)} held out in other documents.\n"
+        f"Held-out loss {loss:.2f} nats a word, entropy of single words {entropy:.2f}: {entropy - loss:.2f} below "
+        f"(perplexity {math.exp(loss):.0f} instead of {math.exp(entropy):.0f}).\n"
+    )
+
+
+def table(layers: dict[str, Neighbors], names: Sequence[str], vocabulary: Sequence[str]) -> str:
+    """The nearest neighbors of the chosen words, a line for each word and layer."""
+    width = max(len(layer) for layer in layers)
+    lines = [f"The {SHOWN} nearest words by layer (cosine, after the mean over words was taken off):"]
+    for k, name in enumerate(names):
+        lines.append("")
+        for layer, near in layers.items():
+            found = [vocabulary[int(near.words[place])] for place in near.nearest(SHOWN)[k]]
+            lines.append(f"{name:14} {layer:{width}}  {', '.join(found)}")
+            name = ""
+    shares = ", ".join(f"{layer} {share:.0%}" for layer, share in kept_neighbors(layers).items())
+    return "\n".join(
+        [*lines, "", f"Of the ten nearest in the last layer, these are among the ten nearest in: {shares}."]
+    )
+
+
+def draw(
+    vectors: dict[str, Tensor], near: Neighbors, names: Sequence[str], n: int, dimensions: int, path: Path
+) -> None:
+    """Place the chosen words and the n nearest of each, as the last layer has them, in every layer, and draw them."""
+    shown = shown_words(near, n)
+    chosen = torch.searchsorted(shown, near.chosen).tolist()
+    closest = near.cosine[:, shown].argmax(0).tolist()
+    panels = {layer: placed(rows[near.words[shown]], dimensions) for layer, rows in vectors.items()}
+    title = f"{len(shown)} words: sixteen, and the {n} nearest of each in the last layer (t-SNE)"
+    with replacing(path) as temporary:
+        draw_words(panels, names, chosen, closest, title).savefig(temporary, format="png")
+
+
+def project(vectors: dict[str, Tensor], words: Tensor, vocabulary: Sequence[str], folder: Path) -> None:
+    """Log all words of every layer for TensorBoard's projector, in place of those of a run before."""
+    shutil.rmtree(folder, ignore_errors=True)
+    with SummaryWriter(str(folder)) as writer:
+        for layer, rows in vectors.items():
+            writer.add_embedding(
+                (rows[words] - rows[words].mean(0)).float(), [vocabulary[int(k)] for k in words], tag=layer
+            )
+
+
+def parser() -> argparse.ArgumentParser:
+    """The flags."""
+    flags = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    flags.add_argument("--model", default="lstm", help="lstm, transformer, or a folder with a model of transformers")
+    flags.add_argument("--text", type=Path, help="a text of your own, with blank lines between its documents")
+    flags.add_argument("--words", default=",".join(WORDS), help="sixteen words or more, with commas between them")
+    flags.add_argument("--epochs", type=whole_number(1), help="of training (default: lstm 4, transformer 2)")
+    flags.add_argument("--vocabulary", type=whole_number(20), default=2000, help="how many words are known")
+    flags.add_argument("--tokens", type=whole_number(1), default=1_000_000, help="how many words of text are read")
+    flags.add_argument("--seed", type=whole_number(0), default=0)
+    flags.add_argument("--out", type=Path, default=Path("word_layers"), help="the folder of pictures and projector")
+    return flags
+
+
+def run(args: argparse.Namespace) -> None:
+    """Train or load a model, print the table, and draw.
+
+    Raises:
+        ValueError: the text, the words or the model cannot be used; the sentence gives the reason.
+    """
+    local = None if args.model in MODELS else from_folder(Path(args.model))
+    documents = installed_text() if args.text is None else own_text(args.text)
+    text = corpus(documents, vocabulary_size=args.vocabulary, tokens=args.tokens, seed=args.seed)
+    counts = torch.bincount(text.training.tokens, minlength=len(text.vocabulary))
+    names = [word.strip().lower() for word in args.words.split(",") if word.strip()]
+    chosen = chosen_words(names, text.vocabulary, counts)
+
+    if local is None:
+        own = trained(args.model, text, args.epochs or EPOCHS[args.model], args.seed)
+        print(losses(own, text))
+        vectors, counts = representations(own, own.layers, own_batches(text.training), len(text.vocabulary))
+    else:
+        batches = tokenized_batches(text.training, text.vocabulary, local.tokenizer)
+        vectors, counts = representations(local.model, local.layers, batches, len(text.vocabulary))
+    signs = [text.vocabulary.index(sign) for sign in (UNKNOWN, NUMBER, START)]
+    is_word = torch.tensor([word.isalpha() for word in text.vocabulary])
+    is_word[signs] = False
+    words = (is_word & (counts >= LEAST_OCCURRENCES)).nonzero().flatten()
+    near = {layer: neighbors(rows, words, chosen) for layer, rows in vectors.items()}
+    print(table(near, names, text.vocabulary))
+
+    args.out.mkdir(parents=True, exist_ok=True)
+    *_, last = near.values()
+    for dimensions, n in ((2, NEAREST_2D), (3, NEAREST_3D)):
+        for layer, rows in vectors.items():
+            draw({layer: rows}, last, names, n, dimensions, args.out / f"words_{dimensions}d_{layer}.png")
+        draw(vectors, last, names, n, dimensions, args.out / f"words_{dimensions}d.png")
+    project(vectors, words, text.vocabulary, args.out / "projector")
+    print(f"\nPictures are in {args.out}. The projector: {tensorboard_command(str(args.out))}")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the example; a wrong argument ends in one sentence."""
+    flags = parser()
+    args = flags.parse_args(arguments)
+    try:
+        run(args)
+    except ValueError as error:
+        flags.error(str(error))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,211 @@
+"""The representation of words in the layers of a language model, and which words are near to which."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import normalize
+from word_models import windows
+from word_text import NUMBER, START, UNKNOWN, Documents
+
+from lightning_ib.capture.recorder import Recorder
+
+LEAST_OCCURRENCES = 6
+"""Words that are rarer have no representation here: the mean of few occurrences is their context."""
+
+LEAST_CHOSEN = 16
+
+
+class Batch(NamedTuple):
+    """What a model reads at once.
+
+    Attributes:
+        inputs: the keyword arguments of the model, tensors ``(B, L)``.
+        words: the word that a token belongs to, int64, ``(B, L)``; −1 where it belongs to none, as in padding.
+        weight: the share of the token in its word, ``(B, L)``.
+    """
+
+    inputs: dict[str, Tensor]
+    words: Tensor
+    weight: Tensor
+
+
+class LocalModel(NamedTuple):
+    """A model of ``transformers`` from a folder.
+
+    Attributes:
+        model: the network.
+        tokenizer: its tokenizer.
+        layers: the names of its embedding and of its blocks.
+    """
+
+    model: nn.Module
+    tokenizer: Any
+    layers: list[str]
+
+
+def from_folder(folder: Path) -> LocalModel:
+    """Load a language model of ``transformers`` and its tokenizer, from a local folder alone.
+
+    Raises:
+        ValueError: the folder holds none; the sentence says what it should hold.
+    """
+    expected = "a folder with config.json, the weights and the tokenizer of a language model, as save_pretrained writes"
+    if not (folder / "config.json").is_file():
+        raise ValueError(f"{folder} is no model: give lstm, transformer, or {expected}.")
+    try:
+        from transformers import AutoModel, AutoTokenizer
+    except ImportError as error:
+        raise ValueError("models in folders need transformers: pip install transformers.") from error
+    try:
+        model = AutoModel.from_pretrained(str(folder), local_files_only=True).eval()
+        tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
+    except Exception as error:  # of many kinds
+        reason = " ".join(str(error).split())[:200]
+        raise ValueError(f"the model in {folder} cannot be loaded ({reason}): give {expected}.") from error
+    if not getattr(tokenizer, "is_fast", False):
+        raise ValueError(f"the tokenizer in {folder} does not say which word a token is of: save a fast one.")
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
+    return LocalModel(model, tokenizer, [_name_of_embedding(model), *blocks(model)])
+
+
+def _name_of_embedding(model: Any) -> str:
+    embedding = model.get_input_embeddings()
+    return next(str(name) for name, module in model.named_modules() if module is embedding)
+
+
+def blocks(model: nn.Module) -> list[str]:
+    """The names of the modules in the longest list of modules: the blocks of a transformer."""
+    lists = {name: module for name, module in model.named_modules() if isinstance(module, nn.ModuleList)}
+    name = max(lists, key=lambda one: (len(lists[one]), -len(one)))
+    return [f"{name}.{k}" for k in range(len(lists[name]))]
+
+
+def own_batches(documents: Documents, size: int = 64) -> Iterator[Batch]:
+    """Windows of words, for a model that reads the vocabulary itself."""
+    for rows in windows(documents)[:, :-1].split(size):
+        yield Batch({"tokens": rows}, rows, torch.ones_like(rows, dtype=torch.float64))
+
+
+def tokenized_batches(
+    documents: Documents, vocabulary: Sequence[str], tokenizer: Any, size: int = 32
+) -> Iterator[Batch]:
+    """Windows of words, cut by a tokenizer; a word is the mean of its pieces.
+
+    What stands for numbers, starts and unknown words is left out before.
+    """
+    signs = torch.tensor([vocabulary.index(word) for word in (UNKNOWN, NUMBER, START) if word in vocabulary])
+    for rows in windows(documents)[:, :-1].split(size):
+        kept = [row[~torch.isin(row, signs)] for row in rows]
+        texts = [[vocabulary[k] for k in row.tolist()] for row in kept if len(row)]
+        kept = [row for row in kept if len(row)]
+        if not texts:
+            continue
+        cut = tokenizer(texts, is_split_into_words=True, padding=True, truncation=True, return_tensors="pt")
+        words = torch.full(cut["input_ids"].shape, -1)
+        for k, row in enumerate(kept):
+            places = cut.word_ids(k)
+            words[k] = torch.tensor([-1 if place is None else int(row[place]) for place in places])
+            pieces = torch.tensor([0 if place is None else places.count(place) for place in places])
+            if k == 0:
+                weight = torch.zeros(words.shape, dtype=torch.float64)
+            weight[k] = torch.where(pieces > 0, 1.0 / pieces.clamp(min=1), 0.0)
+        words[cut["attention_mask"] == 0] = -1
+        yield Batch(dict(cut), words, weight)
+
+
+@torch.no_grad()
+def representations(
+    model: nn.Module, layers: Sequence[str], batches: Iterator[Batch], n_words: int
+) -> tuple[dict[str, Tensor], Tensor]:
+    """The mean output of every layer over the occurrences of each word.
+
+    Args:
+        model: the network; it is in eval mode meanwhile.
+        layers: names of modules that put out ``(B, L, D)``.
+        batches: what it reads.
+        n_words: in the vocabulary.
+
+    Returns:
+        float64 ``(V, D)`` by layer, and the number of occurrences ``(V,)``.
+    """
+    was, sums, counts = model.training, dict[str, Tensor](), torch.zeros(n_words, dtype=torch.float64)
+    model.eval()
+    with Recorder(model, layers, lambda _, activation: activation.double().flatten(0, 1)) as recorder:
+        for batch in batches:
+            model(**batch.inputs)
+            chosen = (batch.words >= 0).flatten()
+            words, weight = batch.words.flatten()[chosen], batch.weight.flatten()[chosen]
+            counts.index_add_(0, words, weight)
+            for layer, rows in recorder.take().items():
+                total = sums.setdefault(layer, torch.zeros(n_words, rows.shape[1], dtype=torch.float64))
+                total.index_add_(0, words, rows[chosen] * weight[:, None])
+    model.train(was)
+    return {layer: sums[layer] / counts.clamp(min=1)[:, None] for layer in layers}, counts.round().long()
+
+
+class Neighbors(NamedTuple):
+    """Words with a representation, and their cosines in a layer.
+
+    Attributes:
+        words: places in the vocabulary, int64, shape ``(M,)``.
+        cosine: of the chosen words to all of these, after the mean over words was taken off, ``(16, M)``.
+        chosen: the places of the chosen words in ``words``.
+    """
+
+    words: Tensor
+    cosine: Tensor
+    chosen: Tensor
+
+    def nearest(self, n: int) -> Tensor:
+        """The n nearest words of each chosen one, itself left out, as places in ``words``, ``(16, n)``."""
+        return self.cosine.scatter(1, self.chosen[:, None], -2.0).topk(min(n, len(self.words) - 1)).indices
+
+
+def neighbors(vectors: Tensor, words: Tensor, chosen: Tensor) -> Neighbors:
+    """The cosines of chosen words, after the mean over words was taken off: otherwise all are near the frequent ones.
+
+    Args:
+        vectors: of all words, float64, shape ``(V, D)``.
+        words: those that take part, ``(M,)``.
+        chosen: some of these, as places in the vocabulary.
+    """
+    rows = normalize(vectors[words] - vectors[words].mean(0))
+    places = (words[None, :] == chosen[:, None]).long().argmax(1)
+    return Neighbors(words, rows[places] @ rows.T, places)
+
+
+def chosen_words(names: Sequence[str], vocabulary: Sequence[str], counts: Tensor) -> Tensor:
+    """The places of words in the vocabulary.
+
+    Raises:
+        ValueError: there are fewer than sixteen, one is unknown, or one occurs too rarely.
+    """
+    import difflib
+
+    names = list(dict.fromkeys(names))
+    if len(names) < LEAST_CHOSEN:
+        raise ValueError(f"it takes {LEAST_CHOSEN} different words, got {len(names)}: {', '.join(names)}.")
+    for name in names:
+        if name not in vocabulary:
+            words = [word for word in vocabulary if word.isalpha()]
+            near = difflib.get_close_matches(name, words, n=3) or words[:3]
+            raise ValueError(f"{name!r} is not among the {len(vocabulary)} words of the text: try {', '.join(near)}.")
+        if (times := int(counts[vocabulary.index(name)])) < LEAST_OCCURRENCES:
+            raise ValueError(f"{name!r} occurs {times} times, and it takes {LEAST_OCCURRENCES}: choose another word.")
+    return torch.tensor([vocabulary.index(name) for name in names])
+
+
+def kept_neighbors(layers: Mapping[str, Neighbors], n: int = 10) -> dict[str, float]:
+    """The share of the n nearest neighbors in the last layer that each layer has, too."""
+    *_, last = layers.values()
+    final = last.nearest(n)
+    return {
+        name: float((one.nearest(n)[:, :, None] == final[:, None, :]).any(2).double().mean())
+        for name, one in layers.items()
+    }

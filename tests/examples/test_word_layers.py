@@ -1,0 +1,237 @@
+"""The example of the words of a language model: its text, what layers are read as, and the whole script."""
+
+import importlib
+import random
+import re
+
+import pytest
+import torch
+from torch import nn
+
+from tests.helpers import ROOT
+from tests.helpers.scripts import untouched
+
+pytest.importorskip("sklearn", reason="needs the extra: pip install 'lightning-ib[example]'")
+
+SCRIPT = ROOT / "examples" / "word_layers.py"
+NAMES = ("word_text", "word_models", "word_vectors", "word_pictures", "word_layers")
+WORDS = [f"{kind}{letter}" for kind in ("noun", "verb") for letter in "abcdefgh"]
+
+
+@pytest.fixture(scope="module")
+def modules():
+    """The script and the modules beside it, by their names."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(SCRIPT.parent)  # as for a script
+        yield {name: importlib.import_module(name) for name in NAMES}
+
+
+@pytest.fixture(scope="module")
+def sentences():
+    """Documents in which eight nouns and eight verbs alternate."""
+    draw = random.Random(0)
+    lines = []
+    for _ in range(300):
+        pairs = [f"the {draw.choice(WORDS[:8])} ({draw.choice(WORDS[8:])})" for _ in range(4)]
+        lines.append(" ".join(pairs) + ".")
+    return lines
+
+
+@pytest.fixture(scope="module")
+def text(modules, sentences):
+    return modules["word_text"].corpus(sentences, vocabulary_size=40, tokens=100_000)
+
+
+# -- the text ----------------------------------------------------------------------------------------------------------
+
+
+def test_words_brackets_and_numbers(modules):
+    assert modules["word_text"].words("X (n_samples, 3.5) [Eq.2]") == (
+        ["x", "(", "n", "samples", ",", "<number>", ")", "[", "eq", ".", "<number>", "]"]
+    )
+
+
+def test_whole_documents_are_held_out(modules, sentences, text):
+    again = modules["word_text"].corpus(sentences, vocabulary_size=40, tokens=100_000)
+    assert torch.equal(again.training.tokens, text.training.tokens)
+    assert again.vocabulary[:3] == ["<unknown>", "<number>", "<start>"]
+    start = text.vocabulary.index("<start>")
+    for documents in (text.training, text.held_out):
+        first = torch.cat([torch.tensor([True]), documents.document.diff() > 0])
+        assert (documents.tokens[first] == start).all()
+        assert (documents.tokens[~first] != start).all()
+
+    def texts(documents):
+        lengths = torch.bincount(documents.document).tolist()
+        return {tuple(part.tolist()) for part in documents.tokens.split(lengths)}
+
+    assert not texts(text.training) & texts(text.held_out)
+    assert len(texts(text.held_out)) == round(len(set(sentences)) * 0.1)
+
+
+def test_docstrings_are_read_without_their_code(modules):
+    source = '"""Module."""\ndef f():\n    """Add.\n\n    >>> f()\n    3\n\n    More."""\nclass A:\n    x = 1\n'
+    found = [" ".join(one.split()) for one in modules["word_text"].docstrings(source)]
+    assert found == ["Module.", "Add. More."]
+    assert list(modules["word_text"].docstrings("def (")) == []
+
+
+def test_installed_text_is_there(modules):
+    assert sum(len(one) for one in modules["word_text"].installed_text(packages=())) > 100_000
+
+
+def test_targets_of_tokens(modules):
+    w = modules["word_text"]
+    vocabulary = ["a", "(", ")", "[", "]", "quickly"]
+    tokens = torch.tensor([0, 1, 0, 3, 5, 4, 2, 0, 1, 0])
+    documents = w.Documents(tokens, torch.tensor([0, 0, 0, 0, 0, 0, 0, 0, 0, 1]))
+    assert w.inside_brackets(documents, vocabulary).tolist() == [0, 1, 1, 1, 1, 1, 0, 0, 1, 0]
+    assert w.next_word_class(tokens, 3).tolist() == [1, 0, 3, 3, 3, 2, 0, 1, 0, -100]
+    kinds, names = w.part_of_speech(vocabulary)
+    assert names[kinds[5]] == "adverb (-ly)"
+    assert names[kinds[1]] == "sign or number"
+
+
+# -- representations ---------------------------------------------------------------------------------------------------
+
+
+def test_a_word_is_the_mean_of_its_occurrences(modules, text):
+    model = modules["word_models"].LSTMModel(len(text.vocabulary), steps=1, width=8)
+    batches = modules["word_vectors"].own_batches(text.held_out, size=3)
+    found, counts = modules["word_vectors"].representations(model, model.layers, batches, len(text.vocabulary))
+    rows = modules["word_models"].windows(text.held_out)[:, :-1]
+    word = int(rows[0, 5])
+    with torch.no_grad():
+        output, _ = model.eval().lstm1(model.embedding(rows))
+    assert int(counts[word]) == int((rows == word).sum())
+    torch.testing.assert_close(found["lstm1"][word], output[rows == word].double().mean(0), atol=1e-6, rtol=1e-5)
+    torch.testing.assert_close(found["embedding"][word], model.embedding.weight[word].detach().double())
+
+
+def test_neighbors_by_cosine_around_the_mean(modules):
+    vectors = torch.tensor([[9.0, 1.0], [9.0, 1.1], [9.0, -1.0], [9.2, 0.0]], dtype=torch.float64)
+    near = modules["word_vectors"].neighbors(vectors, torch.arange(4), torch.tensor([0, 2]))
+    assert near.nearest(1).tolist() == [[1], [3]]
+    assert modules["word_vectors"].kept_neighbors({"one": near, "two": near}, 2) == {"one": 1.0, "two": 1.0}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A small GPT-2 with a tokenizer that cuts words into pieces, as save_pretrained writes them."""
+    transformers = pytest.importorskip("transformers")
+    from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+
+    path = tmp_path_factory.mktemp("gpt2")
+    tokenizer = Tokenizer(models.BPE(unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    special = trainers.BpeTrainer(vocab_size=32, special_tokens=["<unk>", "<pad>"], show_progress=False)
+    tokenizer.train_from_iterator([" ".join(WORDS), "the ( ) ."], special)
+    fast = transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="<unk>", pad_token="<pad>")
+    fast.save_pretrained(path)
+    torch.manual_seed(0)
+    config = transformers.GPT2Config(vocab_size=len(fast), n_positions=128, n_embd=8, n_layer=2, n_head=2)
+    transformers.GPT2LMHeadModel(config).save_pretrained(path)
+    return path
+
+
+def test_words_of_a_local_model_are_means_of_their_pieces_without_padding(modules, text, folder):
+    local = modules["word_vectors"].from_folder(folder)
+    assert local.layers == ["wte", "h.0", "h.1"]
+    batches = list(modules["word_vectors"].tokenized_batches(text.held_out, text.vocabulary, local.tokenizer, size=4))
+    assert any(int((batch.inputs["attention_mask"] == 0).sum()) for batch in batches)
+    assert any(((batch.weight > 0) & (batch.weight < 1)).any() for batch in batches)
+    found, counts = modules["word_vectors"].representations(
+        local.model, local.layers, iter(batches), len(text.vocabulary)
+    )
+    single = modules["word_vectors"].tokenized_batches(text.held_out, text.vocabulary, local.tokenizer, size=1)
+    alone, times = modules["word_vectors"].representations(local.model, local.layers, single, len(text.vocabulary))
+    assert torch.equal(counts, times)
+    for layer in local.layers:
+        torch.testing.assert_close(found[layer], alone[layer], atol=1e-5, rtol=1e-4)
+    word = WORDS[0]
+    pieces = local.tokenizer(word)["input_ids"]
+    assert len(pieces) > 1
+    expected = local.model.wte.weight[pieces].detach().double().mean(0)
+    torch.testing.assert_close(found["wte"][text.vocabulary.index(word)], expected)
+
+
+# -- the script --------------------------------------------------------------------------------------------------------
+
+
+def write(path, sentences):
+    path.write_text("\n\n".join(sentences))
+    return str(path)
+
+
+def run(modules, monkeypatch, *arguments):
+    with untouched(monkeypatch):
+        return modules["word_layers"].main([str(one) for one in arguments])
+
+
+@pytest.mark.parametrize("kind", ["lstm", "folder"])
+def test_the_script(modules, sentences, folder, tmp_path, monkeypatch, capsys, kind):
+    own = write(tmp_path / "text.txt", sentences)
+    model = folder if kind == "folder" else kind
+    flags = ("--model", model, "--text", own, "--words", ",".join(WORDS), "--epochs", 1, "--out", tmp_path / "out")
+    assert run(modules, monkeypatch, *flags) == 0
+    printed = capsys.readouterr().out
+    assert ("Held-out loss" in printed) is (kind == "lstm")
+    assert all(word in printed for word in WORDS)
+    layers = ["wte", "h.0", "h.1"] if kind == "folder" else ["embedding", "lstm1", "lstm2"]
+    for layer in layers:
+        for dimensions in (2, 3):
+            assert (tmp_path / "out" / f"words_{dimensions}d_{layer}.png").read_bytes().startswith(b"\x89PNG")
+    assert list((tmp_path / "out" / "projector").rglob("metadata.tsv"))
+
+
+def test_it_learns_the_alternation(modules, text, monkeypatch):
+    with untouched(monkeypatch):
+        model = modules["word_layers"].trained("lstm", text, 12, 0)
+    entropy = modules["word_models"].unigram_entropy(text.held_out)
+    assert modules["word_models"].held_out_loss(model, text.held_out) < entropy - 0.8
+
+
+def test_a_transformer_sees_no_later_words(modules):
+    model = modules["word_models"].TransformerModel(30, steps=1, width=16, depth=2).eval()
+    tokens = torch.randint(30, (2, 12))
+    changed = tokens.clone()
+    changed[:, 8:] = 0
+    with torch.no_grad():
+        torch.testing.assert_close(model(tokens)[:, :8], model(changed)[:, :8])
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--words", "nouna,verba"], "it takes 16 different words, got 2: nouna, verba"),
+        (["--words", ",".join([*WORDS[:-1], "verbz"])], "'verbz' is not among the .* words of the text: try verb"),
+        (["--model", "nowhere"], "nowhere is no model: give lstm, transformer, or a folder with config.json"),
+        (["--text", "absent.txt"], "absent.txt cannot be read as text"),
+    ],
+)
+def test_what_cannot_be_used_is_said(modules, sentences, tmp_path, monkeypatch, capsys, flags, message):
+    own = write(tmp_path / "text.txt", sentences)
+    with pytest.raises(SystemExit) as stopped:
+        run(modules, monkeypatch, "--text", own, "--out", tmp_path / "out", *flags)
+    assert stopped.value.code == 2
+    said = capsys.readouterr().err
+    assert re.search(message, said), said
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_text_that_is_too_short_is_said(modules, tmp_path, monkeypatch, capsys):
+    with pytest.raises(SystemExit):
+        run(modules, monkeypatch, "--text", write(tmp_path / "text.txt", ["Too few words."]))
+    assert "the text is too short: 0 words in 0 documents" in capsys.readouterr().err
+
+
+def test_a_folder_whose_model_is_broken_is_said(modules, tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(ValueError, match=r"the model in .* cannot be loaded \(.*\): give a folder with config.json"):
+        modules["word_vectors"].from_folder(tmp_path)
+
+
+def test_blocks_are_the_longest_list(modules):
+    model = nn.Module()
+    model.heads, model.layers = nn.ModuleList([nn.Identity()]), nn.ModuleList([nn.Identity()] * 3)
+    assert modules["word_vectors"].blocks(model) == ["layers.0", "layers.1", "layers.2"]
