@@ -19,7 +19,7 @@ import math
 import shutil
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytorch_lightning as pl
@@ -27,7 +27,7 @@ import torch
 from mnist_cnn import tensorboard_command, whole_number
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
-from word_models import MODELS, LanguageModel, held_out_loss, loader, unigram_entropy
+from word_models import MODELS, LanguageModel, held_out_loss, loader, unigram_entropy, windows
 from word_pictures import draw_words, placed, shown_words
 from word_text import NUMBER, START, UNKNOWN, Corpus, corpus, installed_text, own_text
 from word_vectors import (
@@ -55,8 +55,18 @@ NEAREST_2D, NEAREST_3D = 200, 50
 SHOWN = 5
 
 
-def trained(kind: str, text: Corpus, epochs: int, seed: int) -> LanguageModel:
-    """Train a language model on a text, with a progress bar."""
+def trained(
+    kind: str, text: Corpus, epochs: int, seed: int, watch: Callable[[Sequence[str]], pl.Callback] | None = None
+) -> LanguageModel:
+    """Train a language model on a text, with a progress bar.
+
+    Args:
+        kind: ``"lstm"`` or ``"transformer"``.
+        text: to learn from.
+        epochs: how often it is read.
+        seed: of the weights and of the order.
+        watch: the names of the layers → a callback.
+    """
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
     pl.seed_everything(seed, verbose=False)
     batches = loader(text.training, 16, shuffle=True)
@@ -67,7 +77,7 @@ def trained(kind: str, text: Corpus, epochs: int, seed: int) -> LanguageModel:
         enable_checkpointing=False,
         enable_model_summary=False,
         gradient_clip_val=1.0,
-        log_every_n_steps=20,
+        callbacks=[] if watch is None else [watch(model.layers)],
     )
     with warnings.catch_warnings():
         for message in (".*does not have many workers.*", ".*LeafSpec.*", ".*`validation_step` but have no.*"):
@@ -127,16 +137,29 @@ def project(vectors: dict[str, Tensor], words: Tensor, vocabulary: Sequence[str]
 
 def parser() -> argparse.ArgumentParser:
     """The flags."""
-    flags = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    flags = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    text_flags(flags)
+    flags.add_argument("--words", default=",".join(WORDS), help="sixteen words or more, with commas between them")
+    flags.add_argument("--out", type=Path, default=Path("word_layers"), help="the folder of pictures and projector")
+    return flags
+
+
+def text_flags(flags: argparse.ArgumentParser) -> None:
+    """The flags of the text and of the model."""
     flags.add_argument("--model", default="lstm", help="lstm, transformer, or a folder with a model of transformers")
     flags.add_argument("--text", type=Path, help="a text of your own, with blank lines between its documents")
-    flags.add_argument("--words", default=",".join(WORDS), help="sixteen words or more, with commas between them")
     flags.add_argument("--epochs", type=whole_number(1), help="of training (default: lstm 4, transformer 2)")
     flags.add_argument("--vocabulary", type=whole_number(20), default=2000, help="how many words are known")
     flags.add_argument("--tokens", type=whole_number(1), default=1_000_000, help="how many words of text are read")
-    flags.add_argument("--seed", type=whole_number(0), default=0)
-    flags.add_argument("--out", type=Path, default=Path("word_layers"), help="the folder of pictures and projector")
-    return flags
+    flags.add_argument(
+        "--seed", type=whole_number(0, 2**32 - 1), default=0, metavar="N", help="random seed (%(default)s)"
+    )
+
+
+def text_of(args: argparse.Namespace) -> Corpus:
+    """The text that the flags ask for."""
+    documents = installed_text() if args.text is None else own_text(args.text)
+    return corpus(documents, vocabulary_size=args.vocabulary, tokens=args.tokens, seed=args.seed)
 
 
 def run(args: argparse.Namespace) -> None:
@@ -146,18 +169,20 @@ def run(args: argparse.Namespace) -> None:
         ValueError: the text, the words or the model cannot be used; the sentence gives the reason.
     """
     local = None if args.model in MODELS else from_folder(Path(args.model))
-    documents = installed_text() if args.text is None else own_text(args.text)
-    text = corpus(documents, vocabulary_size=args.vocabulary, tokens=args.tokens, seed=args.seed)
+    text = text_of(args)
     counts = torch.bincount(text.training.tokens, minlength=len(text.vocabulary))
     names = [word.strip().lower() for word in args.words.split(",") if word.strip()]
     chosen = chosen_words(names, text.vocabulary, counts)
 
+    rows = windows(text.training)[:, :-1]
     if local is None:
         own = trained(args.model, text, args.epochs or EPOCHS[args.model], args.seed)
         print(losses(own, text))
-        vectors, counts = representations(own, own.layers, own_batches(text.training), len(text.vocabulary))
+        vectors, counts = representations(
+            own, own.layers, own_batches(windows(text.training)[:, :-1]), len(text.vocabulary)
+        )
     else:
-        batches = tokenized_batches(text.training, text.vocabulary, local.tokenizer)
+        batches = tokenized_batches(windows(text.training)[:, :-1], text.vocabulary, local.tokenizer)
         vectors, counts = representations(local.model, local.layers, batches, len(text.vocabulary))
     signs = [text.vocabulary.index(sign) for sign in (UNKNOWN, NUMBER, START)]
     is_word = torch.tensor([word.isalpha() for word in text.vocabulary])

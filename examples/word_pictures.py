@@ -76,19 +76,27 @@ def draw_words(
         axes.set_yticks([])
         if solid:
             axes.set_zticks([])
-            for name, place in zip(names, places[list(chosen)]):
-                axes.text(*place, f" {name}", fontsize=8.5)
+            axes.set_box_aspect(None, zoom=1.15)
+            places = _projected(axes, places)
         else:
-            _label(axes, names, places, places[list(chosen)])
+            margin = 0.06 * np.ptp(places, axis=0)
+            axes.set_xlim(places[:, 0].min() - margin[0], places[:, 0].max() + margin[0])
+            axes.set_ylim(places[:, 1].min() - margin[1], places[:, 1].max() + margin[1])
+        span = np.ptp(places, axis=0) * (2.3 if solid else 1.12)  # about what the panel spans
+        _label(axes, names, places[list(chosen)], (places.max(0) + places.min(0) - span) / 2, span)
     return figure
 
 
-def _label(axes: Axes, names: Sequence[str], all_places: np.ndarray, places: np.ndarray) -> None:
+def _projected(axes: Any, places: np.ndarray) -> np.ndarray:
+    """Where places in three dimensions are seen, in the coordinates that annotations have."""
+    from mpl_toolkits.mplot3d import proj3d  # type: ignore[import-untyped]
+
+    x, y, _ = proj3d.proj_transform(*places.T, axes.get_proj())
+    return np.stack([np.asarray(x), np.asarray(y)], 1)
+
+
+def _label(axes: Axes, names: Sequence[str], places: np.ndarray, low: np.ndarray, span: np.ndarray) -> None:
     """Names beside their points, moved apart until they overlap no longer; a thin line leads to a point that is far."""
-    low, high = all_places.min(0), all_places.max(0)
-    span = (high - low) * 1.12
-    axes.set_xlim(low[0] - 0.06 * span[0], high[0] + 0.06 * span[0])
-    axes.set_ylim(low[1] - 0.06 * span[1], high[1] + 0.06 * span[1])
     size = np.stack([np.array([0.0215 * len(name) + 0.01 for name in names]), np.full(len(names), 0.042)], 1)
     at = (places - low) / span + np.array([0.0, 0.042])
     dots = (places - low) / span
@@ -105,7 +113,7 @@ def _label(axes: Axes, names: Sequence[str], all_places: np.ndarray, places: np.
                     )
         if not push.any():
             break
-        at = np.clip(at + push, size / 2 - 0.04, 0.97 - size / 2)
+        at = np.clip(at + push, size / 2 + 0.005, 0.995 - size / 2)
     for name, place, dot in zip(names, at, dots):
         axes.annotate(
             name,

@@ -9,8 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
-from word_models import windows
-from word_text import NUMBER, START, UNKNOWN, Documents
+from word_text import NUMBER, START, UNKNOWN
 
 from lightning_ib.capture.recorder import Recorder
 
@@ -26,11 +25,13 @@ class Batch(NamedTuple):
     Attributes:
         inputs: the keyword arguments of the model, tensors ``(B, L)``.
         words: the word that a token belongs to, int64, ``(B, L)``; −1 where it belongs to none, as in padding.
-        weight: the share of the token in its word, ``(B, L)``.
+        places: where this word stands in all windows, one after the other, int64, ``(B, L)``.
+        weight: the share of the token in its word, float64, ``(B, L)``.
     """
 
     inputs: dict[str, Tensor]
     words: Tensor
+    places: Tensor
     weight: Tensor
 
 
@@ -86,37 +87,57 @@ def blocks(model: nn.Module) -> list[str]:
     return [f"{name}.{k}" for k in range(len(lists[name]))]
 
 
-def own_batches(documents: Documents, size: int = 64) -> Iterator[Batch]:
-    """Windows of words, for a model that reads the vocabulary itself."""
-    for rows in windows(documents)[:, :-1].split(size):
-        yield Batch({"tokens": rows}, rows, torch.ones_like(rows, dtype=torch.float64))
+def own_batches(rows: Tensor, size: int = 64) -> Iterator[Batch]:
+    """Windows of words ``(M, L)``, for a model that reads the vocabulary itself."""
+    places = torch.arange(rows.numel()).view(rows.shape)
+    for some, at in zip(rows.split(size), places.split(size)):
+        yield Batch({"tokens": some}, some, at, torch.ones(some.shape, dtype=torch.float64))
 
 
-def tokenized_batches(
-    documents: Documents, vocabulary: Sequence[str], tokenizer: Any, size: int = 32
-) -> Iterator[Batch]:
-    """Windows of words, cut by a tokenizer; a word is the mean of its pieces.
+def tokenized_batches(rows: Tensor, vocabulary: Sequence[str], tokenizer: Any, size: int = 32) -> Iterator[Batch]:
+    """Windows of words ``(M, L)``, cut by a tokenizer; a word is the mean of its pieces.
 
     What stands for numbers, starts and unknown words is left out before.
     """
-    signs = torch.tensor([vocabulary.index(word) for word in (UNKNOWN, NUMBER, START) if word in vocabulary])
-    for rows in windows(documents)[:, :-1].split(size):
-        kept = [row[~torch.isin(row, signs)] for row in rows]
-        texts = [[vocabulary[k] for k in row.tolist()] for row in kept if len(row)]
-        kept = [row for row in kept if len(row)]
-        if not texts:
-            continue
+    signs = torch.tensor([vocabulary.index(word) for word in (UNKNOWN, NUMBER, START)])
+    numbered = [(row, torch.arange(k * len(row), (k + 1) * len(row))) for k, row in enumerate(rows)]
+    kept = [(row[words], at[words]) for row, at in numbered if (words := ~torch.isin(row, signs)).any()]
+    for start in range(0, len(kept), size):
+        some = kept[start : start + size]
+        texts = [[vocabulary[k] for k in row.tolist()] for row, _ in some]
         cut = tokenizer(texts, is_split_into_words=True, padding=True, truncation=True, return_tensors="pt")
-        words = torch.full(cut["input_ids"].shape, -1)
-        for k, row in enumerate(kept):
-            places = cut.word_ids(k)
-            words[k] = torch.tensor([-1 if place is None else int(row[place]) for place in places])
-            pieces = torch.tensor([0 if place is None else places.count(place) for place in places])
-            if k == 0:
-                weight = torch.zeros(words.shape, dtype=torch.float64)
-            weight[k] = torch.where(pieces > 0, 1.0 / pieces.clamp(min=1), 0.0)
-        words[cut["attention_mask"] == 0] = -1
-        yield Batch(dict(cut), words, weight)
+        words, places = (torch.full(cut["input_ids"].shape, -1) for _ in range(2))
+        weight = torch.zeros(words.shape, dtype=torch.float64)
+        for k, (row, at) in enumerate(some):
+            of = torch.tensor([-1 if word is None else word for word in cut.word_ids(k)])
+            of = torch.where(cut["attention_mask"][k] > 0, of, -1)
+            words[k], places[k] = torch.where(of >= 0, row[of], -1), torch.where(of >= 0, at[of], -1)
+            weight[k] = torch.where(of >= 0, 1 / (of[:, None] == of).sum(1).double(), 0.0)
+        yield Batch(dict(cut), words, places, weight)
+
+
+@torch.no_grad()
+def occurrences(
+    model: nn.Module, layers: Sequence[str], batches: Iterator[Batch], n: int
+) -> tuple[dict[str, Tensor], Tensor]:
+    """The output of every layer at each of n words, one after the other.
+
+    Returns:
+        float64 ``(n, D)`` by layer, and whether a word was read at all, ``(n,)``.
+    """
+    was, found, read = model.training, dict[str, Tensor](), torch.zeros(n, dtype=torch.bool)
+    model.eval()
+    with Recorder(model, layers, lambda _, activation: activation.double().flatten(0, 1)) as recorder:
+        for batch in batches:
+            model(**batch.inputs)
+            chosen = (batch.places >= 0).flatten()
+            places, weight = batch.places.flatten()[chosen], batch.weight.flatten()[chosen]
+            read[places] = True
+            for layer, rows in recorder.take().items():
+                values = found.setdefault(layer, torch.zeros(n, rows.shape[1], dtype=torch.float64))
+                values.index_add_(0, places, rows[chosen] * weight[:, None])
+    model.train(was)
+    return {layer: found[layer] for layer in layers}, read
 
 
 @torch.no_grad()
