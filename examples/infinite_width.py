@@ -184,12 +184,12 @@ def table(rows: Sequence[Row], networks: int, activation: str) -> str:
         "| --- | ---: | ---: | --- | ---: |" + " ---: |" * len(names),
     ]
     for row in rows:
-        cells_of = []
+        shown = []
         for value in row.found.values():
-            off = abs(value - row.truth)
-            cells_of.append(f"**{value:.2f}**" if off > 0.1 and off > 0.1 * row.truth else f"{value:.2f}")
+            off, number = abs(value - row.truth), f"{value:.2f}".replace("-0.00", "0.00")
+            shown.append(f"**{number}**" if off > max(0.1, 0.1 * row.truth) else number)
         start = f"| {row.task} | {row.steps} | {row.width} | {row.quantity} | {row.truth:.2f} | "
-        lines.append(start + " | ".join(cells_of) + " |")
+        lines.append(start + " | ".join(shown) + " |")
     return "\n".join(lines)
 
 
