@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 from cases import CASES, KINDS
 from estimators import ESTIMATORS, N_BINS, NOISE_VARIANCE, spaced
@@ -12,6 +13,26 @@ from records import Row, ordered
 
 _PREFERRED = 5000
 """The N that is shown where one is."""
+
+
+_INFINITE_RESULTS = Path(__file__).parent / "results" / "infinite_width.md"
+
+INFINITE = """## Ensembles of networks
+
+What an [infinite ensemble of infinitely wide networks](reference/infinite_width.md) knows is a formula at every moment
+of its training. `python examples/infinite_width.py --table benchmarks/results/infinite_width.md` trains ensembles of
+finite networks on the same data, and the estimators measure their single output Z.
+
+- Nearest neighbors (`knn`) are within 0.1 bit or 10 % in every row.
+- KDE (the mean of its bounds) is 0.05 to 0.15 bits high, mostly; within 10 % where there is much to know.
+- Cells group the values of this single number by clusters, and read at most 1.3 bits of I(X;Z). They are right where
+  there is little more than one bit to know; of the classes of the half-moons, which interleave in Z, they miss a fifth.
+- Soft entropy reads at most one bit: a single number has two directions from its center. It is for wide layers.
+- At the end of training on the half-moons 64 units know less than infinitely many, 2.45 bits instead of 2.72, and 1 024
+  units as much. Finite width moves the values less than the choice of an estimator does.
+
+"""
+"""What the table of ensembles shows, as of its last run."""
 
 
 def table(header: Sequence[str], body: Iterable[Sequence[str]]) -> str:
@@ -114,6 +135,7 @@ def page(rows: Iterable[Row]) -> str:
                 "0.1 bit and 10 %."
             )
             parts.append(table(["case", "truth", *(ESTIMATORS[name].label for name in columns)], body))
+    parts.append(INFINITE + _INFINITE_RESULTS.read_text(encoding="utf-8").strip())
     troubled: dict[tuple[str, str], list[Row]] = {}
     for row in rows:
         if row.failed:

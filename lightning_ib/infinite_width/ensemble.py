@@ -156,6 +156,13 @@ class InfiniteWidthEnsemble:
         self._solution: Solution | None = None
         self._target_shape: tuple[int, ...] = ()
 
+    def __repr__(self) -> str:
+        of_images = f", kernel_size={self.kernel_size}, pooling={self.pooling}" if self.kernel_size else ""
+        return (
+            f"InfiniteWidthEnsemble({self.hidden_layers}, activation={self.activation!r}, "
+            f"weight_variance={self.weight_variance:g}, bias_variance={self.bias_variance:g}{of_images})"
+        )
+
     def nngp(self, x1: Tensor, x2: Tensor | None = None) -> Tensor:
         """The covariance K of the outputs at the start.
 
@@ -243,6 +250,8 @@ class InfiniteWidthEnsemble:
     def _inputs(self, x: Any, name: str, like: tuple[str, Tensor] | None = None) -> Tensor:
         """Inputs as float64: rows, or images for a convolutional network; of the shape of others."""
         rows = checked_rows(x, name, at_least=1).double()
+        if not rows.square().sum().isfinite():
+            raise ValueError(f"{name} has values with squares beyond float64: standardize it.")
         if self.kernel_size is not None:
             if x.ndim != 4:
                 raise ValueError(f"{name} must be images of shape (N, C, H, W) for kernel_size, got {tuple(x.shape)}.")

@@ -151,6 +151,7 @@ def test_settings_out_of_range(settings, error, message):
         (X, Y[:4], ValueError, "x and y must be of the same samples, got 6 of one and 4 of the other"),
         (X, Y * math.nan, ValueError, "y has NaN or infinite values"),
         (X * math.inf, Y, ValueError, "x has NaN or infinite values in 6 of 6 rows"),
+        (X * 1e200, Y, ValueError, "x has values with squares beyond float64: standardize it"),
         (X, Y[:, None, None], ValueError, r"y must have shape \(N,\) or \(N, k\), got \(6, 1, 1\)"),
     ],
 )
@@ -183,6 +184,12 @@ def test_memory_is_said_before_it_is_taken():
 def test_moments_that_cannot_be(arguments, error, message):
     with pytest.raises(error, match=message):
         fitted().at(*arguments)
+
+
+def test_it_shows_its_settings():
+    assert repr(InfiniteWidthEnsemble(2)) == (
+        "InfiniteWidthEnsemble(2, activation='relu', weight_variance=2, bias_variance=0.1)"
+    )
 
 
 def test_it_is_trained_first():
