@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -61,7 +62,7 @@ def _by_layer(axes: Axes, history: History) -> None:
 
 def _mark(axes: Axes, step: int, moment: History) -> None:
     best = earliest_layer(moment)
-    value = next(r.value for r in moment.records() if (r.layer, r.quantity) == (best, "I_TY"))
+    value = next((r.value for r in moment.records() if (r.layer, r.quantity) == (best, "I_TY")), math.nan)
     label = "first within a standard error of the best" if step == 0 else None
     axes.plot(step, value, "*", color="black", markersize=9, label=label, zorder=3, linestyle="none")
 

@@ -58,7 +58,7 @@ class Study:
         rows: a window of each document, ``(M, 32)``.
         kept: the places in all windows that are measured, ``(N,)``.
         document: of each of these, ``(N,)``.
-        targets: what a probe reads: name → classes, int64, ``(N,)``.
+        targets: what a probe reads: name → classes, int64, ``(N,)``; those of a single class are left out.
         contexts: words so far: name → classes, ``(N,)``; and the next word as ``"next"``.
         known: target → its history.
         plane: the soft entropies.
@@ -69,8 +69,11 @@ class Study:
     document: Tensor
     targets: dict[str, Tensor]
     contexts: dict[str, Tensor]
-    known: dict[str, History] = field(default_factory=lambda: {name: History() for name in TARGETS})
+    known: dict[str, History] = field(init=False)
     plane: History = field(default_factory=History)
+
+    def __post_init__(self) -> None:
+        self.known = {name: History() for name in self.targets}
 
     @classmethod
     def of(cls, text: Corpus, n: int, seed: int) -> Study:
@@ -101,7 +104,7 @@ class Study:
             tokens[place],
             kept,
             document[at],
-            {name: target[at] for name, target in zip(TARGETS, targets)},
+            {name: target[at] for name, target in zip(TARGETS, targets) if len(target[at].unique()) > 1},
             {**contexts, "next": tokens[at + 1]},
         )
 
@@ -228,6 +231,8 @@ def run(args: argparse.Namespace) -> None:
     else:
         batches = tokenized_batches(study.rows, text.vocabulary, local.tokenizer)
         study.measure(local.model, local.layers, batches, 0)
+    for name in (name for name in TARGETS if name not in study.known):
+        print(f"{name}: left out, as all measured words are of one class.")
     print(table(study), plane_table(study), sep="\n\n")
     args.out.mkdir(parents=True, exist_ok=True)
     for name, figure in (

@@ -17,7 +17,7 @@ class Probe(Estimator):
 
     The outputs are ``I_TY``, which is at most H(Y) and free of saturation, with its standard error, and ``accuracy``,
     the share of held-out labels that the probe predicts. Where tokens are the samples, those of one sequence stay in
-    one fold, if there are as many sequences as folds.
+    one fold: it takes as many sequences as folds.
 
     Args:
         probe: ``"linear"`` or ``"mlp"``; they log under ``probe`` and ``mlp_probe``.
@@ -43,8 +43,10 @@ class Probe(Estimator):
     def estimate(self, rows: Rows, calibration: Mapping[str, float], unit: Unit) -> dict[str, float]:
         """I(T;Y) and the accuracy."""
         y = required_labels(self, rows)
-        several = rows.sequence is not None and len(rows.sequence.unique()) >= self.folds
-        groups = rows.sequence if several else None
+        n = self.folds if rows.sequence is None else len(rows.sequence.unique())
+        if n < self.folds:
+            raise ValueError(f"the tokens are of {n} sequences, and {self.folds} folds need as many: show more.")
+        groups = rows.sequence
         found = probe_information(rows.numbers, y, groups=groups, probe=self.probe, folds=self.folds, unit=unit)
         return {"I_TY": found.information, "I_TY_se": found.standard_error, "accuracy": found.accuracy}
 

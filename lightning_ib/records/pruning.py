@@ -13,7 +13,8 @@ def earliest_layer(history: History, *, source: str = "probe", quantity: str = "
     For this target the layers after it could be pruned, as a readout of its own on that layer does as well. The rule
     of one standard error is that of Breiman, Friedman, Olshen & Stone (1984): among what is as good within the error,
     the simplest. Layers are measured on the same samples, so that the error of a *difference* is mostly smaller: the
-    rule is generous to early layers.
+    rule is generous to early layers. A guess by the class shares, which knows nothing, is simpler than any layer: where
+    zero is within one standard error of the best layer, no layer is named.
 
     Args:
         history: its last measurement is read; ``history.at(epoch, step)`` for another one. Layers come in the order in
@@ -23,7 +24,7 @@ def earliest_layer(history: History, *, source: str = "probe", quantity: str = "
         quantity: the information about the target.
 
     Returns:
-        Its name; None where no layer has a value and an error.
+        Its name; None where no layer has a value and an error, or none knows more than zero by a standard error.
 
     Raises:
         ValueError: nothing of this source and quantity was recorded; the sentence says what was.
@@ -38,10 +39,11 @@ def earliest_layer(history: History, *, source: str = "probe", quantity: str = "
     records = history.last().records()
     of_kind = [one for one in records if (one.source, one.quantity) == (source, quantity)]
     if not of_kind:
-        kinds = sorted({f"{one.source} {one.quantity}" for one in records})
-        raise ValueError(f"there is no {quantity} of source {source!r} in this history, it has {', '.join(kinds)}.")
+        kinds = ", ".join(sorted({f"{one.source} {one.quantity}" for one in records})) or "no records"
+        raise ValueError(f"there is no {quantity} of source {source!r} in this history, it has {kinds}.")
     known = [one for one in of_kind if not (math.isnan(one.value) or math.isnan(one.standard_error))]
     if not known:
         return None
     best = max(known, key=lambda one: one.value)
-    return next(one.layer for one in known if one.value >= best.value - best.standard_error)
+    least = best.value - best.standard_error
+    return next(one.layer for one in known if one.value >= least) if least > 0 else None

@@ -100,6 +100,16 @@ def test_measuring_leaves_training_as_it_was(modules, text, monkeypatch):
     assert steps[-1] == watched.steps
 
 
+def test_a_text_without_brackets_is_measured_without_them(modules, documents, tmp_path, monkeypatch, capsys):
+    own = write(tmp_path / "text.txt", [one.replace("(", "").replace(")", "") for one in documents])
+    with untouched(monkeypatch):
+        flags = ["--text", own, "--epochs", "1", "--measured", "300", "--out", tmp_path / "out"]
+        assert modules["word_knowledge"].main([str(one) for one in flags]) == 0
+    printed = capsys.readouterr().out
+    assert "inside brackets: left out, as all measured words are of one class." in printed
+    assert "next word" in printed
+
+
 def test_documents_that_are_too_short_are_said(modules, sentences, tmp_path, capsys):  # noqa: F811
     own = write(tmp_path / "text.txt", sentences)
     with pytest.raises(SystemExit):

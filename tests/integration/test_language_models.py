@@ -105,6 +105,28 @@ class Tuned(LightningModule):
         return torch.optim.Adam(self.parameters(), 3e-3)
 
 
+def test_the_callback_gives_the_values_of_measure(kind, tmp_path):
+    """Padded batches in a Trainer that changes no weight, and ``measure`` without padding."""
+    model, pattern, _ = kind
+    model = copy.deepcopy(model).double().eval()
+    rows = sorted(sequences(), key=len)
+    by_length = [[row for row in rows if len(row) == n] for n in range(4, LONGEST + 1)]
+    alone = measure(model, [padded(some) for some in by_length], [pattern], **OPTIONS)
+    callback = InformationPlaneCallback([f"net.{pattern}"], **OPTIONS)
+    options = {"max_epochs": 1, "callbacks": [callback], "default_root_dir": tmp_path, "enable_progress_bar": False}
+    tuned = Tuned(model.train())
+    tuned.configure_optimizers = lambda: torch.optim.SGD(tuned.parameters(), 0.0)
+    loader = DataLoader(rows, 16, collate_fn=padded)
+    Trainer(**options, logger=False, enable_model_summary=False, enable_checkpointing=False).fit(tuned, loader, loader)
+    found = {(r.layer.removeprefix("net."), r.source, r.quantity): r for r in callback.history.last().records()}
+    assert {source for _, source, _ in found} == {"cells", "probe", "soft"}
+    assert len(found) == len(alone.records())
+    for one in alone.records():
+        other = found[one.layer, one.source, one.quantity]
+        assert other.value == pytest.approx(one.value, abs=1e-9, nan_ok=True), one
+        assert other.standard_error == pytest.approx(one.standard_error, abs=1e-9, nan_ok=True), one
+
+
 def test_the_callback_watches_the_blocks_by_name(kind, tmp_path):
     model, pattern, blocks = kind
     loader = DataLoader(sequences(), 16, collate_fn=padded)

@@ -9,7 +9,7 @@ from lightning_ib.functional.checks import check_same_samples, checked_integers
 
 
 def checked_groups(groups: Tensor, n: int, folds: int) -> Tensor:
-    """The group of each sample, numbered from 0.
+    """The group of each sample, numbered from 0 in ascending order, so that the split is the same in any order of rows.
 
     Raises:
         TypeError: groups are of another kind than a tensor of integers.

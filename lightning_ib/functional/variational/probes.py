@@ -113,7 +113,7 @@ def probe_information(
         t: the representation, real floating point, shape ``(N, …)``, flattened to ``(N, D)``.
         y: class labels, integers or booleans, shape ``(N,)``, any values.
         groups: which samples depend on each other, integers, shape ``(N,)``. A group stays in one fold, and the
-            standard error is that of independent groups.
+            standard error is that of independent groups; of few groups, it is itself uncertain.
         probe: ``"linear"`` or ``"mlp"``.
         folds: the number of parts that the samples are dealt to, at least 3, at most N / 2 and the number of groups.
         seed: of the split, and of the network's first weights and batches. The global random states stay as they are.

@@ -156,7 +156,9 @@ def test_tokens_are_samples(layers):
                 pytest.approx(other.h_t, abs=1e-9),
                 pytest.approx(other.accuracy, abs=1e-9, nan_ok=True),
             )
-        assert [one.value for one in estimates] == pytest.approx([one.value for one in estimates_of], abs=1e-6)
+        # the probe keeps the tokens of a sequence in one fold
+        values, others = ([r.value for r in of if r.source != "probe"] for of in (estimates, estimates_of))
+        assert values == pytest.approx(others, abs=1e-6)
 
 
 @pytest.mark.parametrize("how", ["mask", "ignored"])

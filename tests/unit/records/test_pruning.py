@@ -26,6 +26,8 @@ def history(values, errors, *, epoch=0, source="probe"):
         ([0.2, 0.55, 0.6], [0.01, 9.0, 0.06], "layer1"),  # the error of the best one counts
         ([math.nan, 0.59, 0.6], [0.1, math.nan, 0.05], "layer2"),
         ([math.nan], [0.1], None),
+        ([-0.02, -0.01, 0.03], [0.04] * 3, None),  # none knows anything
+        ([-0.3, -0.1], [0.01] * 2, None),
     ],
 )
 def test_within_one_standard_error_of_the_best(values, errors, expected):
@@ -41,6 +43,11 @@ def test_the_last_measurement_is_read():
 def test_another_source_is_named():
     with pytest.raises(ValueError, match="no I_TY of source 'probe' in this history, it has kde I_TY"):
         earliest_layer(history([0.1], [0.1], source="kde"))
+
+
+def test_an_empty_history_has_no_records():
+    with pytest.raises(ValueError, match="in this history, it has no records"):
+        earliest_layer(History())
 
 
 def test_a_network_that_knows_late():
