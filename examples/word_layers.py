@@ -19,7 +19,8 @@ import math
 import shutil
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytorch_lightning as pl
@@ -55,6 +56,18 @@ NEAREST_2D, NEAREST_3D = 200, 50
 SHOWN = 5
 
 
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Lightning says nothing but warnings meanwhile."""
+    logger = logging.getLogger("pytorch_lightning")
+    level = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
 def trained(
     kind: str, text: Corpus, epochs: int, seed: int, watch: Callable[[Sequence[str]], pl.Callback] | None = None
 ) -> LanguageModel:
@@ -67,21 +80,20 @@ def trained(
         seed: of the weights and of the order.
         watch: the names of the layers → a callback.
     """
-    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
     pl.seed_everything(seed, verbose=False)
     batches = loader(text.training, 16, shuffle=True)
     model = MODELS[kind](len(text.vocabulary), steps=epochs * len(batches))
-    trainer = pl.Trainer(
-        max_epochs=epochs,
-        logger=False,
-        enable_checkpointing=False,
-        enable_model_summary=False,
-        gradient_clip_val=1.0,
-        callbacks=[] if watch is None else [watch(model.layers)],
-    )
-    with warnings.catch_warnings():
+    with quiet(), warnings.catch_warnings():
         for message in (".*does not have many workers.*", ".*LeafSpec.*", ".*`validation_step` but have no.*"):
             warnings.filterwarnings("ignore", message=message)
+        trainer = pl.Trainer(
+            max_epochs=epochs,
+            logger=False,
+            enable_checkpointing=False,
+            enable_model_summary=False,
+            gradient_clip_val=1.0,
+            callbacks=[] if watch is None else [watch(model.layers)],
+        )
         trainer.fit(model, batches)
     return model.eval()
 
