@@ -70,8 +70,13 @@ def from_folder(folder: Path) -> LocalModel:
         raise ValueError(f"the model in {folder} cannot be loaded ({reason}): give {expected}.") from error
     if not getattr(tokenizer, "is_fast", False):
         raise ValueError(f"the tokenizer in {folder} does not say which word a token is of: save a fast one.")
+    if getattr(model.config, "is_encoder_decoder", False):
+        raise ValueError(f"the model in {folder} reads with one part and writes with another: give one such as GPT-2.")
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
+    places = getattr(model.config, "max_position_embeddings", None)
+    if places is not None:  # what comes after is cut off
+        tokenizer.model_max_length = min(tokenizer.model_max_length, places)
     return LocalModel(model, tokenizer, [_name_of_embedding(model), *blocks(model)])
 
 

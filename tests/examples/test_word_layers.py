@@ -129,7 +129,8 @@ def folder(tmp_path_factory):
     fast = transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="<unk>", pad_token="<pad>")
     fast.save_pretrained(path)
     torch.manual_seed(0)
-    config = transformers.GPT2Config(vocab_size=len(fast), n_positions=128, n_embd=8, n_layer=2, n_head=2)
+    sizes = {"n_positions": 48, "n_embd": 8, "n_layer": 2, "n_head": 2}  # less than the pieces of 32 words
+    config = transformers.GPT2Config(vocab_size=len(fast), bos_token_id=0, eos_token_id=0, **sizes)
     transformers.GPT2LMHeadModel(config).save_pretrained(path)
     return path
 
@@ -228,6 +229,15 @@ def test_a_text_that_is_too_short_is_said(modules, tmp_path, monkeypatch, capsys
 def test_a_folder_whose_model_is_broken_is_said(modules, tmp_path):
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(ValueError, match=r"the model in .* cannot be loaded \(.*\): give a folder with config.json"):
+        modules["word_vectors"].from_folder(tmp_path)
+
+
+def test_a_model_of_two_parts_is_said(modules, folder, tmp_path):
+    transformers = pytest.importorskip("transformers")
+    transformers.AutoTokenizer.from_pretrained(folder).save_pretrained(tmp_path)
+    sizes = {"d_model": 8, "d_kv": 4, "d_ff": 8, "num_layers": 1, "num_heads": 2, "vocab_size": 40}
+    transformers.T5ForConditionalGeneration(transformers.T5Config(**sizes)).save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="reads with one part and writes with another: give one such as GPT-2"):
         modules["word_vectors"].from_folder(tmp_path)
 
 
