@@ -28,7 +28,7 @@ from mnist_cnn import whole_number
 from torch import Tensor, nn
 from word_layers import EPOCHS, losses, text_flags, text_of, trained
 from word_models import LENGTH, MODELS
-from word_text import Corpus, Documents, inside_brackets, next_word_class, part_of_speech
+from word_text import Corpus, Documents, inside_brackets, next_word_class, part_of_speech, seen_before
 from word_vectors import Batch, from_folder, occurrences, own_batches, tokenized_batches
 
 from lightning_ib import History, Record
@@ -77,23 +77,26 @@ class Study:
 
     @classmethod
     def of(cls, text: Corpus, n: int, seed: int) -> Study:
-        """Draw a window from each of the held-out documents, until there are n words.
+        """Draw a window from each of the held-out documents, of words that training has not, until there are n words.
 
         Raises:
             ValueError: too few documents are long enough.
         """
         tokens, document = text.held_out
         generator = torch.Generator().manual_seed(seed)
-        starts, lengths = (document.diff(prepend=document[:1] - 1) > 0).nonzero().flatten(), torch.bincount(document)
-        long = (lengths > LENGTH + SKIPPED).nonzero().flatten()
-        chosen = long[torch.randperm(len(long), generator=generator)[: max(2 * FOLDS, n // (LENGTH - SKIPPED))]]
-        if len(chosen) < 2 * FOLDS:
+        new = ~seen_before(text.held_out, text.training, LENGTH)  # docstrings repeat whole passages
+        whole = document[: len(new)] == document[LENGTH:]
+        starts = (new & whole).nonzero().flatten()
+        starts = starts[torch.randperm(len(starts), generator=generator)]
+        # one of each document: the first that comes
+        of, order = document[starts].sort(stable=True)
+        first = starts[order[of.diff(prepend=of[:1] - 1) > 0]]
+        first = first[torch.randperm(len(first), generator=generator)[: max(2 * FOLDS, n // (LENGTH - SKIPPED))]]
+        if len(first) < 2 * FOLDS:
             raise ValueError(
-                f"the text is too short: {len(chosen)} held-out documents have more than {LENGTH + SKIPPED} words, and "
-                f"it takes {2 * FOLDS}. Give more text, in longer documents."
+                f"the text is too short: {len(first)} held-out documents have more than {LENGTH} words in a row that "
+                f"training has not, and it takes {2 * FOLDS}. Give more text, in longer documents."
             )
-        room = (lengths[chosen] - LENGTH - 1).clamp(min=1)
-        first = starts[chosen] + (torch.rand(len(chosen), generator=generator) * room).long()
         place = first[:, None] + torch.arange(LENGTH)
         kept = torch.arange(place.numel()).view(place.shape)[:, SKIPPED:].flatten()
         at = place.flatten()[kept]
@@ -111,7 +114,7 @@ class Study:
     def measure(self, model: nn.Module, layers: Sequence[str], batches: Iterable[Batch], step: int) -> None:
         """Read every layer, and record what it knows, in bits."""
         outputs, read = occurrences(model, layers, iter(batches), self.rows.numel())
-        used = read[self.kept]
+        used = read[self.kept] & read[(self.kept + 1).clamp(max=len(read) - 1)]  # what follows was read, too
         document = self.document[used]
         for layer in layers:
             t = outputs[layer][self.kept[used]]
@@ -231,6 +234,8 @@ def run(args: argparse.Namespace) -> None:
     else:
         batches = tokenized_batches(study.rows, text.vocabulary, local.tokenizer)
         study.measure(local.model, local.layers, batches, 0)
+        if not local.is_causal:
+            print("The model may read words in both directions: then its layers have seen the next word.\n")
     for name in (name for name in TARGETS if name not in study.known):
         print(f"{name}: left out, as all measured words are of one class.")
     print(table(study), plane_table(study), sep="\n\n")

@@ -30,7 +30,7 @@ from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 from word_models import MODELS, LanguageModel, held_out_loss, loader, unigram_entropy, windows
 from word_pictures import draw_words, placed, shown_words
-from word_text import NUMBER, START, UNKNOWN, Corpus, corpus, installed_text, own_text
+from word_text import Corpus, corpus, installed_text, own_text
 from word_vectors import (
     LEAST_OCCURRENCES,
     Neighbors,
@@ -84,7 +84,7 @@ def trained(
     batches = loader(text.training, 16, shuffle=True)
     model = MODELS[kind](len(text.vocabulary), steps=epochs * len(batches))
     with quiet(), warnings.catch_warnings():
-        for message in (".*does not have many workers.*", ".*LeafSpec.*", ".*`validation_step` but have no.*"):
+        for message in (".*does not have many workers.*", ".*LeafSpec.*"):
             warnings.filterwarnings("ignore", message=message)
         trainer = pl.Trainer(
             max_epochs=epochs,
@@ -132,7 +132,7 @@ def draw(
     chosen = torch.searchsorted(shown, near.chosen).tolist()
     closest = near.cosine[:, shown].argmax(0).tolist()
     panels = {layer: placed(rows[near.words[shown]], dimensions) for layer, rows in vectors.items()}
-    title = f"{len(shown)} words: sixteen, and the {n} nearest of each in the last layer (t-SNE)"
+    title = f"{len(shown)} words: {len(names)}, and the {n} nearest of each in the last layer (t-SNE)"
     with replacing(path) as temporary:
         draw_words(panels, names, chosen, closest, title).savefig(temporary, format="png")
 
@@ -182,25 +182,21 @@ def run(args: argparse.Namespace) -> None:
     """
     local = None if args.model in MODELS else from_folder(Path(args.model))
     text = text_of(args)
-    counts = torch.bincount(text.training.tokens, minlength=len(text.vocabulary))
-    names = [word.strip().lower() for word in args.words.split(",") if word.strip()]
-    chosen = chosen_words(names, text.vocabulary, counts)
-
     rows = windows(text.training)[:, :-1]
+    names = [word.strip().lower() for word in args.words.split(",") if word.strip()]
+    chosen_words(names, text.vocabulary, torch.bincount(rows.flatten(), minlength=len(text.vocabulary)))
+
     if local is None:
         own = trained(args.model, text, args.epochs or EPOCHS[args.model], args.seed)
         print(losses(own, text))
-        vectors, counts = representations(
-            own, own.layers, own_batches(windows(text.training)[:, :-1]), len(text.vocabulary)
-        )
+        vectors, counts = representations(own, own.layers, own_batches(rows), len(text.vocabulary))
     else:
-        batches = tokenized_batches(windows(text.training)[:, :-1], text.vocabulary, local.tokenizer)
+        batches = tokenized_batches(rows, text.vocabulary, local.tokenizer)
         vectors, counts = representations(local.model, local.layers, batches, len(text.vocabulary))
-    signs = [text.vocabulary.index(sign) for sign in (UNKNOWN, NUMBER, START)]
+    chosen = chosen_words(names, text.vocabulary, counts)
     is_word = torch.tensor([word.isalpha() for word in text.vocabulary])
-    is_word[signs] = False
     words = (is_word & (counts >= LEAST_OCCURRENCES)).nonzero().flatten()
-    near = {layer: neighbors(rows, words, chosen) for layer, rows in vectors.items()}
+    near = {layer: neighbors(of, words, chosen) for layer, of in vectors.items()}
     print(table(near, names, text.vocabulary))
 
     args.out.mkdir(parents=True, exist_ok=True)

@@ -35,10 +35,6 @@ class LanguageModel(pl.LightningModule):
         self.log("train_loss", loss, prog_bar=True)
         return loss
 
-    def validation_step(self, batch: tuple[Tensor, Tensor], _: int) -> None:
-        """The cross-entropy of held-out words."""
-        self.log("val_loss", cross_entropy(self(batch[0]).flatten(0, 1), batch[1].flatten()), prog_bar=True)
-
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Adam, with a rate that rises and falls."""
         optimizer = torch.optim.AdamW(self.parameters(), lr=self.learning_rate, weight_decay=0.01)
@@ -123,14 +119,8 @@ def loader(documents: Documents, batch_size: int = 32, *, shuffle: bool = False)
     return DataLoader(TensorDataset(rows[:, :-1], rows[:, 1:]), batch_size, shuffle=shuffle, drop_last=False)
 
 
-def unigram_loss(training: Documents, held_out: Documents, n_words: int) -> float:
-    """The cross-entropy of held-out words by their shares in training, in nats a word: what no context gives."""
-    counts = torch.bincount(training.tokens, minlength=n_words).double() + 1
-    return -float((counts / counts.sum()).log()[held_out.tokens].mean())
-
-
 def unigram_entropy(held_out: Documents) -> float:
-    """The entropy of the held-out words themselves, in nats a word, at most :func:`unigram_loss`."""
+    """The entropy of the held-out words themselves, in nats a word: what no context gives."""
     share = torch.bincount(held_out.tokens).double() / len(held_out.tokens)
     return -float(torch.xlogy(share, share).sum())
 

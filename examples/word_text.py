@@ -20,11 +20,11 @@ from torch import Tensor
 
 PACKAGES = ("sklearn", "scipy", "numpy")
 UNKNOWN, NUMBER, START = "<unknown>", "<number>", "<start>"
-TOKEN = re.compile(r"[a-z]+|[0-9][0-9.]*|[()\[\].,]")
+TOKEN = re.compile(r"[^\W\d_]+|[0-9][0-9.]*|[()\[\].,]")
 HELD_OUT = 0.1
 """The share of the documents that is held out."""
 
-LEAST_TOKENS = 2_000
+LEAST_TOKENS, LEAST_HELD_OUT, LEAST_WORDS = 2_000, 100, 8
 
 SUFFIXES = {
     "noun (-ion, -ment, -ness, -ity, -er, -or)": r".{3,}(ion|ment|ness|ity|er|or)s?",
@@ -36,7 +36,7 @@ SUFFIXES = {
 }
 """A part of speech → the ends of its words. Anything else is "other", and what is no word has a class of its own."""
 
-SIGNS = "sign or number"
+SIGNS, NO_WORD = "sign or number", "unknown word"
 
 
 class Documents(NamedTuple):
@@ -79,7 +79,7 @@ def corpus(documents: Sequence[str], *, vocabulary_size: int, tokens: int, seed:
     """Cut documents into words, hold out some of the documents, and number the most frequent words of the others.
 
     Args:
-        documents: the texts; repeated ones are dropped.
+        documents: the texts; those of the same words are taken once.
         vocabulary_size: how many words get a number, the signs included.
         tokens: documents are drawn at random until there are so many words.
         seed: of the draw.
@@ -89,19 +89,21 @@ def corpus(documents: Sequence[str], *, vocabulary_size: int, tokens: int, seed:
     """
     order = list(dict.fromkeys(documents))
     random.Random(seed).shuffle(order)
+    found = dict.fromkeys(tuple(words(text)) for text in order)
     cut: list[list[str]] = []
     n = 0
-    for text in order:
-        found = words(text)
-        if len(found) >= 8 and n < tokens:
-            cut.append([START, *found])
+    for document in (one for one in found if len(one) >= LEAST_WORDS):
+        if n < tokens:
+            cut.append([START, *document])
             n += len(cut[-1])
-    if n < LEAST_TOKENS or len(cut) < 10:
-        raise ValueError(
-            f"the text is too short: {n} words in {len(cut)} documents of eight words and more, and it takes "
-            f"{LEAST_TOKENS} words in ten documents. Give more text, with blank lines between its documents."
-        )
     n_held_out = max(1, round(HELD_OUT * len(cut)))
+    n_apart = sum(len(document) for document in cut[:n_held_out])
+    if n < LEAST_TOKENS or len(cut) < 10 or n_apart < LEAST_HELD_OUT:
+        raise ValueError(
+            f"the text is too short: {n} words in {len(cut)} documents of eight words and more, {n_apart} of them held "
+            f"out, and it takes {LEAST_TOKENS} words in ten documents, {LEAST_HELD_OUT} of them held out. Give more "
+            "text, with blank lines between its documents, or let more of it be read."
+        )
     counts = Counter(word for document in cut[n_held_out:] for word in document)
     known = [word for word, _ in counts.most_common() if word not in (UNKNOWN, NUMBER, START)]
     vocabulary = [UNKNOWN, NUMBER, START, *known][:vocabulary_size]
@@ -157,6 +159,22 @@ def docstrings(source: str) -> Iterator[str]:
                 yield re.sub(r"(?m)^\s*>>>.*\n(?:.*\S.*\n)*", "\n", text + "\n")
 
 
+def seen_before(documents: Documents, others: Documents, length: int) -> Tensor:
+    """Whether the words from each place on, so many of them, also stand in other documents: by a hash of 64 bits.
+
+    Returns:
+        bool, shape ``(N − length,)``.
+    """
+
+    def codes(tokens: Tensor) -> Tensor:
+        found = torch.zeros(len(tokens) - length, dtype=torch.int64)
+        for k in range(length):
+            found = found * 6364136223846793005 + tokens[k : len(tokens) - length + k] + 1
+        return found
+
+    return torch.isin(codes(documents.tokens), codes(others.tokens))
+
+
 # -- what a layer may know of a token ----------------------------------------------------------------------------------
 
 
@@ -193,11 +211,11 @@ def part_of_speech(vocabulary: Sequence[str]) -> tuple[Tensor, list[str]]:
         >>> [names[k] for k in of]
         ['adverb (-ly)', 'noun (-ion, -ment, -ness, -ity, -er, -or)', 'sign or number', 'other']
     """
-    names = [*SUFFIXES, "other", SIGNS]
+    names = [*SUFFIXES, "other", SIGNS, NO_WORD]
 
     def kind(word: str) -> int:
         if not word.isalpha():
-            return len(names) - 1
-        return next((k for k, end in enumerate(SUFFIXES.values()) if re.fullmatch(end, word)), len(names) - 2)
+            return names.index(NO_WORD if word == UNKNOWN else SIGNS)
+        return next((k for k, end in enumerate(SUFFIXES.values()) if re.fullmatch(end, word)), len(SUFFIXES))
 
     return torch.tensor([kind(word) for word in vocabulary]), names

@@ -42,11 +42,13 @@ class LocalModel(NamedTuple):
         model: the network.
         tokenizer: its tokenizer.
         layers: the names of its embedding and of its blocks.
+        is_causal: whether it is known to read in one direction.
     """
 
     model: nn.Module
     tokenizer: Any
     layers: list[str]
+    is_causal: bool
 
 
 def from_folder(folder: Path) -> LocalModel:
@@ -70,6 +72,7 @@ def from_folder(folder: Path) -> LocalModel:
         raise ValueError(f"the model in {folder} cannot be loaded ({reason}): give {expected}.") from error
     if not getattr(tokenizer, "is_fast", False):
         raise ValueError(f"the tokenizer in {folder} does not say which word a token is of: save a fast one.")
+    tokenizer.padding_side = tokenizer.truncation_side = "right"  # padding on the left would move the places
     if getattr(model.config, "is_encoder_decoder", False):
         raise ValueError(f"the model in {folder} reads with one part and writes with another: give one such as GPT-2.")
     if tokenizer.pad_token is None:
@@ -77,7 +80,8 @@ def from_folder(folder: Path) -> LocalModel:
     places = getattr(model.config, "max_position_embeddings", None)
     if places is not None:  # what comes after is cut off
         tokenizer.model_max_length = min(tokenizer.model_max_length, places)
-    return LocalModel(model, tokenizer, [_name_of_embedding(model), *blocks(model)])
+    is_causal = any("CausalLM" in name or "LMHead" in name for name in model.config.architectures or ())
+    return LocalModel(model, tokenizer, [_name_of_embedding(model), *blocks(model)], is_causal)
 
 
 def _name_of_embedding(model: Any) -> str:
@@ -110,14 +114,23 @@ def tokenized_batches(rows: Tensor, vocabulary: Sequence[str], tokenizer: Any, s
     for start in range(0, len(kept), size):
         some = kept[start : start + size]
         texts = [[vocabulary[k] for k in row.tolist()] for row, _ in some]
-        cut = tokenizer(texts, is_split_into_words=True, padding=True, truncation=True, return_tensors="pt")
+        cut = tokenizer(
+            [" ".join(text) for text in texts],
+            padding=True,
+            truncation=True,
+            return_offsets_mapping=True,
+            return_tensors="pt",
+        )
+        ends = cut.pop("offset_mapping")
         words, places = (torch.full(cut["input_ids"].shape, -1) for _ in range(2))
         weight = torch.zeros(words.shape, dtype=torch.float64)
         for k, (row, at) in enumerate(some):
-            of = torch.tensor([-1 if word is None else word for word in cut.word_ids(k)])
-            of = torch.where(cut["attention_mask"][k] > 0, of, -1)
-            words[k], places[k] = torch.where(of >= 0, row[of], -1), torch.where(of >= 0, at[of], -1)
-            weight[k] = torch.where(of >= 0, 1 / (of[:, None] == of).sum(1).double(), 0.0)
+            # the word of every character, by which a piece is of the word of its last one
+            of_character = torch.tensor([j for j, word in enumerate(texts[k]) for _ in f"{word} "])
+            last, is_piece = ends[k, :, 1] - 1, (ends[k, :, 1] > ends[k, :, 0]) & (cut["attention_mask"][k] > 0)
+            of = torch.where(is_piece, of_character[last.clamp(min=0)], -1)
+            words[k], places[k] = torch.where(is_piece, row[of], -1), torch.where(is_piece, at[of], -1)
+            weight[k] = torch.where(is_piece, 1 / (of[:, None] == of).sum(1).double(), 0.0)
         yield Batch(dict(cut), words, places, weight)
 
 
@@ -132,9 +145,10 @@ def occurrences(
     """
     was, found, read = model.training, dict[str, Tensor](), torch.zeros(n, dtype=torch.bool)
     model.eval()
-    with Recorder(model, layers, lambda _, activation: activation.double().flatten(0, 1)) as recorder:
+    device = next(model.parameters()).device
+    with Recorder(model, layers, lambda _, activation: activation.flatten(0, 1).double().cpu()) as recorder:
         for batch in batches:
-            model(**batch.inputs)
+            model(**{name: values.to(device) for name, values in batch.inputs.items()})
             chosen = (batch.places >= 0).flatten()
             places, weight = batch.places.flatten()[chosen], batch.weight.flatten()[chosen]
             read[places] = True
@@ -162,9 +176,10 @@ def representations(
     """
     was, sums, counts = model.training, dict[str, Tensor](), torch.zeros(n_words, dtype=torch.float64)
     model.eval()
-    with Recorder(model, layers, lambda _, activation: activation.double().flatten(0, 1)) as recorder:
+    device = next(model.parameters()).device
+    with Recorder(model, layers, lambda _, activation: activation.flatten(0, 1).double().cpu()) as recorder:
         for batch in batches:
-            model(**batch.inputs)
+            model(**{name: values.to(device) for name, values in batch.inputs.items()})
             chosen = (batch.words >= 0).flatten()
             words, weight = batch.words.flatten()[chosen], batch.weight.flatten()[chosen]
             counts.index_add_(0, words, weight)
@@ -222,6 +237,8 @@ def chosen_words(names: Sequence[str], vocabulary: Sequence[str], counts: Tensor
             words = [word for word in vocabulary if word.isalpha()]
             near = difflib.get_close_matches(name, words, n=3) or words[:3]
             raise ValueError(f"{name!r} is not among the {len(vocabulary)} words of the text: try {', '.join(near)}.")
+        if not name.isalpha():
+            raise ValueError(f"{name!r} is a sign and has no representation of its own: choose another word.")
         if (times := int(counts[vocabulary.index(name)])) < LEAST_OCCURRENCES:
             raise ValueError(f"{name!r} occurs {times} times, and it takes {LEAST_OCCURRENCES}: choose another word.")
     return torch.tensor([vocabulary.index(name) for name in names])

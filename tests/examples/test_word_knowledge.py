@@ -114,4 +114,7 @@ def test_documents_that_are_too_short_are_said(modules, sentences, tmp_path, cap
     own = write(tmp_path / "text.txt", sentences)
     with pytest.raises(SystemExit):
         modules["word_knowledge"].main(["--text", own])
-    assert "held-out documents have more than 35 words, and it takes 8" in capsys.readouterr().err
+    assert (
+        "held-out documents have more than 32 words in a row that training has not, and it takes 8"
+        in capsys.readouterr().err
+    )

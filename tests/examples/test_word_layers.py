@@ -126,7 +126,8 @@ def folder(tmp_path_factory):
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     special = trainers.BpeTrainer(vocab_size=32, special_tokens=["<unk>", "<pad>"], show_progress=False)
     tokenizer.train_from_iterator([" ".join(WORDS), "the ( ) ."], special)
-    fast = transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="<unk>", pad_token="<pad>")
+    sides = {"unk_token": "<unk>", "pad_token": "<pad>", "padding_side": "left"}
+    fast = transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer, **sides)
     fast.save_pretrained(path)
     torch.manual_seed(0)
     sizes = {"n_positions": 48, "n_embd": 8, "n_layer": 2, "n_head": 2}  # less than the pieces of 32 words
@@ -206,6 +207,8 @@ def test_a_transformer_sees_no_later_words(modules):
     [
         (["--words", "nouna,verba"], "it takes 16 different words, got 2: nouna, verba"),
         (["--words", ",".join([*WORDS[:-1], "verbz"])], "'verbz' is not among the .* words of the text: try verb"),
+        (["--words", ",".join([*WORDS[:-1], "("])], r"'\(' is a sign and has no representation of its own"),
+        (["--tokens", "500"], "the text is too short: .* or let more of it be read"),
         (["--model", "nowhere"], "nowhere is no model: give lstm, transformer, or a folder with config.json"),
         (["--text", "absent.txt"], "absent.txt cannot be read as text"),
     ],
@@ -223,7 +226,10 @@ def test_what_cannot_be_used_is_said(modules, sentences, tmp_path, monkeypatch, 
 def test_a_text_that_is_too_short_is_said(modules, tmp_path, monkeypatch, capsys):
     with pytest.raises(SystemExit):
         run(modules, monkeypatch, "--text", write(tmp_path / "text.txt", ["Too few words."]))
-    assert "the text is too short: 0 words in 0 documents" in capsys.readouterr().err
+    assert (
+        "the text is too short: 0 words in 0 documents of eight words and more, 0 of them held out"
+        in capsys.readouterr().err
+    )
 
 
 def test_a_folder_whose_model_is_broken_is_said(modules, tmp_path):
@@ -239,6 +245,41 @@ def test_a_model_of_two_parts_is_said(modules, folder, tmp_path):
     transformers.T5ForConditionalGeneration(transformers.T5Config(**sizes)).save_pretrained(tmp_path)
     with pytest.raises(ValueError, match="reads with one part and writes with another: give one such as GPT-2"):
         modules["word_vectors"].from_folder(tmp_path)
+
+
+def test_a_tokenizer_of_bytes_reads_words_with_the_spaces_between_them(modules, tmp_path):
+    """As that of GPT-2, which has other pieces for a word after a space."""
+    transformers = pytest.importorskip("transformers")
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer, tokenizer.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
+    tokenizer.train_from_iterator(["the cat sat on the mat"], trainers.BpeTrainer(vocab_size=80, show_progress=False))
+    fast = transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="the")
+    fast.pad_token = fast.eos_token
+    vocabulary = ["<unknown>", "<number>", "<start>", "the", "cat", "sat", "on", "mat"]
+    rows = torch.tensor([[2, 3, 4, 5], [3, 1, 7, 6]])
+    (batch,) = modules["word_vectors"].tokenized_batches(rows, vocabulary, fast)
+    texts = [fast.decode(row[words >= 0]) for row, words in zip(batch.inputs["input_ids"], batch.words)]
+    assert texts == ["the cat sat", "the mat on"]
+    for row, words, weight in zip(rows, batch.words, batch.weight):
+        read = [word for word in row.tolist() if word > 2]
+        assert list(dict.fromkeys(words[words >= 0].tolist())) == read
+        assert float(weight.sum()) == pytest.approx(len(read))
+
+
+def test_documents_of_the_same_words_are_taken_once(modules, sentences):
+    again = [one.upper() for one in sentences]
+    of = {"vocabulary_size": 40, "tokens": 100_000}
+    both, one = (modules["word_text"].corpus(documents, **of) for documents in (sentences + again, sentences))
+    assert len(both.training.tokens) + len(both.held_out.tokens) == len(one.training.tokens) + len(one.held_out.tokens)
+
+
+def test_passages_that_training_has_are_known(modules):
+    w = modules["word_text"]
+    held_out = w.Documents(torch.tensor([1, 2, 3, 4, 9, 9]), torch.zeros(6).long())
+    training = w.Documents(torch.tensor([7, 2, 3, 4, 7, 7]), torch.zeros(6).long())
+    assert w.seen_before(held_out, training, 3).tolist() == [False, True, False]
 
 
 def test_blocks_are_the_longest_list(modules):
