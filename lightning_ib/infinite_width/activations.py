@@ -39,6 +39,9 @@ class Activation(Protocol):
     def power(self, k: Tensor) -> Tensor:
         """E φ(u)² at the variances k, any shape."""
 
+    def terms(self, largest: float) -> int:
+        """How many numbers it holds for every input, where variances are at most so large."""
+
     def duals(self, k1: Tensor, k2: Tensor, gap: Tensor) -> Duals:
         """The expectations over pairs.
 
@@ -60,6 +63,10 @@ class ReLU:
         """Half the variance."""
         return k / 2
 
+    def terms(self, largest: float) -> int:
+        """None."""
+        return 0
+
     def duals(self, k1: Tensor, k2: Tensor, gap: Tensor) -> Duals:
         """See the class."""
         angle = 2 * torch.atan2(gap.sqrt(), (2 - gap).sqrt())
@@ -80,6 +87,10 @@ class Erf:
     def power(self, k: Tensor) -> Tensor:
         """F at c = 1."""
         return 2 / math.pi * torch.atan2(2 * k, (1 + 4 * k).sqrt())
+
+    def terms(self, largest: float) -> int:
+        """None."""
+        return 0
 
     def duals(self, k1: Tensor, k2: Tensor, gap: Tensor) -> Duals:
         """See the class; the arc sine as an arc tangent, which keeps its digits near 1."""
@@ -103,13 +114,17 @@ class Tanh:
         z, weight = _nodes(_largest(k), 0, k.device)
         return (torch.tanh(k.sqrt()[..., None] * z).square() * weight).sum(-1)
 
+    def terms(self, largest: float) -> int:
+        """Coefficients of both expansions."""
+        return 60 + int(110 * largest)
+
     def duals(self, k1: Tensor, k2: Tensor, gap: Tensor) -> Duals:
         """See the class.
 
         Raises:
             ValueError: a variance is above 100, where the expansion takes more than ten thousand terms.
         """
-        orders = 60 + int(110 * _largest(k1, k2))
+        orders = self.terms(_largest(k1, k2))
         dual = _expansion(torch.tanh, k1, k2, 1 - gap, range(1, orders, 2))
         slope = _expansion(_slope_of_tanh, k1, k2, 1 - gap, range(0, orders, 2))
         return Duals(_gap(dual, self.power(k1), self.power(k2)), slope)

@@ -8,7 +8,8 @@ over its offsets o, with zeros beyond the border (Novak et al. 2019; Arora et al
     K^{l+1}_{p p'} = \sigma_b^2 + \frac{\sigma_w^2}{q} \sum_o F(K^l)_{p+o,\, p'+o}, \qquad
     \Theta^{l+1}_{p p'} = K^{l+1}_{p p'} + \frac{\sigma_w^2}{q} \sum_o (\Theta^l \circ \dot F(K^l))_{p+o,\, p'+o}
 
-A readout from all places averages the pairs p = p', global average pooling before it averages all pairs.
+A readout from all places averages the pairs p = p', global average pooling before it averages all pairs. Of the gaps
+1 − c an average over places keeps fewer digits: equal inputs are exact, and ReLU's Θ of nearly equal ones has eight.
 """
 
 from __future__ import annotations

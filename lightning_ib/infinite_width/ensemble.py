@@ -52,7 +52,8 @@ class EnsembleValues:
         i_xz_left_out: an upper bound in expectation for X from a density, by the test inputs but the one at hand (Poole
             et al. 2019). Infinite where the output at an input is a point mass of its own.
         i_yz: I(Y;Z), Y the class of a test input; NaN without ``y_test``.
-        i_zd: an upper bound of I(Z;D|X), the mean over the test inputs of the divergence from the outputs at the start.
+        i_zd: the mean over the test inputs of the divergence from the outputs at the start. Its mean over training sets
+            D is an upper bound of I(Z;D|X).
         train_loss: half the mean squared error of one network of the ensemble on the training inputs, summed over
             outputs, on average.
         test_loss: the same on the test inputs; NaN unless there are real ``y_test``.
@@ -113,7 +114,7 @@ class InfiniteWidthEnsemble:
         pooling: whether a convolutional network averages over all places before its readout; it then takes the time of
             all pairs of places.
         memory_limit_gb: matrices of more gigabytes than this are refused, before they are made. 4 GB are enough for
-            9 000 training inputs.
+            8 900 training inputs.
 
     Raises:
         TypeError: an argument is of another kind.
@@ -227,6 +228,9 @@ class InfiniteWidthEnsemble:
                 of shape ``(n,)``. Y is the label; of one real target its sign, of several the place of the largest.
             unit: ``"bits"`` or ``"nats"``, of the informations.
 
+        Warns:
+            UserWarning: float64 cannot resolve some directions of a smooth kernel that would be learned by then.
+
         Raises:
             RuntimeError: it is not trained.
             TypeError: an argument is of another kind.
@@ -240,6 +244,7 @@ class InfiniteWidthEnsemble:
         x = self._inputs(x_test, "x_test", like=("x", solution.x))
         numbers = 6 * len(x) * len(solution.x) + self._architecture.at_once(len(solution.x), x)
         self._check_memory(numbers, f"testing on {len(x)} inputs after {len(solution.x)}")
+        solution.warn_of_late(times)
         values = solution.at(times.flatten(), TestSet(x, *_test_targets(y_test, len(x), shape)))
         values = {name: value.reshape(times.shape + value.shape[1:]) for name, value in values.items()}
         if not shape:

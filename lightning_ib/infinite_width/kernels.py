@@ -29,6 +29,9 @@ _TINY = 1e-300
 _BLOCK = 1 << 21
 """How many pairs are worked on at once: 16 MiB for each of a dozen matrices."""
 
+_ROWS = 4096
+"""Of how many inputs the variances are found at once."""
+
 
 class Kernels(Protocol):
     """An architecture of infinite width."""
@@ -88,12 +91,16 @@ class FullyConnected(NamedTuple):
 
     def at_once(self, m: int, x: Tensor) -> int:
         """How many numbers are held at once beside the result."""
-        return 12 * max(_BLOCK, m)
+        largest = self.weight_variance * float(x.square().mean(1).max()) + self.bias_variance
+        return 12 * max(_BLOCK, m) + 2 * m * self.activation.terms(largest)
 
     def variances(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """The diagonals of NNGP and NTK at inputs, float64, shape ``(n, D)`` → ``(n,)`` each."""
-        power = x.square().mean(1)
-        return self._forward(self._layer(power, power, torch.zeros_like(power)))
+        found = []
+        for power in x.square().mean(1).split(_ROWS):
+            found.append(torch.stack(self._forward(self._layer(power, power, torch.zeros_like(power)))))
+        nngp, ntk = torch.cat(found, 1)
+        return nngp, ntk
 
     def _forward(self, pairs: Pairs) -> tuple[Tensor, Tensor]:
         ntk = pairs.covariance

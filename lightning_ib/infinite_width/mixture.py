@@ -46,14 +46,14 @@ class Components(NamedTuple):
         mean: shape ``(n, k)``.
         variance: of each coordinate, shape ``(n,)``; positive but for point masses.
         is_point: whether a component counts as a point mass, shape ``(n,)``.
-        resolution: how far apart two point masses must be to be two symbols, shape ``(n,)``.
+        resolution: how far apart two point masses must be to be two symbols.
         label: a class of each, int64, ``(n,)``, or None.
     """
 
     mean: Tensor
     variance: Tensor
     is_point: Tensor
-    resolution: Tensor
+    resolution: float
     label: Tensor | None = None
 
 
@@ -88,8 +88,7 @@ def mixture_information(mixture: Components) -> MixtureInformation:
     n = len(mixture.mean)
     spread, points = _subset(mixture, ~mixture.is_point), _subset(mixture, mixture.is_point)
     n_spread = len(spread.mean)
-    same = _same_place(points)
-    crowd = same.double().sum(1)
+    place, crowd = _places(points)
     integrated = _integrated(spread) if n_spread else _Uncertainty(0.0, 0.0, 0.0, 0.0)
 
     within = float(crowd.log().sum()) / n  # H(X|Z)
@@ -99,7 +98,7 @@ def mixture_information(mixture: Components) -> MixtureInformation:
     upper, lower = _pairwise(spread)
     i_yz = math.nan
     if mixture.label is not None:
-        i_yz = _label_entropy(mixture.label) - _of_points(points, same) / n - share * integrated.of_label
+        i_yz = _label_entropy(mixture.label) - _of_points(points, place) / n - share * integrated.of_label
     return MixtureInformation(
         i_xz=max(0.0, math.log(n) - within - share * integrated.of_component),
         i_xz_upper=math.log(n) - within - upper / n,
@@ -113,17 +112,23 @@ def mixture_information(mixture: Components) -> MixtureInformation:
 def _subset(mixture: Components, chosen: Tensor) -> Components:
     label = None if mixture.label is None else mixture.label[chosen]
     return Components(
-        mixture.mean[chosen], mixture.variance[chosen], mixture.is_point[chosen], mixture.resolution[chosen], label
+        mixture.mean[chosen], mixture.variance[chosen], mixture.is_point[chosen], mixture.resolution, label
     )
 
 
 # -- point masses ------------------------------------------------------------------------------------------------------
 
 
-def _same_place(points: Components) -> Tensor:
-    """Which point masses are in one place, boolean, shape ``(n, n)``."""
-    near = torch.maximum(points.resolution[:, None], points.resolution[None, :])
-    return (points.mean[:, None] - points.mean[None, :]).abs().amax(2) <= near if len(near) else near.bool()
+def _places(points: Components) -> tuple[Tensor, Tensor]:
+    """The place of each point mass, int64 ``(n,)``, and how many stand there, float64 ``(n,)``.
+
+    Two are in one place where in every coordinate no gap in the values from one to the other exceeds the resolution.
+    """
+    values, order = points.mean.sort(0)
+    steps = torch.cat([torch.zeros_like(values[:1]), (values.diff(dim=0) > points.resolution).double()])
+    codes = torch.zeros_like(values).scatter(0, order, steps.cumsum(0))
+    _, place, counts = codes.unique(dim=0, return_inverse=True, return_counts=True)
+    return place, counts[place].double()
 
 
 def _label_entropy(label: Tensor) -> float:
@@ -131,14 +136,14 @@ def _label_entropy(label: Tensor) -> float:
     return -float(torch.xlogy(share, share).sum())
 
 
-def _of_points(points: Components, same: Tensor) -> float:
+def _of_points(points: Components, place: Tensor) -> float:
     """The sum over point masses of H(Y|Z) at their place."""
-    if points.label is None or not len(same):
+    if points.label is None or not len(place):
         return 0.0
     kinds = torch.nn.functional.one_hot(points.label).double()
-    share = same.double() @ kinds
-    share /= share.sum(1, keepdim=True)
-    return -float(torch.xlogy(share, share).sum())
+    share = kinds.new_zeros(int(place.max()) + 1, kinds.shape[1]).index_add_(0, place, kinds)
+    size = share.sum(1, keepdim=True)
+    return -float((size * torch.xlogy(share / size, share / size)).sum())
 
 
 # -- components with a density -----------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from dataclasses import dataclass
 
 import torch
@@ -13,6 +14,12 @@ from lightning_ib.infinite_width.mixture import Components, mixture_information
 
 _POINT = 1e-12
 """Of the variance at the start: a smaller one is rounding, and the output counts as a point mass."""
+
+_SAME = 1e-8
+"""Of the largest mean: point masses that differ by less are one value."""
+
+_LATE = 1e-3
+"""From this product of time and eigenvalue on, a direction begins to be learned."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +48,8 @@ class Solution:
         vectors: U, ``(N, N)``.
         targets: Uᵀ y, ``(N, k)``.
         covariance: Uᵀ K U, ``(N, N)``.
+        rounding: the largest eigenvalue that is taken for 0.
+        unresolved: how many directions of distinct inputs have such an eigenvalue.
     """
 
     architecture: Kernels
@@ -49,15 +58,31 @@ class Solution:
     vectors: Tensor
     targets: Tensor
     covariance: Tensor
+    rounding: float
+    unresolved: int
 
     @classmethod
     def of(cls, architecture: Kernels, x: Tensor, y: Tensor) -> Solution:
         """Solve for inputs ``(N, …)`` and targets ``(N, k)``."""
         nngp, ntk = architecture.kernels(x, x)
         eigenvalues, vectors = torch.linalg.eigh(ntk)
-        rounding = len(x) * torch.finfo(torch.float64).eps * eigenvalues.max()
+        rounding = len(x) * torch.finfo(torch.float64).eps * float(eigenvalues.max())
         eigenvalues = torch.where(eigenvalues > rounding, eigenvalues, 0.0)
-        return cls(architecture, x, eigenvalues, vectors, vectors.T @ y, vectors.T @ nngp @ vectors)
+        distinct = len(x.flatten(1)[ntk.diagonal() > 0].unique(dim=0))
+        unresolved = max(0, distinct - int((eigenvalues > 0).sum()))
+        covariance = vectors.T @ nngp @ vectors
+        return cls(architecture, x, eigenvalues, vectors, vectors.T @ y, covariance, rounding, unresolved)
+
+    def warn_of_late(self, times: Tensor) -> None:
+        """Warn where directions that float64 cannot resolve would be learned."""
+        if self.unresolved and float(times.max()) * self.rounding > _LATE:
+            warnings.warn(
+                f"the kernel of the training inputs has {self.unresolved} of {len(self.x)} directions with eigenvalues "
+                f"below the rounding of float64 ({self.rounding:.1e}): they are left out, and values from t = "
+                f"{_LATE / self.rounding:.1e} on are those of a network that never learns them.",
+                UserWarning,
+                stacklevel=3,
+            )
 
     def at(self, times: Tensor, test: TestSet) -> dict[str, Tensor]:
         """All values, informations in nats, by name; the times, shape ``(T,)``, come first."""
@@ -113,7 +138,7 @@ def _losses(mean: Tensor, variance: Tensor, y: Tensor | None) -> dict[str, Tenso
 def _informations(mean: Tensor, variance: Tensor, start: Tensor, label: Tensor | None) -> dict[str, Tensor | float]:
     """In nats."""
     is_point = variance == 0
-    found = mixture_information(Components(mean, variance, is_point, (_POINT * start).sqrt(), label))
+    found = mixture_information(Components(mean, variance, is_point, _SAME * float(mean.abs().max()), label))
     safe = torch.where(start > 0, start, 1.0)
     ratio = torch.where(start > 0, variance / safe, 1.0)  # an output that is 0 from the start learns nothing
     divergence = (mean.shape[1] * (ratio - 1 - ratio.log()) + mean.square().sum(1) / safe) / 2

@@ -116,7 +116,9 @@ class Estimation:
                 values, n_samples = self._streamed(layer, sums, rows, unit)
             else:
                 values = self._values(layer, estimator, rows, unit)
-            errors = {name: values.pop(name) for name in list(values) if name.endswith(_ERROR)}
+            errors = {
+                f"{name}{_ERROR}": values.pop(f"{name}{_ERROR}") for name in list(values) if f"{name}{_ERROR}" in values
+            }
             self._quantities[layer, estimator.name] = list(values)
         except Exception as error:  # a failing estimator must leave training running
             values, errors = dict.fromkeys(self._expected_quantities(layer, estimator, rows), math.nan), {}

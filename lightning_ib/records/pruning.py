@@ -17,8 +17,8 @@ def earliest_layer(history: History, *, source: str = "probe", quantity: str = "
     zero is within one standard error of the best layer, no layer is named.
 
     Args:
-        history: its last measurement is read; ``history.at(epoch, step)`` for another one. Layers come in the order in
-            which they run.
+        history: its last measurement of this kind is read; ``history.at(epoch, step)`` for another one. Layers come in
+            the order in which they run; values that are flagged as unreliable are passed over.
         source: the estimator, one that records standard errors: ``"probe"`` or ``"mlp_probe"``, or ``"cells"`` for
             counted values.
         quantity: the information about the target.
@@ -27,7 +27,7 @@ def earliest_layer(history: History, *, source: str = "probe", quantity: str = "
         Its name; None where no layer has a value and an error, or none knows more than zero by a standard error.
 
     Raises:
-        ValueError: nothing of this source and quantity was recorded; the sentence says what was.
+        ValueError: nothing of this source and quantity was recorded, or no errors of it; the sentence says what was.
 
     Example:
         >>> from lightning_ib import Record
@@ -36,12 +36,19 @@ def earliest_layer(history: History, *, source: str = "probe", quantity: str = "
         >>> earliest_layer(History(records))
         'block1'
     """
-    records = history.last().records()
+    records = history.records()
     of_kind = [one for one in records if (one.source, one.quantity) == (source, quantity)]
     if not of_kind:
         kinds = ", ".join(sorted({f"{one.source} {one.quantity}" for one in records})) or "no records"
         raise ValueError(f"there is no {quantity} of source {source!r} in this history, it has {kinds}.")
-    known = [one for one in of_kind if not (math.isnan(one.value) or math.isnan(one.standard_error))]
+    last = History(of_kind).last().records()
+    if all(math.isnan(one.standard_error) for one in last) and not all(math.isnan(one.value) for one in last):
+        raise ValueError(f"source {source!r} records no standard errors of {quantity}: take 'probe', say.")
+    known = [
+        one
+        for one in last
+        if one.verdict in ("", "ok") and not (math.isnan(one.value) or math.isnan(one.standard_error))
+    ]
     if not known:
         return None
     best = max(known, key=lambda one: one.value)

@@ -8,7 +8,7 @@ from torch import Tensor
 from lightning_ib.functional.checks import check_same_samples, checked_integers
 
 
-def checked_groups(groups: Tensor, n: int, folds: int) -> Tensor:
+def checked_groups(groups: Tensor, n: int, folds: int, device: torch.device) -> Tensor:
     """The group of each sample, numbered from 0 in ascending order, so that the split is the same in any order of rows.
 
     Raises:
@@ -20,7 +20,7 @@ def checked_groups(groups: Tensor, n: int, folds: int) -> Tensor:
         raise ValueError(f"groups must have shape (N,), got {tuple(groups.shape)}.")
     check_same_samples(n, len(groups), ("t", "groups"))
     numbered: Tensor
-    names, numbered = groups.unique(return_inverse=True)
+    names, numbered = groups.to(device).unique(return_inverse=True)
     if len(names) < folds:
         raise ValueError(
             f"groups must be at least {folds}, one for each fold, got {len(names)}: give more groups or fewer folds."

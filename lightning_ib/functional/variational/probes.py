@@ -149,7 +149,7 @@ def _cross_validated(
 ) -> ProbeResult:
     labels, counts = checked_labels(y, len(rows))
     _check_enough(len(rows), len(counts), folds)
-    together = None if groups is None else checked_groups(groups, len(rows), folds)
+    together = None if groups is None else checked_groups(groups, len(rows), folds, rows.device)
     generator = torch.Generator().manual_seed(seed)
     labels = by_first_appearance(labels, len(counts))
     fold = dealt(labels, folds, generator) if together is None else dealt_whole(together, folds, generator)
@@ -401,10 +401,11 @@ def _mlp(data: _Folds, generator: torch.Generator) -> Tensor:
         return -log_q(weights, chosen).gather(2, data.labels[chosen].unsqueeze(2)).mean((1, 2))
 
     dealt = torch.arange(n, device=data.labels.device).split(data.sizes)
-    # As many of each fold, so that all networks learn at once: of samples without groups, one is left out at most.
-    equal = [part[: min(data.sizes)] for part in dealt]
-    judges = torch.stack(equal[1:] + equal[:1])
-    fitted = torch.stack([torch.cat([equal[(k + i) % folds] for i in range(2, folds)]) for k in range(folds)])
+    # Without groups one of a fold at most is left out of training, so that all networks have as many rows.
+    some = n // folds if max(data.sizes) - min(data.sizes) <= 1 else n
+    used = [part[:some] for part in dealt]
+    judges = _repeated(used[1:] + used[:1])
+    fitted = _repeated([torch.cat([used[(k + i) % folds] for i in range(2, folds)]) for k in range(folds)])
     batch = min(_BATCH, fitted.shape[1])
     weights = train(
         weights,
@@ -414,3 +415,9 @@ def _mlp(data: _Folds, generator: torch.Generator) -> Tensor:
         learning_rate=_LEARNING_RATE,
     )
     return torch.cat([log_q(weights, part.unsqueeze(0), slice(k, k + 1)).squeeze(0) for k, part in enumerate(dealt)])
+
+
+def _repeated(rows: list[Tensor]) -> Tensor:
+    """Row numbers of each network, of different numbers of rows, as ``(K, M)``: those of fewer come several times."""
+    most = max(len(one) for one in rows)
+    return torch.stack([one[torch.arange(most, device=one.device) % len(one)] for one in rows])

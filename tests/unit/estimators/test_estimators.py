@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from lightning_ib import InformationPlane, Quantizer, UniformBins
+from lightning_ib import InformationPlane, Quantizer, UniformBins, measure
 from lightning_ib.estimators.base import Estimator, Rows
 from lightning_ib.estimators.copula import GaussianCopula
 from lightning_ib.estimators.kernels import KDE, Renyi
@@ -339,3 +339,22 @@ def test_a_network_that_is_quantized_already_is_counted_as_it_is(data):
     found = values(estimated(plane_of(model, [Quantized(None)]), model, x, y))
     share = torch.floor(x[:, 0]).unique(return_counts=True)[1].double() / N
     assert found["act", "quantized", "I_XT"] == pytest.approx(float(-(share * share.log2()).sum()), abs=1e-12)
+
+
+class WithErrors(Estimator):
+    """Gives the error of one of its values; another one is merely named like an error."""
+
+    name = "with_errors"
+    outputs = ("base_se", "I_TY")
+
+    def estimate(self, rows, calibration, unit):
+        return {"base_se": 1.0, "I_TY": 0.5, "I_TY_se": 0.1}
+
+
+def test_an_error_is_recorded_beside_its_value():
+    data = [(torch.rand(40, 3), torch.arange(40) % 2)]
+    found = measure(nn.Sequential(nn.Linear(3, 4)), data, ["0"], estimators=[WithErrors()], head=False).estimates()
+    errors = {one.quantity: one.standard_error for one in found}
+    assert set(errors) == {"base_se", "I_TY"}
+    assert errors["I_TY"] == 0.1
+    assert math.isnan(errors["base_se"])

@@ -112,6 +112,29 @@ def test_outputs_at_training_inputs_become_their_targets():
     assert float(found.i_zd[1]) == math.inf
 
 
+@pytest.mark.parametrize("scale", [1e-8, 1e3, 1e6])
+@pytest.mark.parametrize("of_targets", [1e-7, 1.0, 1e5])
+def test_outputs_at_training_inputs_are_counted_at_any_scale(scale, of_targets):
+    x, y = torch.cat([X, X_TEST]), torch.cat([Y, Y_TEST]) * of_targets
+    found = InfiniteWidthEnsemble(1, bias_variance=0.0).fit(x * scale, y).at(math.inf, x * scale, y)
+    share = float((y > 0).double().mean())
+    h_y = -share * math.log2(share) - (1 - share) * math.log2(1 - share)
+    assert int(found.saturated) == 11
+    assert float(found.i_xz) == pytest.approx(h_y)
+    assert float(found.i_yz) == pytest.approx(h_y)
+
+
+def test_directions_below_rounding_are_said_where_they_would_be_learned():
+    """Forty places on a line: a smooth kernel has eigenvalues that float64 cannot hold."""
+    x = torch.linspace(-1, 1, 40, dtype=torch.float64)[:, None]
+    ensemble = InfiniteWidthEnsemble(1, activation="erf").fit(x, x[:, 0].sin())
+    ensemble.at([0.0, 100.0], x)
+    with pytest.warns(
+        UserWarning, match=r"of 40 directions with eigenvalues below the rounding of float64 \(.*left out"
+    ):
+        ensemble.at(math.inf, x)
+
+
 def test_one_training_point_and_one_test_point():
     found = fitted(X[:1], Y[:1]).at([0.0, 1.0, math.inf], X_TEST[:1], Y_TEST[:1])
     assert found.i_xz.tolist() == found.i_yz.tolist() == [0, 0, 0]

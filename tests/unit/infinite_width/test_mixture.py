@@ -17,7 +17,7 @@ def components(mean, std, labels=None, points=(), resolution=1e-6):
     is_point = torch.zeros(len(mean), dtype=torch.bool)
     is_point[list(points)] = True
     label = None if labels is None else torch.tensor(labels)
-    return Components(mean.reshape(len(mean), -1), std.square(), is_point, torch.full_like(std, resolution), label)
+    return Components(mean.reshape(len(mean), -1), std.square(), is_point, resolution, label)
 
 
 def by_quad(mean, std, left_out=False):
@@ -98,7 +98,7 @@ def test_two_outputs_agree_with_a_grid():
     share = log_p.softmax(1)
     weight = log_p.exp().mean(1) * (place[1] - place[0]) ** 2
     expected = math.log(3) + float(weight @ torch.xlogy(share, share).sum(1))
-    found = mixture_information(Components(mean, std.square(), torch.zeros(3).bool(), torch.zeros(3).double()))
+    found = mixture_information(Components(mean, std.square(), torch.zeros(3).bool(), 0.0))
     assert found.standard_error < 1e-3
     assert found.i_xz == pytest.approx(expected, abs=5 * found.standard_error)
 
@@ -107,4 +107,12 @@ def test_draws_leave_the_global_random_state_alone():
     before = torch.random.get_rng_state()
     first = mixture_information(components([[0.0, 1.0], [1.0, 1.0]], [1.0, 1.0]))
     assert torch.equal(torch.random.get_rng_state(), before)
-    assert mixture_information(components([[0.0, 1.0], [1.0, 1.0]], [1.0, 1.0])) == first or math.isnan(first.i_yz)
+    assert mixture_information(components([[0.0, 1.0], [1.0, 1.0]], [1.0, 1.0])).i_xz == first.i_xz
+
+
+def test_a_chain_of_point_masses_is_one_place():
+    """Each within the resolution of the next."""
+    chain = mixture_information(
+        components([0.0, 0.9, 1.8, 2.7], [0.0] * 4, [0, 1, 0, 1], points=range(4), resolution=1.0)
+    )
+    assert (chain.i_xz, chain.i_yz) == pytest.approx((0, 0))

@@ -25,7 +25,7 @@ def history(values, errors, *, epoch=0, source="probe"):
         ([0.9, 0.5, 0.6], [0.01] * 3, "layer0"),
         ([0.2, 0.55, 0.6], [0.01, 9.0, 0.06], "layer1"),  # the error of the best one counts
         ([math.nan, 0.59, 0.6], [0.1, math.nan, 0.05], "layer2"),
-        ([math.nan], [0.1], None),
+        ([math.nan], [math.nan], None),
         ([-0.02, -0.01, 0.03], [0.04] * 3, None),  # none knows anything
         ([-0.3, -0.1], [0.01] * 2, None),
     ],
@@ -43,6 +43,24 @@ def test_the_last_measurement_is_read():
 def test_another_source_is_named():
     with pytest.raises(ValueError, match="no I_TY of source 'probe' in this history, it has kde I_TY"):
         earliest_layer(history([0.1], [0.1], source="kde"))
+
+
+def test_a_later_measurement_of_another_kind_is_passed_over():
+    gradients = History([Record(9, 0, "layer0", "gradient", "grad_snr", 1.0)])
+    assert earliest_layer(history([0.1, 0.9], [0.01] * 2) + gradients) == "layer1"
+
+
+def test_flagged_values_are_passed_over():
+    records = [
+        Record(0, 0, layer, "cells", "I_TY", value, 0.01, verdict=verdict)
+        for layer, value, verdict in [("a", 1.0, "saturated"), ("b", 0.6, "ok"), ("c", 0.3, "ok")]
+    ]
+    assert earliest_layer(History(records), source="cells") == "b"
+
+
+def test_values_without_errors_are_said():
+    with pytest.raises(ValueError, match="source 'kde' records no standard errors of I_TY: take 'probe'"):
+        earliest_layer(history([0.5], [math.nan], source="kde"), source="kde")
 
 
 def test_an_empty_history_has_no_records():

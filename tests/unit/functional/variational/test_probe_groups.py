@@ -62,6 +62,17 @@ def test_unequal_groups_fill_all_folds():
         assert math.isfinite(probe_information(t, y, groups=groups, probe=probe, folds=4).information)
 
 
+@pytest.mark.parametrize("sizes", [(400, 400, 400, 400, 200), (400, 400, 400, 400, 2)])
+def test_a_network_learns_from_all_rows_of_unequal_folds(sizes):
+    """With the labels of every group in order, so that a part of its rows has one class alone."""
+    generator = torch.Generator().manual_seed(0)
+    groups = torch.arange(5).repeat_interleave(torch.tensor(sizes))
+    y = torch.cat([torch.arange(size) * 2 // size for size in sizes])
+    t = 6.0 * y[:, None] + torch.randn(len(y), 3, generator=generator, dtype=torch.float64)
+    for probe in ("linear", "mlp"):
+        assert probe_information(t, y, groups=groups, probe=probe).information > 0.95
+
+
 @pytest.mark.parametrize(
     ("groups", "error", "message"),
     [
