@@ -26,7 +26,7 @@ import torch
 from knowledge_picture import draw_knowledge, draw_plane
 from mnist_cnn import whole_number
 from torch import Tensor, nn
-from word_layers import EPOCHS, losses, text_flags, text_of, trained
+from word_layers import EPOCHS, finished, losses, text_flags, text_of, trained
 from word_models import LENGTH, MODELS
 from word_text import Corpus, Documents, inside_brackets, next_word_class, part_of_speech, seen_before
 from word_vectors import Batch, from_folder, occurrences, own_batches, tokenized_batches
@@ -251,13 +251,7 @@ def run(args: argparse.Namespace) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the example; a wrong argument ends in one sentence."""
-    flags = parser()
-    args = flags.parse_args(arguments)
-    try:
-        run(args)
-    except ValueError as error:
-        flags.error(str(error))
-    return 0
+    return finished(parser(), run, arguments)
 
 
 if __name__ == "__main__":

@@ -209,15 +209,21 @@ def run(args: argparse.Namespace) -> None:
     print(f"\nPictures are in {args.out}. The projector: {tensorboard_command(str(args.out))}")
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the example; a wrong argument ends in one sentence."""
-    flags = parser()
+def finished(
+    flags: argparse.ArgumentParser, run: Callable[[argparse.Namespace], None], arguments: Sequence[str] | None
+) -> int:
+    """Run an example; a wrong argument ends in one sentence."""
     args = flags.parse_args(arguments)
     try:
         run(args)
     except ValueError as error:
         flags.error(str(error))
     return 0
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run this one."""
+    return finished(parser(), run, arguments)
 
 
 if __name__ == "__main__":
