@@ -113,21 +113,20 @@ class Study:
 
     def measure(self, model: nn.Module, layers: Sequence[str], batches: Iterable[Batch], step: int) -> None:
         """Read every layer, and record what it knows, in bits."""
-        outputs, read = occurrences(model, layers, iter(batches), self.rows.numel())
+        outputs, read = occurrences(model, layers, batches, self.rows.numel())
         used = read[self.kept] & read[(self.kept + 1).clamp(max=len(read) - 1)]  # what follows was read, too
-        document = self.document[used]
+        document, plane = self.document[used], []
         for layer in layers:
             t = outputs[layer][self.kept[used]]
             for name, target in self.targets.items():
                 found = probe_information(t, target[used], groups=document, folds=FOLDS)
                 values = (found.information, found.standard_error, "bits", found.n_held_out)
                 self.known[name] += History([Record(0, step, layer, "probe", "I_TY", *values)])
-                self.known[name] += History([Record(0, step, layer, "probe", "accuracy", found.accuracy)])
             for name, classes in self.contexts.items():
                 soft = soft_information(t, classes[used])
-                for quantity, value in (("I", soft.i_ty), ("floor", soft.i_ty_floor), ("I_XT", soft.i_xt)):
-                    record = Record(0, step, layer, "soft", f"{quantity} {name}", value, unit="bits")
-                    self.plane += History([record])
+                for quantity, value in (("I", soft.i_ty), ("floor", soft.i_ty_floor)):
+                    plane.append(Record(0, step, layer, "soft", f"{quantity} {name}", value, unit="bits"))
+        self.plane += History(plane)
 
 
 def context(text: Corpus, length: int) -> Tensor:
@@ -181,9 +180,7 @@ def table(study: Study) -> str:
     """What every layer knows in the end, with a mark on the first within a standard error of the best one."""
     lines = ["I(T;Y) by layer at the end, in bits, by a linear probe on words of unseen documents (± standard error);"]
     lines += ["* marks the first layer within one standard error of the best: what comes after could be pruned.", ""]
-    last = {
-        name: [r for r in history.last().records() if r.quantity == "I_TY"] for name, history in study.known.items()
-    }
+    last = {name: history.last().records() for name, history in study.known.items()}
     layers = [record.layer for record in next(iter(last.values()))]
     width = max(len(layer) for layer in layers)
     lines.append(" " * width + "".join(f"{name:>22}" for name in last))

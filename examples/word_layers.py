@@ -202,8 +202,8 @@ def run(args: argparse.Namespace) -> None:
     args.out.mkdir(parents=True, exist_ok=True)
     *_, last = near.values()
     for dimensions, n in ((2, NEAREST_2D), (3, NEAREST_3D)):
-        for layer, rows in vectors.items():
-            draw({layer: rows}, last, names, n, dimensions, args.out / f"words_{dimensions}d_{layer}.png")
+        for layer, of in vectors.items():
+            draw({layer: of}, last, names, n, dimensions, args.out / f"words_{dimensions}d_{layer}.png")
         draw(vectors, last, names, n, dimensions, args.out / f"words_{dimensions}d.png")
     project(vectors, words, text.vocabulary, args.out / "projector")
     print(f"\nPictures are in {args.out}. The projector: {tensorboard_command(str(args.out))}")

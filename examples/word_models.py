@@ -1,4 +1,4 @@
-"""Small language models, a local one of ``transformers``, and how they are trained and read layer by layer."""
+"""Small language models, the windows of text that they read, and their loss."""
 
 from __future__ import annotations
 

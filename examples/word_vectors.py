@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -135,33 +135,48 @@ def tokenized_batches(rows: Tensor, vocabulary: Sequence[str], tokenizer: Any, s
 
 
 @torch.no_grad()
+def readings(
+    model: nn.Module, layers: Sequence[str], batches: Iterable[Batch]
+) -> Iterator[tuple[Tensor, Tensor, Tensor, dict[str, Tensor]]]:
+    """What every layer puts out at the tokens of words, batch by batch, in eval mode.
+
+    Args:
+        model: the network.
+        layers: names of modules that put out ``(B, L, D)``.
+        batches: what it reads.
+
+    Yields:
+        Of T tokens: their words and places, ``(T,)``, their weights, ``(T, 1)``, and their rows by layer, float64
+        ``(T, D)``, on the CPU.
+    """
+    was, device = model.training, next(model.parameters()).device
+    model.eval()
+    with Recorder(model, layers, lambda _, activation: activation.flatten(0, 1).double().cpu()) as recorder:
+        for batch in batches:
+            model(**{name: values.to(device) for name, values in batch.inputs.items()})
+            chosen = (batch.words >= 0).flatten()
+            words, places, weight = (part.flatten()[chosen] for part in (batch.words, batch.places, batch.weight))
+            yield words, places, weight[:, None], {layer: rows[chosen] for layer, rows in recorder.take().items()}
+    model.train(was)
+
+
 def occurrences(
-    model: nn.Module, layers: Sequence[str], batches: Iterator[Batch], n: int
+    model: nn.Module, layers: Sequence[str], batches: Iterable[Batch], n: int
 ) -> tuple[dict[str, Tensor], Tensor]:
     """The output of every layer at each of n words, one after the other.
 
     Returns:
         float64 ``(n, D)`` by layer, and whether a word was read at all, ``(n,)``.
     """
-    was, found, read = model.training, dict[str, Tensor](), torch.zeros(n, dtype=torch.bool)
-    model.eval()
-    device = next(model.parameters()).device
-    with Recorder(model, layers, lambda _, activation: activation.flatten(0, 1).double().cpu()) as recorder:
-        for batch in batches:
-            model(**{name: values.to(device) for name, values in batch.inputs.items()})
-            chosen = (batch.places >= 0).flatten()
-            places, weight = batch.places.flatten()[chosen], batch.weight.flatten()[chosen]
-            read[places] = True
-            for layer, rows in recorder.take().items():
-                values = found.setdefault(layer, torch.zeros(n, rows.shape[1], dtype=torch.float64))
-                values.index_add_(0, places, rows[chosen] * weight[:, None])
-    model.train(was)
+    found, read = dict[str, Tensor](), torch.zeros(n, dtype=torch.bool)
+    for _, places, weight, outputs in readings(model, layers, batches):
+        read[places] = True
+        _add(found, n, places, weight, outputs)
     return {layer: found[layer] for layer in layers}, read
 
 
-@torch.no_grad()
 def representations(
-    model: nn.Module, layers: Sequence[str], batches: Iterator[Batch], n_words: int
+    model: nn.Module, layers: Sequence[str], batches: Iterable[Batch], n_words: int
 ) -> tuple[dict[str, Tensor], Tensor]:
     """The mean output of every layer over the occurrences of each word.
 
@@ -174,20 +189,17 @@ def representations(
     Returns:
         float64 ``(V, D)`` by layer, and the number of occurrences ``(V,)``.
     """
-    was, sums, counts = model.training, dict[str, Tensor](), torch.zeros(n_words, dtype=torch.float64)
-    model.eval()
-    device = next(model.parameters()).device
-    with Recorder(model, layers, lambda _, activation: activation.flatten(0, 1).double().cpu()) as recorder:
-        for batch in batches:
-            model(**{name: values.to(device) for name, values in batch.inputs.items()})
-            chosen = (batch.words >= 0).flatten()
-            words, weight = batch.words.flatten()[chosen], batch.weight.flatten()[chosen]
-            counts.index_add_(0, words, weight)
-            for layer, rows in recorder.take().items():
-                total = sums.setdefault(layer, torch.zeros(n_words, rows.shape[1], dtype=torch.float64))
-                total.index_add_(0, words, rows[chosen] * weight[:, None])
-    model.train(was)
-    return {layer: sums[layer] / counts.clamp(min=1)[:, None] for layer in layers}, counts.round().long()
+    sums, counts = dict[str, Tensor](), torch.zeros(n_words, 1, dtype=torch.float64)
+    for words, _, weight, outputs in readings(model, layers, batches):
+        counts.index_add_(0, words, weight)
+        _add(sums, n_words, words, weight, outputs)
+    return {layer: sums[layer] / counts.clamp(min=1) for layer in layers}, counts[:, 0].round().long()
+
+
+def _add(sums: dict[str, Tensor], n: int, at: Tensor, weight: Tensor, outputs: Mapping[str, Tensor]) -> None:
+    """Add weighted rows to the n sums of every layer, at their places."""
+    for layer, rows in outputs.items():
+        sums.setdefault(layer, rows.new_zeros(n, rows.shape[1])).index_add_(0, at, rows * weight)
 
 
 class Neighbors(NamedTuple):

@@ -48,6 +48,7 @@ class Solution:
         vectors: U, ``(N, N)``.
         targets: Uᵀ y, ``(N, k)``.
         covariance: Uᵀ K U, ``(N, N)``.
+        fisher: the mean of Θ(x, x).
         rounding: the largest eigenvalue that is taken for 0.
         unresolved: how many directions of distinct inputs have such an eigenvalue.
     """
@@ -58,6 +59,7 @@ class Solution:
     vectors: Tensor
     targets: Tensor
     covariance: Tensor
+    fisher: Tensor
     rounding: float
     unresolved: int
 
@@ -70,8 +72,8 @@ class Solution:
         eigenvalues = torch.where(eigenvalues > rounding, eigenvalues, 0.0)
         distinct = len(x.flatten(1)[ntk.diagonal() > 0].unique(dim=0))
         unresolved = max(0, distinct - int((eigenvalues > 0).sum()))
-        covariance = vectors.T @ nngp @ vectors
-        return cls(architecture, x, eigenvalues, vectors, vectors.T @ y, covariance, rounding, unresolved)
+        targets, covariance, fisher = vectors.T @ y, vectors.T @ nngp @ vectors, ntk.diagonal().mean()
+        return cls(architecture, x, eigenvalues, vectors, targets, covariance, fisher, rounding, unresolved)
 
     def warn_of_late(self, times: Tensor) -> None:
         """Warn where directions that float64 cannot resolve would be learned."""
@@ -89,7 +91,6 @@ class Solution:
         start, _ = self.architecture.variances(test.x)
         nngp, ntk = (kernel @ self.vectors for kernel in self.architecture.kernels(test.x, self.x))
         ntk = torch.where(self.eigenvalues > 0, ntk, 0.0)  # the other directions are not learned
-        fisher = self.targets.shape[1] * self.architecture.variances(self.x)[1].mean()
         rows = []
         for t in times:
             decay, growth = self._decay_and_growth(t)
@@ -100,7 +101,7 @@ class Solution:
             values = {
                 "mean": mean,
                 "variance": variance,
-                "fisher": fisher,
+                "fisher": self.targets.shape[1] * self.fisher,
                 **self._training(decay, growth),
                 **_losses(mean, variance, test.y),
                 **_informations(mean, variance, start, test.label),

@@ -116,9 +116,7 @@ class Estimation:
                 values, n_samples = self._streamed(layer, sums, rows, unit)
             else:
                 values = self._values(layer, estimator, rows, unit)
-            errors = {
-                f"{name}{_ERROR}": values.pop(f"{name}{_ERROR}") for name in list(values) if f"{name}{_ERROR}" in values
-            }
+            errors = {name: values.pop(f"{name}{_ERROR}") for name in list(values) if f"{name}{_ERROR}" in values}
             self._quantities[layer, estimator.name] = list(values)
         except Exception as error:  # a failing estimator must leave training running
             values, errors = dict.fromkeys(self._expected_quantities(layer, estimator, rows), math.nan), {}
@@ -129,7 +127,7 @@ class Estimation:
         return [
             Record(
                 *(epoch, step, layer, estimator.name, name, value),
-                standard_error=errors.get(f"{name}{_ERROR}", math.nan),
+                standard_error=errors.get(name, math.nan),
                 unit=estimator.unit_of(name, unit),
                 n_samples=n_samples,
                 verdict=verdict[name],
