@@ -1,7 +1,7 @@
 """Pure functions on tensors: symbols from real numbers, counts, entropies and informations.
 
 Counting, its corrections, standard errors and baselines; and estimators for real numbers. This package requires torch
-alone.
+alone; nearest neighbors are found faster where SciPy is there.
 """
 
 from lightning_ib.functional.checks import Unit

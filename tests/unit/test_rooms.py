@@ -27,7 +27,7 @@ FLOORS = (
     "cli",
 )
 OTHERS = {
-    "functional": {"torch"},
+    "functional": {"torch", "numpy", "scipy"},  # the latter two in neighbor_trees alone, and only where SciPy is there
     "bottleneck": {"matplotlib", "torch"},
     "objectives": {"torch"},
     "infinite_width": {"torch"},

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from scipy.special import digamma
 
 from lightning_ib.functional import mutual_information
-from lightning_ib.functional.continuous import neighbors
+from lightning_ib.functional.continuous import neighbor_search, neighbor_trees
 from lightning_ib.functional.continuous.neighbors import (
     mutual_information_knn,
     mutual_information_ksg,
@@ -78,8 +78,23 @@ def reference_mixed(x, y, k):
         if rho == 0:
             total += digamma(np.sum(joint == 0)) - digamma(np.sum(dx == 0)) - digamma(np.sum(dy == 0))
         else:
-            total += digamma(k) - digamma(np.sum(dx < rho)) - digamma(np.sum(dy < rho))
+            total += digamma(k) - beyond_ties(dx, dy, rho, k) - beyond_ties(dy, dx, rho, k)
     return math.log(len(x)) + total / len(x)
+
+
+def beyond_ties(own, other, rho, k):
+    """The digamma of the samples nearer in one variable; its mean over orders where that variable alone ties."""
+    nearer = np.sum(own < rho)
+    reached = np.maximum(own, other) == rho
+    if np.any(reached & (other == rho)):
+        return digamma(nearer)
+    chosen, among = np.sum(reached), np.sum(own == rho)
+    place = k - (np.sum(np.maximum(own, other) < rho) - 1)
+    if among == chosen:
+        return digamma(nearer - 1 + place)
+    before = np.arange(among - chosen + 1)  # of those not chosen, that come before the k-th neighbor
+    share = scipy.stats.nhypergeom.pmf(before, among, among - chosen, place)
+    return np.sum(share * digamma(nearer - 1 + place + before))
 
 
 def reference_knn(t, y, k):
@@ -319,8 +334,62 @@ def test_bits_are_nats_over_log_2(estimate, seed):
 def test_the_size_of_a_block_does_not_matter(estimate, entries, monkeypatch):
     x, y = normal(203, 3), normal(203, 2, seed=1)
     whole = estimate(x, y)
-    monkeypatch.setattr(neighbors, "_BLOCK", entries)
+    monkeypatch.setattr(neighbor_trees, "trees", lambda: None)
+    monkeypatch.setattr(neighbor_search, "_BLOCK", entries)
     assert estimate(x, y) == whole
+
+
+def grid(n, d, seed=0):
+    """Numbers of few digits, many of them equal."""
+    return (4 * normal(n, d, seed=seed)).round() / 4
+
+
+@pytest.mark.parametrize("name", ["ksg 1", "ksg 2", "mixed", "knn"])
+@pytest.mark.parametrize("sample", [normal, grid], ids=["continuous", "grid"])
+@pytest.mark.parametrize(("n", "dx", "dy"), [(2, 1, 1), (7, 1, 2), (230, 1, 1), (230, 3, 2)])
+def test_a_tree_reads_what_all_distances_read(name, sample, n, dx, dy, monkeypatch):
+    x, y = sample(n, dx), sample(n, dy, seed=1)
+    if sample is grid:  # amid continuous values
+        y[::2] += normal(len(y[::2]), dy, seed=2)
+    k = min(3, n - 1)
+    assert neighbor_search.by_tree((x, y))
+
+    def read():
+        try:
+            return ESTIMATES[name](x, y, k=k)
+        except ValueError as error:
+            return str(error)
+
+    by_tree = read()
+    monkeypatch.setattr(neighbor_trees, "trees", lambda: None)
+    assert read() == by_tree
+
+
+@law
+@given(st.integers(0, 2**32), st.integers(1, 4), st.integers(1, 80), st.booleans())
+def test_counts_by_ranks_are_counts_of_distances(seed, d, n, repeated):
+    rows = (grid if repeated else normal)(n, d, seed=seed).reshape(n, d)
+    reach = normal(n, seed=seed + 1).abs()
+    reach[::3] = (rows - rows[:1]).abs().amax(1)[::3]  # exactly as far as another
+    reach[::5] = 0
+    counted = (torch.cdist(rows, rows, p=math.inf) <= reach.unsqueeze(1)).sum(1)
+    assert neighbor_trees.count_within(rows, reach).equal(counted)
+
+
+def test_differences_that_round_to_the_reach_count():
+    rows = torch.tensor([[1.0], [1e-17], [-1e-17], [2e-300], [0.0], [1 + 2**-52]], dtype=torch.float64)
+    reach = torch.ones(6, dtype=torch.float64)
+    counted = (torch.cdist(rows, rows, p=math.inf) <= 1).sum(1)
+    assert neighbor_trees.count_within(rows, reach).equal(counted)
+    assert counted[0] == 6
+
+
+@pytest.mark.parametrize("rho", [0.5, 0.9])
+def test_a_tie_is_broken_as_noise_breaks_it_on_average(rho):
+    x, y = correlated(400, rho, seed=2)
+    x = x.relu()
+    noisy = [mutual_information_mixed(x + 1e-9 * normal(400, seed=seed), y, unit="nats") for seed in range(10, 30)]
+    assert mutual_information_mixed(x, y, unit="nats") == pytest.approx(np.mean(noisy), abs=4 * np.std(noisy) / 20**0.5)
 
 
 @every
@@ -333,7 +402,8 @@ def test_no_more_than_a_block_of_distances_at_once(estimate, monkeypatch):
         sizes.append(distances.numel())
         return distances
 
-    monkeypatch.setattr(neighbors, "_BLOCK", 5000)
+    monkeypatch.setattr(neighbor_trees, "trees", lambda: None)
+    monkeypatch.setattr(neighbor_search, "_BLOCK", 5000)
     monkeypatch.setattr(torch, "cdist", recorded)
     estimate(normal(400, 2), normal(400, seed=1))
     assert max(sizes) <= 5000

@@ -1,0 +1,246 @@
+r"""The k nearest neighbors of every sample in a joint space, and the counts of samples as near in some variables of it.
+
+Distances are in the max norm and in float64, also for rows in float32, whose differences need more digits than float32
+has. The search is exact. On the CPU, in few coordinates and where SciPy is there, it takes a k-d tree
+(:mod:`~lightning_ib.functional.continuous.neighbor_trees`); otherwise every sample is held against every other, a block
+at a time, so that memory grows linearly with N and time with :math:`N^2 D`. The result is the same.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from lightning_ib.functional.continuous import neighbor_trees
+
+# How many distances are held at once in one matrix: under 1 MB of float64 on a CPU, with about five such matrices at a
+# time. Other devices need more at once to be busy.
+_BLOCK = 100_000
+_BLOCK_ON_DEVICES = 4_000_000
+
+# Up to how many coordinates a k-d tree takes less time than all distances: of the joint space, and within one class.
+_FEW_COORDINATES = 12
+
+Subset = tuple[int, ...]
+
+
+class Neighborhoods(NamedTuple):
+    r"""What nearest neighbors say about each of N samples.
+
+    Attributes:
+        radii: float64 ``(N,)``: the distance :math:`\rho` to the k-th neighbor in the joint space.
+        digammas: float64 ``(S, N)``: for each subset of the variables, :math:`\psi` of the number of samples nearer
+            than :math:`\rho` in it, or equal in it where :math:`\rho = 0`; the sample itself is counted.
+    """
+
+    radii: Tensor
+    digammas: Tensor
+
+
+def psi_table(n: int) -> Tensor:
+    """The digamma function at 0 … n, float64 ``(n + 1,)``: one value for each count, wherever it stands."""
+    return torch.digamma(torch.arange(n + 1, dtype=torch.float64))
+
+
+def neighborhoods(parts: Sequence[Tensor], subsets: Sequence[Subset], k: int, *, ties: bool = False) -> Neighborhoods:
+    r"""The neighborhoods of all samples.
+
+    Args:
+        parts: the variables, float64 ``(N, D)`` each; the joint space holds them all.
+        subsets: those to count in, by the numbers of their variables: ``[(0,), (1,)]``.
+        k: the number of neighbors, at most N − 1.
+        ties: whether a k-th distance that is tied in one variable is broken: see :func:`_break_ties`.
+    """
+    n, device = len(parts[0]), parts[0].device
+    psi = psi_table(n).to(device)
+    radii = parts[0].new_empty(n)
+    counts = torch.empty((len(subsets), n), dtype=torch.int64, device=device)
+    repeating = {i for i, part in enumerate(parts) if _repeats(part)} if ties else set()
+    tied = torch.zeros(n, dtype=torch.bool, device=device)
+    if by_tree(parts):
+        radii = neighbor_trees.kth_distance(torch.cat(tuple(parts), 1), k)
+        reach = below(radii)
+        for subset, own in zip(subsets, counts):
+            together = torch.cat([parts[i] for i in subset], 1)
+            own.copy_(neighbor_trees.count_within(together, reach))
+            if repeating.intersection(subset):
+                tied |= neighbor_trees.count_within(together, radii) > own + 1
+    else:
+        for block, to in _distances(parts):
+            both = _farthest(to)
+            radii[block] = radius = _kth(both, k)
+            reach = below(radius).unsqueeze(1)
+            for subset, own in zip(subsets, counts):
+                distances = _farthest([to[i] for i in subset])
+                own[block] = (distances <= reach).sum(1)
+                if repeating.intersection(subset):
+                    tied[block] |= (distances <= radius.unsqueeze(1)).sum(1) > own[block] + 1
+    digammas = psi[counts]
+    _break_ties(parts, subsets, k, (tied & (radii > 0)).nonzero().squeeze(1), radii, counts, digammas)
+    return Neighborhoods(radii, digammas)
+
+
+def box_neighborhoods(x: Tensor, y: Tensor, k: int) -> Neighborhoods:
+    """The neighborhoods of two variables by boxes: in each, samples no farther than any of the k neighbors are.
+
+    The sample itself is left out of the counts.
+    """
+    n = len(x)
+    radii, counts = x.new_empty(n), torch.empty((2, n), dtype=torch.int64, device=x.device)
+    rest: Tensor | None = None
+    if by_tree((x, y)):
+        distances, numbers = neighbor_trees.nearest(torch.cat((x, y), 1), min(k + 1, n - 1))
+        radii = distances[:, k].contiguous()
+        for part, own in zip((x, y), counts):
+            sides = (part[numbers[:, 1 : k + 1]] - part.unsqueeze(1)).abs().amax((1, 2))
+            own.copy_(neighbor_trees.count_within(part, sides))
+        # Where the tree had to choose among equally near neighbors, all of them count.
+        apart = distances[:, 1] > 0
+        if k + 1 < n:
+            apart &= distances[:, k + 1] > radii
+        rest = (~apart).nonzero().squeeze(1)
+    for block, to in _distances((x, y), rest):
+        both = _farthest(to)
+        radii[block] = radius = _kth(both, k)
+        within = both <= radius.unsqueeze(1)
+        for distances, own in zip(to, counts):
+            own[block] = (distances <= distances.where(within, 0).amax(1, keepdim=True)).sum(1)
+    return Neighborhoods(radii, psi_table(n).to(x.device)[counts - 1])
+
+
+def class_neighborhoods(t: Tensor, labels: Tensor, n_classes: int, k: int) -> Neighborhoods:
+    """The neighborhoods of a representation: the k-th neighbor of the own class, and all samples nearer than it.
+
+    Args:
+        t: float64 ``(N, D)``.
+        labels: int64 ``(N,)`` in 0 … n_classes − 1; each class has more than k samples.
+        n_classes: the number of classes.
+        k: the number of neighbors.
+    """
+    n = len(t)
+    radii, counts = t.new_empty(n), torch.empty((1, n), dtype=torch.int64, device=t.device)
+    if by_tree((t,)):
+        for label in range(n_classes):
+            own = labels == label
+            radii[own] = neighbor_trees.kth_distance(t[own], k)
+        counts[0] = neighbor_trees.count_within(t, below(radii))
+    else:
+        for block, (distances,) in _distances((t,)):
+            same = labels[block].unsqueeze(1) == labels
+            radii[block] = radius = _kth(distances.where(same, math.inf), k)
+            counts[0, block] = (distances < radius.unsqueeze(1)).sum(1)
+    return Neighborhoods(radii, psi_table(n).to(t.device)[counts])
+
+
+def by_tree(parts: Sequence[Tensor]) -> bool:
+    """Whether a k-d tree searches these variables' joint space."""
+    few = sum(part.shape[1] for part in parts) <= _FEW_COORDINATES
+    return few and parts[0].device.type == "cpu" and neighbor_trees.trees() is not None
+
+
+def below(radii: Tensor) -> Tensor:
+    """The largest distances that are nearer than these, or 0 where they are 0."""
+    return radii.nextafter(torch.zeros_like(radii))
+
+
+def _distances(parts: Sequence[Tensor], chosen: Tensor | None = None) -> Iterator[tuple[Tensor, list[Tensor]]]:
+    """Row numbers ``(B,)``, a block at a time, of all rows or of those chosen, and their distances in each variable."""
+    n, device = len(parts[0]), parts[0].device
+    numbers = torch.arange(n, device=device) if chosen is None else chosen
+    entries = _BLOCK if device.type == "cpu" else _BLOCK_ON_DEVICES
+    for block in numbers.split(max(1, entries // n)):
+        if len(block):
+            yield block, [torch.cdist(part[block], part, p=math.inf) for part in parts]
+
+
+def _kth(distances: Tensor, k: int) -> Tensor:
+    """The distance to the k-th nearest, ``(B,)``: before the first comes the sample itself, at distance 0."""
+    return distances.topk(k + 1, dim=1, largest=False).values[:, k]
+
+
+def _farthest(to: Sequence[Tensor]) -> Tensor:
+    distances = to[0]
+    for other in to[1:]:
+        distances = torch.maximum(distances, other)
+    return distances
+
+
+def _repeats(part: Tensor) -> bool:
+    """Whether a coordinate has equal values in several rows."""
+    ordered = part.sort(0).values
+    return bool((ordered[1:] == ordered[:-1]).any())
+
+
+def _break_ties(
+    parts: Sequence[Tensor],
+    subsets: Sequence[Subset],
+    k: int,
+    tied: Tensor,
+    radii: Tensor,
+    counts: Tensor,
+    digammas: Tensor,
+) -> None:
+    r"""Replace the digammas of rows whose k-th distance is tied in one variable alone by their mean over orders.
+
+    A sample beside an atom has all samples on the atom at one distance in that variable. The formulas count those
+    nearer than the k-th neighbor: none of the atom, although that neighbor is on it. A tiny noise on the variable would
+    put them in an order, in which the neighbor has some place, and all orders are equally likely. With j samples nearer
+    in the joint space and C at the distance, M of them in a subset, the place R of the :math:`(k - j)`-th of the C
+    among the M follows a negative hypergeometric distribution. The mean of :math:`\psi(n + R - 1)` is what the noise
+    gives on average, without its scatter.
+
+    Args:
+        parts: as in :func:`neighborhoods`.
+        subsets: as in :func:`neighborhoods`.
+        k: the number of neighbors.
+        tied: the rows to look at, ``(R,)``.
+        radii: of all rows.
+        counts: of all rows, ``(S, N)``.
+        digammas: of all rows, ``(S, N)``, changed in place.
+    """
+    log_factorial = torch.lgamma(torch.arange(1, len(radii) + 2, dtype=torch.float64)).to(radii.device)
+    for block, to in _distances(parts, tied):
+        radius = radii[block].unsqueeze(1)
+        near, at = [of < radius for of in to], [of == radius for of in to]
+        nearer = torch.stack(near).all(0)
+        reached = (torch.stack(near) | torch.stack(at)).all(0) & ~nearer
+        n_reached, place = reached.sum(1), k + 1 - nearer.sum(1)  # the sample itself is among those nearer
+        for i in range(len(parts)):
+            others = [near[j] for j in range(len(parts)) if j != i]
+            alone = (at[i] & torch.stack(others).all(0)).sum(1) == n_reached
+            rows = alone.nonzero().squeeze(1)
+            if not len(rows):
+                continue
+            for subset, own, values in zip(subsets, counts, digammas):
+                if i in subset:
+                    same = torch.stack([at[i], *(near[j] for j in subset if j != i)]).all(0).sum(1)
+                    n, q, c, m = (of[rows] for of in (own[block], place, n_reached, same))
+                    values[block[rows]] = _mean_digamma(n, q, c, m, log_factorial)
+
+
+def _mean_digamma(nearer: Tensor, place: Tensor, chosen: Tensor, among: Tensor, log_factorial: Tensor) -> Tensor:
+    """The mean of ψ(nearer − 1 + R), R being the place among M of the so-manieth of C that are chosen at random.
+
+    Args:
+        nearer: int64 ``(R,)``, the samples nearer, the sample itself included.
+        place: int64 ``(R,)``, which of those chosen, from 1.
+        chosen: int64 ``(R,)``, C.
+        among: int64 ``(R,)``, M, at least C.
+        log_factorial: of 0, 1, …
+    """
+    means = []
+    size = max(1, _BLOCK // int(among.max()))
+    for n, q, c, m in zip(*(of.unsqueeze(1).split(size) for of in (nearer, place, chosen, among))):
+        r = torch.arange(1, int(m.max()) + 1, device=n.device)
+        possible = (r >= q) & (r <= m - c + q)
+        before, after = (r - q).clamp(min=0), (m - r - c + q).clamp(min=0)
+        # C(r - 1, q - 1) C(m - r, c - q), up to a factor
+        log_share = log_factorial[r - 1] - log_factorial[before]
+        log_share = log_share + log_factorial[(m - r).clamp(min=0)] - log_factorial[after]
+        share = log_share.masked_fill(~possible, -math.inf).softmax(1)
+        means.append((share * torch.digamma((n - 1 + r).double())).sum(1))
+    return torch.cat(means)
