@@ -351,7 +351,7 @@ def test_a_correction_by_name_is_the_function_of_that_name(name):
     assert checked_correction(name) == name
 
 
-LISTED = "None, 'miller_madow', 'grassberger', 'chao_shen', 'james_stein' or 'jackknife'"
+LISTED = "None, 'miller_madow', 'grassberger', 'chao_shen', 'james_stein', 'jackknife', 'chao_wang_jost' or 'nsb'"
 
 
 @pytest.mark.parametrize(
