@@ -41,11 +41,12 @@ def nsb(counts: Tensor, *, unit: Unit = "bits", n_symbols: int | None = None) ->
 
     The paper takes K, the number of possible symbols, as known. By default it is estimated from the counts: the symbols
     seen, and Chao's (1984) lower bound :math:`f_1^2 / 2 f_2` of those never seen, from the numbers of symbols seen once
-    and twice. This K is too small where probabilities fall off slowly, and so is the value. With K = 4096 unknown, fair
-    symbols read 11.9 bits at N = 1000; with the symbols seen for K they would read 9.8, and with a very large K, as in
-    Nemenman (2011), 12.7. With a symbol for every sample this K is about :math:`N^2 / 2`, and the value grows like
-    :math:`2 \log N` by construction. In an information each of the entropies has a K and a prior of its own, so that it
-    may be negative.
+    and twice. 12 fair bits then read 12.0 ± 0.1 from 1000 samples; they would read 9.8 with the symbols
+    seen for K, and 12.7 with a very large K, the limit in Nemenman (2011).
+
+    This K is too small where probabilities fall off slowly, and so is the value. With a symbol for every sample K is
+    about :math:`N^2 / 2`, and the value about :math:`2 \log N - 1` nats by construction. In an information each entropy
+    has a K and a prior of its own; it may be negative.
 
     Args:
         counts: non-negative integers, shape ``(K,)``; zeros are ignored.
@@ -70,7 +71,7 @@ def nsb(counts: Tensor, *, unit: Unit = "bits", n_symbols: int | None = None) ->
     if n_symbols is None:
         k = seen + unseen_symbols(table)
     else:
-        advice = f"{seen} symbols were seen, and the number of possible ones includes them"
+        advice = f"give the number of possible symbols, of which {seen} were seen"
         k = checked_integer(n_symbols, "n_symbols", at_least=seen, at_most=10**18, advice=advice)
     return in_unit(_Posterior(table, k).mean_entropy() if k > 1 else 0.0, unit)
 
