@@ -64,8 +64,8 @@ def unseen_tail(n: int, a: int, b: int) -> float:
     The brace is the difference of two nearly equal numbers, and the power may overflow. The integral has neither, and
     the trapezoidal rule in :math:`\log t` adds positive terms alone. Where :math:`\log t` has the imaginary part d, the
     integrand is at most :math:`1 / \cos d` times as large in total, whatever n and q are: with the step h the relative
-    error is at most :math:`2 / (\cos d \, (e^{2 \pi d / h} - 1))`, 1e-19 at h = 0.2 and d = 1.5. What is cut
-    off at the ends is less than 1e-16 of the whole, so that the rounding of the terms remains.
+    error is at most :math:`2 / (\cos d \, (e^{2 \pi d / h} - 1))`, 1e-19 at h = 0.2 and d = 1.5. What is cut off
+    at the ends is less than 1e-16 of the whole, so that the rounding of the terms remains.
 
     Args:
         n: the number of samples, at least 1.

@@ -41,8 +41,8 @@ def nsb(counts: Tensor, *, unit: Unit = "bits", n_symbols: int | None = None) ->
 
     The paper takes K, the number of possible symbols, as known. By default it is estimated from the counts: the symbols
     seen, and Chao's (1984) lower bound :math:`f_1^2 / 2 f_2` of those never seen, from the numbers of symbols seen once
-    and twice. 12 fair bits then read 12.0 ± 0.1 from 1000 samples; they would read 9.8 with the symbols
-    seen for K, and 12.7 with a very large K, the limit in Nemenman (2011).
+    and twice. 12 fair bits then read 12.0 ± 0.1 from 1000 samples; they would read 9.8 with the symbols seen for K, and
+    12.7 with a very large K, the limit in Nemenman (2011).
 
     This K is too small where probabilities fall off slowly, and so is the value. With a symbol for every sample K is
     about :math:`N^2 / 2`, and the value about :math:`2 \log N - 1` nats by construction. In an information each entropy
