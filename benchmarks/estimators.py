@@ -124,6 +124,8 @@ ESTIMATORS: dict[str, Estimator] = {
     "chao_shen": Estimator("Chao–Shen", ANY, partial(counted, "chao_shen")),
     "james_stein": Estimator("James–Stein", ANY, partial(counted, "james_stein")),
     "jackknife": Estimator("jackknife", ANY, partial(counted, "jackknife")),
+    "chao_wang_jost": Estimator("Chao–Wang–Jost", ANY, partial(counted, "chao_wang_jost")),
+    "nsb": Estimator("NSB", ANY, partial(counted, "nsb")),
     "ksg_1": Estimator("KSG 1", REAL, functional(KSG, k=3, algorithm=1), limits=NEIGHBORS),
     "ksg_2": Estimator("KSG 2", REAL, functional(KSG, k=3, algorithm=2), limits=NEIGHBORS),
     "knn": Estimator("labeled kNN", LABELED, functional("mutual_information_knn", k=3), limits=NEIGHBORS),

@@ -101,8 +101,8 @@ class InformationPlaneCallback(LoopCallback):
         beta: if set, the information-bottleneck functional I(X;T) − β I(T;Y) is logged too.
         prefix: the first part of every logged name; two callbacks in one Trainer need two.
         correction: of the plug-in entropies and all values built from them: ``"miller_madow"``, ``"grassberger"``,
-            ``"chao_shen"``, ``"james_stein"`` or ``"jackknife"``. A value past a bound is kept and flagged in the
-            history (``out_of_bounds``).
+            ``"chao_shen"``, ``"james_stein"``, ``"jackknife"``, ``"chao_wang_jost"`` or ``"nsb"``. A value past a bound
+            is kept and flagged in the history (``out_of_bounds``).
         n_permutations: the number of random label permutations for the spread of the permutation baseline of I(T;Y)
             (its mean has a closed form); 0 skips the spread.
         estimators: a second opinion; ``None`` for a linear probe where the target is class labels, ``()`` to skip; by

@@ -27,6 +27,7 @@ from lightning_ib.functional.continuous.renyi import (
     mutual_information_renyi_labels,
 )
 from lightning_ib.functional.continuous.soft import SoftEntropy, SoftInformation, soft_information
+from lightning_ib.functional.discrete.chao_wang_jost import chao_wang_jost
 from lightning_ib.functional.discrete.corrections import (
     Correction,
     chao_shen,
@@ -50,6 +51,7 @@ from lightning_ib.functional.discrete.counting import (
     symbols,
 )
 from lightning_ib.functional.discrete.fano import fano_information
+from lightning_ib.functional.discrete.nsb import nsb
 from lightning_ib.functional.discrete.permutation import (
     PermutationBaseline,
     expected_mutual_information,
@@ -87,6 +89,7 @@ __all__ = [
     "cell_limit",
     "cells",
     "chao_shen",
+    "chao_wang_jost",
     "checked_correction",
     "conditional_entropy",
     "conditional_mutual_information",
@@ -120,6 +123,7 @@ __all__ = [
     "mutual_information_renyi_labels",
     "mutual_information_smile",
     "noise_variance_of",
+    "nsb",
     "permuted_mutual_information",
     "permuted_symbols",
     "probe_information",

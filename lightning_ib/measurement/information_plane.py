@@ -66,8 +66,8 @@ class InformationPlane:
             rows of yes/no labels are a symbol for each combination; rows of real numbers are cut into cells. Any
             other form is left out with a warning. A :class:`Quantizer` puts the target into its bins.
         unit: ``"bits"`` or ``"nats"``.
-        correction: of the plug-in entropies: ``"miller_madow"``, ``"grassberger"``, ``"chao_shen"``, ``"james_stein"``
-            or ``"jackknife"``; ``None`` leaves them as counted.
+        correction: of the plug-in entropies: ``"miller_madow"``, ``"grassberger"``, ``"chao_shen"``, ``"james_stein"``,
+            ``"jackknife"``, ``"chao_wang_jost"`` or ``"nsb"``; ``None`` leaves them as counted.
         n_permutations: the number of random label permutations for the spread of the permutation baseline, or 0.
         estimators: estimators beside cells and bins, by name (``"kde"``, ``"probe"``, …) or as an
             :class:`~lightning_ib.estimators.Estimator`; :meth:`estimate` returns their values.

@@ -69,7 +69,8 @@ class InformationPoint(NamedTuple):
         h_y_given_t_se: the standard error of ``h_y_given_t``.
         i_xt_given_y_se: the standard error of ``i_xt_given_y``.
         i_ty_permuted: the permutation baseline: the mean of I(T;Y) over all permutations of the labels, in closed form.
-            (With the corrections ``"chao_shen"`` and ``"james_stein"``, the mean over a few random permutations.)
+            (With the corrections ``"chao_shen"``, ``"james_stein"``, ``"chao_wang_jost"`` and ``"nsb"``, the mean
+            over a few random permutations.)
         i_ty_permuted_sd: the standard deviation of I(T;Y) among random permutations; NaN unless asked for.
         singleton_fraction: the fraction of the samples with a symbol seen once: by Good and Turing the probability
             that the next sample shows a new symbol.

@@ -286,7 +286,9 @@ def test_a_pool_of_an_estimator_sees_the_rows(tmp_path):
 # -- correction and shuffles -------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("correction", ["miller_madow", "grassberger", "chao_shen", "james_stein", "jackknife"])
+@pytest.mark.parametrize(
+    "correction", ["miller_madow", "grassberger", "chao_shen", "james_stein", "jackknife", "chao_wang_jost", "nsb"]
+)
 def test_a_correction_reaches_every_point_and_its_scalars(tmp_path, correction):
     asked = {"hidden": Quantizer(bins=FixedBins([0.0])), "out": Quantizer(bins=FixedBins([-0.3, 0.3]))}
     options = {"correction": correction, "n_permutations": 3, "input": Quantizer(bins=FixedBins([0.0]))}

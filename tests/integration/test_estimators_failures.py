@@ -148,7 +148,10 @@ def test_a_layer_that_starts_as_a_constant_has_its_scale_set_once_it_varies(tmp_
 
 # -- wrong arguments ---------------------------------------------------------------------------------------------------
 
-CORRECTIONS = "correction must be None, 'miller_madow', 'grassberger', 'chao_shen', 'james_stein' or 'jackknife'"
+CORRECTIONS = (
+    "correction must be None, 'miller_madow', 'grassberger', 'chao_shen', 'james_stein', 'jackknife', "
+    "'chao_wang_jost' or 'nsb'"
+)
 
 
 @pytest.mark.parametrize(

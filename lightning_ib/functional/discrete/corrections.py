@@ -18,53 +18,12 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from lightning_ib.functional.checks import Unit, checked_choice, checked_integers, in_unit
+from lightning_ib.functional.checks import Unit, checked_choice, in_unit
+from lightning_ib.functional.discrete.chao_wang_jost import chao_wang_jost
+from lightning_ib.functional.discrete.multiplicities import counts_of_counts, plug_in, samples
+from lightning_ib.functional.discrete.nsb import nsb
 
-Correction = Literal["miller_madow", "grassberger", "chao_shen", "james_stein", "jackknife"]
-
-
-def counts_of_counts(counts: Tensor) -> dict[int, int]:
-    r"""The number of symbols seen once, twice, …: an entropy of counts depends on these alone.
-
-    Args:
-        counts: non-negative integers, any shape; zeros are ignored.
-
-    Returns:
-        The number of symbols by their count, in ascending order of the count: at most :math:`\sqrt{2N}` entries.
-
-    Raises:
-        TypeError: ``counts`` are of another kind than integers.
-        ValueError: a count is negative, or all are zero.
-
-    Example:
-        >>> counts_of_counts(torch.tensor([1, 5, 0, 1]))
-        {1: 2, 5: 1}
-    """
-    checked_integers(counts, "counts must be frequencies", "(K,)", "give how often each symbol was seen")
-    counts = counts.long()
-    least, most = (int(c) for c in torch.aminmax(counts)) if counts.numel() else (0, 0)
-    if least < 0:
-        raise ValueError(f"counts must be 0 or more, got {least}: give how often each symbol was seen.")
-    if most == 0:
-        raise ValueError("an entropy needs at least one sample, got counts that add up to none.")
-    if most < counts.numel():  # a table takes less time than sorting
-        table = torch.bincount(counts.flatten())
-        values = table.nonzero().squeeze(1)
-        multiplicities = table[values]
-    else:
-        values, multiplicities = torch.unique(counts, return_counts=True)
-    return {c: m for c, m in zip(values.tolist(), multiplicities.tolist()) if c}
-
-
-def plug_in(table: dict[int, int], log: Callable[[float], float] = math.log) -> float:
-    """The plug-in entropy of :func:`counts_of_counts`, in the unit of ``log``."""
-    n = samples(table)
-    return math.fsum(m * c * log(n / c) for c, m in table.items()) / n
-
-
-def samples(table: dict[int, int]) -> int:
-    """The number N of samples in :func:`counts_of_counts`."""
-    return sum(c * m for c, m in table.items())
+Correction = Literal["miller_madow", "grassberger", "chao_shen", "james_stein", "jackknife", "chao_wang_jost", "nsb"]
 
 
 def miller_madow(counts: Tensor, *, unit: Unit = "bits") -> float:
@@ -251,6 +210,8 @@ _CORRECTED: dict[str, Callable[..., float]] = {
     "chao_shen": chao_shen,
     "james_stein": james_stein,
     "jackknife": jackknife,
+    "chao_wang_jost": chao_wang_jost,
+    "nsb": nsb,
 }
 
 

@@ -18,7 +18,8 @@ import torch
 from torch import Tensor
 
 from lightning_ib.functional.checks import Unit, checked_ids, logarithm
-from lightning_ib.functional.discrete.corrections import Correction, corrected, counts_of_counts, plug_in
+from lightning_ib.functional.discrete.corrections import Correction, corrected
+from lightning_ib.functional.discrete.multiplicities import counts_of_counts, plug_in
 
 # The rounding that a few correctly rounded entropies can leave of an information that is zero.
 _ROUNDING = 1e-12

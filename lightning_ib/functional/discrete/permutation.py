@@ -15,14 +15,9 @@ import torch
 from torch import Tensor
 
 from lightning_ib.functional.checks import Unit, checked_integer, checked_unit, in_unit
-from lightning_ib.functional.discrete.corrections import (
-    COUNT_TERMS,
-    Correction,
-    checked_correction,
-    counts_of_counts,
-    samples,
-)
+from lightning_ib.functional.discrete.corrections import COUNT_TERMS, Correction, checked_correction
 from lightning_ib.functional.discrete.counting import Symbols, add_entropies, counts_of_pairs, entropy_of_counts
+from lightning_ib.functional.discrete.multiplicities import counts_of_counts, samples
 
 # Probability that a distribution may lose at either end: below the resolution of a float64 sum.
 _TAIL = 1e-18
@@ -175,7 +170,8 @@ def expected_mutual_information(
     Raises:
         TypeError: counts are of another kind than integers.
         ValueError: A and B have different numbers of samples, a count is negative, all are zero, the unit or the
-            correction is unknown, or the correction is ``"chao_shen"`` or ``"james_stein"``.
+            correction is unknown, or it is no sum over cells: ``"chao_shen"``, ``"james_stein"``,
+            ``"chao_wang_jost"`` or ``"nsb"``.
 
     Example:
         Two symbols and four, 1000 samples: about 1 · 3 / 2000 nats.
@@ -216,7 +212,9 @@ def _expected(a: dict[int, int], b: dict[int, int], n: int, correction: Correcti
 
 
 def tables_of_same_samples(a_counts: Tensor, b_counts: Tensor) -> tuple[dict[int, int], dict[int, int]]:
-    """The :func:`~lightning_ib.functional.discrete.corrections.counts_of_counts` of two variables of the same samples.
+    """The counts of counts of two variables of the same samples.
+
+    They are those of :func:`~lightning_ib.functional.discrete.multiplicities.counts_of_counts`.
 
     Args:
         a_counts: non-negative integers, shape ``(K_A,)``; zeros are ignored.

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from lightning_ib.functional.checks import Unit, in_unit
-from lightning_ib.functional.discrete.corrections import counts_of_counts, plug_in, samples
 from lightning_ib.functional.discrete.counting import Symbols
+from lightning_ib.functional.discrete.multiplicities import counts_of_counts, plug_in, samples
 
 # The rounding that a spread of equal surprises can leave: a few dozen nats in float64.
 _ROUNDING = 1e-12

@@ -25,7 +25,7 @@ from lightning_ib.functional import (
 WHOLE = Quantizer(bins=FixedBins([k + 0.5 for k in range(-64, 64)]))
 """Tells any two small integers apart."""
 IN_CLOSED_FORM = [None, "miller_madow", "grassberger", "jackknife"]
-CORRECTIONS = ["miller_madow", "grassberger", "chao_shen", "james_stein", "jackknife"]
+CORRECTIONS = ["miller_madow", "grassberger", "chao_shen", "james_stein", "jackknife", "chao_wang_jost", "nsb"]
 FIGURES = ("i_xt", "i_ty", "h_t", "h_x", "h_y", "h_y_given_t", "i_xt_given_y")
 
 
@@ -207,7 +207,7 @@ def test_the_baseline_is_the_mean_of_many_permutations(data, known):
     )
 
 
-@pytest.mark.parametrize("correction", ["chao_shen", "james_stein"])
+@pytest.mark.parametrize("correction", ["chao_shen", "james_stein", "chao_wang_jost", "nsb"])
 @pytest.mark.parametrize("n_permutations", [0, 2, 20])
 def test_corrections_without_a_closed_form_still_shuffle(n_permutations, correction, data, known):
     """Five times, unless another number is asked for."""

@@ -249,7 +249,7 @@ def test_it_is_exported():
     assert lightning_ib.functional.expected_mutual_information is expected_mutual_information
 
 
-@pytest.mark.parametrize("correction", ["chao_shen", "james_stein"])
+@pytest.mark.parametrize("correction", ["chao_shen", "james_stein", "chao_wang_jost", "nsb"])
 def test_corrections_that_are_no_sums_need_permutations(correction):
     with pytest.raises(ValueError, match=rf"got '{correction}'.*needs permutations \(permuted_mutual_information\)"):
         expected([2, 2], [2, 2], correction=correction)

@@ -235,7 +235,10 @@ def test_the_baseline_is_that_of_all_orders(a, b):
     assert chance.standard_deviation == pytest.approx(np.std(exact), rel=0.1, abs=1e-12)
 
 
-@pytest.mark.parametrize("correction", [None, "miller_madow", "grassberger", "chao_shen", "james_stein", "jackknife"])
+@pytest.mark.parametrize(
+    "correction",
+    [None, "miller_madow", "grassberger", "chao_shen", "james_stein", "jackknife", "chao_wang_jost", "nsb"],
+)
 def test_each_shuffle_is_counted_as_any_two_variables(correction):
     a, b = ints(30, 400), ints(5, 400, seed=1)
     same = {"correction": correction, "unit": "nats"}
