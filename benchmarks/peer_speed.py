@@ -6,8 +6,8 @@ in turn. A round gives one ratio of their CPU times; the table shows the median 
 is more reliable than milliseconds. A peer that is not installed is left out, with a cell that says so.
 
 The Gaussian copula is compared with the estimator of Ince et al. (2017) as written down in NumPy: ranks by sorting
-twice, quantiles of the normal for every value, one covariance, the Cholesky factors of its blocks, digamma for bias. Its
-own package sorts with a stable method and looks for repeated values, which takes longer.
+twice, quantiles of the normal for every value, one covariance, the Cholesky factors of its blocks, digamma for bias.
+Its own package sorts with a stable method and looks for repeated values, which takes longer.
 """
 
 from __future__ import annotations
