@@ -12,6 +12,9 @@ from lightning_ib.functional.checks import AS_Y, Unit, checked_labels, checked_p
 # The share of a coordinate's variance that others must leave unexplained: below it is rounding.
 _UNEXPLAINED = 1e-12
 
+# From this length on, integers in one dimension are sorted by their digits, in half the time.
+_SORTED_BY_DIGITS = 32768
+
 
 def mutual_information_gaussian_copula(
     x: Tensor, y: Tensor, *, bias_correction: bool = True, unit: Unit = "bits"
@@ -59,10 +62,12 @@ def mutual_information_gaussian_copula(
     """
     checked_unit(unit)
     x, y = checked_pair(x, y, labels="use mutual_information_gaussian_copula_labels(t, y)")
-    scores_x, scores_y = _normal_scores(x), _normal_scores(y)
-    names_x, names_y = _names("x", x), _names("y", y)
-    h_x, h_y = (_entropy(s, n, "", bias_correction) for s, n in ((scores_x, names_x), (scores_y, names_y)))
-    h_xy = _entropy(torch.cat((scores_x, scores_y)), names_x + names_y, "", bias_correction)
+    scores = torch.cat((_normal_scores(x), _normal_scores(y)))
+    names, covariance, d = _names("x", x) + _names("y", y), torch.cov(scores), x.shape[1]
+    h_x, h_y, h_xy = (
+        _entropy(scores[part], covariance[part, part], names[part], "", bias_correction)
+        for part in (slice(d), slice(d, None), slice(None))
+    )
     return in_unit(h_x + h_y - h_xy, unit)
 
 
@@ -103,11 +108,12 @@ def mutual_information_gaussian_copula_labels(
     rows = checked_rows(t, "t", labels=AS_Y)
     numbers, counts = checked_labels(y, len(rows))
     scores, names = _normal_scores(rows), _names("t", rows)
-    h_t = _entropy(scores, names, "", bias_correction)
+    h_t = _entropy(scores, None, names, "", bias_correction)
     h_t_given_y = 0.0
-    for number, (label, count) in enumerate(zip(y.unique().tolist(), counts.tolist())):
-        h = _entropy(scores[:, numbers == number], names, f" in class {label}", bias_correction)
-        h_t_given_y += count / len(rows) * h
+    by_class = scores[:, numbers.argsort(stable=True)].split(counts.tolist(), dim=1)
+    for label, part in zip(y.unique().tolist(), by_class):
+        h = _entropy(part, None, names, f" in class {label}", bias_correction)
+        h_t_given_y += part.shape[1] / len(rows) * h
     return in_unit(h_t - h_t_given_y, unit)
 
 
@@ -117,26 +123,48 @@ def _names(name: str, rows: Tensor) -> list[str]:
 
 def _normal_scores(rows: Tensor) -> Tensor:
     """The quantiles of the standard normal at the ranks of every coordinate, float64, shape ``(D, N)``."""
-    columns = rows.t().contiguous()
-    ordered = columns.sort(dim=1).values
-    below, not_above = (torch.searchsorted(ordered, columns, right=right) for right in (False, True))
-    rank = (below + not_above + 1).double() / 2
-    scores: Tensor = torch.special.ndtri(rank / (len(rows) + 1))
-    return scores
+    n, keys = len(rows), _sort_keys(rows.t().contiguous())
+    if n >= _SORTED_BY_DIGITS and keys.device.type == "cpu":
+        ordered, order = (torch.stack(parts) for parts in zip(*[row.sort() for row in keys]))
+    else:
+        ordered, order = keys.sort(dim=1)
+    changes = ordered[:, 1:] != ordered[:, :-1]
+    if changes.all():
+        rank = torch.arange(1, n + 1, dtype=torch.float64, device=rows.device)
+        sorted_scores = torch.special.ndtri(rank / (n + 1)).expand_as(order)
+    else:  # equal values share their mean rank, half the sum of the first one's and the last one's
+        starts = torch.nn.functional.pad(changes, (1, 0), value=True).flatten().nonzero().squeeze(1)
+        lengths = starts.diff(append=starts.new_tensor([order.numel()]))
+        rank = (2 * (starts % n) + lengths + 1).double() / 2
+        sorted_scores = torch.special.ndtri(rank / (n + 1)).repeat_interleave(lengths).view_as(order)
+    return torch.empty(order.shape, dtype=torch.float64, device=rows.device).scatter_(1, order, sorted_scores)
 
 
-def _entropy(scores: Tensor, names: list[str], where: str, bias_correction: bool) -> float:
-    """The entropy in nats of a normal variable, less D/2 log 2πe, which cancels in an information."""
+def _sort_keys(values: Tensor) -> Tensor:
+    """Integers in the order of floating-point numbers, equal where those are: they sort in less time.
+
+    The bits of positive numbers are in order as integers, and those of negative numbers in reverse.
+    """
+    integer, sign = (torch.int32, 31) if values.dtype == torch.float32 else (torch.int64, 63)
+    bits = (values + 0.0).view(integer)  # one zero, without a sign
+    return bits ^ ((bits >> sign) & torch.iinfo(integer).max)
+
+
+def _entropy(scores: Tensor, covariance: Tensor | None, names: list[str], where: str, bias_correction: bool) -> float:
+    """The entropy in nats of a normal variable, less D/2 log 2πe, which cancels in an information.
+
+    The covariance is that of the scores; None where it is still to be computed.
+    """
     d, n = scores.shape
     if n < d + 2:
         raise ValueError(
             f"a covariance of {d} coordinates needs at least {d + 2} rows, got {n}{where}: "
             "give more rows or fewer coordinates."
         )
-    constant = (scores == scores[:, :1]).all(1).nonzero()
+    constant = (scores.amin(1) == scores.amax(1)).nonzero()
     if len(constant):
         raise ValueError(f"{names[int(constant[0])]} is constant{where}: leave it out, it carries no information.")
-    covariance = torch.cov(scores).reshape(d, d)
+    covariance = torch.cov(scores).reshape(d, d) if covariance is None else covariance
     factor, failed = torch.linalg.cholesky_ex(covariance)
     singular = factor.diagonal() ** 2 < _UNEXPLAINED * covariance.diagonal()
     if failed:  # at this coordinate, from 1; the factorization ends there

@@ -25,7 +25,12 @@ from lightning_ib.functional.checks import (
 )
 from lightning_ib.functional.discrete.counting import entropy_of_counts
 from lightning_ib.functional.variational.dealing import by_first_appearance, checked_groups, dealt, dealt_whole
-from lightning_ib.functional.variational.softmax_regression import Rows, class_means, softmax_regression
+from lightning_ib.functional.variational.softmax_regression import (
+    Rows,
+    SoftmaxRegression,
+    class_means,
+    softmax_regression,
+)
 from lightning_ib.functional.variational.training import full_precision_training, mlp, mlp_weights, sample_rows, train
 
 Probe = Literal["linear", "mlp"]
@@ -121,8 +126,8 @@ def probe_information(
 
     Returns:
         Python numbers, the same to the last bit at every call. The linear probe takes, in float64 numbers, two copies
-        of the rows (``2 N²`` and the Gram matrix where D > N), ``folds · D²`` for D up to 512, and ``C · (4 N + 20
-        D)``.
+        of the rows (``2 N²`` and the Gram matrix where D > N), ``folds · D²`` for D up to 512, and ``C · (5 N + 20
+        D)``; up to ``130 N`` more where C · (D + 1) is at most 128.
 
     Raises:
         TypeError: ``t`` is of another kind (integers are), or ``y`` (real numbers are), or another argument.
@@ -325,18 +330,18 @@ def _linear(data: _Folds) -> Tensor:
     def log_q(weights: Tensor, seen: Rows, k: int) -> Tensor:
         """Of the samples of fold k, by a probe fitted to other rows."""
         part = features[data.ends[k] : data.ends[k + 1]]
-        return (part @ weights.t() + seen.target[:, -1].log()).log_softmax(1)
+        return (weights @ part.t() + seen.target[:, -1:].log()).log_softmax(0).t()
 
     chosen: list[tuple[float, Tensor]] = []
     # Fitted without two folds, the first of which validates for the second's probe, and the second for the first's.
     for first in range(0, folds, 2):
         pair = first, (first + 1) % folds
         seen, size = rows(first + 2, first + folds)
-        weights = features.new_zeros(classes, r + 1)
+        regression = SoftmaxRegression(seen, features.new_zeros(classes, r + 1))
         fits: list[Tensor] = []
         losses: tuple[list[float], list[float]] = [], []
         for strength in _RIDGES:
-            weights = softmax_regression(seen, strength * size, weights, tolerance=_CHOICE_TOLERANCE, steps=_FIT_STEPS)
+            weights = regression.fit(strength * size, tolerance=_CHOICE_TOLERANCE, steps=_FIT_STEPS)
             fits.append(weights)
             for judge, loss in zip(reversed(pair), losses):
                 log_p = _with_unseen(log_q(weights, seen, judge), data, data.others(*pair))

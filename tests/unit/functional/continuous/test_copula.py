@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import digamma
 
+from lightning_ib.functional.continuous import copula
 from lightning_ib.functional.continuous.copula import (
     mutual_information_gaussian_copula,
     mutual_information_gaussian_copula_labels,
@@ -60,6 +61,16 @@ def test_agrees_with_the_written_out_estimator_of_classes(d, corrected):
     )
     ours = mutual_information_gaussian_copula_labels(t, y, bias_correction=corrected, unit="nats")
     assert ours == pytest.approx(reference_entropy(scores, corrected) - h_given_y, abs=1e-8)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("n", [60, 40_000])
+def test_the_scores_are_those_of_the_mean_ranks(n, dtype):
+    many = normal(n, 3).to(dtype) * torch.tensor([1, 1e-30, 1e30], dtype=dtype)
+    zeros = torch.tensor([0.0, -0.0, 1.0, -1.0], dtype=dtype).repeat(n // 4)[:, None]
+    subnormal = torch.tensor([torch.finfo(dtype).tiny / 4, -torch.finfo(dtype).tiny / 8, 0.0], dtype=dtype)
+    for rows in (many, many.relu(), torch.cat([many, zeros], 1), subnormal.repeat(n // 3 + 1)[:n, None]):
+        np.testing.assert_allclose(copula._normal_scores(rows).T, reference_scores(rows), atol=1e-12, rtol=1e-12)
 
 
 def test_equal_values_share_their_mean_rank():

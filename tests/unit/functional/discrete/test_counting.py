@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -157,6 +158,25 @@ def test_symbols_are_numbered_and_counted(ab):
     both = joint(symbols(a), symbols(b))
     assert both.counts.tolist() == [pairs.count(pair) for pair in sorted(set(pairs))]
     assert len(both.numbers) == len(a)
+
+
+@pytest.mark.parametrize("n", [1, 1023, 1024, 5000, 40_000])
+@pytest.mark.parametrize("n_symbols", [1, 2, 300, 1000, 2**62])
+@pytest.mark.parametrize("spread", ["narrow", "wide", "high bits", "low bits"])
+def test_an_entropy_is_that_of_the_counts_however_they_are_found(n, n_symbols, spread):
+    """By numbers in a small range, by a table in which symbols collide, and by sorting."""
+    drawn = torch.randint(n_symbols, (n,), generator=torch.Generator().manual_seed(n))
+    ids = {
+        "narrow": drawn - 7,
+        "wide": drawn * 6364136223846793005 + 1442695040888963407,
+        "high bits": drawn * 2**52,
+        "low bits": drawn * 2**20 - 2**62,
+    }[spread]
+    counts = np.unique(ids.numpy(), return_counts=True)[1]
+    assert entropy(ids) == entropy_of_counts(torch.from_numpy(counts))
+    assert entropy(ids, correction="grassberger") == entropy_of_counts(
+        torch.from_numpy(counts), correction="grassberger"
+    )
 
 
 # -- What is taken in --------------------------------------------------------------------------------------------------

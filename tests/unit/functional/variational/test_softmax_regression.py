@@ -7,9 +7,10 @@ import sklearn.metrics
 import torch
 
 from lightning_ib.functional.variational import dealing, probes
+from lightning_ib.functional.variational import softmax_regression as softmax
 from lightning_ib.functional.variational.probes import probe_information
 from lightning_ib.functional.variational.softmax_regression import Rows, class_means, softmax_regression
-from tests.helpers.probes import blobs
+from tests.helpers.probes import blobs, labels
 from tests.helpers.samples import generator, normal
 
 
@@ -77,9 +78,12 @@ def fit_rows(t, y, classes, preconditioned=True):
     return Rows(features, class_means(features, y, classes), mean, scale, covariance)
 
 
+@pytest.mark.parametrize("newton", [0, 1, 12, 1000])
 @pytest.mark.parametrize("preconditioned", [True, False])
 @pytest.mark.parametrize("ridge", [1e-3, 0.02, 3.0])
-def test_a_fit_is_scikit_learns(ridge, preconditioned):
+def test_a_fit_is_scikit_learns(monkeypatch, ridge, preconditioned, newton):
+    """By Newton's method from some step on: from the first, in between, or never."""
+    monkeypatch.setattr(softmax, "_LBFGS_STEPS", newton)
     t, y = blobs(120, 5, 4)
     t = t * torch.logspace(-3, 3, 5, dtype=t.dtype) + 5
     start = torch.zeros(4, 6, dtype=t.dtype)
@@ -91,6 +95,32 @@ def test_a_fit_is_scikit_learns(ridge, preconditioned):
     np.testing.assert_allclose(weights[:, :-1] * rows.scale, model.coef_, atol=1e-5)
     log_q = (rows.features @ weights.t() + rows.target[:, -1].log()).log_softmax(1)
     np.testing.assert_allclose(log_q, model.predict_log_proba(z), atol=1e-5)
+
+
+def test_many_classes_that_overlap_along_a_line_take_few_steps(monkeypatch):
+    y = labels(1500, 20)
+    t = y.double().unsqueeze(1) + 2 * torch.rand(1500, 1, generator=generator(), dtype=torch.float64)
+    rows, moves = fit_rows(t, y, 20), []
+    move_to = softmax.SoftmaxRegression._move_to
+    monkeypatch.setattr(softmax.SoftmaxRegression, "_move_to", lambda *args: (moves.append(1), move_to(*args)))
+    found = softmax_regression(rows, 1e-5, torch.zeros(20, 2).double(), tolerance=1e-9, steps=1000)
+    assert len(moves) < 30
+    z = ((t - rows.mean) / rows.scale).numpy()
+    model = sklearn.linear_model.LogisticRegression(C=1 / (1e-5 * 1500), tol=1e-9, max_iter=9999, solver="newton-cg")
+    model.fit(z, y.numpy())
+    expected = sklearn.metrics.log_loss(y.numpy(), model.predict_proba(z))
+    log_q = (rows.features @ found.t() + rows.target[:, -1].log()).log_softmax(1)
+    assert -float(log_q.gather(1, y.unsqueeze(1)).mean()) == pytest.approx(expected, abs=1e-4)
+
+
+def test_the_fits_of_one_path_are_those_of_each_ridge():
+    t, y = blobs(120, 5, 4)
+    rows, start = fit_rows(t, y, 4), torch.zeros(4, 6, dtype=t.dtype)
+    path = softmax.SoftmaxRegression(rows, start)
+    for ridge in (3.0, 0.02, 1e-3):
+        one = softmax_regression(rows, ridge, start, tolerance=1e-15, steps=1000)
+        found = path.fit(ridge, tolerance=1e-15, steps=1000)
+        torch.testing.assert_close(found[:, :-1], one[:, :-1], atol=1e-6, rtol=0)
 
 
 def test_a_fit_ends_the_same_wherever_it_starts():
