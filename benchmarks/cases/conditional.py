@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from functools import partial
 
 import numpy as np
@@ -174,12 +175,13 @@ def cases() -> list[Case]:
 
     flips = (0.01, 0.1, 0.5)
     mean = 1 - float(np.mean(binary_entropy(np.array(flips))))
-    for name, truth, sample in (
+    symbols: tuple[tuple[str, float, Callable[[int, Generator], Triple]], ...] = (
         ("exclusive or of bits", 1.0, partial(exclusive_or, 0.0)),
         ("exclusive or of bits, flip 0.1", 1 - float(binary_entropy(0.1)), partial(exclusive_or, 0.1)),
         ("three binary channels", mean, partial(channels, flips)),
         ("chain of 10 symbols", 0.0, partial(symbol_chain, 10, 0.9)),
         ("remainders of z", 0.0, digits),
-    ):
-        found.append(Case(name, "conditional", (1, 1, 1), truth, sample, "xyz"))
+    )
+    for name, truth, draw in symbols:
+        found.append(Case(name, "conditional", (1, 1, 1), truth, draw, "xyz"))
     return found
