@@ -49,7 +49,7 @@ def compared(rows: Sequence[Row], peers: Sequence[Row], n: int) -> tuple[list[li
             mark = "ours" if as_near(ours, peer) else "**peer**"
             won += as_near(ours, peer)
             if not as_near(ours, peer):
-                lost.append(f"{case.name} ({words(ours)}; {words(peer)})")
+                lost.append(case.name)
         body.append([case.name, f"{case.truth:.2f}", words(ours), words(peer), mark])
     both = won + len(lost)
     sentences = [f"At N = {spaced(n)} the best of ours is as near as the best peer or nearer in {won} of {both} cases."]

@@ -216,7 +216,7 @@ def _peers() -> dict[str, Peer]:
         ("mutual_info_classif", "classification", ("labeled",)),
     ):
         call = partial(sklearn_neighbors, name)
-        called = f"`{name}(n_neighbors=3)`, one coordinate"
+        called = f"`{name}(n_neighbors=3)`, one coordinate; what is below 0 becomes 0"
         add(f"sklearn_{label}", label, SKLEARN, kinds, call, called, coordinates="one")
 
     called = "`estimate_mi(k=3)`, with `discrete_x`, `discrete_y` and `cond` as they fit, one coordinate of X and Y"
@@ -225,8 +225,10 @@ def _peers() -> dict[str, Peer]:
 
     how = {"symbols": ("",), "limits": SLOW}
     add("npeet_mi", "KSG 1", NPEET, NEIGHBORS, partial(npeet, "mi"), "`mi(k=3)`", **how)
-    lnc = partial(npeet, "mi", alpha=0.25)
-    add("npeet_lnc", "KSG with LNC", NPEET, REAL, lnc, "`mi(k=3, alpha=0.25)`", limits=((0, 3), (10_000, 0)))
+    few: dict[str, Any] = {"limits": ((0, 3), (10_000, 0))}
+    for name, k, alpha, coordinates in (("npeet_lnc", 3, 0.25, "one"), ("npeet_lnc_30", 30, 0.001, "several")):
+        call, called = partial(npeet, "mi", k=k, alpha=alpha), f"`mi(k={k}, alpha={alpha})`"
+        add(name, f"KSG with LNC, k = {k}", NPEET, REAL, call, called, coordinates=coordinates, **few)
     add("npeet_micd", "labeled kNN", NPEET, ("labeled",), partial(npeet, "micd"), "`micd(k=3)`", limits=SLOW)
     add("npeet_midd", "counts", NPEET, ("discrete",), partial(npeet, "midd"), "`midd`")
     add("npeet_cmidd", "counts given Z", NPEET, ("conditional",), partial(npeet, "cmidd"), "`cmidd`", symbols=("xyz",))

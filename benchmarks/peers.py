@@ -22,7 +22,7 @@ from runs import completed, parser, run_asked
 from tables import summary
 
 RESULTS = Path(__file__).parent / "results" / "peers.csv"
-TIMEOUT = 60.0
+TIMEOUT = 120.0
 
 
 def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:

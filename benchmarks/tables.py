@@ -131,8 +131,8 @@ def page(rows: Iterable[Row], peers: Iterable[Row] = ()) -> str:
             policies.setdefault(policy, []).append(ESTIMATORS[name].label)
     parts = [
         "# Truth beside estimate",
-        f"Every estimator on {len(cases)} cases whose mutual information is known in closed form or by quadrature: "
-        f"bits, means over {max(row.seeds for row in rows)} samples. Written by "
+        f"Every estimator on {len(cases)} cases whose mutual or conditional information is known in closed form or by "
+        f"quadrature: bits, means over {max(row.seeds for row in rows)} samples. Written by "
         "`python benchmarks/truth.py --docs docs/truth.md` from `benchmarks/results/truth.csv`, which holds bias, "
         "error and every value for each N. An estimator is run on the kinds of cases it is meant for; “–” was not "
         "run.",

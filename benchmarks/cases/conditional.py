@@ -150,9 +150,9 @@ def cases() -> list[Case]:
 
     jointly_normal("common cause, rho 0.0", cause(1, 1, 0.0), 1)
     jointly_normal("common cause, rho 0.8", cause(1, 1, 0.8), 1)
-    jointly_normal("common causes 1+1|3, rho 0.0", cause(1, 3, 0.0), 1)
-    jointly_normal("common causes 1+1|3, rho 0.8", cause(1, 3, 0.8), 1)
-    jointly_normal("common causes 5+5|3, rho 0.8", cause(5, 3, 0.8), 5)
+    jointly_normal("common causes 1+1 given 3, rho 0.0", cause(1, 3, 0.0), 1)
+    jointly_normal("common causes 1+1 given 3, rho 0.8", cause(1, 3, 0.8), 1)
+    jointly_normal("common causes 5+5 given 3, rho 0.8", cause(5, 3, 0.8), 5)
     jointly_normal("chain of normals", chain(0.8), 1)
     jointly_normal("common effect, noise 0.3", effect(0.3), 1)
 
@@ -161,7 +161,7 @@ def cases() -> list[Case]:
     found.append(Case("common cause, skewed", "conditional", (1, 1, 1), truth, partial(skewed, one)))
     for sigma, freedom in ((one, 3), (three, 2)):
         dz, truth = len(sigma) - 2, students_truth(sigma, 1, freedom)
-        name, sample = f"Student-t 1+1|{dz}, {freedom} df", partial(students, sigma, 1, freedom)
+        name, sample = f"Student-t 1+1 given {dz}, {freedom} df", partial(students, sigma, 1, freedom)
         found.append(Case(name, "conditional", (1, 1, dz), truth, sample))
     found.append(Case("functions of z", "conditional", (1, 1, 1), 0.0, functions_of_z))
     for name, rhos, shift in (

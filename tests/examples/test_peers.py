@@ -231,7 +231,7 @@ def test_who_is_nearest_takes_the_least_error_of_each_and_counts():
     ]
     assert sentences == [
         "At N = 5 000 the best of ours is as near as the best peer or nearer in 1 of 2 cases.",
-        "A peer is nearer in 1: normal, rho 0.9 (plug-in: 0.020; ennemi, kNN: 0.015).",
+        "A peer is nearer in 1: normal, rho 0.9.",
     ]
     assert len(nearest.compared(ours[:1], theirs[:0], 5000)[1]) == 1
 

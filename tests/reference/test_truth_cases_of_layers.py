@@ -214,13 +214,13 @@ RATIOS = {
     "exclusive or behind a tanh layer, 8 to 20": bits_behind,
     "common cause, rho 0.0": lambda x, y, z: given_cause(x, y, z, 0.0),
     "common cause, rho 0.8": lambda x, y, z: given_cause(x, y, z, 0.8),
-    "common causes 1+1|3, rho 0.0": lambda x, y, z: given_cause(x, y, z, 0.0),
-    "common causes 1+1|3, rho 0.8": lambda x, y, z: given_cause(x, y, z, 0.8),
-    "common causes 5+5|3, rho 0.8": lambda x, y, z: given_cause(x, y, z, 0.8),
+    "common causes 1+1 given 3, rho 0.0": lambda x, y, z: given_cause(x, y, z, 0.0),
+    "common causes 1+1 given 3, rho 0.8": lambda x, y, z: given_cause(x, y, z, 0.8),
+    "common causes 5+5 given 3, rho 0.8": lambda x, y, z: given_cause(x, y, z, 0.8),
     "common cause, skewed": given_skewed,
     "common effect, noise 0.3": given_effect,
-    "Student-t 1+1|1, 3 df": lambda x, y, z: given_student(x, y, z, 3),
-    "Student-t 1+1|3, 2 df": lambda x, y, z: given_student(x, y, z, 2),
+    "Student-t 1+1 given 1, 3 df": lambda x, y, z: given_student(x, y, z, 3),
+    "Student-t 1+1 given 3, 2 df": lambda x, y, z: given_student(x, y, z, 2),
     "two groups, opposite slopes": given_group((-0.8, 0.8), 0),
     "three groups, means alone": given_group((0, 0, 0), 2),
     "three groups, means and slopes": given_group((0, 0.5, 0.9), 2),
@@ -240,8 +240,8 @@ def test_the_mean_pointwise_information_of_the_samples_is_the_truth(name):
 RESIDUALS = {
     "common cause, rho 0.0": 0,
     "common cause, rho 0.8": 0.8,
-    "common causes 1+1|3, rho 0.0": 0,
-    "common causes 1+1|3, rho 0.8": 0.8,
+    "common causes 1+1 given 3, rho 0.0": 0,
+    "common causes 1+1 given 3, rho 0.8": 0.8,
     "chain of normals": 0,
     "common effect, noise 0.3": -1 / 1.09,
 }
@@ -427,4 +427,9 @@ def test_student_given_student_by_the_entropies_of_scipy(dz, freedom):
         for part in student_parts(dz)
     ]
     expected = (h[2] + h[3] - h[0] - h[1]) / LN2
-    assert CASES[f"Student-t 1+1|{dz}, {freedom} df"].truth == pytest.approx(expected, abs=1e-9)
+    assert CASES[f"Student-t 1+1 given {dz}, {freedom} df"].truth == pytest.approx(expected, abs=1e-9)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_names_are_fit_for_tables(name):
+    assert not set(name) & set("|*_`;")
