@@ -51,7 +51,7 @@ example: $(EXAMPLE) ## train the example network and draw its information plane
 disputed: $(EXAMPLE) ## draw the disputed planes of tanh and ReLU networks (minutes)
 	$(BIN)/python examples/tanh_vs_relu.py
 
-truth: $(STAMP) ## put every estimator beside the truth and write docs/truth.md (half an hour; goes on where it was)
+truth: $(STAMP) ## put every estimator beside the truth and write docs/truth.md (an hour or more; goes on where it was)
 	$(BIN)/python benchmarks/truth.py --jobs $(WORKERS)
 	$(BIN)/python benchmarks/truth.py --docs docs/truth.md
 

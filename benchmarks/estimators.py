@@ -147,7 +147,7 @@ REAL_OR_LABELED: tuple[Kind, ...] = ("continuous", "labeled")
 KSG = "mutual_information_ksg"
 PROBE = "usable_information"
 
-# So that all of it takes two cores half an hour: these take seconds a call.
+# So that all of it takes two cores an hour or so: these take seconds a call.
 NEIGHBORS = ((10_000, 3),)
 CRITICS = ((0, 3), (10_000, 0))
 

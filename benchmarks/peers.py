@@ -2,7 +2,8 @@
 
 Run it as ``python benchmarks/peers.py``; the arguments are those of ``truth.py``. A package that is missing is left
 out, with a line that says so; ``--npeet`` names a folder that holds NPEET, which has no release in the index. Each call
-runs in a process of its own, which is ended after ``--timeout`` seconds, so that none can hold the run.
+runs in a process of its own, which is ended after ``--timeout`` seconds, so that none can hold the run. These are
+seconds of the clock: a busy machine ends calls that would have come through.
 
 What is called for each is in ``peer_estimators.py``. ``python benchmarks/truth.py --docs docs/truth.md`` puts the
 results beside ours.
