@@ -15,10 +15,12 @@ DISCRETIZATION ?= cells
 EPOCHS ?= 10
 # Some of those of tests/matrix.sh; all of them where it is empty.
 ENVIRONMENTS ?=
+# A folder that holds NPEET's source, for `make peers`; left out where it is empty.
+NPEET ?=
 # A folder that holds MNIST/raw; the example downloads into it where it is empty.
 DATA ?= $(or $(LIGHTNING_IB_DATA),data)
 
-.PHONY: example disputed truth test test-portable test-matrix lint types docs bench dist clean help
+.PHONY: example disputed truth peers test test-portable test-matrix lint types docs bench dist clean help
 
 help: ## what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -49,8 +51,17 @@ example: $(EXAMPLE) ## train the example network and draw its information plane
 disputed: $(EXAMPLE) ## draw the disputed planes of tanh and ReLU networks (minutes)
 	$(BIN)/python examples/tanh_vs_relu.py
 
-truth: $(STAMP) ## put every estimator beside the truth and write docs/truth.md (half an hour; goes on where it was)
+truth: $(STAMP) ## put every estimator beside the truth and write docs/truth.md (an hour or more; goes on where it was)
 	$(BIN)/python benchmarks/truth.py --jobs $(WORKERS)
+	$(BIN)/python benchmarks/truth.py --docs docs/truth.md
+
+# The estimators of other packages, and what these import, in a folder of their own: none brings another torch.
+$(VENV)/peers: $(STAMP)
+	$(BIN)/python -m pip install --quiet --no-deps --target $@ infomeasure numba llvmlite sparse ennemi soft-entropy \
+		torch-mist hydra-core omegaconf 'antlr4-python3-runtime==4.9.*' pyro-ppl pyro-api opt_einsum mpld3
+
+peers: $(VENV)/peers ## put estimators of other packages beside the truth and write docs/truth.md (goes on where it was)
+	PYTHONPATH=$(VENV)/peers $(BIN)/python benchmarks/peers.py --jobs $(WORKERS) $(if $(NPEET),--npeet '$(NPEET)')
 	$(BIN)/python benchmarks/truth.py --docs docs/truth.md
 
 test: $(STAMP) $(VENV)/vision ## run all tests

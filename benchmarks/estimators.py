@@ -6,14 +6,21 @@ import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
-from cases import Kind
+from cases import Case, Kind
 from torch import Tensor
 
-from lightning_ib.functional import bucketize, hash_table, mutual_information, quantiles, row_ids
+from lightning_ib.functional import (
+    bucketize,
+    conditional_mutual_information,
+    hash_table,
+    mutual_information,
+    quantiles,
+    row_ids,
+)
 
-Estimate = Callable[[Tensor, Tensor], float]
+Estimate = Callable[..., float]
 
 N_BINS = 10
 NOISE_VARIANCE = 0.01
@@ -27,9 +34,11 @@ class Estimator:
     Attributes:
         label: its name in tables.
         kinds: the kinds of cases it is meant for, and run on.
-        estimate: ``(x, y)`` → bits.
+        estimate: ``(x, y)``, or ``(x, y, z)`` of conditional cases, → bits.
         rows: of how many rows at most it makes use: the first ones are taken.
         limits: pairs of an N and a number of samples: from that N on it is run on at most so many, 0 to skip it.
+        symbols: of conditional cases it is run on those whose ids are the variables in one of these; None for all.
+        coordinates: ``"one"`` where X and Y must have a single one, ``"several"`` where X needs more.
     """
 
     label: str
@@ -37,6 +46,24 @@ class Estimator:
     estimate: Estimate
     rows: int | None = None
     limits: tuple[tuple[int, int], ...] = ()
+    symbols: tuple[str, ...] | None = None
+    coordinates: Literal["one", "several"] | None = None
+
+    @property
+    def source(self) -> str:
+        """The package it comes from, with its version; empty for this one."""
+        return ""
+
+    def prepare(self, kind: Kind) -> None:
+        """Import what it calls on such cases, where that takes long and is no part of a call."""
+
+    def fits(self, case: Case) -> bool:
+        """Whether it is meant for a case."""
+        if self.coordinates == "one" and max(case.dims[:2]) > 1 or self.coordinates == "several" and case.dims[0] == 1:
+            return False
+        if case.kind == "conditional" and self.symbols is not None and case.symbols not in self.symbols:
+            return False
+        return case.kind in self.kinds
 
     def seeds(self, n: int, wanted: int) -> int:
         """On how many samples of N rows it is run, where some number is wanted."""
@@ -59,9 +86,9 @@ def spaced(n: int) -> str:
 def functional(name: str, **arguments: Any) -> Callable[..., Any]:
     """A function of :mod:`lightning_ib.functional`, imported where it is called, so that a lack is one failure."""
 
-    def call(x: Tensor, y: Tensor) -> Any:
+    def call(*variables: Tensor) -> Any:
         function = getattr(importlib.import_module("lightning_ib.functional"), name)
-        return function(x, y, **arguments, unit="bits")
+        return function(*variables, **arguments, unit="bits")
 
     return call
 
@@ -83,10 +110,12 @@ def ids(values: Tensor) -> Tensor:
     return row_ids(bucketize(values, edges=edges), table=hash_table(n_coordinates=values.shape[1], n_codes=N_BINS))
 
 
-def counted(correction: str | None, x: Tensor, y: Tensor) -> float:
+def counted(correction: str | None, x: Tensor, y: Tensor, z: Tensor | None = None) -> float:
     """Counting, with a correction for bias."""
     arguments: dict[str, Any] = {"correction": correction} if correction else {}
-    return mutual_information(ids(x), ids(y), **arguments, unit="bits")
+    if z is None:
+        return mutual_information(ids(x), ids(y), **arguments, unit="bits")
+    return conditional_mutual_information(ids(x), ids(y), given=ids(z), **arguments, unit="bits")
 
 
 def rows(values: Tensor) -> Tensor:
@@ -94,9 +123,13 @@ def rows(values: Tensor) -> Tensor:
     return values if values.ndim == 2 else 1e6 * values.double().unsqueeze(1)
 
 
-def neighbors_mixed(x: Tensor, y: Tensor) -> float:
-    """For any two variables: symbols as numbers that are far apart."""
-    return float(functional("mutual_information_mixed", k=3)(rows(x), rows(y)))
+def on_rows(name: str, **arguments: Any) -> Estimate:
+    """A function of any variables as real rows: symbols are numbers that are far apart."""
+
+    def call(*variables: Tensor) -> float:
+        return float(functional(name, **arguments)(*map(rows, variables)))
+
+    return call
 
 
 def kde(which: int, x: Tensor, y: Tensor) -> float:
@@ -106,6 +139,7 @@ def kde(which: int, x: Tensor, y: Tensor) -> float:
 
 
 ANY: tuple[Kind, ...] = ("discrete", "continuous", "labeled", "mixed")
+COUNTED: tuple[Kind, ...] = (*ANY, "conditional")
 REAL: tuple[Kind, ...] = ("continuous",)
 LABELED: tuple[Kind, ...] = ("labeled",)
 REAL_OR_LABELED: tuple[Kind, ...] = ("continuous", "labeled")
@@ -113,23 +147,26 @@ REAL_OR_LABELED: tuple[Kind, ...] = ("continuous", "labeled")
 KSG = "mutual_information_ksg"
 PROBE = "usable_information"
 
-# So that all of it takes two cores half an hour: these take seconds a call.
+# So that all of it takes two cores an hour or so: these take seconds a call.
 NEIGHBORS = ((10_000, 3),)
 CRITICS = ((0, 3), (10_000, 0))
 
+# A function of three variables is one more line here: of real variables, and of any,
+#   "ksg_given": Estimator("KSG given Z", ("conditional",), functional(f"conditional_{KSG}", k=3), symbols=("",)),
+#   "mixed_given": Estimator("mixed given Z", ("conditional",), on_rows("conditional_mutual_information_mixed", k=3)),
 ESTIMATORS: dict[str, Estimator] = {
-    "plug_in": Estimator("plug-in", ANY, partial(counted, None)),
-    "miller_madow": Estimator("Miller–Madow", ANY, partial(counted, "miller_madow")),
-    "grassberger": Estimator("Grassberger", ANY, partial(counted, "grassberger")),
-    "chao_shen": Estimator("Chao–Shen", ANY, partial(counted, "chao_shen")),
-    "james_stein": Estimator("James–Stein", ANY, partial(counted, "james_stein")),
-    "jackknife": Estimator("jackknife", ANY, partial(counted, "jackknife")),
-    "chao_wang_jost": Estimator("Chao–Wang–Jost", ANY, partial(counted, "chao_wang_jost")),
-    "nsb": Estimator("NSB", ANY, partial(counted, "nsb")),
+    "plug_in": Estimator("plug-in", COUNTED, partial(counted, None)),
+    "miller_madow": Estimator("Miller–Madow", COUNTED, partial(counted, "miller_madow")),
+    "grassberger": Estimator("Grassberger", COUNTED, partial(counted, "grassberger")),
+    "chao_shen": Estimator("Chao–Shen", COUNTED, partial(counted, "chao_shen")),
+    "james_stein": Estimator("James–Stein", COUNTED, partial(counted, "james_stein")),
+    "jackknife": Estimator("jackknife", COUNTED, partial(counted, "jackknife")),
+    "chao_wang_jost": Estimator("Chao–Wang–Jost", COUNTED, partial(counted, "chao_wang_jost")),
+    "nsb": Estimator("NSB", COUNTED, partial(counted, "nsb")),
     "ksg_1": Estimator("KSG 1", REAL, functional(KSG, k=3, algorithm=1), limits=NEIGHBORS),
     "ksg_2": Estimator("KSG 2", REAL, functional(KSG, k=3, algorithm=2), limits=NEIGHBORS),
     "knn": Estimator("labeled kNN", LABELED, functional("mutual_information_knn", k=3), limits=NEIGHBORS),
-    "mixed": Estimator("mixed kNN", ANY, neighbors_mixed, limits=NEIGHBORS),
+    "mixed": Estimator("mixed kNN", ANY, on_rows("mutual_information_mixed", k=3), limits=NEIGHBORS),
     "copula": Estimator("Gaussian copula", REAL_OR_LABELED, real_or_labeled("mutual_information_gaussian_copula")),
     "renyi": Estimator(
         "matrix Rényi",

@@ -11,6 +11,7 @@ from typing import get_type_hints
 
 from cases import CASES
 from estimators import ESTIMATORS
+from peer_estimators import PEERS
 
 Key = tuple[str, str, int]
 
@@ -24,7 +25,7 @@ class Row:
         mean: over the samples with a finite value, in bits; NaN if all failed. So are ``bias`` and ``rmse``.
         median_seconds: of a call.
         values: one for each sample, in order.
-        note: limits that were applied, and errors.
+        note: the package and version of a peer, limits that were applied, and errors; between semicolons.
     """
 
     case: str
@@ -83,7 +84,7 @@ def read(path: Path) -> dict[Key, Row]:
 
 def ordered(rows: Iterable[Row]) -> list[Row]:
     """By case, N and estimator, as they are listed; a case or estimator that was removed comes last."""
-    places = [{name: i for i, name in enumerate(names)} for names in (CASES, ESTIMATORS)]
+    places = [{name: i for i, name in enumerate(names)} for names in (CASES, [*ESTIMATORS, *PEERS])]
     last = max(map(len, places))
     return sorted(rows, key=lambda row: (places[0].get(row.case, last), row.n, places[1].get(row.estimator, last)))
 

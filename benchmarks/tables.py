@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from cases import CASES, KINDS
-from estimators import ESTIMATORS, N_BINS, NOISE_VARIANCE, spaced
+from estimators import ESTIMATORS, N_BINS, NOISE_VARIANCE, Estimator, spaced
+from nearest import compared, versions
+from peer_estimators import PEERS
 from records import Row, ordered
 
 _PREFERRED = 5000
@@ -41,9 +43,9 @@ def table(header: Sequence[str], body: Iterable[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(cells) + " |" for cells in [header, rule, *body])
 
 
-def known(rows: Iterable[Row]) -> list[Row]:
+def known(rows: Iterable[Row], estimators: Mapping[str, Estimator] = ESTIMATORS) -> list[Row]:
     """The rows of cases and estimators that are there still, in order."""
-    return ordered(row for row in rows if row.case in CASES and row.estimator in ESTIMATORS)
+    return ordered(row for row in rows if row.case in CASES and row.estimator in estimators)
 
 
 def shown_size(rows: Iterable[Row]) -> int:
@@ -57,12 +59,12 @@ def share(rows: Sequence[Row]) -> str:
     return f"{sum(row.within for row in rows)}/{len(rows)}" if rows else "–"
 
 
-def summary(rows: Iterable[Row]) -> str:
+def summary(rows: Iterable[Row], estimators: Mapping[str, Estimator] = ESTIMATORS) -> str:
     """How each estimator does at one N, by kind and by N, and how long it takes at the largest N."""
-    rows = known(rows)
+    rows = known(rows, estimators)
     shown, sizes = shown_size(rows), sorted({row.n for row in rows})
     body = []
-    for name, estimator in ESTIMATORS.items():
+    for name, estimator in estimators.items():
         own = [row for row in rows if row.estimator == name]
         here = [row for row in own if row.n == shown]
         finite = [row for row in here if math.isfinite(row.mean)]
@@ -96,8 +98,29 @@ def cell(row: Row | None) -> str:
     return (mean if row.within else f"**{mean}**") + ("†" if row.failed else "")
 
 
-def page(rows: Iterable[Row]) -> str:
-    """``docs/truth.md``: the summary, and truth beside estimate for each kind of case."""
+def nearest(rows: Sequence[Row], peers: Iterable[Row], n: int) -> list[str]:
+    """The section that compares ours with those of other packages; empty where none was run."""
+    peers = known(peers, PEERS)
+    if not any(row.n == n for row in peers):
+        return []
+    body, sentences = compared(rows, peers, n)
+    run = versions(peers)
+    sources = [[PEERS[name].label, " · ".join(sorted(run[name])), PEERS[name].called] for name in PEERS if name in run]
+    return [
+        "## Who is nearest\n\nThe root mean squared error, in bits, of the best of our estimators and of the best of "
+        f"other packages for each case, at N = {spaced(n)} and on the same samples, by "
+        "`python benchmarks/peers.py` in `benchmarks/results/peers.csv`. The best are chosen knowing the truth, which "
+        "data cannot do: the table shows what there is, not what a choice in advance would give. Errors are compared "
+        "to a thousandth of a bit; an estimator with a sample that failed is left out.",
+        " ".join(sentences),
+        table(["case", "truth", "ours", "peer", "nearer"], body),
+        "What was called; the rest are the package's defaults:",
+        table(["peer", "version", "call"], sources),
+    ]
+
+
+def page(rows: Iterable[Row], peers: Iterable[Row] = ()) -> str:
+    """``docs/truth.md``: the summary, truth beside estimate for each kind of case, and who is nearest."""
     rows = known(rows)
     found, shown = {row.key: row for row in rows}, shown_size(rows)
     estimators = [name for name in ESTIMATORS if any(row.estimator == name for row in rows)]
@@ -108,8 +131,8 @@ def page(rows: Iterable[Row]) -> str:
             policies.setdefault(policy, []).append(ESTIMATORS[name].label)
     parts = [
         "# Truth beside estimate",
-        f"Every estimator on {len(cases)} cases whose mutual information is known in closed form or by quadrature: "
-        f"bits, means over {max(row.seeds for row in rows)} samples. Written by "
+        f"Every estimator on {len(cases)} cases whose mutual or conditional information is known in closed form or by "
+        f"quadrature: bits, means over {max(row.seeds for row in rows)} samples. Written by "
         "`python benchmarks/truth.py --docs docs/truth.md` from `benchmarks/results/truth.csv`, which holds bias, "
         "error and every value for each N. An estimator is run on the kinds of cases it is meant for; “–” was not "
         "run.",
@@ -135,6 +158,7 @@ def page(rows: Iterable[Row]) -> str:
                 "0.1 bit and 10 %."
             )
             parts.append(table(["case", "truth", *(ESTIMATORS[name].label for name in columns)], body))
+    parts += nearest(rows, peers, shown)
     parts.append(INFINITE + _INFINITE_RESULTS.read_text(encoding="utf-8").strip())
     troubled: dict[tuple[str, str], list[Row]] = {}
     for row in rows:

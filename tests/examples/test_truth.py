@@ -16,7 +16,9 @@ from tests.helpers import ROOT
 
 sys.path.append(str(ROOT / "benchmarks"))
 
+import peers
 import records
+import runs
 import tables
 import truth
 from cases import CASES, KINDS
@@ -49,7 +51,7 @@ def a_row(**changes):
 
 def fake(monkeypatch, estimate, **policy):
     """Put an estimator in the place of all others, in this process."""
-    monkeypatch.setattr(truth, "ESTIMATORS", {"fake": Estimator("fake", tuple(KINDS), estimate, **policy)})
+    monkeypatch.setitem(runs.ALL, "fake", Estimator("fake", tuple(KINDS), estimate, **policy))
 
 
 # --- Runs ------------------------------------------------------------------------------------------------------------
@@ -107,7 +109,7 @@ def strip_time(row):
 
 
 def test_measure_gives_mean_bias_and_error_of_the_samples_of_their_seeds():
-    row = truth.measure("binary channel, flip 0.1", "plug_in", 500, 3)
+    row = runs.measure("binary channel, flip 0.1", "plug_in", 500, 3)
     figures = [float(figure) for figure in row.values.split()]
     assert (row.kind, row.dims, row.seeds, row.note, row.failed) == ("discrete", "1+1", 3, "", False)
     assert len(set(figures)) == 3
@@ -117,7 +119,7 @@ def test_measure_gives_mean_bias_and_error_of_the_samples_of_their_seeds():
     assert row.bias == pytest.approx(row.mean - exact, abs=2e-5)
     assert row.rmse == pytest.approx(math.sqrt(sum((f - exact) ** 2 for f in figures) / 3), abs=1e-4)
     assert row.median_seconds > 0
-    assert strip_time(truth.measure("binary channel, flip 0.1", "plug_in", 500, 3)) == strip_time(row)
+    assert strip_time(runs.measure("binary channel, flip 0.1", "plug_in", 500, 3)) == strip_time(row)
 
 
 def test_failures_nan_and_warnings_are_kept_with_their_sentence(monkeypatch):
@@ -131,7 +133,7 @@ def test_failures_nan_and_warnings_are_kept_with_their_sentence(monkeypatch):
         return answer
 
     fake(monkeypatch, estimate)
-    row = truth.measure("binary channel, flip 0.1", "fake", 50, 6)
+    row = runs.measure("binary channel, flip 0.1", "fake", 50, 6)
     assert row.mean == pytest.approx(0.6)
     assert row.values == "0.5 0.7"
     assert row.seeds == 6
@@ -146,7 +148,7 @@ def test_nothing_but_failures_has_no_mean_and_is_not_within(monkeypatch, tmp_pat
         raise RuntimeError("no.")
 
     fake(monkeypatch, estimate)
-    row = truth.measure("10 symbols", "fake", 50, 2)
+    row = runs.measure("10 symbols", "fake", 50, 2)
     assert all(math.isnan(figure) for figure in (row.mean, row.bias, row.rmse))
     assert (row.values, row.note) == ("", "2 of 2: RuntimeError: no.")
     assert row.failed
@@ -164,8 +166,8 @@ def test_an_estimator_that_takes_the_first_rows_gets_no_more_and_says_so(monkeyp
         return 0.0
 
     fake(monkeypatch, estimate, rows=30)
-    assert truth.measure("10 symbols", "fake", 50, 2).note == "the first 30 rows"
-    assert truth.measure("10 symbols", "fake", 20, 1).note == ""
+    assert runs.measure("10 symbols", "fake", 50, 2).note == "the first 30 rows"
+    assert runs.measure("10 symbols", "fake", 20, 1).note == ""
     assert lengths == [(30, 30), (30, 30), (20, 20)]
 
 
@@ -173,7 +175,7 @@ def test_every_estimator_sees_the_same_samples_and_another_seed_gives_others(mon
     seen = []
     fake(monkeypatch, lambda x, y: seen.append(x.clone()) or 0.0)
     for _ in range(2):
-        truth.measure("normal, rho 0.9", "fake", 20, 2)
+        runs.measure("normal, rho 0.9", "fake", 20, 2)
     assert torch.equal(seen[0], seen[2])
     assert torch.equal(seen[1], seen[3])
     assert not torch.equal(seen[0], seen[1])
@@ -193,9 +195,9 @@ def test_counting_takes_symbols_as_they_are_and_ten_equal_bins_a_coordinate():
 
 def test_words_choose_the_names_that_hold_them_in_their_own_order():
     names = ["normal, rho 0.9", "normal, rho 0.99", "Spiral"]
-    assert truth.chosen(names, None, "case") == names
-    assert truth.chosen(names, ["spiral", "0.99"], "case") == names[1:]
-    assert truth.chosen(names, ["normal, rho 0.9"], "case") == names[:1]  # a whole name is that one alone
+    assert runs.chosen(names, None, "case") == names
+    assert runs.chosen(names, ["spiral", "0.99"], "case") == names[1:]
+    assert runs.chosen(names, ["normal, rho 0.9"], "case") == names[:1]  # a whole name is that one alone
 
 
 @pytest.mark.parametrize(
@@ -232,8 +234,8 @@ def test_tasks_are_those_an_estimator_is_meant_for_the_largest_first(monkeypatch
         "any": Estimator("any", tuple(KINDS), lambda x, y: 0.0),
         "slow": Estimator("slow", ("continuous",), lambda x, y: 0.0, limits=((50, 3), (1000, 0))),
     }
-    monkeypatch.setattr(truth, "ESTIMATORS", some)
-    found = truth.tasks(["10 symbols", "spiral 3+3"], list(some), [100, 1000], 10)
+    monkeypatch.setattr(runs, "ALL", some)
+    found = runs.tasks(["10 symbols", "spiral 3+3"], list(some), [100, 1000], 10)
     assert list(found.items()) == [
         (("10 symbols", "any", 1000), 10),
         (("spiral 3+3", "any", 1000), 10),
@@ -255,16 +257,17 @@ def test_limits_are_kept_and_said():
 
 def test_quick_is_small_and_keeps_to_a_file_of_its_own():
     options = truth.parsed(["--quick"])
-    assert (options.sizes, options.seeds, options.results) == ([1000], 2, truth.QUICK)
+    assert (options.sizes, options.seeds, options.results) == ([1000], 2, ROOT / "build" / "truth_quick.csv")
     options = truth.parsed([])
     assert (options.sizes, options.seeds, options.results) == ([1000, 5000, 10_000], 10, truth.RESULTS)
+    assert peers.parsed(["--quick"]).results == ROOT / "build" / "peers_quick.csv"
 
 
 def test_again_forgets_what_is_asked_for_and_nothing_else(tmp_path, monkeypatch):
     path = tmp_path / "rows.csv"
     write(path, [a_row(), a_row(n=1000)])
     left = []
-    monkeypatch.setattr(truth, "run", lambda todo, path, jobs: left.extend(read(path)))
+    monkeypatch.setattr(runs, "run", lambda todo, path, jobs, timeout: left.extend(read(path)))
     truth.main(["--results", str(path), "--cases", "rho 0.5", "--estimators", "plug_in", "--sizes", "5000", "--again"])
     assert left == [("normal, rho 0.5", "plug_in", 1000)]
 
@@ -292,11 +295,11 @@ def test_fewer_seeds_than_asked_for_are_run_again_and_what_ends_a_run_is_said(
         def shutdown(self, **_):
             pass
 
-    monkeypatch.setattr(truth, "ProcessPoolExecutor", Nothing)
-    truth.run({a_row().key: 2}, path, 1)
+    monkeypatch.setattr(runs, "ProcessPoolExecutor", Nothing)
+    runs.run({a_row().key: 2}, path, 1)
     assert "1 rows asked for, 1 there already" in capsys.readouterr().out
     with pytest.raises(SystemExit, match=words):
-        truth.run({a_row().key: 3}, path, 1)
+        runs.run({a_row().key: 3}, path, 1)
     assert list(read(path).values()) == [a_row()]
 
 
@@ -361,11 +364,11 @@ def test_the_summary_counts_by_kind_and_by_n_and_names_the_worst():
     header, _, *body = tables.summary(rows).splitlines()
     assert header == (
         "| estimator | median abs. bias | worst bias | median RMSE | discrete | continuous | labeled | mixed "
-        "| N = 5 000 | N = 10 000 | failures | s at 10 000 |"
+        "| conditional | N = 5 000 | N = 10 000 | failures | s at 10 000 |"
     )
     assert body == [
-        "| plug-in | 0.008 | -0.50 (normal, rho 0.9) | 0.010 | 1/1 | 1/2 | – | – | 2/3 | 2/2 | 1/5 | 3 |",
-        "| KSG 1 | **failed** | **failed** | **failed** | – | 0/1 | – | – | 0/1 | – | 1/1 | – |",
+        "| plug-in | 0.008 | -0.50 (normal, rho 0.9) | 0.010 | 1/1 | 1/2 | – | – | – | 2/3 | 2/2 | 1/5 | 3 |",
+        "| KSG 1 | **failed** | **failed** | **failed** | – | 0/1 | – | – | – | 0/1 | – | 1/1 | – |",
     ]
 
 
@@ -393,4 +396,4 @@ def test_the_page_has_a_table_for_each_kind_and_says_what_failed_and_what_was_cu
 def test_every_estimator_takes_the_kinds_of_cases_it_is_meant_for(name):
     for kind in ESTIMATORS[name].kinds:
         case = next(case for case, of in CASES.items() if of.kind == kind)
-        assert math.isfinite(truth.measure(case, name, 100, 1).mean), kind
+        assert math.isfinite(runs.measure(case, name, 100, 1).mean), kind
