@@ -5,6 +5,11 @@ alone; nearest neighbors are found faster where SciPy is there.
 """
 
 from lightning_ib.functional.checks import Unit
+from lightning_ib.functional.continuous.conditional import (
+    conditional_mutual_information_gaussian_copula,
+    conditional_mutual_information_ksg,
+    conditional_mutual_information_mixed,
+)
 from lightning_ib.functional.continuous.copula import (
     mutual_information_gaussian_copula,
     mutual_information_gaussian_copula_labels,
@@ -19,6 +24,10 @@ from lightning_ib.functional.continuous.neighbors import (
     mutual_information_knn,
     mutual_information_ksg,
     mutual_information_mixed,
+)
+from lightning_ib.functional.continuous.projected import (
+    mutual_information_ksg_corrected,
+    mutual_information_projected,
 )
 from lightning_ib.functional.continuous.renyi import (
     entropy_renyi,
@@ -93,6 +102,9 @@ __all__ = [
     "checked_correction",
     "conditional_entropy",
     "conditional_mutual_information",
+    "conditional_mutual_information_gaussian_copula",
+    "conditional_mutual_information_ksg",
+    "conditional_mutual_information_mixed",
     "entropy",
     "entropy_bounds_kde",
     "entropy_of_counts",
@@ -117,7 +129,9 @@ __all__ = [
     "mutual_information_infonce",
     "mutual_information_knn",
     "mutual_information_ksg",
+    "mutual_information_ksg_corrected",
     "mutual_information_mixed",
+    "mutual_information_projected",
     "mutual_information_quantized",
     "mutual_information_renyi",
     "mutual_information_renyi_labels",

@@ -62,10 +62,10 @@ def mutual_information_gaussian_copula(
     """
     checked_unit(unit)
     x, y = checked_pair(x, y, labels="use mutual_information_gaussian_copula_labels(t, y)")
-    scores = torch.cat((_normal_scores(x), _normal_scores(y)))
+    scores = torch.cat((normal_scores(x), normal_scores(y)))
     names, covariance, d = _names("x", x) + _names("y", y), torch.cov(scores), x.shape[1]
     h_x, h_y, h_xy = (
-        _entropy(scores[part], covariance[part, part], names[part], "", bias_correction)
+        gaussian_entropy(scores[part], covariance[part, part], names[part], "", bias_correction)
         for part in (slice(d), slice(d, None), slice(None))
     )
     return in_unit(h_x + h_y - h_xy, unit)
@@ -107,12 +107,12 @@ def mutual_information_gaussian_copula_labels(
     checked_unit(unit)
     rows = checked_rows(t, "t", labels=AS_Y)
     numbers, counts = checked_labels(y, len(rows))
-    scores, names = _normal_scores(rows), _names("t", rows)
-    h_t = _entropy(scores, None, names, "", bias_correction)
+    scores, names = normal_scores(rows), _names("t", rows)
+    h_t = gaussian_entropy(scores, None, names, "", bias_correction)
     h_t_given_y = 0.0
     by_class = scores[:, numbers.argsort(stable=True)].split(counts.tolist(), dim=1)
     for label, part in zip(y.unique().tolist(), by_class):
-        h = _entropy(part, None, names, f" in class {label}", bias_correction)
+        h = gaussian_entropy(part, None, names, f" in class {label}", bias_correction)
         h_t_given_y += part.shape[1] / len(rows) * h
     return in_unit(h_t - h_t_given_y, unit)
 
@@ -121,7 +121,7 @@ def _names(name: str, rows: Tensor) -> list[str]:
     return [f"coordinate {d} of {name}" for d in range(rows.shape[1])]
 
 
-def _normal_scores(rows: Tensor) -> Tensor:
+def normal_scores(rows: Tensor) -> Tensor:
     """The quantiles of the standard normal at the ranks of every coordinate, float64, shape ``(D, N)``."""
     n, keys = len(rows), _sort_keys(rows.t().contiguous())
     if n >= _SORTED_BY_DIGITS and keys.device.type == "cpu":
@@ -150,7 +150,9 @@ def _sort_keys(values: Tensor) -> Tensor:
     return bits ^ ((bits >> sign) & torch.iinfo(integer).max)
 
 
-def _entropy(scores: Tensor, covariance: Tensor | None, names: list[str], where: str, bias_correction: bool) -> float:
+def gaussian_entropy(
+    scores: Tensor, covariance: Tensor | None, names: list[str], where: str, bias_correction: bool
+) -> float:
     """The entropy in nats of a normal variable, less D/2 log 2πe, which cancels in an information.
 
     The covariance is that of the scores; None where it is still to be computed.

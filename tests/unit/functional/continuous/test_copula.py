@@ -70,7 +70,7 @@ def test_the_scores_are_those_of_the_mean_ranks(n, dtype):
     zeros = torch.tensor([0.0, -0.0, 1.0, -1.0], dtype=dtype).repeat(n // 4)[:, None]
     subnormal = torch.tensor([torch.finfo(dtype).tiny / 4, -torch.finfo(dtype).tiny / 8, 0.0], dtype=dtype)
     for rows in (many, many.relu(), torch.cat([many, zeros], 1), subnormal.repeat(n // 3 + 1)[:n, None]):
-        np.testing.assert_allclose(copula._normal_scores(rows).T, reference_scores(rows), atol=1e-12, rtol=1e-12)
+        np.testing.assert_allclose(copula.normal_scores(rows).T, reference_scores(rows), atol=1e-12, rtol=1e-12)
 
 
 def test_equal_values_share_their_mean_rank():

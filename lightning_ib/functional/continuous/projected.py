@@ -1,0 +1,230 @@
+r"""Nearest neighbors for many coordinates: after a projection that is learned on other samples, and beside normals.
+
+Nearest neighbors read too low in many coordinates, since neighbors are far away there. What depends on few directions
+can be read in those; and how low they read can be measured on normal variables with the same correlations.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from lightning_ib.functional.checks import (
+    Unit,
+    checked_integer,
+    checked_labels,
+    checked_pair,
+    checked_rows,
+    checked_unit,
+    in_unit,
+)
+from lightning_ib.functional.continuous.copula import mutual_information_gaussian_copula, normal_scores
+from lightning_ib.functional.continuous.neighbors import (
+    check_varies,
+    checked_k,
+    mutual_information_knn,
+    mutual_information_ksg,
+    mutual_information_mixed,
+)
+
+# A direction whose variance is a smaller share of the largest one's is left out: rounding, or a repeated coordinate.
+_LEAST_VARIANCE = 1e-9
+
+# How many standard errors of a correlation of zero a pair must exceed on samples it was not learned on.
+_SIGNIFICANT = 3.0
+
+# The factor by which correlations are shrunk is bisected so often: to the last bit of a float64.
+_BISECTIONS = 60
+
+
+def mutual_information_projected(
+    x: Tensor, y: Tensor, *, pairs: int = 4, k: int = 3, seed: int = 0, unit: Unit = "bits"
+) -> float:
+    r"""The information of many coordinates from nearest neighbors in the few canonical pairs that carry it.
+
+    Coordinates become normal scores by their ranks. The samples are halved; on one half the canonical correlation
+    analysis (Hotelling 1936) gives pairs of directions, :math:`(a_j^\top x, b_j^\top y)` with the largest correlations.
+    On the other half those pairs are kept whose correlation is there, too, three standard errors above zero, one at
+    least and ``pairs`` at most, and algorithm 1 of :func:`~lightning_ib.functional.mutual_information_ksg` is run on
+    their coordinates. The value is the mean of both halves, each being the judge once.
+
+    A projection cannot add information (data processing), so that up to the error of the neighbors in few coordinates
+    this is a lower bound. With 50 + 50 coordinates, of which two pairs depend, it reads nine tenths of the truth from
+    5 000 samples, where neighbors in all coordinates read nothing.
+
+    It is blind to what leaves no correlation between directions: of two spirals it reads half of what neighbors in
+    their six coordinates read, and of clusters on corners of many dimensions, next to nothing. It cannot see more pairs
+    than ``pairs``.
+
+    Where y is a class label, the directions are those of linear discriminants, and
+    :func:`~lightning_ib.functional.mutual_information_knn` reads the projected x.
+
+    Args:
+        x: real numbers in floating point, shape ``(N, …)`` or ``(N,)``.
+        y: real numbers in floating point, shape ``(N, …)`` or ``(N,)``, or class labels, integers ``(N,)``.
+        pairs: the largest number of directions of each variable: the more, the more the neighbors read too low.
+        k: the number of neighbors, at least 1, and less than half of the samples, or of those of any class.
+        seed: of the halves. The global random state stays as it is.
+        unit: ``"bits"`` or ``"nats"``.
+
+    Returns:
+        The information in ``unit``; it may be below 0.
+
+    Raises:
+        TypeError: an argument is of another kind.
+        ValueError: ``pairs``, ``k`` or ``unit`` is out of range, the variables differ in their samples, are constant in
+            a half, or hold NaN or infinity, or a half has fewer than two rows per coordinate.
+
+    Example:
+        >>> x, noise = torch.randn(2, 1000, 20, generator=torch.Generator().manual_seed(0))
+        >>> y = noise + 2 * (torch.arange(20) == 3) * x  # the fourth coordinate alone: log2(5) / 2 bits
+        >>> round(mutual_information_projected(x, y), 1), round(mutual_information_ksg(x, y), 1)
+        (1.1, 0.3)
+    """
+    checked_unit(unit)
+    pairs = checked_integer(pairs, "pairs", at_least=1)
+    seed = checked_integer(seed, "seed")
+    labels = None
+    if isinstance(y, Tensor) and not y.is_floating_point() and not y.is_complex():
+        x = checked_rows(x, "x")
+        labels, counts = checked_labels(y, len(x), ("x", "y"))
+        targets = torch.nn.functional.one_hot(labels, len(counts)).double()
+    else:
+        x, y = checked_pair(x, y)
+        targets = normal_scores(y).t()
+    check_varies(x, "x")
+    check_varies(targets, "y")
+    widest = max(x.shape[1], targets.shape[1])
+    if len(x) < 4 * widest:
+        raise ValueError(
+            f"canonical pairs of {widest} coordinates are learned on half of the samples, which takes at least "
+            f"{4 * widest} of them, got {len(x)}: give more, or fewer coordinates."
+        )
+    k = checked_k(k, len(x) // 2)
+    scores = normal_scores(x).t()
+    order = _halves(labels, len(x), seed).to(x.device)
+    values = []
+    for learned, judged in (order, order.flip(0)):
+        a, b = _canonical_pairs(scores[learned], targets[learned], pairs)
+        u, v = scores[judged] @ a, targets[judged] @ b
+        n_pairs = _significant(u, v)
+        u, v = u[:, :n_pairs], v[:, :n_pairs]
+        if labels is not None:
+            values.append(mutual_information_knn(u, labels[judged], k=k, unit=unit))
+        else:  # the same as KSG, and defined where rows repeat
+            values.append(mutual_information_mixed(u, v, k=k, unit=unit))
+    return sum(values) / 2
+
+
+def _halves(labels: Tensor | None, n: int, seed: int) -> Tensor:
+    """Row numbers of two halves, ``(2, N // 2)``; of every class each half has half, or one more."""
+    order = torch.randperm(n, generator=torch.Generator().manual_seed(seed), device="cpu")
+    if labels is not None:
+        order = order[labels.cpu()[order].argsort(stable=True)]
+    return order[: n // 2 * 2].view(-1, 2).t().contiguous()
+
+
+def _canonical_pairs(x: Tensor, y: Tensor, pairs: int) -> tuple[Tensor, Tensor]:
+    """The directions of the leading canonical pairs, ``(D, P)`` each, with unit variance."""
+    whiten_x, whiten_y = _whitening(x), _whitening(y)
+    cross = (x - x.mean(0)).t() @ (y - y.mean(0)) / len(x)
+    left, _, right = torch.linalg.svd(whiten_x.t() @ cross @ whiten_y, full_matrices=False)
+    return whiten_x @ left[:, :pairs], whiten_y @ right[:pairs].t()
+
+
+def _whitening(rows: Tensor) -> Tensor:
+    """Directions of unit variance that are uncorrelated, ``(D, R)``: as many as the rows have."""
+    variances, directions = torch.linalg.eigh(torch.cov(rows.t()).reshape(rows.shape[1], -1))
+    kept = variances > _LEAST_VARIANCE * variances[-1]
+    if not bool(kept.any()) or not float(variances[-1]) > 0:
+        raise ValueError("a variable is constant in a half of the samples: leave it out, or give more samples.")
+    whitening: Tensor = directions[:, kept] / variances[kept].sqrt()
+    return whitening
+
+
+def _significant(u: Tensor, v: Tensor) -> int:
+    """How many of the leading pairs correlate, on samples they were not learned on; one at least."""
+    u, v = u - u.mean(0), v - v.mean(0)
+    correlations = (u * v).sum(0) / (u.square().sum(0) * v.square().sum(0)).sqrt()
+    below = (~(correlations > _SIGNIFICANT / math.sqrt(len(u)))).nonzero()
+    return max(1, int(below[0])) if len(below) else len(correlations)
+
+
+def mutual_information_ksg_corrected(
+    x: Tensor, y: Tensor, *, k: int = 3, simulations: int = 3, seed: int = 0, unit: Unit = "bits"
+) -> float:
+    r"""The information from nearest neighbors, corrected by how low they read on normals with the same correlations.
+
+    .. math:: I = \mathrm{KSG}(x, y) + \langle G(x', y') - \mathrm{KSG}(x', y') \rangle
+
+    after a rank transform of each coordinate to normal scores. :math:`(x', y')` are as many normal samples with the
+    correlations of the scores (a parametric bootstrap), and G is
+    :func:`~lightning_ib.functional.mutual_information_gaussian_copula`, which is right for them. The correlations
+    between x and y are shrunk by one factor until their information is that of G on the data, corrected for its bias.
+
+    It equals the Gaussian copula where the data have one, and adds what neighbors see beyond: on Student-t variables,
+    for example, it halves the error of both. It is the choice for about 5 to 20 coordinates each, and needs some forty
+    samples per coordinate: with 50 + 50 coordinates and 1 000 samples it reads 0.6 bits too high.
+
+    Clusters are its blind spot: their copula is far from Gaussian, and the ranks mix their coordinates. With one
+    coordinate each, neighbors have next to no bias, and the simulations add their own scatter.
+
+    Args:
+        x: real numbers in floating point, shape ``(N, …)`` or ``(N,)``.
+        y: real numbers in floating point, shape ``(N, …)`` or ``(N,)``.
+        k: the number of neighbors, 1 to N − 1.
+        simulations: how many samples of normals are drawn; each takes the time of one estimate.
+        seed: of the normals. The global random state stays as it is.
+        unit: ``"bits"`` or ``"nats"``.
+
+    Returns:
+        The information in ``unit``; it may be below 0.
+
+    Raises:
+        TypeError: an argument is of another kind; integer variables are.
+        ValueError: as :func:`~lightning_ib.functional.mutual_information_gaussian_copula`, and where rows repeat as
+            :func:`~lightning_ib.functional.mutual_information_ksg`.
+
+    Example:
+        >>> x, noise = torch.randn(2, 1000, 8, generator=torch.Generator().manual_seed(0))
+        >>> x, y = x, (x + noise).exp()  # 8 times half a bit
+        >>> round(mutual_information_ksg_corrected(x, y)), round(mutual_information_ksg(x, y))
+        (4, 1)
+    """
+    checked_unit(unit)
+    simulations = checked_integer(simulations, "simulations", at_least=1)
+    generator = torch.Generator().manual_seed(checked_integer(seed, "seed"))
+    x, y = checked_pair(x, y, labels="use mutual_information_projected(t, y)")
+    k = checked_k(k, len(x))
+    gaussian = mutual_information_gaussian_copula(x, y, unit="nats")  # with the checks of every coordinate
+    x, y = normal_scores(x).t().contiguous(), normal_scores(y).t().contiguous()
+    factor = _shrunk(x, y, max(0.0, gaussian))
+    bias = []
+    for _ in range(simulations):
+        drawn = torch.randn(len(x), len(factor), generator=generator, dtype=torch.float64, device="cpu").to(x.device)
+        normals = (drawn @ factor.t()).split([x.shape[1], y.shape[1]], 1)
+        known = mutual_information_gaussian_copula(*normals, unit="nats")
+        bias.append(known - mutual_information_ksg(*normals, k=k, unit="nats"))
+    return in_unit(mutual_information_ksg(x, y, k=k, unit="nats") + math.fsum(bias) / simulations, unit)
+
+
+def _shrunk(x: Tensor, y: Tensor, information: float) -> Tensor:
+    """A Cholesky factor of the correlations of x and y, those between them shrunk to an information in nats."""
+    d = x.shape[1]
+    correlations = torch.corrcoef(torch.cat((x, y), 1).t())
+    within_x, within_y = (torch.linalg.cholesky(block) for block in (correlations[:d, :d], correlations[d:, d:]))
+    half = torch.linalg.solve_triangular(within_x, correlations[:d, d:], upper=False)
+    canonical = torch.linalg.svdvals(torch.linalg.solve_triangular(within_y, half.t(), upper=False))
+    least, most = 0.0, 1.0
+    for _ in range(_BISECTIONS):
+        middle = (least + most) / 2
+        if -0.5 * float(torch.log1p(-(middle * canonical).square()).sum()) > information:
+            most = middle
+        else:
+            least = middle
+    correlations[:d, d:] *= least
+    correlations[d:, :d] *= least
+    factor: Tensor = torch.linalg.cholesky(correlations)
+    return factor

@@ -1,0 +1,161 @@
+"""Neighbors after a projection, and corrected beside normals: many coordinates, their blind spots, bad input."""
+
+import math
+
+import pytest
+import torch
+
+from lightning_ib.functional import (
+    mutual_information_gaussian_copula,
+    mutual_information_knn,
+    mutual_information_ksg,
+    mutual_information_ksg_corrected,
+    mutual_information_projected,
+)
+from tests.helpers.samples import generator, leaves_alone, normal
+
+BOTH = {"projected": mutual_information_projected, "corrected": mutual_information_ksg_corrected}
+both = pytest.mark.parametrize("estimate", BOTH.values(), ids=BOTH)
+
+
+def two_pairs(n, d, rho=0.8, seed=0):
+    """Of d + d coordinates, two pairs depend."""
+    x, noise = normal(n, d, seed=seed), normal(n, d, seed=seed + 1)
+    y = noise.clone()
+    y[:, :2] = rho * x[:, :2] + math.sqrt(1 - rho**2) * noise[:, :2]
+    return x, y, -math.log2(1 - rho**2)
+
+
+def test_two_pairs_among_fifty():
+    x, y, truth = two_pairs(5000, 50)
+    assert mutual_information_projected(x, y) == pytest.approx(truth, abs=0.15)
+
+
+@both
+def test_ten_coordinates_where_neighbors_read_a_third(estimate):
+    x, y, truth = two_pairs(2000, 10)
+    assert mutual_information_ksg(x, y) < truth / 2
+    assert estimate(x, y) == pytest.approx(truth, abs=0.15)
+
+
+def test_heavy_tails_are_read_nearer_by_the_correction():
+    x, y, truth = two_pairs(2000, 5)
+    chi = (normal(2000, 5, seed=9).square().sum(1, keepdim=True) / 5).sqrt()
+    truth += 0.24  # of the common chi: benchmarks/cases
+    errors = {
+        name: abs(estimate(x / chi, y / chi) - truth)
+        for name, estimate in {
+            **BOTH,
+            "ksg": mutual_information_ksg,
+            "copula": mutual_information_gaussian_copula,
+        }.items()
+    }
+    assert errors["corrected"] < 0.15
+    assert errors["corrected"] < min(errors["ksg"], errors["copula"]) / 2
+
+
+def test_the_projection_is_blind_to_a_circle():
+    """As its docstring says: what leaves no correlation."""
+    angle = 2 * math.pi * torch.rand(2000, generator=generator(), dtype=torch.float64)
+    x = torch.stack([angle.cos(), angle.sin()], 1)
+    y = torch.stack([(2 * angle).cos(), (2 * angle).sin()], 1) + 0.1 * normal(2000, 2)
+    assert mutual_information_projected(x, y) < mutual_information_ksg(x, y) / 1.3
+
+
+def test_classes_in_many_coordinates():
+    """Four classes along two of sixty coordinates, where neighbors of all coordinates read little."""
+    y = torch.randint(4, (2000,), generator=generator())
+    t = normal(2000, 60)
+    t[:, 0] += 3 * (y % 2)
+    t[:, 1] += 3 * (y // 2)
+    truth = 2 * 0.760  # twice that of two normals 3 apart
+    assert mutual_information_knn(t, y) < 1.2
+    assert mutual_information_projected(t, y) == pytest.approx(truth, abs=0.15)
+
+
+def test_independent_variables_have_none():
+    assert mutual_information_projected(normal(1000, 20), normal(1000, 10, seed=1)) == pytest.approx(0, abs=0.06)
+    assert mutual_information_ksg_corrected(normal(1000, 5), normal(1000, 3, seed=1)) == pytest.approx(0, abs=0.1)
+
+
+def test_dead_and_repeated_units_change_nothing():
+    x, y, _ = two_pairs(1000, 4)
+    layer = torch.cat([x, torch.zeros(1000, 3), x[:, :2]], 1)
+    assert mutual_information_projected(layer, y) == pytest.approx(mutual_information_projected(x, y), abs=0.05)
+
+
+def test_rectified_units():
+    x, y, truth = two_pairs(1000, 4)
+    found = mutual_information_projected(x.relu(), y.relu())
+    assert 0.3 < found < truth
+
+
+@both
+def test_the_seed_alone_decides(estimate):
+    x, y, _ = two_pairs(300, 3)
+    torch.manual_seed(1)
+    first = estimate(x, y, seed=4)
+    torch.manual_seed(2)
+    assert estimate(x, y, seed=4) == first
+    assert estimate(x, y, seed=5) != first
+
+
+@both
+def test_increasing_maps_of_coordinates_change_nothing(estimate):
+    x, y, _ = two_pairs(300, 3)
+    assert estimate(x.exp(), y**3) == pytest.approx(estimate(x, y), abs=1e-9)
+
+
+@both
+def test_bits_are_nats_over_log_2(estimate):
+    x, y, _ = two_pairs(300, 3)
+    assert estimate(x, y) * math.log(2) == pytest.approx(estimate(x, y, unit="nats"), abs=1e-12)
+
+
+@both
+def test_leaves_inputs_and_random_state_alone(estimate):
+    x, y, _ = two_pairs(200, 3)
+    leaves_alone(estimate, x, y)
+
+
+# --- Bad input -------------------------------------------------------------------------------------------------------
+
+
+def test_too_few_samples_for_the_split():
+    x, y, _ = two_pairs(199, 50)
+    with pytest.raises(
+        ValueError, match="canonical pairs of 50 coordinates .* at least 200 of them, got 199: give more"
+    ):
+        mutual_information_projected(x, y)
+
+
+def test_a_small_class():
+    t, y = normal(100, 2), torch.zeros(100, dtype=torch.long)
+    y[:5] = 1
+    with pytest.raises(ValueError, match="class 1 of y has [23] of 50 samples, and k = 3 neighbors"):
+        mutual_information_projected(t, y)
+
+
+@both
+def test_not_finite_constant_or_different(estimate):
+    x, y, _ = two_pairs(100, 2)
+    with pytest.raises(ValueError, match="y has NaN or infinite values in 100 of 100 rows"):
+        estimate(x, y * math.nan)
+    with pytest.raises(ValueError, match="constant|the same in all 100 rows"):
+        estimate(x, 0 * y)
+    with pytest.raises(ValueError, match="x and y must be of the same samples, got 100 of one and 99 of the other"):
+        estimate(x, y[1:])
+    with pytest.raises(ValueError, match="k must be"):
+        estimate(x, y, k=100)
+
+
+def test_one_class():
+    with pytest.raises(ValueError, match="y is the same in all 100 rows"):
+        mutual_information_projected(normal(100, 2), torch.zeros(100, dtype=torch.long))
+
+
+@pytest.mark.parametrize("pairs", [0, 1.5])
+def test_pairs_out_of_range(pairs):
+    x, y, _ = two_pairs(100, 2)
+    with pytest.raises((TypeError, ValueError), match="pairs must be an integer"):
+        mutual_information_projected(x, y, pairs=pairs)
