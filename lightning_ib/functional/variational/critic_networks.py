@@ -6,21 +6,23 @@ which x came with which y, so that a critic learns no pair from them.
 
 The samples are halved. A critic learns from each half, in float32, and is evaluated on the other, which keeps memorized
 samples out of the estimate. A quarter of the training half, the judges, decides when to stop. The critic is the sum of
-one in closed form (:mod:`~lightning_ib.functional.variational.normal_critic`) and a network that is 0 at first.
+one in closed form (:mod:`~lightning_ib.functional.variational.normal_critic`) and a network that is 0 at first. A
+second pair of critics lacks the closed form, and the better of the two, by the judges, learns to the end.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from itertools import accumulate
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
 from lightning_ib.functional.continuous.copula import _normal_scores
-from lightning_ib.functional.variational.normal_critic import normal_start
+from lightning_ib.functional.variational.normal_critic import NormalCritic, normal_start
 from lightning_ib.functional.variational.training import full_precision_training, mlp, mlp_weights, sample_rows, train
 
 Critic = Literal["separable", "joint"]
@@ -35,11 +37,15 @@ _LEARNING_RATE = 2e-3
 _GROUP = 16
 _JUDGED_GROUP = 64
 
+# For so many steps a critic learns from either start, the closed form and zero; the better one goes on.
+_RACE = 300
+
 
 def held_out_scores(
     x: Tensor,
     y: Tensor,
     loss: Callable[[Tensor], Tensor],
+    estimate: Callable[[Tensor], Tensor],
     critic: Critic,
     *,
     batch_size: int,
@@ -52,6 +58,7 @@ def held_out_scores(
         x: real numbers ``(N, D)``, N at least 16.
         y: real numbers ``(N, E)``.
         loss: of the scores of batches, ``(2, M, B, B)``, x down and y across, for each critic its own, ``(2,)``.
+        estimate: of the same scores, ``(2,)``: the information, by which the better start is chosen.
         critic: ``"separable"`` or ``"joint"``.
         batch_size: B at most.
         steps: of training, at most.
@@ -71,31 +78,82 @@ def held_out_scores(
         fitted, judges, unseen = position.split([half - half // 4, half // 4, half], 1)
         b = min(batch_size, fitted.shape[1])
         group = b if critic == "separable" else min(b, _GROUP)
-        judged = batch_size if critic == "separable" else min(batch_size, _JUDGED_GROUP)
-
+        to_judge = _batched(judges, batch_size if critic == "separable" else min(batch_size, _JUDGED_GROUP))
         start = normal_start(x, y, fitted.shape[1], _batched(judges, batch_size), loss)
-        make = _separable if critic == "separable" else _joint
-        first, network = make(x.shape[2], y.shape[2], generator, x.device)
-
-        def scores(weights: Tensor, chosen: Tensor) -> Tensor:
-            """Of samples ``(2, M, B)``, numbered within the critics' views."""
-            rows = chosen.flatten(1).unsqueeze(2)
-            seen = (v.gather(1, rows.expand(-1, -1, v.shape[2])).unflatten(1, chosen.shape[1:]) for v in (x, y))
-            return start.scores(chosen) + network(weights, *seen)
-
-        to_judge = _batched(judges, judged)
-        weights = train(
-            first,
-            lambda w: loss(
-                scores(w, sample_rows(fitted, b // group * group, generator).unflatten(1, (-1, group)))
-            ).sum(),
-            lambda w: loss(scores(w, to_judge)),
-            steps=steps,
-            learning_rate=_LEARNING_RATE,
+        weights, network = (_separable if critic == "separable" else _joint)(
+            x.shape[2], y.shape[2], generator, x.device
         )
+
+        trained = partial(
+            _trained, fitted=fitted, judges=to_judge, groups=(b // group, group), loss=loss, generator=generator
+        )
+        critics = _Critics(x, y, start, network)
+        weights = torch.cat([weights.new_ones(2, 1), weights], 1)
+        if start.g.shape[2]:
+            race = min(steps, _RACE)
+            both, contenders = critics.beside_zero(), trained(critics.beside_zero(), weights.repeat(2, 1), steps=race)
+            with torch.no_grad():
+                found = estimate(both.scores(contenders, to_judge.repeat(2, 1, 1)).double())
+            better = found.view(2, 2).argmax(0) * 2 + torch.arange(2, device=x.device)
+            critics, weights, steps = both.at(better), contenders[better], steps - race
+        weights = trained(critics, weights, steps=steps)
         with torch.no_grad():
             batches = _batched(unseen, batch_size).split(1, 1)
-            return torch.cat([scores(weights, batch) for batch in batches], 1).double()
+            return torch.cat([critics.scores(weights, batch) for batch in batches], 1).double()
+
+
+def _trained(
+    critics: _Critics,
+    weights: Tensor,
+    *,
+    fitted: Tensor,
+    judges: Tensor,
+    groups: tuple[int, int],
+    loss: Callable[[Tensor], Tensor],
+    generator: torch.Generator,
+    steps: int,
+) -> Tensor:
+    """The weights after training on groups of rows, of all copies: two, or four of the same rows two by two."""
+    times, (n_groups, size) = len(weights) // 2, groups
+    fitted, judges = fitted.repeat(times, 1), judges.repeat(times, 1, 1)
+
+    def sampled_loss(weights: Tensor) -> Tensor:
+        batch = sample_rows(fitted, n_groups * size, generator).unflatten(1, groups)
+        return loss(critics.scores(weights, batch)).sum()
+
+    def judged_loss(weights: Tensor) -> Tensor:
+        return loss(critics.scores(weights, judges))
+
+    return train(weights, sampled_loss, judged_loss, steps=steps, learning_rate=_LEARNING_RATE)
+
+
+class _Critics(NamedTuple):
+    """The sum of a closed form and a network, for several copies on their own views of the rows.
+
+    The first weight of a copy is the factor of its closed form; the others are the network's.
+    """
+
+    x: Tensor
+    y: Tensor
+    start: NormalCritic
+    network: Network
+
+    def scores(self, weights: Tensor, chosen: Tensor) -> Tensor:
+        """The scores ``(copies, M, B, B)`` of rows ``(copies, M, B)``, numbered within the views."""
+        rows = chosen.flatten(1).unsqueeze(2)
+        x, y = (v.gather(1, rows.expand(-1, -1, v.shape[2])).unflatten(1, chosen.shape[1:]) for v in (self.x, self.y))
+        factor, rest = weights.tensor_split([1], 1)
+        return factor.view(-1, 1, 1, 1) * self.start.scores(chosen) + self.network(rest, x, y)
+
+    def beside_zero(self) -> _Critics:
+        """All copies, and again without the closed form."""
+        start = NormalCritic(*(torch.cat([part, torch.zeros_like(part)]) for part in self.start))
+        return _Critics(self.x.repeat(2, 1, 1), self.y.repeat(2, 1, 1), start, self.network)
+
+    def at(self, copies: Tensor) -> _Critics:
+        """Some of the copies."""
+        start = NormalCritic(*(part[copies] for part in self.start))
+        return _Critics(self.x[copies], self.y[copies], start, self.network)
 
 
 def _views(rows: Tensor, halves: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ links, such as a uniform variable with uniform noise; they take two to four time
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import Literal, NamedTuple, get_args
 
 import torch
@@ -104,9 +105,13 @@ def critic_information(
     batch_size = checked_integer(batch_size, "batch_size", at_least=2)
     steps, seed = checked_integer(steps, "steps", at_least=1), checked_integer(seed, "seed")
     x, y = checked_pair(x, y, at_least=_LEAST)
-    loss = _infonce_loss if objective == "infonce" else _jensen_shannon_loss
-    scores = held_out_scores(x, y, loss, critic, batch_size=batch_size, steps=steps, seed=seed)
-    information, influences = _infonce(scores) if objective == "infonce" else _smile(scores, clip)
+    loss, read = (
+        (_infonce_loss, _infonce) if objective == "infonce" else (_jensen_shannon_loss, partial(_smile, clip=clip))
+    )
+    scores = held_out_scores(
+        x, y, loss, lambda scores: read(scores)[0], critic, batch_size=batch_size, steps=steps, seed=seed
+    )
+    information, influences = read(scores)
     standard_error = float(influences.std()) / math.sqrt(influences.numel())
     return CriticResult(in_unit(float(information.mean()), unit), in_unit(standard_error, unit))
 

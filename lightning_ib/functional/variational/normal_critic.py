@@ -23,6 +23,9 @@ _STANDARD_ERRORS = 3.0
 # The correlation of a pair at most: nearer to 1 the ratio is so steep that single rows decide the loss.
 _LARGEST = 0.995
 
+# The scores at least: a network can make up for a pair that the normal distribution takes for impossible.
+_HIGHEST = 6.0
+
 # The parts of the log ratio that are tried; none at all comes first.
 _SHARES = (0.0, 0.25, 0.5, 1.0)
 
@@ -54,7 +57,7 @@ class NormalCritic(NamedTuple):
         )
         a, b = (part.gather(1, flat).view(chosen.shape) for part in (self.a, self.b))
         scores: Tensor = g @ h.transpose(-1, -2) + a.unsqueeze(-1) + b.unsqueeze(-2)
-        return scores
+        return scores.clamp(-_HIGHEST, _HIGHEST)
 
     def plus(self, other: NormalCritic, shares: Tensor) -> NormalCritic:
         """The sum with a share of another critic's scores, ``(copies,)``: each copy its own share."""
