@@ -6,10 +6,11 @@ is evaluated on the other half, which keeps memorized samples out of the estimat
 decides when to stop.
 
 A critic is the sum of two: the log density ratio of a normal distribution of the canonical pairs of the scores, and of
-their absolute values, in closed form and in the share that serves the validation rows best, and a network. The
-``"separable"`` network is :math:`g(x)^\top h(y)`, with two networks of one hidden layer of 64 ReLU units and 32 outputs
-each; the ``"joint"`` one sees x and y together, in hidden layers of 64 and 32 ReLU units. Joint critics suit sharp
-links, such as a uniform variable with uniform noise; they take two to four times as long.
+their absolute values, in closed form, and a network. Critics without the closed form learn beside those for 300 steps,
+and the better ones go on. The ``"separable"`` network is :math:`g(x)^\top h(y)`, with two networks of one hidden layer
+of 64 ReLU units and 32 outputs each; the ``"joint"`` one sees x and y together, in hidden layers of 64 and 32 ReLU units.
+Joint critics suit sharp edges, such as those of a uniform variable with uniform noise, and take two to four times as
+long.
 """
 
 from __future__ import annotations
@@ -44,9 +45,9 @@ class CriticResult(NamedTuple):
 
     Attributes:
         information: the bound in the unit asked for, unclipped: below 0 for a critic that found nothing.
-        standard_error: of the information, in the same unit, for these critics: samples that pairs share are accounted
-            for, other critics from other samples come on top. About 0.7 to 1.2 times the standard deviation
-            over repeated samples.
+        standard_error: of the information, in the same unit, for these critics: that each sample is in many pairs is
+            accounted for, and what other critics would give comes on top. Over 20 repetitions of normal variables it
+            was the standard deviation, and of heavy-tailed ones (Student-t, 2 degrees of freedom) half to 0.7 of it.
     """
 
     information: float
@@ -67,9 +68,9 @@ def critic_information(
 ) -> CriticResult:
     r"""A variational bound on I(X;Y) and its standard error, on samples held out from the critic.
 
-    The bounds are those of :func:`mutual_information_infonce` and :func:`mutual_information_smile`. Both are means over
-    pairs, in which each sample takes part many times. The standard error is that of the sum of each sample's influence
-    (the delta method; Hoeffding 1948): in InfoNCE, with :math:`m_i` the mean of :math:`e^{f(x_i, y_j)}` over the batch,
+    The bounds are those of :func:`mutual_information_infonce` and :func:`mutual_information_smile`, means over pairs. The
+    standard error is that of the samples' influences (the delta method; Hoeffding 1948): in InfoNCE, with :math:`m_i` the
+    mean of :math:`e^{f(x_i, y_j)}` over the batch,
 
     .. math:: \psi_k = f(x_k, y_k) - \log m_k - \frac1B \sum_i \frac{e^{f(x_i, y_k)}}{m_i}
 
@@ -84,13 +85,12 @@ def critic_information(
         clip: of SMILE, in nats, above 0.
         batch_size: see :func:`mutual_information_infonce`.
         steps: of Adam, at most.
-        seed: of the halves, the critic's first weights and its batches. The global random states stay as they are.
+        seed: of all that is drawn.
         unit: ``"bits"`` or ``"nats"``.
 
     Raises:
         TypeError: an argument is of another kind; integer variables are.
-        ValueError: the variables differ in their samples, have fewer than 16, or hold NaN or infinity, or another
-            argument is unknown or out of range.
+        ValueError: as in :func:`mutual_information_infonce`.
 
     Example:
         >>> x = torch.randn(1000, 1, generator=torch.Generator().manual_seed(0))
@@ -133,7 +133,7 @@ def mutual_information_infonce(
 
     (van den Oord, Li & Vinyals 2018), over batches of B samples. It is at most :math:`\log B`, 8 bits with the default
     ``batch_size``: near that it reflects the size of the batches. Its variance is small, and it falls short where the
-    critic is too weak for the dependence, such as in windings. The head of this module describes how the critic is
+    critic is too weak for the dependence, as for spirals. The head of this module describes how the critic is
     trained and evaluated; :func:`critic_information` gives the standard error as well.
 
     Args:
@@ -182,10 +182,10 @@ def mutual_information_smile(
 
     The critic learns by the Jensen–Shannon bound :math:`-\mathbb{E}_{p(x,y)}[\log(1 + e^{-f})] -
     \mathbb{E}_{p(x)p(y)}[\log(1 + e^f)]` (Nowozin, Cseke & Tomioka 2016), and the bound of Donsker & Varadhan reads it,
-    with a variance that clipping caps (Song & Ermon 2020). They clip the second term alone, which leaves the first one
-    free to exceed I(X;Y) by any amount; with both terms clipped the value is a lower bound, up to the error of the
-    logarithm of a mean, which falls as 1/N. It can exceed log B, and falls short where the
-    information of single pairs exceeds :math:`\tau`. The head of this module describes how the critic is trained and
+    with a variance that clipping caps (Song & Ermon 2020). They clip the second term alone, so that the first can exceed
+    I(X;Y) by any amount. With both clipped it is a lower bound in expectation, up to the error of the logarithm of a
+    mean, which falls as 1/N. It can exceed log B, and falls short where single pairs hold more information than
+    :math:`\tau`, as of a nearly exact link. The head of this module describes how the critic is trained and
     evaluated; :func:`critic_information` gives the standard error as well.
 
     Args:
