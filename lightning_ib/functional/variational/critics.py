@@ -8,9 +8,9 @@ decides when to stop.
 A critic is the sum of two: the log density ratio of a normal distribution of the canonical pairs of the scores, and of
 their absolute values, in closed form, and a network. Critics without the closed form learn beside those for 300 steps,
 and the better ones go on. The ``"separable"`` network is :math:`g(x)^\top h(y)`, with two networks of one hidden layer
-of 64 ReLU units and 32 outputs each; the ``"joint"`` one sees x and y together, in hidden layers of 64 and 32 ReLU units.
-Joint critics suit sharp edges, such as those of a uniform variable with uniform noise, and take two to four times as
-long.
+of 64 ReLU units and 32 outputs each; the ``"joint"`` one sees x and y together, in hidden layers of 64 and 32 ReLU
+units. Joint critics suit sharp edges, such as those of a uniform variable with uniform noise, and take two to four times
+as long.
 """
 
 from __future__ import annotations
@@ -68,9 +68,9 @@ def critic_information(
 ) -> CriticResult:
     r"""A variational bound on I(X;Y) and its standard error, on samples held out from the critic.
 
-    The bounds are those of :func:`mutual_information_infonce` and :func:`mutual_information_smile`, means over pairs. The
-    standard error is that of the samples' influences (the delta method; Hoeffding 1948): in InfoNCE, with :math:`m_i` the
-    mean of :math:`e^{f(x_i, y_j)}` over the batch,
+    The bounds are those of :func:`mutual_information_infonce` and :func:`mutual_information_smile`, means over pairs.
+    The standard error is that of the samples' influences (the delta method; Hoeffding 1948): in InfoNCE, with
+    :math:`m_i` the mean of :math:`e^{f(x_i, y_j)}` over the batch,
 
     .. math:: \psi_k = f(x_k, y_k) - \log m_k - \frac1B \sum_i \frac{e^{f(x_i, y_k)}}{m_i}
 
@@ -182,8 +182,8 @@ def mutual_information_smile(
 
     The critic learns by the Jensen–Shannon bound :math:`-\mathbb{E}_{p(x,y)}[\log(1 + e^{-f})] -
     \mathbb{E}_{p(x)p(y)}[\log(1 + e^f)]` (Nowozin, Cseke & Tomioka 2016), and the bound of Donsker & Varadhan reads it,
-    with a variance that clipping caps (Song & Ermon 2020). They clip the second term alone, so that the first can exceed
-    I(X;Y) by any amount. With both clipped it is a lower bound in expectation, up to the error of the logarithm of a
+    with a variance that clipping caps (Song & Ermon 2020). They clip the second term alone, so that the first can
+    exceed I(X;Y) by any amount. With both clipped it is a lower bound in expectation, up to the error of the logarithm of a
     mean, which falls as 1/N. It can exceed log B, and falls short where single pairs hold more information than
     :math:`\tau`, as of a nearly exact link. The head of this module describes how the critic is trained and
     evaluated; :func:`critic_information` gives the standard error as well.
