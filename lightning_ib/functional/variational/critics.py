@@ -9,8 +9,8 @@ A critic is the sum of two: the log density ratio of a normal distribution of th
 their absolute values, in closed form, and a network. Critics without the closed form learn beside those for 300 steps,
 and the better ones go on. The ``"separable"`` network is :math:`g(x)^\top h(y)`, with two networks of one hidden layer
 of 64 ReLU units and 32 outputs each; the ``"joint"`` one sees x and y together, in hidden layers of 64 and 32 ReLU
-units. Joint critics suit sharp edges, such as those of a uniform variable with uniform noise, and take two to four times
-as long.
+units. Joint critics suit sharp edges, such as those of a uniform variable with uniform noise, and take two to four
+times as long.
 """
 
 from __future__ import annotations
@@ -183,9 +183,10 @@ def mutual_information_smile(
     The critic learns by the Jensen–Shannon bound :math:`-\mathbb{E}_{p(x,y)}[\log(1 + e^{-f})] -
     \mathbb{E}_{p(x)p(y)}[\log(1 + e^f)]` (Nowozin, Cseke & Tomioka 2016), and the bound of Donsker & Varadhan reads it,
     with a variance that clipping caps (Song & Ermon 2020). They clip the second term alone, so that the first can
-    exceed I(X;Y) by any amount. With both clipped it is a lower bound in expectation, up to the error of the logarithm of a
-    mean, which falls as 1/N. It can exceed log B, and falls short where single pairs hold more information than
-    :math:`\tau`, as of a nearly exact link. The head of this module describes how the critic is trained and
+    exceed I(X;Y) by any amount. With both clipped it is a lower bound in expectation, up to the error of the logarithm
+    of a mean, which falls as 1/N. It can exceed log B, and falls short where single pairs hold more information than
+    :math:`\tau`, or where a nearly exact link has sharp edges (2.6 of 3.4 bits of a uniform variable with uniform noise
+    of a tenth of its width, where InfoNCE reads 3.0). The head of this module describes how the critic is trained and
     evaluated; :func:`critic_information` gives the standard error as well.
 
     Args:
