@@ -8,7 +8,7 @@ from typing import Literal
 from torch import Tensor
 
 from lightning_ib.estimators.base import Estimator, Rows, one_hot, required_labels, required_target
-from lightning_ib.functional import Unit, mutual_information_infonce, mutual_information_smile, probe_information
+from lightning_ib.functional import Unit, critic_information, probe_information
 from lightning_ib.functional.checks import checked_choice, checked_integer
 
 
@@ -51,34 +51,51 @@ class Probe(Estimator):
         return {"I_TY": found.information, "I_TY_se": found.standard_error, "accuracy": found.accuracy}
 
 
-class InfoNCE(Estimator):
-    """A variational lower bound with a critic network (van den Oord et al. 2018), with the output ``I_TY``.
+class _CriticEstimator(Estimator):
+    """What the estimators with a critic share: one of its own for every measurement."""
+
+    objective: Literal["infonce", "smile"]
+
+    def __init__(
+        self,
+        pool: Callable[[Tensor], Tensor] | None = None,
+        max_samples: int | None = None,
+        critic: Literal["separable", "joint"] = "separable",
+    ) -> None:
+        super().__init__(pool, max_samples)
+        choices: tuple[Literal["separable", "joint"], ...] = ("separable", "joint")
+        self.critic = checked_choice(critic, f"{type(self).__name__}: critic", choices)
+
+    def estimate(self, rows: Rows, calibration: Mapping[str, float], unit: Unit) -> dict[str, float]:
+        """I(T;Y) and its standard error."""
+        y = _numbers(self, rows)
+        found = critic_information(rows.numbers, y, objective=self.objective, critic=self.critic, unit=unit)
+        return {"I_TY": found.information, "I_TY_se": found.standard_error}
+
+
+class InfoNCE(_CriticEstimator):
+    """A variational lower bound with a critic network (van den Oord et al. 2018): ``I_TY``, with its standard error.
 
     Args:
         pool: see :class:`Estimator`.
         max_samples: see :class:`Estimator`.
+        critic: ``"separable"`` scores a representation and a target by two networks, ``"joint"`` by one, which takes
+            two to four times as long and suits sharp links.
     """
 
-    name = "infonce"
-
-    def estimate(self, rows: Rows, calibration: Mapping[str, float], unit: Unit) -> dict[str, float]:
-        """I(T;Y)."""
-        return {"I_TY": mutual_information_infonce(rows.numbers, _numbers(self, rows), unit=unit)}
+    name = objective = "infonce"
 
 
-class SMILE(Estimator):
-    """A variational estimate with a critic network and less variance (Song & Ermon 2020), with the output ``I_TY``.
+class SMILE(_CriticEstimator):
+    """A variational estimate with a clipped critic (Song & Ermon 2020): ``I_TY``, with its standard error.
 
     Args:
         pool: see :class:`Estimator`.
         max_samples: see :class:`Estimator`.
+        critic: see :class:`InfoNCE`.
     """
 
-    name = "smile"
-
-    def estimate(self, rows: Rows, calibration: Mapping[str, float], unit: Unit) -> dict[str, float]:
-        """I(T;Y)."""
-        return {"I_TY": mutual_information_smile(rows.numbers, _numbers(self, rows), unit=unit)}
+    name = objective = "smile"
 
 
 def _numbers(estimator: Estimator, rows: Rows) -> Tensor:

@@ -75,13 +75,19 @@ from lightning_ib.functional.discretize.quantized import mutual_information_quan
 from lightning_ib.functional.discretize.sketch import sketch
 from lightning_ib.functional.gaussian_bound import GaussianBound, gaussian_compression_bound, weight_noise_variance
 from lightning_ib.functional.gradients import GradientSignal, WeightDiffusion, gradient_signal, weight_diffusion
-from lightning_ib.functional.variational.critics import mutual_information_infonce, mutual_information_smile
+from lightning_ib.functional.variational.critics import (
+    CriticResult,
+    critic_information,
+    mutual_information_infonce,
+    mutual_information_smile,
+)
 from lightning_ib.functional.variational.probes import ProbeResult, probe_information, usable_information
 
 __all__ = [
     "Bounds",
     "Cells",
     "Correction",
+    "CriticResult",
     "GaussianBound",
     "GradientSignal",
     "NOT_FINITE",
@@ -105,6 +111,7 @@ __all__ = [
     "conditional_mutual_information_gaussian_copula",
     "conditional_mutual_information_ksg",
     "conditional_mutual_information_mixed",
+    "critic_information",
     "entropy",
     "entropy_bounds_kde",
     "entropy_of_counts",

@@ -1,33 +1,130 @@
 r"""Variational bounds on mutual information, by a critic: a network that discriminates pairs from mixed pairs.
 
-The critic is separable, :math:`f(x, y) = g(x)^\top h(y)` with two networks of one hidden layer of 64 ReLU units and
-32 outputs each. The samples are halved; a critic learns from each half, in float32, and is evaluated on the other half,
-which keeps memorized samples out of the estimate. A quarter of the training half decides when to stop. Constant
-coordinates are ignored.
+The coordinates become normal scores by their ranks, so that strictly increasing maps of a coordinate leave every value
+as it is, and constant coordinates are ignored. The samples are halved; a critic learns from each half, in float32, and
+is evaluated on the other half, which keeps memorized samples out of the estimate. A quarter of the training half
+decides when to stop.
+
+A critic is the sum of two: the log density ratio of a normal distribution of the canonical pairs of the scores, and of
+their absolute values, in closed form, and a network. Critics without the closed form learn beside those for 300 steps,
+and the better ones go on. The ``"separable"`` network is :math:`g(x)^\top h(y)`, with two networks of one hidden layer
+of 64 ReLU units and 32 outputs each; the ``"joint"`` one sees x and y together, in hidden layers of 64 and 32 ReLU
+units. Joint critics suit sharp edges, such as those of a uniform variable with uniform noise, and take two to four
+times as long.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from functools import partial
+from typing import Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from lightning_ib.functional.checks import Unit, checked_integer, checked_number, checked_pair, checked_unit, in_unit
-from lightning_ib.functional.variational.training import full_precision_training, mlp, mlp_weights, sample_rows, train
+from lightning_ib.functional.checks import (
+    Unit,
+    checked_choice,
+    checked_integer,
+    checked_number,
+    checked_pair,
+    checked_unit,
+    in_unit,
+)
+from lightning_ib.functional.variational.critic_networks import Critic, held_out_scores
 
-_HIDDEN = 64
-_OUTPUTS = 32
-_LEARNING_RATE = 2e-3
+Objective = Literal["infonce", "smile"]
 
 # Two halves, of each a quarter to judge by, of that at least two samples to mix.
 _LEAST = 16
 
 
+class CriticResult(NamedTuple):
+    """A variational bound on mutual information, on samples held out from its critics.
+
+    Attributes:
+        information: the bound in the unit asked for, unclipped: below 0 for a critic that found nothing.
+        standard_error: of the information, in the same unit, for these critics: that each sample is in many pairs is
+            accounted for, and what other critics would give comes on top. Over 20 repetitions of normal variables it
+            was the standard deviation, and of heavy-tailed ones (Student-t, 2 degrees of freedom) half to 0.7 of it.
+    """
+
+    information: float
+    standard_error: float
+
+
+def critic_information(
+    x: Tensor,
+    y: Tensor,
+    *,
+    objective: Objective = "infonce",
+    critic: Critic = "separable",
+    clip: float = 5.0,
+    batch_size: int = 256,
+    steps: int = 1000,
+    seed: int = 0,
+    unit: Unit = "bits",
+) -> CriticResult:
+    r"""A variational bound on I(X;Y) and its standard error, on samples held out from the critic.
+
+    The bounds are those of :func:`mutual_information_infonce` and :func:`mutual_information_smile`, means over pairs.
+    The standard error is that of the samples' influences (the delta method; Hoeffding 1948): in InfoNCE, with
+    :math:`m_i` the mean of :math:`e^{f(x_i, y_j)}` over the batch,
+
+    .. math:: \psi_k = f(x_k, y_k) - \log m_k - \frac1B \sum_i \frac{e^{f(x_i, y_k)}}{m_i}
+
+    and in SMILE, with :math:`Z` the mean of the clipped :math:`e^f` over all mixed pairs, :math:`\psi_k = f(x_k, y_k) -
+    (\overline{e^{f(x_k, \cdot)}} + \overline{e^{f(\cdot, y_k)}}) / Z`.
+
+    Args:
+        x: real values in floating point, shape ``(N, …)``, N at least 16.
+        y: real values in floating point, shape ``(N, …)``; class labels as ``torch.nn.functional.one_hot(y).double()``.
+        objective: ``"infonce"`` or ``"smile"``.
+        critic: ``"separable"`` or ``"joint"``.
+        clip: of SMILE, in nats, above 0.
+        batch_size: see :func:`mutual_information_infonce`.
+        steps: of Adam, at most.
+        seed: of all that is drawn.
+        unit: ``"bits"`` or ``"nats"``.
+
+    Raises:
+        TypeError: an argument is of another kind; integer variables are.
+        ValueError: as in :func:`mutual_information_infonce`.
+
+    Example:
+        >>> x = torch.randn(1000, 1, generator=torch.Generator().manual_seed(0))
+        >>> information, standard_error = critic_information(x, (x > 0).double(), steps=200)
+        >>> 0.9 < information < 1.0 and standard_error < 0.02
+        True
+    """
+    checked_unit(unit)
+    checked_choice(objective, "objective", get_args(Objective))
+    checked_choice(critic, "critic", get_args(Critic))
+    clip = checked_number(clip, "clip", above=0, infinite=True)
+    batch_size = checked_integer(batch_size, "batch_size", at_least=2)
+    steps, seed = checked_integer(steps, "steps", at_least=1), checked_integer(seed, "seed")
+    x, y = checked_pair(x, y, at_least=_LEAST)
+    loss, read = (
+        (_infonce_loss, _infonce) if objective == "infonce" else (_jensen_shannon_loss, partial(_smile, clip=clip))
+    )
+    scores = held_out_scores(
+        x, y, loss, lambda scores: read(scores)[0], critic, batch_size=batch_size, steps=steps, seed=seed
+    )
+    information, influences = read(scores)
+    standard_error = float(influences.std()) / math.sqrt(influences.numel())
+    return CriticResult(in_unit(float(information.mean()), unit), in_unit(standard_error, unit))
+
+
 def mutual_information_infonce(
-    x: Tensor, y: Tensor, *, batch_size: int = 256, steps: int = 1000, seed: int = 0, unit: Unit = "bits"
+    x: Tensor,
+    y: Tensor,
+    *,
+    critic: Critic = "separable",
+    batch_size: int = 256,
+    steps: int = 1000,
+    seed: int = 0,
+    unit: Unit = "bits",
 ) -> float:
     r"""The InfoNCE lower bound on I(X;Y), on samples held out from the critic.
 
@@ -36,13 +133,15 @@ def mutual_information_infonce(
 
     (van den Oord, Li & Vinyals 2018), over batches of B samples. It is at most :math:`\log B`, 8 bits with the default
     ``batch_size``: near that it reflects the size of the batches. Its variance is small, and it falls short where the
-    critic is too weak for the dependence; the head of this module describes how the critic is trained and evaluated.
+    critic is too weak for the dependence, as for spirals. The head of this module describes how the critic is
+    trained and evaluated; :func:`critic_information` gives the standard error as well.
 
     Args:
         x: real values in floating point, shape ``(N, …)``, N at least 16.
         y: real values in floating point, shape ``(N, …)``; class labels as ``torch.nn.functional.one_hot(y).double()``.
+        critic: ``"separable"`` or ``"joint"``.
         batch_size: B. There are fewer to a batch where a half of the samples holds fewer, and so that batches are
-            equally large.
+            equally large. In a step of a joint critic, pairs are those within groups of 16.
         steps: of Adam, at most; fewer where the validation loss stops falling.
         seed: of the halves, the critic's first weights and its batches. The global random states stay as they are.
         unit: ``"bits"`` or ``"nats"``.
@@ -53,50 +152,50 @@ def mutual_information_infonce(
     Raises:
         TypeError: an argument is of another kind; integer variables are.
         ValueError: the variables differ in their samples, have fewer than 16, or hold NaN or infinity, or
-            ``batch_size``, ``steps`` or ``unit`` is out of range.
+            ``critic``, ``batch_size``, ``steps`` or ``unit`` is unknown or out of range.
 
     Example:
         >>> x = torch.randn(1000, 1, generator=torch.Generator().manual_seed(0))
         >>> 0.8 < mutual_information_infonce(x, (x > 0).double(), steps=200) < 1.0
         True
     """
-    checked_unit(unit)
-    batch_size = checked_integer(batch_size, "batch_size", at_least=2)
-
-    def bound(scores: Tensor) -> Tensor:
-        return _paired(scores) - scores.logsumexp(-1) + math.log(scores.shape[-1])
-
-    def loss(scores: Tensor) -> Tensor:
-        return -bound(scores).mean((-2, -1))
-
-    scores = _held_out_scores(x, y, loss, batch_size, steps, seed)
-    return in_unit(float(bound(scores).mean()), unit)
+    return critic_information(
+        x, y, objective="infonce", critic=critic, batch_size=batch_size, steps=steps, seed=seed, unit=unit
+    ).information
 
 
 def mutual_information_smile(
     x: Tensor,
     y: Tensor,
     *,
+    critic: Critic = "separable",
     clip: float = 5.0,
     batch_size: int = 256,
     steps: int = 1000,
     seed: int = 0,
     unit: Unit = "bits",
 ) -> float:
-    r"""The SMILE estimate of I(X;Y), on samples held out from the critic.
+    r"""The SMILE estimate of I(X;Y) with a clipped critic, on samples held out from the critic.
 
-    .. math:: \hat I = \mathbb{E}_{p(x, y)}[f] - \log \mathbb{E}_{p(x) p(y)}[\mathrm{clip}(e^f, e^{-\tau}, e^{\tau})]
+    .. math:: \hat I = \mathbb{E}_{p(x, y)}[c] - \log \mathbb{E}_{p(x) p(y)}[e^c], \qquad
+              c = \max(-\tau, \min(f, \tau))
 
-    (Song & Ermon 2020): the bound of Donsker & Varadhan with a clipped partition function, which caps its variance,
-    of a critic trained to the Jensen–Shannon bound :math:`-\mathbb{E}_{p(x,y)}[\log(1 + e^{-f})] -
-    \mathbb{E}_{p(x)p(y)}[\log(1 + e^f)]` (Nowozin, Cseke & Tomioka 2016). It can exceed log B, and, as
-    an estimate with clipping, I(X;Y) itself. The head of this module describes how the critic is trained and evaluated.
+    The critic learns by the Jensen–Shannon bound :math:`-\mathbb{E}_{p(x,y)}[\log(1 + e^{-f})] -
+    \mathbb{E}_{p(x)p(y)}[\log(1 + e^f)]` (Nowozin, Cseke & Tomioka 2016), and the bound of Donsker & Varadhan reads it,
+    with a variance that clipping caps (Song & Ermon 2020). They clip the second term alone, so that the first can
+    exceed I(X;Y) by any amount. With both clipped it is a lower bound in expectation, up to the error of the logarithm
+    of a mean, which falls as 1/N. It can exceed log B, and falls short where single pairs hold more information than
+    :math:`\tau`, or where a nearly exact link has sharp edges (2.6 of 3.4 bits of a uniform variable with uniform noise
+    of a tenth of its width, where InfoNCE reads 3.0). The head of this module describes how the critic is trained and
+    evaluated; :func:`critic_information` gives the standard error as well.
 
     Args:
         x: real values in floating point, shape ``(N, …)``, N at least 16.
         y: real values in floating point, shape ``(N, …)``; class labels as ``torch.nn.functional.one_hot(y).double()``.
+        critic: ``"separable"`` or ``"joint"``.
         clip: :math:`\tau`, in nats, above 0; ``math.inf`` turns clipping off. Smaller values trade bias for variance.
-        batch_size: the number of samples of a step; all pairs of two different samples of a batch count as mixed.
+        batch_size: the number of samples of a step; all pairs of two different samples of a batch count as mixed, and
+            in a step of a joint critic those of a group of 16.
         steps: of Adam, at most; fewer where the validation loss stops falling.
         seed: of the halves, the critic's first weights and its batches. The global random states stay as they are.
         unit: ``"bits"`` or ``"nats"``.
@@ -106,25 +205,17 @@ def mutual_information_smile(
 
     Raises:
         TypeError: an argument is of another kind; integer variables are.
-        ValueError: the variables differ in their samples, have fewer than 16, or hold NaN or infinity, or ``clip``,
-            ``batch_size``, ``steps`` or ``unit`` is out of range.
+        ValueError: the variables differ in their samples, have fewer than 16, or hold NaN or infinity, or ``critic``,
+            ``clip``, ``batch_size``, ``steps`` or ``unit`` is unknown or out of range.
 
     Example:
         >>> x = torch.randn(1000, 1, generator=torch.Generator().manual_seed(0))
-        >>> 0.7 < mutual_information_smile(x, (x > 0).double(), steps=200) < 1.3
+        >>> 0.7 < mutual_information_smile(x, (x > 0).double(), steps=200) < 1.0
         True
     """
-    checked_unit(unit)
-    batch_size = checked_integer(batch_size, "batch_size", at_least=2)
-    clip = checked_number(clip, "clip", above=0, infinite=True)
-
-    def loss(scores: Tensor) -> Tensor:
-        return softplus(-_paired(scores)).mean((1, 2)) + softplus(_mixed(scores)).mean((1, 2))
-
-    scores = _held_out_scores(x, y, loss, batch_size, steps, seed)
-    outside = _mixed(scores).clamp(-clip, clip).flatten(1)
-    estimate = _paired(scores).mean((1, 2)) - outside.logsumexp(1) + math.log(outside.shape[1])
-    return in_unit(float(estimate.mean()), unit)
+    return critic_information(
+        x, y, objective="smile", critic=critic, clip=clip, batch_size=batch_size, steps=steps, seed=seed, unit=unit
+    ).information
 
 
 def _paired(scores: Tensor) -> Tensor:
@@ -132,83 +223,36 @@ def _paired(scores: Tensor) -> Tensor:
     return scores.diagonal(dim1=-2, dim2=-1)
 
 
-def _mixed(scores: Tensor) -> Tensor:
-    """The scores of x with the y of other samples: all but the diagonals."""
-    b = scores.shape[-1]
-    # Less the last element of a square, its rows of b + 1 elements begin with the diagonal's.
-    rows: Tensor = scores.flatten(-2)[..., :-1].unflatten(-1, (b - 1, b + 1))
-    return rows[..., 1:].flatten(-2)
+def _infonce_loss(scores: Tensor) -> Tensor:
+    """The negative InfoNCE of each critic, from its scores ``(2, M, B, B)``."""
+    return (scores.logsumexp(-1) - _paired(scores)).mean((1, 2)) - math.log(scores.shape[-1])
 
 
-def _held_out_scores(
-    x: Tensor, y: Tensor, loss: Callable[[Tensor], Tensor], batch_size: int, steps: int, seed: int
-) -> Tensor:
-    """The scores of all pairs within the batches of the half held out from a critic.
-
-    Args:
-        x: as in the functions above.
-        y: as in the functions above.
-        loss: of the scores of batches, ``(2, M, B, B)``, x down and y across, for each critic its own, ``(2,)``.
-        batch_size: B at most.
-        steps: of training, at most.
-        seed: of all that is drawn.
-
-    Returns:
-        float64 ``(2, M, B, B)``: for the two halves, their M batches.
-    """
-    steps, seed = checked_integer(steps, "steps", at_least=1), checked_integer(seed, "seed")
-    x, y = checked_pair(x, y, at_least=_LEAST)
-    with full_precision_training(x.device):
-        generator = torch.Generator().manual_seed(seed)
-        half = len(x) // 2
-        halves = torch.randperm(len(x), generator=generator, device="cpu")[: 2 * half].view(2, half).to(x.device)
-        x, y = _standardized(x, halves), _standardized(y, halves)
-        sizes = [(v.shape[2], _HIDDEN, _OUTPUTS) for v in (x, y)]
-        both = [mlp_weights(s, 2, generator, x.device) for s in sizes]
-        widths = [w.shape[1] for w in both]
-        both[1][:, -(_HIDDEN + 1) * _OUTPUTS :] = 0  # h is 0 at first: all pairs score alike
-
-        def scores(weights: Tensor, chosen: Tensor) -> Tensor:
-            """Of samples ``(2, M, B)``, M batches, numbered within the 2 · ``half`` samples of each critic's view."""
-            g, h = (
-                mlp(w, s, v.gather(1, chosen.flatten(1).unsqueeze(2).expand(-1, -1, v.shape[2])))
-                for w, s, v in zip(weights.split(widths, 1), sizes, (x, y))
-            )
-            g, h = (v.unflatten(1, chosen.shape[1:]) for v in (g, h))
-            scores: Tensor = g @ h.transpose(-1, -2) / math.sqrt(_OUTPUTS)
-            return scores
-
-        # Each critic's view begins with the half it learns from, and in that with the rows it is fitted to.
-        position = torch.arange(2 * half, device=x.device).expand(2, -1)
-        fitted, judges, unseen = position.split([half - half // 4, half // 4, half], 1)
-        judges, unseen = _batched(judges, batch_size), _batched(unseen, batch_size)
-        weights = train(
-            torch.cat(both, 1),
-            lambda w: loss(
-                scores(w, sample_rows(fitted, min(batch_size, fitted.shape[1]), generator).unsqueeze(1))
-            ).sum(),
-            lambda w: loss(scores(w, judges)),
-            steps=steps,
-            learning_rate=_LEARNING_RATE,
-        )
-        with torch.no_grad():
-            return scores(weights, unseen).double()
+def _jensen_shannon_loss(scores: Tensor) -> Tensor:
+    """The negative Jensen–Shannon bound of each critic, from its scores ``(2, M, B, B)``."""
+    paired, n_mixed = _paired(scores), scores.shape[-1] - 1
+    mixed = softplus(scores).sum((2, 3)) - softplus(paired).sum(2)
+    return softplus(-paired).mean((1, 2)) + mixed.mean(1) / (scores.shape[-1] * n_mixed)
 
 
-def _standardized(rows: Tensor, halves: Tensor) -> Tensor:
-    """Both critics' views, float32 ``(2, N, D)``: the half it learns from first, which sets the means and scales."""
-    views = []
-    for own, other in (halves, halves.flip(0)):
-        known = rows[own].double()
-        varies = known.amax(0) > known.amin(0)
-        scale = torch.where(varies, known.std(0), math.inf)
-        views.append(((rows[torch.cat([own, other])].double() - known.mean(0)) / scale).float())
-    return torch.stack(views)
+def _infonce(scores: Tensor) -> tuple[Tensor, Tensor]:
+    """InfoNCE of each half, ``(2,)``, and each sample's influence on it, ``(2, M, B)``, in nats."""
+    log_means = scores.logsumexp(-1, keepdim=True) - math.log(scores.shape[-1])
+    terms = _paired(scores) - log_means.squeeze(-1)
+    return terms.mean((1, 2)), _centered(terms - (scores - log_means).exp().mean(-2))
 
 
-def _batched(rows: Tensor, size: int) -> Tensor:
-    """``(2, N)`` in batches of equal size, at most ``size``: ``(2, M, B)``; less than M samples are left over."""
-    m = -(-rows.shape[1] // size)
-    b = rows.shape[1] // m
-    batches: Tensor = rows[:, : m * b].unflatten(1, (m, b))
-    return batches
+def _smile(scores: Tensor, clip: float) -> tuple[Tensor, Tensor]:
+    """SMILE of each half, ``(2,)``, and each sample's influence on it, ``(2, M, B)``, in nats."""
+    clipped = scores.clamp(-clip, clip)
+    terms, b = _paired(clipped), scores.shape[-1]
+    itself = torch.eye(b, dtype=torch.bool, device=scores.device)
+    mixed = clipped.masked_fill(itself, -math.inf)
+    log_means = mixed.logsumexp((1, 2, 3)) - math.log(scores.shape[1] * b * (b - 1))
+    ratios = (mixed - log_means.view(-1, 1, 1, 1)).exp()
+    influences = terms - (ratios.sum(-1) + ratios.sum(-2)) / (b - 1)
+    return terms.mean((1, 2)) - log_means, _centered(influences)
+
+
+def _centered(influences: Tensor) -> Tensor:
+    return influences - influences.mean((1, 2), keepdim=True)

@@ -119,6 +119,7 @@ OF_LABELS = {
     "usable_information": {},
 }
 OF_NUMBERS = [
+    "critic_information",
     "mutual_information_gaussian_copula",
     "mutual_information_infonce",
     "mutual_information_ksg",

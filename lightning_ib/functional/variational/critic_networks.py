@@ -1,0 +1,210 @@
+r"""Critics in training: scores of pairs of samples, by networks that have learned from other samples.
+
+The coordinates become normal scores, :math:`\Phi^{-1}(r / (N + 1))` at rank r, which keeps the information and bounds
+every input, whatever the tails. The ranks are those of all samples, held-out ones included. They hold nothing about
+which x came with which y, so that a critic learns no pair from them.
+
+The samples are halved. A critic learns from each half, in float32, and is evaluated on the other, which keeps memorized
+samples out of the estimate. A quarter of the training half, the judges, decides when to stop. The critic is the sum of
+one in closed form (:mod:`~lightning_ib.functional.variational.normal_critic`) and a network that is 0 at first. A
+second pair of critics lacks the closed form, and the better of the two, by the judges, learns to the end.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from functools import partial
+from itertools import accumulate
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from lightning_ib.functional.continuous.copula import normal_scores
+from lightning_ib.functional.variational.normal_critic import NormalCritic, normal_start
+from lightning_ib.functional.variational.training import full_precision_training, mlp, mlp_weights, sample_rows, train
+
+Critic = Literal["separable", "joint"]
+Network = Callable[[Tensor, Tensor, Tensor], Tensor]
+
+_HIDDEN = 64
+_OUTPUTS = 32
+_LEARNING_RATE = 2e-3
+
+# A joint critic scores each pair by itself, so that it learns from all pairs within groups of so many samples, and is
+# judged on groups of so many.
+_GROUP = 16
+_JUDGED_GROUP = 64
+
+# For so many steps a critic learns from either start, the closed form and zero; the better one goes on.
+_RACE = 300
+
+
+def held_out_scores(
+    x: Tensor,
+    y: Tensor,
+    loss: Callable[[Tensor], Tensor],
+    estimate: Callable[[Tensor], Tensor],
+    critic: Critic,
+    *,
+    batch_size: int,
+    steps: int,
+    seed: int,
+) -> Tensor:
+    """The scores of all pairs within batches of the half that a critic has not seen.
+
+    Args:
+        x: real numbers ``(N, D)``, N at least 16.
+        y: real numbers ``(N, E)``.
+        loss: of the scores of batches, ``(2, M, B, B)``, x down and y across, for each critic its own, ``(2,)``.
+        estimate: of the same scores, ``(2,)``: the information, by which the better start is chosen.
+        critic: ``"separable"`` or ``"joint"``.
+        batch_size: B at most.
+        steps: of training, at most.
+        seed: of all that is drawn.
+
+    Returns:
+        float64 ``(2, M, B, B)``: for the two halves, their M batches.
+    """
+    with full_precision_training(x.device):
+        generator = torch.Generator().manual_seed(seed)
+        half = len(x) // 2
+        halves = torch.randperm(len(x), generator=generator, device="cpu")[: 2 * half].view(2, half).to(x.device)
+        x, y = _views(x, halves), _views(y, halves)
+
+        # Each critic's view begins with the half it learns from, and in that with the rows it is fitted to.
+        position = torch.arange(2 * half, device=x.device).expand(2, -1)
+        fitted, judges, unseen = position.split([half - half // 4, half // 4, half], 1)
+        b = min(batch_size, fitted.shape[1])
+        group = b if critic == "separable" else min(b, _GROUP)
+        to_judge = _batched(judges, batch_size if critic == "separable" else min(batch_size, _JUDGED_GROUP))
+        start = normal_start(x, y, fitted.shape[1], _batched(judges, batch_size), loss)
+        weights, network = (_separable if critic == "separable" else _joint)(
+            x.shape[2], y.shape[2], generator, x.device
+        )
+
+        trained = partial(
+            _trained, fitted=fitted, judges=to_judge, groups=(b // group, group), loss=loss, generator=generator
+        )
+        critics = _Critics(x, y, start, network)
+        weights = torch.cat([weights.new_ones(2, 1), weights], 1)
+        if start.g.shape[2]:
+            race = min(steps, _RACE)
+            both, contenders = critics.beside_zero(), trained(critics.beside_zero(), weights.repeat(2, 1), steps=race)
+            with torch.no_grad():
+                found = estimate(both.scores(contenders, to_judge.repeat(2, 1, 1)).double())
+            better = found.view(2, 2).argmax(0) * 2 + torch.arange(2, device=x.device)
+            critics, weights, steps = both.at(better), contenders[better], steps - race
+        weights = trained(critics, weights, steps=steps)
+        with torch.no_grad():
+            batches = _batched(unseen, batch_size).split(1, 1)
+            return torch.cat([critics.scores(weights, batch) for batch in batches], 1).double()
+
+
+def _trained(
+    critics: _Critics,
+    weights: Tensor,
+    *,
+    fitted: Tensor,
+    judges: Tensor,
+    groups: tuple[int, int],
+    loss: Callable[[Tensor], Tensor],
+    generator: torch.Generator,
+    steps: int,
+) -> Tensor:
+    """The weights after training on groups of rows, of all copies: two, or four of the same rows two by two."""
+    times, (n_groups, size) = len(weights) // 2, groups
+    fitted, judges = fitted.repeat(times, 1), judges.repeat(times, 1, 1)
+
+    def sampled_loss(weights: Tensor) -> Tensor:
+        batch = sample_rows(fitted, n_groups * size, generator).unflatten(1, groups)
+        return loss(critics.scores(weights, batch)).sum()
+
+    def judged_loss(weights: Tensor) -> Tensor:
+        return loss(critics.scores(weights, judges))
+
+    return train(weights, sampled_loss, judged_loss, steps=steps, learning_rate=_LEARNING_RATE)
+
+
+class _Critics(NamedTuple):
+    """The sum of a closed form and a network, for several copies on their own views of the rows.
+
+    The first weight of a copy is the factor of its closed form; the others are the network's.
+    """
+
+    x: Tensor
+    y: Tensor
+    start: NormalCritic
+    network: Network
+
+    def scores(self, weights: Tensor, chosen: Tensor) -> Tensor:
+        """The scores ``(copies, M, B, B)`` of rows ``(copies, M, B)``, numbered within the views."""
+        rows = chosen.flatten(1).unsqueeze(2)
+        x, y = (v.gather(1, rows.expand(-1, -1, v.shape[2])).unflatten(1, chosen.shape[1:]) for v in (self.x, self.y))
+        factor, rest = weights.tensor_split([1], 1)
+        return factor.view(-1, 1, 1, 1) * self.start.scores(chosen) + self.network(rest, x, y)
+
+    def beside_zero(self) -> _Critics:
+        """All copies, and again without the closed form."""
+        start = NormalCritic(*(torch.cat([part, torch.zeros_like(part)]) for part in self.start))
+        return _Critics(self.x.repeat(2, 1, 1), self.y.repeat(2, 1, 1), start, self.network)
+
+    def at(self, copies: Tensor) -> _Critics:
+        """Some of the copies."""
+        start = NormalCritic(*(part[copies] for part in self.start))
+        return _Critics(self.x[copies], self.y[copies], start, self.network)
+
+
+def _views(rows: Tensor, halves: Tensor) -> Tensor:
+    """Both critics' views of the normal scores, float32 ``(2, N, D)``: the half that each learns from comes first."""
+    scores = normal_scores(rows).t()
+    return torch.stack([scores[torch.cat([own, other])] for own, other in (halves, halves.flip(0))]).float()
+
+
+def _batched(rows: Tensor, size: int) -> Tensor:
+    """``(2, N)`` in batches of equal size, at most ``size``: ``(2, M, B)``; less than M samples are left over."""
+    m = -(-rows.shape[1] // size)
+    b = rows.shape[1] // m
+    batches: Tensor = rows[:, : m * b].unflatten(1, (m, b))
+    return batches
+
+
+def _separable(d_x: int, d_y: int, generator: torch.Generator, device: torch.device) -> tuple[Tensor, Network]:
+    r"""The critic :math:`g(x)^\top h(y) / \sqrt{32}` with two networks of 64 ReLU units: first weights and scores."""
+    sizes = [(d, _HIDDEN, _OUTPUTS) for d in (d_x, d_y)]
+    first = [mlp_weights(s, 2, generator, device) for s in sizes]
+    first[1][:, -(_HIDDEN + 1) * _OUTPUTS :] = 0  # h is 0 at first: all pairs score alike
+    widths = [w.shape[1] for w in first]
+
+    def network(weights: Tensor, x: Tensor, y: Tensor) -> Tensor:
+        g, h = (
+            mlp(w, s, v.flatten(1, 2)).unflatten(1, v.shape[1:3])
+            for w, s, v in zip(weights.split(widths, 1), sizes, (x, y))
+        )
+        scores: Tensor = g @ h.transpose(-1, -2) / math.sqrt(_OUTPUTS)
+        return scores
+
+    return torch.cat(first, 1), network
+
+
+def _joint(d_x: int, d_y: int, generator: torch.Generator, device: torch.device) -> tuple[Tensor, Network]:
+    """A network on x and y together, of 64 and 32 ReLU units: its first weights and scores.
+
+    The products of the first layer are computed once for each sample, and added for each pair.
+    """
+    d, upper = d_x + d_y, (_HIDDEN, _OUTPUTS, 1)
+    first = torch.cat([mlp_weights(s, 2, generator, device) for s in ((d, _HIDDEN), upper)], 1)
+    first[:, -(_OUTPUTS + 1) :] = 0
+    sizes = [d_x * _HIDDEN, d_y * _HIDDEN, _HIDDEN]
+    ends = list(accumulate(sizes))
+
+    def network(weights: Tensor, x: Tensor, y: Tensor) -> Tensor:
+        of_x, of_y, bias, rest = weights.tensor_split(ends, 1)
+        from_x = torch.baddbmm(bias.unsqueeze(1), x.flatten(1, 2), of_x.view(-1, d_x, _HIDDEN))
+        from_y = y.flatten(1, 2) @ of_y.view(-1, d_y, _HIDDEN)
+        from_x, from_y = (v.unflatten(1, x.shape[1:3]) for v in (from_x, from_y))
+        hidden = (from_x.unsqueeze(3) + from_y.unsqueeze(2)).relu()
+        return mlp(rest, upper, hidden.flatten(1, 3)).view(hidden.shape[:-1])
+
+    return first, network
