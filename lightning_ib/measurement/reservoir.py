@@ -44,10 +44,14 @@ class Reservoir:
     def choose(self, n: int) -> Tensor:
         """Which of the next ``n`` samples to keep, as indices ``(M,)``; the same until :meth:`keep` is called."""
         if self._chosen is None or self._chosen[0] != n:
-            keys, most = splitmix64(self._places_of(n)), self.size + _SPARE
-            chosen = torch.arange(n) if self._bound is None else (keys <= self._bound).nonzero().squeeze(1)
-            if len(chosen) > most and not self.partial:
-                chosen = chosen[keys[chosen].argsort()[:most]].sort().values
+            most = n if self.partial else self.size + _SPARE
+            if self._bound is None and n <= most:
+                chosen = torch.arange(n)
+            else:
+                keys = splitmix64(self._places_of(n))
+                chosen = torch.arange(n) if self._bound is None else (keys <= self._bound).nonzero().squeeze(1)
+                if len(chosen) > most:
+                    chosen = chosen[keys[chosen].argsort()[:most]].sort().values
             self._chosen = n, chosen
         return self._chosen[1]
 

@@ -27,7 +27,7 @@ FLOORS = (
     "cli",
 )
 OTHERS = {
-    "functional": {"torch"},
+    "functional": {"numpy", "torch"},
     "bottleneck": {"matplotlib", "torch"},
     "objectives": {"torch"},
     "infinite_width": {"torch"},
