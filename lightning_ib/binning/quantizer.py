@@ -189,12 +189,12 @@ class Quantizer(_Pooling):
         return f"Quantizer(pool={_named(self.pool)}, bins={self.bins!r}{self._shown_select()})"
 
 
-_MAX_POOLS = {nn.MaxPool1d: 1, nn.MaxPool2d: 2, nn.MaxPool3d: 3}
+_MAX_POOLS: dict[type, int] = {nn.MaxPool1d: 1, nn.MaxPool2d: 2, nn.MaxPool3d: 3}
 
 
 def _window(pool: nn.Module | Pool, z: Tensor) -> tuple[int, ...] | None:
     """The window of a plain max-pool that :func:`max_pool` works out faster, to the same values; else ``None``."""
-    n_axes = _MAX_POOLS.get(type(pool))  # type: ignore[call-overload]
+    n_axes = _MAX_POOLS.get(type(pool))
     if n_axes is None or z.device.type != "cpu" or z.ndim not in (n_axes + 1, n_axes + 2) or z.is_complex():
         return None
     assert isinstance(pool, (nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d))

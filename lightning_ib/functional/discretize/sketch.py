@@ -87,10 +87,10 @@ def _folded(rows: Tensor) -> Tensor:
     n, n_coordinates = rows.shape
     signs = _fold_signs(n_coordinates, rows.device).to(rows.dtype)
     if n_coordinates >= 2 * _FOLDED and rows.is_contiguous() and rows.device.type == "cpu" and _numpy_reads_tensors():
-        sums, start = _whole_folds(rows, signs), n_coordinates // _FOLDED * _FOLDED
+        sums, added = _whole_folds(rows, signs), n_coordinates // _FOLDED * _FOLDED
     else:
-        sums, start = rows.new_zeros(n, min(n_coordinates, _FOLDED)), 0
-    for start in range(start, n_coordinates, _FOLDED):
+        sums, added = rows.new_zeros(n, min(n_coordinates, _FOLDED)), 0
+    for start in range(added, n_coordinates, _FOLDED):
         part = rows[:, start : start + _FOLDED]
         sums[:, : part.shape[1]].addcmul_(part, signs[start : start + part.shape[1]])
     return sums
@@ -104,7 +104,7 @@ def _whole_folds(rows: Tensor, signs: Tensor) -> Tensor:
     """
     n_folds = rows.shape[1] // _FOLDED
     shape, whole = (-1, n_folds, _FOLDED), n_folds * _FOLDED
-    folds, of_folds = rows.numpy()[:, :whole].reshape(shape), signs.numpy()[:whole].reshape(shape[1:])
+    folds, of_folds = rows.resolve_neg().numpy()[:, :whole].reshape(shape), signs.numpy()[:whole].reshape(shape[1:])
     return torch.from_numpy(np.einsum("bkj,kj->bj", folds, of_folds))
 
 
