@@ -7,6 +7,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+# PyTorch spreads an operation on more elements over its threads, whose meeting takes longer than a maximum of so many.
+_ONE_THREAD = 32_768
+
 
 def max_pool(values: Tensor, kernel_size: Sequence[int]) -> Tensor:
     r"""The maxima over windows side by side, as :class:`torch.nn.MaxPool3d` gives them with its stride left out.
@@ -29,6 +32,14 @@ def max_pool(values: Tensor, kernel_size: Sequence[int]) -> Tensor:
         >>> max_pool(torch.arange(12.0).view(1, 3, 4), (3, 2))
         tensor([[[ 9., 11.]]])
     """
+    first = next((length for length in kernel_size if length > 1), 1)
+    if torch.get_num_threads() > 1 and values.ndim > len(kernel_size) and values.numel() // first > _ONE_THREAD:
+        n = max(1, _ONE_THREAD * first * len(values) // values.numel())
+        return torch.cat([_maxima(part, kernel_size) for part in values.split(n)])
+    return _maxima(values, kernel_size)
+
+
+def _maxima(values: Tensor, kernel_size: Sequence[int]) -> Tensor:
     for axis, length in zip(range(values.ndim - len(kernel_size), values.ndim), kernel_size):
         if length == 1:
             continue

@@ -34,6 +34,13 @@ def test_maxima_are_those_of_pytorch(shape, pool, window, dtype):
     torch.testing.assert_close(max_pool(z, window), pool(z), rtol=0, atol=0, equal_nan=True)
 
 
+@pytest.mark.parametrize("threads", [1, 2])
+def test_threads_change_no_maximum(threads, monkeypatch):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    z = values((100, 16, 14, 14))
+    torch.testing.assert_close(max_pool(z, (4, 4, 4)), nn.MaxPool3d(4)(z), rtol=0, atol=0, equal_nan=True)
+
+
 @pytest.mark.parametrize("format", [torch.contiguous_format, torch.channels_last])
 def test_the_memory_format_changes_no_maximum_and_the_values_stay(format):
     z = values((4, 8, 12, 12)).to(memory_format=format)
