@@ -13,6 +13,7 @@ from lightning_ib.binning.bins import Bins, UniformBins, checked_edges
 from lightning_ib.capture.outputs import Select, first_tensor, selected
 from lightning_ib.functional.checks import checked_callable, checked_integer
 from lightning_ib.functional.discretize.cells import MAX_CELLS
+from lightning_ib.functional.discretize.pooling import max_pool
 from lightning_ib.functional.discretize.sketch import real, sketch
 
 Pool = Callable[[Tensor], Tensor]
@@ -76,6 +77,8 @@ class _Pooling:
     def _pool(self, z: Tensor) -> Any:
         """Pool, and leave ``z``, which the model still uses, as it was: a pool that works in place gets a copy."""
         assert self.pool is not None
+        if (window := _window(self.pool, z)) is not None:
+            return max_pool(z, window)
         if self._in_place is None:  # the first call is made on a copy, and watched
             with torch.inference_mode(False), torch.no_grad():
                 copy = z.clone()
@@ -184,6 +187,26 @@ class Quantizer(_Pooling):
 
     def __repr__(self) -> str:
         return f"Quantizer(pool={_named(self.pool)}, bins={self.bins!r}{self._shown_select()})"
+
+
+_MAX_POOLS: dict[type, int] = {nn.MaxPool1d: 1, nn.MaxPool2d: 2, nn.MaxPool3d: 3}
+
+
+def _window(pool: nn.Module | Pool, z: Tensor) -> tuple[int, ...] | None:
+    """The window of a plain max-pool that :func:`max_pool` works out faster, to the same values; else ``None``."""
+    n_axes = _MAX_POOLS.get(type(pool))
+    if n_axes is None or z.device.type != "cpu" or z.ndim not in (n_axes + 1, n_axes + 2) or z.is_complex():
+        return None
+    assert isinstance(pool, (nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d))
+    if pool.return_indices or pool.ceil_mode or pool._forward_hooks or pool._forward_pre_hooks:
+        return None
+    window, stride, padding, dilation = (
+        (one,) * n_axes if isinstance(one, int) else tuple(one)
+        for one in (pool.kernel_size, pool.stride, pool.padding, pool.dilation)
+    )
+    plain = stride == window and not any(padding) and all(step == 1 for step in dilation)
+    fits = len(window) == n_axes and all(0 < k <= n for k, n in zip(window, z.shape[-n_axes:]))
+    return window if plain and fits and 0 not in z.shape else None
 
 
 def _named(function: Pool | Select | None) -> str:

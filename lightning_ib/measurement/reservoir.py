@@ -13,6 +13,9 @@ from lightning_ib.functional.discretize.ids import splitmix64
 # A distributed sampler may pad with repeated samples; extra rows are kept until the padding is known.
 _SPARE = 8
 
+# After so many more rows, as a share of the sample, the bound for the keys of further ones is lowered.
+_SHARE = 0.1
+
 
 Gather = Callable[[Any], list[Any]]
 
@@ -39,15 +42,20 @@ class Reservoir:
         self._places = torch.empty(0, dtype=torch.int64)
         self._rows: dict[str, list[Tensor | Exception]] = {}
         self._bound: int | None = None
+        self._bound_at = size + _SPARE  # lowered once there are more rows than this
         self._chosen: tuple[int, Tensor] | None = None
 
     def choose(self, n: int) -> Tensor:
         """Which of the next ``n`` samples to keep, as indices ``(M,)``; the same until :meth:`keep` is called."""
         if self._chosen is None or self._chosen[0] != n:
-            keys, most = splitmix64(self._places_of(n)), self.size + _SPARE
-            chosen = torch.arange(n) if self._bound is None else (keys <= self._bound).nonzero().squeeze(1)
-            if len(chosen) > most and not self.partial:
-                chosen = chosen[keys[chosen].argsort()[:most]].sort().values
+            most = n if self.partial else self.size + _SPARE
+            if self._bound is None and n <= most:
+                chosen = torch.arange(n)
+            else:
+                keys = splitmix64(self._places_of(n))
+                chosen = torch.arange(n) if self._bound is None else (keys <= self._bound).nonzero().squeeze(1)
+                if len(chosen) > most:
+                    chosen = chosen[keys[chosen].argsort()[:most]].sort().values
             self._chosen = n, chosen
         return self._chosen[1]
 
@@ -75,6 +83,9 @@ class Reservoir:
             self._rows.setdefault(name, []).append(values)
         if len(self._places) > 2 * self.size:
             self._prune(self.size + _SPARE)
+        elif len(self._places) > self._bound_at:
+            # Rows above it can no longer be among the smallest: those to come are spared their copy and sketch.
+            self._lower_bound(splitmix64(self._places).kthvalue(self.size + _SPARE).values)
 
     def drop(self, name: str) -> None:
         """Forget a variable."""
@@ -125,7 +136,11 @@ class Reservoir:
         keys = splitmix64(self._places)
         smallest = keys.argsort()[:size].sort().values
         self._select(smallest)
-        self._bound = int(keys[smallest].max())
+        self._lower_bound(keys[smallest].max())
+
+    def _lower_bound(self, key: Tensor) -> None:
+        self._bound = int(key)
+        self._bound_at = len(self._places) + int(_SHARE * self.size)
 
     def _select(self, kept: Tensor) -> None:
         if len(kept) == len(self._places):

@@ -27,7 +27,7 @@ FLOORS = (
     "cli",
 )
 OTHERS = {
-    "functional": {"torch", "numpy", "scipy"},  # the latter two in neighbor_trees alone, and only where SciPy is there
+    "functional": {"torch", "numpy", "scipy"},  # the latter two inside functions, where they are there
     "bottleneck": {"matplotlib", "torch"},
     "objectives": {"torch"},
     "infinite_width": {"torch"},

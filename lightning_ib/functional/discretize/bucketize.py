@@ -12,6 +12,9 @@ from lightning_ib.functional.checks import checked_number, checked_values
 # How many values are sorted at once for the quantiles.
 _BLOCK = 4_000_000
 
+# Up to so many edges each is compared with all values, which is faster than a search.
+_FEW = 4
+
 
 def bucketize(values: Tensor, *, edges: Tensor) -> Tensor:
     r"""The bin number of every value: the number of edges at or below it, as :func:`numpy.digitize` counts them.
@@ -27,8 +30,8 @@ def bucketize(values: Tensor, *, edges: Tensor) -> Tensor:
         edges: ascending edges, floating point, shape ``(E,)`` for all coordinates, or ``(D, E)``, one row each.
 
     Returns:
-        int64 codes in ``0 … E``, shape ``(N, D)``. (The memory is laid out coordinate by coordinate.) A NaN gets the
-        code ``E``; :func:`row_ids` marks the rows that hold one.
+        int64 codes in ``0 … E``, shape ``(N, D)``. (With many edges the memory is laid out coordinate by coordinate.) A
+        NaN gets the code ``E``; :func:`row_ids` marks the rows that hold one.
 
     Raises:
         TypeError: ``values`` or ``edges`` are of another kind.
@@ -48,8 +51,13 @@ def bucketize(values: Tensor, *, edges: Tensor) -> Tensor:
             f"edges of shape {tuple(edges.shape)} do not fit values of shape {tuple(values.shape)}: "
             f"give (E,) for all coordinates, or (D, E) = ({values.shape[1]}, E)."
         )
-    columns = values.t().contiguous()
-    return torch.searchsorted(ceil_to_dtype(edges, values.dtype).contiguous(), columns, right=True).t()
+    edges = ceil_to_dtype(edges, values.dtype)
+    if 0 < edges.shape[-1] <= _FEW:
+        codes = torch.full(values.shape, edges.shape[-1], dtype=torch.int64, device=values.device)
+        for edge in edges.unbind(-1):
+            codes.add_(values < edge, alpha=-1)  # a NaN is below none
+        return codes
+    return torch.searchsorted(edges.contiguous(), values.t().contiguous(), right=True).t()
 
 
 def ceil_to_dtype(edges: Tensor, dtype: torch.dtype) -> Tensor:

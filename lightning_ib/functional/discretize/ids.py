@@ -69,7 +69,11 @@ def row_ids(codes: Tensor, *, table: Tensor, values: Tensor | None = None) -> Te
         (True, False)
     """
     checked_integers(codes, "codes must be bin numbers", "(N, D)", "bucketize gives them")
-    ids = table.gather(1, codes.t().long()).sum(0)
+    if codes.is_contiguous():
+        first = torch.arange(len(table), device=table.device) * table.shape[1]
+        ids = table.flatten().index_select(0, (codes + first).flatten()).view(codes.shape).sum(1)
+    else:
+        ids = table.gather(1, codes.t().long()).sum(0)
     if values is None:
         return ids
     finite = values.mul(0).sum(1) == 0  # a NaN or an infinity makes it NaN

@@ -84,12 +84,39 @@ def _folded(rows: Tensor) -> Tensor:
     One addition after the other, each rounded as the processor must: the batch size and vector units change no bit.
     """
     n, n_coordinates = rows.shape
-    sums = rows.new_zeros(n, min(n_coordinates, _FOLDED))
     signs = _fold_signs(n_coordinates, rows.device).to(rows.dtype)
-    for start in range(0, n_coordinates, _FOLDED):
+    if n_coordinates >= 2 * _FOLDED and rows.is_contiguous() and rows.device.type == "cpu" and _numpy_reads_tensors():
+        sums, added = _whole_folds(rows, signs), n_coordinates // _FOLDED * _FOLDED
+    else:
+        sums, added = rows.new_zeros(n, min(n_coordinates, _FOLDED)), 0
+    for start in range(added, n_coordinates, _FOLDED):
         part = rows[:, start : start + _FOLDED]
         sums[:, : part.shape[1]].addcmul_(part, signs[start : start + part.shape[1]])
     return sums
+
+
+def _whole_folds(rows: Tensor, signs: Tensor) -> Tensor:
+    """The same sums, ``(B, 512)``, over all whole folds in one pass over the memory of contiguous rows on the host.
+
+    NumPy's loop adds fold after fold to rows of sums that stay in the cache. A product with a sign is exact, so that
+    a fused multiplication and addition rounds as the two do.
+    """
+    import numpy as np
+
+    n_folds = rows.shape[1] // _FOLDED
+    shape, whole = (-1, n_folds, _FOLDED), n_folds * _FOLDED
+    folds, of_folds = rows.resolve_neg().numpy()[:, :whole].reshape(shape), signs.numpy()[:whole].reshape(shape[1:])
+    return torch.from_numpy(np.einsum("bkj,kj->bj", folds, of_folds))
+
+
+@lru_cache(maxsize=1)
+def _numpy_reads_tensors() -> bool:
+    """Whether NumPy is there, and this PyTorch shares memory with it: one built for NumPy 1 refuses NumPy 2."""
+    try:
+        torch.zeros(1).numpy()
+    except (RuntimeError, ImportError):
+        return False
+    return True
 
 
 def _signs(counters: Tensor) -> Tensor:

@@ -363,3 +363,15 @@ def test_an_input_that_does_not_come_sample_by_sample_is_forgotten():
     assert set(sampled.drawn(shared=False).others) == {"x", "y"}
     sampled.forget_input()
     assert set(sampled.drawn(shared=False).others) == {"y"}
+
+
+@pytest.mark.parametrize("batch", [10, 100])
+def test_hardly_more_rows_are_copied_than_a_sample_of_a_stream_needs(batch):
+    """A sample k of n needs k (1 + ln(n / k)) rows on average: those among the k smallest when they come."""
+    reservoir, size, n, copied = Reservoir(1000), 1000, 10_000, 0
+    for start in range(0, n, batch):
+        chosen = reservoir.choose(batch)
+        copied += len(chosen)
+        reservoir.keep(batch, {"row": row_of(torch.arange(start, start + batch)[chosen])})
+    assert copied < 1.15 * size * (1 + np.log(n / size))
+    assert len(reservoir.drawn()["row"]) == size

@@ -177,3 +177,13 @@ def test_quantiles_of_many_coordinates_are_those_of_each():
     found = quantiles(z, q=[0.25, 0.9])
     for d in (0, 15, 16, 29):
         assert torch.equal(found[d : d + 1], quantiles(z[:, d : d + 1], q=[0.25, 0.9]))
+
+
+@pytest.mark.parametrize("n_edges", range(1, 8))
+def test_few_edges_and_many_are_searched_alike(n_edges):
+    """Up to four edges are compared one by one: ties, NaN and infinities fall as with a search."""
+    edges = torch.randn(5, n_edges, generator=generator(2)).sort(1).values
+    z = torch.cat([edges.t(), torch.randn(50, 5, generator=generator(3))])
+    z[0, 0], z[1, 1], z[2, 2] = math.nan, math.inf, -math.inf
+    assert torch.equal(bucketize(z, edges=edges), digitized(z, edges))
+    assert torch.equal(bucketize(z, edges=edges[0]), digitized(z, edges[0]))

@@ -178,3 +178,12 @@ def test_rows_that_are_not_finite_are_marked():
     ids = row_ids(rows, table=table, values=z)
     assert (ids == NOT_FINITE).tolist() == [False, True, True, True, False]
     assert torch.equal(ids[[0, 4]], row_ids(rows, table=table)[[0, 4]])
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int32, torch.int64])
+def test_the_memory_of_the_codes_changes_no_id(dtype):
+    codes = torch.arange(60).view(12, 5).remainder(7).to(dtype)
+    table = hash_table(n_coordinates=5, n_codes=7)
+    by_hand = [sum(int(table[d, int(c)]) for d, c in enumerate(row)) for row in codes]
+    for same in (codes, codes.t().contiguous().t()):
+        assert [(one - two) % 2**64 for one, two in zip(row_ids(same, table=table).tolist(), by_hand)] == [0] * 12

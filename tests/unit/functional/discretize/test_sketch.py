@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from torch.nn.functional import pad
 
 from lightning_ib.functional import cells, sketch
+from lightning_ib.functional.discretize import sketch as sketches
 from tests.helpers.samples import generator
 
 WIDTHS = [1, 2, 127, 128, 129, 200, 1023, 1024, 1025, 5000]
@@ -167,3 +168,45 @@ def test_what_is_not_finite_stays_so(bad):
 
 def test_the_gradient_is_left_behind():
     assert not sketch(randn(3, 300).requires_grad_()).requires_grad
+
+
+# -- folds, in either of two ways --------------------------------------------------------------------------------------
+
+
+def folded_one_by_one(rows):
+    """The sums by the definition: one addition after the other, number by number of a fold."""
+    signs = sketches._fold_signs(rows.shape[1], rows.device).to(rows.dtype)
+    sums = torch.zeros(len(rows), 512, dtype=rows.dtype)
+    for start in range(0, rows.shape[1], 512):
+        part = rows[:, start : start + 512] * signs[start : start + 512]
+        sums[:, : part.shape[1]] = sums[:, : part.shape[1]] + part
+    return sums
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("width", [513, 1023, 1024, 1025, 3136, 20_000])
+@pytest.mark.parametrize("n", [0, 1, 2, 17])
+def test_folds_are_added_one_after_the_other_to_the_last_bit(n, width, dtype):
+    rows = (randn(n, width) * randn(n, width, seed=1).exp()).to(dtype)
+    assert torch.equal(sketches._folded(rows), folded_one_by_one(rows))
+
+
+@pytest.mark.parametrize("away", ["transposed", "without NumPy", "negated"])
+def test_memory_and_libraries_change_no_bit_of_a_sketch(away, monkeypatch):
+    rows = randn(9, 5000)
+    expected = sketch(rows)
+    if away == "transposed":
+        rows = rows.t().contiguous().t()
+    elif away == "negated":
+        rows = torch.complex(torch.zeros(9, 5000), -rows).conj().imag
+        assert rows.is_neg()
+    else:
+        monkeypatch.setattr(sketches, "_numpy_reads_tensors", lambda: False)
+    assert torch.equal(sketch(rows), expected)
+
+
+@pytest.mark.filterwarnings("error")
+def test_infinite_and_missing_values_pass_through_folds_without_a_warning():
+    rows = torch.zeros(2, 2048)
+    rows[0, 0], rows[1, 512], rows[1, 1024] = math.nan, math.inf, -math.inf
+    assert sketches._folded(rows).isfinite().sum(1).tolist() == [511, 511]
