@@ -136,8 +136,8 @@ def conditional_mutual_information_gaussian_copula(
     is, and z is real, :math:`I(X,Z;Y) - I(Z;Y)`.
 
     It misses dependence that leaves correlations at 0, and is a bound in neither direction: a confounder whose effects
-    are no Gaussian copula leaves some information, and one that determines x or y along a curve leaves several bits that
-    are not there, since the covariance is nearly singular.
+    are no Gaussian copula leaves some information, and one that determines x or y along a curve leaves bits that are
+    not there, since the covariance is nearly singular.
 
     Args:
         x: real numbers in floating point, shape ``(N, …)`` or ``(N,)``.

@@ -86,6 +86,24 @@ def mutual_information_projected(
     checked_unit(unit)
     pairs = checked_integer(pairs, "pairs", at_least=1)
     seed = checked_integer(seed, "seed")
+    scores, targets, labels = _as_scores(x, y)
+    k = checked_k(k, len(scores) // 2)
+    order = _halves(labels, len(scores), seed).to(scores.device)
+    values = []
+    for learned, judged in (order, order.flip(0)):
+        a, b = _canonical_pairs(scores[learned], targets[learned], pairs)
+        u, v = scores[judged] @ a, targets[judged] @ b
+        n_pairs = _significant(u, v)
+        u, v = u[:, :n_pairs], v[:, :n_pairs]
+        if labels is not None:
+            values.append(mutual_information_knn(u, labels[judged], k=k, unit=unit))
+        else:  # the same as KSG, and defined where rows repeat
+            values.append(mutual_information_mixed(u, v, k=k, unit=unit))
+    return sum(values) / 2
+
+
+def _as_scores(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+    """The normal scores of x, those of y or its one-hot rows, and its labels where it has some."""
     labels = None
     if isinstance(y, Tensor) and not y.is_floating_point() and not y.is_complex():
         x = checked_rows(x, "x")
@@ -102,20 +120,7 @@ def mutual_information_projected(
             f"canonical pairs of {widest} coordinates are learned on half of the samples, which takes at least "
             f"{4 * widest} of them, got {len(x)}: give more, or fewer coordinates."
         )
-    k = checked_k(k, len(x) // 2)
-    scores = normal_scores(x).t()
-    order = _halves(labels, len(x), seed).to(x.device)
-    values = []
-    for learned, judged in (order, order.flip(0)):
-        a, b = _canonical_pairs(scores[learned], targets[learned], pairs)
-        u, v = scores[judged] @ a, targets[judged] @ b
-        n_pairs = _significant(u, v)
-        u, v = u[:, :n_pairs], v[:, :n_pairs]
-        if labels is not None:
-            values.append(mutual_information_knn(u, labels[judged], k=k, unit=unit))
-        else:  # the same as KSG, and defined where rows repeat
-            values.append(mutual_information_mixed(u, v, k=k, unit=unit))
-    return sum(values) / 2
+    return normal_scores(x).t(), targets, labels
 
 
 def _halves(labels: Tensor | None, n: int, seed: int) -> Tensor:
