@@ -124,10 +124,19 @@ def rows(values: Tensor) -> Tensor:
 
 
 def on_rows(name: str, **arguments: Any) -> Estimate:
-    """A function of any variables as real rows: symbols are numbers that are far apart."""
+    """A function of any two variables as real rows: symbols are numbers that are far apart."""
 
-    def call(*variables: Tensor) -> float:
-        return float(functional(name, **arguments)(*map(rows, variables)))
+    def call(x: Tensor, y: Tensor) -> float:
+        return float(functional(name, **arguments)(rows(x), rows(y)))
+
+    return call
+
+
+def given(name: str, **arguments: Any) -> Estimate:
+    """A function of two variables and a condition."""
+
+    def call(x: Tensor, y: Tensor, z: Tensor) -> float:
+        return float(functional(name, given=z, **arguments)(x, y))
 
     return call
 
@@ -142,6 +151,7 @@ ANY: tuple[Kind, ...] = ("discrete", "continuous", "labeled", "mixed")
 COUNTED: tuple[Kind, ...] = (*ANY, "conditional")
 REAL: tuple[Kind, ...] = ("continuous",)
 LABELED: tuple[Kind, ...] = ("labeled",)
+CONDITIONAL: tuple[Kind, ...] = ("conditional",)
 REAL_OR_LABELED: tuple[Kind, ...] = ("continuous", "labeled")
 
 KSG = "mutual_information_ksg"
@@ -151,9 +161,6 @@ PROBE = "usable_information"
 NEIGHBORS = ((10_000, 3),)
 CRITICS = ((0, 3), (10_000, 0))
 
-# A function of three variables is one more line here: of real variables, and of any,
-#   "ksg_given": Estimator("KSG given Z", ("conditional",), functional(f"conditional_{KSG}", k=3), symbols=("",)),
-#   "mixed_given": Estimator("mixed given Z", ("conditional",), on_rows("conditional_mutual_information_mixed", k=3)),
 ESTIMATORS: dict[str, Estimator] = {
     "plug_in": Estimator("plug-in", COUNTED, partial(counted, None)),
     "miller_madow": Estimator("Miller–Madow", COUNTED, partial(counted, "miller_madow")),
@@ -167,6 +174,8 @@ ESTIMATORS: dict[str, Estimator] = {
     "ksg_2": Estimator("KSG 2", REAL, functional(KSG, k=3, algorithm=2), limits=NEIGHBORS),
     "knn": Estimator("labeled kNN", LABELED, functional("mutual_information_knn", k=3), limits=NEIGHBORS),
     "mixed": Estimator("mixed kNN", ANY, on_rows("mutual_information_mixed", k=3), limits=NEIGHBORS),
+    "projected": Estimator("projected kNN", REAL_OR_LABELED, functional("mutual_information_projected", k=3)),
+    "ksg_corrected": Estimator("corrected KSG", REAL, functional(f"{KSG}_corrected", k=3), limits=NEIGHBORS),
     "copula": Estimator("Gaussian copula", REAL_OR_LABELED, real_or_labeled("mutual_information_gaussian_copula")),
     "renyi": Estimator(
         "matrix Rényi",
@@ -180,6 +189,20 @@ ESTIMATORS: dict[str, Estimator] = {
     "probe_linear": Estimator("linear probe", LABELED, functional(PROBE, probe="linear")),
     "probe_mlp": Estimator("MLP probe", LABELED, functional(PROBE, probe="mlp")),
     "infonce": Estimator("InfoNCE", REAL, functional("mutual_information_infonce"), limits=CRITICS),
+    "infonce_joint": Estimator(
+        "InfoNCE, joint", REAL, functional("mutual_information_infonce", critic="joint"), limits=CRITICS
+    ),
     "smile": Estimator("SMILE", REAL, functional("mutual_information_smile"), limits=CRITICS),
+    "smile_joint": Estimator(
+        "SMILE, joint", REAL, functional("mutual_information_smile", critic="joint"), limits=CRITICS
+    ),
+    "ksg_given": Estimator("KSG given Z", CONDITIONAL, given(f"conditional_{KSG}", k=3), symbols=("",)),
+    "mixed_given": Estimator("mixed kNN given Z", CONDITIONAL, given("conditional_mutual_information_mixed", k=3)),
+    "copula_given": Estimator(
+        "Gaussian copula given Z",
+        CONDITIONAL,
+        given("conditional_mutual_information_gaussian_copula"),
+        symbols=("", "y", "z"),
+    ),
 }
 """The estimators by name."""

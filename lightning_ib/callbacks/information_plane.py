@@ -106,8 +106,8 @@ class InformationPlaneCallback(LoopCallback):
         n_permutations: the number of random label permutations for the spread of the permutation baseline of I(T;Y)
             (its mean has a closed form); 0 skips the spread.
         estimators: a second opinion; ``None`` for a linear probe where the target is class labels, ``()`` to skip; by
-            name (``"probe"``, ``"mlp_probe"``, ``"soft"``, ``"kde"``, ``"ksg"``, ``"knn"``, ``"mixed"``, ``"copula"``,
-            ``"renyi"``, ``"infonce"``, ``"smile"``, ``"quantized8"``) or as an
+            name (``"probe"``, ``"mlp_probe"``, ``"soft"``, ``"kde"``, ``"ksg"``, ``"knn"``, ``"mixed"``,
+            ``"projected"``, ``"copula"``, ``"renyi"``, ``"infonce"``, ``"smile"``, ``"quantized8"``) or as an
             :class:`~lightning_ib.estimators.Estimator`.
         max_samples: how many samples of a pass cells and estimators see, the same ones at every measurement.
         bound: the information-bottleneck bound to draw behind the points, whose distance to it is recorded: a joint

@@ -108,7 +108,7 @@ example:
 """
 
 
-_ESTIMATORS = "probe, mlp_probe, kde, renyi, ksg, knn, mixed, copula, infonce, smile, quantized8, soft"
+_ESTIMATORS = "probe, mlp_probe, kde, renyi, ksg, knn, mixed, projected, copula, infonce, smile, quantized8, soft"
 _ALL_THAT_FOLLOW = "all names that follow are taken: put it after CHECKPOINT or RUN, or -- between"
 
 

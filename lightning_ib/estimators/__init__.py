@@ -8,7 +8,7 @@ from lightning_ib.estimators.base import Estimator, Rows
 from lightning_ib.estimators.copula import GaussianCopula
 from lightning_ib.estimators.gaussian import GaussianChannel
 from lightning_ib.estimators.kernels import KDE, Renyi
-from lightning_ib.estimators.neighbors import KNN, KSG, MixedKNN
+from lightning_ib.estimators.neighbors import KNN, KSG, MixedKNN, Projected
 from lightning_ib.estimators.quantized import Quantized
 from lightning_ib.estimators.registry import BY_NAME
 from lightning_ib.estimators.soft import Soft
@@ -26,6 +26,7 @@ __all__ = [
     "InfoNCE",
     "MixedKNN",
     "Probe",
+    "Projected",
     "Quantized",
     "Renyi",
     "Rows",

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from lightning_ib.estimators.base import Estimator
 from lightning_ib.estimators.copula import GaussianCopula
 from lightning_ib.estimators.kernels import KDE, Renyi
-from lightning_ib.estimators.neighbors import KNN, KSG, MixedKNN
+from lightning_ib.estimators.neighbors import KNN, KSG, MixedKNN, Projected
 from lightning_ib.estimators.quantized import Quantized
 from lightning_ib.estimators.soft import Soft
 from lightning_ib.estimators.variational import SMILE, InfoNCE, Probe
@@ -19,6 +19,7 @@ BY_NAME: dict[str, Callable[[], Estimator]] = {
     "ksg": KSG,
     "knn": KNN,
     "mixed": MixedKNN,
+    "projected": Projected,
     "copula": GaussianCopula,
     "renyi": Renyi,
     "probe": Probe,

@@ -16,6 +16,7 @@ from lightning_ib.functional import (
     mutual_information_knn,
     mutual_information_ksg,
     mutual_information_mixed,
+    mutual_information_projected,
     mutual_information_quantized,
     mutual_information_renyi,
     mutual_information_renyi_labels,
@@ -28,7 +29,7 @@ from lightning_ib.measurement.estimation import rows_for
 from tests.helpers.nets import Function
 
 COARSE = Quantizer(bins=UniformBins(3))
-QUICK = ["kde", "ksg", "knn", "mixed", "copula", "renyi", "probe", "quantized8", "soft"]
+QUICK = ["kde", "ksg", "knn", "mixed", "projected", "copula", "renyi", "probe", "quantized8", "soft"]
 
 N, M = 150, 64
 
@@ -150,6 +151,7 @@ PURE = {
     "ksg": ksg,
     "knn": lambda rows, unit="bits": {"I_TY": mutual_information_knn(rows.t, rows.y, unit=unit)},
     "mixed": mixed,
+    "projected": lambda rows, unit="bits": {"I_TY": mutual_information_projected(rows.t, rows.y, unit=unit)},
     "copula": copula,
     "renyi": renyi,
     "probe": probe,

@@ -92,7 +92,9 @@ def test_the_input_is_kept_only_where_it_is_needed(data):
     assert shown(plane).x is None
 
 
-@pytest.mark.parametrize("name", ["kde", "ksg", "mixed", "copula", "renyi", "infonce", "smile", "quantized8", "soft"])
+@pytest.mark.parametrize(
+    "name", ["kde", "ksg", "mixed", "projected", "copula", "renyi", "infonce", "smile", "quantized8", "soft"]
+)
 def test_a_real_valued_target(name, data):
     x, _ = data
     y = x[:, :2].sum(1, keepdim=True) + 0.3 * torch.randn(N, 1)
@@ -112,7 +114,7 @@ def test_without_a_target_the_figures_about_the_input_are_left(name, data):
     assert without
 
 
-@pytest.mark.parametrize("name", ["knn", "mixed", "copula", "probe", "infonce"])
+@pytest.mark.parametrize("name", ["knn", "mixed", "projected", "copula", "probe", "infonce"])
 def test_one_that_needs_a_target_says_so(name, data):
     with pytest.warns(UserWarning, match=f"layer 'act': {name} could not be estimated .*: there is no target, and "):
         assert not [one for one in estimated(plane_of(TANH, [name]), TANH, data[0], None) if math.isfinite(one.value)]
