@@ -57,9 +57,9 @@ def mutual_information_projected(
     this is a lower bound. With 50 + 50 coordinates, of which two pairs depend, it reads nine tenths of the truth from
     5 000 samples, where neighbors in all coordinates read nothing.
 
-    It is blind to what leaves no correlation between directions: of two spirals it reads three quarters of what neighbors in
-    their six coordinates read, and of variables that share a cluster on corners of many dimensions, next to nothing. It
-    cannot see more pairs than ``pairs``.
+    It is blind to what leaves no correlation between directions: of two spirals it reads three quarters of what
+    neighbors in their six coordinates read, and of variables that share a cluster on corners of many dimensions, next
+    to nothing. It cannot see more pairs than ``pairs``.
 
     Args:
         x: real numbers in floating point, shape ``(N, …)`` or ``(N,)``.
