@@ -120,6 +120,57 @@ def copulas() -> Iterator[Comparison]:
     yield Comparison("Gaussian copula of labels", 2000, "128, 3 classes", ours, _GCMI, theirs)
 
 
+# -- Nearest neighbors -------------------------------------------------------------------------------------------------
+
+
+def neighbors() -> Iterator[Comparison]:
+    """Two real variables, some with repeated values, and a real variable with labels."""
+    for n, d in ((2000, 1), (10_000, 1), (2000, 3), (10_000, 3), (2000, 5), (10_000, 5), (2000, 10)):
+        g = torch.Generator().manual_seed(0)
+        x = normal(n, d, g)
+        y = x + normal(n, d, g)
+        ours, arrays = partial(ib.mutual_information_ksg, x, y), (x.numpy(), y.numpy())
+        yield Comparison("KSG", n, f"{d} + {d}", ours, "NPEET", installed("npeet", partial(_npeet, "mi", *arrays)))
+        if d == 1:
+            by_sklearn = installed("sklearn", partial(_mutual_info_regression, *arrays))
+            yield Comparison("KSG", n, "1 + 1", ours, "scikit-learn", by_sklearn)
+            by_ennemi = installed("ennemi", partial(_ennemi, *arrays))
+            yield Comparison("KSG", n, "1 + 1", ours, "ennemi", by_ennemi)
+        rectified = x.relu()
+        ours, theirs = (
+            partial(ib.mutual_information_mixed, rectified, y),
+            partial(_npeet, "mi", rectified.numpy(), y.numpy()),
+        )
+        yield Comparison("mixed, rectified", n, f"{d} + {d}", ours, "NPEET", installed("npeet", theirs))
+    for n, d in ((2000, 1), (10_000, 1), (2000, 3), (10_000, 3), (2000, 10)):
+        t, y = classes(n, d, 10)
+        ours, theirs = partial(ib.mutual_information_knn, t, y), partial(_npeet, "micd", t.numpy(), y.numpy()[:, None])
+        yield Comparison("labeled neighbors", n, f"{d}, 10 classes", ours, "NPEET micd", installed("npeet", theirs))
+        if d == 1:
+            by_sklearn = installed("sklearn", partial(_mutual_info_classif, t.numpy(), y.numpy()))
+            yield Comparison("labeled neighbors", n, "1, 10 classes", ours, "scikit-learn", by_sklearn)
+
+
+def _npeet(name: str, x: np.ndarray, y: np.ndarray) -> float:
+    return float(getattr(importlib.import_module("npeet.entropy_estimators"), name)(x, y, k=3))
+
+
+def _ennemi(x: np.ndarray, y: np.ndarray) -> float:
+    return float(importlib.import_module("ennemi").estimate_mi(y[:, 0], x[:, 0], k=3)[0, 0])
+
+
+def _mutual_info_regression(x: np.ndarray, y: np.ndarray) -> float:
+    from sklearn.feature_selection import mutual_info_regression
+
+    return float(mutual_info_regression(x, y[:, 0])[0])
+
+
+def _mutual_info_classif(t: np.ndarray, y: np.ndarray) -> float:
+    from sklearn.feature_selection import mutual_info_classif
+
+    return float(mutual_info_classif(t, y)[0])
+
+
 # -- Linear probe ------------------------------------------------------------------------------------------------------
 
 
@@ -233,7 +284,7 @@ def main() -> None:
     options = parser.parse_args()
     if os.environ.get("OMP_NUM_THREADS") != "1":
         parser.error("the two sides are compared on one thread: set OMP_NUM_THREADS=1.")
-    rows = [one for group in (copulas, probes, counts) for one in group() if options.only in one.what]
+    rows = [one for group in (neighbors, copulas, probes, counts) for one in group() if options.only in one.what]
     text = "\n\n".join(
         [
             "# CPU time beside other packages",
