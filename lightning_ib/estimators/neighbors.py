@@ -7,9 +7,10 @@ from typing import Literal
 
 from torch import Tensor
 
-from lightning_ib.estimators.base import Estimator, Rows, required_input, required_labels, required_target
-from lightning_ib.functional import Unit, mutual_information_knn, mutual_information_ksg, mutual_information_mixed
+from lightning_ib.estimators.base import Estimator, Rows, required_input, required_labels, required_target, with_error
+from lightning_ib.functional import Unit
 from lightning_ib.functional.checks import checked_choice, checked_integer
+from lightning_ib.functional.continuous.neighbors import pointwise_knn, pointwise_ksg, pointwise_mixed
 
 
 class KSG(Estimator):
@@ -45,13 +46,13 @@ class KSG(Estimator):
         return ["I_XT"] if rows.y is None or rows.labels is not None else ["I_XT", "I_TY"]
 
     def estimate(self, rows: Rows, calibration: Mapping[str, float], unit: Unit) -> dict[str, float]:
-        """I(X;T), and I(T;Y) where Y is real-valued."""
-        others = {"I_XT": required_input(self, rows), "I_TY": None if rows.labels is not None else rows.y}
-        return {
-            name: mutual_information_ksg(rows.numbers, other, k=self.k, algorithm=self.algorithm, unit=unit)
-            for name, other in others.items()
-            if other is not None
-        }
+        """I(X;T), and I(T;Y) where Y is real-valued, and their standard errors."""
+        found = pointwise_ksg(rows.numbers, required_input(self, rows), k=self.k, algorithm=self.algorithm)
+        values = with_error("I_XT", found, rows, unit)
+        if rows.y is None or rows.labels is not None:
+            return values
+        found = pointwise_ksg(rows.numbers, rows.y, k=self.k, algorithm=self.algorithm)
+        return values | with_error("I_TY", found, rows, unit)
 
 
 class KNN(Estimator):
@@ -72,8 +73,8 @@ class KNN(Estimator):
         self.k = checked_integer(k, "KNN: k", at_least=1)
 
     def estimate(self, rows: Rows, calibration: Mapping[str, float], unit: Unit) -> dict[str, float]:
-        """I(T;Y)."""
-        return {"I_TY": mutual_information_knn(rows.numbers, required_labels(self, rows), k=self.k, unit=unit)}
+        """I(T;Y) and its standard error."""
+        return with_error("I_TY", pointwise_knn(rows.numbers, required_labels(self, rows), k=self.k), rows, unit)
 
 
 class MixedKNN(Estimator):
@@ -96,8 +97,8 @@ class MixedKNN(Estimator):
         self.k = checked_integer(k, "MixedKNN: k", at_least=1)
 
     def estimate(self, rows: Rows, calibration: Mapping[str, float], unit: Unit) -> dict[str, float]:
-        """I(T;Y)."""
+        """I(T;Y) and its standard error."""
         y = required_target(self, rows)
         if rows.labels is not None:  # numbers farther apart than any two rows: classes have no order
             y = y.double() * 2 * (1 + float(rows.t.max() - rows.t.min()))
-        return {"I_TY": mutual_information_mixed(rows.numbers, y, k=self.k, unit=unit)}
+        return with_error("I_TY", pointwise_mixed(rows.numbers, y, k=self.k), rows, unit)

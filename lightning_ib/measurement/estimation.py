@@ -185,6 +185,7 @@ class Estimation:
         assert self.streams.soft is not None
         found = sums.result(unit=unit)
         values = self.streams.soft.named(found, labeled=rows.labels is not None)
+        values |= self.streams.soft.errors(sums, rows, found.n_samples, unit)
         self.streams.centers[layer] = sums.mean
         return values, found.n_samples
 
