@@ -12,7 +12,7 @@ from lightning_ib.estimators.base import Estimator, Rows
 from lightning_ib.functional import Unit, gaussian_compression_bound
 from lightning_ib.functional.checks import checked_number
 from lightning_ib.functional.gaussian_bound import influence_on_gaussian_bound
-from lightning_ib.functional.resampling import Pointwise
+from lightning_ib.functional.resampling import Pointwise, spread_rows
 
 
 class GaussianChannel(Estimator):
@@ -74,11 +74,14 @@ class GaussianChannel(Estimator):
             raise ValueError(f"a covariance takes at least two rows, got {len(t)}.")
         if not bool(t.isfinite().all()):
             raise ValueError("its rows have NaN or infinite values.")
-        deviations = t - t.mean(0)
-        centered = deviations / math.sqrt(len(t))
+        n, deviations = len(t), t - t.mean(0)
+        wide = t.shape[1] > n
+        # R has the singular values of the rows, and serves both.
+        root = torch.linalg.qr((deviations.T if wide else deviations) / math.sqrt(n), mode="r").R
         bound = gaussian_compression_bound(
-            centered.T, covariance=torch.ones(len(t)), noise_covariance=self.noise_variance, unit=unit
+            root, covariance=torch.ones(root.shape[1]), noise_covariance=self.noise_variance, unit=unit
         )
-        influence = influence_on_gaussian_bound(deviations, self.noise_variance)
-        error = Pointwise(0.0, influence).standard_error(rows.sequence, unit=unit)
+        some = spread_rows(n, n if wide else 500)
+        influence = influence_on_gaussian_bound(deviations[some.to(t.device)], root, self.noise_variance)
+        error = Pointwise(0.0, influence, some, n).standard_error(rows.sequence, unit=unit)
         return {"compression_bound": bound.joint, "compression_bound_se": error, "noise_variance": self.noise_variance}

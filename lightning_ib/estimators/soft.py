@@ -10,10 +10,7 @@ from torch import Tensor
 from lightning_ib.estimators.base import Estimator, Rows
 from lightning_ib.functional import SoftEntropy, SoftInformation, Unit
 from lightning_ib.functional.checks import checked_integer, checked_number, checked_rows
-from lightning_ib.functional.resampling import Pointwise
-
-# How many rows the standard errors are taken from.
-_ROWS_OF_ERRORS = 2000
+from lightning_ib.functional.resampling import Pointwise, spread_rows
 
 
 class Soft(Estimator):
@@ -82,19 +79,18 @@ class Soft(Estimator):
 
         Args:
             sums: those of all samples.
-            rows: some of the samples; the first 2000 of these are looked at.
+            rows: some of the samples; up to 500 of these are looked at.
             n_samples: the number of all.
             unit: ``"bits"`` or ``"nats"``.
         """
-        some = rows.numbers[:_ROWS_OF_ERRORS].flatten(1)
-        if some.shape[1] != len(sums.center) or not bool(some.isfinite().all()):
+        some = spread_rows(len(rows.t))
+        t = rows.numbers[some.to(rows.t.device)].flatten(1)
+        if t.shape[1] != len(sums.center) or not bool(t.isfinite().all()):
             return {}
-        clusters = None if rows.sequence is None else rows.sequence[: len(some)]
-        labels = None if rows.labels is None else rows.labels[: len(some)]
-        scale = math.sqrt(len(some) / n_samples)
+        labels = None if rows.labels is None else rows.labels[some.to(rows.labels.device)]
         found = {
-            name: scale * Pointwise(0.0, influence).standard_error(clusters, unit=unit)
-            for name, influence in sums.influences(some, labels).items()
+            name: Pointwise(0.0, influence, some, n_samples).standard_error(rows.sequence, unit=unit)
+            for name, influence in sums.influences(t, labels).items()
         }
         names = {"H_T_se": "h_t", "I_XT_se": "i_xt", "I_TY_se": "i_ty", "I_TY_above_floor_se": "i_ty"}
         return {name: found[key] for name, key in names.items() if key in found}

@@ -96,32 +96,33 @@ def gaussian_compression_bound(
     return GaussianBound(in_unit(joint, unit), in_unit(per_unit, unit))
 
 
-def influence_on_gaussian_bound(rows: Tensor, noise_variance: float) -> Tensor:
-    r"""The influence of each sample on the bound at the covariance of the samples, up to a constant, in nats.
+def influence_on_gaussian_bound(rows: Tensor, root: Tensor, noise_variance: float) -> Tensor:
+    r"""The influence of samples on the bound at their covariance S, up to a constant, in nats.
 
     .. math:: \psi_i = \tfrac12 z_i^\top (\sigma^2 I + S)^{-1} z_i
 
     for :math:`\tfrac12 \log\det(I + S / \sigma^2)`: its derivative in S, at the rank-one covariance of the sample.
 
     Args:
-        rows: the samples less their mean, float64, shape ``(N, D)``.
+        rows: samples less the mean of all, float64, shape ``(M, D)``: all of them where D is larger than N.
+        root: R of the QR decomposition: :math:`R^\top R = S`, shape ``(D, D)``, or where D is larger than N, the Gram
+            matrix of the samples over N, shape ``(N, N)``.
         noise_variance: :math:`\sigma^2`.
 
     Returns:
-        float64, shape ``(N,)``.
+        float64, shape ``(M,)``.
 
     Example:
-        >>> influence_on_gaussian_bound(torch.tensor([[1.0], [-1.0]]).double(), 1.0)
+        >>> rows = torch.tensor([[1.0], [-1.0]]).double()
+        >>> influence_on_gaussian_bound(rows, torch.ones(1, 1).double(), 1.0)
         tensor([0.2500, 0.2500], dtype=torch.float64)
     """
-    n, d = rows.shape
-    wide = d > n
-    gram = (rows @ rows.T if wide else rows.T @ rows) / n
+    gram = root.mT @ root
     gram.diagonal().add_(noise_variance)
     factor = torch.linalg.cholesky(gram)
-    if wide:  # z' (σ² + S)⁻¹ z is N times the diagonal of K (σ² + K)⁻¹, K being the Gram matrix over N
-        return n / 2 * (1 - noise_variance * torch.cholesky_inverse(factor).diagonal())
-    solved = torch.linalg.solve_triangular(factor, rows.T, upper=False)
+    if rows.shape[1] > len(root):  # z' (σ² + S)⁻¹ z is N times the diagonal of K (σ² + K)⁻¹, K being the Gram matrix
+        return len(root) / 2 * (1 - noise_variance * torch.cholesky_inverse(factor).diagonal())
+    solved = torch.linalg.solve_triangular(factor, rows.mT, upper=False)
     return solved.square().sum(0) / 2
 
 

@@ -22,19 +22,37 @@ from lightning_ib.functional.variational.dealing import by_first_appearance, che
 Way = Literal["parts", "jackknife"]
 
 
+# The deviation of so many influences is known to a few percent; each takes time.
+_INFLUENCES = 500
+
+
+def spread_rows(n: int, most: int = _INFLUENCES) -> Tensor:
+    """The positions of at most so many rows, spread evenly over all.
+
+    Example:
+        >>> spread_rows(6, 3)
+        tensor([0, 2, 4])
+    """
+    return torch.arange(min(n, most)) * n // min(n, most)
+
+
 class Pointwise(NamedTuple):
-    r"""An estimate in nats, and the influence of each sample on it.
+    r"""An estimate in nats, and the influence of samples on it.
 
     Attributes:
         nats: the estimate.
-        influence: float64 ``(N,)``, up to a constant: the deviation of the estimate from its limit is the mean of these
-            less their own mean, to first order.
+        influence: float64 ``(M,)``, up to a constant: the deviation of the estimate from its limit is the mean of these
+            over all samples less their own mean, to first order.
+        some: the positions of these M among all N samples; ``None`` where they are all.
+        n_samples: N; 0 where it is M.
         fitted: the rise of the estimate from parameters that were fitted to the samples, in nats: half their number
             over N. It inflates the variance of the influences by twice itself, and adds a scatter of second order.
     """
 
     nats: float
     influence: Tensor
+    some: Tensor | None = None
+    n_samples: int = 0
     fitted: float = 0.0
 
     def standard_error(self, clusters: Tensor | None = None, *, unit: Unit = "bits") -> float:
@@ -42,33 +60,40 @@ class Pointwise(NamedTuple):
 
         .. math:: \mathrm{SE}^2 = \max\Big(0, s^2 - \frac{2 f}{N}\Big) + \frac{f}{N}
 
-        with s from :func:`standard_error_of_mean` and f the rise by fitting. At independence of a model with ν
-        parameters, where the likelihood ratio 2 N I is a χ² of ν degrees of freedom (Wilks 1938) and f = ν/2N, the first
-        term is 0 and the second the variance ν/2N² of this χ².
+        with s from :func:`standard_error_of_mean` and f the rise by fitting. At independence under a model with ν
+        parameters 2 N I is a χ² of ν degrees of freedom (Wilks 1938) and f = ν/2N: the first term is 0, and the second
+        is the variance ν/2N² of this I.
 
         Args:
             clusters: int64 ``(N,)``, the cluster of each sample; ``None`` where the samples are independent.
             unit: ``"bits"`` or ``"nats"``.
         """
-        variance = standard_error_of_mean(self.influence, clusters) ** 2
-        fitted = max(0.0, self.fitted) / len(self.influence)
-        if fitted:
-            variance = max(0.0, variance - 2 * fitted) + fitted
+        if clusters is not None and self.some is not None:
+            clusters = clusters[self.some.to(clusters.device)]
+        n = self.n_samples or len(self.influence)
+        variance = standard_error_of_mean(self.influence, clusters, n_samples=n) ** 2
+        if self.fitted > 0:
+            variance = max(0.0, variance - 2 * self.fitted / n) + self.fitted / n
         return in_unit(math.sqrt(variance), unit)
 
 
-def standard_error_of_mean(values: Tensor, clusters: Tensor | None = None) -> float:
-    r"""The standard error of the mean of one value for each sample.
+def standard_error_of_mean(values: Tensor, clusters: Tensor | None = None, *, n_samples: int | None = None) -> float:
+    r"""The standard error of a mean over N samples, from the values of M of them.
 
-    .. math:: \mathrm{SE} = \sqrt{\frac{1}{N (N - 1)} \sum_i d_i^2}, \qquad
-        \mathrm{SE} = \frac{1}{N} \sqrt{\frac{G}{G - 1} \sum_{g = 1}^G \Big( \sum_{i \in g} d_i \Big)^2}
+    .. math::
+
+        s_1^2 = \frac{1}{M - 1} \sum_i d_i^2, \qquad
+        s_g^2 = \frac{1}{M} \frac{G}{G - 1} \sum_{g = 1}^G \Big( \sum_{i \in g} d_i \Big)^2, \qquad
+        \mathrm{SE}^2 = \frac{s_1^2}{N} \quad \text{or} \quad \frac{s_1^2}{N} + \frac{s_g^2 - s_1^2}{M}
 
     with the deviations :math:`d_i` from the mean; the second where samples of one cluster depend on each other, such as
-    the tokens of a sequence (Liang & Zeger 1986).
+    the tokens of a sequence (Liang & Zeger 1986). Products of two samples of a cluster are seen (M/N)² times as often
+    among the M as among the N, squares M/N times.
 
     Args:
-        values: real, shape ``(N,)``.
-        clusters: int64 ``(N,)``, the cluster of each sample; ``None`` where the samples are independent.
+        values: real, shape ``(M,)``.
+        clusters: int64 ``(M,)``, the cluster of each sample; ``None`` where the samples are independent.
+        n_samples: N; by default M.
 
     Returns:
         The standard error, the same to the last bit for every order of the samples (with clusters, to rounding); NaN
@@ -78,16 +103,20 @@ def standard_error_of_mean(values: Tensor, clusters: Tensor | None = None) -> fl
         >>> standard_error_of_mean(torch.tensor([0.0, 2.0, 4.0])) == (4 / 3) ** 0.5
         True
     """
-    n, values = len(values), values.double()
-    deviations = values - math.fsum(values.tolist()) / n if n else values
-    scale = 1.0
-    if clusters is not None:
-        of = clusters.to(values.device).unique(return_inverse=True)[1]
-        together = int(of.max()) + 1 if n else 0
-        deviations = deviations.new_zeros(together).index_add_(0, of, deviations)
-        scale = together / n if n else 1.0  # of the mean over clusters, to the mean over samples
-    m = len(deviations)
-    return scale * math.sqrt(math.fsum((deviations * deviations).tolist()) / m / (m - 1)) if m > 1 else math.nan
+    m, values = len(values), values.double()
+    if m < 2:
+        return math.nan
+    n = m if n_samples is None else n_samples
+    deviations = values - math.fsum(values.tolist()) / m
+    alone = math.fsum((deviations * deviations).tolist()) / (m - 1) / n
+    if clusters is None:
+        return math.sqrt(alone)
+    of = clusters.to(values.device).unique(return_inverse=True)[1]
+    sums = deviations.new_zeros(int(of.max()) + 1).index_add_(0, of, deviations)
+    if len(sums) < 2:
+        return math.nan
+    together = math.fsum((sums * sums).tolist()) * len(sums) / (len(sums) - 1) / m**2
+    return math.sqrt(together if n == m else max(alone, alone + together - alone * n / m))
 
 
 def resampled_standard_error(

@@ -123,7 +123,7 @@ class Estimation:
             if not estimator.optional or _is_sound(rows):  # unsound rows have their own warning
                 self._warn_of_failure(layer, estimator, error, epoch, warn)
         calibration = self.calibration.get(layer, {}).get(estimator.name, {})
-        verdict = estimate_verdict(values, rows, unit, calibration, estimator, n_samples=n_samples)
+        verdict = estimate_verdict(values, rows, unit, calibration, estimator, n_samples=n_samples, errors=errors)
         return [
             Record(
                 *(epoch, step, layer, estimator.name, name, value),

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from lightning_ib.functional.checks import AS_Y, Unit, checked_labels, checked_pair, checked_rows, checked_unit, in_unit
-from lightning_ib.functional.resampling import Pointwise
+from lightning_ib.functional.resampling import Pointwise, spread_rows
 
 # The share of a coordinate's variance that others must leave unexplained: below it is rounding.
 _UNEXPLAINED = 1e-12
@@ -86,12 +86,13 @@ def pointwise_gaussian_copula(x: Tensor, y: Tensor) -> Pointwise:
     Ranks leave it as it is where the copula is Gaussian, and nearly so on the cases tried.
     """
     scores, (of_x, of_y, of_xy) = _fitted_pair(x, y)
-    d = of_x.dims
-    influence = of_x.solved(scores[:d])[1] + of_y.solved(scores[d:])[1] - of_xy.solved(scores)[1]
+    n, d, some = scores.shape[1], of_x.dims, spread_rows(scores.shape[1])
+    seen = (scores - scores.mean(1, keepdim=True))[:, some.to(scores.device)]
+    influence = of_x.solved(seen[:d])[1] + of_y.solved(seen[d:])[1] - of_xy.solved(seen)[1]
     corrected, plain = (
         of_x.entropy(correct) + of_y.entropy(correct) - of_xy.entropy(correct) for correct in (True, False)
     )
-    return Pointwise(corrected, influence, plain - corrected)
+    return Pointwise(corrected, influence, some, n, plain - corrected)
 
 
 def mutual_information_gaussian_copula_labels(
@@ -135,15 +136,13 @@ class _Classes(NamedTuple):
     """Normal distributions of all rows and of each class.
 
     Attributes:
-        scores: of all rows, shape ``(D, N)``.
-        order: the rows in ascending order of each coordinate, int64 ``(D, N)``.
+        scores: of each class, ``(D, N_y)``.
         by_class: the rows of one class after another, int64 ``(N,)``.
         whole: of all rows.
         parts: of each class.
     """
 
-    scores: Tensor
-    order: Tensor
+    scores: tuple[Tensor, ...]
     by_class: Tensor
     whole: _Normal
     parts: list[_Normal]
@@ -152,11 +151,12 @@ class _Classes(NamedTuple):
 def _fitted_classes(t: Tensor, y: Tensor) -> _Classes:
     rows = checked_rows(t, "t", labels=AS_Y)
     numbers, counts = checked_labels(y, len(rows))
-    (scores, order), names = _ordered_scores(rows), _names("t", rows)
-    whole, by_class = _fitted(scores, None, names, ""), numbers.argsort(stable=True)
-    of_class = zip(y.unique().tolist(), scores[:, by_class].split(counts.tolist(), dim=1))
-    parts = [_fitted(part, None, names, f" in class {label}") for label, part in of_class]
-    return _Classes(scores, order, by_class, whole, parts)
+    scores, names = _normal_scores(rows), _names("t", rows)
+    whole, by_class = _fitted(scores, None, names, ""), numbers.argsort(stable=True).to(rows.device)
+    of_class = scores[:, by_class].split(counts.tolist(), dim=1)
+    labels = y.unique().tolist()
+    parts = [_fitted(part, None, names, f" in class {label}") for label, part in zip(labels, of_class)]
+    return _Classes(of_class, by_class, whole, parts)
 
 
 def _of_classes(fitted: _Classes, bias_correction: bool) -> float:
@@ -176,20 +176,27 @@ def pointwise_gaussian_copula_labels(t: Tensor, y: Tensor) -> Pointwise:
 
     .. math:: l_i + \sum_d \frac{1}{N} \sum_{j: z_{dj} \ge z_{di}} \frac{g_{dj}}{\varphi(z_{dj})}, \qquad
         g_j = \Sigma^{-1} z_j - \Sigma_{y_j}^{-1} (z_j - \mu_{y_j})
+
+    The sums are over some rows of every class, for which the influence is found.
     """
     fitted = _fitted_classes(t, y)
-    slopes, ratio = fitted.whole.solved(fitted.scores)
-    log_det = torch.cat([part.log_det.expand(part.n) for part in fitted.parts])
-    split = fitted.scores[:, fitted.by_class].split([part.n for part in fitted.parts], dim=1)
-    solved = [part.solved(scores) for part, scores in zip(fitted.parts, split)]
-    slopes[:, fitted.by_class] -= torch.cat([slope for slope, _ in solved], dim=1)
-    ratio[fitted.by_class] -= torch.cat([square for _, square in solved]) + log_det
-    ordered = fitted.scores.gather(1, fitted.order)
-    raised = slopes.gather(1, fitted.order).mul_((ordered.square_() / 2).exp_()).flip(1).cumsum(1).flip(1)
-    influence = torch.zeros_like(raised).scatter_(1, fitted.order, raised).sum(0)
-    influence = ratio + influence * (math.sqrt(2 * math.pi) / fitted.whole.n)
+    chosen = spread_rows(fitted.whole.n).to(t.device)
+    scores = torch.cat(fitted.scores, dim=1)
+    seen = scores[:, chosen]
+    slopes, influence = fitted.whole.solved(seen - scores.mean(1, keepdim=True))
+    start = 0
+    for of_class, part in zip(fitted.scores, fitted.parts):
+        own = ((chosen >= start) & (chosen < start + part.n)).nonzero().squeeze(1)
+        slope, square = part.solved(of_class[:, chosen[own] - start] - of_class.mean(1, keepdim=True))
+        slopes[:, own] -= slope
+        influence[own] -= square + part.log_det
+        start += part.n
+    ordered, order = seen.sort(dim=1)
+    raised = slopes.gather(1, order).mul_((ordered.square_() / 2).exp_()).flip(1).cumsum(1).flip(1)
+    by_ranks = torch.zeros_like(raised).scatter_(1, order, raised).sum(0) * math.sqrt(2 * math.pi) / len(chosen)
     nats = _of_classes(fitted, True)
-    return Pointwise(nats, influence, _of_classes(fitted, False) - nats)
+    fall = _of_classes(fitted, False) - nats
+    return Pointwise(nats, influence + by_ranks, fitted.by_class[chosen], fitted.whole.n, fall)
 
 
 def _names(name: str, rows: Tensor) -> list[str]:
@@ -198,11 +205,6 @@ def _names(name: str, rows: Tensor) -> list[str]:
 
 def _normal_scores(rows: Tensor) -> Tensor:
     """The quantiles of the standard normal at the ranks of every coordinate, float64, shape ``(D, N)``."""
-    return _ordered_scores(rows)[0]
-
-
-def _ordered_scores(rows: Tensor) -> tuple[Tensor, Tensor]:
-    """The scores, and the rows in ascending order of each coordinate, int64 ``(D, N)``."""
     n, keys = len(rows), _sort_keys(rows.t().contiguous())
     if n >= _SORTED_BY_DIGITS and keys.device.type == "cpu":
         ordered, order = (torch.stack(parts) for parts in zip(*[row.sort() for row in keys]))
@@ -217,7 +219,7 @@ def _ordered_scores(rows: Tensor) -> tuple[Tensor, Tensor]:
         lengths = starts.diff(append=starts.new_tensor([order.numel()]))
         rank = (2 * (starts % n) + lengths + 1).double() / 2
         sorted_scores = torch.special.ndtri(rank / (n + 1)).repeat_interleave(lengths).view_as(order)
-    return torch.empty(order.shape, dtype=torch.float64, device=rows.device).scatter_(1, order, sorted_scores), order
+    return torch.empty(order.shape, dtype=torch.float64, device=rows.device).scatter_(1, order, sorted_scores)
 
 
 def _sort_keys(values: Tensor) -> Tensor:
@@ -259,9 +261,8 @@ class _Normal(NamedTuple):
             entropy -= (float(torch.digamma(degrees / 2).sum()) + self.dims * math.log(2 / (self.n - 1))) / 2
         return entropy
 
-    def solved(self, scores: Tensor) -> tuple[Tensor, Tensor]:
-        """The inverse covariance times the deviations from the mean, ``(D, N)``, and half their product, ``(N,)``."""
-        deviations = scores - scores.mean(1, keepdim=True)
+    def solved(self, deviations: Tensor) -> tuple[Tensor, Tensor]:
+        """The inverse covariance times deviations from the mean, ``(D, N)``, and half their product, ``(N,)``."""
         slopes = torch.cholesky_solve(deviations, self.factor)
         return slopes, (deviations * slopes).sum(0) / 2
 

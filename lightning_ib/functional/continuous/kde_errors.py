@@ -2,12 +2,21 @@ r"""Standard errors of the informations from kernel density estimates, by their 
 
 A sample adds its own term to the mean, and its kernel to the densities at all others. Where the width of the kernel is
 a share of the variance, it moves that too, which nearly cancels the scatter of I(X;T) in few dimensions.
+
+.. math::
+
+    \psi_i = -\log p_i - \frac{1}{N} \sum_j \frac{k_{ij}}{p_j} + \dot I \Big(
+        \frac{\lVert t_i - \bar t \rVert^2}{V} - 1 \Big), \qquad p_i = \frac{1}{N} \sum_j k_{ij}
+
+is the influence of sample i on :math:`I(X;T) = -\langle \log p \rangle`, and the standard error is the deviation of up
+to 500 of these over :math:`\sqrt N`. The last term, with :math:`\dot I` the derivative in :math:`\log \sigma^2` and V
+the total variance, is there where :math:`\sigma^2` follows the variance. I(T;Y) has the same terms of the own class in
+addition, with the opposite sign. The influences are those of estimates by densities (Kandasamy et al. 2015).
 """
 
 from __future__ import annotations
 
-import math
-from itertools import accumulate
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
@@ -22,13 +31,9 @@ from lightning_ib.functional.checks import (
     checked_unit,
     logarithm,
 )
-from lightning_ib.functional.continuous.gaussian_kernel import kernel_blocks
 from lightning_ib.functional.continuous.kde import Bounds, information_in, kernel_sums
 from lightning_ib.functional.discrete.counting import entropy_of_counts
-from lightning_ib.functional.resampling import Pointwise
-
-# How many rows, spread over all, the derivative in the width is taken from: a single number, of which few digits count.
-_ROWS_OF_THE_SLOPE = 256
+from lightning_ib.functional.resampling import Pointwise, spread_rows
 
 
 class KDEInformation(NamedTuple):
@@ -43,28 +48,6 @@ class KDEInformation(NamedTuple):
     errors: Bounds
 
 
-class _Sums(NamedTuple):
-    """The rows, class after class, and the sums of their kernels.
-
-    Attributes:
-        rows: shape ``(N, D)``.
-        sizes: the number of rows of each class; a single one where there are no labels.
-        everyone: the sums over all rows, ``(2, N)``, the lower bound first.
-        classmates: those over the own class.
-    """
-
-    rows: Tensor
-    sizes: list[int]
-    everyone: Tensor
-    classmates: Tensor
-
-    @property
-    def own(self) -> Tensor:
-        """The size of the class of each row."""
-        sizes = torch.tensor(self.sizes, device=self.rows.device)
-        return sizes.repeat_interleave(sizes)
-
-
 def information_with_errors_kde(
     t: Tensor,
     y: Tensor | None = None,
@@ -76,18 +59,8 @@ def information_with_errors_kde(
 ) -> dict[str, KDEInformation]:
     r"""I(X;T) and I(T;Y) by kernels and their standard errors.
 
-    .. math::
-
-        \psi_i = -\log p_i - \frac{1}{N} \sum_j \frac{k_{ij}}{p_j} + \dot I \Big(
-            \frac{\lVert t_i - \bar t \rVert^2}{V} - 1 \Big), \qquad p_i = \frac{1}{N} \sum_j k_{ij}
-
-    is the influence of sample i on :math:`I(X;T) = -\langle \log p \rangle`, and the standard error is the deviation of
-    these over :math:`\sqrt N`. The last term, with :math:`\dot I` the derivative in :math:`\log \sigma^2` and V the
-    total variance, is there where :math:`\sigma^2` follows the variance. I(T;Y) has in addition the same terms of the
-    own class, with the opposite sign. The influences are those of estimates by densities (Kandasamy et al. 2015).
-
-    It misleads at saturation, where the densities at most rows are those of the row itself, and where the variance of T
-    is infinite.
+    The formula is that of :mod:`~lightning_ib.functional.continuous.kde_errors`. It misleads at saturation, where the
+    density at most rows is that of the row itself, and where the variance of T is infinite.
 
     Args:
         t: the representation, real floating point, shape ``(N, …)``.
@@ -101,81 +74,62 @@ def information_with_errors_kde(
         ``"I_XT"`` and, with labels, ``"I_TY"``.
 
     Raises:
-        TypeError: as :func:`~lightning_ib.functional.mutual_information_bounds_kde`.
-        ValueError: as that function.
+        TypeError, ValueError: as :func:`~lightning_ib.functional.mutual_information_bounds_kde`.
 
     Example:
         >>> t = torch.randn(500, 1, generator=torch.Generator().manual_seed(0))
         >>> found = information_with_errors_kde(t, (t[:, 0] > 0).long(), noise_variance=0.1)["I_TY"]
         >>> round(found.bounds.upper, 2), round(found.errors.upper, 2)
-        (0.84, 0.01)
+        (0.84, 0.02)
     """
     checked_unit(unit)
     rows = checked_rows(t, "t", labels=AS_Y)
-    noise_variance = checked_number(noise_variance, "noise_variance", above=0)
-    n = len(rows)
-    labels = torch.zeros(n, dtype=torch.int64) if y is None else y
-    numbers, counts = checked_labels(labels, n)
+    variance, n = checked_number(noise_variance, "noise_variance", above=0), len(rows)
+    numbers, counts = checked_labels(torch.zeros(n, dtype=torch.int64) if y is None else y, n)
     order = numbers.argsort(stable=True).to(rows.device)
-    sums = _Sums(rows[order], counts.tolist(), *kernel_sums(rows[order], counts.tolist(), noise_variance))
-    p, q = sums.everyone / n, sums.classmates / sums.own
-    influences = dict(zip(("I_XT", "I_TY"), _influences(sums, p, q, noise_variance)))
-    if follows:
-        squares = (sums.rows.double() - sums.rows.double().mean(0)).square().sum(1)
-        for name, slopes in zip(("I_XT", "I_TY"), _slopes(sums, noise_variance)):
-            influences[name] += slopes[:, None] * (squares / squares.mean() - 1)
-    together = None if clusters is None else clusters.to(order.device)[order]
-    bounds = {"I_XT": information_in(-p.log().mean(1), logarithm(unit)(n), unit)}
+    rows, own = rows[order], counts.repeat_interleave(counts).to(rows.device)
+    everyone, classmates = kernel_sums(rows, counts.tolist(), variance)
+    log_p, log_q = (everyone / n).log(), (classmates / own).log()
+    found = {"I_XT": information_in(-log_p.mean(1), logarithm(unit)(n), unit)}
     if y is not None:
-        bounds["I_TY"] = information_in((q.log() - p.log()).mean(1), entropy_of_counts(counts, unit=unit), unit)
-    return {
-        name: KDEInformation(
-            bound, Bounds(*(Pointwise(0.0, one).standard_error(together, unit=unit) for one in influences[name]))
-        )
-        for name, bound in bounds.items()
-    }
+        found["I_TY"] = information_in((log_q - log_p).mean(1), entropy_of_counts(counts, unit=unit), unit)
+    some = spread_rows(n).to(rows.device)
+    errors: dict[str, list[float]] = {name: [] for name in found}
+    for of in _influences(rows, numbers.to(rows.device)[order], (everyone, classmates), some, variance, follows):
+        for name, influence in zip(found, of):
+            one = Pointwise(0.0, influence, order[some], n)
+            errors[name].append(one.standard_error(clusters, unit=unit))
+    return {name: KDEInformation(bounds, Bounds(*errors[name])) for name, bounds in found.items()}
 
 
-def _influences(sums: _Sums, p: Tensor, q: Tensor, noise_variance: float) -> tuple[Tensor, Tensor]:
-    """The influences on I(X;T) and on I(T;Y) at a fixed width, ``(2, N)`` each, up to constants."""
-    ends = list(accumulate(sums.sizes))
-    inverse_p, inverse_q = 1 / sums.everyone, 1 / sums.classmates
-    of_all, of_class = torch.zeros_like(p), torch.zeros_like(q)
-    for i, j, kernel in kernel_blocks(sums.rows, width=2 * math.sqrt(noise_variance)):
-        for bound in (0, 1):
-            if bound == 1:
-                kernel.square_().square_()
-            of_all[bound, i] += kernel @ inverse_p[bound, j]
-            if i != j:
-                of_all[bound, j] += inverse_p[bound, i] @ kernel
-            for size, end in zip(sums.sizes, ends) if len(ends) > 1 else ():
-                a, b = (slice(max(end - size, part.start), min(end, part.stop)) for part in (i, j))
-                if a.start >= a.stop or b.start >= b.stop:
-                    continue
-                part = kernel[a.start - i.start : a.stop - i.start, b.start - j.start : b.stop - j.start]
-                of_class[bound, a] += part @ inverse_q[bound, b]
-                if i != j:
-                    of_class[bound, b] += inverse_q[bound, a] @ part
-    of_x = -p.log() - of_all
-    return of_x, of_x + q.log() + of_class
+def _influences(
+    rows: Tensor, labels: Tensor, sums: tuple[Tensor, Tensor], some: Tensor, noise_variance: float, follows: bool
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Of the lower and then of the upper bound, the influences of some rows on I(X;T) and on I(T;Y).
 
-
-def _slopes(sums: _Sums, noise_variance: float) -> tuple[Tensor, Tensor]:
-    """The derivatives of I(X;T) and of I(T;Y) in log σ², ``(2,)`` each."""
-    some = torch.arange(0, len(sums.rows), -(-len(sums.rows) // _ROWS_OF_THE_SLOPE), device=sums.rows.device)
-    rows = sums.rows.double()
+    Args:
+        rows: shape ``(N, D)``.
+        labels: their classes.
+        sums: of the kernels over all rows and over those of the class, ``(2, N)`` each.
+        some: the positions of those rows.
+        noise_variance: σ².
+        follows: whether it follows the variance.
+    """
+    rows = rows.double()
     rows = rows - rows.mean(0)
-    squares = torch.cdist(rows[some], rows).square_()
-    number = torch.arange(len(sums.sizes), device=rows.device).repeat_interleave(
-        torch.tensor(sums.sizes, device=rows.device)
-    )
-    same = number[some].unsqueeze(1) == number
-    found: tuple[list[Tensor], list[Tensor]] = ([], [])
-    for bound, share in ((0, 8), (1, 2)):
-        exponent = squares / (-share * noise_variance)
-        moved = exponent.exp().mul_(exponent)
-        of_all = (moved.sum(1) / sums.everyone[bound, some]).mean()
-        of_class = ((moved * same).sum(1) / sums.classmates[bound, some]).mean()
-        found[0].append(of_all)
-        found[1].append(of_all - of_class)
-    return torch.stack(found[0]), torch.stack(found[1])
+    spread = rows.square().sum(1)
+    shift = (spread / spread.mean() - 1)[some] if follows else None
+    distances = torch.cdist(rows[some], rows).square_()
+    same = labels[some].unsqueeze(1) == labels
+    for everyone, classmates, share in zip(*sums, (8, 2)):
+        exponent = distances / (-share * noise_variance)
+        kernel = exponent.exp()
+        of_x = -everyone[some].log() - kernel @ (1 / everyone)
+        own = kernel * same
+        of_y = classmates[some].log() + own @ (1 / classmates)
+        if shift is not None:
+            slope = ((kernel * exponent).sum(1) / everyone[some]).mean()
+            of_x = of_x + slope * shift
+            of_y = of_y - ((own * exponent).sum(1) / classmates[some]).mean() * shift
+        sizes = same.sum(1).double()  # of the own class: log q is less by their logarithm
+        yield of_x, of_x + of_y - sizes.log()

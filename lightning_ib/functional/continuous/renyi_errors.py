@@ -1,25 +1,30 @@
-r"""Standard errors of matrix-based Rényi entropies and informations, by their influence functions.
+r"""Standard errors of matrix-based Rényi informations, by their influence functions.
 
 In the limit the entropy is that of the eigenvalues of an operator, the mean of :math:`\phi(x) \phi(x)^\top` over the
 samples. One more sample x changes :math:`\operatorname{tr} C^\alpha` by :math:`\alpha (\phi(x)^\top C^{\alpha - 1}
-\phi(x) - \operatorname{tr} C^\alpha)`, which the eigenvectors of the Gram matrix give for each of the samples.
+\phi(x) - \operatorname{tr} C^\alpha)`, which the eigenvectors of the Gram matrix give for each of the samples:
+
+.. math::
+
+    \psi_i(A) = \frac{\alpha}{1 - \alpha} \Big( \frac{N (A^\alpha)_{ii}}{\operatorname{tr} A^\alpha} - 1 \Big), \qquad
+    \mathrm{SE} = \frac{1}{\sqrt N} \operatorname{sd}_i \big( \psi_i(A) + \psi_i(B) - \psi_i(A \circ B)
+    + \dot I_w v_i / 2 \big)
+
+:math:`\dot I_w` is the derivative in the logarithm of a kernel width that follows the spread of its variable, and
+:math:`v_i` the influence on the logarithm of the variance. The deviation is taken over a quarter of the rows, 200 to
+500, at the same widths: eigenvectors take several times as long as eigenvalues.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from lightning_ib.functional.checks import Unit, checked_labels, checked_number, checked_pair, checked_rows, in_unit
+from lightning_ib.functional.checks import Unit, checked_labels, checked_number, checked_rows
 from lightning_ib.functional.continuous.renyi import gram_matrix
-from lightning_ib.functional.resampling import standard_error_of_mean
-
-# The share of the rows, at least and at most so many, whose deviation stands for that of all: eigenvectors take several
-# times as long as eigenvalues, and time grows with the cube of the rows.
-_SHARE, _LEAST, _MOST = 3, 200, 700
+from lightning_ib.functional.resampling import Pointwise, spread_rows
 
 # The order closest to 1: the formula has 1 − α below a difference that rounding leaves about 1e-15 of.
 _LIMIT = 1e-6
@@ -38,17 +43,8 @@ def standard_error_renyi(
 ) -> float:
     r"""The standard error of the matrix-based Rényi information of N samples.
 
-    .. math::
-
-        \psi_i(A) = \frac{\alpha}{1 - \alpha} \Big( \frac{N (A^\alpha)_{ii}}{\operatorname{tr} A^\alpha} - 1 \Big),
-        \qquad \mathrm{SE} = \frac{1}{\sqrt N} \operatorname{sd}_i \big( \psi_i(A) + \psi_i(B) - \psi_i(A \circ B)
-        + \dot I_w v_i / 2 \big)
-
-    with the influence of a sample on each entropy. :math:`\dot I_w` is the derivative in the logarithm of a kernel
-    width that follows the spread of its variable, and :math:`v_i` the influence on the logarithm of the variance. The
-    deviation is taken over a third of the rows, 200 to 700, at the same widths.
-
-    It misleads near saturation, and reads up to a third low where few hundred rows hardly fill the space.
+    The formula is that of :mod:`~lightning_ib.functional.continuous.renyi_errors`. It misleads near saturation, and
+    reads up to a third low where few hundred rows hardly fill the space.
 
     Args:
         x: real floating point, shape ``(N, …)``.
@@ -64,40 +60,33 @@ def standard_error_renyi(
         The standard error in ``unit``.
 
     Raises:
-        TypeError: as :func:`~lightning_ib.functional.mutual_information_renyi`.
-        ValueError: as that function.
+        TypeError, ValueError: as :func:`~lightning_ib.functional.mutual_information_renyi`.
 
     Example:
         >>> x, noise = torch.randn(2, 600, generator=torch.Generator().manual_seed(0))
         >>> round(standard_error_renyi(x, x + noise, kernel_width_x=0.3, kernel_width_y=0.4), 2)
-        0.03
+        0.04
     """
     alpha = checked_number(alpha, "alpha", above=0)
     alpha = 1 + _LIMIT if abs(alpha - 1) < _LIMIT else alpha
     n = len(x)
-    kept = min(n, _MOST, max(_LEAST, -(-n // _SHARE)))
-    some = torch.arange(kept, device=x.device) * n // kept
-    labels = not y.is_floating_point()
-    if labels:
-        a = checked_rows(x, "x")[some]
-        grams, widths = [gram_matrix(a, kernel_width_x, "x", "kernel_width_x")], [_shift(a, follows[0])]
-        numbers, counts = checked_labels(y[some.to(y.device)], kept)
-        share = (counts.double() / kept)[numbers].to(a.device)
-        of_y = alpha / (1 - alpha) * share ** (alpha - 1) / float((counts / kept).double().pow(alpha).sum())
-        same = (numbers.unsqueeze(0) == numbers.unsqueeze(1)).to(a.device)
-        joint = grams[0] * same
+    some = spread_rows(n, min(500, max(200, n // 4)))
+    a = checked_rows(x, "x")[some.to(x.device)]
+    kernels, shifts = [gram_matrix(a, kernel_width_x, "x", "kernel_width_x")], [_shift(a, follows[0])]
+    if y.is_floating_point():
+        b = checked_rows(y, "y")[some.to(y.device)]
+        kernels.append(gram_matrix(b, kernel_width_y, "y", "kernel_width_y"))
+        shifts.append(_shift(b, follows[1]))
+        joint, influence = kernels[0] * kernels[1], torch.zeros(len(a), dtype=torch.float64, device=a.device)
     else:
-        a, b = (rows[some] for rows in checked_pair(x, y))
-        grams = [gram_matrix(a, kernel_width_x, "x", "kernel_width_x")]
-        grams.append(gram_matrix(b, kernel_width_y, "y", "kernel_width_y"))
-        widths = [_shift(a, follows[0]), _shift(b, follows[1])]
-        joint = grams[0] * grams[1]
-    influence = -_influence(joint, grams, widths, alpha)
-    for gram, shift in zip(grams, widths):
-        influence += _influence(gram, [gram], [shift], alpha)
-    influence = influence + of_y if labels else influence
-    together = None if clusters is None else clusters.to(influence.device)[some]
-    return in_unit(standard_error_of_mean(influence, together) * math.sqrt(kept / n), unit)
+        numbers, counts = (of.to(a.device) for of in checked_labels(y[some.to(y.device)], len(a)))
+        joint = kernels[0] * (numbers.unsqueeze(0) == numbers.unsqueeze(1))
+        share = counts.double() / len(a)
+        influence = alpha / (1 - alpha) * (share ** (alpha - 1))[numbers] / share.pow(alpha).sum()
+    for kernel, shift in zip(kernels, shifts):
+        influence = influence + _influence(kernel, [kernel], [shift], alpha)
+    influence = influence - _influence(joint, kernels, shifts, alpha)
+    return Pointwise(0.0, influence, some, n).standard_error(clusters, unit=unit)
 
 
 def _shift(rows: Tensor, follows: bool) -> Tensor | None:

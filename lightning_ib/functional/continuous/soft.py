@@ -306,7 +306,7 @@ class SoftEntropy:
             \psi_{I(X;\tilde T)} = \sum_k p(k|x) \log \frac{p(k|x)}{p(k)}, \qquad
             \psi_{I(\tilde T;Y)} = \sum_k p(k|x) \log \frac{p(k|y)}{p(k)}
 
-        the derivatives in the mean assignments. Their deviation over a sample of the rows, over the root of the number of
+        the derivatives in the mean assignments. Their deviation over some of the rows, over the root of the number of
         all, is the standard error.
 
         Args:
