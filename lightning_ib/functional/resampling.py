@@ -73,7 +73,7 @@ class Pointwise(NamedTuple):
         n = self.n_samples or len(self.influence)
         variance = standard_error_of_mean(self.influence, clusters, n_samples=n) ** 2
         if self.fitted > 0:
-            variance = max(0.0, variance - 2 * self.fitted / n) + self.fitted / n
+            variance = max(variance - 2 * self.fitted / n, 0.0) + self.fitted / n  # NaN, being first, stays
         return in_unit(math.sqrt(variance), unit)
 
 
