@@ -122,7 +122,7 @@ def influence_on_gaussian_bound(rows: Tensor, root: Tensor, noise_variance: floa
     factor = torch.linalg.cholesky(gram)
     if rows.shape[1] > len(root):  # z' (σ² + S)⁻¹ z is N times the diagonal of K (σ² + K)⁻¹, K being the Gram matrix
         return len(root) / 2 * (1 - noise_variance * torch.cholesky_inverse(factor).diagonal())
-    solved = torch.linalg.solve_triangular(factor, rows.mT, upper=False)
+    solved: Tensor = torch.linalg.solve_triangular(factor, rows.mT, upper=False)
     return solved.square().sum(0) / 2
 
 

@@ -104,7 +104,7 @@ def _influence(gram: Tensor, kernels: Sequence[Tensor], shifts: Sequence[Tensor 
     kept = eigenvalues > n * torch.finfo(eigenvalues.dtype).eps * eigenvalues.max()
     eigenvalues, vectors = eigenvalues[kept], vectors[:, kept]
     trace, factor = float(eigenvalues.pow(alpha).sum()), alpha / (1 - alpha)
-    influence = factor * n / trace * (vectors.square() @ eigenvalues.pow(alpha))
+    influence: Tensor = factor * n / trace * (vectors.square() @ eigenvalues.pow(alpha))
     if any(shift is not None for shift in shifts):
         # d tr A^α = α tr(A^{α−1} dA), and a kernel changes by −2 k log k for each part of its width
         weights = (vectors * eigenvalues.pow(alpha - 1)) @ vectors.T * gram
