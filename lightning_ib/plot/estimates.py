@@ -154,8 +154,8 @@ def _draw_estimates(
             )
         bars = [one for one in shown if STANDARD_ERRORS * one.standard_error > 0]
         if bars:
-            low, high = ([one.value + sign * STANDARD_ERRORS * one.standard_error for one in bars] for sign in (-1, 1))
-            axes.vlines([getattr(one, clock) for one in bars], low, high, colors=[color], linewidth=0.9, alpha=0.8)
+            foot, head = ([one.value + sign * STANDARD_ERRORS * one.standard_error for one in bars] for sign in (-1, 1))
+            axes.vlines([getattr(one, clock) for one in bars], foot, head, colors=[color], linewidth=0.9, alpha=0.8)
         band = [(getattr(one, clock), below[layer, one.step], one.value) for one in path if (layer, one.step) in below]
         if band:
             moments, low, high = zip(*band)
