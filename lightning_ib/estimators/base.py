@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from lightning_ib.functional import Unit
-from lightning_ib.functional.checks import checked_callable, checked_integer, checked_labels, plain_tensor
+from lightning_ib.functional.checks import checked_callable, checked_integer, checked_labels, in_unit, plain_tensor
+from lightning_ib.functional.resampling import Pointwise
 from lightning_ib.records.record import unit_of
 
 
@@ -121,6 +122,18 @@ class Estimator(ABC):
     def __repr__(self) -> str:
         options = ", ".join(f"{k}={v!r}" for k, v in vars(self).items() if not (v is None or v is False or k == "name"))
         return f"{type(self).__name__}({options})"
+
+
+def with_error(name: str, found: Pointwise, rows: Rows, unit: Unit) -> dict[str, float]:
+    """A value under its name, and its standard error; tokens of one sequence count as dependent.
+
+    Args:
+        name: of the value.
+        found: the estimate, and the influence of each row.
+        rows: those rows.
+        unit: ``"bits"`` or ``"nats"``.
+    """
+    return {name: in_unit(found.nats, unit), f"{name}_se": found.standard_error(rows.sequence, unit=unit)}
 
 
 def checked_max_samples(max_samples: int, owner: str = "") -> int:

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from lightning_ib.estimators.base import Estimator, Rows, required_target
-from lightning_ib.functional import (
-    Unit,
-    mutual_information_gaussian_copula,
-    mutual_information_gaussian_copula_labels,
-)
+from lightning_ib.estimators.base import Estimator, Rows, required_target, with_error
+from lightning_ib.functional import Unit
+from lightning_ib.functional.continuous.copula import pointwise_gaussian_copula, pointwise_gaussian_copula_labels
 
 
 class GaussianCopula(Estimator):
@@ -28,8 +25,7 @@ class GaussianCopula(Estimator):
     name = "copula"
 
     def estimate(self, rows: Rows, calibration: Mapping[str, float], unit: Unit) -> dict[str, float]:
-        """I(T;Y)."""
+        """I(T;Y) and its standard error."""
         y = required_target(self, rows)
-        if rows.labels is None:
-            return {"I_TY": mutual_information_gaussian_copula(rows.numbers, y, unit=unit)}
-        return {"I_TY": mutual_information_gaussian_copula_labels(rows.numbers, y, unit=unit)}
+        estimate = pointwise_gaussian_copula if rows.labels is None else pointwise_gaussian_copula_labels
+        return with_error("I_TY", estimate(rows.numbers, y), rows, unit)

@@ -11,6 +11,8 @@ from torch import Tensor
 from lightning_ib.estimators.base import Estimator, Rows
 from lightning_ib.functional import Unit, gaussian_compression_bound
 from lightning_ib.functional.checks import checked_number
+from lightning_ib.functional.gaussian_bound import influence_on_gaussian_bound
+from lightning_ib.functional.resampling import Pointwise, spread_rows
 
 
 class GaussianChannel(Estimator):
@@ -62,7 +64,7 @@ class GaussianChannel(Estimator):
         return list(self.outputs)
 
     def estimate(self, rows: Rows, calibration: Mapping[str, float], unit: Unit) -> dict[str, float]:
-        """The bound at the covariance of the rows.
+        """The bound at the covariance of the rows, and its standard error.
 
         Raises:
             ValueError: there are fewer than two rows, or a value is NaN or infinite.
@@ -72,8 +74,14 @@ class GaussianChannel(Estimator):
             raise ValueError(f"a covariance takes at least two rows, got {len(t)}.")
         if not bool(t.isfinite().all()):
             raise ValueError("its rows have NaN or infinite values.")
-        centered = (t - t.mean(0)) / math.sqrt(len(t))
+        n, deviations = len(t), t - t.mean(0)
+        wide = t.shape[1] > n
+        # R has the singular values of the rows, and serves both.
+        root = torch.linalg.qr((deviations.T if wide else deviations) / math.sqrt(n), mode="r").R
         bound = gaussian_compression_bound(
-            centered.T, covariance=torch.ones(len(t)), noise_covariance=self.noise_variance, unit=unit
+            root, covariance=torch.ones(root.shape[1]), noise_covariance=self.noise_variance, unit=unit
         )
-        return {"compression_bound": bound.joint, "noise_variance": self.noise_variance}
+        some = spread_rows(n, n if wide else 500)
+        influence = influence_on_gaussian_bound(deviations[some.to(t.device)], root, self.noise_variance)
+        error = Pointwise(0.0, influence, some, n).standard_error(rows.sequence, unit=unit)
+        return {"compression_bound": bound.joint, "compression_bound_se": error, "noise_variance": self.noise_variance}

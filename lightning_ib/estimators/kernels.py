@@ -10,12 +10,13 @@ from lightning_ib.estimators.base import Estimator, Rows, required_input
 from lightning_ib.functional import (
     Unit,
     kernel_width_of,
-    mutual_information_bounds_kde,
     mutual_information_renyi,
     mutual_information_renyi_labels,
     noise_variance_of,
 )
 from lightning_ib.functional.checks import checked_number
+from lightning_ib.functional.continuous.kde_errors import information_with_errors_kde
+from lightning_ib.functional.continuous.renyi_errors import standard_error_renyi
 
 # By which factor a layer's scale may differ from the one that a kernel was calibrated to.
 _OUTGROWN = 3.0
@@ -71,14 +72,18 @@ class KDE(Estimator):
         return variance is not None and _far_apart(variance**0.5, noise_variance_of(rows.numbers) ** 0.5)
 
     def estimate(self, rows: Rows, calibration: Mapping[str, float], unit: Unit) -> dict[str, float]:
-        """I(X;T) and, with class labels, I(T;Y), from either bound."""
-        t, variance = rows.numbers, self._fixed(calibration)
-        variance = noise_variance_of(t) if variance is None else variance
-        found = {"I_XT": mutual_information_bounds_kde(t, noise_variance=variance, unit=unit)}
-        if rows.labels is not None:
-            found["I_TY"] = mutual_information_bounds_kde(t, rows.labels, noise_variance=variance, unit=unit)
-        bounds = {k: v.upper for k, v in found.items()} | {f"{k}_lower": v.lower for k, v in found.items()}
-        return bounds | {"noise_variance": variance}
+        """I(X;T) and, with class labels, I(T;Y), from either bound, and their standard errors."""
+        t, fixed = rows.numbers, self._fixed(calibration)
+        variance = noise_variance_of(t) if fixed is None else fixed
+        found = information_with_errors_kde(
+            t, rows.labels, noise_variance=variance, follows=fixed is None, clusters=rows.sequence, unit=unit
+        )
+        values: dict[str, float] = {}
+        for end in ("upper", "lower"):
+            for name, one in found.items():
+                name = name if end == "upper" else f"{name}_lower"
+                values |= {name: getattr(one.bounds, end), f"{name}_se": getattr(one.errors, end)}
+        return values | {"noise_variance": variance}
 
 
 class Renyi(Estimator):
@@ -129,9 +134,9 @@ class Renyi(Estimator):
         return width is not None and _far_apart(width, kernel_width_of(rows.numbers))
 
     def estimate(self, rows: Rows, calibration: Mapping[str, float], unit: Unit) -> dict[str, float]:
-        """I(X;T), and I(T;Y) where there is a target."""
-        t, width = rows.numbers, self._fixed(calibration)
-        width = kernel_width_of(t) if width is None else width
+        """I(X;T), and I(T;Y) where there is a target, and their standard errors."""
+        t, fixed = rows.numbers, self._fixed(calibration)
+        width = kernel_width_of(t) if fixed is None else fixed
         x = required_input(self, rows)
         found = {"I_XT": mutual_information_renyi(t, x, alpha=self.alpha, kernel_width_x=width, unit=unit)}
         if rows.labels is not None:
@@ -140,6 +145,18 @@ class Renyi(Estimator):
             )
         elif rows.y is not None:
             found["I_TY"] = mutual_information_renyi(t, rows.y, alpha=self.alpha, kernel_width_x=width, unit=unit)
+        for name, other in (("I_XT", x), ("I_TY", rows.y)):
+            if name in found:
+                assert other is not None
+                found[f"{name}_se"] = standard_error_renyi(
+                    *(t, other),
+                    alpha=self.alpha,
+                    kernel_width_x=width,
+                    kernel_width_y=kernel_width_of(other) if other.is_floating_point() else None,
+                    follows=(fixed is None, True),
+                    clusters=rows.sequence,
+                    unit=unit,
+                )
         return found | {"kernel_width": width}
 
 

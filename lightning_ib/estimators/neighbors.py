@@ -7,16 +7,12 @@ from typing import Literal
 
 from torch import Tensor
 
-from lightning_ib.estimators.base import Estimator, Rows, required_input, required_labels, required_target
-from lightning_ib.functional import (
-    Unit,
-    mutual_information_knn,
-    mutual_information_ksg,
-    mutual_information_ksg_corrected,
-    mutual_information_mixed,
-    mutual_information_projected,
-)
+from lightning_ib.estimators.base import Estimator, Rows, required_input, required_labels, required_target, with_error
+from lightning_ib.functional import Unit
 from lightning_ib.functional.checks import checked_choice, checked_flag, checked_integer
+from lightning_ib.functional.continuous.neighbors import pointwise_knn, pointwise_ksg, pointwise_mixed
+from lightning_ib.functional.continuous.projected import pointwise_ksg_corrected, pointwise_projected
+from lightning_ib.functional.resampling import Pointwise
 
 
 class KSG(Estimator):
@@ -59,15 +55,18 @@ class KSG(Estimator):
         return ["I_XT"] if rows.y is None or rows.labels is not None else ["I_XT", "I_TY"]
 
     def estimate(self, rows: Rows, calibration: Mapping[str, float], unit: Unit) -> dict[str, float]:
-        """I(X;T), and I(T;Y) where Y is real-valued."""
+        """I(X;T), and I(T;Y) where Y is real-valued, and their standard errors."""
         others = {"I_XT": required_input(self, rows), "I_TY": None if rows.labels is not None else rows.y}
-        return {
-            name: mutual_information_ksg_corrected(rows.numbers, other, k=self.k, unit=unit)
-            if self.corrected
-            else mutual_information_ksg(rows.numbers, other, k=self.k, algorithm=self.algorithm, unit=unit)
-            for name, other in others.items()
-            if other is not None
-        }
+        values: dict[str, float] = {}
+        for name, other in others.items():
+            if other is not None:
+                values |= with_error(name, self._pointwise(rows.numbers, other), rows, unit)
+        return values
+
+    def _pointwise(self, t: Tensor, other: Tensor) -> Pointwise:
+        if self.corrected:
+            return pointwise_ksg_corrected(t, other, k=self.k)
+        return pointwise_ksg(t, other, k=self.k, algorithm=self.algorithm)
 
 
 class KNN(Estimator):
@@ -88,8 +87,8 @@ class KNN(Estimator):
         self.k = checked_integer(k, "KNN: k", at_least=1)
 
     def estimate(self, rows: Rows, calibration: Mapping[str, float], unit: Unit) -> dict[str, float]:
-        """I(T;Y)."""
-        return {"I_TY": mutual_information_knn(rows.numbers, required_labels(self, rows), k=self.k, unit=unit)}
+        """I(T;Y) and its standard error."""
+        return with_error("I_TY", pointwise_knn(rows.numbers, required_labels(self, rows), k=self.k), rows, unit)
 
 
 class Projected(Estimator):
@@ -120,9 +119,9 @@ class Projected(Estimator):
         self.k = checked_integer(k, "Projected: k", at_least=1)
 
     def estimate(self, rows: Rows, calibration: Mapping[str, float], unit: Unit) -> dict[str, float]:
-        """I(T;Y)."""
+        """I(T;Y) and its standard error."""
         y = required_target(self, rows)
-        return {"I_TY": mutual_information_projected(rows.numbers, y, pairs=self.pairs, k=self.k, unit=unit)}
+        return with_error("I_TY", pointwise_projected(rows.numbers, y, pairs=self.pairs, k=self.k), rows, unit)
 
 
 class MixedKNN(Estimator):
@@ -145,8 +144,8 @@ class MixedKNN(Estimator):
         self.k = checked_integer(k, "MixedKNN: k", at_least=1)
 
     def estimate(self, rows: Rows, calibration: Mapping[str, float], unit: Unit) -> dict[str, float]:
-        """I(T;Y)."""
+        """I(T;Y) and its standard error."""
         y = required_target(self, rows)
         if rows.labels is not None:  # numbers farther apart than any two rows: classes have no order
             y = y.double() * 2 * (1 + float(rows.t.max() - rows.t.min()))
-        return {"I_TY": mutual_information_mixed(rows.numbers, y, k=self.k, unit=unit)}
+        return with_error("I_TY", pointwise_mixed(rows.numbers, y, k=self.k), rows, unit)

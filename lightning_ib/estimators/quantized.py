@@ -9,8 +9,8 @@ from typing import get_args
 from torch import Tensor
 
 from lightning_ib.estimators.base import Estimator, Rows
-from lightning_ib.functional import Unit, mutual_information_quantized
-from lightning_ib.functional.checks import checked_choice
+from lightning_ib.functional import Unit, entropy, joint, mutual_information, quantized_ids, standard_error, symbols
+from lightning_ib.functional.checks import checked_choice, checked_labels
 from lightning_ib.functional.discretize.quantized import Per, checked_bits
 
 
@@ -58,11 +58,15 @@ class Quantized(Estimator):
         return {"low": low, "high": high} if ranged else {}
 
     def estimate(self, rows: Rows, calibration: Mapping[str, float], unit: Unit) -> dict[str, float]:
-        """I(X;T) and, with class labels, I(T;Y)."""
+        """I(X;T) and, with class labels, I(T;Y), and their standard errors by the delta method."""
         ranged = calibration and self.bits is not None and self.per == "layer"
         bounds = (calibration["low"], calibration["high"]) if ranged else None
-        others = {"I_XT": None} | ({} if rows.labels is None else {"I_TY": rows.labels})
-        return {
-            name: mutual_information_quantized(rows.numbers, y, bits=self.bits, per=self.per, bounds=bounds, unit=unit)
-            for name, y in others.items()
-        }
+        ids, clusters = quantized_ids(rows.numbers, bits=self.bits, per=self.per, bounds=bounds), rows.sequence
+        t = symbols(ids)
+        found = {"I_XT": entropy(ids, unit=unit), "I_XT_se": standard_error((1, t), unit=unit, clusters=clusters)}
+        if rows.labels is None:
+            return found
+        labels, _ = checked_labels(rows.labels, len(ids))
+        y = symbols(labels.to(ids.device))
+        error = standard_error((1, t), (1, y), (-1, joint(t, y)), unit=unit, clusters=clusters)
+        return found | {"I_TY": mutual_information(ids, labels, unit=unit), "I_TY_se": error}

@@ -9,10 +9,13 @@ from lightning_ib.estimators.base import Estimator, Rows
 from lightning_ib.functional import Unit, entropy
 from lightning_ib.functional.checks import logarithm
 from lightning_ib.functional.continuous.soft import at_chance
-from lightning_ib.records.reliability import SATURATED
+from lightning_ib.records.reliability import SATURATED, UNDERSAMPLED
 
 # The rounding by which a value may exceed a bound that it reaches.
 _ROUNDING = 1e-9
+
+BELOW_ZERO = 3
+"""The standard errors by which an information must lie below 0 to be flagged: chance alone rarely takes it there."""
 
 
 def estimate_verdict(
@@ -23,12 +26,17 @@ def estimate_verdict(
     estimator: Estimator,
     *,
     n_samples: int | None = None,
+    errors: Mapping[str, float] | None = None,
 ) -> dict[str, str]:
     r"""The reliability of the values of an estimator, by their names.
 
     - ``"outgrown"``: the scale of the layer is more than three times, or less than a third of, the one that the width
       of the kernel was calibrated to.
-    - ``"above_bound"``: an I(T;Y) above H(Y), the bound on any information about Y.
+    - ``"above_bound"``: an I(T;Y) above H(Y), the bound on any information about Y, or an I(X;T) above log M, the
+      entropy of M rows that all differ. H(Y) is counted: of class labels, and of real values where at most a tenth of
+      the rows have a value of their own, so that they are discrete.
+    - ``"below_zero"``: an information below 0 by more than three of its standard errors: the estimator misleads here.
+      A probe predicts worse than the class shares then.
     - ``"saturated"``: an I(X;T) above 0.9 log M, with M rows: nearly every row is unique. It holds for all
       informations of the estimator then, as kernels that hardly overlap read H(Y) for I(T;Y).
     - ``"at_chance"``: an I(T;Y) that is at most twice its own floor, ``I_TY_floor``, the mean under permuted labels.
@@ -41,11 +49,12 @@ def estimate_verdict(
         calibration: the result of ``calibrate`` at the first measurement.
         estimator: the estimator.
         n_samples: the number of samples it saw, where they are others than the rows: their H(Y) is unknown here.
+        errors: the standard errors of the values that have one, by their names.
     """
     m = len(rows.t) if n_samples is None else n_samples
-    known = rows.labels is not None and m == len(rows.t)
-    h_y = entropy(rows.labels.flatten(), unit=unit) if known and rows.labels is not None else math.inf
-    log_m = logarithm(unit)(max(2, m))
+    bounds = {"I_TY": _entropy_of_target(rows, unit) if m == len(rows.t) else math.inf}
+    bounds["I_XT"] = log_m = logarithm(unit)(max(2, m))
+    errors = {} if errors is None else errors
     saturated = any(value > SATURATED * log_m for name, value in values.items() if name.startswith("I_XT"))
     try:
         outgrown = estimator.outgrown(rows, calibration)
@@ -57,11 +66,25 @@ def estimate_verdict(
             found[name] = "ok" if name.endswith("accuracy") and not math.isnan(value) else ""
         elif outgrown:
             found[name] = "outgrown"
-        elif name in ("I_TY", "I_TY_lower") and value > h_y + _ROUNDING:
+        elif value > bounds.get(name[:4], math.inf) + _ROUNDING:
             found[name] = "above_bound"
+        elif name != "I_TY_above_floor" and value < -BELOW_ZERO * errors.get(name, math.nan):
+            found[name] = "below_zero"
         elif saturated:
             found[name] = "saturated"
         else:
             chance = name == "I_TY" and at_chance(value, values.get("I_TY_floor", -math.inf))
             found[name] = "at_chance" if chance else "ok"
     return found
+
+
+def _entropy_of_target(rows: Rows, unit: Unit) -> float:
+    """H(Y) where the target is discrete, else infinity."""
+    y = rows.y
+    if y is None or len(y) == 0:
+        return math.inf
+    if rows.labels is not None:
+        return entropy(y.flatten(), unit=unit)
+    numbers, counts = y.reshape(len(y), -1).unique(dim=0, return_inverse=True, return_counts=True)[1:]
+    alone = int((counts == 1).sum()) / len(y)
+    return entropy(numbers, unit=unit) if alone <= UNDERSAMPLED else math.inf

@@ -10,6 +10,7 @@ from torch import Tensor
 from lightning_ib.estimators.base import Estimator, Rows
 from lightning_ib.functional import SoftEntropy, SoftInformation, Unit
 from lightning_ib.functional.checks import checked_integer, checked_number, checked_rows
+from lightning_ib.functional.resampling import Pointwise, spread_rows
 
 
 class Soft(Estimator):
@@ -68,4 +69,28 @@ class Soft(Estimator):
         t = checked_rows(rows.numbers, "t")
         sums = self.sums(t.double().mean(0))
         sums.update(t, rows.labels)
-        return self.named(sums.result(unit=unit), labeled=rows.labels is not None)
+        values = self.named(sums.result(unit=unit), labeled=rows.labels is not None)
+        return values | self.errors(sums, rows, len(t), unit)
+
+    def errors(self, sums: SoftEntropy, rows: Rows, n_samples: int, unit: Unit) -> dict[str, float]:
+        """The standard errors of the values of sums over many samples, by the deviation over some of them.
+
+        The floor has none: it changes little from sample to sample.
+
+        Args:
+            sums: those of all samples.
+            rows: some of the samples; up to 500 of these are looked at.
+            n_samples: the number of all.
+            unit: ``"bits"`` or ``"nats"``.
+        """
+        some = spread_rows(len(rows.t))
+        t = rows.numbers[some.to(rows.t.device)].flatten(1)
+        if t.shape[1] != len(sums.center) or not bool(t.isfinite().all()):
+            return {}
+        labels = None if rows.labels is None else rows.labels[some.to(rows.labels.device)]
+        found = {
+            name: Pointwise(0.0, influence, some, n_samples).standard_error(rows.sequence, unit=unit)
+            for name, influence in sums.influences(t, labels).items()
+        }
+        names = {"H_T_se": "h_t", "I_XT_se": "i_xt", "I_TY_se": "i_ty", "I_TY_above_floor_se": "i_ty"}
+        return {name: found[key] for name, key in names.items() if key in found}

@@ -75,6 +75,7 @@ from lightning_ib.functional.discretize.quantized import mutual_information_quan
 from lightning_ib.functional.discretize.sketch import sketch
 from lightning_ib.functional.gaussian_bound import GaussianBound, gaussian_compression_bound, weight_noise_variance
 from lightning_ib.functional.gradients import GradientSignal, WeightDiffusion, gradient_signal, weight_diffusion
+from lightning_ib.functional.resampling import resampled_standard_error
 from lightning_ib.functional.variational.critics import (
     CriticResult,
     critic_information,
@@ -150,6 +151,7 @@ __all__ = [
     "probe_information",
     "quantiles",
     "quantized_ids",
+    "resampled_standard_error",
     "row_ids",
     "sketch",
     "soft_information",

@@ -96,6 +96,36 @@ def gaussian_compression_bound(
     return GaussianBound(in_unit(joint, unit), in_unit(per_unit, unit))
 
 
+def influence_on_gaussian_bound(rows: Tensor, root: Tensor, noise_variance: float) -> Tensor:
+    r"""The influence of samples on the bound at their covariance S, up to a constant, in nats.
+
+    .. math:: \psi_i = \tfrac12 z_i^\top (\sigma^2 I + S)^{-1} z_i
+
+    for :math:`\tfrac12 \log\det(I + S / \sigma^2)`: its derivative in S, at the rank-one covariance of the sample.
+
+    Args:
+        rows: samples less the mean of all, float64, shape ``(M, D)``: all of them where D is larger than N.
+        root: R of the QR decomposition: :math:`R^\top R = S`, shape ``(D, D)``, or where D is larger than N, the Gram
+            matrix of the samples over N, shape ``(N, N)``.
+        noise_variance: :math:`\sigma^2`.
+
+    Returns:
+        float64, shape ``(M,)``.
+
+    Example:
+        >>> rows = torch.tensor([[1.0], [-1.0]]).double()
+        >>> influence_on_gaussian_bound(rows, torch.ones(1, 1).double(), 1.0)
+        tensor([0.2500, 0.2500], dtype=torch.float64)
+    """
+    gram = root.mT @ root
+    gram.diagonal().add_(noise_variance)
+    factor = torch.linalg.cholesky(gram)
+    if rows.shape[1] > len(root):  # z' (σ² + S)⁻¹ z is N times the diagonal of K (σ² + K)⁻¹, K being the Gram matrix
+        return len(root) / 2 * (1 - noise_variance * torch.cholesky_inverse(factor).diagonal())
+    solved: Tensor = torch.linalg.solve_triangular(factor, rows.mT, upper=False)
+    return solved.square().sum(0) / 2
+
+
 def weight_noise_variance(weight_covariance: Tensor, *, second_moment: Tensor) -> Tensor:
     r"""The variance of the noise in each pre-activation that random weights make, averaged over T.
 

@@ -123,7 +123,7 @@ class Estimation:
             if not estimator.optional or _is_sound(rows):  # unsound rows have their own warning
                 self._warn_of_failure(layer, estimator, error, epoch, warn)
         calibration = self.calibration.get(layer, {}).get(estimator.name, {})
-        verdict = estimate_verdict(values, rows, unit, calibration, estimator, n_samples=n_samples)
+        verdict = estimate_verdict(values, rows, unit, calibration, estimator, n_samples=n_samples, errors=errors)
         return [
             Record(
                 *(epoch, step, layer, estimator.name, name, value),
@@ -185,6 +185,7 @@ class Estimation:
         assert self.streams.soft is not None
         found = sums.result(unit=unit)
         values = self.streams.soft.named(found, labeled=rows.labels is not None)
+        values |= self.streams.soft.errors(sums, rows, found.n_samples, unit)
         self.streams.centers[layer] = sums.mean
         return values, found.n_samples
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from lightning_ib.plot.labels import VERBATIM, VERDICT_MARKERS, Color, depth_colors, legend, short_labels
 from lightning_ib.plot.timeline import MOST_DOTS, marked_times, scale_time
-from lightning_ib.records.record import Record
+from lightning_ib.records.record import STANDARD_ERRORS, Record
 from lightning_ib.records.reliability import SATURATED
 
 if TYPE_CHECKING:
@@ -43,9 +43,10 @@ def plot_estimates(estimates: Sequence[Record]) -> Figure:
     """Draw the values of estimators: a panel for each estimator and quantity, a line for each layer.
 
     The color is the depth of the layer, as in the information plane. Where an estimator returns a lower bound beside an
-    upper one, the band between them is shaded. Each verdict but ``ok`` has a hollow marker of its own shape. Long runs
-    have markers at the epochs 0, 1, 10, 100, … and the last one, and a logarithmic axis. Where values share an epoch,
-    time is the optimizer step.
+    upper one, the band between them is shaded. A bar reaches two standard errors to either side of a marked value,
+    where the error is known. Each verdict but ``ok`` has a hollow marker of its own shape. Long runs have markers at
+    the epochs 0, 1, 10, 100, … and the last one, and a logarithmic axis. Where values share an epoch, time is the
+    optimizer step.
 
     Args:
         estimates: those of one run. Values that are NaN are left out.
@@ -151,6 +152,10 @@ def _draw_estimates(
                 linewidths=1.0,
                 zorder=3,
             )
+        bars = [one for one in shown if STANDARD_ERRORS * one.standard_error > 0]
+        if bars:
+            foot, head = ([one.value + sign * STANDARD_ERRORS * one.standard_error for one in bars] for sign in (-1, 1))
+            axes.vlines([getattr(one, clock) for one in bars], foot, head, colors=[color], linewidth=0.9, alpha=0.8)
         band = [(getattr(one, clock), below[layer, one.step], one.value) for one in path if (layer, one.step) in below]
         if band:
             moments, low, high = zip(*band)

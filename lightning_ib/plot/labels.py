@@ -35,6 +35,7 @@ VERDICT_MARKERS = {
     "target_saturated": "P",
     "target_undersampled": "X",
     "above_bound": "p",
+    "below_zero": "8",
     "outgrown": "d",
     "at_chance": "<",
 }

@@ -19,7 +19,7 @@ def earliest_layer(history: History, *, source: str = "probe", quantity: str = "
     Args:
         history: its last measurement of this kind is read; ``history.at(epoch, step)`` for another one. Layers come in
             the order in which they run; values that are flagged as unreliable are passed over.
-        source: the estimator, one that records standard errors: ``"probe"`` or ``"mlp_probe"``, or ``"cells"`` for
+        source: the estimator, one that records standard errors, such as ``"probe"`` or ``"knn"``, or ``"cells"`` for
             counted values.
         quantity: the information about the target.
 

@@ -20,7 +20,7 @@ from lightning_ib.functional.checks import (
     checked_unit,
     in_unit,
 )
-from lightning_ib.functional.continuous.copula import gaussian_entropy, normal_scores
+from lightning_ib.functional.continuous.copula import fitted_normal, normal_scores
 from lightning_ib.functional.continuous.copula import mutual_information_gaussian_copula as copula
 from lightning_ib.functional.continuous.copula import mutual_information_gaussian_copula_labels as copula_labels
 from lightning_ib.functional.continuous.neighbor_search import neighborhoods
@@ -175,7 +175,7 @@ def conditional_mutual_information_gaussian_copula(
 
     def entropy(*of: str) -> float:
         names = [f"coordinate {d} of {name}" for name in of for d in range(parts[name].shape[1])]
-        return gaussian_entropy(torch.cat([scores[name] for name in of]), None, names, "", bias_correction)
+        return fitted_normal(torch.cat([scores[name] for name in of]), None, names, "").entropy(bias_correction)
 
     total = entropy("given", "x") + entropy("given", "y") - entropy("given") - entropy("given", "x", "y")
     return in_unit(total, unit)

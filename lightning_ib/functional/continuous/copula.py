@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from lightning_ib.functional.checks import AS_Y, Unit, checked_labels, checked_pair, checked_rows, checked_unit, in_unit
+from lightning_ib.functional.resampling import Pointwise, spread_rows
 
 # The share of a coordinate's variance that others must leave unexplained: below it is rounding.
 _UNEXPLAINED = 1e-12
@@ -61,14 +63,36 @@ def mutual_information_gaussian_copula(
         0.5
     """
     checked_unit(unit)
+    _, (of_x, of_y, of_xy) = _fitted_pair(x, y)
+    h_x, h_y, h_xy = (one.entropy(bias_correction) for one in (of_x, of_y, of_xy))
+    return in_unit(h_x + h_y - h_xy, unit)
+
+
+def _fitted_pair(x: Tensor, y: Tensor) -> tuple[Tensor, list[_Normal]]:
+    """The scores of both variables, and the normal distributions of x, of y and of both."""
     x, y = checked_pair(x, y, labels="use mutual_information_gaussian_copula_labels(t, y)")
     scores = torch.cat((normal_scores(x), normal_scores(y)))
     names, covariance, d = _names("x", x) + _names("y", y), torch.cov(scores), x.shape[1]
-    h_x, h_y, h_xy = (
-        gaussian_entropy(scores[part], covariance[part, part], names[part], "", bias_correction)
-        for part in (slice(d), slice(d, None), slice(None))
+    parts = (slice(d), slice(d, None), slice(None))
+    return scores, [fitted_normal(scores[part], covariance[part, part], names[part], "") for part in parts]
+
+
+def pointwise_gaussian_copula(x: Tensor, y: Tensor) -> Pointwise:
+    r"""The estimate of :func:`mutual_information_gaussian_copula` and the influence of each sample on it.
+
+    .. math:: \tfrac12 (z_x^\top \Sigma_x^{-1} z_x + z_y^\top \Sigma_y^{-1} z_y - z^\top \Sigma^{-1} z)
+
+    the derivative of the information in the covariance, which is the log density ratio of the sample up to a constant.
+    Ranks leave it as it is where the copula is Gaussian, and nearly so on the cases tried.
+    """
+    scores, (of_x, of_y, of_xy) = _fitted_pair(x, y)
+    n, d, some = scores.shape[1], of_x.dims, spread_rows(scores.shape[1])
+    seen = (scores - scores.mean(1, keepdim=True))[:, some.to(scores.device)]
+    influence = of_x.solved(seen[:d])[1] + of_y.solved(seen[d:])[1] - of_xy.solved(seen)[1]
+    corrected, plain = (
+        of_x.entropy(correct) + of_y.entropy(correct) - of_xy.entropy(correct) for correct in (True, False)
     )
-    return in_unit(h_x + h_y - h_xy, unit)
+    return Pointwise(corrected, influence, some, n, plain - corrected)
 
 
 def mutual_information_gaussian_copula_labels(
@@ -105,16 +129,74 @@ def mutual_information_gaussian_copula_labels(
         0.7
     """
     checked_unit(unit)
+    return in_unit(_of_classes(_fitted_classes(t, y), bias_correction), unit)
+
+
+class _Classes(NamedTuple):
+    """Normal distributions of all rows and of each class.
+
+    Attributes:
+        scores: of each class, ``(D, N_y)``.
+        by_class: the rows of one class after another, int64 ``(N,)``.
+        whole: of all rows.
+        parts: of each class.
+    """
+
+    scores: tuple[Tensor, ...]
+    by_class: Tensor
+    whole: _Normal
+    parts: list[_Normal]
+
+
+def _fitted_classes(t: Tensor, y: Tensor) -> _Classes:
     rows = checked_rows(t, "t", labels=AS_Y)
     numbers, counts = checked_labels(y, len(rows))
     scores, names = normal_scores(rows), _names("t", rows)
-    h_t = gaussian_entropy(scores, None, names, "", bias_correction)
+    whole, by_class = fitted_normal(scores, None, names, ""), numbers.argsort(stable=True).to(rows.device)
+    of_class = scores[:, by_class].split(counts.tolist(), dim=1)
+    labels = y.unique().tolist()
+    parts = [fitted_normal(part, None, names, f" in class {label}") for label, part in zip(labels, of_class)]
+    return _Classes(of_class, by_class, whole, parts)
+
+
+def _of_classes(fitted: _Classes, bias_correction: bool) -> float:
+    """The information in nats."""
     h_t_given_y = 0.0
-    by_class = scores[:, numbers.argsort(stable=True)].split(counts.tolist(), dim=1)
-    for label, part in zip(y.unique().tolist(), by_class):
-        h = gaussian_entropy(part, None, names, f" in class {label}", bias_correction)
-        h_t_given_y += part.shape[1] / len(rows) * h
-    return in_unit(h_t - h_t_given_y, unit)
+    for part in fitted.parts:
+        h_t_given_y += part.n / fitted.whole.n * part.entropy(bias_correction)
+    return fitted.whole.entropy(bias_correction) - h_t_given_y
+
+
+def pointwise_gaussian_copula_labels(t: Tensor, y: Tensor) -> Pointwise:
+    r"""The estimate of :func:`mutual_information_gaussian_copula_labels` and the influence of each sample on it.
+
+    The log density ratio of the two normal distributions, :math:`l_i`, and the effect of sample i on the ranks of all
+    others: it raises the share of the samples up to j, and with it the score of j, in every coordinate in which it lies
+    below j.
+
+    .. math:: l_i + \sum_d \frac{1}{N} \sum_{j: z_{dj} \ge z_{di}} \frac{g_{dj}}{\varphi(z_{dj})}, \qquad
+        g_j = \Sigma^{-1} z_j - \Sigma_{y_j}^{-1} (z_j - \mu_{y_j})
+
+    The sums are over some rows of every class, for which the influence is found.
+    """
+    fitted = _fitted_classes(t, y)
+    chosen = spread_rows(fitted.whole.n).to(t.device)
+    scores = torch.cat(fitted.scores, dim=1)
+    seen = scores[:, chosen]
+    slopes, influence = fitted.whole.solved(seen - scores.mean(1, keepdim=True))
+    start = 0
+    for of_class, part in zip(fitted.scores, fitted.parts):
+        own = ((chosen >= start) & (chosen < start + part.n)).nonzero().squeeze(1)
+        slope, square = part.solved(of_class[:, chosen[own] - start] - of_class.mean(1, keepdim=True))
+        slopes[:, own] -= slope
+        influence[own] -= square + part.log_det
+        start += part.n
+    ordered, order = seen.sort(dim=1)
+    raised = slopes.gather(1, order).mul_((ordered.square_() / 2).exp_()).flip(1).cumsum(1).flip(1)
+    by_ranks = torch.zeros_like(raised).scatter_(1, order, raised).sum(0) * math.sqrt(2 * math.pi) / len(chosen)
+    nats = _of_classes(fitted, True)
+    fall = _of_classes(fitted, False) - nats
+    return Pointwise(nats, influence + by_ranks, fitted.by_class[chosen], fitted.whole.n, fall)
 
 
 def _names(name: str, rows: Tensor) -> list[str]:
@@ -150,13 +232,43 @@ def _sort_keys(values: Tensor) -> Tensor:
     return bits ^ ((bits >> sign) & torch.iinfo(integer).max)
 
 
-def gaussian_entropy(
-    scores: Tensor, covariance: Tensor | None, names: list[str], where: str, bias_correction: bool
-) -> float:
-    """The entropy in nats of a normal variable, less D/2 log 2πe, which cancels in an information.
+class _Normal(NamedTuple):
+    """A normal distribution fitted to scores.
 
-    The covariance is that of the scores; None where it is still to be computed.
+    Attributes:
+        factor: the Cholesky factor of the covariance, float64 ``(D, D)``.
+        n: the number of samples.
     """
+
+    factor: Tensor
+    n: int
+
+    @property
+    def dims(self) -> int:
+        """D."""
+        return len(self.factor)
+
+    @property
+    def log_det(self) -> Tensor:
+        """Half the logarithm of the determinant of the covariance."""
+        return self.factor.diagonal().log().sum()
+
+    def entropy(self, bias_correction: bool) -> float:
+        """The entropy in nats, less D/2 log 2πe, which cancels in an information."""
+        entropy = float(self.log_det)
+        if bias_correction:
+            degrees = self.n - torch.arange(1, self.dims + 1, dtype=torch.float64)
+            entropy -= (float(torch.digamma(degrees / 2).sum()) + self.dims * math.log(2 / (self.n - 1))) / 2
+        return entropy
+
+    def solved(self, deviations: Tensor) -> tuple[Tensor, Tensor]:
+        """The inverse covariance times deviations from the mean, ``(D, N)``, and half their product, ``(N,)``."""
+        slopes = torch.cholesky_solve(deviations, self.factor)
+        return slopes, (deviations * slopes).sum(0) / 2
+
+
+def fitted_normal(scores: Tensor, covariance: Tensor | None, names: list[str], where: str) -> _Normal:
+    """The normal distribution of scores; their covariance is None where it is still to be computed."""
     d, n = scores.shape
     if n < d + 2:
         raise ValueError(
@@ -176,8 +288,4 @@ def gaussian_entropy(
             f"{names[int(singular.nonzero()[0])]} is a function of the coordinates before it{where}, "
             "which makes the covariance singular: leave it out."
         )
-    entropy = float(factor.diagonal().log().sum())
-    if bias_correction:
-        degrees = n - torch.arange(1, d + 1, dtype=torch.float64)
-        entropy -= (float(torch.digamma(degrees / 2).sum()) + d * math.log(2 / (n - 1))) / 2
-    return entropy
+    return _Normal(factor, n)

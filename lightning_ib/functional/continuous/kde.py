@@ -86,7 +86,7 @@ def entropy_bounds_kde(t: Tensor, *, noise_variance: float, unit: Unit = "bits")
     rows = checked_rows(t, "t")
     noise_variance = checked_number(noise_variance, "noise_variance", above=0)
     noise = rows.shape[1] / 2 * math.log(2 * math.pi * math.e * noise_variance)
-    everyone, _ = _kernel_sums(rows, [], noise_variance)
+    everyone, _ = kernel_sums(rows, [], noise_variance)
     return _bounds(noise - (everyone / len(rows)).log().mean(1), unit)
 
 
@@ -137,14 +137,14 @@ def mutual_information_bounds_kde(
     rows = checked_rows(t, "t", labels=AS_Y)
     noise_variance = checked_number(noise_variance, "noise_variance", above=0)
     if y is None:
-        everyone, _ = _kernel_sums(rows, [], noise_variance)
-        return _information(-(everyone / len(rows)).log().mean(1), logarithm(unit)(len(rows)), unit)
+        everyone, _ = kernel_sums(rows, [], noise_variance)
+        return information_in(-(everyone / len(rows)).log().mean(1), logarithm(unit)(len(rows)), unit)
     numbers, counts = checked_labels(y, len(rows))
     order = numbers.argsort(stable=True).to(rows.device)
-    everyone, classmates = _kernel_sums(rows[order], counts.tolist(), noise_variance)
+    everyone, classmates = kernel_sums(rows[order], counts.tolist(), noise_variance)
     own = counts.repeat_interleave(counts).to(rows.device)
     nats = ((classmates / own).log() - (everyone / len(rows)).log()).mean(1)
-    return _information(nats, entropy_of_counts(counts, unit=unit), unit)
+    return information_in(nats, entropy_of_counts(counts, unit=unit), unit)
 
 
 def noise_variance_of(t: Tensor, *, share: float = 0.1) -> float:
@@ -183,7 +183,7 @@ def noise_variance_of(t: Tensor, *, share: float = 0.1) -> float:
     return checked_number(share, "share", above=0) * variance / rows.shape[1]
 
 
-def _kernel_sums(rows: Tensor, class_sizes: list[int], noise_variance: float) -> tuple[Tensor, Tensor]:
+def kernel_sums(rows: Tensor, class_sizes: list[int], noise_variance: float) -> tuple[Tensor, Tensor]:
     r"""Of each sample, the sums :math:`\sum_j \exp(-\Delta_{ij})` over all samples, and over those of its own class.
 
     One pass over the distances serves both bounds and all classes.
@@ -226,6 +226,6 @@ def _bounds(nats: Tensor, unit: str) -> Bounds:
     return Bounds(lower, upper)
 
 
-def _information(nats: Tensor, most: float, unit: str) -> Bounds:
+def information_in(nats: Tensor, most: float, unit: str) -> Bounds:
     """Both values of an information; one within rounding of the largest possible value reads exactly that."""
     return Bounds(*(bound if add_entropies(most, -bound) else most for bound in _bounds(nats, unit)))

@@ -39,6 +39,7 @@ from lightning_ib.functional.continuous.neighbor_search import (
     neighborhoods,
     psi_table,
 )
+from lightning_ib.functional.resampling import Pointwise
 
 
 def mutual_information_ksg(x: Tensor, y: Tensor, *, k: int = 3, algorithm: int = 1, unit: Unit = "bits") -> float:
@@ -84,6 +85,11 @@ def mutual_information_ksg(x: Tensor, y: Tensor, *, k: int = 3, algorithm: int =
         0.5
     """
     checked_unit(unit)
+    return in_unit(pointwise_ksg(x, y, k=k, algorithm=algorithm).nats, unit)
+
+
+def pointwise_ksg(x: Tensor, y: Tensor, *, k: int = 3, algorithm: int = 1) -> Pointwise:
+    """The estimate of :func:`mutual_information_ksg` and the part of each sample in it."""
     checked_choice(algorithm, "algorithm", (1, 2))
     x, y = (rows.double() for rows in checked_pair(x, y, labels="use mutual_information_knn(t, y)"))
     k = checked_k(k, len(x))
@@ -92,7 +98,8 @@ def mutual_information_ksg(x: Tensor, y: Tensor, *, k: int = 3, algorithm: int =
     around = neighborhoods((x, y), [(0,), (1,)], k) if algorithm == 1 else box_neighborhoods(x, y, k)
     check_apart(around.radii, k, "x and y together")
     bias = 0.0 if algorithm == 1 else 1 / k
-    return in_unit(_psi(k) - bias + _psi(len(x)) - sum(map(mean, around.digammas)), unit)
+    nats = _psi(k) - bias + _psi(len(x)) - sum(map(mean, around.digammas))
+    return Pointwise(nats, -around.digammas.sum(0))
 
 
 def mutual_information_knn(t: Tensor, y: Tensor, *, k: int = 3, unit: Unit = "bits") -> float:
@@ -131,6 +138,11 @@ def mutual_information_knn(t: Tensor, y: Tensor, *, k: int = 3, unit: Unit = "bi
         0.98
     """
     checked_unit(unit)
+    return in_unit(pointwise_knn(t, y, k=k).nats, unit)
+
+
+def pointwise_knn(t: Tensor, y: Tensor, *, k: int = 3) -> Pointwise:
+    """The estimate of :func:`mutual_information_knn` and the part of each sample in it."""
     t = checked_rows(t, "t", labels=AS_Y).double()
     labels, counts = checked_labels(y, len(t))
     k = checked_k(k, len(t))
@@ -145,7 +157,8 @@ def mutual_information_knn(t: Tensor, y: Tensor, *, k: int = 3, unit: Unit = "bi
     check_apart(around.radii, k, "t within a class")
     # m counts the k-th neighbor in place of the sample itself; in the neighborhood it is the other way round.
     of_class = psi_table(len(t)).to(t.device)[counts[labels]]
-    return in_unit(_psi(len(t)) + _psi(k) - mean(of_class + around.digammas[0]), unit)
+    local = of_class + around.digammas[0]
+    return Pointwise(_psi(len(t)) + _psi(k) - mean(local), -local)
 
 
 def mutual_information_mixed(x: Tensor, y: Tensor, *, k: int = 3, unit: Unit = "bits") -> float:
@@ -192,10 +205,15 @@ def mutual_information_mixed(x: Tensor, y: Tensor, *, k: int = 3, unit: Unit = "
         1.0
     """
     checked_unit(unit)
+    return in_unit(pointwise_mixed(x, y, k=k).nats, unit)
+
+
+def pointwise_mixed(x: Tensor, y: Tensor, *, k: int = 3) -> Pointwise:
+    """The estimate of :func:`mutual_information_mixed` and the part of each sample in it."""
     x, y = (rows.double() for rows in checked_pair(x, y, labels="use mutual_information_knn(t, y)"))
     k = checked_k(k, len(x))
-    around = neighborhoods((x, y), [(0,), (1,)], k, ties=True)
-    return in_unit(math.log(len(x)) + mean(local_information(around, (-1, -1), k, (x, y))), unit)
+    local = local_information(neighborhoods((x, y), [(0,), (1,)], k, ties=True), (-1, -1), k, (x, y))
+    return Pointwise(math.log(len(x)) + mean(local), local)
 
 
 def local_information(around: Neighborhoods, signs: Sequence[int], k: int, parts: Sequence[Tensor]) -> Tensor:

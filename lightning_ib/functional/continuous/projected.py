@@ -25,8 +25,10 @@ from lightning_ib.functional.continuous.neighbors import (
     check_varies,
     checked_k,
     mutual_information_ksg,
-    mutual_information_mixed,
+    pointwise_ksg,
+    pointwise_mixed,
 )
+from lightning_ib.functional.resampling import Pointwise
 
 # The directions at most: of real variables, and of class labels.
 _PAIRS = 4
@@ -85,6 +87,11 @@ def mutual_information_projected(
         (1.1, 0.3)
     """
     checked_unit(unit)
+    return in_unit(pointwise_projected(x, y, pairs=pairs, k=k, seed=seed).nats, unit)
+
+
+def pointwise_projected(x: Tensor, y: Tensor, *, pairs: int | None = None, k: int = 3, seed: int = 0) -> Pointwise:
+    """The estimate of :func:`mutual_information_projected` and the part of each judged sample in it."""
     seed = checked_integer(seed, "seed")
     scores, targets, labels = _as_scores(x, y)
     if pairs is None:
@@ -92,13 +99,14 @@ def mutual_information_projected(
     pairs = checked_integer(pairs, "pairs", at_least=1)
     k = checked_k(k, len(scores) // 2)
     order = _halves(labels, len(scores), seed).to(scores.device)
-    values = []
-    for learned, judged in (order, order.flip(0)):
+    halves = []
+    for learned, judged in (order.flip(0), order):
         u, v = _read_pairs(scores, targets, learned, judged, pairs)
         if labels is not None:  # as numbers farther apart than any two rows
             v = (1 + u.amax() - u.amin()) * labels[judged].double().unsqueeze(1)
-        values.append(mutual_information_mixed(u, v, k=k, unit=unit))
-    return sum(values) / 2
+        halves.append(pointwise_mixed(u, v, k=k))
+    nats = (halves[0].nats + halves[1].nats) / 2
+    return Pointwise(nats, torch.cat([half.influence for half in halves]), order.flatten(), len(scores))
 
 
 def _as_scores(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
@@ -205,6 +213,11 @@ def mutual_information_ksg_corrected(
         (4, 1)
     """
     checked_unit(unit)
+    return in_unit(pointwise_ksg_corrected(x, y, k=k, simulations=simulations, seed=seed).nats, unit)
+
+
+def pointwise_ksg_corrected(x: Tensor, y: Tensor, *, k: int = 3, simulations: int = 3, seed: int = 0) -> Pointwise:
+    """The estimate of :func:`mutual_information_ksg_corrected` and the part of each sample in it."""
     simulations = checked_integer(simulations, "simulations", at_least=1)
     generator = torch.Generator().manual_seed(checked_integer(seed, "seed"))
     x, y = checked_pair(x, y, labels="use mutual_information_projected(t, y)")
@@ -218,7 +231,8 @@ def mutual_information_ksg_corrected(
         normals = (drawn @ factor.t()).split([x.shape[1], y.shape[1]], 1)
         known = mutual_information_gaussian_copula(*normals, unit="nats")
         bias.append(known - mutual_information_ksg(*normals, k=k, unit="nats"))
-    return in_unit(mutual_information_ksg(x, y, k=k, unit="nats") + math.fsum(bias) / simulations, unit)
+    uncorrected = pointwise_ksg(x, y, k=k)
+    return uncorrected._replace(nats=uncorrected.nats + math.fsum(bias) / simulations)
 
 
 def _shrunk(x: Tensor, y: Tensor, information: float) -> Tensor:

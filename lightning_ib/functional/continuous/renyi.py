@@ -71,7 +71,7 @@ def entropy_renyi(x: Tensor, *, alpha: float = 1.01, kernel_width: float | None 
     checked_unit(unit)
     alpha = checked_number(alpha, "alpha", above=0)
     rows = checked_rows(x, "x", labels="use entropy(x)")
-    return add_entropies(in_unit(_entropy(eigvalsh(_gram(rows, kernel_width, "x", "kernel_width")), alpha), unit))
+    return add_entropies(in_unit(_entropy(eigvalsh(gram_matrix(rows, kernel_width, "x", "kernel_width")), alpha), unit))
 
 
 def mutual_information_renyi(
@@ -121,8 +121,8 @@ def mutual_information_renyi(
     checked_unit(unit)
     alpha = checked_number(alpha, "alpha", above=0)
     rows_x, rows_y = checked_pair(x, y, labels="use mutual_information_renyi_labels(t, y)")
-    a = _gram(rows_x, kernel_width_x, "x", "kernel_width_x")
-    b = _gram(rows_y, kernel_width_y, "y", "kernel_width_y")
+    a = gram_matrix(rows_x, kernel_width_x, "x", "kernel_width_x")
+    b = gram_matrix(rows_y, kernel_width_y, "y", "kernel_width_y")
     return _information((eigvalsh(a), eigvalsh(b), eigvalsh(a.mul_(b))), alpha, unit)
 
 
@@ -161,7 +161,7 @@ def mutual_information_renyi_labels(
     rows = checked_rows(t, "t", labels=AS_Y)
     numbers, counts = checked_labels(y, len(rows))
     order = numbers.argsort(stable=True).to(rows.device)
-    gram = _gram(rows[order], kernel_width, "t", "kernel_width")
+    gram = gram_matrix(rows[order], kernel_width, "t", "kernel_width")
     ends = counts.cumsum(0).tolist()
     joint = [eigvalsh(gram[start:end, start:end]) for start, end in zip([0, *ends], ends)]
     return _information((eigvalsh(gram), counts.double(), torch.cat(joint)), alpha, unit)
@@ -213,7 +213,7 @@ def _width(rows: Tensor, name: str, argument: str) -> float:
     return float(variance**0.5 * len(rows) ** (-1 / (4 + rows.shape[1])))
 
 
-def _gram(rows: Tensor, width: float | None, name: str, argument: str) -> Tensor:
+def gram_matrix(rows: Tensor, width: float | None, name: str, argument: str) -> Tensor:
     """The kernel of all pairs, float64, shape ``(N, N)``, with ones on its diagonal."""
     width = _width(rows, name, argument) if width is None else checked_number(width, argument, above=0)
     gram = rows.new_empty((len(rows), len(rows)), dtype=torch.float64)

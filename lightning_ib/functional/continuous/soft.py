@@ -296,6 +296,40 @@ class SoftEntropy:
         h_t, i_xt, i_ty, floor, h_y = (in_unit(nats, unit) for nats in (h_t, i_xt, i_ty, floor, h_y))
         return SoftInformation(h_t, i_xt, i_ty, floor, h_y, n, len(classes), reason)
 
+    @torch.no_grad()
+    def influences(self, t: Tensor, y: Tensor | None = None) -> dict[str, Tensor]:
+        r"""The influences of samples on the values of all rows so far, in nats and up to constants.
+
+        .. math::
+
+            \psi_H = -\sum_k p(k|x) \log p(k), \qquad
+            \psi_{I(X;\tilde T)} = \sum_k p(k|x) \log \frac{p(k|x)}{p(k)}, \qquad
+            \psi_{I(\tilde T;Y)} = \sum_k p(k|x) \log \frac{p(k|y)}{p(k)}
+
+        the derivatives in the mean assignments. Their deviation over some of the rows, over the root of the number of
+        all, is the standard error.
+
+        Args:
+            t: some of the rows, as in :meth:`update`, on any device.
+            y: their labels, or None.
+
+        Returns:
+            ``h_t``, ``i_xt`` and, with labels, ``i_ty``: float64 ``(B,)`` each.
+        """
+        rows = t.detach().to(self._center.device)
+        eps = torch.finfo(torch.float64 if rows.dtype == torch.float64 else torch.float32).eps
+        log_p = (directions(rows.double(), self._center, eps) @ self._anchors.T).mul_(self.beta).log_softmax(1)
+        p, classes = log_p.exp(), self._sums["classes"]
+        tiny = torch.finfo(torch.float64).tiny  # an anchor that no row is assigned to has a weight of 0
+        surprise = -p @ (classes.sum(0) / classes.sum()).clamp_min(tiny).log()
+        found = {"h_t": surprise, "i_xt": surprise + (p * log_p).sum(1)}
+        if y is not None:
+            numbers, labels = y.to(rows.device).long().unique(return_inverse=True)
+            of_class = classes[numbers]
+            of_class = (of_class / of_class.sum(1, keepdim=True)).clamp_min(tiny).log()
+            found["i_ty"] = surprise + (p @ of_class.T).gather(1, labels.unsqueeze(1)).squeeze(1)
+        return found
+
 
 def soft_information(
     t: Tensor,

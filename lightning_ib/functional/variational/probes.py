@@ -24,6 +24,7 @@ from lightning_ib.functional.checks import (
     in_unit,
 )
 from lightning_ib.functional.discrete.counting import entropy_of_counts
+from lightning_ib.functional.resampling import standard_error_of_mean
 from lightning_ib.functional.variational.dealing import by_first_appearance, checked_groups, dealt, dealt_whole
 from lightning_ib.functional.variational.softmax_regression import (
     Rows,
@@ -185,16 +186,10 @@ def _summary(labels: Tensor, log_q: Tensor, h_y: float, unit: Unit, groups: Tens
     surprise = -log_q.gather(1, labels.unsqueeze(1)).squeeze(1)
     label_surprise = -(torch.bincount(labels).double() / n).log()[labels]
     gain = label_surprise - surprise
-    if groups is None:
-        error = float(gain.std()) / math.sqrt(n)
-    else:  # of a sum over groups that are independent
-        totals = torch.zeros(int(groups.max()) + 1, dtype=gain.dtype, device=gain.device)
-        totals.index_add_(0, groups, gain - gain.mean())
-        error = math.sqrt(float(totals.square().sum()) * len(totals) / (len(totals) - 1)) / n
     cross_entropy = in_unit(float(surprise.mean()), unit)
     return ProbeResult(
         information=h_y - cross_entropy,
-        standard_error=in_unit(error, unit),
+        standard_error=in_unit(standard_error_of_mean(gain, groups), unit),
         accuracy=float((log_q.argmax(1) == labels).double().mean()),
         cross_entropy=cross_entropy,
         h_y=h_y,

@@ -65,10 +65,10 @@ export class Chart {
       }
     }
     if (line.spread) {
-      for (const piece of piecesOf(line.values)) {
+      for (const piece of piecesOf(line.values.map((value, k) => (Number.isFinite(line.spread[k]) ? value : NaN)))) {
         const [up, down] = [1, -1].map((sign) => piece.map((k) => [this.times[k], line.values[k] + sign * line.spread[k]]));
         const corner = [...up, ...down.reverse()].map(([time, value]) => `${round(this.x(time))} ${round(this.y(value))}`);
-        this.drawn.append(svg("path", { d: `M${corner.join("L")}Z`, fill: line.color, "fill-opacity": 0.15 }));
+        this.drawn.append(svg("path", { d: `M${corner.join("L")}Z`, fill: line.color, "fill-opacity": 0.15, "data-part": "spread" }));
       }
     }
   }
@@ -130,11 +130,16 @@ function linesOf(runs, view, layerColors, times, source, quantity) {
       .filter((layer) => run.layers.includes(layer))
       .map((layer) => {
         const values = new Array(times.length);
+        const errors = new Array(times.length);
         for (const one of run.measurements) {
           const found = one.record(source, quantity, layer);
-          if (found !== undefined) values[places.get(one[view.clock])] = found.value * factor(found.unit, view.unit);
+          if (found === undefined) continue;
+          const k = places.get(one[view.clock]);
+          values[k] = found.value * factor(found.unit, view.unit);
+          errors[k] = 2 * found.standardError * factor(found.unit, view.unit);
         }
-        return { layer, color: layerColors.get(layer), run, dash: dashes(view.runNumbers.get(run.name) ?? 0), values: gapless(values) };
+        const spread = view.errors && errors.some((error) => error > 0) ? gapless(errors) : undefined;
+        return { layer, color: layerColors.get(layer), run, dash: dashes(view.runNumbers.get(run.name) ?? 0), values: gapless(values), spread };
       }),
   );
   if (view.mode !== "mean" || runs.length < 2) return lines;

@@ -12,7 +12,7 @@ const SENTENCES = [
   ["Path", "one layer from the first measurement to the moment on the slider. Layers go from dark (first) to light (last); runs that are overlaid differ in their dashes, and a run that has ended is pale."],
   ["Dash", "the mean of I(T;Y) under permuted labels (a triangle at the edge where it lies below). A point on its dash is no evidence of label information."],
   ["Dotted line", "Fano’s bound: the least I(T;Y) that the accuracy of the network proves of every layer that its predictions pass through."],
-  ["Ellipse or bar", "two standard errors to either side; of a mean over runs, one standard deviation among them."],
+  ["Ellipse or bar", "two standard errors to either side, as the band around a line of a chart; of a mean over runs, one standard deviation among them."],
   ["Solid curve", "where it was asked for, the information-bottleneck bound: the largest I(T;Y) that a representation with this I(X;T) can have, for the distribution named beside it."],
 ];
 

@@ -33,9 +33,9 @@ export function dashes(k) {
 
 const SIDES = {
   constant: 6, saturated: 4, clipped: 4, undersampled: 3, too_coarse: 3, target_saturated: 4, target_undersampled: 4,
-  above_bound: 5, outgrown: 8, at_chance: 3,
+  above_bound: 5, below_zero: 6, outgrown: 8, at_chance: 3,
 };
-const TURNS = { saturated: 45, too_coarse: 180, target_undersampled: 45, at_chance: 270 };
+const TURNS = { saturated: 45, too_coarse: 180, target_undersampled: 45, at_chance: 270, below_zero: 30 };
 const STARS = ["target_saturated", "target_undersampled"];
 
 /** The outline of a marker around the origin: a disc where the value is sound, else the shape of its verdict. */

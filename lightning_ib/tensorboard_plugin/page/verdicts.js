@@ -16,7 +16,8 @@ export const VERDICTS = {
 /** Verdict → what it says of an estimator's values. */
 export const OF_ESTIMATORS = {
   saturated: "I(X;T) is near log M, so that nearly every row is unique to the estimator",
-  above_bound: "I(T;Y) exceeds its bound, H(Y)",
+  above_bound: "the value exceeds its bound: H(Y) for I(T;Y), log M for I(X;T)",
+  below_zero: "an information lies below 0 by more than three standard errors",
   outgrown: "the layer has outgrown the scale that the estimator was calibrated to",
   at_chance: "I(T;Y) does not exceed what permuted labels give",
 };

@@ -6,7 +6,9 @@ import pytest
 import torch
 
 from lightning_ib import InformationPlane
+from lightning_ib.estimators import KNN, Rows
 from lightning_ib.estimators.kernels import KDE, Renyi
+from lightning_ib.estimators.reliability import estimate_verdict
 from lightning_ib.functional import kernel_width_of, noise_variance_of
 from tests.helpers.verdicts import Layer
 
@@ -89,3 +91,30 @@ def test_soft_information_of_labels_that_say_nothing_is_at_chance(again):
 def test_a_value_that_could_not_be_had_has_no_verdict():
     with pytest.warns(UserWarning, match="kde could not be estimated"):
         assert set(verdicts(estimated(torch.zeros(300, 2), LABELS, ["kde"])).values()) == {""}
+
+
+def flags(values, rows, errors=None, **options):
+    return estimate_verdict(values, rows, "bits", {}, KNN(), errors=errors, **options)
+
+
+def test_an_information_far_below_zero_is_flagged_where_its_error_is_known():
+    rows = Rows(torch.randn(300, 2), LABELS)
+    values = {"I_TY": -0.31, "I_XT": -0.29, "I_TY_above_floor": -5.0}
+    errors = dict.fromkeys(values, 0.1)
+    assert flags(values, rows, errors) == {"I_TY": "below_zero", "I_XT": "ok", "I_TY_above_floor": "ok"}
+    assert set(flags(values, rows).values()) == {"ok"}
+    assert set(flags(values, rows, dict.fromkeys(values, math.nan)).values()) == {"ok"}
+
+
+def test_an_information_about_the_input_above_the_entropy_of_the_rows_is_above_its_bound():
+    rows = Rows(torch.randn(256, 2), torch.arange(256) % 2)
+    assert flags({"I_XT": 8.1, "I_TY": 0.5}, rows) == {"I_XT": "above_bound", "I_TY": "saturated"}
+    assert flags({"I_XT": 8.0, "I_TY": 0.5}, rows) == {"I_XT": "saturated", "I_TY": "saturated"}
+
+
+def test_the_bound_of_a_real_target_is_known_where_it_repeats():
+    t, levels = torch.randn(300, 2), (torch.arange(300) % 4).double()
+    for y in (levels, levels.unsqueeze(1)):
+        assert flags({"I_TY": 2.1, "I_TY_lower": 1.9}, Rows(t, y)) == {"I_TY": "above_bound", "I_TY_lower": "ok"}
+    assert flags({"I_TY": 20.0}, Rows(t, torch.randn(300))) == {"I_TY": "ok"}
+    assert flags({"I_TY": 2.1}, Rows(t, levels), n_samples=600) == {"I_TY": "ok"}, "of rows that were not seen"

@@ -43,7 +43,7 @@ def bands(axes):
 
 
 def test_each_doubt_has_a_hollow_marker_of_its_own_and_the_legend_names_it():
-    doubts = ["ok", "saturated", "", "above_bound", "outgrown", "at_chance"]
+    doubts = ["ok", "saturated", "", "above_bound", "outgrown", "at_chance", "below_zero"]
     estimates = [estimate(epoch=e)._replace(verdict=doubt) for e, doubt in enumerate(doubts)]
     figure = drawn_on_canvas(plot_estimates(estimates))
     hollow = {}

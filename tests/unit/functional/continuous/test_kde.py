@@ -124,8 +124,8 @@ def test_all_samples_apart_tell_everything():
 
 def test_what_is_more_than_rounding_is_left():
     off, rounded = (torch.tensor([1 - by, 1 + by], dtype=torch.float64) for by in (2e-12, 5e-13))
-    assert kde._information(off, 1.0, "nats") == (1 - 2e-12, 1 + 2e-12)
-    assert kde._information(rounded, 1.0, "nats") == (1, 1)
+    assert kde.information_in(off, 1.0, "nats") == (1 - 2e-12, 1 + 2e-12)
+    assert kde.information_in(rounded, 1.0, "nats") == (1, 1)
 
 
 def test_equal_rows_are_one_value_however_little_noise():

@@ -1,0 +1,161 @@
+"""The standard errors that estimators give: beside repetition, under other orders and names, and where they are NaN."""
+
+import math
+
+import matplotlib.colors
+import pytest
+import torch
+from matplotlib.collections import LineCollection, PathCollection
+
+from lightning_ib import History, measure
+from lightning_ib.estimators import (
+    KDE,
+    KNN,
+    KSG,
+    GaussianChannel,
+    GaussianCopula,
+    MixedKNN,
+    Quantized,
+    Renyi,
+    Rows,
+    Soft,
+)
+from lightning_ib.plot.estimates import plot_estimates
+from lightning_ib.records import measurement_from_json, measurement_to_json
+from lightning_ib.records.record import STANDARD_ERRORS
+from tests.helpers.verdicts import Layer
+
+N = 300
+LABELED = [KNN(), MixedKNN(), GaussianCopula(), KDE(), KDE(noise_variance=0.1), Renyi(), Soft(n_anchors=64)]
+REAL = [KSG(), KSG(algorithm=2), MixedKNN(), GaussianCopula()]
+
+
+def sample(n, seed, labeled):
+    """Two classes of normal rows in two dimensions, or their signal plus noise."""
+    generator = torch.Generator().manual_seed(seed)
+    y = torch.randint(2, (n,), generator=generator)
+    t = torch.randn(n, 2, generator=generator, dtype=torch.float64) + 2.0 * y.unsqueeze(1)
+    noisy = t[:, :1] + torch.randn(n, 1, generator=generator, dtype=torch.float64)
+    return Rows(t, y if labeled else noisy, t if labeled else noisy)
+
+
+def repeated(estimator, name, labeled):
+    """The mean standard error of a value over its standard deviation, from 20 samples."""
+    found = []
+    for seed in range(20):
+        rows = sample(N, seed, labeled)
+        found.append(estimator.estimate(rows, {"low": -4.0, "high": 8.0}, "bits"))
+    values = torch.tensor([one[name] for one in found]).double()
+    return sum(one[f"{name}_se"] for one in found) / 20 / float(values.std())
+
+
+@pytest.mark.parametrize("estimator", LABELED, ids=repr)
+def test_of_labels_it_holds_against_repetition(estimator):
+    assert 0.6 < repeated(estimator, "I_TY", True) < 1.6
+
+
+@pytest.mark.parametrize("estimator", REAL, ids=repr)
+def test_of_real_targets_it_holds_against_repetition(estimator):
+    assert 0.6 < repeated(estimator, "I_TY", False) < 1.6
+
+
+@pytest.mark.parametrize(
+    ("estimator", "name"),
+    [(GaussianChannel(0.1), "compression_bound"), (Quantized(2), "I_TY"), (KDE(), "I_XT_lower"), (KSG(), "I_XT")],
+    ids=repr,
+)
+def test_of_the_input_it_holds_against_repetition(estimator, name):
+    assert 0.6 < repeated(estimator, name, labeled=name != "I_XT") < 1.6
+
+
+@pytest.mark.parametrize("estimator", [*LABELED, Quantized(2), GaussianChannel(0.1)], ids=repr)
+def test_every_information_has_one_in_its_unit(estimator):
+    rows = sample(N, 0, labeled=True)
+    calibration = {"low": -4.0, "high": 8.0}
+    bits, nats = (estimator.estimate(rows, calibration, unit) for unit in ("bits", "nats"))
+    for name in bits:
+        if name.startswith(("I_X", "I_T", "H_", "compression")) and not name.endswith(("_se", "_floor")):
+            assert bits[f"{name}_se"] > 0
+            assert nats[f"{name}_se"] == pytest.approx(bits[f"{name}_se"] * math.log(2), rel=1e-9)
+
+
+@pytest.mark.parametrize("estimator", [KNN(), MixedKNN(), GaussianCopula(), KDE(), Quantized(2)], ids=repr)
+def test_the_order_of_rows_and_the_names_of_classes_mean_nothing(estimator):
+    rows, calibration = sample(N, 0, labeled=True), {"low": -4.0, "high": 8.0}
+    order = torch.randperm(N, generator=torch.Generator().manual_seed(1))
+    other = Rows(rows.t[order], 9 - 4 * rows.y[order])
+    first, second = (estimator.estimate(one, calibration, "bits")["I_TY_se"] for one in (rows, other))
+    assert second == pytest.approx(first, rel=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("estimator", "name"),
+    [
+        (GaussianCopula(), "I_TY"),
+        (GaussianChannel(0.1), "compression_bound"),
+        (Soft(64), "I_TY"),
+        (Quantized(2), "I_XT"),
+    ],
+    ids=repr,
+)
+def test_the_tokens_of_one_sequence_count_once(estimator, name):
+    rows, twice = sample(200, 0, labeled=True), torch.arange(400) // 2
+    doubled = Rows(rows.t[twice], rows.y[twice], rows.x[twice], twice)
+    once, dependent, blind = (
+        estimator.estimate(one, {"low": -4.0, "high": 8.0}, "bits")[f"{name}_se"]
+        for one in (rows, doubled, doubled._replace(sequence=None))
+    )
+    assert dependent == pytest.approx(once, rel=0.05)
+    assert dependent == pytest.approx(math.sqrt(2) * blind, rel=0.05)
+
+
+def test_one_sequence_has_a_value_and_no_error():
+    rows = sample(N, 0, labeled=True)._replace(sequence=torch.zeros(N, dtype=torch.int64))
+    for estimator in (KNN(), KDE(), GaussianCopula(), Soft(64), GaussianChannel(0.1)):
+        found = estimator.estimate(rows, {}, "bits")
+        errors = {name: value for name, value in found.items() if name.endswith("_se")}
+        assert errors
+        assert all(map(math.isnan, errors.values()))
+        assert all(math.isfinite(value) for name, value in found.items() if name not in errors)
+
+
+def test_few_rows_have_a_value():
+    rows = sample(12, 0, labeled=True)
+    for estimator in (KNN(k=1), KDE(), Renyi(), Soft(8), Quantized(2), GaussianChannel(0.1)):
+        found = estimator.estimate(rows, {"low": -4.0, "high": 8.0}, "bits")
+        assert all(math.isfinite(value) for name, value in found.items() if not name.endswith("_se"))
+
+
+def test_more_coordinates_than_rows_have_the_same_influence():
+    """A rotation into more coordinates leaves every distance as it is."""
+    t = sample(40, 0, labeled=True).t
+    rotation = torch.linalg.qr(torch.randn(60, 60, dtype=torch.float64, generator=torch.Generator().manual_seed(0))).Q
+    narrow, wide = (GaussianChannel(0.1).estimate(Rows(one), {}, "bits") for one in (t, t @ rotation[:2]))
+    assert wide == pytest.approx(narrow, rel=1e-9)
+
+
+def far_classes():
+    """Ten classes around the ends of orthogonal vectors that lie off the axes, far apart."""
+    generator = torch.Generator().manual_seed(0)
+    centers = 20 * torch.linalg.qr(torch.randn(16, 16, generator=generator)).Q[:10]
+    return centers[torch.arange(2000) % 10] + torch.randn(2000, 16, generator=generator)
+
+
+def test_an_impossible_value_is_flagged_wherever_it_is_shown(tmp_path):
+    loader = [(far_classes(), torch.arange(2000) % 10)]
+    history = measure(Layer(), loader, ["layer"], estimators=["copula"], head=False)
+    (copula,) = history.estimates()
+    assert copula.value > 2 * math.log2(10)
+    assert copula.verdict == "above_bound"
+    assert copula.standard_error > 0
+    history.to_csv(tmp_path / "plane.csv")
+    page = measurement_from_json(measurement_to_json(history))
+    for read in (History.read_csv(tmp_path / "plane.csv"), page):
+        assert read.estimates() == [copula]
+    axes = plot_estimates(history.estimates()).axes[0]
+    bars = next(one for one in axes.collections if isinstance(one, LineCollection))
+    markers = next(one for one in axes.collections if isinstance(one, PathCollection))
+    (bar,) = bars.get_segments()
+    reach = STANDARD_ERRORS * copula.standard_error
+    assert bar[:, 1].tolist() == pytest.approx([copula.value - reach, copula.value + reach])
+    assert matplotlib.colors.to_hex(markers.get_facecolors()[0]) == "#ffffff"
