@@ -91,7 +91,10 @@ def mutual_information_projected(
 
 
 def pointwise_projected(x: Tensor, y: Tensor, *, pairs: int | None = None, k: int = 3, seed: int = 0) -> Pointwise:
-    """The estimate of :func:`mutual_information_projected` and the part of each judged sample in it."""
+    """The estimate of :func:`mutual_information_projected` and the part of each judged sample in it.
+
+    The standard error leaves out how the directions scatter: it is 0.6 to 1 of the scatter over repetitions.
+    """
     seed = checked_integer(seed, "seed")
     scores, targets, labels = _as_scores(x, y)
     if pairs is None:
@@ -217,7 +220,10 @@ def mutual_information_ksg_corrected(
 
 
 def pointwise_ksg_corrected(x: Tensor, y: Tensor, *, k: int = 3, simulations: int = 3, seed: int = 0) -> Pointwise:
-    """The estimate of :func:`mutual_information_ksg_corrected` and the part of each sample in it."""
+    """The estimate of :func:`mutual_information_ksg_corrected` and the part of each sample in it.
+
+    The standard error has the scatter of the neighbors and of the simulations.
+    """
     simulations = checked_integer(simulations, "simulations", at_least=1)
     generator = torch.Generator().manual_seed(checked_integer(seed, "seed"))
     x, y = checked_pair(x, y, labels="use mutual_information_projected(t, y)")
@@ -231,8 +237,9 @@ def pointwise_ksg_corrected(x: Tensor, y: Tensor, *, k: int = 3, simulations: in
         normals = (drawn @ factor.t()).split([x.shape[1], y.shape[1]], 1)
         known = mutual_information_gaussian_copula(*normals, unit="nats")
         bias.append(known - mutual_information_ksg(*normals, k=k, unit="nats"))
-    uncorrected = pointwise_ksg(x, y, k=k)
-    return uncorrected._replace(nats=uncorrected.nats + math.fsum(bias) / simulations)
+    uncorrected, mean = pointwise_ksg(x, y, k=k), math.fsum(bias) / simulations
+    scatter = math.fsum((one - mean) ** 2 for one in bias) / max(1, simulations - 1) / simulations
+    return uncorrected._replace(nats=uncorrected.nats + mean, simulated=scatter)
 
 
 def _shrunk(x: Tensor, y: Tensor, information: float) -> Tensor:
