@@ -148,7 +148,7 @@ def resampled_standard_error(
 
     Args:
         estimate: a function of the variables, in their order, that returns a number.
-        *variables: tensors with the same samples, shape ``(N, …)``. The samples of each combination of class labels
+        variables: tensors with the same samples, shape ``(N, …)``. The samples of each combination of class labels
             (the variables of integers with shape ``(N,)``) are dealt evenly to the parts.
         way: ``"parts"``, each alone, or ``"jackknife"``, all but one.
         n_parts: P, at least 2.

@@ -242,6 +242,7 @@ NEEDED = OF_LABELS | ONE | {
     "hash_table": {"n_coordinates": 2, "n_codes": 2},
     "permuted_mutual_information": {"b_counts": COUNTS},
     "permuted_symbols": {},
+    "resampled_standard_error": {"estimate": len},
     "sketch": {},
 }  # fmt: skip
 DATA = {"t": T, "y": Y, "x": T, "values": T, "counts": COUNTS, "a_counts": COUNTS, "accuracy": 0.5, "n_samples": 100}
