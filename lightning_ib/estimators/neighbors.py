@@ -96,8 +96,8 @@ class Projected(Estimator):
 
     They are learned on one half of the rows and read on the other: linear discriminants for class labels, canonical
     pairs for real-valued targets. A lower bound up to the error of the neighbors; see
-    :func:`~lightning_ib.functional.mutual_information_projected` for what it cannot see. Its standard error leaves out how
-    the directions scatter, and is 0.6 to 1 of the scatter over repetitions.
+    :func:`~lightning_ib.functional.mutual_information_projected` for what it cannot see. Its standard error leaves out
+    how the directions scatter, and is 0.6 to 1 of the scatter over repetitions.
 
     Args:
         pairs: the largest number of directions: by default 4, for labels one less than classes and 12 at most.
