@@ -84,7 +84,7 @@ def _series(source: str, quantity: str, unit: str, records: Sequence[Record], pl
         made["at"] = at
     for name in _COLUMNS:
         column = [_plain(getattr(record, name)) for record in records]
-        same = all(type(one) is type(column[0]) and one == column[0] for one in column)
+        same = len(set(map(repr, column))) == 1  # −0 is another number than 0 here
         if not (same and column[0] == _plain(_MISSING[name])):
             made[name] = column[0] if same else column
     return made

@@ -24,6 +24,7 @@ from lightning_ib.plot.estimates import plot_estimates
 from lightning_ib.records import measurement_from_json, measurement_to_json
 from lightning_ib.records.record import STANDARD_ERRORS
 from tests.helpers.verdicts import Layer
+from tests.unit.estimators.test_reliability import estimated
 
 N = 300
 LABELED = [KNN(), MixedKNN(), GaussianCopula(), KDE(), KDE(noise_variance=0.1), Renyi(), Soft(n_anchors=64)]
@@ -159,3 +160,22 @@ def test_an_impossible_value_is_flagged_wherever_it_is_shown(tmp_path):
     reach = STANDARD_ERRORS * copula.standard_error
     assert bar[:, 1].tolist() == pytest.approx([copula.value - reach, copula.value + reach])
     assert matplotlib.colors.to_hex(markers.get_facecolors()[0]) == "#ffffff"
+
+
+def test_running_sums_take_the_error_from_some_of_the_rows():
+    rows, soft = sample(3000, 0, labeled=True), Soft(64)
+    sums = soft.sums(rows.t.mean(0))
+    sums.update(rows.t, rows.y)
+    few, many = (soft.errors(sums, Rows(rows.t[:n], rows.y[:n]), 3000, "bits") for n in (400, 3000))
+    assert few == pytest.approx(many, rel=0.15)
+    assert soft.errors(sums, Rows(rows.t[:, :1], rows.y), 3000, "bits") == {}, "the layer has another width by now"
+
+
+def test_the_second_measurement_of_soft_entropy_has_errors_as_the_first():
+    rows = sample(N, 0, labeled=True)
+    first, second = (estimated(rows.t, rows.y, [Soft(64)], again=again) for again in (None, rows.t))
+    for name in ("H_T", "I_XT", "I_TY", "I_TY_above_floor"):
+        errors = [found["soft", name].standard_error for found in (first, second)]
+        assert errors[0] == pytest.approx(errors[1], rel=1e-6)
+        assert errors[0] > 0
+    assert math.isnan(first["soft", "I_TY_floor"].standard_error)
