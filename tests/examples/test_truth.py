@@ -59,7 +59,7 @@ def fake(monkeypatch, estimate, **policy):
 
 def test_a_run_from_the_command_line_goes_on_where_it_was_stopped(tmp_path, capsys):
     path, page = tmp_path / "deep" / "truth.csv", tmp_path / "truth.md"
-    where = ["--results", str(path), "--jobs", "2"]
+    where = ["--results", str(path), "--jobs", "1"]
     out = subprocess.run(
         [sys.executable, "-W", "error", "benchmarks/truth.py", *where, *TINY],
         cwd=ROOT,

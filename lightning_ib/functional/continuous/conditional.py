@@ -69,7 +69,7 @@ def conditional_mutual_information_ksg(
         True
     """
     checked_unit(unit)
-    instead = "use conditional_mutual_information_mixed, which takes class labels"
+    instead = "use conditional_mutual_information_mixed(x, y, given=z)"
     x, y, z = _checked(x, y, given, instead)
     k = checked_k(k, len(x))
     check_varies(x, "x")

@@ -123,10 +123,18 @@ OF_NUMBERS = [
     "mutual_information_gaussian_copula",
     "mutual_information_infonce",
     "mutual_information_ksg",
+    "mutual_information_ksg_corrected",
     "mutual_information_mixed",
     "mutual_information_renyi",
     "mutual_information_smile",
 ]
+OF_ANY = {
+    "conditional_mutual_information_gaussian_copula": {"given": T[:, 1:] ** 2},
+    "conditional_mutual_information_ksg": {"given": T},
+    "conditional_mutual_information_mixed": {"given": T},
+    "mutual_information_projected": {},
+}
+"""Functions whose arguments may be of several kinds, or are three; their own tests are beside those of the values."""
 OF_IDS = [
     "conditional_entropy",
     "conditional_mutual_information",
@@ -149,8 +157,8 @@ ONE = {
 def test_every_function_of_two_variables_is_here():
     first = {name: tuple(inspect.signature(getattr(f, name)).parameters)[:2] for name in FUNCTIONS}
     assert {name for name, of in first.items() if of == ("t", "y")} == OF_LABELS.keys()
-    assert {name for name, of in first.items() if of == ("x", "y")} == set(OF_NUMBERS)
-    assert {name for name, of in first.items() if of[0] in ("t", "x")} == {*OF_LABELS, *OF_NUMBERS, *ONE}
+    assert {name for name, of in first.items() if of == ("x", "y")} == {*OF_NUMBERS, *OF_ANY}
+    assert {name for name, of in first.items() if of[0] in ("t", "x")} == {*OF_LABELS, *OF_NUMBERS, *OF_ANY, *ONE}
 
 
 @pytest.mark.parametrize("name", OF_LABELS)
@@ -234,7 +242,7 @@ def test_the_same_argument_has_the_same_default():
 # --- Booleans ---------------------------------------------------------------------------------------------------------
 
 COUNTS = torch.tensor([20, 20])
-NEEDED = OF_LABELS | ONE | {
+NEEDED = OF_LABELS | OF_ANY | ONE | {
     "bucketize": {"edges": torch.zeros(1)},
     "cell_limit": {},
     "fano_information": {"h_y": 1.0, "n_classes": 2},
@@ -261,7 +269,7 @@ def test_a_boolean_is_no_integer(name, argument):
     function = getattr(f, name)
     parameters = inspect.signature(function).parameters
     arguments = {p: DATA[p] for p in parameters if p in DATA and p != argument} | NEEDED.get(name, {})
-    arguments["y"] = T if name in OF_NUMBERS else Y
+    arguments["y"] = T if name in OF_NUMBERS or name in OF_ANY else Y
     arguments = {p: value for p, value in arguments.items() if p in parameters}
     with pytest.raises(TypeError, match=rf"^{argument} must be (an integer|1 or 2).*, got True"):
         function(**arguments | {argument: True})

@@ -179,7 +179,9 @@ def test_k_out_of_range(estimate, k):
 
 def test_the_neighbors_of_continuous_variables_name_those_of_others():
     x, y, z = common_cause(50)
-    with pytest.raises(TypeError, match="use conditional_mutual_information_mixed, which takes class labels"):
+    with pytest.raises(
+        TypeError, match=r"or use conditional_mutual_information_mixed\(x, y, given=z\) if they are class labels"
+    ):
         conditional_mutual_information_ksg(x, y, given=(z[:, 0] > 0))
     with pytest.raises(ValueError, match="use conditional_mutual_information_mixed, or add a little noise"):
         conditional_mutual_information_ksg((x > 0).double(), (y > 0).double(), given=(z > 0).double())
