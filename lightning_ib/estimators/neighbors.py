@@ -9,10 +9,9 @@ from torch import Tensor
 
 from lightning_ib.estimators.base import Estimator, Rows, required_input, required_labels, required_target, with_error
 from lightning_ib.functional import Unit
-from lightning_ib.functional.checks import checked_choice, checked_flag, checked_integer
+from lightning_ib.functional.checks import checked_choice, checked_flag, checked_integer, checked_labels
 from lightning_ib.functional.continuous.neighbors import pointwise_knn, pointwise_ksg, pointwise_mixed
 from lightning_ib.functional.continuous.projected import pointwise_ksg_corrected, pointwise_projected
-from lightning_ib.functional.resampling import Pointwise
 
 
 class KSG(Estimator):
@@ -27,8 +26,8 @@ class KSG(Estimator):
         pool: see :class:`Estimator`.
         max_samples: see :class:`Estimator`.
         corrected: for how low neighbors read on normals with the same correlations, see
-            :func:`~lightning_ib.functional.mutual_information_ksg_corrected`: for real-valued targets, in about 5 to 20
-            coordinates. It takes algorithm 1.
+            :func:`~lightning_ib.functional.mutual_information_ksg_corrected`: I(T;Y) of real-valued targets, in about 5
+            to 20 coordinates. I(X;T) stays as it is. It takes algorithm 1.
     """
 
     name = "ksg"
@@ -56,17 +55,15 @@ class KSG(Estimator):
 
     def estimate(self, rows: Rows, calibration: Mapping[str, float], unit: Unit) -> dict[str, float]:
         """I(X;T), and I(T;Y) where Y is real-valued, and their standard errors."""
-        others = {"I_XT": required_input(self, rows), "I_TY": None if rows.labels is not None else rows.y}
-        values: dict[str, float] = {}
-        for name, other in others.items():
-            if other is not None:
-                values |= with_error(name, self._pointwise(rows.numbers, other), rows, unit)
-        return values
-
-    def _pointwise(self, t: Tensor, other: Tensor) -> Pointwise:
+        t, x = rows.numbers, required_input(self, rows)
+        values = with_error("I_XT", pointwise_ksg(t, x, k=self.k, algorithm=self.algorithm), rows, unit)
+        if rows.y is None or rows.labels is not None:
+            return values
         if self.corrected:
-            return pointwise_ksg_corrected(t, other, k=self.k)
-        return pointwise_ksg(t, other, k=self.k, algorithm=self.algorithm)
+            found = pointwise_ksg_corrected(t, rows.y, k=self.k)
+        else:
+            found = pointwise_ksg(t, rows.y, k=self.k, algorithm=self.algorithm)
+        return values | with_error("I_TY", found, rows, unit)
 
 
 class KNN(Estimator):
@@ -148,5 +145,6 @@ class MixedKNN(Estimator):
         """I(T;Y) and its standard error."""
         y = required_target(self, rows)
         if rows.labels is not None:  # numbers farther apart than any two rows: classes have no order
-            y = y.double() * 2 * (1 + float(rows.t.max() - rows.t.min()))
+            numbers = checked_labels(rows.labels, len(rows.t))[0]
+            y = numbers.double() * 2 * (1 + float(rows.t.max() - rows.t.min()))
         return with_error("I_TY", pointwise_mixed(rows.numbers, y, k=self.k), rows, unit)

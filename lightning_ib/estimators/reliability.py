@@ -68,7 +68,7 @@ def estimate_verdict(
             found[name] = "outgrown"
         elif value > bounds.get(name[:4], math.inf) + _ROUNDING:
             found[name] = "above_bound"
-        elif name != "I_TY_above_floor" and value < -BELOW_ZERO * errors.get(name, math.nan):
+        elif name != "I_TY_above_floor" and value < -BELOW_ZERO * errors.get(name, math.nan) - _ROUNDING:
             found[name] = "below_zero"
         elif saturated:
             found[name] = "saturated"

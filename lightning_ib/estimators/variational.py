@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Literal
 
@@ -70,7 +71,9 @@ class _CriticEstimator(Estimator):
         """I(T;Y) and its standard error."""
         y = _numbers(self, rows)
         found = critic_information(rows.numbers, y, objective=self.objective, critic=self.critic, unit=unit)
-        return {"I_TY": found.information, "I_TY_se": found.standard_error}
+        # Tokens of one sequence depend on each other, which this error leaves out.
+        error = found.standard_error if rows.sequence is None else math.nan
+        return {"I_TY": found.information, "I_TY_se": error}
 
 
 class InfoNCE(_CriticEstimator):

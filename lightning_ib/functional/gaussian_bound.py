@@ -117,13 +117,12 @@ def influence_on_gaussian_bound(rows: Tensor, root: Tensor, noise_variance: floa
         >>> influence_on_gaussian_bound(rows, torch.ones(1, 1).double(), 1.0)
         tensor([0.2500, 0.2500], dtype=torch.float64)
     """
-    gram = root.mT @ root
-    gram.diagonal().add_(noise_variance)
-    factor = torch.linalg.cholesky(gram)
+    variances, directions = torch.linalg.eigh(root.mT @ root)
+    variances = variances.clamp(min=0)  # singular but for rounding, where coordinates repeat
     if rows.shape[1] > len(root):  # z' (σ² + S)⁻¹ z is N times the diagonal of K (σ² + K)⁻¹, K being the Gram matrix
-        return len(root) / 2 * (1 - noise_variance * torch.cholesky_inverse(factor).diagonal())
-    solved: Tensor = torch.linalg.solve_triangular(factor, rows.mT, upper=False)
-    return solved.square().sum(0) / 2
+        return len(root) / 2 * (directions.square() * (variances / (variances + noise_variance))).sum(1)
+    projected: Tensor = (rows @ directions).square() / (variances + noise_variance)
+    return projected.sum(1) / 2
 
 
 def weight_noise_variance(weight_covariance: Tensor, *, second_moment: Tensor) -> Tensor:

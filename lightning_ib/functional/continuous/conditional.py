@@ -29,6 +29,9 @@ from lightning_ib.functional.continuous.neighbors import check_apart, check_vari
 _SUBSETS = [(0, 2), (1, 2), (2,)]
 _SIGNS = (-1, -1, 1)
 
+# Classes are as far apart as this times their number, which must stay finite.
+_WIDEST = 1e290
+
 
 def conditional_mutual_information_ksg(
     x: Tensor, y: Tensor, *, given: Tensor, k: int = 3, unit: Unit = "bits"
@@ -54,7 +57,9 @@ def conditional_mutual_information_ksg(
         unit: ``"bits"`` or ``"nats"``.
 
     Returns:
-        The information in ``unit``, which scatters around 0 where nothing is left; exactly 0 where z determines both.
+        The information in ``unit``, which scatters around 0 where nothing is left. Where z determines x and y it is 0
+        if they vary more slowly than z does, and reads bits that are not there if both vary faster: bring z to a scale
+        at which it does.
 
     Raises:
         TypeError: an argument is of another kind; integer variables are.
@@ -184,6 +189,7 @@ def conditional_mutual_information_gaussian_copula(
 def _by_class(x: Tensor, y: Tensor, given: Tensor, options: dict[str, Any]) -> float:
     """The mean over the classes of a condition of the information within each."""
     numbers, counts = checked_labels(given, len(x), ("x", "given"))
+    y = checked_rows(y, "y") if _is_real(y) else y
     check_same_samples(len(x), len(y), ("x", "y"))
     values = []
     for number, count in enumerate(counts.tolist()):
@@ -213,9 +219,11 @@ def _with_classes(x: Tensor, y: Tensor, given: Tensor) -> tuple[Tensor, Tensor, 
     variables = {"x": x, "y": y, "given": given}
     real = {name: checked_rows(of, name).double() for name, of in variables.items() if _is_real(of)}
     for name, of in variables.items():
-        if name not in real and isinstance(of, Tensor) and of.ndim:
-            variables[name] = checked_labels(of, len(of), (name, name))[0]
+        if name not in real:
+            variables[name] = checked_labels(of, len(of) if of.ndim else 0, (name, name))[0]
     widest = max([1.0, *(float(of.max() - of.min()) for of in real.values())])
+    if widest > _WIDEST:
+        raise ValueError(f"the real values span {widest:.3g}, more than distances hold in float64: divide them.")
     apart = 2.0 ** (math.ceil(math.log2(widest)) + 1)  # a power of two: products are exact
     x, y, given = (real[name] if name in real else apart * of.double().unsqueeze(1) for name, of in variables.items())
     check_same_samples(len(x), len(y), ("x", "y"))

@@ -223,11 +223,11 @@ def _break_ties(
 
 
 def _mean_digamma(nearer: Tensor, place: Tensor, chosen: Tensor, among: Tensor, log_factorial: Tensor) -> Tensor:
-    """The mean of ψ(nearer − 1 + R), R being the place among M of the so-manieth of C that are chosen at random.
+    """The mean of ψ(nearer − 1 + R), R being the place among M of one of C that are chosen at random.
 
     Args:
         nearer: int64 ``(R,)``, the samples nearer, the sample itself included.
-        place: int64 ``(R,)``, which of those chosen, from 1.
+        place: int64 ``(R,)``, which of those chosen it is, in their order, from 1.
         chosen: int64 ``(R,)``, C.
         among: int64 ``(R,)``, M, at least C.
         log_factorial: of 0, 1, …

@@ -20,10 +20,12 @@ _MOST_OF_16_BITS = 65_535
 
 @cache
 def trees() -> Any:
-    """SciPy's k-d tree, or None where SciPy is absent."""
+    """SciPy's k-d tree, or None where SciPy is absent or shares no memory with this PyTorch."""
     try:
         from scipy.spatial import cKDTree
-    except ImportError:
+
+        torch.zeros(1).numpy()
+    except Exception:  # of an installation whose parts do not fit, too
         return None
     return cKDTree
 
@@ -51,7 +53,7 @@ def nearest(rows: Tensor, k: int) -> tuple[Tensor, Tensor]:
     Returns:
         Distances, float64 ``(N, k + 1)``, and row numbers, int64 ``(N, k + 1)``.
     """
-    values = rows.numpy()
+    values = rows.resolve_neg().numpy()
     distances, numbers = trees()(values).query(values, k + 1, p=float("inf"))
     return torch.from_numpy(distances), torch.from_numpy(numbers)
 
@@ -68,7 +70,7 @@ def count_within(rows: Tensor, reach: Tensor) -> Tensor:
     """
     import numpy as np
 
-    values, radii = rows.numpy(), reach.numpy()
+    values, radii = rows.resolve_neg().numpy(), reach.numpy()
     n = len(values)
     ranges = [_rank_ranges(column, radii) for column in values.T]
     if len(ranges) == 1:

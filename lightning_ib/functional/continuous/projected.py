@@ -100,7 +100,8 @@ def pointwise_projected(x: Tensor, y: Tensor, *, pairs: int | None = None, k: in
     if pairs is None:
         pairs = _PAIRS if labels is None else min(targets.shape[1] - 1, _DISCRIMINANTS)
     pairs = checked_integer(pairs, "pairs", at_least=1)
-    k = checked_k(k, len(scores) // 2)
+    half = len(scores) // 2
+    k = checked_integer(k, "k", at_least=1, at_most=half - 1, advice=f"a half of the samples are {half}")
     order = _halves(labels, len(scores), seed).to(scores.device)
     halves = []
     for learned, judged in (order.flip(0), order):
@@ -197,7 +198,7 @@ def mutual_information_ksg_corrected(
         x: real numbers in floating point, shape ``(N, …)`` or ``(N,)``.
         y: real numbers in floating point, shape ``(N, …)`` or ``(N,)``.
         k: the number of neighbors, 1 to N − 1.
-        simulations: how many samples of normals are drawn; each takes the time of one estimate.
+        simulations: how many samples of normals are drawn, 2 or more; each takes the time of one estimate.
         seed: of the normals. The global random state stays as it is.
         unit: ``"bits"`` or ``"nats"``.
 
@@ -224,10 +225,13 @@ def pointwise_ksg_corrected(x: Tensor, y: Tensor, *, k: int = 3, simulations: in
 
     The standard error has the scatter of the neighbors and of the simulations: 0.6 to 0.8 of that over repetitions.
     """
-    simulations = checked_integer(simulations, "simulations", at_least=1)
+    simulations = checked_integer(simulations, "simulations", at_least=2)
     generator = torch.Generator().manual_seed(checked_integer(seed, "seed"))
     x, y = checked_pair(x, y, labels="use mutual_information_projected(t, y)")
     k = checked_k(k, len(x))
+    check_varies(x, "x")
+    check_varies(y, "y")
+    x, y = (rows[:, rows.amax(0) > rows.amin(0)] for rows in (x, y))  # constant coordinates carry nothing
     gaussian = mutual_information_gaussian_copula(x, y, unit="nats")  # with the checks of every coordinate
     x, y = normal_scores(x).t().contiguous(), normal_scores(y).t().contiguous()
     factor = _shrunk(x, y, max(0.0, gaussian))
@@ -238,7 +242,7 @@ def pointwise_ksg_corrected(x: Tensor, y: Tensor, *, k: int = 3, simulations: in
         known = mutual_information_gaussian_copula(*normals, unit="nats")
         bias.append(known - mutual_information_ksg(*normals, k=k, unit="nats"))
     uncorrected, mean = pointwise_ksg(x, y, k=k), math.fsum(bias) / simulations
-    scatter = math.fsum((one - mean) ** 2 for one in bias) / max(1, simulations - 1) / simulations
+    scatter = math.fsum((one - mean) ** 2 for one in bias) / (simulations - 1) / simulations
     return uncorrected._replace(nats=uncorrected.nats + mean, simulated=scatter)
 
 

@@ -14,6 +14,7 @@ from lightning_ib.estimators import (
     KSG,
     GaussianChannel,
     GaussianCopula,
+    InfoNCE,
     MixedKNN,
     Quantized,
     Renyi,
@@ -23,6 +24,7 @@ from lightning_ib.estimators import (
 from lightning_ib.plot.estimates import plot_estimates
 from lightning_ib.records import measurement_from_json, measurement_to_json
 from lightning_ib.records.record import STANDARD_ERRORS
+from tests.helpers.samples import normal
 from tests.helpers.verdicts import Layer
 from tests.unit.estimators.test_reliability import estimated
 
@@ -179,3 +181,35 @@ def test_the_second_measurement_of_soft_entropy_has_errors_as_the_first():
         assert errors[0] == pytest.approx(errors[1], rel=1e-6)
         assert errors[0] > 0
     assert math.isnan(first["soft", "I_TY_floor"].standard_error)
+
+
+# --- An error never costs the value ----------------------------------------------------------------------------------
+
+
+def test_a_layer_whose_units_repeat_keeps_its_bound():
+    q = 1e4 * normal(100, 3)
+    found = GaussianChannel(1e-10).estimate(Rows(torch.cat([q, q], 1)), {}, "bits")
+    assert found["compression_bound"] > 80
+    assert found["compression_bound_se"] > 0
+
+
+@pytest.mark.parametrize("layer", [torch.tanh, torch.relu, lambda x: torch.cat([x, 0 * x[:, :1]], 1)])
+def test_a_corrected_ksg_reads_the_target_whatever_the_layer_is_of_the_input(layer):
+    x = normal(300, 3)
+    y = x[:, :1] + normal(300, 1, seed=1)
+    found = KSG(corrected=True).estimate(Rows(layer(x), y, x), {}, "bits")
+    assert 0.1 < found["I_TY"] < 1
+    assert found["I_TY_se"] > 0
+
+
+def test_labels_too_large_for_a_float_are_told_apart():
+    y = torch.arange(400) % 2
+    t = 4.0 * y.unsqueeze(1) + normal(400, 1)
+    assert MixedKNN().estimate(Rows(t, 2**60 + y), {}, "bits") == MixedKNN().estimate(Rows(t, y), {}, "bits")
+
+
+def test_critics_leave_out_the_error_of_tokens_that_depend_on_each_other():
+    t = normal(64, 1)
+    found = InfoNCE().estimate(Rows(t, (t[:, 0] > 0).long(), sequence=torch.arange(64) // 8), {}, "bits")
+    assert math.isfinite(found["I_TY"])
+    assert math.isnan(found["I_TY_se"])
