@@ -120,7 +120,8 @@ def influence_on_gaussian_bound(rows: Tensor, root: Tensor, noise_variance: floa
     variances, directions = torch.linalg.eigh(root.mT @ root)
     variances = variances.clamp(min=0)  # singular but for rounding, where coordinates repeat
     if rows.shape[1] > len(root):  # z' (σ² + S)⁻¹ z is N times the diagonal of K (σ² + K)⁻¹, K being the Gram matrix
-        return len(root) / 2 * (directions.square() * (variances / (variances + noise_variance))).sum(1)
+        shares: Tensor = directions.square() * (variances / (variances + noise_variance))
+        return shares.sum(1) * (len(root) / 2)
     projected: Tensor = (rows @ directions).square() / (variances + noise_variance)
     return projected.sum(1) / 2
 
