@@ -79,11 +79,12 @@ class Soft(Estimator):
 
         Args:
             sums: those of all samples.
-            rows: some of the samples; up to 500 of these are looked at.
+            rows: some of the samples; up to 500 of these are looked at, all where they are tokens of sequences.
             n_samples: the number of all.
             unit: ``"bits"`` or ``"nats"``.
         """
-        some = spread_rows(len(rows.t))
+        # Of dependent rows all: few of one sequence would be among some.
+        some = spread_rows(len(rows.t)) if rows.sequence is None else spread_rows(len(rows.t), len(rows.t))
         t = rows.numbers[some.to(rows.t.device)].flatten(1)
         if t.shape[1] != len(sums.center) or not bool(t.isfinite().all()):
             return {}

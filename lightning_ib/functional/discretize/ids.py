@@ -62,7 +62,7 @@ def row_ids(codes: Tensor, *, table: Tensor, values: Tensor | None = None) -> Te
 
     Raises:
         TypeError: ``codes`` are of another kind than a tensor of integers.
-        ValueError: ``codes`` have another number of coordinates than the table, or are out of its range.
+        ValueError: ``codes`` have another number of coordinates than the table.
 
     Example:
         >>> ids = row_ids(torch.tensor([[0, 1], [1, 0], [0, 1]]), table=hash_table(n_coordinates=2, n_codes=2))
@@ -75,13 +75,7 @@ def row_ids(codes: Tensor, *, table: Tensor, values: Tensor | None = None) -> Te
             f"codes of shape {tuple(codes.shape)} do not fit a table of {len(table)} coordinates: give "
             f"(N, {len(table)})."
         )
-    if codes.device.type == "cpu" and codes.is_contiguous():
-        low, high = (int(bound) for bound in codes.aminmax()) if codes.numel() else (0, 0)
-        if low < 0 or high >= table.shape[1]:
-            raise ValueError(
-                f"codes must be within 0 … {table.shape[1] - 1}, the codes of the table, got "
-                f"{low if low < 0 else high}: give hash_table(n_codes=…) as many as there are."
-            )
+    if codes.is_contiguous():
         first = torch.arange(len(table), device=table.device) * table.shape[1]
         ids = table.flatten().index_select(0, (codes + first).flatten()).view(codes.shape).sum(1)
     else:
