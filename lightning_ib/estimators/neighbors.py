@@ -9,8 +9,8 @@ from torch import Tensor
 
 from lightning_ib.estimators.base import Estimator, Rows, required_input, required_labels, required_target, with_error
 from lightning_ib.functional import Unit
-from lightning_ib.functional.checks import checked_choice, checked_flag, checked_integer, checked_labels
-from lightning_ib.functional.continuous.neighbors import pointwise_knn, pointwise_ksg, pointwise_mixed
+from lightning_ib.functional.checks import checked_choice, checked_flag, checked_integer, checked_labels, checked_rows
+from lightning_ib.functional.continuous.neighbors import far_apart, pointwise_knn, pointwise_ksg, pointwise_mixed
 from lightning_ib.functional.continuous.projected import pointwise_ksg_corrected, pointwise_projected
 
 
@@ -144,7 +144,7 @@ class MixedKNN(Estimator):
     def estimate(self, rows: Rows, calibration: Mapping[str, float], unit: Unit) -> dict[str, float]:
         """I(T;Y) and its standard error."""
         y = required_target(self, rows)
-        if rows.labels is not None:  # numbers farther apart than any two rows: classes have no order
-            numbers = checked_labels(rows.labels, len(rows.t))[0]
-            y = numbers.double() * 2 * (1 + float(rows.t.max() - rows.t.min()))
-        return with_error("I_TY", pointwise_mixed(rows.numbers, y, k=self.k), rows, unit)
+        t = checked_rows(rows.numbers, "x")
+        if rows.labels is not None:
+            y = far_apart(checked_labels(rows.labels, len(t))[0], t)
+        return with_error("I_TY", pointwise_mixed(t, y, k=self.k), rows, unit)

@@ -9,7 +9,15 @@ from typing import get_args
 from torch import Tensor
 
 from lightning_ib.estimators.base import Estimator, Rows
-from lightning_ib.functional import Unit, entropy, joint, mutual_information, quantized_ids, standard_error, symbols
+from lightning_ib.functional import (
+    Unit,
+    add_entropies,
+    entropy_of_counts,
+    joint,
+    quantized_ids,
+    standard_error,
+    symbols,
+)
 from lightning_ib.functional.checks import checked_choice, checked_labels
 from lightning_ib.functional.discretize.quantized import Per, checked_bits
 
@@ -63,10 +71,13 @@ class Quantized(Estimator):
         bounds = (calibration["low"], calibration["high"]) if ranged else None
         ids, clusters = quantized_ids(rows.numbers, bits=self.bits, per=self.per, bounds=bounds), rows.sequence
         t = symbols(ids)
-        found = {"I_XT": entropy(ids, unit=unit), "I_XT_se": standard_error((1, t), unit=unit, clusters=clusters)}
+        h_t = entropy_of_counts(t.counts, unit=unit)
+        found = {"I_XT": h_t, "I_XT_se": standard_error((1, t), unit=unit, clusters=clusters)}
         if rows.labels is None:
             return found
         labels, _ = checked_labels(rows.labels, len(ids))
         y = symbols(labels.to(ids.device))
-        error = standard_error((1, t), (1, y), (-1, joint(t, y)), unit=unit, clusters=clusters)
-        return found | {"I_TY": mutual_information(ids, labels, unit=unit), "I_TY_se": error}
+        ty = joint(t, y)
+        h_y, h_ty = (entropy_of_counts(of.counts, unit=unit) for of in (y, ty))
+        error = standard_error((1, t), (1, y), (-1, ty), unit=unit, clusters=clusters)
+        return found | {"I_TY": add_entropies(h_t, h_y, -h_ty), "I_TY_se": error}

@@ -6,9 +6,10 @@ import math
 from collections.abc import Mapping
 
 from lightning_ib.estimators.base import Estimator, Rows
-from lightning_ib.functional import Unit, entropy
+from lightning_ib.functional import Unit, entropy, entropy_of_counts, symbols
 from lightning_ib.functional.checks import logarithm
 from lightning_ib.functional.continuous.soft import at_chance
+from lightning_ib.functional.discretize.ids import value_ids
 from lightning_ib.records.reliability import SATURATED, UNDERSAMPLED
 
 # The rounding by which a value may exceed a bound that it reaches.
@@ -85,6 +86,6 @@ def _entropy_of_target(rows: Rows, unit: Unit) -> float:
         return math.inf
     if rows.labels is not None:
         return entropy(y.flatten(), unit=unit)
-    numbers, counts = y.reshape(len(y), -1).unique(dim=0, return_inverse=True, return_counts=True)[1:]
+    counts = symbols(value_ids(y)).counts
     alone = int((counts == 1).sum()) / len(y)
-    return entropy(numbers, unit=unit) if alone <= UNDERSAMPLED else math.inf
+    return entropy_of_counts(counts, unit=unit) if alone <= UNDERSAMPLED else math.inf

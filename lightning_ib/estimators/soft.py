@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
+import torch
 from torch import Tensor
 
 from lightning_ib.estimators.base import Estimator, Rows
@@ -84,7 +85,7 @@ class Soft(Estimator):
             unit: ``"bits"`` or ``"nats"``.
         """
         # Of dependent rows all: few of one sequence would be among some.
-        some = spread_rows(len(rows.t)) if rows.sequence is None else spread_rows(len(rows.t), len(rows.t))
+        some = spread_rows(len(rows.t)) if rows.sequence is None else torch.arange(len(rows.t))
         t = rows.numbers[some.to(rows.t.device)].flatten(1)
         if t.shape[1] != len(sums.center) or not bool(t.isfinite().all()):
             return {}

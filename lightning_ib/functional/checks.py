@@ -10,7 +10,8 @@ import difflib
 import math
 import numbers
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, TypeVar, get_args
+from functools import cache
+from typing import Any, Literal, TypeGuard, TypeVar, get_args
 
 import torch
 from torch import Tensor
@@ -84,7 +85,7 @@ def checked_number(
         >>> checked_number(0.5, "alpha", above=0)
         0.5
     """
-    single = isinstance(value, Tensor) and value.numel() == 1 and (value.is_floating_point() or _holds_integers(value))
+    single = isinstance(value, Tensor) and value.numel() == 1 and (value.is_floating_point() or holds_integers(value))
     finite = "" if infinite else "finite "
     if above == 0:
         allowed = f"a positive {finite}number{_range(at_least, at_most)}"
@@ -202,7 +203,7 @@ def checked_values(values: Any, name: str, shape: str) -> Tensor:
         TypeError: it is of another kind or dtype.
     """
     if not isinstance(values, Tensor) or not values.is_floating_point():
-        remedy = f": give {name}.double()" if isinstance(values, Tensor) and _holds_integers(values) else ""
+        remedy = f": give {name}.double()" if holds_integers(values) else ""
         raise TypeError(f"{name} must be a floating-point tensor of shape {shape}, got {_dtype(values)}{remedy}.")
     return values
 
@@ -219,7 +220,7 @@ def checked_integers(values: Any, name: str, shape: str, remedy: str = "") -> Te
     Raises:
         TypeError: it is of another kind or dtype.
     """
-    if not isinstance(values, Tensor) or not _holds_integers(values):
+    if not holds_integers(values):
         real = remedy and isinstance(values, Tensor) and values.is_floating_point()
         remedy = f": {remedy}" if real else ""
         raise TypeError(f"{name}, a tensor of integers of shape {shape}, got {_dtype(values)}{remedy}.")
@@ -356,8 +357,19 @@ def _range(at_least: float | None, at_most: float | None) -> str:
     )
 
 
-def _holds_integers(values: Tensor) -> bool:
-    return not (values.is_floating_point() or values.is_complex() or values.is_quantized)
+@cache
+def numpy_reads_tensors() -> bool:
+    """Whether NumPy is there, and this PyTorch shares memory with it: one built for NumPy 1 refuses NumPy 2."""
+    try:
+        torch.zeros(1).numpy()
+    except (RuntimeError, ImportError):
+        return False
+    return True
+
+
+def holds_integers(values: Any) -> TypeGuard[Tensor]:
+    """Whether this is a tensor of integers or booleans: class labels or symbols rather than real numbers."""
+    return isinstance(values, Tensor) and not (values.is_floating_point() or values.is_complex() or values.is_quantized)
 
 
 def _dtype(value: Any) -> str:

@@ -15,6 +15,7 @@ from lightning_ib.functional.checks import (
     checked_choice,
     checked_integer,
     checked_integers,
+    holds_integers,
     in_unit,
 )
 from lightning_ib.functional.variational.dealing import by_first_appearance, checked_groups, dealt, dealt_whole
@@ -201,7 +202,7 @@ def _parts(variables: tuple[Tensor, ...], n_parts: int, groups: Tensor | None, s
     if groups is not None:
         checked_integers(groups, "groups must be the group of each sample", "(N,)")
         return dealt_whole(checked_groups(groups, n, n_parts, torch.device("cpu")), n_parts, generator)
-    labels = [of.cpu().long() for of in variables if of.ndim == 1 and not (of.is_floating_point() or of.is_complex())]
+    labels = [of.cpu().long() for of in variables if of.ndim == 1 and holds_integers(of)]
     if not labels:
         return dealt(torch.zeros(n, dtype=torch.int64), n_parts, generator)
     numbers = torch.stack(labels, 1).unique(dim=0, return_inverse=True)[1]

@@ -18,19 +18,24 @@ from lightning_ib.functional.checks import (
     checked_labels,
     checked_rows,
     checked_unit,
+    holds_integers,
     in_unit,
 )
 from lightning_ib.functional.continuous.copula import fitted_normal, normal_scores
 from lightning_ib.functional.continuous.copula import mutual_information_gaussian_copula as copula
 from lightning_ib.functional.continuous.copula import mutual_information_gaussian_copula_labels as copula_labels
 from lightning_ib.functional.continuous.neighbor_search import neighborhoods
-from lightning_ib.functional.continuous.neighbors import check_apart, check_varies, checked_k, local_information, mean
+from lightning_ib.functional.continuous.neighbors import (
+    check_apart,
+    check_varies,
+    checked_k,
+    far_apart,
+    local_information,
+    mean,
+)
 
 _SUBSETS = [(0, 2), (1, 2), (2,)]
 _SIGNS = (-1, -1, 1)
-
-# Classes are as far apart as this times their number, which must stay finite.
-_WIDEST = 1e290
 
 
 def conditional_mutual_information_ksg(
@@ -168,9 +173,9 @@ def conditional_mutual_information_gaussian_copula(
     checked_unit(unit)
     x = checked_rows(x, "x")
     options: dict[str, Any] = {"bias_correction": bias_correction, "unit": unit}
-    if not _is_real(given):
+    if holds_integers(given):
         return _by_class(x, y, given, options)
-    if not _is_real(y):
+    if holds_integers(y):
         z = checked_rows(given, "given")
         check_same_samples(len(x), len(z), ("x", "given"))
         return copula_labels(torch.cat((z.double(), x.double()), 1), y, **options) - copula_labels(z, y, **options)
@@ -189,21 +194,17 @@ def conditional_mutual_information_gaussian_copula(
 def _by_class(x: Tensor, y: Tensor, given: Tensor, options: dict[str, Any]) -> float:
     """The mean over the classes of a condition of the information within each."""
     numbers, counts = checked_labels(given, len(x), ("x", "given"))
-    y = checked_rows(y, "y") if _is_real(y) else y
+    y = y if holds_integers(y) else checked_rows(y, "y")
     check_same_samples(len(x), len(y), ("x", "y"))
     values = []
     for number, count in enumerate(counts.tolist()):
         own = numbers == number
         try:
-            value = copula(x[own], y[own], **options) if _is_real(y) else copula_labels(x[own], y[own], **options)
+            value = (copula_labels if holds_integers(y) else copula)(x[own], y[own], **options)
         except ValueError as error:
             raise ValueError(f"within class {given[own][0].item()} of given: {error}") from None
         values.append(count / len(x) * value)
     return math.fsum(values)
-
-
-def _is_real(values: Any) -> bool:
-    return not isinstance(values, Tensor) or values.is_floating_point() or values.is_complex()
 
 
 def _checked(x: Tensor, y: Tensor, given: Tensor, instead: str) -> tuple[Tensor, Tensor, Tensor]:
@@ -217,15 +218,11 @@ def _checked(x: Tensor, y: Tensor, given: Tensor, instead: str) -> tuple[Tensor,
 def _with_classes(x: Tensor, y: Tensor, given: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Three variables, of which some may be labels, as real rows: classes are numbers far apart."""
     variables = {"x": x, "y": y, "given": given}
-    real = {name: checked_rows(of, name).double() for name, of in variables.items() if _is_real(of)}
+    real = {name: checked_rows(of, name).double() for name, of in variables.items() if not holds_integers(of)}
     for name, of in variables.items():
         if name not in real:
             variables[name] = checked_labels(of, len(of) if of.ndim else 0, (name, name))[0]
-    widest = max([1.0, *(float(of.max() - of.min()) for of in real.values())])
-    if widest > _WIDEST:
-        raise ValueError(f"the real values span {widest:.3g}, more than distances hold in float64: divide them.")
-    apart = 2.0 ** (math.ceil(math.log2(widest)) + 1)  # a power of two: products are exact
-    x, y, given = (real[name] if name in real else apart * of.double().unsqueeze(1) for name, of in variables.items())
+    x, y, given = (real[name] if name in real else far_apart(of, *real.values()) for name, of in variables.items())
     check_same_samples(len(x), len(y), ("x", "y"))
     check_same_samples(len(x), len(given), ("x", "given"))
     return x, y, given

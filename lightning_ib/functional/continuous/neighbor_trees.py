@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lightning_ib.functional.checks import numpy_reads_tensors
+
 # How many rows are counted for at once, and how many rows 16 bits can rank.
 _TOGETHER = 64
 _MOST_OF_16_BITS = 65_535
@@ -23,11 +25,9 @@ def trees() -> Any:
     """SciPy's k-d tree, or None where SciPy is absent or shares no memory with this PyTorch."""
     try:
         from scipy.spatial import cKDTree
-
-        torch.zeros(1).numpy()
     except Exception:  # of an installation whose parts do not fit, too
         return None
-    return cKDTree
+    return cKDTree if numpy_reads_tensors() else None
 
 
 def kth_distance(rows: Tensor, k: int) -> Tensor:

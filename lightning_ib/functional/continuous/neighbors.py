@@ -41,6 +41,9 @@ from lightning_ib.functional.continuous.neighbor_search import (
 )
 from lightning_ib.functional.resampling import Pointwise
 
+# The widest range of real values beside classes, whose distances are this times their number.
+_WIDEST = 1e290
+
 
 def mutual_information_ksg(x: Tensor, y: Tensor, *, k: int = 3, algorithm: int = 1, unit: Unit = "bits") -> float:
     r"""The information of two continuous variables from k-nearest-neighbor counts.
@@ -237,6 +240,22 @@ def local_information(around: Neighborhoods, signs: Sequence[int], k: int, parts
     for sign, digammas in zip(signs, around.digammas):
         local = local + sign * digammas
     return local
+
+
+def far_apart(numbers: Tensor, *rows: Tensor) -> Tensor:
+    """Class numbers as one coordinate, ``(N, 1)``: classes are farther apart than any two samples are in other rows.
+
+    Args:
+        numbers: int64 ``(N,)``, small: see :func:`~lightning_ib.functional.checks.checked_labels`.
+        *rows: finite real variables.
+
+    Raises:
+        ValueError: the rows span more than distances hold.
+    """
+    widest = max([1.0, *(float(of.max()) - float(of.min()) for of in rows)])
+    if widest > _WIDEST:
+        raise ValueError(f"the real values span {widest:.3g}, more than distances hold in float64: divide them.")
+    return 2.0 ** (math.ceil(math.log2(widest)) + 1) * numbers.double().unsqueeze(1)  # a power of two: exact
 
 
 def mean(local: Tensor) -> float:

@@ -18,12 +18,14 @@ from lightning_ib.functional.checks import (
     checked_pair,
     checked_rows,
     checked_unit,
+    holds_integers,
     in_unit,
 )
 from lightning_ib.functional.continuous.copula import mutual_information_gaussian_copula, normal_scores
 from lightning_ib.functional.continuous.neighbors import (
     check_varies,
     checked_k,
+    far_apart,
     mutual_information_ksg,
     pointwise_ksg,
     pointwise_mixed,
@@ -106,8 +108,8 @@ def pointwise_projected(x: Tensor, y: Tensor, *, pairs: int | None = None, k: in
     halves = []
     for learned, judged in (order.flip(0), order):
         u, v = _read_pairs(scores, targets, learned, judged, pairs)
-        if labels is not None:  # as numbers farther apart than any two rows
-            v = (1 + u.amax() - u.amin()) * labels[judged].double().unsqueeze(1)
+        if labels is not None:
+            v = far_apart(labels[judged], u)
         halves.append(pointwise_mixed(u, v, k=k))
     nats = (halves[0].nats + halves[1].nats) / 2
     return Pointwise(nats, torch.cat([half.influence for half in halves]), order.flatten(), len(scores))
@@ -116,7 +118,7 @@ def pointwise_projected(x: Tensor, y: Tensor, *, pairs: int | None = None, k: in
 def _as_scores(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
     """The rows to project, normal scores or, beside labels, x itself; scores or one-hot rows of y; the labels."""
     labels = None
-    if isinstance(y, Tensor) and not y.is_floating_point() and not y.is_complex():
+    if holds_integers(y):
         x = checked_rows(x, "x")
         labels, counts = checked_labels(y, len(x), ("x", "y"))
         targets = torch.nn.functional.one_hot(labels, len(counts)).double()

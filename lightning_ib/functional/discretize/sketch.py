@@ -7,7 +7,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from lightning_ib.functional.checks import checked_integer, plain_tensor
+from lightning_ib.functional.checks import checked_integer, numpy_reads_tensors, plain_tensor
 from lightning_ib.functional.discretize.ids import splitmix64
 
 WIDTH = 128
@@ -85,7 +85,7 @@ def _folded(rows: Tensor) -> Tensor:
     """
     n, n_coordinates = rows.shape
     signs = _fold_signs(n_coordinates, rows.device).to(rows.dtype)
-    if n_coordinates >= 2 * _FOLDED and rows.is_contiguous() and rows.device.type == "cpu" and _numpy_reads_tensors():
+    if n_coordinates >= 2 * _FOLDED and rows.is_contiguous() and rows.device.type == "cpu" and numpy_reads_tensors():
         sums, added = _whole_folds(rows, signs), n_coordinates // _FOLDED * _FOLDED
     else:
         sums, added = rows.new_zeros(n, min(n_coordinates, _FOLDED)), 0
@@ -107,16 +107,6 @@ def _whole_folds(rows: Tensor, signs: Tensor) -> Tensor:
     shape, whole = (-1, n_folds, _FOLDED), n_folds * _FOLDED
     folds, of_folds = rows.resolve_neg().numpy()[:, :whole].reshape(shape), signs.numpy()[:whole].reshape(shape[1:])
     return torch.from_numpy(np.einsum("bkj,kj->bj", folds, of_folds))
-
-
-@lru_cache(maxsize=1)
-def _numpy_reads_tensors() -> bool:
-    """Whether NumPy is there, and this PyTorch shares memory with it: one built for NumPy 1 refuses NumPy 2."""
-    try:
-        torch.zeros(1).numpy()
-    except (RuntimeError, ImportError):
-        return False
-    return True
 
 
 def _signs(counters: Tensor) -> Tensor:
