@@ -17,6 +17,9 @@ _PREFERRED = 5000
 """The N that is shown where one is."""
 
 
+SUMMARY = ("<!-- summary -->", "<!-- end of summary -->")
+"""Around the summary, which `docs/estimators.md` includes."""
+
 _INFINITE_RESULTS = Path(__file__).parent / "results" / "infinite_width.md"
 
 INFINITE = """## Ensembles of networks
@@ -143,7 +146,7 @@ def page(rows: Iterable[Row], peers: Iterable[Row] = ()) -> str:
         "or 10 % of the truth: by kind at that N, and of all it is run on by N. Mind the kinds before comparing two "
         "estimators. Failures are rows, of all N, with a sample that failed. Seconds are the median of a call, "
         "on one core.",
-        summary(rows),
+        f"{SUMMARY[0]}\n\n{summary(rows)}\n\n{SUMMARY[1]}",
     ]
     for kind, words in KINDS.items():
         columns = [name for name in estimators if kind in ESTIMATORS[name].kinds]
