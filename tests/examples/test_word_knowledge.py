@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from lightning_ib import History, Record
-from tests.examples.test_word_layers import folder, sentences, write  # noqa: F401 - fixtures
+from tests.examples.test_word_layers import folder, sentences, small, write  # noqa: F401 - fixtures
 from tests.helpers import ROOT
 from tests.helpers.scripts import untouched
 
@@ -19,7 +19,9 @@ def modules():
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(ROOT / "examples")
         names = ("word_text", "word_knowledge", "knowledge_picture", "word_models", "word_vectors")
-        yield {name: importlib.import_module(name) for name in names}
+        found = {name: importlib.import_module(name) for name in names}
+        small(found["word_models"], patch)
+        yield found
 
 
 @pytest.fixture(scope="module")

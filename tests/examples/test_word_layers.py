@@ -3,6 +3,7 @@
 import importlib
 import random
 import re
+from functools import partial
 
 import pytest
 import torch
@@ -23,7 +24,14 @@ def modules():
     """The script and the modules beside it, by their names."""
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(SCRIPT.parent)  # as for a script
-        yield {name: importlib.import_module(name) for name in NAMES}
+        found = {name: importlib.import_module(name) for name in NAMES}
+        small(found["word_models"], patch)
+        yield found
+
+
+def small(models, patch):
+    """An LSTM of an eighth of its width, which these few words need no more than."""
+    patch.setitem(models.MODELS, "lstm", partial(models.LSTMModel, width=16))
 
 
 @pytest.fixture(scope="module")
