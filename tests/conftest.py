@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, settings
 importlib.metadata.entry_points = functools.cache(importlib.metadata.entry_points)
 
 # Nothing hangs on how busy the machine is.
-settings.register_profile("suite", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("suite", deadline=None, max_examples=50, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("suite")
 
 # What they assert is shown as in a test.
