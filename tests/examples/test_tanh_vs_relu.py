@@ -396,16 +396,18 @@ def test_a_picture_that_cannot_be_written_is_told_in_a_sentence(example, finishe
 
 @pytest.mark.slow
 def test_tanh_falls_relu_does_not_and_seems_to_where_it_is_clipped(example, rule, monkeypatch):
-    monkeypatch.setattr(example, "N_MEASUREMENTS", 6)  # all of them take twice as long as the training
+    # Five times as fast as the example, whose learning rate is tested above.
+    monkeypatch.setattr(task(), "LEARNING_RATE", 2e-3)
+    monkeypatch.setattr(example, "N_MEASUREMENTS", 4)  # all of them take twice as long as the training
     monkeypatch.setattr(example.beside_bound, "distances", lambda *_: ())
     y = (torch.rand(4096, generator=torch.Generator().manual_seed(0), dtype=torch.float64) < rule.p).long()
-    history, _ = example.run(example.patterns(), y, 1000, 3, None)
+    history, _ = example.run(example.patterns(), y, 500, 2, None)
 
     def h_t(panel, layer):
         return [summary.h_t for _, summary in sorted(example.over_seeds(history, panel, layer).items())]
 
     tanh, relu, clipped = (h_t(panel, "layer5") for panel in ("tanh", "relu", "relu_unit"))
-    assert tanh[-1] < 0.65 * tanh[0]  # and below a half from about epoch 1500 on
+    assert tanh[-1] < 0.7 * tanh[0]  # and below a half later on
     assert relu[-1] > relu[0] + 1
     assert relu[-1] > max(relu) - 0.5
     assert clipped[-1] < max(clipped) / 2
@@ -414,10 +416,10 @@ def test_tanh_falls_relu_does_not_and_seems_to_where_it_is_clipped(example, rule
     assert tanh_cells[-1] < 0.65 * tanh_cells[0]
     assert relu_cells[-1] > relu_cells[0] - 0.5
     assert max(relu_cells) < relu_cells[0] + 1.5
-    last = [one.point for one in history if (one.panel, one.point.layer) == ("relu_unit", "layer5")][-3:]
-    assert {(point.epoch, point.verdict) for point in last} == {(1000, "clipped")}
-    in_bins = [one.point for one in history if one.point.source == "binned"]
-    assert all(point.saturation > 0.9 for point in in_bins if point.layer == "layer1")
+    last = [one.point for one in history if (one.panel, one.point.layer) == ("relu_unit", "layer5")][-2:]
+    assert {(point.epoch, point.verdict) for point in last} == {(500, "clipped")}
+    unclipped = [one.point for one in history if one.panel in ("tanh", "relu")]
+    assert all(point.saturation > 0.9 for point in unclipped if point.layer == "layer1")
     found = example.findings(history)
     assert "[−1, 1]: H(T) of the 3-unit layer" in found
     assert "tanh, cells: H(T) of the 3-unit layer" in found
