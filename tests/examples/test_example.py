@@ -247,11 +247,10 @@ def test_a_server_without_the_file_is_told(example, serve, tmp_path):
         example.load_data("mnist", tmp_path / "data")
 
 
-def test_no_connection_is_told_quickly(example, unreachable, tmp_path):
-    begun = time.monotonic()
+def test_no_connection_is_told_at_once(example, unreachable, tmp_path, monkeypatch):
+    monkeypatch.setattr(time, "sleep", lambda _: pytest.fail("it waits for another try"))
     with pytest.raises(OSError, match="cannot be reached") as caught:
         example.read_mnist(tmp_path, "train")
-    assert time.monotonic() - begun < 5
     assert str(caught.value) == (
         f"train-images-idx3-ubyte.gz is not in {tmp_path / 'MNIST' / 'raw'}, and {unreachable} cannot be reached to "
         "download it: name the folder that holds MNIST/raw with --data-dir"
