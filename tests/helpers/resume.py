@@ -30,7 +30,12 @@ resumes_exactly = pytest.mark.skipif(
 
 processes = multiprocessing.get_context("forkserver")
 processes.set_forkserver_preload(
-    ["tests.helpers.tiny", "lightning_ib.callbacks.information_plane", "lightning_ib.plot.information_plane"]
+    [
+        "tests.helpers.tiny",
+        "lightning_ib.callbacks.information_plane",
+        "lightning_ib.plot.information_plane",
+        "torch.utils.tensorboard",
+    ]
 )
 
 
