@@ -64,8 +64,9 @@ peers: $(VENV)/peers ## put estimators of other packages beside the truth and wr
 	PYTHONPATH=$(VENV)/peers $(BIN)/python benchmarks/peers.py --jobs $(WORKERS) $(if $(NPEET),--npeet '$(NPEET)')
 	$(BIN)/python benchmarks/truth.py --docs docs/truth.md
 
+# Whatever the environment says, compiled modules are kept: dozens of programs that tests start would compile them anew.
 test: $(STAMP) $(VENV)/vision ## run all tests
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS)
+	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS)
 
 test-portable: $(STAMP) $(VENV)/vision ## run the quick tests with the vector units of older processors: none, then AVX2
 	for unit in default avx2; do \

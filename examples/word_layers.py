@@ -125,16 +125,21 @@ def table(layers: dict[str, Neighbors], names: Sequence[str], vocabulary: Sequen
 
 
 def draw(
-    vectors: dict[str, Tensor], near: Neighbors, names: Sequence[str], n: int, dimensions: int, path: Path
+    vectors: dict[str, Tensor], near: Neighbors, names: Sequence[str], n: int, dimensions: int, folder: Path
 ) -> None:
-    """Place the chosen words and the n nearest of each, as the last layer has them, in every layer, and draw them."""
+    """Place the chosen words and the n nearest of each, as the last layer has them, in every layer, and draw them.
+
+    Each layer has a picture of its own, and all of them have one.
+    """
     shown = shown_words(near, n)
     chosen = torch.searchsorted(shown, near.chosen).tolist()
     closest = near.cosine[:, shown].argmax(0).tolist()
     panels = {layer: placed(rows[near.words[shown]], dimensions) for layer, rows in vectors.items()}
     title = f"{len(shown)} words: {len(names)}, and the {n} nearest of each in the last layer (t-SNE)"
-    with replacing(path) as temporary:
-        draw_words(panels, names, chosen, closest, title).savefig(temporary, format="png")
+    pictures = {f"_{layer}": {layer: places} for layer, places in panels.items()} | {"": panels}
+    for name, of in pictures.items():
+        with replacing(folder / f"words_{dimensions}d{name}.png") as temporary:
+            draw_words(of, names, chosen, closest, title).savefig(temporary, format="png")
 
 
 def project(vectors: dict[str, Tensor], words: Tensor, vocabulary: Sequence[str], folder: Path) -> None:
@@ -202,9 +207,7 @@ def run(args: argparse.Namespace) -> None:
     args.out.mkdir(parents=True, exist_ok=True)
     *_, last = near.values()
     for dimensions, n in ((2, NEAREST_2D), (3, NEAREST_3D)):
-        for layer, of in vectors.items():
-            draw({layer: of}, last, names, n, dimensions, args.out / f"words_{dimensions}d_{layer}.png")
-        draw(vectors, last, names, n, dimensions, args.out / f"words_{dimensions}d.png")
+        draw(vectors, last, names, n, dimensions, args.out)
     project(vectors, words, text.vocabulary, args.out / "projector")
     print(f"\nPictures are in {args.out}. The projector: {tensorboard_command(str(args.out))}")
 

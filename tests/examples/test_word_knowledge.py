@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from lightning_ib import History, Record
-from tests.examples.test_word_layers import folder, sentences, write  # noqa: F401 - fixtures
+from tests.examples.test_word_layers import folder, sentences, small, write  # noqa: F401 - fixtures
 from tests.helpers import ROOT
 from tests.helpers.scripts import untouched
 
@@ -19,7 +19,9 @@ def modules():
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(ROOT / "examples")
         names = ("word_text", "word_knowledge", "knowledge_picture", "word_models", "word_vectors")
-        yield {name: importlib.import_module(name) for name in names}
+        found = {name: importlib.import_module(name) for name in names}
+        small(found["word_models"], patch)
+        yield found
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +93,7 @@ def test_measuring_leaves_training_as_it_was(modules, text, monkeypatch):
     study = modules["word_knowledge"].Study.of(text, 300, seed=0)
     train = modules["word_knowledge"].trained
     with untouched(monkeypatch):
-        watched = train("lstm", text, 1, 0, watch=lambda layers: modules["word_knowledge"].Watch(study, layers[1:]))
+        watched = train("lstm", text, 1, 0, watch=lambda layers: modules["word_knowledge"].Watch(study, layers[-1:]))
         alone = train("lstm", text, 1, 0)
     for one, other in zip(watched.parameters(), alone.parameters()):
         assert torch.equal(one, other)
@@ -100,10 +102,10 @@ def test_measuring_leaves_training_as_it_was(modules, text, monkeypatch):
     assert steps[-1] == watched.steps
 
 
-def test_a_text_without_brackets_is_measured_without_them(modules, documents, tmp_path, monkeypatch, capsys):
+def test_a_text_without_brackets_is_measured_without_them(modules, documents, folder, tmp_path, monkeypatch, capsys):  # noqa: F811
     own = write(tmp_path / "text.txt", [one.replace("(", "").replace(")", "") for one in documents])
     with untouched(monkeypatch):
-        flags = ["--text", own, "--epochs", "1", "--measured", "300", "--out", tmp_path / "out"]
+        flags = ["--model", folder, "--text", own, "--measured", "300", "--out", tmp_path / "out"]
         assert modules["word_knowledge"].main([str(one) for one in flags]) == 0
     printed = capsys.readouterr().out
     assert "inside brackets: left out, as all measured words are of one class." in printed

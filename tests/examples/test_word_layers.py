@@ -3,9 +3,11 @@
 import importlib
 import random
 import re
+from functools import partial
 
 import pytest
 import torch
+from matplotlib.figure import Figure
 from torch import nn
 
 from tests.helpers import ROOT
@@ -23,7 +25,14 @@ def modules():
     """The script and the modules beside it, by their names."""
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(SCRIPT.parent)  # as for a script
-        yield {name: importlib.import_module(name) for name in NAMES}
+        found = {name: importlib.import_module(name) for name in NAMES}
+        small(found["word_models"], patch)
+        yield found
+
+
+def small(models, patch):
+    """An LSTM of an eighth of its width, which these few words need no more than."""
+    patch.setitem(models.MODELS, "lstm", partial(models.LSTMModel, width=16))
 
 
 @pytest.fixture(scope="module")
@@ -174,6 +183,9 @@ def run(modules, monkeypatch, *arguments):
 def test_the_script(modules, sentences, folder, tmp_path, monkeypatch, capsys, kind):
     own = write(tmp_path / "text.txt", sentences)
     model = folder if kind == "folder" else kind
+    if kind == "folder":  # drawn as those of the other kind are, which takes most of the time
+        monkeypatch.setattr(modules["word_layers"], "placed", lambda rows, dimensions: rows[:, :dimensions].numpy())
+        monkeypatch.setattr(modules["word_layers"], "draw_words", lambda *_: Figure((1, 1)))
     flags = ("--model", model, "--text", own, "--words", ",".join(WORDS), "--epochs", 1, "--out", tmp_path / "out")
     assert run(modules, monkeypatch, *flags) == 0
     printed = capsys.readouterr().out

@@ -358,10 +358,10 @@ def run(folder, name, strategy, devices):
 
 
 if __name__ == "__main__":
-    target, n, *words = sys.argv[1:]
+    target, *words = sys.argv[1:]
     for word in words:
-        if word.endswith(":"):  # the strategy of the scenarios that follow
-            current = word[:-1]
+        if ":" in word:  # the strategy of the scenarios that follow, and how many processes it has
+            current, n = word.split(":")
         elif word in DRAWN:
             run(Path(target), word, current, int(n))
         else:

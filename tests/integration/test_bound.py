@@ -16,6 +16,8 @@ from tests.helpers.callbacks import equal
 from tests.helpers.records import exact
 from tests.helpers.tiny import TinyModule, fit, pl
 
+pytestmark = pytest.mark.usefixtures("few_pictures")
+
 
 def repeated(n=240):
     """Eight inputs, each with all four labels, mostly one."""
@@ -71,7 +73,6 @@ def test_training_is_bit_identical_with_a_bound(tmp_path):
         assert equal(with_it, without)
 
 
-@pytest.mark.usefixtures("few_pictures")
 def test_a_resumed_run_goes_on_with_its_bound(tmp_path):
     def callback():
         return InformationPlaneCallback(["hidden", "out"], bound="data")
@@ -87,7 +88,6 @@ def test_a_resumed_run_goes_on_with_its_bound(tmp_path):
     assert second.reporter.bound == whole.reporter.bound
 
 
-@pytest.mark.usefixtures("few_pictures")
 def test_a_measurement_that_fails_has_nan_under_the_names_of_the_bound(tmp_path):
     class Breaks(TinyModule):
         def validation_step(self, batch, batch_idx, dataloader_idx=0):

@@ -44,7 +44,7 @@ def cli(tmp_path, init_args, *more):
         "trainer:\n  callbacks:\n    - class_path: lightning_ib.InformationPlaneCallback\n      init_args:\n"
         + "".join(f"        {line}\n" for line in init_args.splitlines())
     )
-    options = {"accelerator": "cpu", "max_epochs": 2, "logger": False, "enable_progress_bar": False}
+    options = {"accelerator": "cpu", "max_epochs": 1, "logger": False, "enable_progress_bar": False}
     options |= {"enable_model_summary": False, "enable_checkpointing": False, "default_root_dir": tmp_path}
     arguments = ["fit", f"--config={config}", *(f"--trainer.{k}={v}" for k, v in options.items()), *more]
     run = LightningCLI(TinyModule, Digits, save_config_callback=None, seed_everything_default=0, args=arguments)
@@ -56,6 +56,7 @@ def test_layers_as_a_list_and_plain_options_from_yaml(tmp_path):
         tmp_path,
         "layers: [hidden, 'o*']\nunit: nats\nepochs: [1, 2]\nbeta: 2.0\n"
         "unpack: tests.integration.test_cli.first_of_pair",
+        "--trainer.max_epochs=2",
     )
     assert [(point.epoch, point.layer, point.unit) for point in callback.history] == [
         (epoch, layer, "nats") for epoch in (0, 1, 2) for layer in ("hidden", "out")
@@ -115,6 +116,9 @@ def test_what_the_default_measures_can_be_set_from_yaml(tmp_path, asked, head):
     assert [one.name for one in callback.plane.estimation.estimators] == ["knn", "soft"]
     assert callback.plane.estimation.estimators[1].n_anchors == 9
     assert (callback.plane.head is None) == (head is False)
+
+
+def test_no_estimators_from_yaml(tmp_path):
     assert cli(tmp_path, "estimators: []").history.estimates() == []
 
 

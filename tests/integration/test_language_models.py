@@ -12,6 +12,8 @@ from lightning_ib.records import earliest_layer
 
 transformers = pytest.importorskip("transformers")
 
+pytestmark = pytest.mark.usefixtures("few_pictures")
+
 N_TOKENS, LONGEST, N = 24, 10, 90
 SIZES = {"vocab_size": N_TOKENS, "bos_token_id": 0, "eos_token_id": 0}
 GPT2 = {"n_positions": LONGEST, "n_embd": 16, "n_layer": 3, "n_head": 2, **SIZES}

@@ -24,6 +24,8 @@ from tests.helpers import vision
 from tests.helpers.records import exact
 from tests.helpers.tiny import fit, has_hooks, pl
 
+pytestmark = pytest.mark.usefixtures("few_pictures")
+
 N_TRAIN, N_VAL, BATCH = 48, 48, 16
 FOUR, HALVES = UniformBins(4), QuantileBins(2)
 
@@ -92,7 +94,6 @@ def watched(tmp_path, make, data, callback, x=None):
         assert 0 < point.h_t < 1.0001 * math.log2(N_VAL)
         assert -1e-9 < point.i_ty < point.h_t + 1e-9
         assert point.h_y == pytest.approx(2.0)
-    assert callback.figure_path.is_file()
     found = measure(model, data[1], frozen(callback), input=x, unpack=callback.unpack)
     last = [p._replace(epoch=0, step=0) for p in callback.history[-len(layers) :]]
     # What lies outside by design, FixedBins do not know.
@@ -144,9 +145,11 @@ def vit():
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("pictures")
 def test_a_resnet_by_default(tmp_path):
     callback = InformationPlaneCallback()
     layers = watched(tmp_path, resnet, images(), callback)
+    assert callback.figure_path.is_file()
     assert len(layers) == 12
     assert (layers[0], layers[-1]) == ("net.conv1", "net.fc")
     assert_default(callback, "net.fc")
@@ -446,8 +449,8 @@ class Autoencoder(Classifier):
         return nn.functional.mse_loss(self(batch), batch)
 
 
-@pytest.mark.parametrize("layers", [None, ["net.encoder", "net.decoder"]])
-@pytest.mark.parametrize("data", [None, "train"])
+@pytest.mark.usefixtures("pictures")
+@pytest.mark.parametrize(("layers", "data"), [(None, None), (["net.encoder", "net.decoder"], "train")])
 def test_an_autoencoder_without_labels_has_figures_about_the_input_alone(tmp_path, layers, data):
     callback = InformationPlaneCallback(layers, unpack=lambda x: (x, None), data=data, beta=1.0)
     train, val = loaders(lambda k, generator: torch.randn(1, 8, 8, generator=generator))

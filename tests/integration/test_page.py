@@ -3,6 +3,7 @@
 import json
 import math
 from importlib.util import find_spec
+from unittest.mock import patch
 from xml.etree import ElementTree
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from lightning_ib import History, InformationPlaneCallback
 from lightning_ib.records import history_to_json, measurement_to_json, measurements_of
 from lightning_ib.records.bound import BoundLine
+from lightning_ib.report.reporter import Reporter
 from lightning_ib.tensorboard_plugin.files import self_contained_html
 from tests.helpers.browser import CHROMIUM, FLAGS, WITH_SCROLLBARS, opened, places, tensorboard, values
 from tests.helpers.tiny import BATCH, N_TRAIN, TinyModule, pl, train_loader, trainer, val_loader
@@ -34,13 +36,14 @@ RUNS = ["version_0", "version_1"]
 
 @pytest.fixture(scope="module")
 def board(tmp_path_factory):
-    """Two seeds of a real training, and their histories."""
+    """Two seeds of a real training, and their histories; without the pictures, which the page has no use for."""
     folder, histories = tmp_path_factory.mktemp("board"), []
-    for seed in range(2):
-        pl.seed_everything(seed, verbose=False)
-        callback = InformationPlaneCallback(estimators=["probe", "kde"])
-        trainer(folder, callback, max_epochs=EPOCHS).fit(TinyModule(), train_loader(), val_loader())
-        histories.append(callback.history)
+    with patch.object(Reporter, "_picture", lambda *_: False):
+        for seed in range(2):
+            pl.seed_everything(seed, verbose=False)
+            callback = InformationPlaneCallback(estimators=["probe", "kde"])
+            trainer(folder, callback, max_epochs=EPOCHS).fit(TinyModule(), train_loader(), val_loader())
+            histories.append(callback.history)
     return folder / "lightning_logs", histories
 
 

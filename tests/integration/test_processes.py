@@ -1,10 +1,7 @@
 """Several real processes: the same figures as one, whatever the shares; no deadlock; training left alone."""
 
 import math
-import os
 import re
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -15,7 +12,6 @@ from lightning_ib.estimators.registry import checked_estimators
 from lightning_ib.evaluation.passes import preserve_state, run_pass
 from lightning_ib.records import Record
 from lightning_ib.records.tags import format_tag, is_diagnostic
-from tests.helpers import ROOT
 from tests.helpers.processes import (
     ALL_IN_BINS,
     BINS,
@@ -53,38 +49,41 @@ THREE = ["fewer", "default", "default-none"]
 SHARDED = ["sharded", "sharded-own", "sharded-gradients"]
 
 
-def launch(factory, name, devices, **scenarios):
-    """Run the scenarios of each strategy, and find what they left."""
+RUN = """
+import runpy, warnings
+warnings.simplefilter("ignore")
+runpy.run_module("tests.helpers.processes", run_name="__main__", alter_sys=True)
+"""
+
+
+def launch(programs, factory, name, **scenarios):
+    """Run scenarios, and find what they left: strategy → how many processes, and the names of the scenarios."""
     folder = factory.getbasetemp() / name
-    words = [word for strategy, names in scenarios.items() for word in (f"{strategy}:", *names)]
-    ran = subprocess.run(
-        [sys.executable, "-W", "ignore", "-m", "tests.helpers.processes", folder, str(devices), *words],
-        env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=600,
-    )
+    words = [word for strategy, (n, names) in scenarios.items() for word in (f"{strategy}:{n}", *names)]
+    ran = programs.run(RUN, folder, *words, timeout=600)
     assert ran.returncode == 0, ran.stderr[-4000:]
+    processes = {one: n for n, names in scenarios.values() for one in names}
 
     def found(scenario):
-        return [torch.load(folder / scenario / f"{rank}.pt", weights_only=False) for rank in range(devices)]
+        ranks = range(processes[scenario])
+        return [torch.load(folder / scenario / f"{rank}.pt", weights_only=False) for rank in ranks]
 
     found.folder, found.output = folder, ran.stdout + ran.stderr
     return found
 
 
 @pytest.fixture(scope="module")
-def two(tmp_path_factory):
+def two(programs, tmp_path_factory):
     """Two processes, each started as a program of its own; at the end each holds half of every weight."""
     sharded = SHARDED if hasattr(torch.distributed.fsdp, "fully_shard") else []
-    return launch(tmp_path_factory, "two", 2, ddp=[*TWO, *BY_DEFAULT, *ESTIMATING], model_parallel=sharded)
+    ddp = [*TWO, *BY_DEFAULT, *ESTIMATING]
+    return launch(programs, tmp_path_factory, "two", ddp=(2, ddp), model_parallel=(2, sharded))
 
 
 @pytest.fixture(scope="module")
-def three(tmp_path_factory):
-    """Three processes, started anew for every scenario: forked, and for the last one spawned, which takes longest."""
-    return launch(tmp_path_factory, "three", 3, ddp_fork=THREE, ddp_spawn=["val"])
+def anew(programs, tmp_path_factory):
+    """Processes that are started anew for every scenario: three that are forked, then two spawned, which take long."""
+    return launch(programs, tmp_path_factory, "anew", ddp_fork=(3, THREE), ddp_spawn=(2, ["val"]))
 
 
 @pytest.fixture
@@ -179,8 +178,8 @@ def test_a_layer_left_out_in_one_process_and_a_failure_in_another_are_nan_in_all
         ("two", "default-sampled", VALIDATION, 40),
         ("two", "default-own", OWN, 40),
         ("two", "default-none", VALIDATION, N_VAL),
-        ("three", "default", VALIDATION, N_VAL),
-        ("three", "default-none", VALIDATION, N_VAL),
+        ("anew", "default", VALIDATION, N_VAL),
+        ("anew", "default-none", VALIDATION, N_VAL),
     ],
 )
 def test_several_processes_have_the_cells_head_probe_and_soft_entropies_of_one(
@@ -261,12 +260,12 @@ def test_only_the_first_process_writes_estimates_and_shows_all_rows(two):
     assert two.output.count("ib: out: kde: noise_variance = ") == len(ESTIMATING)
 
 
-def test_three_spawned_processes_have_the_figures_of_one(three):
-    assert_same(three("val"), VALIDATION, **BINS)
+def test_spawned_processes_have_the_figures_of_one(anew):
+    assert_same(anew("val"), VALIDATION, **BINS)
 
 
-def test_three_processes_have_the_figures_of_one_where_samples_are_fewer(three):
-    assert_same(three("fewer"), batches(2, 4), layers={"out": None})
+def test_three_processes_have_the_figures_of_one_where_samples_are_fewer(anew):
+    assert_same(anew("fewer"), batches(2, 4), layers={"out": None})
 
 
 @pytest.mark.parametrize(("name", "data"), [("sharded", VALIDATION), ("sharded-own", OWN)])

@@ -9,7 +9,7 @@ from torch.utils.data import DataLoader
 
 from lightning_ib import InformationPlaneCallback
 from lightning_ib.evaluation.resolution import resolution_sweep
-from tests.helpers.mnist import ThesisNet
+from tests.helpers.mnist import ThesisNet, channels_last
 from tests.helpers.sweeps import batches
 from tests.helpers.tiny import fit, pl
 
@@ -34,7 +34,7 @@ def test_the_thesis_network_saturates_without_pools_and_not_behind_its_softmax(d
 class Thesis(pl.LightningModule):
     def __init__(self):
         super().__init__()
-        net = ThesisNet()
+        net = channels_last(ThesisNet())
         self.conv1, self.conv2, self.out = net.conv1, net.conv2, net.out
 
     forward = ThesisNet.forward
@@ -54,7 +54,7 @@ def by_default(tmp_path_factory, mnist_train, mnist_test):
     """One training, measured by default on both kinds of data."""
     torch.manual_seed(0)
     train = DataLoader(torch.utils.data.TensorDataset(*(t[:10_000] for t in mnist_train)), 50, shuffle=True)
-    val = DataLoader(torch.utils.data.TensorDataset(*(t[:5_000] for t in mnist_test)), 500)
+    val = DataLoader(torch.utils.data.TensorDataset(*(t[:3_000] for t in mnist_test)), 500)
     callbacks = {None: InformationPlaneCallback(), "train": InformationPlaneCallback(data="train", prefix="train")}
     fit(tmp_path_factory.mktemp("mnist"), *callbacks.values(), model=Thesis(), train=train, val=val, max_epochs=2)
     return callbacks

@@ -9,14 +9,14 @@ import pytest
 import torch
 from torch import nn
 
-import lightning_ib.report.reporter
 from lightning_ib import InformationPlane, InformationPlaneCallback, Quantizer, UniformBins
 from lightning_ib.estimators.soft import Soft
 from lightning_ib.functional import SoftEntropy, sketch, soft_information
 from lightning_ib.measurement.streams import Streams
 from lightning_ib.records import History
+from lightning_ib.report.reporter import Reporter
 from tests.helpers.records import exact
-from tests.helpers.resume import PICTURES, go_on, in_checkpoint, resumes_exactly, same
+from tests.helpers.resume import go_on, in_checkpoint, resumes_exactly, same
 from tests.helpers.tiny import N_VAL
 
 N, M = 400, 60
@@ -43,8 +43,7 @@ def data():
 @pytest.fixture(autouse=True)
 def _no_pictures(monkeypatch):
     """Drawing takes most of the time of a small run."""
-    for name in (*PICTURES, "plot_estimates"):
-        monkeypatch.setattr(lightning_ib.report.reporter, name, lambda *_, **__: None)
+    monkeypatch.setattr(Reporter, "_picture", lambda *_: False)
 
 
 @pytest.fixture
