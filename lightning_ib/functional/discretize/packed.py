@@ -30,7 +30,7 @@ def packed_table(table: Tensor) -> Tensor:
     whole[: table.shape[0], : table.shape[1]] = table
     number = torch.arange(256, device=table.device)
     codes = torch.stack([number >> (2 * j) & 3 for j in range(4)], 1)
-    sums = sum(whole.view(n_groups, 4, -1)[:, j, codes[:, j]] for j in range(4))
+    sums = whole.view(n_groups, 4, -1)[:, torch.arange(4, device=table.device), codes].sum(2)
     packed = torch.zeros_like(sums)
     packed[:, _places(codes.to(torch.uint8)).squeeze(1).long()] = sums
     return packed.flatten()
