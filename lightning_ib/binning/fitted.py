@@ -14,6 +14,8 @@ from torch import Tensor
 from lightning_ib.binning.bins import checked_edges
 from lightning_ib.binning.quantizer import Quantizer
 from lightning_ib.functional import bucketize, ceil_to_dtype, hash_table, row_ids
+from lightning_ib.functional.discretize.ids import finite_ids
+from lightning_ib.functional.discretize.packed import MAX_EDGES, packed_ids, packed_table
 
 # How many held values are put into bins at once.
 _BLOCK = 4_000_000
@@ -55,6 +57,7 @@ class FittedQuantizer:
         self.edges: Tensor | None = None
         self._width: int | None = None
         self._table: Tensor | None = None
+        self._packed: Tensor | None = None
         self._ready: Tensor | None = None
         self._bounds: tuple[Tensor, Tensor] | None = None
         self._range: tuple[Tensor, Tensor] | None = None
@@ -141,6 +144,7 @@ class FittedQuantizer:
             self._freeze(self.edges.to(z.device, non_blocking=True))
         if self._table is None or self._ready is None or self._ready.dtype != z.dtype:
             self._table = hash_table(n_coordinates=z.shape[1], n_codes=self.n_bins, device=z.device)
+            self._packed = packed_table(self._table) if self.n_bins <= MAX_EDGES + 1 else None
             self._ready = ceil_to_dtype(self.edges, z.dtype)
             self._bounds = _bounds(self.edges, z.dtype)
         if len(z):  # a process may be idle
@@ -154,7 +158,11 @@ class FittedQuantizer:
         else:
             low, high = self._bounds
             out_of_bounds = ((z < low) | (z > high)).sum(1, dtype=dtype)
-        return Binned(row_ids(bucketize(z, edges=self._ready), table=self._table, values=z), out_of_bounds)
+        if self._packed is None:
+            ids = row_ids(bucketize(z, edges=self._ready), table=self._table, values=z)
+        else:
+            ids = finite_ids(packed_ids(z, edges=self._ready, packed=self._packed), z)
+        return Binned(ids, out_of_bounds)
 
     def _freeze(self, edges: Tensor | None) -> None:
         self.edges, self._table, self._ready = edges, None, None

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from lightning_ib.binning.quantizer import CellQuantizer
 from lightning_ib.distributed import all_gathered, this_process
-from lightning_ib.functional.discretize.sketch import sketch
+from lightning_ib.functional.discretize.sketch import fold, project
 from lightning_ib.measurement.head import Predictions, may_be_head
 from lightning_ib.measurement.reservoir import Gather, Reservoir
 
@@ -24,7 +24,8 @@ class Chosen(NamedTuple):
     """The rows that a hook keeps of one layer's activation of a batch.
 
     Attributes:
-        rows: the sketched rows of the samples chosen, which may be empty.
+        rows: the rows of the samples chosen, folded to at most 512 numbers: the sketches of all layers of a batch are
+            made of them together.
         raw: the rows as the module put them out, of the samples chosen for estimators that ask for those.
         outputs: the outputs ``(m, C)`` of the samples chosen, where the layer may be a head.
     """
@@ -128,10 +129,10 @@ class SampledLayers:
         raw = _picked(activation, self._raw_reservoir.choose(n)) if self.raw_samples else None
         if rows is None:
             return Chosen(raw=None if raw is None else _copied(raw, activation))
-        sketched = sketch(rows) if quantizer is None else quantizer.rows(rows)
+        folded = fold(rows if quantizer is None else quantizer.pooled(rows))
         head = may_be_head(rows) and (quantizer is None or quantizer.pool is None)
         return Chosen(
-            _copied(sketched, activation),
+            _copied(folded, activation),
             None if raw is None else _copied(raw, activation),
             _copied(rows, activation) if head else None,
         )
@@ -164,9 +165,11 @@ class SampledLayers:
                 picked = _picked(values, chosen)
                 assert picked is not None
                 if name == "sum of x":
-                    named[name] = picked.reshape(len(picked), -1).sum(1, dtype=torch.float64)
+                    named[name] = _sums(picked)
                     continue
-                named[name] = _copied(sketch(picked) if name == "x" else picked, values)
+                named[name] = _copied(fold(picked) if name == "x" else picked, values)
+        sketched = [name for name in named if name == "x" or name.startswith("layer ")]
+        named |= zip(sketched, project([named[name] for name in sketched]))
         if head is not None:
             named |= {"probabilities": head.rows, "predicted": head.classes}
         self._reservoir.keep(n, named, valid)
@@ -248,6 +251,12 @@ def _picked(values: Tensor, chosen: Tensor) -> Tensor | None:
     if len(chosen) == len(values):
         return values.detach()
     return values.detach()[chosen.to(values.device, non_blocking=True)]
+
+
+def _sums(rows: Tensor) -> Tensor:
+    """The sum of each row, float64 ``(m,)``: in the dtype of the rows, of half precision in float32."""
+    narrow = rows.is_floating_point() and rows.dtype.itemsize < torch.float32.itemsize
+    return rows.reshape(rows.shape[0], -1).sum(1, dtype=torch.float32 if narrow else None).double()
 
 
 def _copied(rows: Tensor, source: Tensor) -> Tensor:

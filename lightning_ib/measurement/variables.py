@@ -15,7 +15,7 @@ from lightning_ib.binning.fitted import Binned, FittedQuantizer
 from lightning_ib.functional import NOT_FINITE
 
 # How many pooled values of a variable wait to be put into bins together.
-_AT_ONCE = 16_384
+_AT_ONCE = 65_536
 
 
 class RowForm(NamedTuple):

@@ -17,18 +17,15 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from lightning_ib.functional.checks import Unit, checked_ids, logarithm
+from lightning_ib.functional.checks import Unit, checked_ids, logarithm, numpy_reads_tensors
 from lightning_ib.functional.discrete.corrections import Correction, corrected
 from lightning_ib.functional.discrete.multiplicities import counts_of_counts, plug_in
 
 # The rounding that a few correctly rounded entropies can leave of an information that is zero.
 _ROUNDING = 1e-12
 
-# An odd multiplier, 2⁶⁴ over the golden ratio: the highest bits of its product with an id are the place of the id in a
-# table of counts. How many ids show whether a table is worth while, and how many different ones of them are few.
-_MULTIPLIER = -7046029254386353131
-_LOOKED_AT = 1024
-_FEW = 768
+# At most so many ids show that all of them span too wide a range for a table.
+_LOOKED_AT = 64
 
 
 class Symbols(NamedTuple):
@@ -200,24 +197,23 @@ def entropy(ids: Tensor, *, unit: Unit = "bits", correction: Correction | None =
 def _frequencies(ids: Tensor) -> Tensor:
     """The counts of :func:`symbols` in any order, zeros among them, in less time than numbering the symbols takes.
 
-    Ids of a wide range are sorted. Where they repeat often, they are counted at places of a table: of several ids with
-    one place, one is counted there, and the others are sorted.
+    Ids of a wide range are sorted, on the host by NumPy, whose sort of integers uses vector instructions; a count is
+    the distance between two places where the sorted ids change.
     """
-    low, high = _bounds(ids)
+    low, high = _bounds(ids[:: 1 + len(ids) // _LOOKED_AT])
+    if high - low < len(ids):  # where these few ids differ by more, so do all
+        low, high = _bounds(ids)
     if high - low < len(ids):
         return torch.bincount(ids.long() - low)
-    counts, ids = [], ids.long()
-    some = ids[:: max(1, len(ids) // _LOOKED_AT)]
-    if len(some) >= _LOOKED_AT and len(some.unique()) < _FEW:
-        bits = len(ids).bit_length() - 1
-        place = (ids * _MULTIPLIER).__rshift__(64 - bits).bitwise_and_(2**bits - 1)
-        at_place = ids.new_empty(2**bits).scatter_(0, place, ids)
-        others = at_place.gather(0, place).ne(ids).nonzero().squeeze(1)
-        table = torch.bincount(place)
-        counts.append(table.sub_(torch.bincount(place[others], minlength=len(table))))
-        ids = ids[others]
-    counts.append(torch.unique_consecutive(ids.sort().values, return_counts=True)[1])
-    return torch.cat(counts)
+    if ids.device.type == "cpu" and numpy_reads_tensors():
+        import numpy as np
+
+        ordered = np.sort(ids.numpy())
+        ends = np.append(np.flatnonzero(ordered[1:] != ordered[:-1]) + 1, len(ordered))
+        ends[1:] -= ends[:-1].copy()
+        return torch.from_numpy(ends)
+    counts: Tensor = torch.unique_consecutive(ids.sort().values, return_counts=True)[1]
+    return counts
 
 
 def mutual_information(a: Tensor, b: Tensor, *, unit: Unit = "bits", correction: Correction | None = None) -> float:

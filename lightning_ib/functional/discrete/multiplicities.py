@@ -10,6 +10,9 @@ from torch import Tensor
 
 from lightning_ib.functional.checks import checked_integers
 
+# A table of fewer entries is read as a whole in less time than its entries that are not zero are looked for.
+_SHORT = 256
+
 
 def counts_of_counts(counts: Tensor) -> dict[int, int]:
     r"""The number of symbols seen once, twice, …: an entropy of counts depends on these alone.
@@ -37,6 +40,8 @@ def counts_of_counts(counts: Tensor) -> dict[int, int]:
         raise ValueError("an entropy needs at least one sample, got counts that add up to none.")
     if most < counts.numel():  # a table takes less time than sorting
         table = torch.bincount(counts.flatten())
+        if most < _SHORT:
+            return {c: m for c, m in enumerate(table.tolist()) if c and m}
         values = table.nonzero().squeeze(1)
         multiplicities = table[values]
     else:

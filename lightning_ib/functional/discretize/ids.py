@@ -80,8 +80,11 @@ def row_ids(codes: Tensor, *, table: Tensor, values: Tensor | None = None) -> Te
         ids = table.flatten().index_select(0, (codes + first).flatten()).view(codes.shape).sum(1)
     else:
         ids = table.gather(1, codes.t().long()).sum(0)
-    if values is None:
-        return ids
+    return ids if values is None else finite_ids(ids, values)
+
+
+def finite_ids(ids: Tensor, values: Tensor) -> Tensor:
+    """The ids of rows of values ``(N, D)``: :data:`NOT_FINITE` for a row with a NaN or an infinity in it."""
     finite = values.mul(0).sum(1) == 0  # a NaN or an infinity makes it NaN
     return torch.where(finite, ids, NOT_FINITE)
 

@@ -43,8 +43,7 @@ def _maxima(values: Tensor, kernel_size: Sequence[int]) -> Tensor:
     for axis, length in zip(range(values.ndim - len(kernel_size), values.ndim), kernel_size):
         if length == 1:
             continue
-        before, stop = (slice(None),) * axis, values.shape[axis] // length * length
-        first, second, *others = (values[(*before, slice(start, stop, length))] for start in range(length))
+        first, second, *others = values.unfold(axis, length, length).unbind(-1)
         values = torch.maximum(first, second)
         for other in others:
             torch.maximum(values, other, out=values)

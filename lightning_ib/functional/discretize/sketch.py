@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 
 import torch
@@ -52,16 +53,48 @@ def sketch(values: Tensor, *, width: int = WIDTH) -> Tensor:
         (torch.Size([2, 128]), torch.Size([2, 12]))
     """
     width = checked_integer(width, "width", at_least=1)
+    return project([fold(values, width=width)], width=width)[0]
+
+
+def fold(values: Tensor, *, width: int = WIDTH) -> Tensor:
+    """The first half of :func:`sketch`: samples ``(B, …)`` as rows of at most 512 numbers.
+
+    Returns:
+        Shape ``(B, min(D, 512))``, of the dtype that :func:`sketch` returns; the sample as it is, where D is at most
+        ``width``.
+
+    Raises:
+        ValueError: the values are complex or lack a batch dimension.
+    """
     rows = real(values.detach())
     if rows.ndim == 0:
         raise ValueError("got a single number, not a batch (B, …): this module's output has no samples.")
     rows = rows.flatten(1) if rows.ndim > 1 else rows.unsqueeze(1)
-    if rows.shape[1] <= width:
-        return rows
-    folded = _folded(rows)
-    # Divided at the end: sums of simple numbers stay exact, and those that cancel are 0 whatever the batch.
-    projected: Tensor = folded.double() @ _matrix(folded.shape[1], width, rows.device) / width**0.5
-    return projected.to(rows.dtype)
+    return rows if rows.shape[1] <= width else _folded(rows)
+
+
+def project(folded: Sequence[Tensor], *, width: int = WIDTH) -> list[Tensor]:
+    """The second half of :func:`sketch`: one product with the signs for all rows of one length, dtype and device.
+
+    Args:
+        folded: from :func:`fold`, of any number of layers.
+        width: as there.
+
+    Returns:
+        The sketches in the same order; rows of at most ``width`` numbers are returned as they are.
+    """
+    alike: dict[tuple[int, torch.dtype, torch.device], list[int]] = {}
+    for i, rows in enumerate(folded):
+        if rows.shape[1] > width:
+            alike.setdefault((rows.shape[1], rows.dtype, rows.device), []).append(i)
+    projected = list(folded)
+    for (n_coordinates, dtype, device), places in alike.items():
+        rows = torch.cat([folded[i] for i in places]) if len(places) > 1 else folded[places[0]]
+        # Divided at the end: sums of simple numbers stay exact, and those that cancel are 0 whatever the batch.
+        whole = (rows.double() @ _matrix(n_coordinates, width, device)).div_(width**0.5).to(dtype)
+        for i, part in zip(places, whole.split([folded[i].shape[0] for i in places])):
+            projected[i] = part
+    return projected
 
 
 def real(values: Tensor) -> Tensor:

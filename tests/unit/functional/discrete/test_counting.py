@@ -164,7 +164,7 @@ def test_symbols_are_numbered_and_counted(ab):
 @pytest.mark.parametrize("n_symbols", [1, 2, 300, 1000, 2**62])
 @pytest.mark.parametrize("spread", ["narrow", "wide", "high bits", "low bits"])
 def test_an_entropy_is_that_of_the_counts_however_they_are_found(n, n_symbols, spread):
-    """By numbers in a small range, by a table in which symbols collide, and by sorting."""
+    """By a table of numbers in a small range, and by sorting."""
     drawn = torch.randint(n_symbols, (n,), generator=torch.Generator().manual_seed(n))
     ids = {
         "narrow": drawn - 7,
