@@ -28,6 +28,9 @@ _LARGE = 20.0
 # How many distinct counts are looked at together.
 _BLOCK = 1024
 
+# The number of samples at most: beyond, float64 leaves out single ones.
+_MOST = 2**53
+
 
 def nsb(counts: Tensor, *, unit: Unit = "bits", n_symbols: int | None = None) -> float:
     r"""The posterior mean of the entropy under a nearly uniform prior of the entropy (Nemenman, Shafee & Bialek 2002).
@@ -60,7 +63,7 @@ def nsb(counts: Tensor, *, unit: Unit = "bits", n_symbols: int | None = None) ->
     Raises:
         TypeError: ``counts`` or ``n_symbols`` are of another kind than integers.
         ValueError: a count is negative, all are zero, K is less than the number of symbols seen, or the unit is
-            unknown.
+            unknown; or there are more than 2**53 samples, of which float64 cannot count single ones.
 
     Example:
         >>> round(nsb(torch.tensor([1, 1, 2]), n_symbols=3), 3)
@@ -68,6 +71,11 @@ def nsb(counts: Tensor, *, unit: Unit = "bits", n_symbols: int | None = None) ->
     """
     table = counts_of_counts(counts)
     seen = sum(table.values())
+    if (n := samples(table)) > _MOST:
+        raise ValueError(
+            f"counts must add up to at most 2**53 samples, got {n}: leave the correction out, which is nothing to so "
+            "many."
+        )
     if n_symbols is None:
         k = seen + unseen_symbols(table)
     else:

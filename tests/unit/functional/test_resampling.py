@@ -67,11 +67,11 @@ def test_rows_are_spread_from_the_first_on():
     assert set(chosen.diff().tolist()) == {3, 4}
 
 
-@pytest.mark.parametrize("way", ["parts", "jackknife"])
-def test_of_a_mean_both_ways_are_the_deviation_of_the_means_of_parts(way):
+@pytest.mark.parametrize("method", ["parts", "jackknife"])
+def test_of_a_mean_both_methods_are_the_deviation_of_the_means_of_parts(method):
     values, groups = normal(100), torch.arange(100) // 10
     means = values.view(10, 10).mean(1)
-    found = resampled_standard_error(mean, values, groups=groups, way=way)
+    found = resampled_standard_error(mean, values, groups=groups, method=method)
     assert found == pytest.approx(float(means.std()) / math.sqrt(10), rel=1e-9)
 
 
@@ -114,7 +114,7 @@ def test_nan_stays_nan():
     [
         (ValueError, "need at least 20 samples", lambda: resampled_standard_error(mean, normal(19))),
         (ValueError, "of the same samples", lambda: resampled_standard_error(mean, normal(40), normal(41))),
-        (ValueError, "did you mean 'parts'", lambda: resampled_standard_error(mean, normal(40), way="part")),
+        (ValueError, "did you mean 'parts'", lambda: resampled_standard_error(mean, normal(40), method="part")),
         (ValueError, "n_parts must be", lambda: resampled_standard_error(mean, normal(40), n_parts=1)),
         (TypeError, "got none", lambda: resampled_standard_error(mean)),
         (TypeError, "got a list", lambda: resampled_standard_error(mean, [1.0])),

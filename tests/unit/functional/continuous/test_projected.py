@@ -124,7 +124,7 @@ def test_leaves_inputs_and_random_state_alone(estimate):
 def test_too_few_samples_for_the_split():
     x, y, _ = two_pairs(199, 50)
     with pytest.raises(
-        ValueError, match="canonical pairs of 50 coordinates .* at least 200 of them, got 199: give more"
+        ValueError, match="canonical pairs of 50 coordinates .* at least 100 in either half, got 99: give more"
     ):
         mutual_information_projected(x, y)
 
