@@ -107,7 +107,8 @@ def conditional_mutual_information_mixed(
     values. Where all are discrete it nears the plug-in estimate, with less bias.
 
     It reads low in many coordinates, and high where classes have fewer than ``k`` samples: neighbors then come from
-    other classes.
+    other classes. Where z determines x and y, and both vary faster than z, it reads bits that are not there: bring z
+    to a scale at which it varies faster than they do.
 
     Args:
         x: real numbers in floating point, shape ``(N, …)`` or ``(N,)``, or class labels, integers ``(N,)``.

@@ -34,6 +34,9 @@ _SHARES = (0.0, 0.25, 0.5, 1.0)
 # With more coordinates the networks start from zero: the covariance would take longer than they do.
 _WIDEST = 512
 
+# With fewer groups to judge by, the networks start from zero: chance correlations of so few would be believed.
+_FEWEST_GROUPS = 30
+
 
 class NormalCritic(NamedTuple):
     r"""The critic :math:`g(x)^\top h(y) + a(x) + b(y)`, its parts at every row.
@@ -86,7 +89,8 @@ def normal_start(
     copies, n = x.shape[:2]
     nothing, none = x.new_zeros(copies, n, 0), x.new_zeros(copies, n)
     found = NormalCritic(nothing, nothing, none, none)
-    if max(x.shape[2], y.shape[2]) > _WIDEST:
+    too_few = halves.n_independent < min(_FEWEST_GROUPS, halves.n_judges)
+    if too_few or max(x.shape[2], y.shape[2]) > _WIDEST:
         return found
     for feature in (torch.clone, torch.abs):
         n_judges = judges[0].numel()

@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
@@ -140,3 +141,29 @@ def test_parts_hold_against_repetition(labeled):
         values.append(estimate(x, y))
         errors.append(resampled_standard_error(estimate, x, y))
     assert 0.6 < sum(errors) / 20 / torch.tensor(values).std() < 1.6
+
+
+@pytest.mark.parametrize(("method", "where"), [("parts", "on"), ("jackknife", "without")])
+def test_the_part_that_fails_is_named(method, where):
+    rare = (torch.arange(200) < 25).long()
+    k = 3 if method == "parts" else 22
+
+    def estimate(t, y):
+        return mutual_information_knn(t, y, k=k)
+
+    with pytest.raises(ValueError, match=rf"^{where} part \d+ of 10: class 1 of y has \d+ of \d+ samples"):
+        resampled_standard_error(estimate, normal(200), rare, method=method)
+
+
+@pytest.mark.parametrize(
+    ("returned", "came"), [(None, "NoneType"), ((1.0, 2.0), "tuple"), (torch.zeros(2), "Tensor"), ("1", "str")]
+)
+def test_an_estimate_that_is_no_number_is_named(returned, came):
+    message = rf"^estimate must return a number, got a {came}: give a function that takes the number out of it\.$"
+    with pytest.raises(TypeError, match=message):
+        resampled_standard_error(lambda t: returned, normal(40))
+
+
+@pytest.mark.parametrize("kind", [np.float32, torch.tensor, int, lambda value: torch.tensor([value])])
+def test_numbers_of_any_kind_are_taken(kind):
+    assert resampled_standard_error(lambda t: kind(2.0), normal(40)) == 0
