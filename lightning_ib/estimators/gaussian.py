@@ -79,7 +79,10 @@ class GaussianChannel(Estimator):
         # R has the singular values of the rows, and serves both.
         root = torch.linalg.qr((deviations.T if wide else deviations) / math.sqrt(n), mode="r").R
         bound = gaussian_compression_bound(
-            root, covariance=torch.ones(root.shape[1]), noise_covariance=self.noise_variance, unit=unit
+            root,
+            covariance=torch.ones(root.shape[1], device=root.device),
+            noise_covariance=self.noise_variance,
+            unit=unit,
         )
         # Of dependent rows all: few of one sequence would be among some.
         some = torch.arange(n, device="cpu") if wide or rows.sequence is not None else spread_rows(n)

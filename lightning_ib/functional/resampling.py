@@ -222,6 +222,6 @@ def _parts(variables: tuple[Tensor, ...], n_parts: int, groups: Tensor | None, s
         )
     labels = [of.cpu().long() for of in variables if of.ndim == 1 and holds_integers(of)]
     if not labels:
-        return dealt(torch.zeros(n, dtype=torch.int64), n_parts, generator)
+        return dealt(torch.zeros(n, dtype=torch.int64, device="cpu"), n_parts, generator)
     numbers = torch.stack(labels, 1).unique(dim=0, return_inverse=True)[1]
     return dealt(by_first_appearance(numbers, int(numbers.max()) + 1), n_parts, generator)

@@ -270,7 +270,7 @@ def mean(local: Tensor) -> float:
 
 
 def _psi(count: int) -> float:
-    return torch.digamma(torch.tensor(count, dtype=torch.float64)).item()
+    return torch.digamma(torch.tensor(count, dtype=torch.float64, device="cpu")).item()
 
 
 def checked_k(k: int, n: int) -> int:

@@ -93,11 +93,11 @@ class _Posterior:
     """
 
     def __init__(self, table: dict[int, int], k: int) -> None:
-        self.n = torch.tensor(samples(table), dtype=torch.float64)
+        self.n = torch.tensor(samples(table), dtype=torch.float64, device="cpu")
         self.k = float(k)
         self.unseen = float(k - sum(table.values()))
-        self.counts = torch.tensor([*table], dtype=torch.float64)
-        self.multiplicities = torch.tensor([*table.values()], dtype=torch.float64)
+        self.counts = torch.tensor([*table], dtype=torch.float64, device="cpu")
+        self.multiplicities = torch.tensor([*table.values()], dtype=torch.float64, device="cpu")
 
     def mean_entropy(self) -> float:
         """The posterior mean of the entropy, in nats."""
@@ -115,14 +115,14 @@ class _Posterior:
         """
         low, high = -math.log(self.k) - _DEPTH - 5, 2 * math.log(float(self.n)) + _DEPTH + 5
         while True:
-            grid = torch.linspace(low, high, _SEARCHED, dtype=torch.float64)
+            grid = torch.linspace(low, high, _SEARCHED, dtype=torch.float64, device="cpu")
             density = self._log_density(grid)
             inside = (density > density.max() - _DEPTH).nonzero()
             first, last = max(int(inside[0]) - 1, 0), min(int(inside[-1]) + 1, _SEARCHED - 1)
             low, high = float(grid[first]), float(grid[last])
             if last - first > _SEARCHED // 3:
                 points = max(_INTEGRATED, math.ceil((high - low) / _STEP))
-                return torch.linspace(low, high, points, dtype=torch.float64)
+                return torch.linspace(low, high, points, dtype=torch.float64, device="cpu")
 
     def _log_density(self, log_beta: Tensor) -> Tensor:
         """The logarithm of the posterior of log beta, up to a constant."""
