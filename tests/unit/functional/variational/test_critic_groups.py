@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from lightning_ib.functional import mutual_information_infonce, mutual_information_projected
+from lightning_ib.functional import critic_information, mutual_information_infonce, mutual_information_projected
 from lightning_ib.functional.continuous.projected import pointwise_projected
 from lightning_ib.functional.variational.dealing import dealt_halves
 from tests.helpers.messages import exactly
@@ -85,3 +85,20 @@ def test_half_of_a_projection_holds_whole_groups_and_the_error_is_by_them():
     assert not set(groups[first].tolist()) & set(groups[found.positions[len(first) :]].tolist())
     assert found.standard_error(groups) > 1.5 * found.standard_error()
     assert found.nats == pointwise_projected(x, y, groups=3 * groups - 7).nats
+
+
+@pytest.mark.parametrize("objective", ["infonce", "smile"])
+def test_what_a_group_repeats_is_no_information(objective):
+    """Two independent variables, of which a critic knows every sequence by heart."""
+    (x, _, groups), (y, _, same) = (sequences(60, 8, seed, d=4) for seed in (1, 2))
+    x, y, groups = x[groups.argsort()], y[same.argsort()], groups.sort().values
+    options = {"objective": objective, "steps": 100}
+    assert critic_information(x, y, **options).information > 1
+    assert critic_information(x, y, groups=groups, **options).information < 0.1
+
+
+def test_half_a_bit_of_sequences_and_its_error_by_them():
+    x, y, groups = sequences(250, 4)
+    found, single = (critic_information(x, y, groups=of, steps=100) for of in (groups, None))
+    assert found.information == pytest.approx(0.5, abs=0.25)
+    assert found.standard_error > 1.5 * single.standard_error
