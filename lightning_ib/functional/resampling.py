@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import numbers
 from collections.abc import Callable
-from typing import Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor
@@ -184,18 +184,22 @@ def resampled_standard_error(
     found = []
     for p, rows in enumerate(kept, 1):
         try:
-            value = estimate(*(of[rows.to(of.device)] for of in variables))
+            found.append(_number(estimate(*(of[rows.to(of.device)] for of in variables))))
         except ValueError as error:
             raise ValueError(f"{where} {p} of {n_parts}: {error}") from error
-        if not isinstance(value, numbers.Real) and not (isinstance(value, Tensor) and value.numel() == 1):
-            raise TypeError(
-                f"estimate must return a number, got a {type(value).__name__}: give a function that takes the number "
-                "out of it."
-            )
-        found.append(float(value))
     mean = math.fsum(found) / n_parts
     squares = math.fsum((one - mean) ** 2 for one in found)
     return math.sqrt(squares / n_parts * (1 / (n_parts - 1) if method == "parts" else n_parts - 1))
+
+
+def _number(value: Any) -> float:
+    """What an estimate returned, NaN included."""
+    if not isinstance(value, numbers.Real) and not (isinstance(value, Tensor) and value.numel() == 1):
+        raise TypeError(
+            f"estimate must return a number, got a {type(value).__name__}: give a function that takes the number out "
+            "of it."
+        )
+    return float(value)
 
 
 def _parts(variables: tuple[Tensor, ...], n_parts: int, groups: Tensor | None, seed: int) -> Tensor:

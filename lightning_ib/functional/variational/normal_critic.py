@@ -102,7 +102,7 @@ def normal_start(
     return found
 
 
-def normal_critic(x: Tensor, y: Tensor, n_fitted: int, n_judges: int, n_independent: int) -> NormalCritic:
+def normal_critic(x: Tensor, y: Tensor, n_fitted: int, n_judges: int, n_independent: int | None = None) -> NormalCritic:
     """The log density ratio of a normal distribution, for every copy.
 
     The canonical directions come from the first ``n_fitted`` rows, with their mean variance times D / ``n_fitted`` as a
@@ -115,7 +115,7 @@ def normal_critic(x: Tensor, y: Tensor, n_fitted: int, n_judges: int, n_independ
         y: float32 ``(copies, N, E)``.
         n_fitted: the number of rows that the directions are fitted to.
         n_judges: the number of rows after those that the correlations are taken from.
-        n_independent: how many independent ones, or groups, these are.
+        n_independent: how many independent ones, or groups, these are; by default all.
 
     Returns:
         float32, with as many pairs as the copy that has the most.
@@ -125,7 +125,7 @@ def normal_critic(x: Tensor, y: Tensor, n_fitted: int, n_judges: int, n_independ
     known = slice(n_fitted, n_fitted + n_judges)
     u, v = _standardized(x @ left, known), _standardized(y @ right.transpose(1, 2), known)
     rho = (u[:, known] * v[:, known]).mean(1)
-    rho = torch.where(rho > _STANDARD_ERRORS / math.sqrt(n_independent), rho, 0.0).clamp(max=_LARGEST)
+    rho = torch.where(rho > _STANDARD_ERRORS / math.sqrt(n_independent or n_judges), rho, 0.0).clamp(max=_LARGEST)
     order = rho.argsort(1, descending=True)[:, : int((rho > 0).sum(1).max())]
     rho = rho.gather(1, order).unsqueeze(1)
     u, v = (w.gather(2, order.unsqueeze(1).expand(-1, w.shape[1], -1)) for w in (u, v))
