@@ -71,10 +71,10 @@ def skewed(sigma: Tensor, n: int, g: Generator) -> Triple:
     return half_cube(x), y.exp(), cube(z)
 
 
-def functions_of_z(n: int, g: Generator) -> Triple:
-    """Z normal, X its square and Y its cosine: given Z, both are constants."""
+def functions_of_z(scale: float, turns: float, n: int, g: Generator) -> Triple:
+    """Z normal, X its square and Y the cosine of turns·Z, both times a scale: given Z, both are constants."""
     z = normal(n, 1, g)
-    return z.square(), z.cos(), z
+    return scale * z.square(), scale * (turns * z).cos(), z
 
 
 # --- Groups ----------------------------------------------------------------------------------------------------------
@@ -163,7 +163,8 @@ def cases() -> list[Case]:
         dz, truth = len(sigma) - 2, students_truth(sigma, 1, freedom)
         name, sample = f"Student-t 1+1 given {dz}, {freedom} df", partial(students, sigma, 1, freedom)
         found.append(Case(name, "conditional", (1, 1, dz), truth, sample))
-    found.append(Case("functions of z", "conditional", (1, 1, 1), 0.0, functions_of_z))
+    found.append(Case("functions of z", "conditional", (1, 1, 1), 0.0, partial(functions_of_z, 1.0, 1.0)))
+    found.append(Case("functions of z, steep", "conditional", (1, 1, 1), 0.0, partial(functions_of_z, 5.0, 3.0)))
     for name, rhos, shift in (
         ("two groups, opposite slopes", (-0.8, 0.8), 0.0),
         ("three groups, means alone", (0.0, 0.0, 0.0), 2.0),

@@ -136,6 +136,22 @@ def with_error(name: str, found: Pointwise, rows: Rows, unit: Unit) -> dict[str,
     return {name: in_unit(found.nats, unit), f"{name}_se": found.standard_error(rows.sequence, unit=unit)}
 
 
+def whole_sequences(rows: Rows, parts: int, name: str) -> Tensor | None:
+    """The sequence of each row, where tokens are the samples, to be dealt to parts as a whole.
+
+    Args:
+        rows: the rows.
+        parts: how many parts there are.
+        name: of the parts, as a message names them.
+
+    Raises:
+        ValueError: there are fewer sequences than parts.
+    """
+    if rows.sequence is not None and (n := len(rows.sequence.unique())) < parts:
+        raise ValueError(f"the tokens are of {n} sequences, and {parts} {name} need as many: show more.")
+    return rows.sequence
+
+
 def checked_max_samples(max_samples: int, owner: str = "") -> int:
     """The number of rows to sample.
 

@@ -79,9 +79,13 @@ class GaussianChannel(Estimator):
         # R has the singular values of the rows, and serves both.
         root = torch.linalg.qr((deviations.T if wide else deviations) / math.sqrt(n), mode="r").R
         bound = gaussian_compression_bound(
-            root, covariance=torch.ones(root.shape[1]), noise_covariance=self.noise_variance, unit=unit
+            root,
+            covariance=torch.ones(root.shape[1], device=root.device),
+            noise_covariance=self.noise_variance,
+            unit=unit,
         )
-        some = torch.arange(n) if wide else spread_rows(n)
+        # Of dependent rows all: few of one sequence would be among some.
+        some = torch.arange(n, device="cpu") if wide or rows.sequence is not None else spread_rows(n)
         influence = influence_on_gaussian_bound(deviations[some.to(t.device)], root, self.noise_variance)
         error = Pointwise(0.0, influence, some, n).standard_error(rows.sequence, unit=unit)
         return {"compression_bound": bound.joint, "compression_bound_se": error, "noise_variance": self.noise_variance}

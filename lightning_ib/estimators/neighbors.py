@@ -7,7 +7,15 @@ from typing import Literal
 
 from torch import Tensor
 
-from lightning_ib.estimators.base import Estimator, Rows, required_input, required_labels, required_target, with_error
+from lightning_ib.estimators.base import (
+    Estimator,
+    Rows,
+    required_input,
+    required_labels,
+    required_target,
+    whole_sequences,
+    with_error,
+)
 from lightning_ib.functional import Unit
 from lightning_ib.functional.checks import checked_choice, checked_flag, checked_integer, checked_labels, checked_rows
 from lightning_ib.functional.continuous.neighbors import far_apart, pointwise_knn, pointwise_ksg, pointwise_mixed
@@ -94,7 +102,8 @@ class Projected(Estimator):
     They are learned on one half of the rows and read on the other: linear discriminants for class labels, canonical
     pairs for real-valued targets. A lower bound up to the error of the neighbors; see
     :func:`~lightning_ib.functional.mutual_information_projected` for what it cannot see. Its standard error leaves out
-    how the directions scatter, and is 0.6 to 1 of the scatter over repetitions.
+    how the directions scatter, and is 0.6 to 1 of the scatter over repetitions. Tokens of one sequence stay in one
+    half.
 
     Args:
         pairs: the largest number of directions: by default 4, for labels one less than classes and 12 at most.
@@ -119,7 +128,9 @@ class Projected(Estimator):
     def estimate(self, rows: Rows, calibration: Mapping[str, float], unit: Unit) -> dict[str, float]:
         """I(T;Y) and its standard error."""
         y = required_target(self, rows)
-        return with_error("I_TY", pointwise_projected(rows.numbers, y, pairs=self.pairs, k=self.k), rows, unit)
+        groups = whole_sequences(rows, 2, "halves")
+        found = pointwise_projected(rows.numbers, y, groups=groups, pairs=self.pairs, k=self.k)
+        return with_error("I_TY", found, rows, unit)
 
 
 class MixedKNN(Estimator):

@@ -6,8 +6,8 @@ import math
 from collections.abc import Mapping
 
 from lightning_ib.estimators.base import Estimator, Rows
-from lightning_ib.functional import Unit, entropy, entropy_of_counts, symbols
-from lightning_ib.functional.checks import logarithm
+from lightning_ib.functional import Unit, entropy_of_counts, symbols
+from lightning_ib.functional.checks import in_unit, logarithm
 from lightning_ib.functional.continuous.soft import at_chance
 from lightning_ib.functional.discretize.ids import value_ids
 from lightning_ib.records.reliability import SATURATED, UNDERSAMPLED
@@ -15,7 +15,7 @@ from lightning_ib.records.reliability import SATURATED, UNDERSAMPLED
 # The rounding by which a value may exceed a bound that it reaches.
 _ROUNDING = 1e-9
 
-BELOW_ZERO = 3
+BELOW_ZERO = 4
 """The standard errors by which an information must lie below 0 to be flagged: chance alone rarely takes it there."""
 
 
@@ -28,6 +28,7 @@ def estimate_verdict(
     *,
     n_samples: int | None = None,
     errors: Mapping[str, float] | None = None,
+    bound: float | None = None,
 ) -> dict[str, str]:
     r"""The reliability of the values of an estimator, by their names.
 
@@ -35,8 +36,9 @@ def estimate_verdict(
       of the kernel was calibrated to.
     - ``"above_bound"``: an I(T;Y) above H(Y), the bound on any information about Y, or an I(X;T) above log M, the
       entropy of M rows that all differ. H(Y) is counted: of class labels, and of real values where at most a tenth of
-      the rows have a value of their own, so that they are discrete.
-    - ``"below_zero"``: an information below 0 by more than three of its standard errors: the estimator misleads here.
+      the rows have a value of their own, so that they are discrete. Counts of K classes read it low by about K/2M nats
+      (Miller 1955), which nearest neighbors of classes apart do not: K/M above it is allowed for.
+    - ``"below_zero"``: an information below 0 by more than four of its standard errors: the estimator misleads here.
       A probe predicts worse than the class shares then.
     - ``"saturated"``: an I(X;T) above 0.9 log M, with M rows: nearly every row is unique. It holds for all
       informations of the estimator then, as kernels that hardly overlap read H(Y) for I(T;Y).
@@ -51,9 +53,12 @@ def estimate_verdict(
         estimator: the estimator.
         n_samples: the number of samples it saw, where they are others than the rows: their H(Y) is unknown here.
         errors: the standard errors of the values that have one, by their names.
+        bound: on I(T;Y), from :func:`bound_of_target` on the same rows; found here where it is left out.
     """
     m = len(rows.t) if n_samples is None else n_samples
-    bounds = {"I_TY": _entropy_of_target(rows, unit) if m == len(rows.t) else math.inf}
+    bounds = {"I_TY": math.inf}
+    if m == len(rows.t):
+        bounds["I_TY"] = bound_of_target(rows, unit) if bound is None else bound
     bounds["I_XT"] = log_m = logarithm(unit)(max(2, m))
     errors = {} if errors is None else errors
     saturated = any(value > SATURATED * log_m for name, value in values.items() if name.startswith("I_XT"))
@@ -79,13 +84,16 @@ def estimate_verdict(
     return found
 
 
-def _entropy_of_target(rows: Rows, unit: Unit) -> float:
-    """H(Y) where the target is discrete, else infinity."""
+def bound_of_target(rows: Rows, unit: Unit) -> float:
+    """The most that an information about the target may be: H(Y) and K/M nats where it is discrete, else infinity.
+
+    Args:
+        rows: the rows that an estimator saw.
+        unit: ``"bits"`` or ``"nats"``.
+    """
     y = rows.y
     if y is None or len(y) == 0:
         return math.inf
-    if rows.labels is not None:
-        return entropy(y.flatten(), unit=unit)
-    counts = symbols(value_ids(y)).counts
-    alone = int((counts == 1).sum()) / len(y)
-    return entropy_of_counts(counts, unit=unit) if alone <= UNDERSAMPLED else math.inf
+    counts = symbols(y.flatten() if rows.labels is not None else value_ids(y)).counts
+    discrete = rows.labels is not None or int((counts == 1).sum()) / len(y) <= UNDERSAMPLED
+    return entropy_of_counts(counts, unit=unit) + in_unit(len(counts) / len(y), unit) if discrete else math.inf

@@ -85,7 +85,7 @@ class Soft(Estimator):
             unit: ``"bits"`` or ``"nats"``.
         """
         # Of dependent rows all: few of one sequence would be among some.
-        some = spread_rows(len(rows.t)) if rows.sequence is None else torch.arange(len(rows.t))
+        some = spread_rows(len(rows.t)) if rows.sequence is None else torch.arange(len(rows.t), device="cpu")
         t = rows.numbers[some.to(rows.t.device)].flatten(1)
         if t.shape[1] != len(sums.center) or not bool(t.isfinite().all()):
             return {}

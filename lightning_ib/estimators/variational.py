@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from typing import Literal
 
 from torch import Tensor
 
-from lightning_ib.estimators.base import Estimator, Rows, one_hot, required_labels, required_target
+from lightning_ib.estimators.base import Estimator, Rows, one_hot, required_labels, required_target, whole_sequences
 from lightning_ib.functional import Unit, critic_information, probe_information
 from lightning_ib.functional.checks import checked_choice, checked_integer
+from lightning_ib.functional.variational.dealing import PARTS
 
 
 class Probe(Estimator):
@@ -44,10 +44,7 @@ class Probe(Estimator):
     def estimate(self, rows: Rows, calibration: Mapping[str, float], unit: Unit) -> dict[str, float]:
         """I(T;Y) and the accuracy."""
         y = required_labels(self, rows)
-        n = self.folds if rows.sequence is None else len(rows.sequence.unique())
-        if n < self.folds:
-            raise ValueError(f"the tokens are of {n} sequences, and {self.folds} folds need as many: show more.")
-        groups = rows.sequence
+        groups = whole_sequences(rows, self.folds, "folds")
         found = probe_information(rows.numbers, y, groups=groups, probe=self.probe, folds=self.folds, unit=unit)
         return {"I_TY": found.information, "I_TY_se": found.standard_error, "accuracy": found.accuracy}
 
@@ -70,14 +67,17 @@ class _CriticEstimator(Estimator):
     def estimate(self, rows: Rows, calibration: Mapping[str, float], unit: Unit) -> dict[str, float]:
         """I(T;Y) and its standard error."""
         y = _numbers(self, rows)
-        found = critic_information(rows.numbers, y, objective=self.objective, critic=self.critic, unit=unit)
-        # Tokens of one sequence depend on each other, which this error leaves out.
-        error = found.standard_error if rows.sequence is None else math.nan
-        return {"I_TY": found.information, "I_TY_se": error}
+        groups = whole_sequences(rows, PARTS, "parts of a critic's samples")
+        found = critic_information(
+            rows.numbers, y, groups=groups, objective=self.objective, critic=self.critic, unit=unit
+        )
+        return {"I_TY": found.information, "I_TY_se": found.standard_error}
 
 
 class InfoNCE(_CriticEstimator):
     """A variational lower bound with a critic network (van den Oord et al. 2018): ``I_TY``, with its standard error.
+
+    Where tokens are the samples, those of one sequence stay in one part of one half: it takes eight sequences.
 
     Args:
         pool: see :class:`Estimator`.
@@ -91,6 +91,8 @@ class InfoNCE(_CriticEstimator):
 
 class SMILE(_CriticEstimator):
     """A variational estimate with a clipped critic (Song & Ermon 2020): ``I_TY``, with its standard error.
+
+    Where tokens are the samples, those of one sequence stay in one part of one half: it takes eight sequences.
 
     Args:
         pool: see :class:`Estimator`.

@@ -361,7 +361,7 @@ def _range(at_least: float | None, at_most: float | None) -> str:
 def numpy_reads_tensors() -> bool:
     """Whether NumPy is there, and this PyTorch shares memory with it: one built for NumPy 1 refuses NumPy 2."""
     try:
-        torch.zeros(1).numpy()
+        torch.zeros(1, device="cpu").numpy()
     except (RuntimeError, ImportError):
         return False
     return True

@@ -197,7 +197,7 @@ def _whitener(noise: float | Tensor, k: int) -> tuple[Tensor, bool]:
     advice = "without noise in every direction the information has no finite bound"
     if not isinstance(noise, Tensor) or noise.ndim == 0:
         variance = checked_number(noise, name, above=0, advice=advice)
-        return torch.full((k,), variance, dtype=torch.float64).rsqrt(), True
+        return torch.full((k,), variance, dtype=torch.float64, device="cpu").rsqrt(), True
     n = _of_units(noise, name, k, "K")
     if n.ndim == 2 and bool((n == n.diagonal().diag()).all()):
         n = n.diagonal()

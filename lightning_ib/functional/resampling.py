@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+import numbers
 from collections.abc import Callable
-from typing import Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor
@@ -20,21 +21,21 @@ from lightning_ib.functional.checks import (
 )
 from lightning_ib.functional.variational.dealing import by_first_appearance, checked_groups, dealt, dealt_whole
 
-Way = Literal["parts", "jackknife"]
+Method = Literal["parts", "jackknife"]
 
 
 # The deviation of so many influences is known to a few percent; each takes time.
-_INFLUENCES = 500
+INFLUENCES = 500
 
 
-def spread_rows(n: int, most: int = _INFLUENCES) -> Tensor:
+def spread_rows(n: int, most: int = INFLUENCES) -> Tensor:
     """The positions of at most so many rows, spread evenly over all.
 
     Example:
         >>> spread_rows(6, 3)
         tensor([0, 2, 4])
     """
-    return torch.arange(min(n, most)) * n // min(n, most)
+    return torch.arange(min(n, most), device="cpu") * n // min(n, most)
 
 
 class Pointwise(NamedTuple):
@@ -44,7 +45,7 @@ class Pointwise(NamedTuple):
         nats: the estimate.
         influence: float64 ``(M,)``, up to a constant: the deviation of the estimate from its limit is the mean of these
             over all samples less their own mean, to first order.
-        some: the positions of these M among all N samples; ``None`` where they are all.
+        positions: those of these M among all N samples; ``None`` where they are all.
         n_samples: N; 0 where it is M.
         fitted: the rise of the estimate from parameters that were fitted to the samples, in nats: half their number
             over N. It inflates the variance of the influences by twice itself, and adds a scatter of second order.
@@ -53,7 +54,7 @@ class Pointwise(NamedTuple):
 
     nats: float
     influence: Tensor
-    some: Tensor | None = None
+    positions: Tensor | None = None
     n_samples: int = 0
     fitted: float = 0.0
     simulated: float = 0.0
@@ -71,8 +72,8 @@ class Pointwise(NamedTuple):
             clusters: int64 ``(N,)``, the cluster of each sample; ``None`` where the samples are independent.
             unit: ``"bits"`` or ``"nats"``.
         """
-        if clusters is not None and self.some is not None:
-            clusters = clusters[self.some.to(clusters.device)]
+        if clusters is not None and self.positions is not None:
+            clusters = clusters[self.positions.to(clusters.device)]
         n = self.n_samples or len(self.influence)
         variance = standard_error_of_mean(self.influence, clusters, n_samples=n) ** 2
         if self.fitted > 0:
@@ -125,7 +126,7 @@ def standard_error_of_mean(values: Tensor, clusters: Tensor | None = None, *, n_
 def resampled_standard_error(
     estimate: Callable[..., float],
     *variables: Tensor,
-    way: Way = "parts",
+    method: Method = "parts",
     n_parts: int = 10,
     groups: Tensor | None = None,
     seed: int = 0,
@@ -151,7 +152,7 @@ def resampled_standard_error(
         estimate: a function of the variables, in their order, that returns a number.
         variables: tensors with the same samples, shape ``(N, …)``. The samples of each combination of class labels
             (the variables of integers with shape ``(N,)``) are dealt evenly to the parts.
-        way: ``"parts"``, each alone, or ``"jackknife"``, all but one.
+        method: ``"parts"``, each alone, or ``"jackknife"``, all but one.
         n_parts: P, at least 2.
         groups: which samples depend on each other, such as the tokens of a sequence, integers, shape ``(N,)``: a group
             stays in one part, and labels fall as they come.
@@ -162,9 +163,10 @@ def resampled_standard_error(
         the samples.
 
     Raises:
-        TypeError: an argument is of another kind.
+        TypeError: an argument is of another kind, or the estimate is no number.
         ValueError: the variables have different numbers of samples, there are fewer than ``n_parts`` groups or
-            ``2 * n_parts`` samples, ``way`` or ``n_parts`` is out of range, or the estimate fails on a part.
+            ``2 * n_parts`` samples, ``method`` or ``n_parts`` is out of range, or the estimate fails on a
+            part, which is named.
 
     Example:
         Half a bit, give or take a twentieth.
@@ -174,14 +176,30 @@ def resampled_standard_error(
         >>> round(resampled_standard_error(mutual_information_ksg, x, x + noise), 2)
         0.04
     """
-    checked_choice(way, "way", get_args(Way))
+    checked_choice(method, "method", get_args(Method))
     n_parts = checked_integer(n_parts, "n_parts", at_least=2)
     part = _parts(variables, n_parts, groups, checked_integer(seed, "seed"))
-    kept = [part == p if way == "parts" else part != p for p in range(n_parts)]
-    found = [float(estimate(*(of[rows.to(of.device)] for of in variables))) for rows in kept]
+    kept = [part == p if method == "parts" else part != p for p in range(n_parts)]
+    where = "on part" if method == "parts" else "without part"
+    found = []
+    for p, rows in enumerate(kept, 1):
+        try:
+            found.append(_number(estimate(*(of[rows.to(of.device)] for of in variables))))
+        except ValueError as error:
+            raise ValueError(f"{where} {p} of {n_parts}: {error}") from error
     mean = math.fsum(found) / n_parts
     squares = math.fsum((one - mean) ** 2 for one in found)
-    return math.sqrt(squares / n_parts * (1 / (n_parts - 1) if way == "parts" else n_parts - 1))
+    return math.sqrt(squares / n_parts * (1 / (n_parts - 1) if method == "parts" else n_parts - 1))
+
+
+def _number(value: Any) -> float:
+    """What an estimate returned, NaN included."""
+    if not isinstance(value, numbers.Real) and not (isinstance(value, Tensor) and value.numel() == 1):
+        raise TypeError(
+            f"estimate must return a number, got a {type(value).__name__}: give a function that takes the number out "
+            "of it."
+        )
+    return float(value)
 
 
 def _parts(variables: tuple[Tensor, ...], n_parts: int, groups: Tensor | None, seed: int) -> Tensor:
@@ -201,9 +219,13 @@ def _parts(variables: tuple[Tensor, ...], n_parts: int, groups: Tensor | None, s
     generator = torch.Generator().manual_seed(seed)
     if groups is not None:
         checked_integers(groups, "groups must be the group of each sample", "(N,)")
-        return dealt_whole(checked_groups(groups, n, n_parts, torch.device("cpu")), n_parts, generator)
+        return dealt_whole(
+            checked_groups(groups, n, n_parts, torch.device("cpu"), of="the first variable", part="part"),
+            n_parts,
+            generator,
+        )
     labels = [of.cpu().long() for of in variables if of.ndim == 1 and holds_integers(of)]
     if not labels:
-        return dealt(torch.zeros(n, dtype=torch.int64), n_parts, generator)
+        return dealt(torch.zeros(n, dtype=torch.int64, device="cpu"), n_parts, generator)
     numbers = torch.stack(labels, 1).unique(dim=0, return_inverse=True)[1]
     return dealt(by_first_appearance(numbers, int(numbers.max()) + 1), n_parts, generator)

@@ -8,7 +8,7 @@ from typing import Any
 
 from lightning_ib.distributed import on_rank_zero
 from lightning_ib.estimators.base import Estimator, Rows
-from lightning_ib.estimators.reliability import estimate_verdict
+from lightning_ib.estimators.reliability import bound_of_target, estimate_verdict
 from lightning_ib.estimators.soft import Soft
 from lightning_ib.functional import SoftEntropy, Unit
 from lightning_ib.functional.checks import sentence
@@ -38,6 +38,7 @@ class Estimation:
         """Layer → estimator → hyperparameters calibrated to the layer's scale at its first measurement."""
         self.streams = Streams(next((one for one in self.estimators if isinstance(one, Soft)), None))
         """Running sums over every sample."""
+        self._bounds: dict[int, float] = {}  # on information about the target, by the number of rows: of a measurement
         self._quantities: dict[tuple[str, str], list[str]] = {}  # of the last estimate, by layer and estimator
 
     def estimate(
@@ -72,6 +73,7 @@ class Estimation:
         def work() -> tuple[list[Record], Any, Any, Any]:
             """The results that the first process broadcasts."""
             found = []
+            self._bounds = {}
             for layer in (layer for layer in layers if layer in drawn.faults):
                 warn(
                     f"{layer} rows", f"layer {layer!r}: no estimator can be run at epoch {epoch}: {drawn.faults[layer]}"
@@ -123,7 +125,10 @@ class Estimation:
             if not estimator.optional or _is_sound(rows):  # unsound rows have their own warning
                 self._warn_of_failure(layer, estimator, error, epoch, warn)
         calibration = self.calibration.get(layer, {}).get(estimator.name, {})
-        verdict = estimate_verdict(values, rows, unit, calibration, estimator, n_samples=n_samples, errors=errors)
+        bound = self._bound(rows, unit)
+        verdict = estimate_verdict(
+            values, rows, unit, calibration, estimator, n_samples=n_samples, errors=errors, bound=bound
+        )
         return [
             Record(
                 *(epoch, step, layer, estimator.name, name, value),
@@ -134,6 +139,16 @@ class Estimation:
             )
             for name, value in values.items()
         ]
+
+    def _bound(self, rows: Rows, unit: Unit) -> float:
+        """The bound on information about the target, counted once for all layers; infinity where that fails."""
+        n = len(rows.t)
+        if n not in self._bounds:
+            try:
+                self._bounds[n] = bound_of_target(rows, unit)
+            except Exception:  # a verdict must leave training running
+                self._bounds[n] = math.inf
+        return self._bounds[n]
 
     @staticmethod
     def _warn_of_failure(

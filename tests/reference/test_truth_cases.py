@@ -134,7 +134,7 @@ def log_ratio(name, x, y):
     return elliptic_ratio(x, y, covariance(d, 0.8, 2))
 
 
-ELSEWHERE = {*RATIOS, *TABLES, "chain of normals", "functions of z"}
+ELSEWHERE = {*RATIOS, *TABLES, "chain of normals", "functions of z", "functions of z, steep"}
 """In ``test_truth_cases_of_layers.py``."""
 
 

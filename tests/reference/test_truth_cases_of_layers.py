@@ -321,10 +321,11 @@ def test_two_rounded_normals_are_the_sum_over_rectangles(step):
     assert ((counts - N * table)[often] ** 2 / (N * table[often])).sum() < stats.chi2(often.sum()).ppf(0.999)
 
 
-def test_functions_of_z_are_constant_given_z():
-    x, y, z = drawn("functions of z")
-    np.testing.assert_allclose(np.hstack([x, y]), np.hstack([z**2, np.cos(z)]))
-    assert CASES["functions of z"].truth == 0
+@pytest.mark.parametrize(("name", "scale", "turns"), [("functions of z", 1, 1), ("functions of z, steep", 5, 3)])
+def test_functions_of_z_are_constant_given_z(name, scale, turns):
+    x, y, z = drawn(name)
+    np.testing.assert_allclose(np.hstack([x, y]), scale * np.hstack([z**2, np.cos(turns * z)]))
+    assert CASES[name].truth == 0
 
 
 # --- Tighter than samples can be -------------------------------------------------------------------------------------

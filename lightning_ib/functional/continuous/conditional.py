@@ -27,6 +27,7 @@ from lightning_ib.functional.continuous.copula import mutual_information_gaussia
 from lightning_ib.functional.continuous.neighbor_search import neighborhoods
 from lightning_ib.functional.continuous.neighbors import (
     check_apart,
+    check_span,
     check_varies,
     checked_k,
     far_apart,
@@ -84,6 +85,8 @@ def conditional_mutual_information_ksg(
     k = checked_k(k, len(x))
     check_varies(x, "x")
     check_varies(y, "y")
+    for of, name in ((x, "x"), (y, "y"), (z, "given")):
+        check_span(of, name)
     around = neighborhoods((x, y, z), _SUBSETS, k)
     check_apart(around.radii, k, "x, y and given together", "conditional_mutual_information_mixed")
     return in_unit(mean(local_information(around, _SIGNS, k, (x, y, z))), unit)
@@ -104,7 +107,8 @@ def conditional_mutual_information_mixed(
     values. Where all are discrete it nears the plug-in estimate, with less bias.
 
     It reads low in many coordinates, and high where classes have fewer than ``k`` samples: neighbors then come from
-    other classes.
+    other classes. Where z determines x and y, and both vary faster than z, it reads bits that are not there: bring z
+    to a scale at which it varies faster than they do.
 
     Args:
         x: real numbers in floating point, shape ``(N, …)`` or ``(N,)``, or class labels, integers ``(N,)``.
@@ -219,6 +223,8 @@ def _with_classes(x: Tensor, y: Tensor, given: Tensor) -> tuple[Tensor, Tensor, 
     """Three variables, of which some may be labels, as real rows: classes are numbers far apart."""
     variables = {"x": x, "y": y, "given": given}
     real = {name: checked_rows(of, name).double() for name, of in variables.items() if not holds_integers(of)}
+    for name, of in real.items():
+        check_span(of, name)
     for name, of in variables.items():
         if name not in real:
             variables[name] = checked_labels(of, len(of) if of.ndim else 0, (name, name))[0]

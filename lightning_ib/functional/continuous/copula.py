@@ -257,7 +257,7 @@ class _Normal(NamedTuple):
         """The entropy in nats, less D/2 log 2πe, which cancels in an information."""
         entropy = float(self.log_det)
         if bias_correction:
-            degrees = self.n - torch.arange(1, self.dims + 1, dtype=torch.float64)
+            degrees = self.n - torch.arange(1, self.dims + 1, dtype=torch.float64, device="cpu")
             entropy -= (float(torch.digamma(degrees / 2).sum()) + self.dims * math.log(2 / (self.n - 1))) / 2
         return entropy
 

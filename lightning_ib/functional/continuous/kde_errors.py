@@ -85,7 +85,7 @@ def information_with_errors_kde(
     checked_unit(unit)
     rows = checked_rows(t, "t", labels=AS_Y)
     variance, n = checked_number(noise_variance, "noise_variance", above=0), len(rows)
-    numbers, counts = checked_labels(torch.zeros(n, dtype=torch.int64) if y is None else y, n)
+    numbers, counts = checked_labels(torch.zeros(n, dtype=torch.int64, device=rows.device) if y is None else y, n)
     order = numbers.argsort(stable=True).to(rows.device)
     rows, own = rows[order], counts.repeat_interleave(counts).to(rows.device)
     everyone, classmates = kernel_sums(rows, counts.tolist(), variance)

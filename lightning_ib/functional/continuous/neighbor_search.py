@@ -43,7 +43,7 @@ class Neighborhoods(NamedTuple):
 
 def psi_table(n: int) -> Tensor:
     """The digamma function at 0 … n, float64 ``(n + 1,)``: one value for each count, wherever it stands."""
-    return torch.digamma(torch.arange(n + 1, dtype=torch.float64))
+    return torch.digamma(torch.arange(n + 1, dtype=torch.float64, device="cpu"))
 
 
 def neighborhoods(parts: Sequence[Tensor], subsets: Sequence[Subset], k: int, *, ties: bool = False) -> Neighborhoods:
@@ -202,7 +202,8 @@ def _break_ties(
         counts: of all rows, ``(S, N)``.
         digammas: of all rows, ``(S, N)``, changed in place.
     """
-    log_factorial = torch.lgamma(torch.arange(1, len(radii) + 2, dtype=torch.float64)).to(radii.device)
+    log_factorial = torch.lgamma(torch.arange(1, len(radii) + 2, dtype=torch.float64, device="cpu"))
+    log_factorial = log_factorial.to(radii.device)
     for block, to in _distances(parts, tied):
         radius = radii[block].unsqueeze(1)
         near, at = [of < radius for of in to], [of == radius for of in to]

@@ -78,7 +78,8 @@ def mutual_information_ksg(x: Tensor, y: Tensor, *, k: int = 3, algorithm: int =
     Raises:
         TypeError: an argument is of another kind; integer variables are.
         ValueError: ``k``, ``algorithm`` or ``unit`` is out of range, the variables differ in their samples, are
-            constant or hold NaN or infinity, or rows repeat so often that a k-th neighbor lies at distance 0.
+            constant, hold NaN or infinity or span more than float64 holds, or rows repeat so often that a k-th
+            neighbor lies at distance 0.
 
     Example:
         Signal and noise of equal power: half a bit.
@@ -98,6 +99,8 @@ def pointwise_ksg(x: Tensor, y: Tensor, *, k: int = 3, algorithm: int = 1) -> Po
     k = checked_k(k, len(x))
     check_varies(x, "x")
     check_varies(y, "y")
+    check_span(x, "x")
+    check_span(y, "y")
     around = neighborhoods((x, y), [(0,), (1,)], k) if algorithm == 1 else box_neighborhoods(x, y, k)
     check_apart(around.radii, k, "x and y together")
     bias = 0.0 if algorithm == 1 else 1 / k
@@ -150,6 +153,7 @@ def pointwise_knn(t: Tensor, y: Tensor, *, k: int = 3) -> Pointwise:
     labels, counts = checked_labels(y, len(t))
     k = checked_k(k, len(t))
     check_varies(t, "t")
+    check_span(t, "t")
     smallest = int(counts.argmin())
     if counts[smallest] <= k:
         raise ValueError(
@@ -215,6 +219,8 @@ def pointwise_mixed(x: Tensor, y: Tensor, *, k: int = 3) -> Pointwise:
     """The estimate of :func:`mutual_information_mixed` and the part of each sample in it."""
     x, y = (rows.double() for rows in checked_pair(x, y, labels="use mutual_information_knn(t, y)"))
     k = checked_k(k, len(x))
+    check_span(x, "x")
+    check_span(y, "y")
     local = local_information(neighborhoods((x, y), [(0,), (1,)], k, ties=True), (-1, -1), k, (x, y))
     return Pointwise(math.log(len(x)) + mean(local), local)
 
@@ -264,7 +270,7 @@ def mean(local: Tensor) -> float:
 
 
 def _psi(count: int) -> float:
-    return torch.digamma(torch.tensor(count, dtype=torch.float64)).item()
+    return torch.digamma(torch.tensor(count, dtype=torch.float64, device="cpu")).item()
 
 
 def checked_k(k: int, n: int) -> int:
@@ -278,6 +284,12 @@ def check_varies(rows: Tensor, name: str) -> None:
         raise ValueError(
             f"{name} is the same in all {len(rows)} rows: leave it out, a constant carries no information."
         )
+
+
+def check_span(rows: Tensor, name: str) -> None:
+    """Raise where two rows are farther apart than float64 holds."""
+    if not bool((rows.amax(0) - rows.amin(0)).isfinite().all()):
+        raise ValueError(f"{name} spans more than distances hold in float64: divide it.")
 
 
 def check_apart(radius: Tensor, k: int, name: str, instead: str = "mutual_information_mixed") -> None:

@@ -31,6 +31,7 @@ from lightning_ib.functional.continuous.neighbors import (
     pointwise_mixed,
 )
 from lightning_ib.functional.resampling import Pointwise
+from lightning_ib.functional.variational.dealing import checked_groups, dealt_whole
 
 # The directions at most: of real variables, and of class labels.
 _PAIRS = 4
@@ -47,7 +48,14 @@ _BISECTIONS = 60
 
 
 def mutual_information_projected(
-    x: Tensor, y: Tensor, *, pairs: int | None = None, k: int = 3, seed: int = 0, unit: Unit = "bits"
+    x: Tensor,
+    y: Tensor,
+    *,
+    groups: Tensor | None = None,
+    pairs: int | None = None,
+    k: int = 3,
+    seed: int = 0,
+    unit: Unit = "bits",
 ) -> float:
     r"""The information of many coordinates from nearest neighbors in the few canonical pairs that carry it.
 
@@ -68,6 +76,9 @@ def mutual_information_projected(
     Args:
         x: real numbers in floating point, shape ``(N, …)`` or ``(N,)``.
         y: real numbers in floating point, shape ``(N, …)`` or ``(N,)``, or class labels, integers ``(N,)``.
+        groups: which samples depend on each other, such as the tokens of a sequence, integers, shape ``(N,)``: a group
+            stays in one half, so that no direction is learned from near copies of what it is judged on. Neighbors
+            within a group still count, and read what its samples share beyond the others.
         pairs: the largest number of directions of each variable: the more, the more the neighbors read too low. By
             default 4, and for labels one less than there are classes, 12 at most.
         k: the number of neighbors, at least 1, and less than half of the samples.
@@ -80,7 +91,8 @@ def mutual_information_projected(
     Raises:
         TypeError: an argument is of another kind.
         ValueError: ``pairs``, ``k`` or ``unit`` is out of range, the variables differ in their samples, are constant in
-            a half, or hold NaN or infinity, or a half has fewer than two rows per coordinate.
+            a half, or hold NaN or infinity, a half has fewer than two rows per coordinate, or there are fewer than two
+            groups.
 
     Example:
         >>> x, noise = torch.randn(2, 1000, 20, generator=torch.Generator().manual_seed(0))
@@ -89,10 +101,18 @@ def mutual_information_projected(
         (1.1, 0.3)
     """
     checked_unit(unit)
-    return in_unit(pointwise_projected(x, y, pairs=pairs, k=k, seed=seed).nats, unit)
+    return in_unit(pointwise_projected(x, y, groups=groups, pairs=pairs, k=k, seed=seed).nats, unit)
 
 
-def pointwise_projected(x: Tensor, y: Tensor, *, pairs: int | None = None, k: int = 3, seed: int = 0) -> Pointwise:
+def pointwise_projected(
+    x: Tensor,
+    y: Tensor,
+    *,
+    groups: Tensor | None = None,
+    pairs: int | None = None,
+    k: int = 3,
+    seed: int = 0,
+) -> Pointwise:
     """The estimate of :func:`mutual_information_projected` and the part of each judged sample in it.
 
     The standard error leaves out how the directions scatter: it is 0.6 to 1 of the scatter over repetitions.
@@ -102,17 +122,19 @@ def pointwise_projected(x: Tensor, y: Tensor, *, pairs: int | None = None, k: in
     if pairs is None:
         pairs = _PAIRS if labels is None else min(targets.shape[1] - 1, _DISCRIMINANTS)
     pairs = checked_integer(pairs, "pairs", at_least=1)
-    half = len(scores) // 2
+    rows = [of.to(scores.device) for of in _halves(labels, groups, len(scores), seed)]
+    half = min(map(len, rows))
+    _check_enough(half, scores, targets)
     k = checked_integer(k, "k", at_least=1, at_most=half - 1, advice=f"a half of the samples are {half}")
-    order = _halves(labels, len(scores), seed).to(scores.device)
-    halves = []
-    for learned, judged in (order.flip(0), order):
-        u, v = _read_pairs(scores, targets, learned, judged, pairs)
+    halves, n = [], sum(map(len, rows))
+    for learned, judged in (rows[::-1], rows):
+        independent = len(judged if groups is None else groups[judged.to(groups.device)].unique())
+        u, v = _read_pairs(scores, targets, learned, judged, pairs, independent)
         if labels is not None:
             v = far_apart(labels[judged], u)
         halves.append(pointwise_mixed(u, v, k=k))
-    nats = (halves[0].nats + halves[1].nats) / 2
-    return Pointwise(nats, torch.cat([half.influence for half in halves]), order.flatten(), len(scores))
+    nats = sum(len(of.influence) / n * of.nats for of in halves)
+    return Pointwise(nats, torch.cat([of.influence for of in halves]), torch.cat(rows), len(scores))
 
 
 def _as_scores(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
@@ -127,34 +149,49 @@ def _as_scores(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         targets = normal_scores(y).t()
     check_varies(x, "x")
     check_varies(targets, "y")
-    widest = max(x.shape[1], targets.shape[1])
-    if len(x) < 4 * widest:
-        raise ValueError(
-            f"canonical pairs of {widest} coordinates are learned on half of the samples, which takes at least "
-            f"{4 * widest} of them, got {len(x)}: give more, or fewer coordinates."
-        )
+    _check_enough(len(x) // 2, x, targets)
     if labels is None:
         return normal_scores(x).t(), targets, None
     # Of classes that cluster, ranks would bend the directions that part them.
     x = x.double()
+    x = x / x.abs().amax(0).clamp(min=torch.finfo(x.dtype).tiny)  # squares of any scale are finite then, and above 0
     return x / x.std(0).where(x.amax(0) > x.amin(0), math.inf), targets, labels
 
 
-def _halves(labels: Tensor | None, n: int, seed: int) -> Tensor:
-    """Row numbers of two halves, ``(2, N // 2)``; of every class each half has half, or one more."""
-    order = torch.randperm(n, generator=torch.Generator().manual_seed(seed), device="cpu")
+def _check_enough(half: int, x: Tensor, targets: Tensor) -> None:
+    widest = max(x.shape[1], targets.shape[1])
+    if half < 2 * widest:
+        raise ValueError(
+            f"canonical pairs of {widest} coordinates are learned on half of the samples, which takes at least "
+            f"{2 * widest} in either half, got {half}: give more, or fewer coordinates."
+        )
+
+
+def _halves(labels: Tensor | None, groups: Tensor | None, n: int, seed: int) -> list[Tensor]:
+    """Row numbers of two halves; of every class each has half, or one more, unless groups stay together."""
+    generator = torch.Generator().manual_seed(seed)
+    if groups is not None:
+        numbers = checked_groups(groups, n, 2, torch.device("cpu"), of="x", part="half")
+        part = dealt_whole(numbers, 2, generator)
+        return [(part == p).nonzero().squeeze(1) for p in (0, 1)]
+    order = torch.randperm(n, generator=generator, device="cpu")
     if labels is not None:
         order = order[labels.cpu()[order].argsort(stable=True)]
-    return order[: n // 2 * 2].view(-1, 2).t().contiguous()
+    return list(order[: n // 2 * 2].view(-1, 2).t().contiguous())
 
 
-def _read_pairs(x: Tensor, y: Tensor, learned: Tensor, judged: Tensor, pairs: int) -> tuple[Tensor, Tensor]:
-    """The judged rows in the canonical pairs that were learned on others and correlate on them, too; one at least."""
+def _read_pairs(
+    x: Tensor, y: Tensor, learned: Tensor, judged: Tensor, pairs: int, independent: int
+) -> tuple[Tensor, Tensor]:
+    """The judged rows in the canonical pairs that were learned on others and correlate on them, too; one at least.
+
+    So many of the judged rows are independent, by which a correlation of zero scatters.
+    """
     a, b = _canonical_pairs(x[learned], y[learned], pairs)
     u, v = x[judged] @ a, y[judged] @ b
     from_u, from_v = u - u.mean(0), v - v.mean(0)
     correlations = (from_u * from_v).sum(0) / (from_u.square().sum(0) * from_v.square().sum(0)).sqrt()
-    below = (~(correlations > _SIGNIFICANT / math.sqrt(len(u)))).nonzero()
+    below = (~(correlations > _SIGNIFICANT / math.sqrt(independent))).nonzero()
     n = max(1, int(below[0])) if len(below) else len(correlations)
     return u[:, :n], v[:, :n]
 

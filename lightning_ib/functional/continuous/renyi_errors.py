@@ -24,7 +24,7 @@ from torch import Tensor
 
 from lightning_ib.functional.checks import Unit, checked_labels, checked_number, checked_rows
 from lightning_ib.functional.continuous.renyi import gram_matrix
-from lightning_ib.functional.resampling import Pointwise, spread_rows
+from lightning_ib.functional.resampling import INFLUENCES, Pointwise, spread_rows
 
 # The order closest to 1: the formula has 1 − α below a difference that rounding leaves about 1e-15 of.
 _LIMIT = 1e-6
@@ -70,7 +70,7 @@ def standard_error_renyi(
     alpha = checked_number(alpha, "alpha", above=0)
     alpha = 1 + _LIMIT if abs(alpha - 1) < _LIMIT else alpha
     n = len(x)
-    some = spread_rows(n, min(500, max(200, n // 4)))
+    some = spread_rows(n, min(INFLUENCES, max(200, n // 4)))
     a = checked_rows(x, "x")[some.to(x.device)]
     kernels, shifts = [gram_matrix(a, kernel_width_x, "x", "kernel_width_x")], [_shift(a, follows[0])]
     if y.is_floating_point():

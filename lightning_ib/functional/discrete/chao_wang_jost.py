@@ -49,7 +49,7 @@ def chao_wang_jost(counts: Tensor, *, unit: Unit = "bits") -> float:
     """
     table = counts_of_counts(counts)
     n = samples(table)
-    psi, *psi_c = torch.tensor([n, *table], dtype=torch.float64).digamma_().tolist()
+    psi, *psi_c = torch.tensor([n, *table], dtype=torch.float64, device="cpu").digamma_().tolist()
     seen = math.fsum(m * c * (psi - of_c) for (c, m), of_c in zip(table.items(), psi_c)) / n
     a, b = singleton_probability(table)
     return in_unit(seen + (table[1] / n * unseen_tail(n, a, b) if a else 0.0), unit)

@@ -83,7 +83,7 @@ def grassberger(counts: Tensor, *, unit: Unit = "bits") -> float:
     """
     table = counts_of_counts(counts)
     n = samples(table)
-    g = _g(torch.tensor(list(table), dtype=torch.float64)).tolist()
+    g = _g(torch.tensor(list(table), dtype=torch.float64, device="cpu")).tolist()
     return in_unit(math.log(n) - math.fsum(m * c * g_c for (c, m), g_c in zip(table.items(), g)) / n, unit)
 
 

@@ -28,6 +28,9 @@ _LARGE = 20.0
 # How many distinct counts are looked at together.
 _BLOCK = 1024
 
+# The number of samples at most: beyond, float64 leaves out single ones.
+_MOST = 2**53
+
 
 def nsb(counts: Tensor, *, unit: Unit = "bits", n_symbols: int | None = None) -> float:
     r"""The posterior mean of the entropy under a nearly uniform prior of the entropy (Nemenman, Shafee & Bialek 2002).
@@ -60,7 +63,7 @@ def nsb(counts: Tensor, *, unit: Unit = "bits", n_symbols: int | None = None) ->
     Raises:
         TypeError: ``counts`` or ``n_symbols`` are of another kind than integers.
         ValueError: a count is negative, all are zero, K is less than the number of symbols seen, or the unit is
-            unknown.
+            unknown; or there are more than 2**53 samples, of which float64 cannot count single ones.
 
     Example:
         >>> round(nsb(torch.tensor([1, 1, 2]), n_symbols=3), 3)
@@ -68,6 +71,11 @@ def nsb(counts: Tensor, *, unit: Unit = "bits", n_symbols: int | None = None) ->
     """
     table = counts_of_counts(counts)
     seen = sum(table.values())
+    if (n := samples(table)) > _MOST:
+        raise ValueError(
+            f"counts must add up to at most 2**53 samples, got {n}: leave the correction out, which is nothing to so "
+            "many."
+        )
     if n_symbols is None:
         k = seen + unseen_symbols(table)
     else:
@@ -85,11 +93,11 @@ class _Posterior:
     """
 
     def __init__(self, table: dict[int, int], k: int) -> None:
-        self.n = torch.tensor(samples(table), dtype=torch.float64)
+        self.n = torch.tensor(samples(table), dtype=torch.float64, device="cpu")
         self.k = float(k)
         self.unseen = float(k - sum(table.values()))
-        self.counts = torch.tensor([*table], dtype=torch.float64)
-        self.multiplicities = torch.tensor([*table.values()], dtype=torch.float64)
+        self.counts = torch.tensor([*table], dtype=torch.float64, device="cpu")
+        self.multiplicities = torch.tensor([*table.values()], dtype=torch.float64, device="cpu")
 
     def mean_entropy(self) -> float:
         """The posterior mean of the entropy, in nats."""
@@ -107,14 +115,14 @@ class _Posterior:
         """
         low, high = -math.log(self.k) - _DEPTH - 5, 2 * math.log(float(self.n)) + _DEPTH + 5
         while True:
-            grid = torch.linspace(low, high, _SEARCHED, dtype=torch.float64)
+            grid = torch.linspace(low, high, _SEARCHED, dtype=torch.float64, device="cpu")
             density = self._log_density(grid)
             inside = (density > density.max() - _DEPTH).nonzero()
             first, last = max(int(inside[0]) - 1, 0), min(int(inside[-1]) + 1, _SEARCHED - 1)
             low, high = float(grid[first]), float(grid[last])
             if last - first > _SEARCHED // 3:
                 points = max(_INTEGRATED, math.ceil((high - low) / _STEP))
-                return torch.linspace(low, high, points, dtype=torch.float64)
+                return torch.linspace(low, high, points, dtype=torch.float64, device="cpu")
 
     def _log_density(self, log_beta: Tensor) -> Tensor:
         """The logarithm of the posterior of log beta, up to a constant."""

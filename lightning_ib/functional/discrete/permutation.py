@@ -202,7 +202,7 @@ def _expected(a: dict[int, int], b: dict[int, int], n: int, correction: Correcti
     added = None if correction is None else COUNT_TERMS[correction]
     # One order of the two, so that the same numbers are added up whichever comes first.
     marginals = [
-        torch.tensor([[*table], [*table.values()]], dtype=torch.float64)
+        torch.tensor([[*table], [*table.values()]], dtype=torch.float64, device="cpu")
         for table in sorted((a, b), key=lambda t: [*t.items()])
     ]
     sums = [*_sums_over_cells(marginals[0], marginals[1], n, added)]
@@ -252,7 +252,7 @@ def _numbers(counts: Tensor, dtype: torch.dtype = torch.int64) -> Tensor:
 def _orders(n: int, n_permutations: int, seed: int, device: torch.device) -> Iterator[Tensor]:
     generator = torch.Generator().manual_seed(seed)
     dtype = torch.int32 if n <= torch.iinfo(torch.int32).max else torch.int64  # half the memory where it suffices
-    return (torch.randperm(n, generator=generator, dtype=dtype).to(device) for _ in range(n_permutations))
+    return (torch.randperm(n, generator=generator, dtype=dtype, device="cpu").to(device) for _ in range(n_permutations))
 
 
 _Terms = Callable[[Tensor, int], Tensor]
@@ -290,7 +290,7 @@ def _sum_over_block(pairs: Tensor, columns: int, n: int, added: _Terms | None) -
     """The sum over some cells, from the probabilities of ``columns`` counts of each, beginning with ``low``."""
     times = pairs[2]
     i, j, _, mean, low = pairs.unsqueeze(2)
-    counts = low + torch.arange(columns, dtype=torch.float64)
+    counts = low + torch.arange(columns, dtype=torch.float64, device="cpu")
     # The ratio of each probability to the one before, a quotient of integers. It is 0 after the last possible count,
     # and so are the products from there on. They begin with a small number because they may grow by a large one.
     before = counts[:, :-1]

@@ -52,7 +52,8 @@ def row_ids(codes: Tensor, *, table: Tensor, values: Tensor | None = None) -> Te
     :math:`N^2 / 2^{65}`: 2.8e-6 for ten million rows.
 
     Args:
-        codes: integer codes, shape ``(N, D)``, each within ``0 … n_codes − 1``.
+        codes: integer codes, shape ``(N, D)``, each within ``0 … n_codes − 1``: other codes give meaningless ids or
+            an error of PyTorch, since a check of their range would wait for the device.
         table: from :func:`hash_table`, shape ``(D, n_codes)``, on the device of ``codes``.
         values: the values that were discretized, shape ``(N, D)``. Where given, a row with a NaN or an infinity in it
             gets the id :data:`NOT_FINITE`.

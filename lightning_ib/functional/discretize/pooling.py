@@ -26,12 +26,13 @@ def max_pool(values: Tensor, kernel_size: Sequence[int]) -> Tensor:
             fill no window at the end of an axis are left out.
 
     Returns:
-        Shape ``(…, n_1 // k_1, …, n_d // k_d)``. It shares the memory of ``values`` where every length is 1.
+        Shape ``(…, n_1 // k_1, …, n_d // k_d)``, detached. It shares the memory of ``values`` where every length is 1.
 
     Example:
         >>> max_pool(torch.arange(12.0).view(1, 3, 4), (3, 2))
         tensor([[[ 9., 11.]]])
     """
+    values = values.detach()
     first = next((length for length in kernel_size if length > 1), 1)
     if torch.get_num_threads() > 1 and values.ndim > len(kernel_size) and values.numel() // first > _ONE_THREAD:
         n = max(1, _ONE_THREAD * first * len(values) // values.numel())

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from lightning_ib.functional.continuous.copula import normal_scores
+from lightning_ib.functional.variational.dealing import Halves
 from lightning_ib.functional.variational.normal_critic import NormalCritic, normal_start
 from lightning_ib.functional.variational.training import full_precision_training, mlp, mlp_weights, sample_rows, train
 
@@ -47,10 +48,11 @@ def held_out_scores(
     loss: Callable[[Tensor], Tensor],
     estimate: Callable[[Tensor], Tensor],
     critic: Critic,
+    halves: Halves,
     *,
     batch_size: int,
     steps: int,
-    seed: int,
+    generator: torch.Generator,
 ) -> Tensor:
     """The scores of all pairs within batches of the half that a critic has not seen.
 
@@ -60,26 +62,23 @@ def held_out_scores(
         loss: of the scores of batches, ``(2, M, B, B)``, x down and y across, for each critic its own, ``(2,)``.
         estimate: of the same scores, ``(2,)``: the information, by which the better start is chosen.
         critic: ``"separable"`` or ``"joint"``.
+        halves: the rows of each critic.
         batch_size: B at most.
         steps: of training, at most.
-        seed: of all that is drawn.
+        generator: of all that is drawn.
 
     Returns:
         float64 ``(2, M, B, B)``: for the two halves, their M batches.
     """
     with full_precision_training(x.device):
-        generator = torch.Generator().manual_seed(seed)
-        half = len(x) // 2
-        halves = torch.randperm(len(x), generator=generator, device="cpu")[: 2 * half].view(2, half).to(x.device)
-        x, y = _views(x, halves), _views(y, halves)
+        x, y = _views(x, halves.rows), _views(y, halves.rows)
 
         # Each critic's view begins with the half it learns from, and in that with the rows it is fitted to.
-        position = torch.arange(2 * half, device=x.device).expand(2, -1)
-        fitted, judges, unseen = position.split([half - half // 4, half // 4, half], 1)
+        fitted, judges, unseen = halves.split(torch.arange(x.shape[1], device=x.device).expand(2, -1))
         b = min(batch_size, fitted.shape[1])
         group = b if critic == "separable" else min(b, _GROUP)
         to_judge = _batched(judges, batch_size if critic == "separable" else min(batch_size, _JUDGED_GROUP))
-        start = normal_start(x, y, fitted.shape[1], _batched(judges, batch_size), loss)
+        start = normal_start(x, y, halves, _batched(judges, batch_size), loss)
         weights, network = (_separable if critic == "separable" else _joint)(
             x.shape[2], y.shape[2], generator, x.device
         )
@@ -156,10 +155,15 @@ class _Critics(NamedTuple):
         return _Critics(self.x[copies], self.y[copies], start, self.network)
 
 
-def _views(rows: Tensor, halves: Tensor) -> Tensor:
-    """Both critics' views of the normal scores, float32 ``(2, N, D)``: the half that each learns from comes first."""
+def held_out_rows(halves: Halves, batch_size: int) -> Tensor:
+    """The rows of :func:`held_out_scores`, int64 ``(2, M, B)``."""
+    return _batched(halves.split(halves.rows)[2], batch_size)
+
+
+def _views(rows: Tensor, chosen: Tensor) -> Tensor:
+    """Both critics' views of the normal scores, float32 ``(2, N, D)``, of their own rows ``(2, N)``."""
     scores = normal_scores(rows).t()
-    return torch.stack([scores[torch.cat([own, other])] for own, other in (halves, halves.flip(0))]).float()
+    return torch.stack([scores[own] for own in chosen]).float()
 
 
 def _batched(rows: Tensor, size: int) -> Tensor:

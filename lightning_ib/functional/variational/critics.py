@@ -32,7 +32,9 @@ from lightning_ib.functional.checks import (
     checked_unit,
     in_unit,
 )
-from lightning_ib.functional.variational.critic_networks import Critic, held_out_scores
+from lightning_ib.functional.resampling import standard_error_of_mean
+from lightning_ib.functional.variational.critic_networks import Critic, held_out_rows, held_out_scores
+from lightning_ib.functional.variational.dealing import PARTS, checked_groups, dealt_halves
 
 Objective = Literal["infonce", "smile"]
 
@@ -48,6 +50,7 @@ class CriticResult(NamedTuple):
         standard_error: of the information, in the same unit, for these critics: that each sample is in many pairs is
             accounted for, and what other critics would give comes on top. Over 20 repetitions of normal variables it
             was the standard deviation, and of heavy-tailed ones (Student-t, 2 degrees of freedom) half to 0.7 of it.
+            With groups it is that of independent groups.
     """
 
     information: float
@@ -58,6 +61,7 @@ def critic_information(
     x: Tensor,
     y: Tensor,
     *,
+    groups: Tensor | None = None,
     objective: Objective = "infonce",
     critic: Critic = "separable",
     clip: float = 5.0,
@@ -80,6 +84,7 @@ def critic_information(
     Args:
         x: real values in floating point, shape ``(N, …)``, N at least 16.
         y: real values in floating point, shape ``(N, …)``; class labels as ``torch.nn.functional.one_hot(y).double()``.
+        groups: see :func:`mutual_information_infonce`.
         objective: ``"infonce"`` or ``"smile"``.
         critic: ``"separable"`` or ``"joint"``.
         clip: of SMILE, in nats, above 0.
@@ -108,11 +113,19 @@ def critic_information(
     loss, read = (
         (_infonce_loss, _infonce) if objective == "infonce" else (_jensen_shannon_loss, partial(_smile, clip=clip))
     )
+    if groups is not None:
+        groups = checked_groups(groups, len(x), PARTS, x.device, of="x", part="part of either half")
+    drawn = torch.Generator().manual_seed(seed)
+    halves = dealt_halves(len(x), groups, drawn, x.device)
     scores = held_out_scores(
-        x, y, loss, lambda scores: read(scores)[0], critic, batch_size=batch_size, steps=steps, seed=seed
+        x, y, loss, lambda scores: read(scores)[0], critic, halves, batch_size=batch_size, steps=steps, generator=drawn
     )
     information, influences = read(scores)
-    standard_error = float(influences.std()) / math.sqrt(influences.numel())
+    if groups is None:
+        standard_error = float(influences.std()) / math.sqrt(influences.numel())
+    else:
+        clusters = groups[held_out_rows(halves, batch_size)].flatten()
+        standard_error = standard_error_of_mean(influences.flatten(), clusters)
     return CriticResult(in_unit(float(information.mean()), unit), in_unit(standard_error, unit))
 
 
@@ -120,6 +133,7 @@ def mutual_information_infonce(
     x: Tensor,
     y: Tensor,
     *,
+    groups: Tensor | None = None,
     critic: Critic = "separable",
     batch_size: int = 256,
     steps: int = 1000,
@@ -139,6 +153,9 @@ def mutual_information_infonce(
     Args:
         x: real values in floating point, shape ``(N, …)``, N at least 16.
         y: real values in floating point, shape ``(N, …)``; class labels as ``torch.nn.functional.one_hot(y).double()``.
+        groups: which samples depend on each other, such as the tokens of a sequence, integers, shape ``(N,)``, at least
+            8 groups: a group is in one part of one half, so that near copies of what a critic learned from are no
+            evidence. Pairs within a group count as mixed, which lowers the value where a batch holds few groups.
         critic: ``"separable"`` or ``"joint"``.
         batch_size: B. There are fewer to a batch where a half of the samples holds fewer, and so that batches are
             equally large. In a step of a joint critic, pairs are those within groups of 16.
@@ -151,8 +168,9 @@ def mutual_information_infonce(
 
     Raises:
         TypeError: an argument is of another kind; integer variables are.
-        ValueError: the variables differ in their samples, have fewer than 16, or hold NaN or infinity, or
-            ``critic``, ``batch_size``, ``steps`` or ``unit`` is unknown or out of range.
+        ValueError: the variables differ in their samples, have fewer than 16, or hold NaN or infinity, there are
+            fewer than 8 groups or one holds nearly all samples, or ``critic``, ``batch_size``, ``steps`` or ``unit`` is
+            unknown or out of range.
 
     Example:
         >>> x = torch.randn(1000, 1, generator=torch.Generator().manual_seed(0))
@@ -160,7 +178,15 @@ def mutual_information_infonce(
         True
     """
     return critic_information(
-        x, y, objective="infonce", critic=critic, batch_size=batch_size, steps=steps, seed=seed, unit=unit
+        x,
+        y,
+        groups=groups,
+        objective="infonce",
+        critic=critic,
+        batch_size=batch_size,
+        steps=steps,
+        seed=seed,
+        unit=unit,
     ).information
 
 
@@ -168,6 +194,7 @@ def mutual_information_smile(
     x: Tensor,
     y: Tensor,
     *,
+    groups: Tensor | None = None,
     critic: Critic = "separable",
     clip: float = 5.0,
     batch_size: int = 256,
@@ -192,6 +219,7 @@ def mutual_information_smile(
     Args:
         x: real values in floating point, shape ``(N, …)``, N at least 16.
         y: real values in floating point, shape ``(N, …)``; class labels as ``torch.nn.functional.one_hot(y).double()``.
+        groups: see :func:`mutual_information_infonce`.
         critic: ``"separable"`` or ``"joint"``.
         clip: :math:`\tau`, in nats, above 0; ``math.inf`` turns clipping off. Smaller values trade bias for variance.
         batch_size: the number of samples of a step; all pairs of two different samples of a batch count as mixed, and
@@ -205,8 +233,8 @@ def mutual_information_smile(
 
     Raises:
         TypeError: an argument is of another kind; integer variables are.
-        ValueError: the variables differ in their samples, have fewer than 16, or hold NaN or infinity, or ``critic``,
-            ``clip``, ``batch_size``, ``steps`` or ``unit`` is unknown or out of range.
+        ValueError: the variables differ in their samples, have fewer than 16, or hold NaN or infinity, ``groups`` are
+            too few, or ``critic``, ``clip``, ``batch_size``, ``steps`` or ``unit`` is unknown or out of range.
 
     Example:
         >>> x = torch.randn(1000, 1, generator=torch.Generator().manual_seed(0))
@@ -214,7 +242,16 @@ def mutual_information_smile(
         True
     """
     return critic_information(
-        x, y, objective="smile", critic=critic, clip=clip, batch_size=batch_size, steps=steps, seed=seed, unit=unit
+        x,
+        y,
+        groups=groups,
+        objective="smile",
+        critic=critic,
+        clip=clip,
+        batch_size=batch_size,
+        steps=steps,
+        seed=seed,
+        unit=unit,
     ).information
 
 

@@ -16,6 +16,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from lightning_ib.functional.variational.dealing import Halves
+
 # The canonical pairs that are used: their correlation on the judges exceeds so many standard errors of a correlation
 # of zero.
 _STANDARD_ERRORS = 3.0
@@ -31,6 +33,9 @@ _SHARES = (0.0, 0.25, 0.5, 1.0)
 
 # With more coordinates the networks start from zero: the covariance would take longer than they do.
 _WIDEST = 512
+
+# With fewer groups to judge by, the networks start from zero: chance correlations of so few would be believed.
+_FEWEST_GROUPS = 30
 
 
 class NormalCritic(NamedTuple):
@@ -66,7 +71,9 @@ class NormalCritic(NamedTuple):
         return NormalCritic(g, torch.cat([self.h, other.h], 2), self.a + other.a * column, self.b + other.b * column)
 
 
-def normal_start(x: Tensor, y: Tensor, n_fitted: int, judges: Tensor, loss: Callable[[Tensor], Tensor]) -> NormalCritic:
+def normal_start(
+    x: Tensor, y: Tensor, halves: Halves, judges: Tensor, loss: Callable[[Tensor], Tensor]
+) -> NormalCritic:
     """The closed-form critic of every copy, in the share that lowers its loss on the judges most.
 
     First comes the critic of the coordinates, then, on top of it, that of their absolute values, which finds scales
@@ -75,24 +82,27 @@ def normal_start(x: Tensor, y: Tensor, n_fitted: int, judges: Tensor, loss: Call
     Args:
         x: float32 ``(copies, N, D)``: of each copy first the rows that it is fitted to, then the judges.
         y: float32 ``(copies, N, E)``.
-        n_fitted: the number of rows that a copy is fitted to.
+        halves: how many rows a copy is fitted to, and how many judge.
         judges: the batches of rows that judge, ``(copies, M, B)``.
         loss: of scores ``(copies, M, B, B)``, ``(copies,)``.
     """
     copies, n = x.shape[:2]
     nothing, none = x.new_zeros(copies, n, 0), x.new_zeros(copies, n)
     found = NormalCritic(nothing, nothing, none, none)
-    if max(x.shape[2], y.shape[2]) > _WIDEST:
+    too_few = halves.n_independent < min(_FEWEST_GROUPS, halves.n_judges)
+    if too_few or max(x.shape[2], y.shape[2]) > _WIDEST:
         return found
     for feature in (torch.clone, torch.abs):
-        more = normal_critic(feature(x), feature(y), n_fitted, judges[0].numel())
+        n_judges = judges[0].numel()
+        independent = min(n_judges, halves.n_independent)
+        more = normal_critic(feature(x), feature(y), halves.n_fitted, n_judges, independent)
         start, added = found.scores(judges), more.scores(judges)
         best = torch.stack([loss(start + share * added) for share in _SHARES]).argmin(0)
         found = found.plus(more, x.new_tensor(_SHARES)[best])
     return found
 
 
-def normal_critic(x: Tensor, y: Tensor, n_fitted: int, n_judges: int) -> NormalCritic:
+def normal_critic(x: Tensor, y: Tensor, n_fitted: int, n_judges: int, n_independent: int | None = None) -> NormalCritic:
     """The log density ratio of a normal distribution, for every copy.
 
     The canonical directions come from the first ``n_fitted`` rows, with their mean variance times D / ``n_fitted`` as a
@@ -105,6 +115,7 @@ def normal_critic(x: Tensor, y: Tensor, n_fitted: int, n_judges: int) -> NormalC
         y: float32 ``(copies, N, E)``.
         n_fitted: the number of rows that the directions are fitted to.
         n_judges: the number of rows after those that the correlations are taken from.
+        n_independent: how many independent ones, or groups, these are; by default all.
 
     Returns:
         float32, with as many pairs as the copy that has the most.
@@ -114,7 +125,7 @@ def normal_critic(x: Tensor, y: Tensor, n_fitted: int, n_judges: int) -> NormalC
     known = slice(n_fitted, n_fitted + n_judges)
     u, v = _standardized(x @ left, known), _standardized(y @ right.transpose(1, 2), known)
     rho = (u[:, known] * v[:, known]).mean(1)
-    rho = torch.where(rho > _STANDARD_ERRORS / math.sqrt(n_judges), rho, 0.0).clamp(max=_LARGEST)
+    rho = torch.where(rho > _STANDARD_ERRORS / math.sqrt(n_independent or n_judges), rho, 0.0).clamp(max=_LARGEST)
     order = rho.argsort(1, descending=True)[:, : int((rho > 0).sum(1).max())]
     rho = rho.gather(1, order).unsqueeze(1)
     u, v = (w.gather(2, order.unsqueeze(1).expand(-1, w.shape[1], -1)) for w in (u, v))

@@ -17,7 +17,7 @@ export const VERDICTS = {
 export const OF_ESTIMATORS = {
   saturated: "I(X;T) is near log M, so that nearly every row is unique to the estimator",
   above_bound: "the value exceeds its bound: H(Y) for I(T;Y), log M for I(X;T)",
-  below_zero: "an information lies below 0 by more than three standard errors",
+  below_zero: "an information lies below 0 by more than four standard errors",
   outgrown: "the layer has outgrown the scale that the estimator was calibrated to",
   at_chance: "I(T;Y) does not exceed what permuted labels give",
 };

@@ -16,14 +16,18 @@ from lightning_ib.estimators import (
     GaussianCopula,
     InfoNCE,
     MixedKNN,
+    Projected,
     Quantized,
     Renyi,
     Rows,
     Soft,
 )
+from lightning_ib.estimators.base import one_hot
+from lightning_ib.functional import critic_information, mutual_information_projected
 from lightning_ib.plot.estimates import plot_estimates
 from lightning_ib.records import measurement_from_json, measurement_to_json
 from lightning_ib.records.record import STANDARD_ERRORS
+from tests.helpers.messages import exactly
 from tests.helpers.samples import normal
 from tests.helpers.verdicts import Layer
 from tests.unit.estimators.test_reliability import estimated
@@ -208,8 +212,25 @@ def test_labels_too_large_for_a_float_are_told_apart():
     assert MixedKNN().estimate(Rows(t, 2**60 + y), {}, "bits") == MixedKNN().estimate(Rows(t, y), {}, "bits")
 
 
-def test_critics_leave_out_the_error_of_tokens_that_depend_on_each_other():
+def test_critics_and_projections_keep_the_tokens_of_a_sequence_together():
     t = normal(64, 1)
-    found = InfoNCE().estimate(Rows(t, (t[:, 0] > 0).long(), sequence=torch.arange(64) // 8), {}, "bits")
-    assert math.isfinite(found["I_TY"])
-    assert math.isnan(found["I_TY_se"])
+    rows = Rows(t, (t[:, 0] > 0).long(), sequence=torch.arange(64) // 8)
+    found = InfoNCE().estimate(rows, {}, "bits")
+    same = critic_information(t, one_hot(rows.y, 64), groups=rows.sequence)
+    assert found == {"I_TY": same.information, "I_TY_se": same.standard_error}
+    assert Projected().estimate(rows, {}, "bits")["I_TY"] == mutual_information_projected(
+        t, rows.y, groups=rows.sequence
+    )
+
+
+@pytest.mark.parametrize(
+    ("estimator", "message"),
+    [
+        (InfoNCE(), "the tokens are of 1 sequences, and 8 parts of a critic's samples need as many: show more."),
+        (Projected(), "the tokens are of 1 sequences, and 2 halves need as many: show more."),
+    ],
+)
+def test_too_few_sequences_are_named(estimator, message):
+    t = normal(64, 1)
+    with pytest.raises(ValueError, match=exactly(message)):
+        estimator.estimate(Rows(t, (t[:, 0] > 0).long(), sequence=torch.zeros(64).long()), {}, "bits")

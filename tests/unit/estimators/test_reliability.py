@@ -6,10 +6,11 @@ import pytest
 import torch
 
 from lightning_ib import InformationPlane
-from lightning_ib.estimators import KNN, Rows
+from lightning_ib.estimators import KNN, GaussianCopula, MixedKNN, Projected, Rows
 from lightning_ib.estimators.kernels import KDE, Renyi
 from lightning_ib.estimators.reliability import estimate_verdict
 from lightning_ib.functional import kernel_width_of, noise_variance_of
+from lightning_ib.measurement import estimation
 from tests.helpers.verdicts import Layer
 
 
@@ -99,11 +100,12 @@ def flags(values, rows, errors=None, **options):
 
 def test_an_information_far_below_zero_is_flagged_where_its_error_is_known():
     rows = Rows(torch.randn(300, 2), LABELS)
-    values = {"I_TY": -0.31, "I_XT": -0.29, "I_TY_above_floor": -5.0}
+    values = {"I_TY": -0.41, "I_XT": -0.39, "I_TY_above_floor": -5.0}
     errors = dict.fromkeys(values, 0.1)
     assert flags(values, rows, errors) == {"I_TY": "below_zero", "I_XT": "ok", "I_TY_above_floor": "ok"}
     assert set(flags(values, rows).values()) == {"ok"}
     assert set(flags(values, rows, dict.fromkeys(values, math.nan)).values()) == {"ok"}
+    assert flags({"I_TY": -1e-17}, rows, {"I_TY": 0.0}) == {"I_TY": "ok"}, "rounding"
 
 
 def test_an_information_about_the_input_above_the_entropy_of_the_rows_is_above_its_bound():
@@ -116,5 +118,46 @@ def test_the_bound_of_a_real_target_is_known_where_it_repeats():
     t, levels = torch.randn(300, 2), (torch.arange(300) % 4).double()
     for y in (levels, levels.unsqueeze(1)):
         assert flags({"I_TY": 2.1, "I_TY_lower": 1.9}, Rows(t, y)) == {"I_TY": "above_bound", "I_TY_lower": "ok"}
+    assert flags({"I_TY": 2.01}, Rows(t, levels)) == {"I_TY": "ok"}, "counts read H(Y) low"
     assert flags({"I_TY": 20.0}, Rows(t, torch.randn(300))) == {"I_TY": "ok"}
     assert flags({"I_TY": 2.1}, Rows(t, levels), n_samples=600) == {"I_TY": "ok"}, "of rows that were not seen"
+
+
+@pytest.mark.parametrize("n_classes", [2, 10])
+def test_neighbors_of_classes_apart_reach_the_bound_and_are_not_above_it(n_classes):
+    y = torch.arange(200) % n_classes
+    t = 100.0 * y.unsqueeze(1) + torch.randn(200, 1, dtype=torch.float64)
+    for estimator in (KNN(), MixedKNN()):
+        values = estimator.estimate(Rows(t, y), {}, "bits")
+        assert values["I_TY"] > math.log2(n_classes) + 1e-3
+        assert flags({"I_TY": values["I_TY"]}, Rows(t, y)) == {"I_TY": "ok"}
+        more = values["I_TY"] + 1.5 * n_classes / 200
+        assert flags({"I_TY": more}, Rows(t, y)) == {"I_TY": "above_bound"}
+
+
+@pytest.mark.parametrize("estimator", [KNN(), MixedKNN(), Projected(), GaussianCopula()], ids=repr)
+def test_independent_variables_are_rarely_flagged(estimator):
+    flagged = 0
+    for seed in range(60):
+        generator = torch.Generator().manual_seed(seed)
+        rows = Rows(torch.randn(80, 1, generator=generator).double(), torch.randint(2, (80,), generator=generator))
+        found = estimator.estimate(rows, {}, "bits")
+        flagged += flags({"I_TY": found["I_TY"]}, rows, {"I_TY": found["I_TY_se"]})["I_TY"] == "below_zero"
+    assert flagged <= 1
+
+
+def test_the_bound_on_information_about_the_target_is_counted_once_a_measurement(monkeypatch):
+    seen = []
+    monkeypatch.setattr(estimation, "bound_of_target", lambda rows, unit: seen.append(len(rows.t)) or math.inf)
+    estimated(torch.randn(300, 2), LABELS, ["knn", "mixed", "copula"])
+    assert seen == [300]
+
+
+def test_a_bound_that_fails_leaves_the_values(monkeypatch):
+    def fail(rows, unit):
+        raise RuntimeError("no memory")
+
+    monkeypatch.setattr(estimation, "bound_of_target", fail)
+    found = estimated(torch.randn(300, 2), LABELS, ["knn"])
+    assert math.isfinite(found["knn", "I_TY"].value)
+    assert verdicts(found) == {("knn", "I_TY"): "ok"}

@@ -206,6 +206,20 @@ def test_one_real_variable_is_in_floating_point(name):
         getattr(f, name)(Y, **ONE[name])
 
 
+@pytest.mark.parametrize("bad", [3, 2.5, torch.tensor(3), torch.tensor(2.5)], ids=repr)
+@pytest.mark.parametrize("name", [*OF_LABELS, *OF_NUMBERS, *OF_ANY, *OF_IDS, *ONE])
+def test_a_number_is_no_variable(name, bad):
+    """Python's, and tensors without a shape: in place of each variable there is one sentence, which names it."""
+    function, symbols = getattr(f, name), name in OF_IDS
+    parameters = inspect.signature(function).parameters
+    options = NEEDED.get(name, {}) | ({"given": Y} if symbols and "given" in parameters else {})
+    variables = [p.name for p in parameters.values() if p.kind is p.POSITIONAL_OR_KEYWORD]
+    right = {one: Y if symbols or (one == "y" and name in OF_LABELS) else T for one in variables} | options
+    for one in [*variables, *({"given"} & set(right))]:
+        with pytest.raises((TypeError, ValueError), match=rf"^{'ids' if symbols else one} must (be|have) .*\.$"):
+            function(**right | {one: bad})
+
+
 @pytest.mark.parametrize("name", OF_IDS)
 def test_symbols_are_integers(name):
     function = getattr(f, name)

@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
@@ -67,11 +68,11 @@ def test_rows_are_spread_from_the_first_on():
     assert set(chosen.diff().tolist()) == {3, 4}
 
 
-@pytest.mark.parametrize("way", ["parts", "jackknife"])
-def test_of_a_mean_both_ways_are_the_deviation_of_the_means_of_parts(way):
+@pytest.mark.parametrize("method", ["parts", "jackknife"])
+def test_of_a_mean_both_methods_are_the_deviation_of_the_means_of_parts(method):
     values, groups = normal(100), torch.arange(100) // 10
     means = values.view(10, 10).mean(1)
-    found = resampled_standard_error(mean, values, groups=groups, way=way)
+    found = resampled_standard_error(mean, values, groups=groups, method=method)
     assert found == pytest.approx(float(means.std()) / math.sqrt(10), rel=1e-9)
 
 
@@ -114,7 +115,7 @@ def test_nan_stays_nan():
     [
         (ValueError, "need at least 20 samples", lambda: resampled_standard_error(mean, normal(19))),
         (ValueError, "of the same samples", lambda: resampled_standard_error(mean, normal(40), normal(41))),
-        (ValueError, "did you mean 'parts'", lambda: resampled_standard_error(mean, normal(40), way="part")),
+        (ValueError, "did you mean 'parts'", lambda: resampled_standard_error(mean, normal(40), method="part")),
         (ValueError, "n_parts must be", lambda: resampled_standard_error(mean, normal(40), n_parts=1)),
         (TypeError, "got none", lambda: resampled_standard_error(mean)),
         (TypeError, "got a list", lambda: resampled_standard_error(mean, [1.0])),
@@ -140,3 +141,29 @@ def test_parts_hold_against_repetition(labeled):
         values.append(estimate(x, y))
         errors.append(resampled_standard_error(estimate, x, y))
     assert 0.6 < sum(errors) / 20 / torch.tensor(values).std() < 1.6
+
+
+@pytest.mark.parametrize(("method", "where"), [("parts", "on"), ("jackknife", "without")])
+def test_the_part_that_fails_is_named(method, where):
+    rare = (torch.arange(200) < 25).long()
+    k = 3 if method == "parts" else 22
+
+    def estimate(t, y):
+        return mutual_information_knn(t, y, k=k)
+
+    with pytest.raises(ValueError, match=rf"^{where} part \d+ of 10: class 1 of y has \d+ of \d+ samples"):
+        resampled_standard_error(estimate, normal(200), rare, method=method)
+
+
+@pytest.mark.parametrize(
+    ("returned", "came"), [(None, "NoneType"), ((1.0, 2.0), "tuple"), (torch.zeros(2), "Tensor"), ("1", "str")]
+)
+def test_an_estimate_that_is_no_number_is_named(returned, came):
+    message = rf"^estimate must return a number, got a {came}: give a function that takes the number out of it\.$"
+    with pytest.raises(TypeError, match=message):
+        resampled_standard_error(lambda t: returned, normal(40))
+
+
+@pytest.mark.parametrize("kind", [np.float32, torch.tensor, int, lambda value: torch.tensor([value])])
+def test_numbers_of_any_kind_are_taken(kind):
+    assert resampled_standard_error(lambda t: kind(2.0), normal(40)) == 0

@@ -83,6 +83,27 @@ def test_a_constant_condition_leaves_the_information():
 def test_a_condition_that_determines_everything_leaves_nothing(estimate):
     z = normal(400, 1)
     assert estimate(z, z, given=z) == 0
+    assert estimate(z.sin(), z.cos(), given=z) == 0
+
+
+@neighbors
+def test_a_condition_that_varies_more_slowly_leaves_bits_that_are_not_there(estimate):
+    """As the docstrings say: distances in x and y hide those in z, until z has their scale."""
+    z = normal(400, 1)
+    x, y = 5 * z.square(), 5 * (3 * z).cos()
+    assert estimate(x, y, given=z) > 0.5
+    assert estimate(x, y, given=100 * z) == pytest.approx(0, abs=0.02)
+
+
+@neighbors
+def test_values_farther_apart_than_a_float_holds(estimate):
+    x, y, z = common_cause(50)
+    far = torch.cat([x[:25] + 1.7e308, x[:25] - 1.7e308])
+    message = "spans? more than distances hold in float64: divide"
+    with pytest.raises(ValueError, match=f"^x {message} it"):
+        estimate(far, y, given=z)
+    with pytest.raises(ValueError, match=f"^given {message} it"):
+        estimate(x, y, given=far)
 
 
 def test_a_condition_that_determines_a_variable_is_named():

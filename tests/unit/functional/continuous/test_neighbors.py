@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from scipy.special import digamma
 
 from lightning_ib.functional import mutual_information
+from lightning_ib.functional.checks import numpy_reads_tensors
 from lightning_ib.functional.continuous import neighbor_search, neighbor_trees
 from lightning_ib.functional.continuous.neighbors import (
     mutual_information_knn,
@@ -511,3 +512,49 @@ def test_small_class(few):
 def test_labels_that_are_not_integers():
     with pytest.raises(TypeError, match="y must be class labels, a tensor of integers"):
         mutual_information_knn(normal(40), normal(40))
+
+
+@pytest.mark.parametrize("trees", [True, False])
+def test_values_farther_apart_than_a_float_holds(trees, monkeypatch):
+    """Half of the neighbors are at an infinite distance, where a tree finds none."""
+    if not trees:
+        monkeypatch.setattr(neighbor_trees, "trees", lambda: None)
+    far, other = normal(200), normal(200, seed=1)
+    far = torch.cat([far[:100] + 1.7e308, far[100:] - 1.7e308])
+    message = "^{} spans more than distances hold in float64: divide it.$"
+    for algorithm in (1, 2):
+        with pytest.raises(ValueError, match=message.format("x")):
+            mutual_information_ksg(far, other, k=120, algorithm=algorithm)
+        with pytest.raises(ValueError, match=message.format("y")):
+            mutual_information_ksg(other, far, k=120, algorithm=algorithm)
+    with pytest.raises(ValueError, match=message.format("y")):
+        mutual_information_mixed(other, far)
+    with pytest.raises(ValueError, match=message.format("t")):
+        mutual_information_knn(far, torch.arange(200) % 2)
+    assert mutual_information_ksg(far / 4, other, algorithm=2) == mutual_information_ksg(far / 8, other, algorithm=2)
+
+
+def test_without_a_bridge_to_numpy_there_are_no_trees(monkeypatch):
+    """SciPy is there, and this PyTorch shares no memory with its NumPy: all distances give the same."""
+    x, y, labels = normal(60, 2), normal(60, seed=1), torch.arange(60) % 2
+    estimates = [
+        lambda: mutual_information_ksg(x, y),
+        lambda: mutual_information_ksg(x, y, algorithm=2),
+        lambda: mutual_information_mixed(x, y),
+        lambda: mutual_information_knn(x, labels),
+    ]
+    with_trees = [estimate() for estimate in estimates]
+
+    def refuse(self):
+        raise RuntimeError("Numpy is not available")
+
+    monkeypatch.setattr(torch.Tensor, "numpy", refuse)
+    caches = (neighbor_trees.trees, numpy_reads_tensors)
+    for of in caches:
+        of.cache_clear()
+    try:
+        assert neighbor_trees.trees() is None
+        assert [estimate() for estimate in estimates] == with_trees
+    finally:
+        for of in caches:
+            of.cache_clear()

@@ -124,7 +124,7 @@ def test_leaves_inputs_and_random_state_alone(estimate):
 def test_too_few_samples_for_the_split():
     x, y, _ = two_pairs(199, 50)
     with pytest.raises(
-        ValueError, match="canonical pairs of 50 coordinates .* at least 200 of them, got 199: give more"
+        ValueError, match="canonical pairs of 50 coordinates .* at least 100 in either half, got 99: give more"
     ):
         mutual_information_projected(x, y)
 
@@ -159,3 +159,18 @@ def test_pairs_out_of_range(pairs):
     x, y, _ = two_pairs(100, 2)
     with pytest.raises((TypeError, ValueError), match="pairs must be an integer"):
         mutual_information_projected(x, y, pairs=pairs)
+
+
+@pytest.mark.parametrize("scale", [1e200, 1e-170, 1e-300])
+def test_any_scale_is_read(scale):
+    x, y, _ = two_pairs(300, 2)
+    labels = (y[:, 0] > 0).long()
+    assert mutual_information_projected(scale * x, y) == pytest.approx(mutual_information_projected(x, y), abs=1e-9)
+    expected = mutual_information_projected(x, labels)
+    assert mutual_information_projected(scale * x, labels) == pytest.approx(expected, abs=1e-9)
+
+
+def test_one_simulation_has_no_scatter():
+    x, y, _ = two_pairs(100, 2)
+    with pytest.raises(ValueError, match="simulations must be an integer of at least 2, got 1"):
+        mutual_information_ksg_corrected(x, y, simulations=1)

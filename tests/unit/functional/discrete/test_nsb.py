@@ -148,3 +148,10 @@ def test_a_k_of_another_kind_is_refused(k):
 
 def test_it_is_exported():
     assert lightning_ib.functional.nsb is nsb
+
+
+@pytest.mark.parametrize("counts", [[2**62, 1, 1], [2**53, 1], [2**62, 2**61]])
+def test_more_samples_than_float64_counts(counts):
+    with pytest.raises(ValueError, match=rf"at most 2\*\*53 samples, got {sum(counts)}: leave the correction out"):
+        nsb(torch.tensor(counts))
+    assert nsb(torch.tensor([2**53 - 1, 1])) == pytest.approx(0, abs=1e-13)

@@ -86,3 +86,11 @@ def test_hooks_and_subclasses_of_a_pool_are_respected():
 def test_a_window_larger_than_the_activation_is_refused_as_by_pytorch():
     with pytest.raises(RuntimeError):
         Quantizer(nn.MaxPool2d(8)).pooled(torch.zeros(2, 1, 4, 4))
+
+
+@pytest.mark.parametrize("window", [(2, 2), (3, 3)])
+def test_values_that_require_a_gradient_are_detached(window):
+    z = torch.randn(2, 3, 6, 6, generator=generator(1)).requires_grad_()
+    found = max_pool(z, window)
+    assert not found.requires_grad
+    assert torch.equal(found, nn.MaxPool2d(window)(z.detach()))
