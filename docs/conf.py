@@ -25,6 +25,7 @@ extensions = [
     "sphinx.ext.viewcode",
     "sphinx_copybutton",
     "matplotlib.sphinxext.plot_directive",
+    "cards",
     "formulas",
     "public_names",
 ]
