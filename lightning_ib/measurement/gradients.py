@@ -62,7 +62,7 @@ class GradientSNR:
 
     Cost:
         A number for each watched weight on its device, and one on the CPU for the weights of the start. Nothing waits
-        for the device before :meth:`compute`.
+        for the device before ``compute()``.
 
     Samples:
         None: norms of the weights as they are.
