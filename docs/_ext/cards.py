@@ -29,8 +29,8 @@ from sphinx.util.parsing import nested_parse_to_nodes
 
 PACKAGE = "lightning_ib"
 
-SECTIONS = {"Source": "Source", "Cost": "Cost", "Samples": "Samples it needs", "Trap": "Trap"}
-"""Section of a docstring → its label on a card."""
+SECTIONS = ("Source", "Cost", "Samples", "Trap")
+"""The sections of a docstring that a card shows."""
 
 _SECTION = re.compile(r"(\w+):$")
 _FORMULA = re.compile(r"\.\. math::")
@@ -141,14 +141,17 @@ class Cards(SphinxDirective):
             raise self.error(str(error)) from error
 
     def _card(self, card: Card) -> nodes.section:
+        for path in card.paths:
+            self.env.note_dependency(inspect.getfile(found_at(path)))
         text, title = card_text(card), _title(card)
-        if lacking := SECTIONS.keys() - text.sections.keys():
-            raise ValueError(f"the docstrings of {' and '.join(card.paths)} lack {', '.join(sorted(lacking))}.")
+        if lacking := [name for name in SECTIONS if name not in text.sections]:
+            raise ValueError(f"the docstrings of {' and '.join(card.paths)} lack {', '.join(lacking)}.")
         lines = [*text.definition, ""]
-        for name, label in SECTIONS.items():
-            section = [_YEAR.sub(r":doc:`\1 </bibliography>`", line) for line in text.sections[name]]
-            first, *others = section if name == "Source" else text.sections[name]
-            lines += [f":{label}: {first}", *(f"    {line}" for line in others)]
+        for name in SECTIONS:
+            first, *others = text.sections[name]
+            if name == "Source":
+                first, *others = (_YEAR.sub(r":doc:`\1 </bibliography>`", line) for line in text.sections[name])
+            lines += [f":{name}: {first}", *(f"    {line}" for line in others)]
         lines += [f":More: {', '.join(f':obj:`~{PACKAGE}.{path}`' for path in card.paths)}"]
         section = nodes.section(ids=[nodes.make_id(f"card-{name}") for name in card.quantities], classes=["card"])
         section += nodes.title(title, title)

@@ -123,9 +123,8 @@ def mutual_information_knn(t: Tensor, y: Tensor, *, k: int = 3, unit: Unit = "bi
 
     .. math:: I = \psi(N) + \psi(k) - \langle \psi(N_y) \rangle - \langle \psi(m) \rangle
 
-    For one coordinate :func:`sklearn.feature_selection.mutual_info_classif` computes the same, and
-    besides adds noise, lowers k in small classes, leaves out classes of one sample, and sets negative estimates to
-    zero.
+    For one coordinate :func:`sklearn.feature_selection.mutual_info_classif` computes the same, and besides adds noise,
+    lowers k in small classes, leaves out classes of one sample, and sets negative estimates to zero.
 
     Source:
         Ross (2014).
@@ -201,9 +200,9 @@ def mutual_information_mixed(x: Tensor, y: Tensor, *, k: int = 3, unit: Unit = "
     those tied: what noise on the values gives on average. On rectified variables this halves the error.
 
     The counts and the digamma are those of the authors' program; the logarithms and closed balls of the algorithm as
-    printed have the same limit and read up to 0.3 nats lower at thousands of samples.
-    It equals KSG but for :math:`\log N - \psi(N) \approx 1/2N` where all values differ, and nears the plug-in estimate,
-    with less bias, where all repeat.
+    printed have the same limit and read up to 0.3 nats lower at thousands of samples. It equals KSG but for
+    :math:`\log N - \psi(N) \approx 1/2N` where all values differ, and nears the plug-in estimate, with less bias, where
+    all repeat.
 
     Source:
         Gao, Kannan, Oh & Viswanath (2017).

@@ -85,8 +85,8 @@ class SoftEntropy:
         I(\tilde T;Y) &= H(\tilde T) - \sum_y \frac{N_y}{N} H(p(\cdot|y)), \qquad
         p(k|y) = \frac{1}{N_y} \sum_{n: y_n = y} p(k|x_n)
 
-    with fixed random unit vectors :math:`a_k` (the package ``soft-entropy`` divides by
-    log K). The information about Y is the generalized Jensen–Shannon divergence of the classes (Lin 1991).
+    with fixed random unit vectors :math:`a_k` (the package ``soft-entropy`` divides by log K). The information about Y
+    is the generalized Jensen–Shannon divergence of the classes (Lin 1991).
 
     **The center.** A cosine loses contrast where all rows share a large offset, as those of a layer with biases do:
     around zero, the second convolution of a network on MNIST reads 0.71 nats about the digit, around the mean 1.24. The

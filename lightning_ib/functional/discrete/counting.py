@@ -393,7 +393,7 @@ def add_entropies(*entropies: float) -> float:
 
 
 def information_bottleneck(*, i_xt: float, i_ty: float, beta: float) -> float:
-    r"""The functional of the information bottleneck, :math:`I(X;T) - \beta\, I(T;Y)` (Tishby, Pereira & Bialek 1999).
+    r"""The functional of the information bottleneck, :math:`I(X;T) - \beta\, I(T;Y)`.
 
     Source:
         Tishby, Pereira & Bialek (1999).

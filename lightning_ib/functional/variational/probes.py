@@ -102,13 +102,14 @@ def probe_information(
 
     .. math:: I_V(T \to Y) = H(Y) - \frac{1}{N} \sum_n -\log q_{-k(n)}(y_n \mid t_n)
 
-    where :math:`q_{-k}` is a probe fitted to all folds but k and :math:`k(n)` is the fold of sample n. In expectation it
-    is a lower bound on I(T;Y). The samples are dealt to the folds at random, every class evenly. Each probe sees
+    where :math:`q_{-k}` is a probe fitted to all folds but k and :math:`k(n)` is the fold of sample n. In expectation
+    it is a lower bound on I(T;Y). The samples are dealt to the folds at random, every class evenly. Each probe sees
     coordinates standardized by its own training samples, one fold of which, the validation fold, chooses the ridge or
     the time to stop; where there are more coordinates than samples, the rows are rotated into N coordinates and share
     one scale. The ``"linear"`` probe is multinomial logistic regression in float64 with one of seven ridges, a factor
-    of 10 apart; ``"mlp"`` has 64 ReLU units, trained in float32 by Adam in at most 1000 steps of 128 samples. A class that is absent from the training samples of a probe
-    gets the probability of one training sample, so that labels that are all different give zero information.
+    of 10 apart; ``"mlp"`` has 64 ReLU units, trained in float32 by Adam in at most 1000 steps of 128 samples. A class
+    that is absent from the training samples of a probe gets the probability of one training sample, so that all
+    different labels give zero.
 
     Source:
         Barber & Agakov (2003); Xu et al. (2020). The linear probe: Alain & Bengio (2017).
