@@ -134,8 +134,7 @@ def probe_information(
     Raises:
         TypeError: ``t`` is of another kind (integers are), or ``y`` (real numbers are), or another argument.
         ValueError: the variables differ in their samples, ``t`` holds NaN or infinity, there is a single class, there
-            are fewer than ``2 · folds`` samples or ``folds`` groups, or ``probe``, ``folds`` or ``unit`` is out of
-            range.
+            are fewer than ``2 · folds`` samples or ``folds`` groups, or an option is out of its range.
 
     Example:
         >>> y = torch.arange(300) % 3
