@@ -25,6 +25,7 @@ extensions = [
     "sphinx.ext.viewcode",
     "sphinx_copybutton",
     "matplotlib.sphinxext.plot_directive",
+    "cards",
     "formulas",
     "public_names",
 ]
@@ -62,6 +63,8 @@ nitpick_ignore_regex = [
     ("py:.*", r"(torch|nn|Tensor|DataLoader|pl|pytorch_lightning|lightning|LightningModule|Trainer)(\..*)?"),
     ("py:.*", r"(torchmetrics|Metric|matplotlib|Figure|Axes|numpy|pandas|DataFrame|sklearn)(\..*)?"),
     ("py:.*", r"(abc|collections|os|pathlib|typing)(\..*)?"),  # Python's own
+    # Of the package: what only the parts of a measurement are made from.
+    ("py:class", r"lightning_ib\.measurement\.(watched\.WatchedLayers|head\.HeadSearch)"),
 ]
 
 # -- examples that are run ---------------------------------------------------------------------------------------------

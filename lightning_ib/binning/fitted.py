@@ -32,7 +32,24 @@ def _bounds(edges: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor] | None:
 
 
 class Binned(NamedTuple):
-    """Values that were put into bins.
+    r"""Values that were put into bins, and which of them lie outside the outermost ones.
+
+    With the edges :math:`e_1 \ldots e_E` of a coordinate, a value z is outside where
+
+    .. math:: z < e_1 - (e_2 - e_1) \quad \text{or} \quad z > e_E + (e_E - e_{E-1})
+
+    Source:
+        A diagnostic of this package, for bins of one range on layers of another (Saxe et al. 2018).
+
+    Cost:
+        A part of putting values into bins: about 0.2 ms a batch of 100 and layer.
+
+    Samples:
+        Any number: it is a share of all values, samples times coordinates.
+
+    Trap:
+        With a single edge it is undefined (NaN). Bins that leave tails outside by design have a share above 0, and a
+        layer inside its bins may still be cut too coarsely.
 
     Attributes:
         ids: int64, shape ``(N,)``: the symbol of each sample.

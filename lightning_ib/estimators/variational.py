@@ -20,6 +20,15 @@ class Probe(Estimator):
     the share of held-out labels that the probe predicts. Where tokens are the samples, those of one sequence stay in
     one fold: it takes as many sequences as folds.
 
+    Cost:
+        About 0.1 s for 2 000 rows of 10 to 128 coordinates, on one core; ``"mlp"`` 1 to 4 s. The memory of the linear
+        probe, in float64 numbers: two copies of the rows (``2 N²`` and the Gram matrix where D > N), ``folds · D²`` for
+        D up to 512, and ``C · (5 N + 20 D)``; up to ``130 N`` more where C · (D + 1) is at most 128.
+
+    Samples:
+        Twice the folds at least; a wide layer needs more for the same information. From 5 000 rows the median bias over
+        the known cases is 0.01 bits.
+
     Args:
         probe: ``"linear"`` or ``"mlp"``; they log under ``probe`` and ``mlp_probe``.
         folds: the number of parts that the rows are dealt to; each is predicted by a probe fitted to the others.
@@ -79,6 +88,14 @@ class InfoNCE(_CriticEstimator):
 
     Where tokens are the samples, those of one sequence stay in one part of one half: it takes eight sequences.
 
+    Cost:
+        About 4 to 6 s for 2 000 rows on one core, since a critic is trained at every measurement; the joint one takes
+        two to four times as long.
+
+    Samples:
+        Some thousand: each half trains the critic that reads the other. From 5 000 it reads 1.0 of 1.26 bits in 10 + 10
+        coordinates.
+
     Args:
         pool: see :class:`Estimator`.
         max_samples: see :class:`Estimator`.
@@ -93,6 +110,13 @@ class SMILE(_CriticEstimator):
     """A variational estimate with a clipped critic (Song & Ermon 2020): ``I_TY``, with its standard error.
 
     Where tokens are the samples, those of one sequence stay in one part of one half: it takes eight sequences.
+
+    Cost:
+        About 4 to 6 s for 2 000 rows on one core, since a critic is trained at every measurement; the joint one takes
+        two to four times as long.
+
+    Samples:
+        Some thousand, as :class:`InfoNCE`: from 5 000 it reads 0.8 of 1.26 bits in 10 + 10 coordinates.
 
     Args:
         pool: see :class:`Estimator`.

@@ -59,6 +59,7 @@ from lightning_ib.functional.discrete.counting import (
     mutual_information,
     symbols,
 )
+from lightning_ib.functional.discrete.coverage import saturation, singleton_fraction
 from lightning_ib.functional.discrete.fano import fano_information
 from lightning_ib.functional.discrete.nsb import nsb
 from lightning_ib.functional.discrete.permutation import (
@@ -153,6 +154,8 @@ __all__ = [
     "quantized_ids",
     "resampled_standard_error",
     "row_ids",
+    "saturation",
+    "singleton_fraction",
     "sketch",
     "soft_information",
     "standard_error",

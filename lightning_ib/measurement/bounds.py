@@ -53,7 +53,25 @@ class Pass(NamedTuple):
 
 
 class PlaneBounds:
-    """The bounds of one plane.
+    r"""The bounds of one plane: the most I(T;Y) at the I(X;T) of a layer, and by how much the layer lies below it.
+
+    .. math:: \text{I\_TY\_bound} = \max_{p(t|x):\, I(X;T) \le i} I(T;Y), \qquad
+              \text{I\_TY\_gap} = \text{I\_TY\_bound} - I(T;Y)
+
+    at the measured i; for hard labels that is min(i, H(Y)).
+
+    Source:
+        Tishby, Pereira & Bialek (1999).
+
+    Cost:
+        None for ``"labels"`` and a given curve. One that is solved in a run takes up to about twenty seconds, once.
+
+    Samples:
+        ``"data"`` counts p(y|x), and so needs inputs that come up several times.
+
+    Trap:
+        The bound is one for the p(x, y) it was given: counted labels may hold more, and the gap is then below 0. It is
+        as wrong as I(X;T): a saturated layer has H(Y) for a bound and no gap.
 
     Args:
         asked: one bound or several; ``None`` for none. A joint distribution p(x, y) of shape ``(X, Y)``, or a curve of

@@ -52,12 +52,24 @@ class _Sums:
 
 
 class GradientSNR:
-    r"""The signal-to-noise ratio of the gradients of layers, their weights' norm, and the way these went.
+    r"""The gradients' signal and noise in layers, their weights' norm :math:`\|w\|`, and the way :math:`\|w - w_0\|`.
 
-    Of each parameter it keeps Σ g and Σ ‖g‖² over the optimizer steps, reads gradients where they lie, and draws no
-    random numbers. Nothing waits for the device before :meth:`compute`. The memory is one number for each watched
-    weight on its device, and one on the CPU for the weights of the start. Sums in float32 tell ratios of up to some
-    thousand, beyond which the spread is lost in rounding; gradients whose squares are below its range give NaN.
+    The ratios are those of :func:`~lightning_ib.functional.gradient_signal`. It keeps Σ g and Σ ‖g‖² of each parameter,
+    reads gradients where they lie, and draws no random numbers.
+
+    Source:
+        The way from the start: Hoffer, Hubara & Soudry (2017).
+
+    Cost:
+        A number for each watched weight on its device, and one on the CPU for the weights of the start. Nothing waits
+        for the device before ``compute()``.
+
+    Samples:
+        None: norms of the weights as they are.
+
+    Trap:
+        Before a normalization layer weights may grow without any change of what the network computes. Sums in float32
+        tell ratios of up to some thousand; gradients whose squares are below its range give NaN.
 
     Args:
         layers: names as in ``named_modules()`` or glob patterns; ``None`` takes leaf modules with weights,

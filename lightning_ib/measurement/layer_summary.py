@@ -17,6 +17,8 @@ from lightning_ib.functional import (
     joint,
     joint_counts,
     permuted_mutual_information,
+    saturation,
+    singleton_fraction,
     standard_error,
 )
 from lightning_ib.functional.checks import in_unit, logarithm
@@ -110,7 +112,6 @@ class LayerSummary:
             return InformationPoint.missing(layer, n_samples=self.n, unit=self.unit)
         t, n = counted.symbols, self.n
         plug_in = self._plug_in(t)
-        saturation = plug_in / self.log_n if n > 1 else math.nan
         point = InformationPoint(
             epoch=0,
             step=0,
@@ -127,9 +128,9 @@ class LayerSummary:
             i_xt_given_y=math.nan,
             n_samples=n,
             n_codes=len(t.counts),
-            saturation=saturation,
+            saturation=saturation(plug_in, n, unit=self.unit),
             unit=self.unit,
-            singleton_fraction=int((t.counts == 1).sum()) / n,
+            singleton_fraction=singleton_fraction(t.counts),
             clipped_fraction=counted.clipped_fraction,
             correction=self.correction or "",
             source=counted.source,
@@ -172,8 +173,8 @@ class LayerSummary:
                 n_samples=self.n,
                 clipped_fraction=counted.clipped_fraction,
                 nominal_tail_mass=counted.nominal_tail_mass,
-                target_saturation=math.nan if y is None or self.n < 2 else self._plug_in(y) / self.log_n,
-                target_singleton_fraction=math.nan if y is None else float((y.counts == 1).sum()) / self.n,
+                target_saturation=math.nan if y is None else saturation(self._plug_in(y), self.n, unit=self.unit),
+                target_singleton_fraction=math.nan if y is None else singleton_fraction(y.counts),
                 below_fano=self._below_fano(point, counted),
             )
         )

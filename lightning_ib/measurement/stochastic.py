@@ -36,9 +36,22 @@ class StochasticLayers:
 
     .. math:: I(X;T) \le \mathrm{E}\, D[q(t|x) \| r(t)], \qquad I(T;Y) \ge H(Y) - \mathrm{E}\, [-\ln q(y|t)]
 
-    (Alemi et al. 2017). q(y|t) is the head of the network, and t is drawn, also where the network in ``eval()`` takes
+    q(y|t) is the head of the network, and t is drawn, also where the network in ``eval()`` takes
     the mean in its place: each batch runs through the network once more, with its bottlenecks drawing. The second bound
     is given for a bottleneck that all the head sees goes through, which the first batch shows.
+
+    Source:
+        Alemi et al. (2017).
+
+    Cost:
+        Each batch of a measurement runs through the network once more.
+
+    Samples:
+        Any number: both are means over samples, with the errors of means.
+
+    Trap:
+        The rate is at least I(X;T), and far above it where the prior fits the codes badly; the second bound speaks of
+        the head as much as of the layer. They are about the drawn code: cells and bins describe its mean.
 
     Args:
         watched: the layers of the measurement.

@@ -28,7 +28,7 @@ def mutual_information_gaussian_copula(
 
     .. math:: I = H(X) + H(Y) - H(X, Y), \qquad H = \tfrac12 \log |\Sigma| + \tfrac D2 \log 2 \pi e
 
-    By Ince, Giordano, Kayser, Rousselet, Gross & Schyns (2017). From N samples of a normal variable its entropy comes
+    From N samples of a normal variable its entropy comes
     out too low by a known amount (Misra, Singh & Demchuk 2005), which the correction subtracts:
 
     .. math:: - \frac12 \Big[ \sum_{d=1}^{D} \psi\Big(\frac{N - d}{2}\Big) + D \log \frac{2}{N - 1} \Big]
@@ -36,8 +36,20 @@ def mutual_information_gaussian_copula(
     The value is invariant under strictly increasing maps of single coordinates. Equal values share their mean rank.
 
     For one coordinate each it is a lower bound in the limit of many samples: of all copulas with the same correlations,
-    the Gaussian one has the least information. With more coordinates it may exceed the truth. It misses dependence that
-    leaves the correlation at 0, as of :math:`Y = X^2`, and misleads where values repeat, as after a ReLU.
+    the Gaussian one has the least information.
+
+    Source:
+        Ince, Giordano, Kayser, Rousselet, Gross & Schyns (2017).
+
+    Cost:
+        On one core 5 ms for 10 000 samples of 1 + 1 coordinates.
+
+    Samples:
+        More than coordinates, in each class too; the bias is corrected, and normal data need no more.
+
+    Trap:
+        With several coordinates it may exceed the truth. It misses dependence that leaves the correlation at 0, as of
+        :math:`Y = X^2`, and misleads where values repeat, as after a ReLU.
 
     Args:
         x: real numbers in floating point, shape ``(N, …)`` or ``(N,)``.
@@ -103,10 +115,22 @@ def mutual_information_gaussian_copula_labels(
     .. math:: I = H(T) - \sum_y \frac{N_y}{N} H(T | y)
 
     with the entropies of :func:`mutual_information_gaussian_copula`, of scores that are ranked over all rows: each
-    class is normal with a covariance of its own (the model comparison ``gcmi_model_cd`` of Ince et al. 2017).
+    class is normal with a covariance of its own (the model comparison ``gcmi_model_cd``).
 
-    For one coordinate it is a lower bound in the limit of many samples. With several it may exceed H(Y), the more the
-    classes split the rows into clusters, since H(T) is then itself an upper bound.
+    For one coordinate it is a lower bound in the limit of many samples.
+
+    Source:
+        Ince, Giordano, Kayser, Rousselet, Gross & Schyns (2017).
+
+    Cost:
+        On one core about 10 ms for 2 000 rows of 10 coordinates, 0.1 s for 2 000 of 128.
+
+    Samples:
+        More than D + 1 in each class.
+
+    Trap:
+        With several coordinates it may exceed H(Y), the more the classes split the rows into clusters, since H(T) is
+        then itself an upper bound: ten classes in 128 coordinates, well apart, read 17 of 3.3 bits.
 
     Args:
         t: the representation, real floating point, shape ``(N, …)`` or ``(N,)``.

@@ -100,14 +100,18 @@ def mutual_information_bounds_kde(
         I(X; T + \varepsilon) &= H(T + \varepsilon) - \frac{D}{2} \log(2 \pi e \sigma^2) \\
         I(T + \varepsilon; Y) &= H(T + \varepsilon) - \sum_y \frac{N_y}{N} H(T + \varepsilon \mid Y = y)
 
-    with the entropies of :func:`entropy_bounds_kde` (Kolchinsky & Tracey 2017; Saxe et al. 2018). About X, for T a
+    with the entropies of :func:`entropy_bounds_kde`. About X, for T a
     function of X, these are bounds: the noise is the only uncertainty of T where X is known. About Y they are two
     estimates, *from* the lower and *from* the upper bounds; as differences of two bounds they bound nothing, and the
     "lower" may exceed the "upper".
 
-    Both saturate: where the samples lie many :math:`\sigma` apart, I(X;T) reads log N and I(T;Y) reads H(Y), at any
-    state of the network. Distances grow with the square root of D, so wide layers get there first. Compare values at
-    the same noise only.
+    Source:
+        Kolchinsky & Tracey (2017); of layers Saxe et al. (2018).
+
+    Trap:
+        Both saturate: where the samples lie many :math:`\sigma` apart, I(X;T) reads log N and I(T;Y) reads H(Y), at any
+        state of the network. Distances grow with the square root of D, so wide layers get there first. Compare values
+        at the same noise only.
 
     Args:
         t: the representation, real floating point, shape ``(N, D)``; further dimensions are flattened into D. All is
@@ -153,12 +157,22 @@ def noise_variance_of(t: Tensor, *, share: float = 0.1) -> float:
     .. math:: \sigma^2 = \text{share} \cdot \frac{1}{D} \sum_d \frac{1}{N} \sum_i (t_{id} - \bar{t}_d)^2
 
     A fixed noise compresses a layer of small activations and leaves one of large activations as it is; a share treats
-    all of them alike. The default is the noise of 0.1 that Saxe et al. (2018) add to units whose
-    variance is about 1: a coordinate with that share passes :math:`\frac{1}{2} \log_2(1 + 1 / \text{share})` = 1.73
-    bits at most. D independent coordinates pass D times that, so that a wide layer saturates (I(X;T) reads log N): pool
-    it, or give a larger share.
+    all of them alike. A coordinate with the default share passes :math:`\frac{1}{2} \log_2(1 + 1 / \text{share})` =
+    1.73 bits at most.
 
-    It follows the layer as it trains. To compare epochs at one resolution, take it once and keep it.
+    Source:
+        The noise of 0.1 that Saxe et al. (2018) add to units whose variance is about 1.
+
+    Cost:
+        One pass over the rows.
+
+    Samples:
+        Two rows; as many as the information at this noise.
+
+    Trap:
+        D independent coordinates pass D times the bits of one, so that a wide layer saturates (I(X;T) reads log N):
+        pool it, or give a larger share. It follows the layer as it trains. To compare epochs at one resolution, take it
+        once and keep it.
 
     Args:
         t: the representation, real floating point, shape ``(N, D)``; further dimensions are flattened into D.

@@ -58,12 +58,22 @@ def mutual_information_ksg(x: Tensor, y: Tensor, *, k: int = 3, algorithm: int =
 
     .. math:: I = \psi(k) - 1/k + \psi(N) - \langle \psi(n_x) + \psi(n_y) \rangle
 
-    Both are by Kraskov, Stögbauer & Grassberger (2004). Algorithm 1 scatters less, algorithm 2 is less biased in many
+    Algorithm 1 scatters less, algorithm 2 is less biased in many
     dimensions and counts all neighbors at exactly the k-th distance.
 
-    It reads far too low where the dependence is narrower than the distance between neighbors (about exp(I) samples are
-    needed for I nats, more in many dimensions). Both variables must be continuous: where values repeat, as after a
-    ReLU, see :func:`mutual_information_mixed`.
+    Source:
+        Kraskov, Stögbauer & Grassberger (2004).
+
+    Cost:
+        On one core 0.04 s for 10 000 samples of 1 + 1 coordinates, about 5 s for 10 + 10.
+
+    Samples:
+        About exp(I) for I nats, and more in many dimensions: from 5 000 it reads 1.10 of 1.26 bits in 10 + 10.
+
+    Trap:
+        It reads far too low where the dependence is narrower than the distance between neighbors. Both variables must
+        be continuous: where values repeat, as after a ReLU, see :func:`mutual_information_mixed`. About the input of a
+        deterministic layer the truth is infinite, and the estimate grows with N.
 
     Args:
         x: real numbers in floating point, shape ``(N, …)`` or ``(N,)``.
@@ -116,12 +126,22 @@ def mutual_information_knn(t: Tensor, y: Tensor, *, k: int = 3, unit: Unit = "bi
 
     .. math:: I = \psi(N) + \psi(k) - \langle \psi(N_y) \rangle - \langle \psi(m) \rangle
 
-    By Ross (2014). For one coordinate :func:`sklearn.feature_selection.mutual_info_classif` computes the same, and
-    besides adds noise, lowers k in small classes, leaves out classes of one sample, and sets negative estimates to
-    zero.
+    For one coordinate :func:`sklearn.feature_selection.mutual_info_classif` computes the same, and besides adds noise,
+    lowers k in small classes, leaves out classes of one sample, and sets negative estimates to zero.
 
-    It misleads where values repeat, as after a ReLU (see :func:`mutual_information_mixed`), and in many dimensions,
-    where it reads too low until the classes are far apart.
+    Source:
+        Ross (2014).
+
+    Cost:
+        On one core 0.03 s for 10 000 samples of one coordinate, about 1 s of ten; 0.8 s for 2 000 of 128.
+
+    Samples:
+        More than k in every class. From 5 000 the median bias over the known cases is 0.01 bits.
+
+    Trap:
+        Where values repeat, as after a ReLU, it is refused or wrong (see :func:`mutual_information_mixed`); in many
+        dimensions it reads too low until the classes are far apart: 0.30 of 0.49 bits in 50 coordinates. It may be a
+        little below 0 or above H(Y).
 
     Args:
         t: the representation, real floating point, shape ``(N, …)`` or ``(N,)``.
@@ -183,15 +203,24 @@ def mutual_information_mixed(x: Tensor, y: Tensor, *, k: int = 3, unit: Unit = "
     distance is tied in one variable alone, :math:`\psi(n)` is the mean over the orders in which a tiny noise could put
     those tied: what noise on the values gives on average. On rectified variables this halves the error.
 
-    By Gao, Kannan, Oh & Viswanath (2017), with the counts and the digamma of their program; the logarithms and closed
-    balls of the algorithm as printed there have the same limit and read up to 0.3 nats lower at thousands of samples.
-    It equals KSG but for :math:`\log N - \psi(N) \approx 1/2N` where all values differ, and nears the plug-in estimate,
-    with less bias, where all repeat.
+    The counts and the digamma are those of the authors' program; the logarithms and closed balls of the algorithm as
+    printed have the same limit and read up to 0.3 nats lower at thousands of samples. It equals KSG but for
+    :math:`\log N - \psi(N) \approx 1/2N` where all values differ, and nears the plug-in estimate, with less bias, where
+    all repeat.
 
-    It misleads where one scale hides the other. A discrete variable is given as numbers, at a distance of their
-    difference: give class labels as ``range * y.double()`` with more than the range of x, which keeps classes apart;
-    any one-to-one map of a discrete variable has the same information. It reads low where atoms of
-    both variables lie amid continuous values.
+    Source:
+        Gao, Kannan, Oh & Viswanath (2017).
+
+    Cost:
+        As :func:`mutual_information_ksg`: on one core 0.05 s for 10 000 samples of 1 + 1 coordinates.
+
+    Samples:
+        As :func:`mutual_information_ksg`; of symbols more than there are: 16 fair bits read 11 bits from 5 000.
+
+    Trap:
+        One scale may hide the other: give class labels as ``range * y.double()`` with more than the range of x, which
+        keeps classes apart (any one-to-one map of a discrete variable has the same information). It reads low in many
+        dimensions, and where atoms of both variables lie amid continuous values.
 
     Args:
         x: numbers in floating point, shape ``(N, …)`` or ``(N,)``.

@@ -60,7 +60,7 @@ def mutual_information_projected(
     r"""The information of many coordinates from nearest neighbors in the few canonical pairs that carry it.
 
     Coordinates become normal scores by their ranks. The samples are halved; on one half the canonical correlation
-    analysis (Hotelling 1936) gives pairs of directions, :math:`(a_j^\top x, b_j^\top y)` with the largest correlations.
+    analysis gives pairs of directions, :math:`(a_j^\top x, b_j^\top y)` with the largest correlations.
     Of these, those that correlate on the other half, too, by three standard errors are read there by
     :func:`~lightning_ib.functional.mutual_information_mixed`, and the value is the mean of both halves. Where y is a
     class label, the directions are linear discriminants of x as it comes.
@@ -69,9 +69,19 @@ def mutual_information_projected(
     this is a lower bound. With 50 + 50 coordinates, of which two pairs depend, it reads nine tenths of the truth from
     5 000 samples, where neighbors in all coordinates read nothing.
 
-    It is blind to what leaves no correlation between directions: of two spirals it reads three quarters of what
-    neighbors in their six coordinates read, and of variables that share a cluster on corners of many dimensions, next
-    to nothing. It cannot see more pairs than ``pairs``.
+    Source:
+        Canonical correlations (Hotelling 1936), read by :func:`~lightning_ib.functional.mutual_information_mixed`.
+
+    Cost:
+        On one core 0.05 s for 10 000 samples of 1 + 1 coordinates, 0.1 s for 2 000 of 10 + 10.
+
+    Samples:
+        Two rows per coordinate in each half at least; some thousand for 50 + 50 coordinates.
+
+    Trap:
+        It is blind to what leaves no correlation between directions: of two spirals it reads three quarters of what
+        neighbors in their six coordinates read, and of variables that share a cluster on corners of many dimensions,
+        next to nothing. It cannot see more pairs than ``pairs``.
 
     Args:
         x: real numbers in floating point, shape ``(N, …)`` or ``(N,)``.
@@ -227,11 +237,20 @@ def mutual_information_ksg_corrected(
     between x and y are shrunk by one factor until their information is that of G on the data, corrected for its bias.
 
     It equals the Gaussian copula where the data have one, and adds what neighbors see beyond: on Student-t variables,
-    for example, it halves the error of both. It is the choice for about 5 to 20 coordinates each, and needs some forty
-    samples per coordinate: with 50 + 50 coordinates and 1 000 samples it reads 0.6 bits too high.
+    for example, it halves the error of both. It is the choice for about 5 to 20 coordinates each.
 
-    Clusters are its blind spot: their copula is far from Gaussian, and the ranks mix their coordinates. With one
-    coordinate each, neighbors have next to no bias, and the simulations add their own scatter.
+    Source:
+        This package; neighbors by Kraskov, Stögbauer & Grassberger (2004), copula by Ince et al. (2017).
+
+    Cost:
+        One estimate by neighbors for each simulation, and two more: about 1 s for 2 000 samples of 10 + 10.
+
+    Samples:
+        Some forty per coordinate: with 50 + 50 coordinates and 1 000 samples it reads 0.6 bits too high.
+
+    Trap:
+        Clusters are its blind spot: their copula is far from Gaussian, and the ranks mix their coordinates. With one
+        coordinate each, neighbors have next to no bias, and the simulations add their own scatter.
 
     Args:
         x: real numbers in floating point, shape ``(N, …)`` or ``(N,)``.

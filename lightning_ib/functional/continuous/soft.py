@@ -85,8 +85,8 @@ class SoftEntropy:
         I(\tilde T;Y) &= H(\tilde T) - \sum_y \frac{N_y}{N} H(p(\cdot|y)), \qquad
         p(k|y) = \frac{1}{N_y} \sum_{n: y_n = y} p(k|x_n)
 
-    with fixed random unit vectors :math:`a_k` (soft entropy: Conklin 2025; its package ``soft-entropy`` divides by log
-    K). The information about Y is the generalized Jensen–Shannon divergence of the classes (Lin 1991).
+    with fixed random unit vectors :math:`a_k` (the package ``soft-entropy`` divides by log K). The information about Y
+    is the generalized Jensen–Shannon divergence of the classes (Lin 1991).
 
     **The center.** A cosine loses contrast where all rows share a large offset, as those of a layer with biases do:
     around zero, the second convolution of a network on MNIST reads 0.71 nats about the digit, around the mean 1.24. The
@@ -103,6 +103,21 @@ class SoftEntropy:
 
     :meth:`update` works on the device of the center and returns at once. All sums are in float64: with the default
     arguments they take 4 MiB, nearly all for the classes; the anchors take 8 K D bytes.
+
+    Source:
+        Soft entropy (Conklin 2025); the information about Y is the divergence of the classes (Lin 1991).
+
+    Cost:
+        0.1 to 0.2 s for 10 000 rows of 128 coordinates, on one core, in constant memory.
+
+    Samples:
+        Some thousand for 512 anchors: the floor falls with N and grows with the number of classes.
+
+    Trap:
+        Without its floor I(T;Y) means nothing. The lengths of rows are ignored. It is blunt: a few hundred random
+        directions catch little of the information in a wide layer, a layer with a few strong coordinates is dominated
+        by them, and a single coordinate reads one bit at most. Compare values with the same D, K and :math:`\beta`
+        only.
 
     Args:
         center: the vector subtracted from each row, real, shape ``(D,)``; zeros for the cosines of the rows as they
@@ -346,12 +361,6 @@ def soft_information(
     estimator with the same center agrees to 1e-12. The floor is the mean of :math:`I(\tilde T;Y)` over permutations of
     the labels, in a closed form that is derived in :mod:`lightning_ib.functional.continuous.soft_floor`. Where T
     depends on Y, the bias of ``i_ty`` is less than the floor: their difference errs on the low side.
-
-    The lengths of ``t`` − center are ignored, so that it misleads where the information is in those. It is blunt: a few
-    hundred random directions catch little of the information in a wide layer, and a layer with a few strong coordinates
-    is dominated by them. Compare values with the same D, K and :math:`\beta` only.
-
-    One core takes about 0.1 s for 10 000 rows of 128 coordinates.
 
     Args:
         t: the representation, real floating point, shape ``(N, D)``; further dimensions are flattened into D.

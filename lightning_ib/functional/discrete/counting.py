@@ -43,6 +43,19 @@ class Symbols(NamedTuple):
 def symbols(ids: Tensor) -> Symbols:
     """Number the symbols of a variable in ascending order of their ids, and count them.
 
+    Source:
+        Counting: no estimate, the number K of symbols that were seen.
+
+    Cost:
+        About 0.2 ms for 10 000 samples, on one core.
+
+    Samples:
+        K grows with N until every symbol was seen: compare it at one N. Cells are at most one for 50 samples
+        (:func:`~lightning_ib.functional.cell_limit`).
+
+    Trap:
+        A symbol seen once counts as much as a frequent one. Many symbols mean fine bins as easily as much information.
+
     Args:
         ids: integers, shape ``(N,)``, N at least 1.
 
@@ -175,6 +188,20 @@ def entropy_of_counts(counts: Tensor, *, unit: Unit = "bits", correction: Correc
 def entropy(ids: Tensor, *, unit: Unit = "bits", correction: Correction | None = None) -> float:
     r"""The plug-in entropy H(A) of a variable, :math:`\log N - \frac{1}{N}\sum_k n_k \log n_k`.
 
+    Source:
+        Counting (Cover & Thomas 2006), and its bias (Miller 1955).
+
+    Cost:
+        About 0.2 ms for 10 000 samples, on one core.
+
+    Samples:
+        Many more than the K symbols: it is biased down by about (K − 1)/2N nats, and 12 fair bits read 9.7 bits from 1
+        000 samples.
+
+    Trap:
+        It describes the symbols: finer bins raise it up to log N, at any state of the layer. A fall is compression at
+        this resolution.
+
     Args:
         ids: integers, shape ``(N,)``.
         unit: ``"bits"`` or ``"nats"``.
@@ -219,8 +246,19 @@ def _frequencies(ids: Tensor) -> Tensor:
 def mutual_information(a: Tensor, b: Tensor, *, unit: Unit = "bits", correction: Correction | None = None) -> float:
     r"""The plug-in mutual information :math:`I(A;B) = H(A) + H(B) - H(A,B)`.
 
-    It is biased up: independent variables with :math:`K_A` and :math:`K_B` symbols read about
-    :math:`(K_A - 1)(K_B - 1) / 2N` nats. Where A has a symbol for every sample, it is H(B) for any B.
+    Source:
+        Counted entropies (Cover & Thomas 2006); of layers first by Shwartz-Ziv & Tishby (2017).
+
+    Cost:
+        About 1 ms for 10 000 samples, on one core.
+
+    Samples:
+        Several for each pair of symbols. It is biased up: independent variables with :math:`K_A` and :math:`K_B`
+        symbols read about :math:`(K_A - 1)(K_B - 1) / 2N` nats.
+
+    Trap:
+        Where A has a symbol for every sample, it is H(B) for any B. Where every sample is an x of its own, I(X;T) is
+        H(T), the entropy of the symbols of a layer: of a layer without noise the exact value is log N or infinite.
 
     Args:
         a: integers, shape ``(N,)``.
@@ -251,6 +289,18 @@ def conditional_entropy(
 ) -> float:
     r"""The plug-in conditional entropy :math:`H(A|B) = H(A,B) - H(B)`.
 
+    Source:
+        Counting (Cover & Thomas 2006).
+
+    Cost:
+        About 1 ms for 10 000 samples, on one core.
+
+    Samples:
+        As many as the information, of which it has the bias with the opposite sign: several for each pair of symbols.
+
+    Trap:
+        Where B has a symbol for every sample it is 0, for any A: H(Y|T) of a saturated layer is low by chance.
+
     Args:
         a: integers, shape ``(N,)``.
         given: integers, shape ``(N,)``: the variable B.
@@ -279,6 +329,19 @@ def conditional_mutual_information(
     a: Tensor, b: Tensor, *, given: Tensor, unit: Unit = "bits", correction: Correction | None = None
 ) -> float:
     r"""The plug-in conditional information :math:`I(A;B|C) = H(A,C) + H(B,C) - H(C) - H(A,B,C)`.
+
+    Source:
+        Counting (Cover & Thomas 2006); I(X;T|Y) of a layer is its superfluous information (Kirsch, Lyle & Gal 2021).
+
+    Cost:
+        About 3 ms for 10 000 samples, on one core.
+
+    Samples:
+        The most of all counts: several for each combination of three symbols.
+
+    Trap:
+        Where every sample is an x of its own, I(X;T|Y) is H(T) − I(T;Y), with the biases of both: log N − H(Y) where T
+        has a symbol for every sample.
 
     Args:
         a: integers, shape ``(N,)``.
@@ -326,7 +389,20 @@ def add_entropies(*entropies: float) -> float:
 
 
 def information_bottleneck(*, i_xt: float, i_ty: float, beta: float) -> float:
-    r"""The functional of the information bottleneck, :math:`I(X;T) - \beta\, I(T;Y)` (Tishby, Pereira & Bialek 1999).
+    r"""The functional of the information bottleneck, :math:`I(X;T) - \beta\, I(T;Y)`.
+
+    Source:
+        Tishby, Pereira & Bialek (1999).
+
+    Cost:
+        None beside its two informations.
+
+    Samples:
+        Those of its two informations, whose errors and biases it inherits.
+
+    Trap:
+        A layer that knows nothing reads 0, which for β up to 1 is the lowest value there is. Values of different β do
+        not compare.
 
     Args:
         i_xt: I(X;T), in any unit.

@@ -26,10 +26,23 @@ def fano_information(accuracy: float, *, h_y: float, n_classes: int, unit: Unit 
 
     .. math:: I(T;Y) \ge H(Y) - h(e) - e \log(C - 1), \qquad e = 1 - \text{accuracy}
 
-    with the binary entropy :math:`h(e) = -e \log e - (1 - e) \log(1 - e)` (Fano 1961; Cover & Thomas 2006, theorem
-    2.10.1). It holds for the samples at hand, where accuracy and H(Y) are counted on the same ones, and for every layer
-    that the prediction is computed from alone; a layer that a skip connection bypasses may hold less. Equality holds
-    where the errors fall evenly on all wrong classes.
+    with the binary entropy :math:`h(e) = -e \log e - (1 - e) \log(1 - e)`. It holds for the samples at
+    hand, where accuracy and H(Y) are counted on the same ones. Equality holds where the errors fall evenly on all wrong
+    classes.
+
+    Source:
+        Fano (1961); Cover & Thomas (2006), theorem 2.10.1.
+
+    Cost:
+        None: one formula. The accuracy is counted in the pass.
+
+    Samples:
+        As many as the accuracy: at 0.9 and N = 10 000 that has a standard error of 0.003.
+
+    Trap:
+        It holds for layers that the prediction is computed from alone; one that a skip connection bypasses may hold
+        less. Symbols are coarser than layers: a hidden layer below the bound (``fano_shortfall``) holds more than its
+        symbols show. Where one class is frequent, guessing it has a high accuracy and a bound of 0.
 
     Args:
         accuracy: the share of correct predictions, 0 … 1.

@@ -48,7 +48,17 @@ _PRICE = 0.5
 
 
 class Cells(NamedTuple):
-    """A partition of rows into cells.
+    r"""A partition of rows into cells, and the share of their variance that lies between the cells.
+
+    .. math:: 1 - \frac{\sum_n \|z_n - c_{k(n)}\|^2}{\sum_n \|z_n - \bar z\|^2}
+
+    with the principal coordinates z of the rows, outliers drawn in, and the center c of the cell of each.
+
+    Cost:
+        0.1 to 0.6 s for 10 000 rows of 128 coordinates, on one core.
+
+    Samples:
+        About 50 for a cell: 128 cells take 6 400 samples, 256 take 12 800 (:func:`cell_limit`).
 
     Attributes:
         numbers: int64 ``(N,)``: the cell of each row, in ``0 … K − 1``.
@@ -111,9 +121,12 @@ def cells(t: Tensor, *, max_cells: int = MAX_CELLS, expected_clusters: int = 2) 
     It is free of the scale and the offset of the layer, and the same rows give the same cells in any order: rows are
     put into an order of their own first. Rows that are equal share a cell.
 
-    Cells follow the directions of large variance and miss information in the others: a class in one coordinate beside
-    others of ten times the spread, or an exclusive or. Isotropic noise, which is free of clusters, has an entropy near
-    log K.
+    Source:
+        Entropy-constrained vector quantization (Chou, Lookabaugh & Gray 1989).
+
+    Trap:
+        Cells follow the directions of large variance and miss information in the others: a class in one coordinate
+        beside others of ten times the spread, or an exclusive or. Isotropic noise has an entropy near log K.
 
     Args:
         t: the representation, real and finite, shape ``(N, …)``, flattened to ``(N, D)``. All is computed in float64.

@@ -110,13 +110,22 @@ def mutual_information_quantized(
 
     .. math:: I(T;Y) = H(T) + H(Y) - H(T,Y)
 
-    Plug-in entropies of the layer's activations, :func:`quantized_ids`, counted exactly (Lorenzen, Igel & Nielsen
-    2022). A quantized network is a function of its input and has finitely many activations, so that I(X;T) is finite,
-    and the levels are the network's own. For a network in full precision, it is the information of a copy that rounds
-    this layer to b bits.
+    Plug-in entropies of the layer's activations, :func:`quantized_ids`, counted exactly. A quantized network is a
+    function of its input and has finitely many activations, so that I(X;T) is finite, and the levels are the network's
+    own. For a network in full precision, it is the information of a copy that rounds this layer to b bits.
 
-    It is exact for the samples given; for their distribution it can saturate: a wide layer at 8 bits has a symbol for
-    nearly every sample, H(T) is then log N and I(T;Y) is H(Y) at any state of training.
+    Source:
+        Lorenzen, Igel & Nielsen (2022).
+
+    Cost:
+        About 10 ms for 2 000 rows of 128 activations, on one core.
+
+    Samples:
+        Any for the samples themselves; for their distribution many more than symbols occur.
+
+    Trap:
+        It saturates: a wide layer at 8 bits has a symbol for nearly every sample, H(T) is then log N and I(T;Y) is H(Y)
+        at any state of training.
 
     Args:
         t: real activations, shape ``(N, …)``, N at least 1.

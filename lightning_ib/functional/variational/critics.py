@@ -145,10 +145,15 @@ def mutual_information_infonce(
     .. math:: I(X;Y) \ge \mathbb{E}\Bigl[\frac{1}{B} \sum_i
               \log \frac{e^{f(x_i, y_i)}}{\frac{1}{B} \sum_j e^{f(x_i, y_j)}}\Bigr]
 
-    (van den Oord, Li & Vinyals 2018), over batches of B samples. It is at most :math:`\log B`, 8 bits with the default
-    ``batch_size``: near that it reflects the size of the batches. Its variance is small, and it falls short where the
-    critic is too weak for the dependence, as for spirals. The head of this module describes how the critic is
-    trained and evaluated; :func:`critic_information` gives the standard error as well.
+    over batches of B samples. Its variance is small. The head of this module describes how the critic is trained and
+    evaluated; :func:`critic_information` gives the standard error as well.
+
+    Source:
+        van den Oord, Li & Vinyals (2018).
+
+    Trap:
+        It is at most :math:`\log B`, 8 bits with the default ``batch_size``: near that it reflects the size of the
+        batches. It falls short where the critic is too weak for the dependence, as for spirals.
 
     Args:
         x: real values in floating point, shape ``(N, …)``, N at least 16.
@@ -209,12 +214,18 @@ def mutual_information_smile(
 
     The critic learns by the Jensen–Shannon bound :math:`-\mathbb{E}_{p(x,y)}[\log(1 + e^{-f})] -
     \mathbb{E}_{p(x)p(y)}[\log(1 + e^f)]` (Nowozin, Cseke & Tomioka 2016), and the bound of Donsker & Varadhan reads it,
-    with a variance that clipping caps (Song & Ermon 2020). They clip the second term alone, so that the first can
-    exceed I(X;Y) by any amount. With both clipped it is a lower bound in expectation, up to the error of the logarithm
-    of a mean, which falls as 1/N. It can exceed log B, and falls short where single pairs hold more information than
-    :math:`\tau`, or where a nearly exact link has sharp edges (2.6 of 3.4 bits of a uniform variable with uniform noise
-    of a tenth of its width, where InfoNCE reads 3.0). The head of this module describes how the critic is trained and
-    evaluated; :func:`critic_information` gives the standard error as well.
+    with a variance that clipping caps. The authors clip the second term alone, so that the first can exceed I(X;Y) by
+    any amount. With both clipped it is a lower bound in expectation, up to the error of the logarithm of a mean, which
+    falls as 1/N. The head of this module describes how the critic is trained and evaluated; :func:`critic_information`
+    gives the standard error as well.
+
+    Source:
+        Song & Ermon (2020).
+
+    Trap:
+        It can exceed log B, and falls short where single pairs hold more information than :math:`\tau`, or where a
+        nearly exact link has sharp edges (2.6 of 3.4 bits of a uniform variable with uniform noise of a tenth of its
+        width, where InfoNCE reads 3.0).
 
     Args:
         x: real values in floating point, shape ``(N, …)``, N at least 16.

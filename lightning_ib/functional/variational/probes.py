@@ -102,18 +102,21 @@ def probe_information(
 
     .. math:: I_V(T \to Y) = H(Y) - \frac{1}{N} \sum_n -\log q_{-k(n)}(y_n \mid t_n)
 
-    (Barber & Agakov 2003; Xu et al. 2020), where :math:`q_{-k}` is a probe fitted to all folds but k and :math:`k(n)`
-    is the fold of sample n. In expectation it is a lower bound on I(T;Y). The samples are dealt to the folds at random,
-    every class evenly. Each probe sees coordinates standardized by its own training samples, one fold of which, the
-    validation fold, chooses the ridge or the time to stop; where there are more coordinates than samples, the rows are
-    rotated into N coordinates and share one scale. The ``"linear"`` probe (Alain & Bengio 2017) is multinomial logistic
-    regression in float64 with one of seven ridges, a factor of 10 apart; ``"mlp"`` has 64 ReLU units, trained in
-    float32 by Adam in at most 1000 steps of 128 samples. A class that is absent from the training samples of a probe
-    gets the probability of one training sample, so that labels that are all different give zero information.
+    where :math:`q_{-k}` is a probe fitted to all folds but k and :math:`k(n)` is the fold of sample n. In expectation
+    it is a lower bound on I(T;Y). The samples are dealt to the folds at random, every class evenly. Each probe sees
+    coordinates standardized by its own training samples, one fold of which, the validation fold, chooses the ridge or
+    the time to stop; where there are more coordinates than samples, the rows are rotated into N coordinates and share
+    one scale. The ``"linear"`` probe is multinomial logistic regression in float64 with one of seven ridges, a factor
+    of 10 apart; ``"mlp"`` has 64 ReLU units, trained in float32 by Adam in at most 1000 steps of 128 samples. A class
+    that is absent from the training samples of a probe gets the probability of one training sample, so that all
+    different labels give zero.
 
-    It misleads where samples depend on each other and fall on both sides of the split, as frames of one video or words
-    of one document do: give those as ``groups``. It misleads in comparisons of layers of very different width: a wide
-    layer needs more samples for the same information.
+    Source:
+        Barber & Agakov (2003); Xu et al. (2020). The linear probe: Alain & Bengio (2017).
+
+    Trap:
+        Samples that depend on each other and fall on both sides of the split, as frames of one video or words of one
+        document do: give those as ``groups``. Of layers of very different width the wider one reads low.
 
     Args:
         t: the representation, real floating point, shape ``(N, …)``, flattened to ``(N, D)``.
@@ -126,15 +129,12 @@ def probe_information(
         unit: ``"bits"`` or ``"nats"``.
 
     Returns:
-        Python numbers, the same to the last bit at every call. The linear probe takes, in float64 numbers, two copies
-        of the rows (``2 N²`` and the Gram matrix where D > N), ``folds · D²`` for D up to 512, and ``C · (5 N + 20
-        D)``; up to ``130 N`` more where C · (D + 1) is at most 128.
+        Python numbers, the same to the last bit at every call.
 
     Raises:
         TypeError: ``t`` is of another kind (integers are), or ``y`` (real numbers are), or another argument.
         ValueError: the variables differ in their samples, ``t`` holds NaN or infinity, there is a single class, there
-            are fewer than ``2 · folds`` samples or ``folds`` groups, or ``probe``, ``folds`` or ``unit`` is out of
-            range.
+            are fewer than ``2 · folds`` samples or ``folds`` groups, or an option is out of its range.
 
     Example:
         >>> y = torch.arange(300) % 3
