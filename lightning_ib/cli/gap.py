@@ -196,9 +196,9 @@ def _caution(gap: Gap) -> str:
     largest, n = gap.largest, len(gap.rows)
     orders = f"all {largest.n_orders} orders" if largest.exact else f"{largest.n_orders} random orders"
     return (
-        f"{n} correlation{'s were' if n > 1 else ' was'} computed. The largest |tau-b|, {largest.tau:.2f}, is reached "
-        f"by the largest of them in {100 * largest.p_value:.2g} % of {orders} of the runs: p = {largest.p_value:.2g} "
-        "for all of them together."
+        f"{n} correlation{'s were' if n > 1 else ' was'} computed. Their largest |tau-b|, {largest.tau:.2f}, is reached in "
+        f"{round(largest.p_value * largest.n_orders)} of {orders} of the runs: p = {largest.p_value:.2g} for all of them "
+        "together."
     )
 
 

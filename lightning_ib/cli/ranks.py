@@ -52,8 +52,8 @@ def kendall(x: Sequence[float], y: Sequence[float], *, bars: bool = True) -> Bar
     .. math:: \tau_b = \frac{C - D}{\sqrt{(C + D + T_x)(C + D + T_y)}}
 
     of :math:`C` concordant and :math:`D` discordant pairs, and :math:`T` pairs tied in the other variable alone
-    (Kendall 1945). The bar is the percentile bootstrap over the pairs of values (Efron 1979), with a fixed seed; of
-    fewer than about ten pairs it is rough.
+    (Kendall 1945). The bar is the percentile bootstrap over the pairs of values (Efron 1979), with a fixed seed; a
+    resample in which all x or all y are equal counts as 0. Of fewer than about ten pairs it is rough.
 
     Args:
         x: finite values, one for each run.
@@ -106,9 +106,8 @@ def largest_tau(quantities: Sequence[Sequence[float]], y: Sequence[float]) -> La
     n = len(y)
     first, second = torch.triu_indices(n, n, 1)
     values = torch.tensor(quantities, dtype=torch.float64)
-    signs = (values[:, first] - values[:, second]).sign()
-    known = signs.isfinite().double()
-    signs = signs.nan_to_num(0.0)
+    differences = values[:, first] - values[:, second]
+    known, signs = differences.isfinite().double(), differences.nan_to_num(0.0).sign()
     of_y = _signs(torch.tensor(y, dtype=torch.float64))
     orders, exact = _orders(n)
     found = []
@@ -142,7 +141,8 @@ def _with_bar(statistic: Statistic, x: Sequence[float], y: Sequence[float], bars
     drawn = torch.randint(n, (N_RESAMPLES, n), generator=generator)
     times = torch.zeros(N_RESAMPLES, n, dtype=torch.float64)
     times.scatter_add_(1, drawn, torch.ones_like(drawn, dtype=torch.float64))
-    low, high = statistic(of_x, of_y, times).nanquantile(torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
+    resampled = statistic(of_x, of_y, times).nan_to_num(0.0)
+    low, high = resampled.quantile(torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
     return Bar(value, low, high)
 
 
