@@ -195,10 +195,10 @@ def _caution(gap: Gap) -> str:
     """What the largest of so many correlations is worth."""
     largest, n = gap.largest, len(gap.rows)
     orders = f"all {largest.n_orders} orders" if largest.exact else f"{largest.n_orders} random orders"
+    n_reached, computed = round(largest.p_value * largest.n_orders), "correlations were" if n > 1 else "correlation was"
     return (
-        f"{n} correlation{'s were' if n > 1 else ' was'} computed. Their largest |tau-b|, {largest.tau:.2f}, is reached in "
-        f"{round(largest.p_value * largest.n_orders)} of {orders} of the runs: p = {largest.p_value:.2g} for all of them "
-        "together."
+        f"{n} {computed} computed. Their largest |tau-b|, {largest.tau:.2f}, is reached "
+        f"in {n_reached} of {orders} of the runs: p = {largest.p_value:.2g} for all of them together."
     )
 
 
