@@ -52,8 +52,8 @@ def kendall(x: Sequence[float], y: Sequence[float], *, bars: bool = True) -> Bar
     .. math:: \tau_b = \frac{C - D}{\sqrt{(C + D + T_x)(C + D + T_y)}}
 
     of :math:`C` concordant and :math:`D` discordant pairs, and :math:`T` pairs tied in the other variable alone
-    (Kendall 1945). The bar is the percentile bootstrap over the pairs of values (Efron & Tibshirani 1993), with a fixed seed; a
-    resample in which all x or all y are equal counts as 0. Of fewer than about ten pairs it is rough.
+    (Kendall 1945). The bar is the percentile bootstrap over the pairs of values (Efron & Tibshirani 1993), with a fixed
+    seed; a resample in which all x or all y are equal counts as 0. Of fewer than about ten pairs it is rough.
 
     Args:
         x: finite values, one for each run.
