@@ -178,7 +178,7 @@ def test_wrong_input_is_one_sentence(runs, capsys):
 def test_logs_that_cannot_be_used_are_one_sentence(runs, tmp_path, capsys):
     arguments = (*runs, "--gap", "val_loss")
     history().to_csv(tmp_path / "c" / "information_plane_mine.csv")
-    assert "c and c/mine are of one training, whose logs are in c, and --gap counts each training once" in refused(
+    assert "c and mine are of one training, whose logs are in c, and --gap counts each training once" in refused(
         capsys, *arguments
     )
     (tmp_path / "c" / "information_plane_mine.csv").unlink()
