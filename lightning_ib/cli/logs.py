@@ -90,16 +90,16 @@ def metric_of(file: Path, expression: str) -> Metric:
             known = {**read(folder), **known}
             if (names := _names_in(expression, known)) is not None:
                 return Metric(folder, names, [known[name] for name in names])
-    names = [name for name in known if name not in _OF_LOGGERS and parse_tag(name, prefix) is None]
-    if not names:
+    own = [name for name in known if name not in _OF_LOGGERS and parse_tag(name, prefix) is None]
+    if not own:
         raise UsageError(
             f"{file.parent} holds no logged metric: --gap reads {_CSV} of CSVLogger and TensorBoard's event files, in "
             "the folder of information_plane.csv."
         )
-    missing = _unknown_in(expression, names)
-    suggestion = nearest(missing, names)
+    missing = _unknown_in(expression, own)
+    suggestion = nearest(missing, own)
     if "did you mean" in suggestion or suggestion == ".":
-        shown = ", ".join(sorted(names)[:12]) + ", …" * (len(names) > 12)
+        shown = ", ".join(sorted(own)[:12]) + ", …" * (len(own) > 12)
         suggestion = f": it has {shown}{suggestion.replace(': did', '; did')}"
     raise UsageError(f"{file.parent} logged no {missing}{suggestion}")
 
