@@ -180,6 +180,8 @@ class RecordingCallback(CallbackBase):
         if not self.verbose or trainer.barebones:
             return
         with self.reporter.warned.on_error("the summary of the fit failed"):
+            if unreached := self.schedule.unreached(trainer.global_step):
+                self._say(trainer, unreached)
             if (hint := self._hint()) is not None:
                 self._say(trainer, f"at the last measurement {hint}")
             if self._own().records():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from lightning_ib.callbacks.arguments import checked_prefix, checked_unpack
 from lightning_ib.callbacks.base import RecordingCallback
@@ -68,6 +68,8 @@ class GradientSNRCallback(RecordingCallback):
         every_n_epochs: record every n-th epoch alone.
         epochs: record these epochs instead, the first being 1.
         every_n_train_steps: record every n optimizer steps instead, of the gradients of those steps.
+        at_steps: record after these optimizer steps instead, such as ``[10, 100, 1000]``, or ``"log"``, as the plane's
+            callback; of the gradients since the step before. The spread needs two steps, and is NaN of one.
         unpack: batch → (x, y), x being what has a row for each sample; ``None`` recognizes it, as the plane's callback
             does. It gives the batch size of ``noise_scale``.
         normalized: whether the picture divides mean and spread by the norm of the weights, as in the field; what is
@@ -97,12 +99,13 @@ class GradientSNRCallback(RecordingCallback):
         every_n_epochs: int = 1,
         epochs: Sequence[int] | None = None,
         every_n_train_steps: int | None = None,
+        at_steps: Sequence[int] | Literal["log"] | None = None,
         unpack: Unpack | None = None,
         normalized: bool = True,
         prefix: str = "ib",
         verbose: bool = True,
     ) -> None:
-        schedule, prefix = Schedule(every_n_epochs, epochs, every_n_train_steps), checked_prefix(prefix)
+        schedule, prefix = Schedule(every_n_epochs, epochs, every_n_train_steps, at_steps), checked_prefix(prefix)
         self.unpack = checked_unpack(unpack)
         super().__init__(
             schedule,

@@ -8,7 +8,6 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 from torch.nn.parameter import is_lazy
-from torch.utils.data import DataLoader
 
 from lightning_ib.binning.quantizer import Quantizer
 from lightning_ib.callbacks.arguments import checked_arguments, default_estimators
@@ -21,6 +20,7 @@ from lightning_ib.callbacks.trainer import (
     first_loader,
     has_forward,
     set_up_validation_data,
+    unshared_data,
 )
 from lightning_ib.capture.batches import Unpack
 from lightning_ib.capture.layers import NoLayersError
@@ -97,6 +97,8 @@ class InformationPlaneCallback(LoopCallback):
         epochs: measure after these epochs instead, such as ``[1, 2, 4, 8, 16]``.
         every_n_train_steps: measure after every n-th optimizer step instead, in a pass of its own, over the validation
             data where there are some.
+        at_steps: likewise after these steps, such as ``[0, 1, 10, 100]``, in ascending order, 0 being before training;
+            ``"log"`` takes 0, 1, 2, 3, 4, 5, 6, 8, 10, 13, 16, 20, …, ten a decade.
         unit: ``"bits"`` or ``"nats"``.
         beta: if set, the information-bottleneck functional I(X;T) − β I(T;Y) is logged too.
         prefix: the first part of every logged name; two callbacks in one Trainer need two.
@@ -148,6 +150,7 @@ class InformationPlaneCallback(LoopCallback):
         every_n_epochs: int = 1,
         epochs: Sequence[int] | None = None,
         every_n_train_steps: int | None = None,
+        at_steps: Sequence[int] | Literal["log"] | None = None,
         unit: Unit = "bits",
         beta: float | None = None,
         prefix: str = "ib",
@@ -165,7 +168,7 @@ class InformationPlaneCallback(LoopCallback):
     ) -> None:
         flags = {"log_projector": log_projector, "tsne": tsne, "verbose": verbose}
         checked_arguments(data, unpack, beta, prefix, flags)
-        schedule, prefix = Schedule(every_n_epochs, epochs, every_n_train_steps), prefix.strip("/")
+        schedule, prefix = Schedule(every_n_epochs, epochs, every_n_train_steps, at_steps), prefix.strip("/")
         options: dict[str, Any] = {
             "layers": layers,
             "input": input,
@@ -189,7 +192,7 @@ class InformationPlaneCallback(LoopCallback):
         )
         self.data, self.unpack, self.unit = data, unpack, unit
         # With defaults alone a failing measurement must leave the run going.
-        named = (layers, input, target, data, unpack, every_n_train_steps)
+        named = (layers, input, target, data, unpack, every_n_train_steps, at_steps)
         self._is_default = all(one is None for one in named) and not isinstance(head, str)
         self._place, self._source = Place.OWN_PASS, data
 
@@ -254,8 +257,8 @@ class InformationPlaneCallback(LoopCallback):
         elif any_rank(trainer, not here) and not own:
             self._place = Place.VALIDATION_LATE
         self._source = self.data if self.data is not None else ("val" if validates else "train")
-        if self._place is not Place.OWN_PASS and trainer.world_size > 1:
-            self._warn_of_unshared(trainer)
+        if self._place is not Place.OWN_PASS and (unshared := unshared_data(trainer)):
+            self._warn(unshared)
         if self._source == "train" and self.data is None:
             self._say(
                 trainer,
@@ -263,19 +266,13 @@ class InformationPlaneCallback(LoopCallback):
                 f"the training data, {self.schedule}.",
             )
 
-    def _warn_of_unshared(self, trainer: Trainer) -> None:
-        loader = first_loader(trainer.val_dataloaders)
-        if not isinstance(loader, DataLoader) and trainer.is_global_zero:
-            self._warn(
-                f"the validation data is a {type(loader).__name__}, which Lightning does not share out: "
-                "unless it gives each process other samples, every sample is counted once in each process, and log N "
-                "is too large. Give a DataLoader."
-            )
-
     def _missed(self, trainer: Trainer) -> bool:
-        """Whether the run was interrupted between the end of an epoch and its measurement."""
+        """Whether the run was interrupted between a moment that was due and its measurement."""
+        last = self._last_point()
+        if self.schedule.by == "step":
+            return self.schedule.is_due(trainer.global_step, last.step)
         validates = trainer.current_epoch % (trainer.check_val_every_n_epoch or 1) == 0
-        due = self.schedule.by == "epoch" and self.schedule.is_due(trainer.current_epoch, self._last_point().epoch)
+        due = self.schedule.is_due(trainer.current_epoch, last.epoch)
         return due and (self._place is Place.OWN_PASS or validates)
 
     def _measure_before_training(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -339,7 +336,7 @@ class InformationPlaneCallback(LoopCallback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Measure after every n-th optimizer step, where that is asked for."""
+        """Measure after an optimizer step, where that is asked for."""
         by_step = self.session.is_attached and self.schedule.by == "step"
         if by_step and self.schedule.is_due(trainer.global_step, self._last_point().step):
             epoch = trainer.current_epoch + trainer.is_last_batch

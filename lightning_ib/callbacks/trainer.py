@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
+from torch.utils.data import DataLoader
 
 if TYPE_CHECKING:
     from pytorch_lightning import LightningModule, Trainer
@@ -116,3 +117,15 @@ def first_loader(loaders: Any) -> Any:
     if isinstance(loaders, Mapping):
         loaders = list(loaders.values())
     return loaders[0] if isinstance(loaders, (list, tuple)) and loaders else loaders
+
+
+def unshared_data(trainer: Any) -> str:
+    """What to warn of where Lightning leaves it to the validation data to be shared out; empty elsewhere."""
+    loader = first_loader(trainer.val_dataloaders)
+    if trainer.world_size == 1 or isinstance(loader, DataLoader) or not trainer.is_global_zero:
+        return ""
+    return (
+        f"the validation data is a {type(loader).__name__}, which Lightning does not share out: "
+        "unless it gives each process other samples, every sample is counted once in each process, and log N "
+        "is too large. Give a DataLoader."
+    )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from lightning_ib.cli.runs import Run
 from lightning_ib.records.points import InformationPoint
@@ -44,7 +44,7 @@ def differences(runs: Sequence[Run]) -> str:
         if layer not in common:
             who = " and ".join(run.name for run, of_run in zip(runs, points) if layer in of_run)
             owners.setdefault(who, []).append(layer)
-    lines += _conditions(runs, points)
+    lines += conditions({run.name: of_run.values() for run, of_run in zip(runs, points)})
     lines += [f"only in {who}: {', '.join(of)}" for who, of in owners.items()]
     return "\n".join(line.rstrip() for line in lines)
 
@@ -63,13 +63,17 @@ def _common(runs: Sequence[Run]) -> tuple[list[Mapping[str, InformationPoint]], 
     return points, f"the last epochs, none of which all runs have ({each})"
 
 
-def _conditions(runs: Sequence[Run], points: Sequence[Mapping[str, InformationPoint]]) -> list[str]:
-    """What the values depend on and the runs do not share."""
+def conditions(points: Mapping[str, Collection[InformationPoint]]) -> list[str]:
+    """What the values of runs depend on and these do not share, in lines.
+
+    Args:
+        points: run → its points at the moment that is compared.
+    """
     lines = []
     for field, word in (("n_samples", "N"), ("source", "the discretization"), ("correction", "the correction")):
-        of_runs = [{getattr(point, field) for point in of_run.values()} for of_run in points]
-        if any(values != of_runs[0] for values in of_runs):
-            shown = ", ".join(f"{run.name} {'/'.join(map(str, sorted(v)))}" for run, v in zip(runs, of_runs))
+        of_runs = {run: {getattr(point, field) for point in of_run} for run, of_run in points.items()}
+        if len(set(map(frozenset, of_runs.values()))) > 1:
+            shown = ", ".join(f"{run} {'/'.join(map(str, sorted(values)))}" for run, values in of_runs.items())
             lines.append(f"not comparable as they are, {word} differs: {shown}")
     return lines
 

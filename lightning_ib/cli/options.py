@@ -77,11 +77,17 @@ _COMPARE = f"""\
 Draw several runs side by side on equal axes, and print how they differ: I(X;T), I(T;Y), H(T) and the verdict of each
 layer at the last epoch that all of them have. Runs in different units are converted into that of the first.
 
+With --gap METRIC, print which recorded quantities go with a metric over at least four runs, such as the generalization
+gap: Kendall's tau-b and Spearman's rho of each, with bars over resampled runs, and how often chance reaches the
+largest. The metric is read from CSVLogger's metrics.csv or from TensorBoard's event files in the folder of the run.
+
 {_RUN}"""
 
 _COMPARE_EXAMPLES = """\
-example:
+examples:
   lightning-ib compare runs/tanh runs/relu -o compare.png              the table goes to the console
+  lightning-ib compare runs/* --gap "val_loss - train_loss"            the picture is gap.png
+  lightning-ib compare runs/* --gap test_loss --table gap.csv
 """
 
 _MOVIE = f"""\
@@ -133,8 +139,9 @@ def parser() -> ArgumentParser:
     one.add_argument("--each-layer", action="store_true", help="a small plane for each layer of one run")
     one.add_argument("--gradients", action="store_true", help="the signal and the noise of the gradients of one run")
     one = _command(commands, "compare", "draw runs side by side, and print differences", _COMPARE, _COMPARE_EXAMPLES)
-    _add_runs(one, "compare.png")
+    _add_runs(one, "compare.png, with --gap gap.png,")
     _add_style(one)
+    _add_gap(one)
     one = _command(commands, "movie", "film the information plane of a run", _MOVIE, _MOVIE_EXAMPLES)
     one.add_argument("run", metavar="RUN", help="the folder of the run, or its CSV")
     _add_output(one, "plane.gif")
@@ -157,6 +164,13 @@ def _not_empty(text: str) -> str:
     if not text.strip():
         raise ArgumentTypeError("expected a path, got an empty one")
     return text
+
+
+def _metric(text: str) -> str:
+    """The name of a metric."""
+    if not text.strip():
+        raise ArgumentTypeError("expected the name of a logged metric, got an empty one")
+    return text.strip()
 
 
 def _add_runs(one: ArgumentParser, output: str) -> None:
@@ -194,6 +208,26 @@ def _add_style(one: ArgumentParser) -> None:
         default="screen",
         help="paper: 3.4 inches wide, small fonts, no title, 300 dpi (default: screen)",
     )
+
+
+def _add_gap(one: ArgumentParser) -> None:
+    """The options of ``compare --gap``."""
+    with_metric = one.add_argument_group("what goes with a metric, over runs")
+    with_metric.add_argument(
+        "--gap",
+        metavar="METRIC",
+        type=_metric,
+        help='the name of a logged metric, or of two with a minus between, such as "val_loss - train_loss"',
+    )
+    moment = with_metric.add_mutually_exclusive_group()
+    for option, best in (("--at-min", "lowest"), ("--at-max", "highest")):
+        moment.add_argument(
+            option,
+            metavar="METRIC",
+            type=_metric,
+            help=f"compare at the epoch where a logged metric is {best} (default: at the last measurement)",
+        )
+    with_metric.add_argument("--table", metavar="FILE", type=_not_empty, help="write all correlations as .csv or .json")
 
 
 def _command(commands: Any, name: str, brief: str, about: str, examples: str) -> ArgumentParser:

@@ -57,13 +57,18 @@ def plot(arguments: Namespace) -> int:
 
 
 def compare(arguments: Namespace) -> int:
-    """Draw several runs on equal axes, and print how they differ.
+    """Draw several runs on equal axes, and print how they differ; or what goes with a metric over them.
 
     Raises:
         UsageError: a run or an option is wrong.
     """
     from lightning_ib.plot import plot_runs
 
+    if arguments.gap is not None:
+        return _compare_with_metric(arguments)
+    for name in ("at_min", "at_max", "table"):
+        if getattr(arguments, name) is not None:
+            raise UsageError(f"--{name.replace('_', '-')} is for a comparison with a metric: give --gap METRIC too.")
     path = checked_path(arguments.output or "compare.png", FORMATS)
     runs: list[Run] = in_one_unit(read_runs(arguments.runs, say, arguments.layers), arguments.unit, say)
     if len(runs) < 2:
@@ -77,8 +82,28 @@ def compare(arguments: Namespace) -> int:
     return 0
 
 
-def checked_path(name: str, formats: tuple[str, ...]) -> Path:
-    """A path whose suffix is one of some formats.
+def _compare_with_metric(arguments: Namespace) -> int:
+    """Print and draw how what was recorded goes with a metric over runs."""
+    from lightning_ib.cli.gap import TABLES, gap_of, table, write_table
+    from lightning_ib.plot import plot_correlations
+
+    path = checked_path(arguments.output or "gap.png", FORMATS)
+    whole = None if arguments.table is None else checked_path(arguments.table, TABLES, "--table")
+    if arguments.style != "screen":
+        raise UsageError(f"--style {arguments.style} is for planes: leave it out with --gap.")
+    runs = in_one_unit(read_runs(arguments.runs, say, arguments.layers), arguments.unit, say)
+    gap = gap_of(runs, arguments, say)
+    p_value = f"largest of {len(gap.rows)}: p = {gap.largest.p_value:.2g}"
+    figure = plot_correlations(gap.rows, gap.metric, f"bars: 95 %, resampled runs; {p_value}")
+    print(table(gap))
+    save(figure, path, arguments.style)
+    if whole is not None:
+        write_table(gap, whole)
+    return 0
+
+
+def checked_path(name: str, formats: tuple[str, ...], option: str = "-o") -> Path:
+    """A path whose suffix is one of some formats; ``option`` is what it came with.
 
     Raises:
         UsageError: it is another, or a folder.
@@ -86,9 +111,9 @@ def checked_path(name: str, formats: tuple[str, ...]) -> Path:
     path = Path(name)
     if path.suffix.lower() not in formats:
         *others, last = formats
-        raise UsageError(f"-o {name} must end in {', '.join(others)} or {last}.")
+        raise UsageError(f"{option} {name} must end in {', '.join(others)} or {last}.")
     if path.is_dir():
-        raise UsageError(f"-o {name} is a folder: give a file in it, such as {path / f'plane{formats[0]}'}.")
+        raise UsageError(f"{option} {name} is a folder: give a file in it, such as {path / f'plane{formats[0]}'}.")
     return path
 
 

@@ -1,5 +1,6 @@
 """Results: records, their history and CSV file, the tags they are logged under, and reliability flags."""
 
+from lightning_ib.records.correlation import RankCorrelation
 from lightning_ib.records.history import History
 from lightning_ib.records.measurement_json import (
     history_to_json,
@@ -17,6 +18,7 @@ from lightning_ib.records.tags import Tag, format_tag, parse_tag
 __all__ = [
     "History",
     "InformationPoint",
+    "RankCorrelation",
     "Record",
     "Tag",
     "VerdictWarning",

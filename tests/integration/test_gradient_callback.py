@@ -192,6 +192,15 @@ def test_steps_and_chosen_epochs(tmp_path):
     assert of(chosen)[3]["grad_snr_floor"] == pytest.approx(1 / math.sqrt(N_STEPS))
 
 
+@pytest.mark.filterwarnings("ignore:.* there was one optimizer step to measure")
+def test_gradients_at_steps_are_those_since_the_step_before(tmp_path):
+    listed, log = GradientSNRCallback(at_steps=[0, 2, 6, 9]), GradientSNRCallback(at_steps="log", prefix="log")
+    fit(tmp_path, listed, log, max_epochs=2)
+    floors = {one.step: one.value for one in listed.history.gradients().records() if one.quantity == "grad_snr_floor"}
+    assert floors == pytest.approx({2: 2**-0.5, 6: 0.5, 9: 3**-0.5})
+    assert [*dict.fromkeys(one.step for one in log.history.records())] == [1, 2, 3, 4, 5, 6, 8, 10]
+
+
 def test_an_epoch_that_is_cut_short_counts(tmp_path):
     callback = GradientSNRCallback()
     fit(tmp_path, callback, max_steps=N_STEPS + 2, max_epochs=-1)

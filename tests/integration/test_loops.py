@@ -12,7 +12,9 @@ from torch.utils.data import DataLoader, IterableDataset
 from lightning_ib import FixedBins, InformationPlaneCallback, Quantizer, UniformBins, measure
 from lightning_ib.records import History
 from tests.helpers.records import exact
+from tests.helpers.resume import EpochOrder, ResumableLoader, SeedEveryBatch, resumes_exactly
 from tests.helpers.tiny import (
+    BATCH,
     N_TRAIN,
     N_VAL,
     TinyModule,
@@ -150,6 +152,90 @@ def test_steps_are_resumed_and_none_is_there_twice(tmp_path):
     assert steps(callback) == [0, 4, 8, 12, 16]
 
 
+# -- steps that are listed ---------------------------------------------------------------------------------------------
+
+
+def moments(callback):
+    return list(dict.fromkeys((one.epoch, one.step) for one in callback.history.records()))
+
+
+def test_steps_that_are_listed_are_measured_from_the_start_on(tmp_path):
+    callback = InformationPlaneCallback(["out"], estimators=(), at_steps=[1, 3, 6, 8])
+    model, _ = fit(tmp_path, callback, max_epochs=2, max_steps=8)
+    assert moments(callback) == [(0, 0), (0, 1), (0, 3), (1, 6), (1, 8)]
+    assert {point.n_samples for point in callback.history} == {N_VAL}
+    same_figures(callback.history[-1:], measure(model, val_loader(), ["out"]))
+    (path,) = tmp_path.rglob("information_plane.csv")
+    assert exact(History.read_csv(path)) == exact(callback.history)
+
+
+def test_ten_steps_a_decade(tmp_path):
+    callback = InformationPlaneCallback(FIXED, estimators=(), at_steps="log")
+    fit(tmp_path, callback, max_epochs=4)
+    assert steps(callback) == [0, 1, 2, 3, 4, 5, 6, 8, 10, 13, 16, 20]
+    assert epochs(callback) == [0, 0, 0, 0, 0, 0, 1, 1, 1, 2, 2, 3]
+
+
+def test_accumulated_batches_are_one_step_of_a_list(tmp_path):
+    callback = InformationPlaneCallback(FIXED, estimators=(), at_steps=[0, 1, 3])
+    fit(tmp_path, callback, max_epochs=2, accumulate_grad_batches=4)  # the two batches that remain are a step, too
+    assert moments(callback) == [(0, 0), (0, 1), (1, 3)]
+
+
+def test_training_measured_at_steps_is_bit_identical(tmp_path):
+    plain, _ = fit(tmp_path)
+    random = torch.random.get_rng_state()
+    watched, _ = fit(tmp_path, InformationPlaneCallback(estimators=(), at_steps="log"))
+    assert torch.equal(random, torch.random.get_rng_state())
+    assert plain.losses == watched.losses
+
+
+def resumable(folder, at_steps, *others, ckpt_path=None):
+    """The callback of a run whose loader goes on where a checkpoint left it."""
+    callback = InformationPlaneCallback(["out"], estimators=(), at_steps=at_steps)
+    loader = ResumableLoader(make_data(N_TRAIN), BATCH, sampler=EpochOrder())
+    options = {"max_epochs": 2, "logger": False, "enable_checkpointing": True, "ckpt_path": ckpt_path}
+    fit(folder, SeedEveryBatch(), callback, *others, train=loader, **options)
+    return callback
+
+
+@RESUMED
+@resumes_exactly
+def test_a_run_that_is_resumed_amid_its_steps_has_each_of_them_once(tmp_path):
+    checkpoint = pl.callbacks.ModelCheckpoint(tmp_path / "saved", "{step}", every_n_train_steps=1, save_top_k=-1)
+    whole = resumable(tmp_path, "log", checkpoint)
+    assert moments(whole) == [*((0, step) for step in range(6)), (1, 6), (1, 8), (1, 10)]
+    for step in (4, 7):  # a step that is measured, and one that is not
+        resumed = resumable(tmp_path, "log", ckpt_path=tmp_path / "saved" / f"step={step}.ckpt")
+        assert exact(resumed.history) == exact(whole.history)
+
+
+@RESUMED
+@resumes_exactly
+def test_a_step_whose_measurement_was_cut_off_is_measured_where_the_run_goes_on(tmp_path):
+    class Cut(pl.Callback):
+        def on_before_zero_grad(self, trainer, *_):
+            if trainer.global_step == 3:  # the batch of the next step, before it
+                trainer.save_checkpoint(tmp_path / "cut.ckpt")
+
+    whole = resumable(tmp_path, [3, 7], Cut())
+    state = torch.load(tmp_path / "cut.ckpt", weights_only=False)
+    (own,) = (one for one in state["callbacks"].values() if "history" in one)
+    own["history"] = History(record for record in whole.history.records() if record.step < 3).state_dict()
+    torch.save(state, tmp_path / "cut.ckpt")
+    found = resumable(tmp_path, [3, 7], ckpt_path=tmp_path / "cut.ckpt")
+    assert steps(found) == steps(whole) == [0, 3, 7]
+    same_figures(found.history[1:2], whole.history[1:2])
+
+
+def test_steps_that_training_ended_before_are_said_once(tmp_path, caplog):
+    callback = InformationPlaneCallback(FIXED, estimators=(), at_steps=[0, 5, 100, 1000])
+    with caplog.at_level("INFO"):
+        fit(tmp_path, callback, max_epochs=1)
+    said = [record.getMessage() for record in caplog.records if "at_steps" in record.getMessage()]
+    assert said == ["ib: training ended at step 6, before 2 of at_steps: 100, 1000."]
+
+
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
@@ -163,6 +249,8 @@ def test_steps_are_resumed_and_none_is_there_twice(tmp_path):
         ({"epochs": [1, -2]}, "epochs must be an integer of at least 0, got -2: give at least 0."),
         ({"epochs": [1], "every_n_epochs": 2}, "give one schedule, got every_n_epochs and epochs."),
         ({"epochs": [1], "every_n_train_steps": 2}, "give one schedule, got epochs and every_n_train_steps."),
+        ({"epochs": [1], "at_steps": "log"}, "give one schedule, got epochs and at_steps."),
+        ({"at_steps": [10, 1]}, r"at_steps must ascend, such as \[0, 1, 10, 100\], got 1 after 10: sort the list."),
     ],
 )
 def test_a_schedule_that_is_none_is_refused_at_once(options, sentence):

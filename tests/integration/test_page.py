@@ -14,6 +14,7 @@ from lightning_ib.records.bound import BoundLine
 from lightning_ib.report.reporter import Reporter
 from lightning_ib.tensorboard_plugin.files import self_contained_html
 from tests.helpers.browser import CHROMIUM, FLAGS, WITH_SCROLLBARS, opened, places, tensorboard, values
+from tests.helpers.histories import point
 from tests.helpers.tiny import BATCH, N_TRAIN, TinyModule, pl, train_loader, trainer, val_loader
 from tests.unit.records.test_phases import gradients
 
@@ -379,3 +380,17 @@ def test_a_narrow_window_has_everything_in_one_column(browser, board, tmp_path):
             found.page.set_viewport_size({"width": width, "height": 800})
             found.page.wait_for_timeout(250)
             assert found.part.evaluate("document.documentElement.scrollWidth") <= width
+
+
+@pytest.mark.parametrize(
+    ("steps", "checked"), [([0, 1, 2, 3, 5, 8, 13, 20, 32, 50, 79], True), (range(0, 80, 8), False)]
+)
+def test_measurements_in_equal_ratios_begin_on_a_logarithmic_axis(browser, tmp_path, steps, checked):
+    points = [point(0.1 * k, layer="out", epoch=step // 40, step=step) for k, step in enumerate(steps)]
+    file = tmp_path / "page.html"
+    file.write_text(self_contained_html({"run": history_to_json(History.of(points))}), encoding="utf-8")
+    with opened(browser, file.as_uri()) as seen:
+        assert seen.part.text_content("#moment") == f"step {max(steps)}"
+        assert seen.part.is_checked("#logarithmic") == checked
+        seen.part.click("#logarithmic")  # a link keeps what the reader took back
+        seen.part.wait_for_function(f"location.hash.includes('logarithmic={str(not checked).lower()}')")

@@ -6,7 +6,7 @@ import { detailsOf, html, tooltipOf } from "./details.js";
 import { csv, download, png, svgText, together } from "./exports.js";
 import { domainOf, Plane } from "./plane.js";
 import { howToRead } from "./reading.js";
-import { ALL_LAYERS, COUNTS, contentOf, layersOf, timesOf } from "./runs.js";
+import { ALL_LAYERS, COUNTS, areMostlyEarly, contentOf, layersOf, timesOf } from "./runs.js";
 import { dashes, depthColors, palette } from "./style.js";
 import { boundsOf, tracksOf } from "./tracks.js";
 import { View } from "./view.js";
@@ -85,16 +85,19 @@ export class Page {
     this.draw();
   }
 
-  /** What depends on the data: the unit, the clock, the source, the chart of gradients. */
+  /** What depends on the data: the unit, the clock and its axis, the source, the chart of gradients. */
   #begin() {
     const { view, runs } = this;
     if (!view.given.has("unit")) view.unit = runs[0].unit;
     if (!view.given.has("clock") && runs.some((run) => run.steps)) view.clock = "step";
+    if (!view.given.has("logarithmic")) view.logarithmic = areMostlyEarly(timesOf(runs, view.clock));
+    this.bar.element.querySelector("#logarithmic").checked = view.logarithmic;
     if (!view.given.has("mode") && runs.length > MANY_RUNS) view.mode = "mean";
     const { sources, quantities } = contentOf(runs);
     if (!sources.includes(view.source)) view.source = sources[0] ?? COUNTS;
     const snr = quantities.find((name) => name.endsWith("/grad_snr"));
     if (!view.given.has("extra") && snr !== undefined) view.extra = snr;
+    view.begun = { clock: view.clock, logarithmic: view.logarithmic };
   }
 
   change(change) {

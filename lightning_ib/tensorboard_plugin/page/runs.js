@@ -207,6 +207,12 @@ export function timesOf(runs, clock) {
   return [...times].sort((a, b) => a - b);
 }
 
+/** Whether more than half of the moments lie in the first quarter of the time, as those in equal ratios do. */
+export function areMostlyEarly(times) {
+  const first = times[0] ?? 0;
+  return times.length > 4 && times[Math.floor(times.length / 2)] - first < (times.at(-1) - first) / 4;
+}
+
 /** The mean and the standard deviation of finite values; the latter 0 for one value. */
 export function meanAndSpread(values) {
   const finite = values.filter(Number.isFinite);

@@ -24,6 +24,7 @@ export class View {
     this.time = undefined; // the last one
     this.runNumbers = new Map(); // run → its place among all, for its dashes
     this.given = new Set(); // the choices that a link made
+    this.begun = {}; // those that the data made: a link says where the reader took them back
   }
 
   hasLayer(layer) {
@@ -34,7 +35,9 @@ export class View {
   toHash() {
     const plain = new View();
     const found = new URLSearchParams();
-    for (const key of PLAIN) if (this[key] !== plain[key]) found.set(key, String(this[key]));
+    for (const key of PLAIN) {
+      if (this[key] !== plain[key] || this[key] !== (this.begun[key] ?? plain[key])) found.set(key, String(this[key]));
+    }
     for (const run of this.hiddenRuns) found.append("without", run);
     for (const layer of this.hiddenLayers) found.append("without-layer", layer);
     return found.toString();

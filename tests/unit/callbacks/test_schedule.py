@@ -1,10 +1,12 @@
 """When to measure."""
 
+import math
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lightning_ib.callbacks.schedule import Schedule
+from lightning_ib.callbacks.schedule import Schedule, log_step_after
 
 
 @pytest.mark.parametrize(
@@ -16,6 +18,9 @@ from lightning_ib.callbacks.schedule import Schedule
         ({"epochs": [4]}, "epoch", "after the epoch 4"),
         ({"every_n_train_steps": 1}, "step", "after every step"),
         ({"every_n_train_steps": 50}, "step", "after every 50 steps"),
+        ({"at_steps": [7]}, "step", "after the step 7"),
+        ({"at_steps": range(12)}, "step", "after the steps 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, …"),
+        ({"at_steps": "log"}, "step", "after the steps 1, 2, 3, 4, 5, 6, 8, 10, 13, 16, …, ten a decade"),
     ],
 )
 def test_it_says_what_it_is(options, by, words):
@@ -43,6 +48,39 @@ def test_however_many_moments_are_skipped_each_is_made_up_for_once(n, first, gap
             assert [moment // n for moment in measured] == sorted({moment // n for moment in measured})
 
 
+def test_the_steps_of_log_are_powers_of_ten_in_equal_ratios():
+    listed = sorted({0, *(round(10 ** (k / 10)) for k in range(91))})
+    assert [log_step_after(step) for step in [-1, *listed[:-1]]] == listed
+    assert all(log_step_after(step - 1) == step for step in listed)
+
+
+@given(st.integers(1, 10**12))
+def test_between_steps_of_log_lies_at_most_a_tenth_of_a_decade(step):
+    later = log_step_after(step)
+    assert step < later <= max(step + 1, math.ceil(1.26 * step) + 1)
+    assert log_step_after(later - 1) == later
+
+
+@given(st.sets(st.integers(0, 60), min_size=1), st.lists(st.integers(1, 7), min_size=1, max_size=20))
+def test_steps_that_are_listed_are_made_up_for_once_at_the_next_that_comes(listed, gaps):
+    """As where several optimizers step in one batch."""
+    schedule, now, last, found = Schedule(at_steps=sorted(listed)), 0, 0, []
+    for gap in gaps:
+        before, now = now, now + gap
+        assert schedule.is_due(now, last) == any(before < step <= now for step in listed)
+        if schedule.is_due(now, last):
+            found.append(now)
+            last = now
+    assert len(found) <= len(listed)
+    assert bool(schedule.unreached(now)) == any(step > now for step in listed)
+
+
+def test_steps_that_training_ended_before_are_said():
+    schedule = Schedule(at_steps=[1, 10, 100, 1000])
+    assert schedule.unreached(99) == "training ended at step 99, before 2 of at_steps: 100, 1000."
+    assert schedule.unreached(1000) == Schedule(at_steps="log").unreached(5) == Schedule().unreached(5) == ""
+
+
 @pytest.mark.parametrize(
     ("options", "kind", "said"),
     [
@@ -56,6 +94,18 @@ def test_however_many_moments_are_skipped_each_is_made_up_for_once(n, first, gap
             ValueError,
             "give one schedule, got epochs and every_n_train_steps.",
         ),
+        ({"at_steps": "log", "every_n_epochs": 2}, ValueError, "give one schedule, got every_n_epochs and at_steps."),
+        (
+            {"at_steps": [1, 10, 5]},
+            ValueError,
+            r"at_steps must ascend, such as \[0, 1, 10, 100\], got 5 after 10: sort",
+        ),
+        ({"at_steps": [1, 1]}, ValueError, "got 1 after 1"),
+        ({"at_steps": [-1, 1]}, ValueError, "at_steps must be an integer of at least 0, got -1"),
+        ({"at_steps": [1, True]}, TypeError, "at_steps must be an integer of at least 0, got True"),
+        ({"at_steps": []}, ValueError, r"a list of whole numbers such as \[0, 1, 10, 100\], or 'log', got \[\]."),
+        ({"at_steps": "lin"}, ValueError, "or 'log', got 'lin'."),
+        ({"at_steps": 3}, TypeError, "or 'log', got 3."),
     ],
 )
 def test_what_is_no_schedule_is_refused(options, kind, said):

@@ -1,0 +1,185 @@
+"""The metrics that a run logged: Lightning's ``metrics.csv``, and TensorBoard's event files."""
+
+from __future__ import annotations
+
+import csv
+import math
+from bisect import bisect_right
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from lightning_ib.cli.errors import UsageError, nearest
+from lightning_ib.records.tags import PLUGIN, parse_tag
+
+_CSV = "metrics.csv"
+_OF_LOGGERS = ("epoch", "step", "hp_metric")
+
+
+class Logged(NamedTuple):
+    """A logged value.
+
+    Attributes:
+        epoch: the epochs that were over, as Lightning counts them; NaN where it is unknown.
+        step: of the logger.
+        value: the value.
+    """
+
+    epoch: float
+    step: int
+    value: float
+
+
+class Metric(NamedTuple):
+    """A metric of a run: a logged value, or the difference of two.
+
+    Attributes:
+        folder: where its logs are.
+        names: one or two names.
+        series: the values of each, in the order of time.
+    """
+
+    folder: Path
+    names: Sequence[str]
+    series: Sequence[Sequence[Logged]]
+
+    def last(self, until: float = math.inf) -> float:
+        """The value that was logged last, in an epoch or before it; of a difference that of each part.
+
+        Raises:
+            UsageError: nothing was logged until then.
+        """
+        ends = []
+        for name, values in zip(self.names, self.series):
+            before = [one for one in values if math.isinf(until) or one.epoch <= until]
+            if not before:
+                raise UsageError(f"{self.folder} logged no {name} until the end of epoch {until + 1:.0f}.")
+            ends.append(before[-1].value)
+        return ends[0] if len(ends) == 1 else ends[0] - ends[1]
+
+    def best_epoch(self, sign: int) -> float:
+        """The epoch, from 0 on, of its lowest value (``sign`` 1) or its highest (−1); of equal ones the first.
+
+        Raises:
+            UsageError: it has no finite value, or the log no epochs.
+        """
+        values = [one for one in self.series[0] if math.isfinite(one.value)]
+        if not values:
+            raise UsageError(f"{self.folder} logged no finite {self.names[0]}.")
+        best = min(values, key=lambda one: (sign * one.value, one.step))
+        if math.isnan(best.epoch):
+            raise UsageError(f"{self.folder} logged {self.names[0]} without its epoch, so that none is the best.")
+        return best.epoch
+
+
+def metric_of(file: Path, expression: str) -> Metric:
+    """A metric of the run whose values are in a file.
+
+    Args:
+        file: its CSV of information; the logs lie beside it, or above a replay.
+        expression: a name, or two with a minus between.
+
+    Raises:
+        UsageError: nothing was logged, or no such metric.
+    """
+    prefix = file.stem.removeprefix(PLUGIN).strip("_") or "ib"
+    folder, known = file.parent, dict[str, Sequence[Logged]]()
+    # A replay lies beside the checkpoints, in the folder of the run or one below.
+    for folder in [file.parent, *(file.parent.parents[:2] if (file.parent / "replay.pt").is_file() else ())]:
+        for read in (_of_csv, _of_events):
+            known = {**read(folder), **known}
+            if (names := _names_in(expression, known)) is not None:
+                return Metric(folder, names, [known[name] for name in names])
+    own = [name for name in known if name not in _OF_LOGGERS and parse_tag(name, prefix) is None]
+    if not own:
+        raise UsageError(
+            f"{file.parent} holds no logged metric: --gap reads {_CSV} of CSVLogger and TensorBoard's event files, in "
+            "the folder of information_plane.csv."
+        )
+    missing = _unknown_in(expression, own)
+    suggestion = nearest(missing, own)
+    if "did you mean" in suggestion or suggestion == ".":
+        shown = ", ".join(sorted(own)[:12]) + ", …" * (len(own) > 12)
+        suggestion = f": it has {shown}{suggestion.replace(': did', '; did')}"
+    raise UsageError(f"{file.parent} logged no {missing}{suggestion}")
+
+
+def _names_in(expression: str, known: Iterable[str]) -> tuple[str, ...] | None:
+    """The one or two known names that an expression consists of; ``None`` where one is unknown."""
+    known = set(known)
+    if expression.strip() in known:
+        return (expression.strip(),)
+    pairs = ((left.strip(), right.strip()) for left, right in _split(expression))
+    return next((pair for pair in pairs if set(pair) <= known), None)
+
+
+def _split(expression: str) -> list[tuple[str, str]]:
+    """The two sides of each minus, those with spaces around first: names may hold some of their own."""
+    places = [k for k, letter in enumerate(expression) if letter in "-−"]
+    places.sort(key=lambda k: expression[max(0, k - 1) : k + 2].strip() != expression[k])
+    return [(expression[:k], expression[k + 1 :]) for k in places]
+
+
+def _unknown_in(expression: str, known: Sequence[str]) -> str:
+    """The part of an expression that is unknown, where the other is known or a minus has spaces around."""
+    sides = [(left.strip(), right.strip()) for left, right in _split(expression)]
+    for left, right in sides:
+        if left in known or right in known:
+            return right if left in known else left
+    if " - " in expression and sides:
+        return sides[0][0]
+    return expression.strip()
+
+
+def _of_csv(folder: Path) -> Mapping[str, Sequence[Logged]]:
+    """The columns of ``metrics.csv``, each with its rows that have a value."""
+    file = folder / _CSV
+    if not file.is_file():
+        return {}
+    found: dict[str, list[Logged]] = {}
+    try:
+        with file.open(newline="", encoding="utf-8") as lines:
+            for number, row in enumerate(csv.DictReader(lines), 2):
+                epoch, step = (row.get(name) or "nan" for name in ("epoch", "step"))
+                for name, cell in row.items():
+                    if name and cell and name not in ("epoch", "step"):
+                        found.setdefault(name, []).append(_logged(epoch, step, cell, f"{file}, line {number}: {name}"))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UsageError(f"{file} cannot be read: {error}.") from error
+    return {name: _in_order(values) for name, values in found.items()}
+
+
+def _logged(epoch: str, step: str, cell: str, where: str) -> Logged:
+    try:
+        at = float(step)
+        return Logged(float(epoch), int(at) if math.isfinite(at) else 0, float(cell))
+    except ValueError as error:
+        raise UsageError(f"{where} is {cell!r} at epoch {epoch!r}, step {step!r}: expected numbers.") from error
+
+
+def _of_events(folder: Path) -> Mapping[str, Sequence[Logged]]:
+    """The scalars of TensorBoard's event files."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    if not any(folder.glob("events.out.tfevents.*")):
+        return {}
+    nothing = {"images": 1, "compressedHistograms": 1, "histograms": 1, "audio": 1, "tensors": 1}
+    events = EventAccumulator(str(folder), size_guidance=nothing | {"scalars": 0})
+    events.Reload()
+    found = {name: events.Scalars(name) for name in events.Tags()["scalars"]}
+    epochs = sorted((one.step, one.value) for one in found.get("epoch", ()))
+    steps = [step for step, _ in epochs]
+
+    def epoch_at(step: int) -> float:
+        k = bisect_right(steps, step)
+        return epochs[k - 1][1] if k else math.nan
+
+    return {
+        name: _in_order([Logged(epoch_at(one.step), one.step, one.value) for one in values])
+        for name, values in found.items()
+    }
+
+
+def _in_order(values: list[Logged]) -> list[Logged]:
+    """In the order of steps; of several at one step the one that was written last comes last."""
+    return sorted(values, key=lambda one: one.step)
