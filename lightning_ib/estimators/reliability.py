@@ -34,10 +34,8 @@ def estimate_verdict(
 
     - ``"outgrown"``: the scale of the layer is more than three times, or less than a third of, the one that the width
       of the kernel was calibrated to.
-    - ``"above_bound"``: an I(T;Y) above H(Y), the bound on any information about Y, or an I(X;T) above log M, the
-      entropy of M rows that all differ. H(Y) is counted: of class labels, and of real values where at most a tenth of
-      the rows have a value of their own, so that they are discrete. Counts of K classes read it low by about K/2M nats
-      (Miller 1955), which nearest neighbors of classes apart do not: K/M above it is allowed for.
+    - ``"above_bound"``: an I(T;Y) above :func:`bound_of_target`, or an I(X;T) above log M, the entropy of M rows that
+      all differ.
     - ``"below_zero"``: an information below 0 by more than four of its standard errors: the estimator misleads here.
       A probe predicts worse than the class shares then.
     - ``"saturated"``: an I(X;T) above 0.9 log M, with M rows: nearly every row is unique. It holds for all
@@ -56,9 +54,8 @@ def estimate_verdict(
         bound: on I(T;Y), from :func:`bound_of_target` on the same rows; found here where it is left out.
     """
     m = len(rows.t) if n_samples is None else n_samples
-    bounds = {"I_TY": math.inf}
-    if m == len(rows.t):
-        bounds["I_TY"] = bound_of_target(rows, unit) if bound is None else bound
+    bound = bound_of_target(rows, unit) if bound is None else bound
+    bounds = {"I_TY": bound if m == len(rows.t) else math.inf}
     bounds["I_XT"] = log_m = logarithm(unit)(max(2, m))
     errors = {} if errors is None else errors
     saturated = any(value > SATURATED * log_m for name, value in values.items() if name.startswith("I_XT"))
@@ -86,6 +83,10 @@ def estimate_verdict(
 
 def bound_of_target(rows: Rows, unit: Unit) -> float:
     """The most that an information about the target may be: H(Y) and K/M nats where it is discrete, else infinity.
+
+    H(Y) bounds any information about Y. It is counted: of class labels, and of real values where at most a tenth of the
+    rows have a value of their own, so that they are discrete. Counts of K classes in M rows read it low by about K/2M
+    nats (Miller 1955), which nearest neighbors of classes apart do not.
 
     Args:
         rows: the rows that an estimator saw.

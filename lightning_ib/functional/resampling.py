@@ -144,9 +144,9 @@ def resampled_standard_error(
     Parts take little: 1/P of the time of one estimate where that grows with N², 1/P² where it grows with N³. The
     scatter of an estimate on N/P samples, over the root of P, stands for that on N. This misleads where N/P samples
     read another information than N do: near saturation, or with more coordinates than a part has samples. The jackknife
-    leaves nearly all samples in, takes P estimates, and serves those that need many samples; it misleads for
-    nearest neighbors, whose estimates are no smooth functions of the sample. Either has P − 1 degrees of
-    freedom: with ten parts it scatters by a quarter of itself.
+    leaves nearly all samples in, takes P estimates, and serves those that need many samples; it misleads for nearest
+    neighbors, whose estimates are no smooth functions of the sample. Either has P − 1 degrees of freedom: with ten
+    parts it scatters by a quarter of itself.
 
     Args:
         estimate: a function of the variables, in their order, that returns a number.
@@ -159,14 +159,12 @@ def resampled_standard_error(
         seed: of the assignment to the parts. The global random state stays as it is.
 
     Returns:
-        The standard error in the unit of the estimate: the same at every call, and another one for another order of
-        the samples.
+        The standard error in the unit of the estimate, the same at every call; another order of samples gives another.
 
     Raises:
         TypeError: an argument is of another kind, or the estimate is no number.
         ValueError: the variables have different numbers of samples, there are fewer than ``n_parts`` groups or
-            ``2 * n_parts`` samples, ``method`` or ``n_parts`` is out of range, or the estimate fails on a
-            part, which is named.
+            ``2 * n_parts`` samples, ``method`` or ``n_parts`` is out of range, or the estimate fails on a part.
 
     Example:
         Half a bit, give or take a twentieth.
@@ -180,20 +178,19 @@ def resampled_standard_error(
     n_parts = checked_integer(n_parts, "n_parts", at_least=2)
     part = _parts(variables, n_parts, groups, checked_integer(seed, "seed"))
     kept = [part == p if method == "parts" else part != p for p in range(n_parts)]
-    where = "on part" if method == "parts" else "without part"
-    found = []
-    for p, rows in enumerate(kept, 1):
-        try:
-            found.append(_number(estimate(*(of[rows.to(of.device)] for of in variables))))
-        except ValueError as error:
-            raise ValueError(f"{where} {p} of {n_parts}: {error}") from error
+    where = f"{'on' if method == 'parts' else 'without'} part {{}} of {n_parts}"
+    found = [_estimated(estimate, variables, rows, where.format(p)) for p, rows in enumerate(kept, 1)]
     mean = math.fsum(found) / n_parts
     squares = math.fsum((one - mean) ** 2 for one in found)
     return math.sqrt(squares / n_parts * (1 / (n_parts - 1) if method == "parts" else n_parts - 1))
 
 
-def _number(value: Any) -> float:
-    """What an estimate returned, NaN included."""
+def _estimated(estimate: Callable[..., Any], variables: tuple[Tensor, ...], rows: Tensor, where: str) -> float:
+    """The estimate on some of the rows; a message of its own begins with where it was."""
+    try:
+        value = estimate(*(of[rows.to(of.device)] for of in variables))
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from error
     if not isinstance(value, numbers.Real) and not (isinstance(value, Tensor) and value.numel() == 1):
         raise TypeError(
             f"estimate must return a number, got a {type(value).__name__}: give a function that takes the number out "

@@ -103,30 +103,7 @@ def critic_information(
         >>> 0.9 < information < 1.0 and standard_error < 0.02
         True
     """
-    checked_unit(unit)
-    checked_choice(objective, "objective", get_args(Objective))
-    checked_choice(critic, "critic", get_args(Critic))
-    clip = checked_number(clip, "clip", above=0, infinite=True)
-    batch_size = checked_integer(batch_size, "batch_size", at_least=2)
-    steps, seed = checked_integer(steps, "steps", at_least=1), checked_integer(seed, "seed")
-    x, y = checked_pair(x, y, at_least=_LEAST)
-    loss, read = (
-        (_infonce_loss, _infonce) if objective == "infonce" else (_jensen_shannon_loss, partial(_smile, clip=clip))
-    )
-    if groups is not None:
-        groups = checked_groups(groups, len(x), PARTS, x.device, of="x", part="part of either half")
-    drawn = torch.Generator().manual_seed(seed)
-    halves = dealt_halves(len(x), groups, drawn, x.device)
-    scores = held_out_scores(
-        x, y, loss, lambda scores: read(scores)[0], critic, halves, batch_size=batch_size, steps=steps, generator=drawn
-    )
-    information, influences = read(scores)
-    if groups is None:
-        standard_error = float(influences.std()) / math.sqrt(influences.numel())
-    else:
-        clusters = groups[held_out_rows(halves, batch_size)].flatten()
-        standard_error = standard_error_of_mean(influences.flatten(), clusters)
-    return CriticResult(in_unit(float(information.mean()), unit), in_unit(standard_error, unit))
+    return _criticized(x, y, groups, objective, critic, clip, batch_size, steps, seed, unit)
 
 
 def mutual_information_infonce(
@@ -182,17 +159,7 @@ def mutual_information_infonce(
         >>> 0.8 < mutual_information_infonce(x, (x > 0).double(), steps=200) < 1.0
         True
     """
-    return critic_information(
-        x,
-        y,
-        groups=groups,
-        objective="infonce",
-        critic=critic,
-        batch_size=batch_size,
-        steps=steps,
-        seed=seed,
-        unit=unit,
-    ).information
+    return _criticized(x, y, groups, "infonce", critic, math.inf, batch_size, steps, seed, unit).information
 
 
 def mutual_information_smile(
@@ -252,18 +219,46 @@ def mutual_information_smile(
         >>> 0.7 < mutual_information_smile(x, (x > 0).double(), steps=200) < 1.0
         True
     """
-    return critic_information(
-        x,
-        y,
-        groups=groups,
-        objective="smile",
-        critic=critic,
-        clip=clip,
-        batch_size=batch_size,
-        steps=steps,
-        seed=seed,
-        unit=unit,
-    ).information
+    return _criticized(x, y, groups, "smile", critic, clip, batch_size, steps, seed, unit).information
+
+
+def _criticized(
+    x: Tensor,
+    y: Tensor,
+    groups: Tensor | None,
+    objective: Objective,
+    critic: Critic,
+    clip: float,
+    batch_size: int,
+    steps: int,
+    seed: int,
+    unit: Unit,
+) -> CriticResult:
+    """The bound and its standard error, the arguments checked."""
+    checked_unit(unit)
+    checked_choice(objective, "objective", get_args(Objective))
+    checked_choice(critic, "critic", get_args(Critic))
+    clip = checked_number(clip, "clip", above=0, infinite=True)
+    batch_size = checked_integer(batch_size, "batch_size", at_least=2)
+    steps, seed = checked_integer(steps, "steps", at_least=1), checked_integer(seed, "seed")
+    x, y = checked_pair(x, y, at_least=_LEAST)
+    loss, read = (
+        (_infonce_loss, _infonce) if objective == "infonce" else (_jensen_shannon_loss, partial(_smile, clip=clip))
+    )
+    if groups is not None:
+        groups = checked_groups(groups, len(x), PARTS, x.device, of="x", part="part of either half")
+    drawn = torch.Generator().manual_seed(seed)
+    halves = dealt_halves(len(x), groups, drawn, x.device)
+    scores = held_out_scores(
+        x, y, loss, lambda scores: read(scores)[0], critic, halves, batch_size=batch_size, steps=steps, generator=drawn
+    )
+    information, influences = read(scores)
+    if groups is None:
+        standard_error = float(influences.std()) / math.sqrt(influences.numel())
+    else:
+        clusters = groups[held_out_rows(halves, batch_size)].flatten()
+        standard_error = standard_error_of_mean(influences.flatten(), clusters)
+    return CriticResult(in_unit(float(information.mean()), unit), in_unit(standard_error, unit))
 
 
 def _paired(scores: Tensor) -> Tensor:
