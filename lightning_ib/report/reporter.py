@@ -106,6 +106,7 @@ class Reporter:
         self.bound: BoundLine | None = None
         self._projected: set[int] = set()  # the measurements that went to the projector
         self._beside: dict[tuple[int, int], dict[str, Any]] = {}  # moment → what the page shows beside the values
+        self._last_step: int | None = None  # that of the last measurement
         self.forget_rows()
 
     def forget_rows(self) -> None:
@@ -167,6 +168,7 @@ class Reporter:
         """
         changed = bound if bound != self.bound else None
         self.bound = bound or self.bound
+        self._last_step = to.step
         if to.loggers and (records := measured.records()):
             self._beside[records[0][:2]] = {"discretized": discretized, "bound": changed}
             with self.warned.on_error("the measurement could not be written for the page of TensorBoard"):
@@ -267,8 +269,9 @@ class Reporter:
                 save_figure(figure, self.figure_path.with_suffix(".svg"), self.warned)
         if self.csv_name == self.main and history.records():  # of two callbacks with one history, the plane's
             run = "/".join(to.folder.parts[-2:]) if to.folder else self.prefix
-            log_page(to.loggers, f"{self.prefix}/page", lambda: self._page(history, run), to.step, self.warned)
-            log_table(to.loggers, f"{self.prefix}/table", COLUMNS, rows_of(history, run), to.step, self.warned)
+            step = to.step if self._last_step is None else self._last_step
+            log_page(to.loggers, f"{self.prefix}/page", lambda: self._page(history, run), step, self.warned)
+            log_table(to.loggers, f"{self.prefix}/table", COLUMNS, rows_of(history, run), step, self.warned)
 
     def _page(self, history: History, run: str) -> str:
         """The page of TensorBoard with the run inside, as one HTML file."""
