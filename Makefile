@@ -45,6 +45,14 @@ $(STAMP): pyproject.toml constraints.txt | $(BIN)/python
 $(VENV)/vision: $(STAMP)
 	$(PIP) --no-deps --target $@ timm torchvision
 
+# The libraries of three loggers, and what these import that the suite lacks, in a folder of their own: trackio admits
+# older versions of Pillow alone, and all of LitLogger's platform and of Aim's server is more than the tests need.
+$(VENV)/loggers: $(STAMP)
+	$(BIN)/python -m pip install --quiet --no-deps --target $@ trackio==0.43.0 brotli gradio-client python-multipart orjson \
+		litlogger==2026.8.28 lightning-sdk==2026.10.13 blake3 backoff rich-click docker six textual websocket-client \
+		$$($(BIN)/python -c 'import sys; print("aim==3.29.1 aimrecords aimrocks RestrictedPython pytz watchdog" \
+		" websockets boto3 botocore jmespath s3transfer" if sys.version_info < (3, 13) else "")')
+
 example: $(EXAMPLE) ## train the example network and draw its information plane
 	$(BIN)/python examples/mnist_cnn.py --data-dir '$(DATA)' --discretization $(DISCRETIZATION) --epochs $(EPOCHS)
 
@@ -64,10 +72,10 @@ peers: $(VENV)/peers ## put estimators of other packages beside the truth and wr
 	PYTHONPATH=$(VENV)/peers $(BIN)/python benchmarks/peers.py --jobs $(WORKERS) $(if $(NPEET),--npeet '$(NPEET)')
 	$(BIN)/python benchmarks/truth.py --docs docs/truth.md
 
-test: $(STAMP) $(VENV)/vision ## run all tests
+test: $(STAMP) $(VENV)/vision $(VENV)/loggers ## run all tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS)
 
-test-portable: $(STAMP) $(VENV)/vision ## run the quick tests with the vector units of older processors: none, then AVX2
+test-portable: $(STAMP) $(VENV)/vision $(VENV)/loggers ## run the quick tests with the vector units of older processors: none, then AVX2
 	for unit in default avx2; do \
 		ATEN_CPU_CAPABILITY=$$unit OMP_NUM_THREADS=1 \
 			$(BIN)/python -m pytest --numprocesses $(WORKERS) -m 'not slow' || exit 1; \

@@ -26,7 +26,16 @@ from lightning_ib.records import History
 from lightning_ib.records.reliability import UNDERSAMPLED, VerdictWarning
 from lightning_ib.records.tags import parse_tag
 from lightning_ib.report.layout import log_layout
-from lightning_ib.report.loggers import log_figure, log_scalars, rendered, run_folder, safe_name, scalars
+from lightning_ib.report.loggers import (
+    log_figure,
+    log_page,
+    log_scalars,
+    log_table,
+    rendered,
+    run_folder,
+    safe_name,
+    scalars,
+)
 from lightning_ib.warn_once import WarnOnce
 from tests.helpers import ROOT
 from tests.helpers.loggers import (
@@ -37,7 +46,7 @@ from tests.helpers.loggers import (
     read_metrics_csv,
 )
 from tests.helpers.records import exact
-from tests.helpers.tiny import N_TRAIN, TinyModule, fit, pl
+from tests.helpers.tiny import N_TRAIN, TinyModule, fit, has_hooks, pl
 
 FIXED = {"hidden": Quantizer(bins=FixedBins([-0.5, 0.5])), "out": Quantizer(bins=FixedBins([0.0]))}
 TAG = "ib/information_plane"
@@ -492,6 +501,18 @@ def test_a_logger_that_fails_costs_one_warning_and_the_others_get_everything(tmp
     assert_figures_are_the_history(pictures, callback)
 
 
+@pytest.mark.parametrize("library", ["wandb", "litlogger"])
+def test_a_logger_that_is_not_installed_is_named_before_anything_is_measured(tmp_path, monkeypatch, library):
+    monkeypatch.setitem(sys.modules, library, None)
+    made = {"wandb": pl.loggers.WandbLogger, "litlogger": pl.loggers.LitLogger}[library]
+    where = {"wandb": {"save_dir": tmp_path, "offline": True}, "litlogger": {"root_dir": tmp_path, "name": "digits"}}
+    callback, model = InformationPlaneCallback(FIXED, estimators=()), TinyModule()
+    with pytest.raises(ModuleNotFoundError, match=library):
+        fit(tmp_path, callback, model=model, logger=made(**where[library]))
+    assert not callback.history
+    assert not has_hooks(model)
+
+
 class Unreachable:
     """Answers nothing at all."""
 
@@ -504,6 +525,8 @@ def test_a_logger_that_cannot_be_asked_costs_one_warning_each_for_what_it_did_no
         log_layout(loggers, "ib", "bits", warned=warned)
         log_scalars(loggers, {}, 0, warned)
         log_figure(loggers, TAG, None, 0, warned)
+        log_page(loggers, "ib/page", lambda: "", 0, warned)
+        log_table(loggers, "ib/table", ["epoch"], [[0]], 0, warned)
         assert run_folder(loggers, str(tmp_path), warned) == tmp_path
 
     warned = WarnOnce(every_rank=True)
@@ -514,6 +537,8 @@ def test_a_logger_that_cannot_be_asked_costs_one_warning_each_for_what_it_did_no
         "Unreachable could not lay out the charts: ConnectionError: no experiment. Training goes on.",
         "Unreachable could not log the values: ConnectionError: no experiment. Training goes on.",
         "Unreachable could not log the figure ib/information_plane: ConnectionError: no log_image. Training goes on.",
+        "Unreachable could not log the page ib/page: ConnectionError: no log_image. Training goes on.",
+        "Unreachable could not log the table ib/table: ConnectionError: no log_image. Training goes on.",
         "Unreachable does not say where its files are: ConnectionError: no log_dir. Training goes on.",
     ]
 
