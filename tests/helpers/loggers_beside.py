@@ -61,7 +61,9 @@ class Platform:
         return SimpleNamespace(id="stream", name=body.name, cluster_id="cluster", tags=[], artifacts=[])
 
     def lit_logger_service_append_logger_metrics(self, body, **asked):
-        self.metrics += [(value.step, metrics.name, value.value) for metrics in body.metrics for value in metrics.values]
+        self.metrics += [
+            (value.step, metrics.name, value.value) for metrics in body.metrics for value in metrics.values
+        ]
 
     def lit_logger_service_create_lit_logger_media(self, body, **asked):
         self.media.append(body)

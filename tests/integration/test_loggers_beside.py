@@ -69,7 +69,9 @@ def test_litlogger(tmp_path, monkeypatch):
     assert {(media.name, media.mime_type) for media in made.media} == {(TAG, "image/png")}
     assert made.artifacts == ["ib/page.html"]
     page = experiment["ib/page.html"].save(str(tmp_path / "back.html"))
-    assert_holds(callback, {(name, step): value for step, name, value in made.metrics}, pictures, Path(page).read_text())
+    assert_holds(
+        callback, {(name, step): value for step, name, value in made.metrics}, pictures, Path(page).read_text()
+    )
 
 
 @pytest.mark.skipif(sys.version_info >= (3, 13), reason="Aim has no wheels for Python 3.13")
@@ -78,6 +80,7 @@ def test_litlogger(tmp_path, monkeypatch):
 def test_aim(tmp_path, monkeypatch, has_artifacts):
     aim = beside(monkeypatch, "aim")
     from aim.pytorch_lightning import AimLogger
+    from aim.storage.context import Context
 
     where = {"repo": str(tmp_path / "aim"), "system_tracking_interval": None}
     logger = AimLogger(**where, log_system_params=False, capture_terminal_logs=False)
@@ -86,9 +89,18 @@ def test_aim(tmp_path, monkeypatch, has_artifacts):
     key = logger.experiment.hash
     callback = fit_once(tmp_path, logger)
     run = aim.Run(key, repo=where["repo"], read_only=True)
-    values = {
-        (metric.name, step): value
-        for metric in run.metrics()
-        for step, value in zip(*(list(one) for one in metric.values.sparse_numpy()), strict=True)
-    }
-    print(list(values)[:5], list(run.images()))
+    values = {(metric.name, step): value for metric in run.metrics() for step, value in tracked(metric)}
+    pictures = []
+    for step, image in tracked(run.get_image_sequence(TAG, Context({}))):
+        image.to_pil_image().save(tmp_path / f"{step}.png")
+        pictures.append((step, tmp_path / f"{step}.png"))
+    assert list(run.artifacts) == (["ib/page.html"] if has_artifacts else [])
+    if has_artifacts:
+        page = Path(run.artifacts["ib/page.html"].download(str(tmp_path / "back"))).read_text()
+        assert_holds(callback, values, pictures, page)
+
+
+def tracked(sequence):
+    """(step, value) of a sequence of Aim."""
+    steps, (values,) = sequence.data.view(["val"]).items_list()
+    return list(zip(steps, values, strict=True))
