@@ -6,6 +6,7 @@ the environment, that only the tests of these loggers put on their path.
 
 import shutil
 import sys
+from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -85,13 +86,12 @@ class Platform:
 def platform(monkeypatch, folder):
     """lightning.ai, as the library of LitLogger sees it."""
     beside(monkeypatch, "litlogger")
-    import litlogger.experiment
-    from litlogger.api import artifacts_api, metrics_api
-
     made = Platform(folder)
-    monkeypatch.setattr(litlogger.experiment, "_resolve_teamspace", lambda asked: made)
-    monkeypatch.setattr(litlogger.experiment, "get_accessible_url", lambda **asked: "https://lightning.ai/experiment")
-    monkeypatch.setattr(litlogger.experiment.AuthApi, "authenticate", lambda self: None)
-    for module in (artifacts_api, metrics_api):
-        monkeypatch.setattr(module, "LitRestClient", lambda **asked: made)
+    experiment = import_module("litlogger.experiment")  # an attribute of that name is the run at work
+    monkeypatch.setattr(experiment, "_resolve_teamspace", lambda asked: made)
+    monkeypatch.setattr(experiment, "get_accessible_url", lambda **asked: "https://lightning.ai/experiment")
+    monkeypatch.setattr(experiment.AuthApi, "__init__", lambda self: None)
+    monkeypatch.setattr(experiment.AuthApi, "authenticate", lambda self: None)
+    for name in ("artifacts_api", "metrics_api"):
+        monkeypatch.setattr(import_module(f"litlogger.api.{name}"), "LitRestClient", lambda **asked: made)
     return made

@@ -8,7 +8,8 @@ import pytest
 
 from lightning_ib import FixedBins, InformationPlaneCallback, Quantizer
 from lightning_ib.records import History
-from lightning_ib.report.loggers import scalars
+from lightning_ib.report.loggers import log_page, scalars
+from lightning_ib.warn_once import WarnOnce
 from tests.helpers.loggers import assert_is_the_page, pixels
 from tests.helpers.loggers_beside import TrackioLogger, beside, platform
 from tests.helpers.tiny import fit, pl
@@ -76,28 +77,30 @@ def test_litlogger(tmp_path, monkeypatch):
 
 @pytest.mark.skipif(sys.version_info >= (3, 13), reason="Aim has no wheels for Python 3.13")
 @pytest.mark.filterwarnings("default")
-@pytest.mark.parametrize("has_artifacts", [True, False])
-def test_aim(tmp_path, monkeypatch, has_artifacts):
+def test_aim(tmp_path, monkeypatch):
     aim = beside(monkeypatch, "aim")
     from aim.pytorch_lightning import AimLogger
     from aim.storage.context import Context
 
-    where = {"repo": str(tmp_path / "aim"), "system_tracking_interval": None}
-    logger = AimLogger(**where, log_system_params=False, capture_terminal_logs=False)
-    if has_artifacts:
-        logger.experiment.set_artifacts_uri(f"file://{tmp_path}/artifacts")
+    where = {"repo": str(tmp_path / "aim"), "system_tracking_interval": None, "capture_terminal_logs": False}
+    logger = AimLogger(**where, log_system_params=False)
+    logger.experiment.set_artifacts_uri(f"file://{tmp_path}/artifacts")
     key = logger.experiment.hash
     callback = fit_once(tmp_path, logger)
-    run = aim.Run(key, repo=where["repo"], read_only=True)
+    run = aim.Run(key, **where)
     values = {(metric.name, step): value for metric in run.metrics() for step, value in tracked(metric)}
     pictures = []
     for step, image in tracked(run.get_image_sequence(TAG, Context({}))):
         image.to_pil_image().save(tmp_path / f"{step}.png")
         pictures.append((step, tmp_path / f"{step}.png"))
-    assert list(run.artifacts) == (["ib/page.html"] if has_artifacts else [])
-    if has_artifacts:
-        page = Path(run.artifacts["ib/page.html"].download(str(tmp_path / "back"))).read_text()
-        assert_holds(callback, values, pictures, page)
+    page = Path(run.artifacts["ib/page.html"].download(str(tmp_path / "back"))).read_text()
+    assert_holds(callback, values, pictures, page)
+    run.close()
+
+    without_a_place = AimLogger(**where, log_system_params=False)
+    log_page([without_a_place], "ib/page", lambda: pytest.fail("no one takes it"), 0, WarnOnce())
+    assert without_a_place.experiment.artifacts == {}
+    without_a_place.finalize()
 
 
 def tracked(sequence):
