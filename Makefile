@@ -45,13 +45,12 @@ $(STAMP): pyproject.toml constraints.txt | $(BIN)/python
 $(VENV)/vision: $(STAMP)
 	$(PIP) --no-deps --target $@ timm torchvision
 
-# The libraries of three loggers, and what these import that the suite lacks, in a folder of their own: trackio admits
-# older versions of Pillow alone, and all of LitLogger's platform and of Aim's server is more than the tests need.
+# The libraries of three loggers, and of what these import what the suite lacks, in a folder of their own that only the
+# tests of these loggers put on their path: with all their requirements they bring an older Pillow, boto3 and a web server.
 $(VENV)/loggers: $(STAMP)
-	$(BIN)/python -m pip install --quiet --no-deps --target $@ trackio==0.43.0 brotli gradio-client python-multipart orjson \
-		litlogger==2026.8.28 lightning-sdk==2026.10.13 blake3 backoff rich-click docker six textual websocket-client \
-		$$($(BIN)/python -c 'import sys; print("aim==3.29.1 aimrecords aimrocks RestrictedPython pytz watchdog" \
-		" websockets boto3 botocore jmespath s3transfer" if sys.version_info < (3, 13) else "")')
+	$(PIP) --no-deps --target $@ trackio brotli gradio-client python-multipart orjson \
+		litlogger lightning-sdk blake3 backoff six \
+		"aim; python_version < '3.13'" "aimrocks; python_version < '3.13'" RestrictedPython pytz websockets
 
 example: $(EXAMPLE) ## train the example network and draw its information plane
 	$(BIN)/python examples/mnist_cnn.py --data-dir '$(DATA)' --discretization $(DISCRETIZATION) --epochs $(EPOCHS)
