@@ -135,7 +135,7 @@ def _hand_over(logger: Any, tag: str, figure: Figure, step: int) -> None:
     if callable(getattr(logger, "log_image", None)):
         logger.log_image(tag, [rendered(figure)], step=step)
         return
-    experiment = getattr(logger, "experiment", None)
+    experiment: Any = getattr(logger, "experiment", None)
     add_image, take_figure = getattr(experiment, "add_image", None), getattr(experiment, "log_figure", None)
     if (library := _library(experiment)) is not None:
         image = library.Image(rendered(figure))
@@ -187,7 +187,8 @@ def _hand_over_page(logger: Any, tag: str, page: Callable[[], str], step: int) -
     if _is_wandb(logger):
         logger.log_metrics({tag: import_module("wandb").Html(page(), inject=False, data_is_not_path=True)}, step=step)
         return
-    experiment, file = getattr(logger, "experiment", None), f"{tag}.html"
+    file = f"{tag}.html"
+    experiment: Any = getattr(logger, "experiment", None)
     if (library := _library(experiment)) is not None:
         if library.__name__ == "trackio":
             experiment.log({tag: library.Html(StringIO(page()))}, step=step)
