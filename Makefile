@@ -45,6 +45,13 @@ $(STAMP): pyproject.toml constraints.txt | $(BIN)/python
 $(VENV)/vision: $(STAMP)
 	$(PIP) --no-deps --target $@ timm torchvision
 
+# The libraries of three loggers, and of what these import what the suite lacks, in a folder of their own that only the
+# tests of these loggers put on their path: with all their requirements they bring an older Pillow, boto3 and a web server.
+$(VENV)/loggers: $(STAMP)
+	$(PIP) --no-deps --target $@ trackio brotli gradio-client python-multipart orjson \
+		litlogger lightning-sdk blake3 backoff six \
+		"aim; python_version < '3.13'" "aimrocks; python_version < '3.13'" RestrictedPython pytz websockets
+
 example: $(EXAMPLE) ## train the example network and draw its information plane
 	$(BIN)/python examples/mnist_cnn.py --data-dir '$(DATA)' --discretization $(DISCRETIZATION) --epochs $(EPOCHS)
 
@@ -65,10 +72,10 @@ peers: $(VENV)/peers ## put estimators of other packages beside the truth and wr
 	$(BIN)/python benchmarks/truth.py --docs docs/truth.md
 
 # Whatever the environment says, compiled modules are kept: dozens of programs that tests start would compile them anew.
-test: $(STAMP) $(VENV)/vision ## run all tests
+test: $(STAMP) $(VENV)/vision $(VENV)/loggers ## run all tests
 	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS)
 
-test-portable: $(STAMP) $(VENV)/vision ## run the quick tests with the vector units of older processors: none, then AVX2
+test-portable: $(STAMP) $(VENV)/vision $(VENV)/loggers ## run the quick tests with the vector units of older processors: none, then AVX2
 	for unit in default avx2; do \
 		ATEN_CPU_CAPABILITY=$$unit OMP_NUM_THREADS=1 \
 			$(BIN)/python -m pytest --numprocesses $(WORKERS) -m 'not slow' || exit 1; \

@@ -1,16 +1,22 @@
-"""How scalars, figures, chart layouts and files reach each logger.
+"""How scalars, figures, the page, chart layouts and files reach each logger.
 
-Loggers are recognized by their methods, so that their libraries stay unimported. A failure is a warning, issued once
-a fit.
+Loggers are recognized by their methods, or by the library their experiment is of, so that libraries stay unimported
+until the user has one. A failure is a warning, issued once a fit.
 """
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import cache
+from importlib import import_module
 from inspect import signature
+from io import StringIO
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
@@ -116,6 +122,7 @@ def log_figure(loggers: Iterable[Any], tag: str, figure: Figure, step: int, warn
     - ``experiment.log_figure(run_id, figure, file)`` (MLflow): the run's file ``<tag>.png``, each figure in the place
       of the one before, since each shows the whole run so far.
     - ``experiment.log_figure(name, figure, step=)`` (Comet).
+    - experiments of the libraries Aim, LitLogger and trackio: an image of theirs.
 
     Other loggers (CSV) have the picture beside their files, see :func:`save_figure`.
     """
@@ -128,9 +135,17 @@ def _hand_over(logger: Any, tag: str, figure: Figure, step: int) -> None:
     if callable(getattr(logger, "log_image", None)):
         logger.log_image(tag, [rendered(figure)], step=step)
         return
-    experiment = getattr(logger, "experiment", None)
+    experiment: Any = getattr(logger, "experiment", None)
     add_image, take_figure = getattr(experiment, "add_image", None), getattr(experiment, "log_figure", None)
-    if callable(add_image):
+    if (library := _library(experiment)) is not None:
+        image = library.Image(rendered(figure))
+        if library.__name__ == "aim":
+            experiment.track(image, name=tag, step=step)
+        elif library.__name__ == "trackio":
+            experiment.log({tag: image}, step=step)
+        else:
+            experiment[tag].append(image, step=step)
+    elif callable(add_image):
         from numpy import asarray
 
         image = rendered(figure)
@@ -142,6 +157,85 @@ def _hand_over(logger: Any, tag: str, figure: Figure, step: int) -> None:
         take_figure(logger.run_id, figure, f"{safe_name(tag)}.png")
     elif callable(take_figure):
         take_figure(tag, figure, step=step)
+
+
+def log_page(loggers: Iterable[Any], tag: str, page: Callable[[], str], step: int, warned: WarnOnce) -> None:
+    """Hand a page, the text of one HTML file, to every logger that takes HTML or files.
+
+    - W&B, by ``logger.log_image`` and ``logger.log_table``: ``wandb.Html`` under the tag.
+    - ``experiment.log_text(run_id, text, file)`` (MLflow): the run's file ``<tag>.html``.
+    - ``experiment.log_asset(file, name, overwrite=, step=)`` (Comet): the asset ``<tag>.html``.
+    - LitLogger: the file ``<tag>.html``; trackio: ``trackio.Html`` under the tag; Aim: the artifact ``<tag>.html``,
+      where the run has a place for artifacts.
+
+    TensorBoard has a page of its own.
+
+    Args:
+        loggers: those of the Trainer.
+        tag: the name of the page.
+        page: makes the text; it is called once, if any logger takes it.
+        step: the step of the last scalars in it.
+        warned: issues each warning once.
+    """
+    page = cache(page)
+    for logger in loggers:
+        with warned.on_error(f"{type(logger).__name__} could not log the page {tag}"):
+            _hand_over_page(logger, tag, page, step)
+
+
+def _hand_over_page(logger: Any, tag: str, page: Callable[[], str], step: int) -> None:
+    if _is_wandb(logger):
+        logger.log_metrics({tag: import_module("wandb").Html(page(), inject=False, data_is_not_path=True)}, step=step)
+        return
+    file = f"{tag}.html"
+    experiment: Any = getattr(logger, "experiment", None)
+    if (library := _library(experiment)) is not None:
+        if library.__name__ == "trackio":
+            experiment.log({tag: library.Html(StringIO(page()))}, step=step)
+        elif library.__name__ == "litlogger":
+            with _as_file(page()) as path:
+                experiment[file] = library.File(str(path))
+        elif experiment.artifacts_uri is not None:
+            with _as_file(page()) as path:
+                experiment.log_artifact(str(path), file, block=True)
+    elif _is_mlflow(logger):
+        experiment.log_text(logger.run_id, page(), f"{safe_name(tag)}.html")
+    elif callable(take := getattr(experiment, "log_asset", None)):
+        take(StringIO(page()), file, overwrite=True, step=step)
+
+
+@contextmanager
+def _as_file(page: str) -> Iterator[Path]:
+    """A file of the page, for as long as it takes to hand it over."""
+    with TemporaryDirectory() as folder:
+        path = Path(folder, "page.html")
+        path.write_text(page, encoding="utf-8")
+        yield path
+
+
+def log_table(
+    loggers: Iterable[Any], tag: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], step: int, warned: WarnOnce
+) -> None:
+    """Hand a table to W&B: the one logger that draws charts of tables."""
+    for logger in loggers if rows else ():
+        with warned.on_error(f"{type(logger).__name__} could not log the table {tag}"):
+            if _is_wandb(logger):
+                logger.log_table(tag, columns=list(columns), data=[list(row) for row in rows], step=step)
+
+
+def _is_wandb(logger: Any) -> bool:
+    return all(callable(getattr(logger, name, None)) for name in ("log_image", "log_table"))
+
+
+_BY_LIBRARY = ("aim", "litlogger", "trackio")
+"""The libraries whose experiments take objects of theirs alone."""
+
+
+def _library(experiment: Any) -> ModuleType | None:
+    """The library that an experiment is of, or that it is, among those that take objects of theirs alone."""
+    of = experiment.__name__ if isinstance(experiment, ModuleType) else type(experiment).__module__
+    name = of.partition(".")[0]
+    return import_module(name) if name in _BY_LIBRARY else None
 
 
 def _is_mlflow(logger: Any) -> bool:

@@ -15,13 +15,16 @@ from lightning_ib.plot.estimates import plot_estimates
 from lightning_ib.plot.information_plane import plot_information_plane
 from lightning_ib.records.bound import BoundLine
 from lightning_ib.records.history import History
-from lightning_ib.records.measurement_json import measurement_to_json
+from lightning_ib.records.measurement_json import measurement_to_json, measurements_of
 from lightning_ib.records.tags import parse_tag
+from lightning_ib.report.custom_chart import COLUMNS, rows_of
 from lightning_ib.report.layout import log_layout
 from lightning_ib.report.loggers import (
     board_folder,
     log_figure,
+    log_page,
     log_scalars,
+    log_table,
     safe_name,
     save_figure,
     save_history,
@@ -102,6 +105,8 @@ class Reporter:
         self._csv_path: Path | None = None
         self.bound: BoundLine | None = None
         self._projected: set[int] = set()  # the measurements that went to the projector
+        self._beside: dict[tuple[int, int], dict[str, Any]] = {}  # moment → what the page shows beside the values
+        self._last_step: int | None = None  # that of the last measurement
         self.forget_rows()
 
     def forget_rows(self) -> None:
@@ -163,7 +168,9 @@ class Reporter:
         """
         changed = bound if bound != self.bound else None
         self.bound = bound or self.bound
-        if to.loggers and measured.records():
+        self._last_step = to.step
+        if to.loggers and (records := measured.records()):
+            self._beside[records[0][:2]] = {"discretized": discretized, "bound": changed}
             with self.warned.on_error("the measurement could not be written for the page of TensorBoard"):
                 text = measurement_to_json(measured, by=self.by, discretized=discretized, bound=changed)
                 log_measurement(to.loggers, self.prefix, text, to.step, self.warned)
@@ -252,7 +259,7 @@ class Reporter:
             self._unprojected = to.step, first_rows(rows)
 
     def finish(self, history: History, to: Destination) -> None:
-        """The last rows for the projector, and the main picture as an SVG."""
+        """The last rows for the projector, the main picture as an SVG, and the page of the run for the loggers."""
         if self._unprojected is not None:
             step, rows = self._unprojected
             log_rows(to.loggers, self.prefix, rows, step, self.warned)
@@ -260,6 +267,19 @@ class Reporter:
             with self.warned.on_error(f"the figure {self.main} could not be drawn"):
                 figure = self._figure(history, to._replace(folder=self.figure_path.parent))
                 save_figure(figure, self.figure_path.with_suffix(".svg"), self.warned)
+        if self.csv_name == self.main and history.records():  # of two callbacks with one history, the plane's
+            run = "/".join(to.folder.parts[-2:]) if to.folder else self.prefix
+            step = to.step if self._last_step is None else self._last_step
+            log_page(to.loggers, f"{self.prefix}/page", lambda: self._page(history, run), step, self.warned)
+            log_table(to.loggers, f"{self.prefix}/table", COLUMNS, rows_of(history, run), step, self.warned)
+
+    def _page(self, history: History, run: str) -> str:
+        """The page of TensorBoard with the run inside, as one HTML file."""
+        from lightning_ib.tensorboard_plugin.files import self_contained_html
+
+        measured = {one.records()[0][:2]: one for one in measurements_of(history)}
+        texts = [measurement_to_json(one, by=self.by, **self._beside.get(at, {})) for at, one in measured.items()]
+        return self_contained_html({run: texts})
 
     def summary(self, history: History, loggers: Sequence[Any], *, is_dev_run: bool = False) -> str:
         """A table of the first and the last measurement, and where the files are.

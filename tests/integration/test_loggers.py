@@ -26,12 +26,27 @@ from lightning_ib.records import History
 from lightning_ib.records.reliability import UNDERSAMPLED, VerdictWarning
 from lightning_ib.records.tags import parse_tag
 from lightning_ib.report.layout import log_layout
-from lightning_ib.report.loggers import log_figure, log_scalars, rendered, run_folder, safe_name, scalars
+from lightning_ib.report.loggers import (
+    log_figure,
+    log_page,
+    log_scalars,
+    log_table,
+    rendered,
+    run_folder,
+    safe_name,
+    scalars,
+)
 from lightning_ib.warn_once import WarnOnce
 from tests.helpers import ROOT
-from tests.helpers.loggers import Sick, pixels, read_metrics_csv
+from tests.helpers.loggers import (
+    Sick,
+    assert_is_the_page,
+    assert_is_the_table,
+    pixels,
+    read_metrics_csv,
+)
 from tests.helpers.records import exact
-from tests.helpers.tiny import N_TRAIN, TinyModule, fit, pl
+from tests.helpers.tiny import N_TRAIN, TinyModule, fit, has_hooks, pl
 
 FIXED = {"hidden": Quantizer(bins=FixedBins([-0.5, 0.5])), "out": Quantizer(bins=FixedBins([0.0]))}
 TAG = "ib/information_plane"
@@ -264,6 +279,11 @@ def test_wandb(tmp_path, wandb):
     files = transactions.parent / "files"
     assert_figures_are_the_history([(step, files / name) for step, (name,) in pictures], callback)
     assert_files_are_in(tmp_path / "digits" / logger.version, callback, tmp_path)
+    ((page, step),) = [(row["ib/page/path"], row["trainer/global_step"]) for row in rows if "ib/page/path" in row]
+    assert step == STEPS[-1]
+    assert_is_the_page((files / page).read_text(), callback)
+    (table,) = [json.loads((files / row["ib/table/path"]).read_text()) for row in rows if "ib/table/path" in row]
+    assert_is_the_table(table["columns"], table["data"], callback)
 
 
 @pytest.fixture
@@ -289,6 +309,8 @@ def test_mlflow(tmp_path, mlflow, store):
     assert_scalars_are_the_history(rows, callback)
     picture = client.download_artifacts(run_id, f"{TAG}.png", str(tmp_path))
     assert_is_drawn(picture, callback, 3)
+    page = Path(client.download_artifacts(run_id, "ib/page.html", str(tmp_path))).read_text()
+    assert_is_the_page(page, callback)
     root = tmp_path if store == "database" else tmp_path / "mlruns"
     assert_files_are_in(root / logger.experiment_id / run_id, callback, tmp_path)
 
@@ -315,12 +337,17 @@ def test_comet(tmp_path, comet):
         metrics = [payload["metric"] for payload in payloads if "metric" in payload]
         uploads = [payload for payload in payloads if payload.get("upload_type") == "visualization"]
         pictures = [file.read(upload["file_path"]).decode() for upload in uploads]
+        assets = [payload for payload in payloads if payload.get("upload_type") == "asset"]
+        pages = [file.read(asset["file_path"]).decode() for asset in assets]
     assert_scalars_are_the_history([(m["step"], {m["metricName"]: m["metricValue"]}) for m in metrics], callback)
     told = [upload["additional_params"] for upload in uploads]
     assert [(params["figName"], params["step"]) for params in told] == [(TAG, step) for step in STEPS]
     for svg in pictures:
         assert ET.fromstring(svg).tag.endswith("svg")
         assert all(f"<!-- {text} -->" in svg for text in ("I(X;T) [bits]", "hidden", "out"))
+    (params,) = [asset["additional_params"] for asset in assets]
+    assert (params["fileName"], params["step"], params["overwrite"]) == ("ib/page.html", STEPS[-1], True)
+    assert_is_the_page(pages[0], callback)
     assert_files_are_in(tmp_path / "comet" / logger.version, callback, tmp_path)
 
 
@@ -474,6 +501,18 @@ def test_a_logger_that_fails_costs_one_warning_and_the_others_get_everything(tmp
     assert_figures_are_the_history(pictures, callback)
 
 
+@pytest.mark.parametrize("library", ["wandb", "litlogger"])
+def test_a_logger_that_is_not_installed_is_named_before_anything_is_measured(tmp_path, monkeypatch, library):
+    monkeypatch.setitem(sys.modules, library, None)
+    made = {"wandb": pl.loggers.WandbLogger, "litlogger": pl.loggers.LitLogger}[library]
+    where = {"wandb": {"save_dir": tmp_path, "offline": True}, "litlogger": {"root_dir": tmp_path, "name": "digits"}}
+    callback, model = InformationPlaneCallback(FIXED, estimators=()), TinyModule()
+    with pytest.raises(ModuleNotFoundError, match=library):
+        fit(tmp_path, callback, model=model, logger=made(**where[library]))
+    assert not callback.history
+    assert not has_hooks(model)
+
+
 class Unreachable:
     """Answers nothing at all."""
 
@@ -486,6 +525,8 @@ def test_a_logger_that_cannot_be_asked_costs_one_warning_each_for_what_it_did_no
         log_layout(loggers, "ib", "bits", warned=warned)
         log_scalars(loggers, {}, 0, warned)
         log_figure(loggers, TAG, None, 0, warned)
+        log_page(loggers, "ib/page", lambda: "", 0, warned)
+        log_table(loggers, "ib/table", ["epoch"], [[0]], 0, warned)
         assert run_folder(loggers, str(tmp_path), warned) == tmp_path
 
     warned = WarnOnce(every_rank=True)
@@ -496,6 +537,8 @@ def test_a_logger_that_cannot_be_asked_costs_one_warning_each_for_what_it_did_no
         "Unreachable could not lay out the charts: ConnectionError: no experiment. Training goes on.",
         "Unreachable could not log the values: ConnectionError: no experiment. Training goes on.",
         "Unreachable could not log the figure ib/information_plane: ConnectionError: no log_image. Training goes on.",
+        "Unreachable could not log the page ib/page: ConnectionError: no log_image. Training goes on.",
+        "Unreachable could not log the table ib/table: ConnectionError: no log_image. Training goes on.",
         "Unreachable does not say where its files are: ConnectionError: no log_dir. Training goes on.",
     ]
 

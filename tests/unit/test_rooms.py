@@ -16,6 +16,7 @@ FLOORS = (
     "infinite_width",
     "capture",
     "records",
+    "tensorboard_plugin",
     "binning",
     "estimators",
     "plot",
@@ -23,7 +24,6 @@ FLOORS = (
     "report",
     "evaluation",
     "callbacks",
-    "tensorboard_plugin",
     "cli",
 )
 OTHERS = {
