@@ -170,7 +170,7 @@ class Reporter:
         self.bound = bound or self.bound
         self._last_step = to.step
         if to.loggers and (records := measured.records()):
-            self._beside[records[0][:2]] = {"discretized": discretized, "bound": changed}
+            self._beside[records[0][:2]] = {"discretized": dict(discretized), "bound": changed}
             with self.warned.on_error("the measurement could not be written for the page of TensorBoard"):
                 text = measurement_to_json(measured, by=self.by, discretized=discretized, bound=changed)
                 log_measurement(to.loggers, self.prefix, text, to.step, self.warned)
