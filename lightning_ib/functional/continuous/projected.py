@@ -65,9 +65,8 @@ def mutual_information_projected(
     :func:`~lightning_ib.functional.mutual_information_mixed`, and the value is the mean of both halves. Where y is a
     class label, the directions are linear discriminants of x as it comes.
 
-    A projection cannot add information (data processing), so that up to the error of the neighbors in few coordinates
-    this is a lower bound. With 50 + 50 coordinates, of which two pairs depend, it reads nine tenths of the truth from
-    5 000 samples, where neighbors in all coordinates read nothing.
+    A projection cannot add information (data processing): up to the error of the neighbors this is a lower bound. With
+    50 + 50 coordinates, of which two pairs depend, it reads nine tenths of the truth from 5 000 samples.
 
     Source:
         Canonical correlations (Hotelling 1936), read by :func:`~lightning_ib.functional.mutual_information_mixed`.
@@ -79,18 +78,16 @@ def mutual_information_projected(
         Two rows per coordinate in each half at least; some thousand for 50 + 50 coordinates.
 
     Trap:
-        It is blind to what leaves no correlation between directions: of two spirals it reads three quarters of what
-        neighbors in their six coordinates read, and of variables that share a cluster on corners of many dimensions,
-        next to nothing. It cannot see more pairs than ``pairs``.
+        It is blind to what leaves no correlation between directions: of spirals it reads three quarters of what all
+        six coordinates show, of clusters on corners of many dimensions next to nothing.
 
     Args:
         x: real numbers in floating point, shape ``(N, …)`` or ``(N,)``.
         y: real numbers in floating point, shape ``(N, …)`` or ``(N,)``, or class labels, integers ``(N,)``.
         groups: which samples depend on each other, such as the tokens of a sequence, integers, shape ``(N,)``: a group
-            stays in one half, so that no direction is learned from near copies of what it is judged on. Neighbors
-            within a group still count, and read what its samples share beyond the others.
-        pairs: the largest number of directions of each variable: the more, the more the neighbors read too low. By
-            default 4, and for labels one less than there are classes, 12 at most.
+            stays in one half. Neighbors within a group still count, and read what its samples share.
+        pairs: the largest number of directions of each variable: the more, the lower the neighbors read. By default 4,
+            and for labels one less than there are classes, 12 at most.
         k: the number of neighbors, at least 1, and less than half of the samples.
         seed: of the halves. The global random state stays as it is.
         unit: ``"bits"`` or ``"nats"``.
