@@ -199,10 +199,10 @@ def mutual_information_mixed(x: Tensor, y: Tensor, *, k: int = 3, unit: Unit = "
     :math:`\rho_i`, as algorithm 1 of :func:`mutual_information_ksg` does; where :math:`\rho_i = 0` (the sample is on
     an atom), :math:`\tilde k_i` and :math:`n_{x,i}` count the samples equal to it. The sample itself is counted.
 
-    Rows of a variable that repeat, its atoms, and rows that do not are told apart: the two parts of its distribution are
+    Rows of a variable that repeat, its atoms, and its other rows are told apart: the two parts of its distribution are
     singular to each other, so that neighbors are looked for, and counted, in the part of a sample alone. Else a sample
     beside an atom would count all of it: of a normal pair, mixed half and half with two points, 1.54 of 1.74 bits are
-    read that way, and 1.73 with the parts apart. They stay together where fewer than k + 1 samples share their parts.
+    read that way, and 1.73 with the parts apart. They stay together where at most k samples share their parts.
 
     Quantized values may still have a k-th neighbor on an atom, with as many others at the same distance. Where that
     distance is tied in one variable alone, :math:`\psi(n)` is the mean over the orders in which a tiny noise could put
@@ -263,8 +263,8 @@ def pointwise_mixed(x: Tensor, y: Tensor, *, k: int = 3) -> Pointwise:
 def _atoms_apart(x: Tensor, y: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """The variables with the rows that repeat moved away from the others, farther than two rows are apart.
 
-    Unchanged where fewer than k + 1 samples are in one of the parts of x and y at once, or rounding would make two rows
-    equal. It changes no information: the parts do not overlap.
+    Unchanged where at most k samples are in one of the parts of x and y at once, or rounding would make two rows equal.
+    It changes no information: the parts do not overlap.
     """
     atoms = [_repeated(rows) for rows in (x, y)]
     parts = torch.bincount(2 * atoms[0].long() + atoms[1], minlength=4)
@@ -272,12 +272,12 @@ def _atoms_apart(x: Tensor, y: Tensor, k: int) -> tuple[Tensor, Tensor]:
     if int((parts > 0).sum()) == 1 or bool(((parts > 0) & (parts <= k)).any()) or not 0 < widest < _WIDEST:
         return x, y
     away = 2.0 ** (math.ceil(math.log2(widest)) + 1)
-    moved = [rows + away for rows in (x, y)]
-    for after, before, repeats in zip(moved, (x, y), atoms):
-        if _distinct(after[repeats]) < _distinct(before[repeats]):
+    moved = []
+    for rows, repeats in zip((x, y), atoms):
+        if _distinct(rows[repeats] + away) < _distinct(rows[repeats]):
             return x, y
-    x, y = (torch.where(repeats.unsqueeze(1), *rows) for repeats, *rows in zip(atoms, moved, (x, y)))
-    return x, y
+        moved.append(torch.where(repeats.unsqueeze(1), rows + away, rows))
+    return moved[0], moved[1]
 
 
 def _repeated(rows: Tensor) -> Tensor:

@@ -251,7 +251,7 @@ def test_half_a_normal_and_half_a_noisy_bit():
 
 
 def test_atoms_and_other_values_are_told_apart_whatever_their_scale():
-    """Of a variable that is zero in half of the samples: its other values, in units a billionth or a billion as large."""
+    """Of a variable that is zero in half of the samples, in units a billionth or a billion times as large."""
     x, y = correlated(1000, 0.9, seed=2)
     active = torch.rand(1000, generator=generator(3)) < 0.5
     x, y = x.where(active, 0.0), y.where(active, 0.0)
