@@ -31,18 +31,15 @@ torch.set_num_threads(int(os.environ.get(THREADS_VARIABLE, "1")))
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config, log):
-    """Deal tests to workers one by one, but all of some files to one worker: they share runs of several processes, or
-    servers, which a second worker would make again.
-    """
-    shared = ("processes", "page", "resume", "namespaces", "cli_replay", "real_data", "memory", "estimators_logging")
-    from xdist.scheduler import LoadScopeScheduling
+    """Deal whole files to workers: what the tests of a file share, such as a run, is made once. The long ones first."""
+    from xdist.scheduler import LoadFileScheduling
 
-    class Scheduling(LoadScopeScheduling):
-        def _split_scope(self, nodeid):
-            file = nodeid.split("::", 1)[0]
-            return file if file.endswith(tuple(f"/test_{name}.py" for name in shared)) else nodeid
+    class LongestFirst(LoadFileScheduling):
+        def schedule(self):
+            config.option.loadscopereorder = False
+            super().schedule()
 
-    return Scheduling(config, log)
+    return LongestFirst(config, log)
 
 
 def pytest_collection_finish():

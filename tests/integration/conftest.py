@@ -1,5 +1,6 @@
 import pytest
 
+import lightning_ib.callbacks.information_plane as callback_module
 from lightning_ib.report.reporter import Reporter
 
 
@@ -19,3 +20,15 @@ def few_pictures(request):
     """No pictures but where a test asks for them."""
     if "pictures" not in request.fixturenames:
         request.getfixturevalue("no_pictures")
+
+
+@pytest.fixture
+def probes():
+    """Asked for by tests that look at the probes of a callback that names no estimators."""
+
+
+@pytest.fixture
+def few_probes(request, monkeypatch):
+    """No probes by default but where a test asks for them: they take a quarter of the time of a small run."""
+    if "probes" not in request.fixturenames:
+        monkeypatch.setattr(callback_module, "default_estimators", list)

@@ -15,7 +15,7 @@ from tests.helpers.callbacks import FIXED, ModelCheckpoint, epochs
 from tests.helpers.records import exact
 from tests.helpers.tiny import N_TRAIN, N_VAL, TinyModule, fit, make_data, pl, train_loader, trainer, val_loader
 
-pytestmark = pytest.mark.usefixtures("few_pictures")
+pytestmark = pytest.mark.usefixtures("few_pictures", "few_probes")
 
 
 FROZEN = {"hidden": Quantizer(bins=UniformBins(4)), "out": None}

@@ -17,11 +17,12 @@ from tests.helpers.callbacks import FIXED, EarlyStopping, ModelCheckpoint, epoch
 from tests.helpers.records import exact
 from tests.helpers.tiny import N_VAL, TinyModule, fit, make_data, pl
 
-pytestmark = pytest.mark.usefixtures("few_pictures")
+pytestmark = pytest.mark.usefixtures("few_pictures", "few_probes")
 
 # -- what is logged ----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("probes")
 def test_tensorboard_gets_scalars_figure_and_layout_at_the_right_steps(tmp_path, pictures):
     callback = InformationPlaneCallback(beta=2.0)
     _, run = fit(tmp_path, callback)
@@ -128,6 +129,7 @@ def test_a_layer_in_bins_is_not_said_to_be_in_cells(tmp_path, caplog):
     assert callback.plane.head is None
 
 
+@pytest.mark.usefixtures("probes")
 def test_at_the_end_layers_of_which_the_probe_reads_far_more_are_named(tmp_path, caplog):
     """Classes in small coordinates, beside others of a great spread that the next layer throws away."""
 

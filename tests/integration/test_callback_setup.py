@@ -13,7 +13,7 @@ from lightning_ib.records import History
 from tests.helpers.callbacks import FIXED, epochs, never_trained
 from tests.helpers.tiny import N_TRAIN, N_VAL, TinyModule, fit, has_hooks, make_data, pl
 
-pytestmark = pytest.mark.usefixtures("few_pictures")
+pytestmark = pytest.mark.usefixtures("few_pictures", "few_probes")
 
 # -- bad input ---------------------------------------------------------------------------------------------------------
 
@@ -84,6 +84,7 @@ def test_layers_that_no_one_named_and_that_never_run_are_left_out(tmp_path):
 
 
 @pytest.mark.parametrize("quantizer", [None, Quantizer(bins=UniformBins(4))])
+@pytest.mark.usefixtures("probes")
 def test_a_layer_that_turns_nan_gives_nan_points_and_one_warning_and_comes_back(tmp_path, quantizer):
     class Sick(TinyModule):
         def validation_step(self, batch, batch_idx):

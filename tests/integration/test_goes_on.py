@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset
 from lightning_ib import InformationPlaneCallback, measure, resolution_sweep
 from tests.helpers.tiny import has_hooks, make_data, pl, trainer
 
-pytestmark = pytest.mark.usefixtures("few_pictures")
+pytestmark = pytest.mark.usefixtures("few_pictures", "few_probes")
 
 
 N = 64

@@ -48,6 +48,8 @@ from tests.helpers.loggers import (
 from tests.helpers.records import exact
 from tests.helpers.tiny import N_TRAIN, TinyModule, fit, has_hooks, pl
 
+pytestmark = pytest.mark.usefixtures("few_probes")
+
 FIXED = {"hidden": Quantizer(bins=FixedBins([-0.5, 0.5])), "out": Quantizer(bins=FixedBins([0.0]))}
 TAG = "ib/information_plane"
 

@@ -27,7 +27,7 @@ from tests.helpers.tiny import (
     val_loader,
 )
 
-pytestmark = pytest.mark.usefixtures("few_pictures")
+pytestmark = pytest.mark.usefixtures("few_pictures", "few_probes")
 
 
 FIXED = {"out": Quantizer(nn.Softmax(dim=1), FixedBins([0.3, 0.6]))}
@@ -283,6 +283,7 @@ def test_an_evaluation_alone_measures_its_own_data(tmp_path, loop, layers):
 
 
 @pytest.mark.parametrize("loop", ["validate", "test"])
+@pytest.mark.usefixtures("probes")
 def test_an_evaluation_alone_by_default_has_cells_head_and_probe_and_writes_nothing(tmp_path, caplog, loop):
     model, callback = Evaluated(), InformationPlaneCallback()
     with caplog.at_level("INFO"):

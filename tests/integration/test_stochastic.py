@@ -16,7 +16,7 @@ from lightning_ib.plot.content import VARIATIONAL_BOUNDS
 from tests.helpers.callbacks import equal
 from tests.helpers.tiny import N_VAL, TinyModule, fit, make_data, pl, val_loader
 
-pytestmark = pytest.mark.usefixtures("few_pictures")
+pytestmark = pytest.mark.usefixtures("few_pictures", "few_probes")
 
 
 class Stochastic(TinyModule):

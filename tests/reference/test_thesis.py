@@ -30,8 +30,8 @@ def thesis_layers() -> dict[str, Quantizer]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("epoch", [0, 9])
-def test_thesis_record_is_met(data_dir, mnist_train, epoch):
+def test_thesis_record_is_met(data_dir, mnist_train):
+    epoch = 9
     run = data_dir / "thesis" / "max_pool"
     model = ThesisNet()
     model.load_state_dict(torch.load(run / f"epoch_{epoch}.pt", weights_only=True))

@@ -199,9 +199,14 @@ def mutual_information_mixed(x: Tensor, y: Tensor, *, k: int = 3, unit: Unit = "
     :math:`\rho_i`, as algorithm 1 of :func:`mutual_information_ksg` does; where :math:`\rho_i = 0` (the sample is on
     an atom), :math:`\tilde k_i` and :math:`n_{x,i}` count the samples equal to it. The sample itself is counted.
 
-    A sample beside an atom may have its k-th neighbor on the atom, with as many others at the same distance. Where that
+    Rows of a variable that repeat, its atoms, and its other rows are told apart: the two parts of its distribution are
+    singular to each other, so that neighbors are looked for, and counted, in the part of a sample alone. Else a sample
+    beside an atom would count all of it: of a normal pair, mixed half and half with two points, 1.54 of 1.74 bits are
+    read that way, and 1.73 with the parts apart. They stay together where at most k samples share their parts.
+
+    Quantized values may still have a k-th neighbor on an atom, with as many others at the same distance. Where that
     distance is tied in one variable alone, :math:`\psi(n)` is the mean over the orders in which a tiny noise could put
-    those tied: what noise on the values gives on average. On rectified variables this halves the error.
+    those tied: what noise on the values gives on average.
 
     The counts and the digamma are those of the authors' program; the logarithms and closed balls of the algorithm as
     printed have the same limit and read up to 0.3 nats lower at thousands of samples. It equals KSG but for
@@ -220,7 +225,7 @@ def mutual_information_mixed(x: Tensor, y: Tensor, *, k: int = 3, unit: Unit = "
     Trap:
         One scale may hide the other: give class labels as ``range * y.double()`` with more than the range of x, which
         keeps classes apart (any one-to-one map of a discrete variable has the same information). It reads low in many
-        dimensions, and where atoms of both variables lie amid continuous values.
+        dimensions, also of rows that repeat in some coordinates only.
 
     Args:
         x: numbers in floating point, shape ``(N, …)`` or ``(N,)``.
@@ -250,8 +255,45 @@ def pointwise_mixed(x: Tensor, y: Tensor, *, k: int = 3) -> Pointwise:
     k = checked_k(k, len(x))
     check_span(x, "x")
     check_span(y, "y")
+    x, y = _atoms_apart(x, y, k)
     local = local_information(neighborhoods((x, y), [(0,), (1,)], k, ties=True), (-1, -1), k, (x, y))
     return Pointwise(math.log(len(x)) + mean(local), local)
+
+
+def _atoms_apart(x: Tensor, y: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """The variables with the rows that repeat moved away from the others, farther than two rows are apart.
+
+    Unchanged where at most k samples are in one of the parts of x and y at once, or rounding would make two rows equal.
+    It changes no information: the parts do not overlap.
+    """
+    atoms = [_repeated(rows) for rows in (x, y)]
+    parts = torch.bincount(2 * atoms[0].long() + atoms[1], minlength=4)
+    widest = max(float(rows.max()) - float(rows.min()) for rows in (x, y))
+    if int((parts > 0).sum()) == 1 or bool(((parts > 0) & (parts <= k)).any()) or not 0 < widest < _WIDEST:
+        return x, y
+    away = 2.0 ** (math.ceil(math.log2(widest)) + 1)
+    moved = []
+    for rows, repeats in zip((x, y), atoms):
+        if _distinct(rows[repeats] + away) < _distinct(rows[repeats]):
+            return x, y
+        moved.append(torch.where(repeats.unsqueeze(1), rows + away, rows))
+    return moved[0], moved[1]
+
+
+def _repeated(rows: Tensor) -> Tensor:
+    """Which rows are there more than once, bool ``(N,)``."""
+    first, order = rows[:, 0].sort()
+    same, end = first[1:] == first[:-1], torch.zeros(1, dtype=torch.bool, device=rows.device)
+    found = order[torch.cat([same, end]) | torch.cat([end, same])]
+    if rows.shape[1] > 1 and len(found):
+        _, numbers, counts = torch.unique(rows[found] + 0.0, dim=0, return_inverse=True, return_counts=True)
+        found = found[counts[numbers] > 1]  # -0 equals 0
+    return torch.zeros(len(rows), dtype=torch.bool, device=rows.device).index_fill_(0, found, True)
+
+
+def _distinct(rows: Tensor) -> int:
+    """The number of different rows."""
+    return len((rows + 0.0).unique(dim=0) if rows.shape[1] > 1 else (rows + 0.0).unique())
 
 
 def local_information(around: Neighborhoods, signs: Sequence[int], k: int, parts: Sequence[Tensor]) -> Tensor:

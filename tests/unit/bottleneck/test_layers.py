@@ -39,7 +39,7 @@ def test_the_bound_is_that_of_a_fine_curve(seed):
     encoder = (2 * torch.randn(5, 4, generator=generator, dtype=torch.float64)).softmax(1)
     found = distance_to_bound(encoder, p)
     onset = critical_betas(p).onset
-    fine = ib_curve(p, onset * torch.logspace(0.001, 2, 400, dtype=torch.float64))
+    fine = ib_curve(p, onset * torch.logspace(0.001, 2, 200, dtype=torch.float64))
     assert found.gap > 0
     assert found.bound <= float(fine.bound(found.i_xt)) + 1e-10
     assert found.bound == pytest.approx(float(fine.bound(found.i_xt)), abs=1e-3)

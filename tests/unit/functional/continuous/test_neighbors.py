@@ -71,9 +71,14 @@ def reference_ksg_2(x, y, k):
 def reference_mixed(x, y, k):
     """Sample by sample, from the description of the estimator."""
     x, y = to_rows(x, y)
+    x_repeats, y_repeats = (np.array([np.sum((v == row).all(1)) > 1 for row in v]) for v in (x, y))
+    sizes = np.unique(2 * x_repeats + y_repeats, return_counts=True)[1]
+    apart = math.inf if sizes.min() > k else 0
     total = 0.0
     for i in range(len(x)):
         dx, dy = np.abs(x - x[i]).max(1), np.abs(y - y[i]).max(1)
+        dx[x_repeats != x_repeats[i]] += apart
+        dy[y_repeats != y_repeats[i]] += apart
         joint = np.maximum(dx, dy)
         rho = np.sort(np.delete(joint, i))[k - 1]
         if rho == 0:
@@ -241,9 +246,26 @@ def test_half_a_normal_and_half_a_noisy_bit():
     x, y = torch.cat((x, 2.0 * sent - 1)), torch.cat((y, 2.0 * received - 1))
     of_bit = math.log(2) + 0.9 * math.log(0.9) + 0.1 * math.log(0.1)
     truth = math.log(2) + 0.5 * of_bit - 0.25 * math.log(1 - 0.9**2)
-    # Samples whose k-th neighbor is farther than an atom of one variable count all of that atom: it reads low.
-    assert mutual_information_mixed(x, y, k=1, unit="nats") == pytest.approx(truth, abs=0.1)
-    assert truth - 0.2 < mutual_information_mixed(x, y, k=5, unit="nats") < truth
+    for k in (1, 3, 5):
+        assert mutual_information_mixed(x, y, k=k, unit="nats") == pytest.approx(truth, abs=0.05)
+
+
+def test_atoms_and_other_values_are_told_apart_whatever_their_scale():
+    """Of a variable that is zero in half of the samples, in units a billionth or a billion times as large."""
+    x, y = correlated(1000, 0.9, seed=2)
+    active = torch.rand(1000, generator=generator(3)) < 0.5
+    x, y = x.where(active, 0.0), y.where(active, 0.0)
+    truth = math.log(2) - 0.25 * math.log(1 - 0.9**2)
+    for scale in (2.0**-30, 1.0, 2.0**30):
+        assert mutual_information_mixed(scale * x, y, unit="nats") > math.log(2) - 0.02
+        assert mutual_information_mixed(scale * x, scale * y, unit="nats") == pytest.approx(truth, abs=0.06)
+    few = torch.cat([normal(997), torch.zeros(3, dtype=torch.float64)])  # no more than k on an atom: as it was
+    assert mutual_information_mixed(few, y, unit="nats") == pytest.approx(reference_mixed(few, y, 3), abs=1e-8)
+
+
+def test_rows_near_the_limit_of_distances_stay_together():
+    x = torch.cat([1e300 * normal(50), torch.zeros(50, dtype=torch.float64)])
+    assert math.isfinite(mutual_information_mixed(x, x))
 
 
 def test_discrete_variables_read_their_plug_in_information():
@@ -388,7 +410,7 @@ def test_differences_that_round_to_the_reach_count():
 @pytest.mark.parametrize("rho", [0.5, 0.9])
 def test_a_tie_is_broken_as_noise_breaks_it_on_average(rho):
     x, y = correlated(400, rho, seed=2)
-    x = x.relu()
+    x = x.round()
     noisy = [mutual_information_mixed(x + 1e-9 * normal(400, seed=seed), y, unit="nats") for seed in range(10, 30)]
     assert mutual_information_mixed(x, y, unit="nats") == pytest.approx(np.mean(noisy), abs=4 * np.std(noisy) / 20**0.5)
 
