@@ -101,8 +101,8 @@ def conditional_mutual_information_mixed(
     .. math:: I(X;Y|Z) = \langle \psi(\tilde k) + \psi(n_z) - \psi(n_{xz}) - \psi(n_{yz}) \rangle
 
     The counts, the sample itself among them, and :math:`\tilde k` are those of
-    :func:`~lightning_ib.functional.mutual_information_mixed`, atoms and ties included. Mesner & Shalizi (2021) extend the
-    estimator of Frenzel & Pompe (2007) to mixtures in this way, with closed balls.
+    :func:`~lightning_ib.functional.mutual_information_mixed`, atoms and ties included. Mesner & Shalizi (2021) extend
+    the estimator of Frenzel & Pompe (2007) to mixtures in this way, with closed balls.
 
     Each variable is real, with or without repeated values, or a class label; classes are farther apart than any real
     values. Where all are discrete it nears the plug-in estimate, with less bias.

@@ -263,8 +263,8 @@ def pointwise_mixed(x: Tensor, y: Tensor, *, k: int = 3) -> Pointwise:
 def atoms_apart(parts: Sequence[Tensor], k: int) -> Sequence[Tensor]:
     """The variables with the rows that repeat moved away from the others, farther than two rows are apart.
 
-    Unchanged where at most k samples have the same kinds of rows in all variables, or rounding would make two rows equal.
-    It changes no information: rows that repeat and rows that do not are told apart by their values already.
+    Unchanged where at most k samples have the same kinds of rows in all variables, or rounding would make two rows
+    equal. It changes no information: rows that repeat and rows that do not are told apart by their values already.
     """
     atoms = [_repeated(rows) for rows in parts]
     kinds = torch.bincount(sum(2**i * repeats.long() for i, repeats in enumerate(atoms)))
