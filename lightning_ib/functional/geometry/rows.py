@@ -1,0 +1,48 @@
+"""Rows in float64, their center and their Gram matrix."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+_BLOCK = 512
+"""The fewest coordinates of a block of a Gram matrix: smaller products are slow."""
+
+
+def in_float64(rows: Tensor) -> Tensor:
+    """Rows in float64, on the host where the device lacks it."""
+    return (rows.cpu() if rows.device.type == "mps" else rows).double()
+
+
+def centered(x: Tensor) -> Tensor:
+    """Rows less their mean; zeros exactly where all are the same, as the first is taken off before."""
+    z = x - x[0]
+    return z.sub_(z.mean(0))
+
+
+def scaled(z: Tensor) -> Tensor:
+    """Rows times one power of two, which keeps squares in range and all digits."""
+    largest = float(z.abs().max())
+    return z if largest == 0 else torch.ldexp(z, torch.tensor(-math.frexp(largest)[1], device=z.device))
+
+
+def squared_lengths(z: Tensor) -> Tensor:
+    """The squared length of each row."""
+    return torch.linalg.vector_norm(z, dim=1).square()
+
+
+def gram(z: Tensor) -> Tensor:
+    """The products of all pairs of rows, ``(N, D)`` to ``(N, N)``; a large one by blocks, whose mirror is copied."""
+    n = len(z)
+    size = max(_BLOCK, -(-n // 4))
+    if n <= size:
+        return z @ z.T
+    found = z.new_empty(n, n)
+    for start in range(0, n, size):
+        rows = slice(start, start + size)
+        torch.mm(z[rows], z[start:].T, out=(block := z.new_empty(len(z[rows]), n - start)))
+        found[rows, start:] = block
+        found[start:, rows] = block.T
+    return found
