@@ -24,11 +24,13 @@ from lightning_ib.callbacks.trainer import (
 )
 from lightning_ib.capture.batches import Unpack
 from lightning_ib.capture.layers import NoLayersError
+from lightning_ib.estimators.geometry import Companions, LayerDrift, checked_companions
 from lightning_ib.estimators.registry import Estimators, checked_estimators
 from lightning_ib.evaluation.passes import ForwardError
 from lightning_ib.functional import Correction, Unit
 from lightning_ib.functional.checks import checked_unit, sentence
 from lightning_ib.measurement.bounds import Bound, solved
+from lightning_ib.measurement.drift import with_similarity
 from lightning_ib.measurement.information_plane import MAX_SAMPLES, InformationPlane, Layers
 from lightning_ib.records.tags import diagnostics
 from lightning_ib.report.reporter import Reporter
@@ -109,6 +111,10 @@ class InformationPlaneCallback(LoopCallback):
             name (``"probe"``, ``"mlp_probe"``, ``"soft"``, ``"kde"``, ``"ksg"``, ``"knn"``, ``"mixed"``,
             ``"projected"``, ``"copula"``, ``"renyi"``, ``"infonce"``, ``"smile"``, ``"quantized8"``) or as an
             :class:`~lightning_ib.estimators.Estimator`.
+        companions: the geometry of each layer, beside its information: ``"spectrum"`` (effective rank, participation
+            ratio, α, collapse), ``"classes"`` (variance within and between, NC1, CDNV, angles of class means) and
+            ``"drift"`` (linear CKA to the first and, when the fit ends, to the last measurement), or ``"all"``; see
+            :mod:`lightning_ib.estimators.geometry`.
         max_samples: how many samples of a pass cells and estimators see, the same ones at every measurement.
         bound: the information-bottleneck bound to draw behind the points, whose distance to it is recorded: a joint
             distribution p(x, y), shape ``(X, Y)``; a curve of :mod:`lightning_ib.bottleneck`; ``"labels"``, hard labels
@@ -154,6 +160,7 @@ class InformationPlaneCallback(LoopCallback):
         correction: Correction | None = None,
         n_permutations: int = 0,
         estimators: Estimators | None = None,
+        companions: Companions = (),
         max_samples: int = MAX_SAMPLES,
         bound: Bound | Sequence[Bound] | None = None,
         head: str | bool | None = None,
@@ -166,6 +173,7 @@ class InformationPlaneCallback(LoopCallback):
         flags = {"log_projector": log_projector, "tsne": tsne, "verbose": verbose}
         checked_arguments(data, unpack, beta, prefix, flags)
         schedule, prefix = Schedule(every_n_epochs, epochs, every_n_train_steps), prefix.strip("/")
+        chosen = default_estimators() if estimators is None else checked_estimators(estimators)
         options: dict[str, Any] = {
             "layers": layers,
             "input": input,
@@ -173,7 +181,8 @@ class InformationPlaneCallback(LoopCallback):
             "unit": unit,
             "correction": correction,
             "n_permutations": n_permutations,
-            "estimators": default_estimators() if estimators is None else checked_estimators(estimators),
+            "estimators": chosen,
+            "companions": checked_companions(companions, chosen),
             "max_samples": max_samples,
             "bound": solved(bound, checked_unit(unit)),
             "head": head,
@@ -315,8 +324,20 @@ class InformationPlaneCallback(LoopCallback):
         """Take the hooks off; a run that was over when it was resumed has its history all the same."""
         if self._saved is not None:
             self._resume(trainer)
+        self._compare_with_last(trainer)
         self._finish(trainer)
         self._release()
+
+    def _compare_with_last(self, trainer: Trainer) -> None:
+        """Record how similar each measurement was to the last, where drift is asked for."""
+        asked = any(isinstance(one, LayerDrift) for one in self.session.options["companions"])
+        own = self._own()
+        if not asked or not own.records():
+            return
+        with self.reporter.warned.on_error("the similarity to the last measurement is unknown"):
+            found = self.plane.cka_to_last({record[:2] for record in own.records()})
+            self._assign(with_similarity(own, found))
+            self.reporter.write(self.history, {}, self._destination(trainer))
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Take the hooks off; Lightning skips ``teardown`` and ``on_fit_end`` then.
@@ -326,6 +347,8 @@ class InformationPlaneCallback(LoopCallback):
         try:
             fitting = trainer.state.fn == "fit" and self.reporter.has_reported
             if isinstance(exception, KeyboardInterrupt) and fitting:
+                if trainer.world_size == 1:  # others may have been interrupted elsewhere
+                    self._compare_with_last(trainer)
                 self._finish(trainer)
         finally:
             self._release()

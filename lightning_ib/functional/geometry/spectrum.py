@@ -18,8 +18,8 @@ from lightning_ib.functional.geometry.rows import centered, gram, in_float64, sc
 _FIRST, _LAST = 10, 100
 """The eigenvalues that the power law is fitted to."""
 
-_FEWEST = 10
-"""The fewest eigenvalues for a fit."""
+FEWEST_FOR_ALPHA = 19
+"""The lowest rank for a fit: ten eigenvalues."""
 
 
 class Spectrum(NamedTuple):
@@ -222,7 +222,7 @@ def participation_ratio(rows: Tensor, *, corrected: bool = True) -> float:
 def _power_law(variances: Tensor) -> tuple[float, float, int, int]:
     """The exponent of a power law, r², and the first and the last eigenvalue of the fit."""
     last = min(_LAST, len(variances))
-    if last < _FIRST + _FEWEST - 1:
+    if last < FEWEST_FOR_ALPHA:
         return math.nan, math.nan, 0, 0
     j = torch.arange(_FIRST, last + 1, dtype=torch.float64)
     weights = (1 / j) / (1 / j).sum()
