@@ -24,13 +24,12 @@ from lightning_ib.callbacks.trainer import (
 )
 from lightning_ib.capture.batches import Unpack
 from lightning_ib.capture.layers import NoLayersError
-from lightning_ib.estimators.geometry import Companions, LayerDrift, checked_companions
+from lightning_ib.estimators.geometry import Companions, checked_companions
 from lightning_ib.estimators.registry import Estimators, checked_estimators
 from lightning_ib.evaluation.passes import ForwardError
 from lightning_ib.functional import Correction, Unit
 from lightning_ib.functional.checks import checked_unit, sentence
 from lightning_ib.measurement.bounds import Bound, solved
-from lightning_ib.measurement.drift import with_similarity
 from lightning_ib.measurement.information_plane import MAX_SAMPLES, InformationPlane, Layers
 from lightning_ib.records.tags import diagnostics
 from lightning_ib.report.reporter import Reporter
@@ -111,10 +110,9 @@ class InformationPlaneCallback(LoopCallback):
             name (``"probe"``, ``"mlp_probe"``, ``"soft"``, ``"kde"``, ``"ksg"``, ``"knn"``, ``"mixed"``,
             ``"projected"``, ``"copula"``, ``"renyi"``, ``"infonce"``, ``"smile"``, ``"quantized8"``) or as an
             :class:`~lightning_ib.estimators.Estimator`.
-        companions: the geometry of each layer, beside its information: ``"spectrum"`` (effective rank, participation
-            ratio, α, collapse), ``"classes"`` (variance within and between, NC1, CDNV, angles of class means) and
-            ``"drift"`` (linear CKA to the first and, when the fit ends, to the last measurement), or ``"all"``; see
-            :mod:`lightning_ib.estimators.geometry`.
+        companions: the geometry of each layer beside its information: ``"spectrum"`` (ranks, α, collapse),
+            ``"classes"`` (NC1, CDNV, angles) and ``"drift"`` (linear CKA to the first measurement and, when the fit
+            ends, to the last), or ``"all"``; see :mod:`lightning_ib.estimators.geometry`.
         max_samples: how many samples of a pass cells and estimators see, the same ones at every measurement.
         bound: the information-bottleneck bound to draw behind the points, whose distance to it is recorded: a joint
             distribution p(x, y), shape ``(X, Y)``; a curve of :mod:`lightning_ib.bottleneck`; ``"labels"``, hard labels
@@ -263,22 +261,14 @@ class InformationPlaneCallback(LoopCallback):
         elif any_rank(trainer, not here) and not own:
             self._place = Place.VALIDATION_LATE
         self._source = self.data if self.data is not None else ("val" if validates else "train")
-        if self._place is not Place.OWN_PASS and trainer.world_size > 1:
-            self._warn_of_unshared(trainer)
+        shared = self._place is not Place.OWN_PASS and trainer.world_size > 1
+        if shared and (doubt := _unshared(trainer)) is not None:
+            self._warn(doubt)
         if self._source == "train" and self.data is None:
             self._say(
                 trainer,
                 f"there is no validation loop, so the layers are measured in a pass of their own over "
                 f"the training data, {self.schedule}.",
-            )
-
-    def _warn_of_unshared(self, trainer: Trainer) -> None:
-        loader = first_loader(trainer.val_dataloaders)
-        if not isinstance(loader, DataLoader) and trainer.is_global_zero:
-            self._warn(
-                f"the validation data is a {type(loader).__name__}, which Lightning does not share out: "
-                "unless it gives each process other samples, every sample is counted once in each process, and log N "
-                "is too large. Give a DataLoader."
             )
 
     def _missed(self, trainer: Trainer) -> bool:
@@ -327,17 +317,6 @@ class InformationPlaneCallback(LoopCallback):
         self._compare_with_last(trainer)
         self._finish(trainer)
         self._release()
-
-    def _compare_with_last(self, trainer: Trainer) -> None:
-        """Record how similar each measurement was to the last, where drift is asked for."""
-        asked = any(isinstance(one, LayerDrift) for one in self.session.options["companions"])
-        own = self._own()
-        if not asked or not own.records():
-            return
-        with self.reporter.warned.on_error("the similarity to the last measurement is unknown"):
-            found = self.plane.cka_to_last({record[:2] for record in own.records()})
-            self._assign(with_similarity(own, found))
-            self.reporter.write(self.history, {}, self._destination(trainer))
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Take the hooks off; Lightning skips ``teardown`` and ``on_fit_end`` then.
@@ -405,6 +384,18 @@ class InformationPlaneCallback(LoopCallback):
 
 
 _IN_VALIDATION = "The epochs are measured in the validation loop."
+
+
+def _unshared(trainer: Trainer) -> str | None:
+    """Why each process may see all samples, or ``None``; it is said by the first of them."""
+    loader = first_loader(trainer.val_dataloaders)
+    if isinstance(loader, DataLoader) or not trainer.is_global_zero:
+        return None
+    return (
+        f"the validation data is a {type(loader).__name__}, which Lightning does not share out: unless it gives each "
+        "process other samples, every sample is counted once in each process, and log N is too large. Give a "
+        "DataLoader."
+    )
 
 
 def _obstacle(pl_module: LightningModule, own_pass: bool) -> str | None:

@@ -271,7 +271,7 @@ class _Replay:
 
     def _conclude(self, checkpoints: Sequence[Checkpoint]) -> None:
         """The table, where the files are, and how the values compare with those that the run recorded."""
-        from lightning_ib.report.summary import file_locations, table
+        from lightning_ib.report.summary import changes, file_locations, table
 
         if not self.history:
             return
@@ -280,6 +280,8 @@ class _Replay:
             say(line)
         csv = self._reporter.csv_path(self._folder.path)
         print(table(self.history.points(), self._settings.by))
+        if changed := changes(self.history, self._settings.by):
+            print(changed)
         print(file_locations(csv, csv.with_suffix(".png"), self._folder.path))
 
 

@@ -80,8 +80,8 @@ class LayerSpectrum(Companion):
     def estimate(self, rows: Rows, calibration: Mapping[str, float], unit: Unit) -> dict[str, float]:
         """Its values; those of a layer with one and the same row everywhere are NaN but for the guards."""
         found = spectrum(rows.numbers, unit=unit)._asdict()
-        fit = {name: found[name] or math.nan for name in ("alpha_first", "alpha_last")}
-        return {name: float(fit.get(name, found[name])) for name in self.outputs_for(rows)}
+        found |= {name: found[name] or math.nan for name in ("alpha_first", "alpha_last")}
+        return {name: float(found[name]) for name in self.outputs_for(rows)}
 
     def outputs_for(self, rows: Rows) -> list[str]:
         """Those that the shape allows: no power law is fitted to fewer than 19 coordinates."""

@@ -30,7 +30,7 @@ from lightning_ib.report.loggers import (
 )
 from lightning_ib.report.page import log_measurement
 from lightning_ib.report.projector import first_rows, is_projected, log_rows
-from lightning_ib.report.summary import file_locations, table
+from lightning_ib.report.summary import changes, file_locations, table
 from lightning_ib.warn_once import WarnOnce
 
 if TYPE_CHECKING:
@@ -287,5 +287,5 @@ class Reporter:
         return "\n".join(filter(None, [self._table(history), where]))
 
     def _table(self, history: History) -> str:
-        """The first and the last measurement."""
-        return table(history.points(), self.by)
+        """The first and the last measurement, and the changes between."""
+        return "\n".join(filter(None, [table(history.points(), self.by), changes(history, self.by)]))

@@ -25,12 +25,15 @@ def centered(x: Tensor) -> Tensor:
 def scaled(z: Tensor) -> Tensor:
     """Rows times one power of two, which keeps squares in range and all digits."""
     largest = float(z.abs().max())
-    return z if largest == 0 else torch.ldexp(z, torch.tensor(-math.frexp(largest)[1], device=z.device))
+    exponent = 0 if largest == 0 else -math.frexp(largest)[1]
+    found: Tensor = torch.ldexp(z, torch.tensor(exponent, device=z.device))
+    return found
 
 
 def squared_lengths(z: Tensor) -> Tensor:
     """The squared length of each row."""
-    return torch.linalg.vector_norm(z, dim=1).square()
+    lengths: Tensor = torch.linalg.vector_norm(z, dim=1)
+    return lengths.square()
 
 
 def gram(z: Tensor) -> Tensor:

@@ -108,7 +108,8 @@ def cka_sketch(rows: Tensor, *, width: int = SKETCH_WIDTH) -> Tensor:
         spectra.append(torch.fft.rfft(folded))
     found = torch.fft.irfft((spectra[0] * spectra[1]).sum(0), n=width).double().cpu()
     length = float(found.norm())
-    return (found / length if length > 0 else found).float()
+    scaled_to_1: Tensor = (found / length if length > 0 else found).float()
+    return scaled_to_1
 
 
 @lru_cache(maxsize=4)

@@ -7,7 +7,7 @@ singular values of the rows.
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -115,8 +115,7 @@ def spectrum(rows: Tensor, *, unit: Unit = "bits") -> Spectrum:
     n, d = x.shape
     z = scaled(centered(x))
     squares = squared_lengths(z)
-    normalized_std, mean_cosine = _guards(x)
-    guards = {"normalized_std": normalized_std, "mean_cosine": mean_cosine, "n": n, "d": d, "capped": n <= d}
+    guards: dict[str, Any] = _guards(x) | {"n": n, "d": d, "capped": n <= d}
     if float(squares.sum()) == 0:
         return _UNDEFINED._replace(**guards, reason=f"all {n} rows are the same, and have no spectrum")
     found = torch.linalg.eigvalsh(gram(z if n < d else z.T)).flip(0).cpu()
@@ -146,18 +145,19 @@ _NAN = math.nan
 _UNDEFINED = Spectrum(_NAN, _NAN, _NAN, _NAN, _NAN, _NAN, _NAN, 0, 0, _NAN, _NAN, _NAN, 0, 0, 0, False, "")
 
 
-def _guards(x: Tensor) -> tuple[float, float]:
+def _guards(x: Tensor) -> dict[str, Any]:
     """The normalized standard deviation and the mean cosine of rows, those of zeros left out."""
     lengths = torch.linalg.vector_norm(x, dim=1)
     x, lengths = (x, lengths) if bool(lengths.all()) else (x[lengths > 0], lengths[lengths > 0])
     n = len(x)
     if n < 2:
-        return math.nan, math.nan
+        return {"normalized_std": math.nan, "mean_cosine": math.nan}
     units = x / lengths.unsqueeze(1)
     total = units.sum(0)
     spread = (units - units[0]).square_().sum(0) - (total - n * units[0]).square() / n
     cosine = (float(total @ total) - n) / (n * (n - 1))
-    return float((spread.clamp_min(0) / (n - 1)).sqrt().mean()), min(1.0, cosine)
+    deviation = float((spread.clamp_min(0) / (n - 1)).sqrt().mean())
+    return {"normalized_std": deviation, "mean_cosine": min(1.0, cosine)}
 
 
 def _traces(trace: float, of_square: float, squares: Tensor) -> tuple[float, float]:
