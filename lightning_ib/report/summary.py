@@ -127,7 +127,7 @@ def _change(values: Sequence[float]) -> str:
     if len(values) < 2:
         return "-"
     return "".join(
-        f"{change:>+8.3f}" if abs(change) < 1000 else f"{change:>+8.1e}"
+        f"{change:>+8.3f}" if abs(change) < 1000 else f"{change:>+8.0e}"
         for change in (values[-1] - values[0], values[-1] - max(values))
     )
 
