@@ -52,9 +52,8 @@ class Drift:
         if self._comparable:
             return ""
         return (
-            f"the samples at epoch {epoch} are others than at the first measurement ({len(samples)} and "
-            f"{len(before)} of them are compared), so that the drift of layers is NaN: measure on data that comes in "
-            "the same order every time, without random changes."
+            f"the samples at epoch {epoch} are others than at the first measurement, so that the drift of layers is "
+            "NaN: measure on data that comes in the same order every time, without random changes."
         )
 
     def compared(self, layer: str, rows: Rows) -> dict[str, float]:

@@ -20,7 +20,6 @@ COMPANIONS = {"spectrum", "classes", "drift"}
 
 def activations(model):
     """The outputs of both layers on the validation data."""
-    model.eval()
     x, y = make_data(N_VAL, seed=1)[:]
     with torch.no_grad():
         hidden = model.hidden(x)
@@ -107,7 +106,7 @@ def test_the_summary_says_how_all_changed_and_what_has_settled(run):
     assert max(map(len, lines[:-1])) <= 110
 
 
-@pytest.mark.filterwarnings("ignore:ib. the samples at epoch")
+@pytest.mark.filterwarnings("ignore:the samples at epoch")
 @pytest.mark.parametrize("data", [None, "train"])
 def test_training_is_bit_identical_with_companions_and_without(tmp_path, data):
     callback = InformationPlaneCallback(data=data, companions="all", estimators=())
