@@ -231,6 +231,7 @@ class Reporter:
         geometry = [
             one for one in everything if one.source in COMPANIONS and not is_diagnostic(one.quantity, one.source)
         ]
+        geometry.sort(key=lambda one: COMPANIONS.index(one.source))  # a panel may begin late
         if any(math.isfinite(one.value) for one in geometry):
             picture = to.folder / f"geometry{self._stem}.png"
             self._picture("geometry", picture, to, lambda: plot_estimates(geometry), files)
