@@ -7,7 +7,10 @@ import math
 import torch
 from torch import Tensor
 
-_BLOCK = 512
+_SMALL = 1e-30
+"""The largest value below which rows are scaled."""
+
+_BLOCK = 256
 """The fewest coordinates of a block of a Gram matrix: smaller products are slow."""
 
 
@@ -23,10 +26,12 @@ def centered(x: Tensor) -> Tensor:
 
 
 def scaled(z: Tensor) -> Tensor:
-    """Rows times one power of two, which keeps squares in range and all digits."""
-    largest = float(z.abs().max())
-    exponent = 0 if largest == 0 else -math.frexp(largest)[1]
-    found: Tensor = torch.ldexp(z, torch.tensor(exponent, device=z.device))
+    """Rows times one power of two where their fourth powers would leave the range; all digits stay."""
+    low, high = torch.aminmax(z)
+    largest = max(-float(low), float(high))
+    if largest == 0 or _SMALL < largest < 1 / _SMALL:
+        return z
+    found: Tensor = torch.ldexp(z, torch.tensor(-math.frexp(largest)[1], device=z.device))
     return found
 
 

@@ -52,7 +52,7 @@ def linear_cka(x: Tensor, y: Tensor, *, debiased: bool = False) -> float:
     of_x, of_y = (scaled(centered(in_float64(rows))) for rows in checked_pair(x, y, ("x", "y")))
     n = len(of_x)
     if max(of_x.shape[1], of_y.shape[1]) <= n:
-        products = [(a.T @ b).square().sum() for a, b in ((of_x, of_y), (of_x, of_x), (of_y, of_y))]
+        products = [of.square().sum() for of in (of_x.T @ of_y, gram(of_x.T), gram(of_y.T))]
     else:
         k, m = gram(of_x), gram(of_y)
         products = [(a * b).sum() for a, b in ((k, m), (k, k), (m, m))]
