@@ -24,6 +24,7 @@ from lightning_ib.callbacks.trainer import (
 )
 from lightning_ib.capture.batches import Unpack
 from lightning_ib.capture.layers import NoLayersError
+from lightning_ib.estimators.geometry import Companions, checked_companions
 from lightning_ib.estimators.registry import Estimators, checked_estimators
 from lightning_ib.evaluation.passes import ForwardError
 from lightning_ib.functional import Correction, Unit
@@ -111,6 +112,9 @@ class InformationPlaneCallback(LoopCallback):
             name (``"probe"``, ``"mlp_probe"``, ``"soft"``, ``"kde"``, ``"ksg"``, ``"knn"``, ``"mixed"``,
             ``"projected"``, ``"copula"``, ``"renyi"``, ``"infonce"``, ``"smile"``, ``"quantized8"``) or as an
             :class:`~lightning_ib.estimators.Estimator`.
+        companions: the geometry of each layer beside its information: ``"spectrum"`` (ranks, α, collapse),
+            ``"classes"`` (NC1, CDNV, angles) and ``"drift"`` (linear CKA to the first measurement and, when the fit
+            ends, to the last), or ``"all"``; see :mod:`lightning_ib.estimators.geometry`.
         max_samples: how many samples of a pass cells and estimators see, the same ones at every measurement.
         bound: the information-bottleneck bound to draw behind the points, whose distance to it is recorded: a joint
             distribution p(x, y), shape ``(X, Y)``; a curve of :mod:`lightning_ib.bottleneck`; ``"labels"``, hard labels
@@ -157,6 +161,7 @@ class InformationPlaneCallback(LoopCallback):
         correction: Correction | None = None,
         n_permutations: int = 0,
         estimators: Estimators | None = None,
+        companions: Companions = (),
         max_samples: int = MAX_SAMPLES,
         bound: Bound | Sequence[Bound] | None = None,
         head: str | bool | None = None,
@@ -169,6 +174,7 @@ class InformationPlaneCallback(LoopCallback):
         flags = {"log_projector": log_projector, "tsne": tsne, "verbose": verbose}
         checked_arguments(data, unpack, beta, prefix, flags)
         schedule, prefix = Schedule(every_n_epochs, epochs, every_n_train_steps, at_steps), prefix.strip("/")
+        chosen = default_estimators() if estimators is None else checked_estimators(estimators)
         options: dict[str, Any] = {
             "layers": layers,
             "input": input,
@@ -176,7 +182,8 @@ class InformationPlaneCallback(LoopCallback):
             "unit": unit,
             "correction": correction,
             "n_permutations": n_permutations,
-            "estimators": default_estimators() if estimators is None else checked_estimators(estimators),
+            "estimators": chosen,
+            "companions": checked_companions(companions, chosen),
             "max_samples": max_samples,
             "bound": solved(bound, checked_unit(unit)),
             "head": head,
@@ -312,6 +319,7 @@ class InformationPlaneCallback(LoopCallback):
         """Take the hooks off; a run that was over when it was resumed has its history all the same."""
         if self._saved is not None:
             self._resume(trainer)
+        self._compare_with_last(trainer)
         self._finish(trainer)
         self._release()
 
@@ -323,6 +331,8 @@ class InformationPlaneCallback(LoopCallback):
         try:
             fitting = trainer.state.fn == "fit" and self.reporter.has_reported
             if isinstance(exception, KeyboardInterrupt) and fitting:
+                if trainer.world_size == 1:  # others may have been interrupted elsewhere
+                    self._compare_with_last(trainer)
                 self._finish(trainer)
         finally:
             self._release()

@@ -9,6 +9,8 @@ from lightning_ib.callbacks.base import RecordingCallback
 from lightning_ib.callbacks.session import Session
 from lightning_ib.callbacks.trainer import first_loader, is_evaluation
 from lightning_ib.capture.batches import Unpack
+from lightning_ib.estimators.geometry import LayerDrift
+from lightning_ib.measurement.drift import with_similarity
 from lightning_ib.records.history import History
 from lightning_ib.records.points import InformationPoint
 from lightning_ib.records.reliability import probe_exceeds_counts
@@ -63,6 +65,17 @@ class LoopCallback(RecordingCallback):
 
     def _keep_layers(self) -> None:
         self.session.plane.keep_layers([point.layer for point in self._own().last()])
+
+    def _compare_with_last(self, trainer: Trainer) -> None:
+        """Record how similar each measurement was to the last, where drift is asked for."""
+        asked = any(isinstance(one, LayerDrift) for one in self.session.options["companions"])
+        own = self._own()
+        if not asked or not own.records():
+            return
+        with self.reporter.warned.on_error("the similarity to the last measurement is unknown"):
+            found = self.session.plane.cka_to_last({record[:2] for record in own.records()})
+            self._assign(with_similarity(own, found))
+            self.reporter.write(self.history, {}, self._destination(trainer))
 
     def _follow_rank_zero(self, trainer: Trainer) -> None:
         """Go on from one history and from the same edges in all processes: those of the first."""

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
+
+from lightning_ib.functional.checks import plain_tensor
 
 CHANNELS_FIRST = (
     nn.modules.conv._ConvNd,
@@ -34,3 +37,28 @@ def by_token(activation: Tensor, channels_first: bool | None = None) -> tuple[Te
     if channels_first or (channels_first is None and activation.ndim > 3):
         activation = activation.movedim(1, -1)
     return activation.flatten(0, -2), tuple(activation.shape[:-1])
+
+
+def channel_means(activation: Tensor, channels_first: bool | None = None) -> Tensor:
+    """The channels of each sample, averaged over places: ``(B, C, …)`` or ``(B, …, C)`` to ``(B, C)``.
+
+    Args:
+        activation: batch first, real or whole numbers.
+        channels_first: whether it is ``(B, C, …)``; where that is unknown, four dimensions and more are taken for it.
+
+    Returns:
+        float64 for float64 and whole numbers, float32 for all others. It may share the memory of the activation.
+
+    Raises:
+        ValueError: it is complex, or a single number.
+    """
+    activation = plain_tensor(activation)
+    if activation.is_complex() or activation.ndim == 0:
+        came = "complex values" if activation.is_complex() else "a single number"
+        raise ValueError(f"got {came}: companions take a real row for each sample.")
+    kept = activation.dtype in (torch.float32, torch.float64)
+    dtype = activation.dtype if kept else torch.float32 if activation.is_floating_point() else torch.float64
+    if activation.ndim < 3:
+        return activation.reshape(len(activation), -1).to(dtype)
+    first = channels_first or (channels_first is None and activation.ndim > 3)
+    return activation.mean(tuple(range(2, activation.ndim) if first else range(1, activation.ndim - 1)), dtype=dtype)

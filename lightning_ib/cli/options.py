@@ -287,6 +287,14 @@ def _add_how(how: Any) -> None:
         help=f"any of {_ESTIMATORS} (default: those of the run, or probe); none where it is empty; {_ALL_THAT_FOLLOW}",
     )
     how.add_argument(
+        "--companions",
+        nargs="*",
+        action="extend",
+        metavar="NAME",
+        help="any of spectrum, classes, drift, or all: the geometry of layers (default: those of the run); "
+        f"{_ALL_THAT_FOLLOW}",
+    )
+    how.add_argument(
         "--max-samples",
         type=_positive,
         metavar="N",

@@ -190,6 +190,7 @@ class _Replay:
     ) -> None:
         """Go through the run in the order of time: log what is known again, measure the rest."""
         from lightning_ib.evaluation.passes import with_bar
+        from lightning_ib.measurement.drift import with_similarity
 
         files = {one.moment: one for one in missing}
         moments = sorted(before.keys() | files.keys())
@@ -203,12 +204,16 @@ class _Replay:
                     words, ends = self._folder.discretized.get(moment, {}), session is None and moment == moments[-1]
                     self._log(before[moment], words, is_new=ends)
                 bar.update()
+        if session is not None and (found := session.plane.cka_to_last(set(moments))):
+            self.history.assign(with_similarity(self.history, found))
+            self._reporter.write(self.history, {}, self._destination(moments[-1]))
 
     def _layout_of_known(self) -> None:
         """Lay out TensorBoard's custom scalars where nothing is measured."""
         records = self.history.records()
         sources, layers = {one.source for one in records}, dict.fromkeys(one.layer for one in records)
-        estimators = [one for one in self._settings.options["estimators"] if one.name in sources]
+        options = self._settings.options
+        estimators = [one for one in (*options["estimators"], *options["companions"]) if one.name in sources]
         self._reporter.layout([self._board], list(layers), estimators, "binned" in sources)
 
     def _measure_one(self, session: Any, run: Any, checkpoint: Checkpoint) -> None:
@@ -266,7 +271,7 @@ class _Replay:
 
     def _conclude(self, checkpoints: Sequence[Checkpoint]) -> None:
         """The table, where the files are, and how the values compare with those that the run recorded."""
-        from lightning_ib.report.summary import file_locations, table
+        from lightning_ib.report.summary import changes, file_locations, table
 
         if not self.history:
             return
@@ -275,6 +280,8 @@ class _Replay:
             say(line)
         csv = self._reporter.csv_path(self._folder.path)
         print(table(self.history.points(), self._settings.by))
+        if changed := changes(self.history, self._settings.by):
+            print(changed)
         print(file_locations(csv, csv.with_suffix(".png"), self._folder.path))
 
 

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from lightning_ib.capture.batches import Unpack
 from lightning_ib.cli.errors import UsageError
 from lightning_ib.records.history import History
+from lightning_ib.records.record import COMPANIONS
 
 
 class Settings(NamedTuple):
@@ -33,6 +34,8 @@ class Settings(NamedTuple):
         """The settings in words that are the same in another process."""
         shown = dict(self.options) | {"prefix": self.prefix, "by": self.by, "beta": self.beta}
         shown["estimators"] = [one.name for one in self.options["estimators"]]
+        if companions := [one.name for one in shown.pop("companions", ())]:  # absent from folders of before
+            shown["companions"] = companions
         return {name: re.sub(r" at 0x[0-9a-f]+", "", repr(value)) for name, value in shown.items()}
 
 
@@ -60,9 +63,11 @@ def settings_of(
         prefix, beta, by, unpack = prefix or "ib", None, "epoch", None
     asked = {name: getattr(arguments, name) for name in ("layers", "unit", "max_samples", "ignore_index")}
     asked |= {"tokens": True if arguments.tokens else None, "estimators": arguments.estimators}
+    asked["companions"] = arguments.companions
     options = {"layers": None, "unit": "bits"} | options
     options |= {name: value for name, value in asked.items() if value is not None}
     options["estimators"] = _checked_estimators(options["estimators"])
+    options["companions"] = _checked_companions(options.get("companions", ()), options["estimators"])
     prefix = (arguments.prefix or prefix).strip("/")
     if not prefix:
         raise UsageError(f"--prefix must be a name such as ib, got {arguments.prefix!r}.")
@@ -79,7 +84,10 @@ def _recorded_options(recorded: History, say: Callable[[str], None] | None) -> d
     last = recorded.information().last()
     points = last.points()
     sources = list(dict.fromkeys(one.source for one in last.estimates()))
-    unknown = [name for name in sources if name not in BY_NAME]
+    unknown = [name for name in sources if name not in (*BY_NAME, *COMPANIONS)]
+    companions, sources = (
+        [name for name in sources if (name in COMPANIONS) == companion] for companion in (True, False)
+    )
     if say is not None and unknown:
         say(f"the run has values of {', '.join(unknown)}, estimators of its own: name its callback (--callback).")
     if say is not None and (binned := [point.layer for point in points if point.source == "binned"]):
@@ -92,7 +100,17 @@ def _recorded_options(recorded: History, say: Callable[[str], None] | None) -> d
         "unit": points[0].unit,
         "correction": points[0].correction or None,
         "estimators": default_estimators() if sources == ["probe"] else [one for one in sources if one in BY_NAME],
+        "companions": companions,
     }
+
+
+def _checked_companions(asked: Any, estimators: Any) -> Any:
+    from lightning_ib.estimators.geometry import checked_companions
+
+    try:
+        return checked_companions("all" if asked == ["all"] else asked, estimators)
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"--companions: {error}") from error
 
 
 def _checked_estimators(asked: Any) -> Any:

@@ -65,6 +65,8 @@ class Estimator(ABC):
     unitless: Sequence[str] = ()
     """Those of its values that are neither information nor entropy, such as a dimension; accuracies are known."""
     max_samples: int = 2000
+    channels: bool = False
+    """Whether it sees the channels of the output, averaged over places, in place of the sketch."""
     optional: bool = False
     """Whether it is there by default, so that it stands aside from rows it is unsuited to. See :meth:`applies`."""
 

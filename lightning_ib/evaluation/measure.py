@@ -11,6 +11,7 @@ from torch import nn
 from lightning_ib.binning.quantizer import Quantizer
 from lightning_ib.capture.batches import Unpack
 from lightning_ib.estimators.base import Estimator
+from lightning_ib.estimators.geometry import Companions, checked_companions
 from lightning_ib.estimators.registry import Estimators
 from lightning_ib.evaluation.loaders import checked_loader
 from lightning_ib.evaluation.passes import call, measuring, run_pass, to, with_bar
@@ -32,6 +33,7 @@ def measure(  # noqa: D417 – the arguments of InformationPlane are documented 
     correction: Correction | None = None,
     n_permutations: int = 0,
     estimators: Estimators = (),
+    companions: Companions = (),
     max_samples: int = MAX_SAMPLES,
     head: str | bool | None = None,
     ignore_index: int | None = None,
@@ -51,6 +53,7 @@ def measure(  # noqa: D417 – the arguments of InformationPlane are documented 
         unpack: batch → (x, y), for batches with a target that is not recognized: see
             :func:`~lightning_ib.capture.batches.parts_of`; with ``tokens`` also → (x, y, mask).
         estimators: by name, such as ``["probe", "kde"]``, or as an :class:`~lightning_ib.estimators.Estimator`.
+        companions: the geometry of each layer beside: ``"spectrum"`` and ``"classes"``, or ``"all"``.
         device: where to run; by default where the model's first parameter is. The model is moved back afterwards.
         progress: show tqdm bars over the batches and the estimators.
 
@@ -70,6 +73,7 @@ def measure(  # noqa: D417 – the arguments of InformationPlane are documented 
     checked_loader(dataloader)
     options: dict[str, Any] = {"input": input, "target": target, "unit": unit, "correction": correction}
     options |= {"n_permutations": n_permutations, "estimators": estimators, "max_samples": max_samples, "head": head}
+    options["companions"] = checked_companions(companions, several=False)
     plane = InformationPlane(layers, **options, ignore_index=ignore_index, tokens=tokens, bound=bound)
     with measuring(plane, model, dataloader, device) as away:
         # Its bar may already ask the loader for an iterator, which moves random states.

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from lightning_ib.distributed import on_rank_zero
 from lightning_ib.estimators.base import Estimator, Rows
+from lightning_ib.estimators.geometry import MOST_CHANNELS, Companion, LayerClasses, LayerDrift
 from lightning_ib.estimators.reliability import bound_of_target, estimate_verdict
 from lightning_ib.estimators.soft import Soft
-from lightning_ib.functional import SoftEntropy, Unit
+from lightning_ib.functional import ClassSums, SoftEntropy, Unit
 from lightning_ib.functional.checks import sentence
+from lightning_ib.measurement.drift import Drift
 from lightning_ib.measurement.sampled import Drawn
-from lightning_ib.measurement.streams import Streams
+from lightning_ib.measurement.streams import ClassStreams, Streams
 from lightning_ib.records.earlier import present_name
 from lightning_ib.records.record import Record
 
@@ -27,17 +29,22 @@ class Estimation:
     """Runs the estimators on the sampled rows of a measurement.
 
     Args:
-        estimators: the estimators at work.
+        estimators: the estimators at work, and companions.
     """
 
     def __init__(self, estimators: Sequence[Estimator]) -> None:
         self.estimators = list(estimators)
         self.needs_input = any(estimator.needs_input for estimator in self.estimators)
         self.raw_samples = max((one.max_samples for one in self.estimators if one.raw), default=0)
+        self.channel_samples = max((one.max_samples for one in self.estimators if one.channels), default=0)
         self.calibration: dict[str, dict[str, dict[str, float]]] = {}
         """Layer → estimator → hyperparameters calibrated to the layer's scale at its first measurement."""
         self.streams = Streams(next((one for one in self.estimators if isinstance(one, Soft)), None))
-        """Running sums over every sample."""
+        """Running sums of soft entropy over every sample."""
+        self.class_streams = ClassStreams(next((one for one in self.estimators if isinstance(one, LayerClasses)), None))
+        """Running sums of classes over every sample."""
+        self.drift = Drift()
+        """The first rows of each layer, and sketches of all."""
         self._bounds: dict[int, float] = {}  # on information about the target, by the number of rows: of a measurement
         self._quantities: dict[tuple[str, str], list[str]] = {}  # of the last estimate, by layer and estimator
 
@@ -68,12 +75,17 @@ class Estimation:
             progress: wraps the pairs of layer and estimator, for a progress bar.
         """
         layers = list(layers)
-        summed = self.streams.summed(shared=shared) if self.streams.soft else {}
+        sums: dict[type[Estimator], Mapping[str, SoftEntropy | ClassSums]] = {}
+        if self.streams.soft:
+            sums[Soft] = self.streams.summed(shared=shared)
+        if self.class_streams.classes:
+            sums[LayerClasses] = self.class_streams.summed(shared=shared)
 
         def work() -> tuple[list[Record], Any, Any, Any]:
             """The results that the first process broadcasts."""
             found = []
             self._bounds = {}
+            self._begin_drift(drawn, epoch, step, warn)
             for layer in (layer for layer in layers if layer in drawn.faults):
                 warn(
                     f"{layer} rows", f"layer {layer!r}: no estimator can be run at epoch {epoch}: {drawn.faults[layer]}"
@@ -81,12 +93,12 @@ class Estimation:
                 found += self.missing([layer], unit=unit, epoch=epoch, step=step)
             pairs = [(layer, one) for layer in layers if layer in drawn.layers for one in self.estimators]
             for layer, estimator in progress(pairs):
-                if estimator.raw and layer in drawn.raw_faults:
-                    self._warn_of_failure(layer, estimator, drawn.raw_faults[layer], epoch, warn)
+                if (fault := _fault(estimator, layer, drawn)) is not None:
+                    self._warn_of_failure(layer, estimator, fault, epoch, warn)
                     found += self.missing([layer], unit=unit, epoch=epoch, step=step, estimators=[estimator])
                     continue
-                sums = summed.get(layer) if isinstance(estimator, Soft) else None
-                found += self._estimated(layer, estimator, drawn, sums, unit, epoch, step, warn)
+                of_layer = next((of.get(layer) for kind, of in sums.items() if isinstance(estimator, kind)), None)
+                found += self._estimated(layer, estimator, drawn, of_layer, unit, epoch, step, warn)
             return found, self.calibration, self.streams.state(), self._quantities
 
         found, self.calibration, self.streams.centers, self._quantities = on_rank_zero(work) if shared else work()
@@ -97,7 +109,7 @@ class Estimation:
         layer: str,
         estimator: Estimator,
         drawn: Drawn,
-        sums: SoftEntropy | None,
+        sums: SoftEntropy | ClassSums | None,
         unit: Unit,
         epoch: int,
         step: int,
@@ -120,6 +132,7 @@ class Estimation:
                 values = self._values(layer, estimator, rows, unit)
             errors = {name: values.pop(f"{name}{_ERROR}") for name in list(values) if f"{name}{_ERROR}" in values}
             self._quantities[layer, estimator.name] = list(values)
+            self._remark(layer, estimator, values, rows, epoch, warn)
         except Exception as error:  # a failing estimator must leave training running
             values, errors = dict.fromkeys(self._expected_quantities(layer, estimator, rows), math.nan), {}
             if not estimator.optional or _is_sound(rows):  # unsound rows have their own warning
@@ -129,6 +142,8 @@ class Estimation:
         verdict = estimate_verdict(
             values, rows, unit, calibration, estimator, n_samples=n_samples, errors=errors, bound=bound
         )
+        if isinstance(estimator, Companion):
+            verdict = estimator.verdicts(values, rows)
         return [
             Record(
                 *(epoch, step, layer, estimator.name, name, value),
@@ -149,6 +164,25 @@ class Estimation:
             except Exception:  # a verdict must leave training running
                 self._bounds[n] = math.inf
         return self._bounds[n]
+
+    def _begin_drift(self, drawn: Drawn, epoch: int, step: int, warn: Callable[[str, str], None]) -> None:
+        n = next((one.max_samples for one in self.estimators if isinstance(one, LayerDrift)), None)
+        if n is not None and (doubt := self.drift.begin(drawn, n, epoch=epoch, step=step)):
+            warn("drift samples", doubt)
+
+    @staticmethod
+    def _remark(
+        layer: str,
+        estimator: Estimator,
+        values: Mapping[str, float],
+        rows: Rows,
+        epoch: int,
+        warn: Callable[[str, str], None],
+    ) -> None:
+        """Warn of what a user must know about the values of a companion, once for all layers."""
+        if isinstance(estimator, Companion):
+            for key, remark in estimator.remarks(values, rows).items():
+                warn(f"{estimator.name} {key}", f"layer {layer!r}: {estimator.name} at epoch {epoch}: {remark}")
 
     @staticmethod
     def _warn_of_failure(
@@ -191,12 +225,20 @@ class Estimation:
         calibration = self.calibration.get(layer, {}).get(estimator.name) or estimator.calibrate(rows)
         if calibration:  # a calibration that is still undefined is retried at the next measurement
             self.calibration.setdefault(layer, {})[estimator.name] = dict(calibration)
+        if isinstance(estimator, LayerDrift):
+            return self.drift.compared(layer, rows)
         if isinstance(estimator, Soft) and bool(rows.t.isfinite().all()):
             self.streams.centers[layer] = rows.t.double().mean(0)
         return {name: float(value) for name, value in estimator.estimate(rows, calibration, unit).items()}
 
-    def _streamed(self, layer: str, sums: SoftEntropy, rows: Rows, unit: Unit) -> tuple[dict[str, float], int]:
+    def _streamed(
+        self, layer: str, sums: SoftEntropy | ClassSums, rows: Rows, unit: Unit
+    ) -> tuple[dict[str, float], int]:
         """The values from the running sums of a layer, and over how many samples; their mean centers the next pass."""
+        if isinstance(sums, ClassSums):
+            assert self.class_streams.classes is not None
+            geometry = sums.result()
+            return self.class_streams.classes.named(geometry), geometry.n
         assert self.streams.soft is not None
         found = sums.result(unit=unit)
         values = self.streams.soft.named(found, labeled=rows.labels is not None)
@@ -233,10 +275,24 @@ def _is_sound(rows: Rows) -> bool:
     return bool(rows.t.isfinite().all()) and labels is not None and len(labels.unique()) > 1
 
 
+def _fault(estimator: Estimator, layer: str, drawn: Drawn) -> Exception | None:
+    """Why an estimator lacks the rows of a layer."""
+    if not estimator.channels:
+        return drawn.raw_faults.get(layer) if estimator.raw else None
+    if layer in drawn.channels:
+        return None
+    wide = ValueError(
+        f"a row has more than {MOST_CHANNELS} coordinates, which companions leave aside: name the layers to measure"
+    )
+    return drawn.channel_faults.get(layer, wide)
+
+
 def rows_for(estimator: Estimator, layer: str, drawn: Drawn) -> Rows:
     """The rows of a layer that an estimator gets: the first of the sample."""
     n = estimator.max_samples
-    if estimator.raw:
+    if estimator.channels:
+        t = drawn.channels[layer]
+    elif estimator.raw:
         t = drawn.raw[layer]
     else:
         t = drawn.outputs[layer] if isinstance(estimator, Soft) else drawn.layers[layer]

@@ -1,4 +1,4 @@
-"""Checkpointing of values frozen at the first pass: bin edges, calibrated hyperparameters, centers."""
+"""Checkpointing of values frozen at the first pass: bin edges, calibrated hyperparameters, centers, first rows."""
 
 from __future__ import annotations
 
@@ -20,6 +20,8 @@ def frozen_state(variables: Variables, estimation: Estimation) -> dict[str, Any]
         named["estimators"] = copy.deepcopy(estimation.calibration)
     if estimation.streams.centers:
         named["centers"] = estimation.streams.state()
+    if drift := estimation.drift.state():
+        named["drift"] = drift
     return named | {key: fitted.state_dict() for key, fitted in _input_and_target(variables)}
 
 
@@ -41,7 +43,8 @@ def load_frozen_state(state: Any, variables: Variables, estimation: Estimation) 
                 fitted.load_state_dict({} if saved is None else saved)
         except ValueError as error:
             faults.append(f"what is frozen for {name} {error}")
-    for load, part in ((estimation.load, "estimators"), (estimation.streams.load, "centers")):
+    loads = ((estimation.load, "estimators"), (estimation.streams.load, "centers"), (estimation.drift.load, "drift"))
+    for load, part in loads:
         try:
             load(state.get(part, {}))
         except ValueError as error:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from numbers import Integral
 from typing import Any
 
@@ -12,8 +12,9 @@ from lightning_ib.binning.fitted import FittedQuantizer
 from lightning_ib.binning.quantizer import CellQuantizer, Quantizer
 from lightning_ib.capture.batches import Parts
 from lightning_ib.capture.recorder import Recorder
-from lightning_ib.distributed import this_process
+from lightning_ib.distributed import on_rank_zero, this_process
 from lightning_ib.estimators.base import Rows, checked_max_samples
+from lightning_ib.estimators.geometry import Companions, checked_companions
 from lightning_ib.estimators.registry import Estimators, checked_estimators
 from lightning_ib.functional import Correction, Symbols, Unit, checked_correction
 from lightning_ib.functional.checks import checked_integer, checked_unit
@@ -71,6 +72,8 @@ class InformationPlane:
         n_permutations: the number of random label permutations for the spread of the permutation baseline, or 0.
         estimators: estimators beside cells and bins, by name (``"kde"``, ``"probe"``, …) or as an
             :class:`~lightning_ib.estimators.Estimator`; :meth:`estimate` returns their values.
+        companions: the geometry of each layer, beside: ``"spectrum"``, ``"classes"`` and ``"drift"``, or ``"all"``;
+            see :mod:`lightning_ib.estimators.geometry`. :meth:`estimate` returns their values, too.
         max_samples: how many samples cells and estimators see.
         head: ``None`` recognizes the head; ``False`` measures every layer as it is; a name says which layer it is.
         ignore_index: rows with this label, such as −100, are left out of every variable, rows of several labels where
@@ -109,6 +112,7 @@ class InformationPlane:
         correction: Correction | None = None,
         n_permutations: int = 0,
         estimators: Estimators = (),
+        companions: Companions = (),
         max_samples: int = MAX_SAMPLES,
         head: str | bool | None = None,
         ignore_index: int | None = None,
@@ -122,14 +126,16 @@ class InformationPlane:
         _check_options(input, target, unit, correction, n_permutations, head, ignore_index, tokens)
         self.unit: Unit = unit
         self.ignore_index, self.tokens, self._across_processes = ignore_index, tokens, across_processes
-        self.estimation = Estimation(checked_estimators(estimators))
-        """The estimators at work; ``estimation.calibration`` holds the hyperparameters set at the first measurement."""
+        asked = checked_estimators(estimators)
+        self.estimation = Estimation([*asked, *checked_companions(companions, asked)])
+        """The estimators and companions at work; ``estimation.calibration`` holds what the first measurement set."""
         self._warned = WarnOnce()
         self.bounds = PlaneBounds(bound, unit, identity=input is None, tokens=tokens, warned=self._warned)
         """The bounds that the points are compared with."""
-        most, raw = checked_max_samples(max_samples), min(max_samples, self.estimation.raw_samples)
+        most = checked_max_samples(max_samples)
         partial = ignore_index is not None or tokens
-        self.sampled = SampledLayers(most, raw, with_input=self.estimation.needs_input, partial=partial)
+        of_raw = {"raw_samples": self.estimation.raw_samples, "channel_samples": self.estimation.channel_samples}
+        self.sampled = SampledLayers(most, **of_raw, with_input=self.estimation.needs_input, partial=partial)
         """The sampled rows."""
         self.several_views = ""
         """Advice for a step that runs several views of a batch, for the error about mismatched rows."""
@@ -322,6 +328,20 @@ class InformationPlane:
             warn=self._warned.warn,
             progress=progress,
         )
+
+    def cka_to_last(self, moments: Collection[tuple[int, int]] | None = None) -> list[Record]:
+        """The linear CKA of each measurement to the last one, with ``"drift"`` among the companions.
+
+        It is estimated from sketches, with standard errors. With several processes each must call this.
+
+        Args:
+            moments: the epochs and steps of those measurements; all so far by default.
+        """
+
+        def work() -> list[Record]:
+            return self.estimation.drift.to_last(moments)
+
+        return [Record._make(one) for one in on_rank_zero(work)] if self._shared else work()
 
     @property
     def _shared(self) -> bool:

@@ -14,8 +14,9 @@ from lightning_ib.binning.quantizer import CellQuantizer, Quantizer
 from lightning_ib.capture.layers import device_of, named_modules
 from lightning_ib.capture.outputs import first_tensor
 from lightning_ib.capture.recorder import Recorder
-from lightning_ib.capture.tokens import by_token
+from lightning_ib.capture.tokens import by_token, channel_means
 from lightning_ib.distributed import all_gathered
+from lightning_ib.estimators.geometry import MOST_CHANNELS
 from lightning_ib.functional import sketch
 from lightning_ib.functional.discretize.ids import value_ids
 from lightning_ib.measurement.estimation import Estimation
@@ -166,7 +167,7 @@ class Intake:
         """Begin a pass."""
         self.n_updates = 0
         parts = (self.batches, self.variables, self.target, self.heads, self.sampled, self.stochastic)
-        for part in (*parts, self.estimation.streams):
+        for part in (*parts, self.estimation.streams, self.estimation.class_streams):
             part.reset()
 
     def trim(self, n_samples: int) -> None:
@@ -175,6 +176,7 @@ class Intake:
         self.sampled.trim(n_rows)
         self.stochastic.trim(n_rows)
         self.estimation.streams.trim(n_valid)
+        self.estimation.class_streams.trim(n_valid)
         self.variables.trim(n_valid)
 
     def forget(self, layers: Sequence[str]) -> None:
@@ -182,6 +184,7 @@ class Intake:
         self.watched.forget(layers)
         self.variables.forget(layers)
         self.estimation.streams.forget(layers)
+        self.estimation.class_streams.forget(layers)
         self.sampled.forget(layers, head=self.heads.candidate in layers)
         if self.heads.candidate in layers:
             self.heads.drop()
@@ -192,13 +195,18 @@ class Intake:
         """The values that a hook keeps of an activation."""
         variable, quantizer = self.variables.layers.get(layer), self.watched.quantizers[layer]
         places: tuple[int, ...] = (len(activation),) if activation.ndim else ()
+        first = self.watched.channels_first.get(layer)
         if self._tokens:
-            activation, places = by_token(activation, self.watched.channels_first.get(layer))
+            activation, places = by_token(activation, first)
         values = None if variable is None or variable.fitted is None else variable.fitted.values(activation)
         by_cells = quantizer if isinstance(quantizer, CellQuantizer) else None
-        chosen = self.sampled.choose(activation, by_cells) if self.sampling else None
+        channels = channel_means(activation, first) if self.estimation.class_streams.classes is not None else None
+        chosen = self.sampled.choose(activation, by_cells, channels, first) if self.sampling else None
         streamed = self.estimation.streams.rows(layer, activation, by_cells)
-        return Recorded(len(activation), activation.shape[1:].numel(), places, values, chosen, streamed)
+        if channels is not None and channels.untyped_storage().data_ptr() == activation.untyped_storage().data_ptr():
+            channels = channels.clone()  # the batch is added when the next one comes
+        channels = channels if channels is not None and channels.shape[1] <= MOST_CHANNELS else None
+        return Recorded(len(activation), activation.shape[1:].numel(), places, values, chosen, streamed, channels)
 
     @torch.no_grad()
     def update(self, x: Any, y: Any, mask: Tensor | None, several_views: str = "") -> None:
@@ -309,9 +317,15 @@ class Intake:
         streamed = {layer: _chosen(values, index) for layer, values in rows.items() if values is not None}
         labels = batch.target if self.target.fitted is None else None
         # Real numbers may turn out to be classes at the end of the pass: the sample then has labels; sums lack them.
-        if streamed and (labels is None or not labels.is_floating_point()):
+        channels = {layer: one.channels for layer, one in batch.recorded.items()}
+        summed = {layer: _chosen(values, index) for layer, values in channels.items() if values is not None}
+        if (streamed or summed) and (labels is None or not labels.is_floating_point()):
             n_valid = batch.n if index is None else len(index)
-            self.estimation.streams.keep(streamed, None if labels is None else _chosen(labels, index), n_valid)
+            labels = None if labels is None else _chosen(labels, index)
+            if streamed:
+                self.estimation.streams.keep(streamed, labels, n_valid)
+            if summed:
+                self.estimation.class_streams.keep(summed, labels, n_valid)
 
     # -- the end of a pass ---------------------------------------------------------------------------------------------
 

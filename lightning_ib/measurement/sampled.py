@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from lightning_ib.binning.quantizer import CellQuantizer
+from lightning_ib.capture.tokens import channel_means
 from lightning_ib.distributed import all_gathered, this_process
+from lightning_ib.estimators.geometry import MOST_CHANNELS
 from lightning_ib.functional.discretize.sketch import fold, project
 from lightning_ib.measurement.head import Predictions, may_be_head
 from lightning_ib.measurement.reservoir import Gather, Reservoir
@@ -28,11 +30,13 @@ class Chosen(NamedTuple):
             made of them together.
         raw: the rows as the module put them out, of the samples chosen for estimators that ask for those.
         outputs: the outputs ``(m, C)`` of the samples chosen, where the layer may be a head.
+        channels: the channels ``(m, C)`` of the samples chosen for companions, averaged over places.
     """
 
     rows: Tensor | None = None
     raw: Tensor | None = None
     outputs: Tensor | None = None
+    channels: Tensor | None = None
 
 
 class Drawn(NamedTuple):
@@ -51,6 +55,9 @@ class Drawn(NamedTuple):
             were dropped are absent.
         places: of each sample in its batch, int64 ``(M,)``.
         other_faults: of the target and the input by the same names, why their rows are missing.
+        channels: layer → its channels, averaged over places, of the first samples only; layers of more than
+            :data:`~lightning_ib.estimators.geometry.MOST_CHANNELS` are absent.
+        channel_faults: layer → why its channels are missing.
     """
 
     layers: dict[str, Tensor]
@@ -61,6 +68,8 @@ class Drawn(NamedTuple):
     others: dict[str, Tensor]
     places: Tensor | None = None
     other_faults: Mapping[str, Exception] = MappingProxyType({})
+    channels: Mapping[str, Tensor] = MappingProxyType({})
+    channel_faults: Mapping[str, Exception] = MappingProxyType({})
 
     @property
     def n(self) -> int:
@@ -102,9 +111,12 @@ class SampledLayers:
         partial: whether chosen rows may turn out to be ignored.
     """
 
-    def __init__(self, max_samples: int, raw_samples: int, *, with_input: bool, partial: bool = False) -> None:
+    def __init__(
+        self, max_samples: int, raw_samples: int, *, with_input: bool, channel_samples: int = 0, partial: bool = False
+    ) -> None:
         self.partial = partial
         self.max_samples, self.raw_samples, self.with_input = max_samples, min(raw_samples, max_samples), with_input
+        self.channel_samples = min(channel_samples, max_samples)
         self.reset()
 
     def reset(self) -> None:
@@ -115,26 +127,41 @@ class SampledLayers:
         self._drawn_shared = False
         self._input_fits = True
 
-    def choose(self, activation: Tensor, quantizer: CellQuantizer | None) -> Chosen:
+    def choose(
+        self,
+        activation: Tensor,
+        quantizer: CellQuantizer | None,
+        channels: Tensor | None = None,
+        channels_first: bool | None = None,
+    ) -> Chosen:
         """The rows to keep of a layer's activation ``(B, …)``: copies, made asynchronously on its device.
 
         Args:
             activation: as the module put it out, batch first.
             quantizer: sketches the rows; with ``None`` they are sketched as they are.
+            channels: the channels of all of its samples, where they are known.
+            channels_first: whether it is ``(B, C, …)``, as for :func:`~lightning_ib.capture.tokens.channel_means`.
         """
         if activation.ndim == 0:
             raise ValueError("got a single number, not a batch (B, …): this module's output cannot be told by sample.")
         n = len(activation)
         rows = _picked(activation, self._reservoir.choose(n))
-        raw = _picked(activation, self._raw_reservoir.choose(n)) if self.raw_samples else None
+        early = self._raw_reservoir.choose(n) if self.raw_samples or self.channel_samples else None
+        raw = _picked(activation, early) if early is not None and self.raw_samples else None
+        means = None
+        if early is not None and self.channel_samples:
+            means = _picked(activation if channels is None else channels, early)
+            means = means if means is None or channels is not None else channel_means(means, channels_first)
+            means = None if means is None or means.shape[1] > MOST_CHANNELS else _copied(means, activation)
         if rows is None:
-            return Chosen(raw=None if raw is None else _copied(raw, activation))
+            return Chosen(raw=None if raw is None else _copied(raw, activation), channels=means)
         folded = fold(rows if quantizer is None else quantizer.pooled(rows))
         head = may_be_head(rows) and (quantizer is None or quantizer.pool is None)
         return Chosen(
             _copied(folded, activation),
             None if raw is None else _copied(raw, activation),
             _copied(rows, activation) if head else None,
+            means,
         )
 
     def keep(
@@ -173,8 +200,9 @@ class SampledLayers:
         if head is not None:
             named |= {"probabilities": head.rows, "predicted": head.classes}
         self._reservoir.keep(n, named, valid)
-        if self.raw_samples:
-            raw = {layer: one.raw for layer, one in layers.items() if one.raw is not None}
+        if self.raw_samples or self.channel_samples:
+            raw = {f"raw {layer}": one.raw for layer, one in layers.items() if one.raw is not None}
+            raw |= {f"channels {layer}": one.channels for layer, one in layers.items() if one.channels is not None}
             self._raw_reservoir.keep(n, raw, valid)
 
     def trim(self, n: int) -> None:
@@ -189,7 +217,7 @@ class SampledLayers:
         if self._drawn is None or self._drawn_shared != shared:
             gather: Gather | None = all_gathered if shared else None
             rows = self._reservoir.drawn(gather)
-            raw = self._raw_reservoir.drawn(gather) if self.raw_samples else {}
+            early = self._raw_reservoir.drawn(gather) if self.raw_samples or self.channel_samples else {}
             failed = {k: v for k, v in rows.items() if isinstance(v, Exception)}
             faults = {k.removeprefix("layer "): v for k, v in failed.items() if k.startswith("layer ")}
             sound = {k: v for k, v in rows.items() if isinstance(v, Tensor)}
@@ -199,23 +227,27 @@ class SampledLayers:
             self._drawn = Drawn(
                 layers,
                 layers,
-                {k: v for k, v in raw.items() if isinstance(v, Tensor)},
+                _named("raw ", early, Tensor),
                 faults,
-                {k: v for k, v in raw.items() if isinstance(v, Exception)},
+                _named("raw ", early, Exception),
                 {k: v for k, v in sound.items() if not k.startswith("layer ")},
                 places,
                 {k: v for k, v in failed.items() if not k.startswith("layer ")},
+                _named("channels ", early, Tensor),
+                _named("channels ", early, Exception),
             )
         return self._drawn
 
     def forget(self, layers: Sequence[str], *, head: bool) -> None:
         """Drop some layers, and the rows of the head if it is one of them."""
         names = [f"layer {layer}" for layer in layers] + ["probabilities", "predicted"] * head
-        for reservoir, own in ((self._rows, names), (self._raw, layers)):
+        early = [f"{of} {layer}" for of in ("raw", "channels") for layer in layers]
+        for reservoir, own in ((self._rows, names), (self._raw, early)):
             for name in own if reservoir is not None else ():
                 reservoir.drop(name)  # type: ignore[union-attr]
         if self._drawn is not None:
-            for rows in (self._drawn.layers, self._drawn.raw, self._drawn.faults, self._drawn.raw_faults):
+            known: tuple[Any, ...] = (self._drawn.layers, self._drawn.raw, self._drawn.faults, self._drawn.raw_faults)
+            for rows in (*known, self._drawn.channels, self._drawn.channel_faults):
                 for layer in layers:
                     rows.pop(layer, None)
 
@@ -240,8 +272,14 @@ class SampledLayers:
     @property
     def _raw_reservoir(self) -> Reservoir:
         if self._raw is None:
-            self._raw = Reservoir(self.raw_samples, *this_process(), partial=self.partial)
+            size = max(self.raw_samples, self.channel_samples)
+            self._raw = Reservoir(size, *this_process(), partial=self.partial)
         return self._raw
+
+
+def _named(prefix: str, rows: Mapping[str, Any], kind: type) -> dict[str, Any]:
+    """The rows, or faults, of a kind whose names begin so, by the rest of their names."""
+    return {k.removeprefix(prefix): v for k, v in rows.items() if k.startswith(prefix) and isinstance(v, kind)}
 
 
 def _picked(values: Tensor, chosen: Tensor) -> Tensor | None:

@@ -40,6 +40,7 @@ class Recorded(NamedTuple):
         values: the pooled values, where they go into bins.
         chosen: the sampled rows, where some are kept.
         streamed: the sketched rows of all samples, where they are summed up.
+        channels: the channels of all samples, averaged over places, where those are summed up.
     """
 
     n: int
@@ -48,6 +49,7 @@ class Recorded(NamedTuple):
     values: Tensor | None
     chosen: Chosen | None
     streamed: Tensor | None
+    channels: Tensor | None = None
 
     @property
     def is_one_row(self) -> bool:

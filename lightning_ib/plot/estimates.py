@@ -36,6 +36,22 @@ _TITLES = {
     "accuracy": "held-out accuracy",
     "noise_variance": "σ²",
     "kernel_width": "kernel width",
+    "effective_rank": "effective rank",
+    "effective_rank_of_variances": "of variances",
+    "spectral_entropy": "entropy",
+    "participation_ratio": "participation",
+    "normalized_std": "normalized std",
+    "mean_cosine": "mean cosine",
+    "alpha": "α",
+    "within_variance": "variance within",
+    "between_variance": "variance between",
+    "nc1": "NC1",
+    "cdnv": "CDNV",
+    "class_mean_cosine": "cosine of means",
+    "class_mean_cosine_std": "its deviation",
+    "etf_distance": "ETF distance",
+    "cka_to_first": "CKA to first",
+    "cka_to_last": "CKA to last",
 }
 
 

@@ -20,6 +20,9 @@ GRADIENT = "gradient"
 VARIATIONAL = "variational"
 """The source of the bounds that a stochastic layer gives of itself: its rate, and H(Y) less the cross-entropy."""
 
+COMPANIONS = ("spectrum", "classes", "drift")
+"""The sources of the geometry of a layer."""
+
 ALL_LAYERS = "all_layers"
 """The layer under whose name the gradients of all watched weights are recorded as a whole, where there are several."""
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from lightning_ib.records.record import COUNTED, GRADIENT, GRADIENT_QUANTITIES, VARIATIONAL
+from lightning_ib.records.record import COMPANIONS, COUNTED, GRADIENT, GRADIENT_QUANTITIES, VARIATIONAL
 
 QUANTITIES = ("I_XT", "I_TY", "H_T")
 """The counted quantities of the first page."""
@@ -35,8 +35,14 @@ _COUNTED = {
     *SHARES,
     *GRADIENT_QUANTITIES,
 }
-RESERVED = _COUNTED.union(UNITS, COUNTED, [GRADIENT, VARIATIONAL])
+RESERVED = _COUNTED.union(UNITS, COUNTED, COMPANIONS, [GRADIENT, VARIATIONAL])
 """Names that estimators must avoid, since a tag would have two meanings."""
+
+
+_PARAMETERS = (
+    *("noise_variance", "kernel_width"),
+    *("alpha_r2", "alpha_first", "alpha_last", "n_classes", "smallest_class"),
+)
 
 
 class Tag(NamedTuple):
@@ -69,7 +75,7 @@ def is_diagnostic(quantity: str, source: str = "") -> bool:
     """Whether a value is off the first page: a bound, a baseline, a parameter, or a counted fraction."""
     if not source or source == GRADIENT:
         return quantity not in (*QUANTITIES, *_GRADIENTS_OF_THE_FIRST_PAGE)
-    return quantity.endswith(("_lower", "_upper", "_floor")) or quantity in ("noise_variance", "kernel_width")
+    return quantity.endswith(("_lower", "_upper", "_floor", "_plug_in")) or quantity in _PARAMETERS
 
 
 def format_tag(prefix: str, quantity: str, layer: str, *, source: str = "", unit: str = "") -> str:

@@ -16,7 +16,8 @@ from lightning_ib.plot.information_plane import plot_information_plane
 from lightning_ib.records.bound import BoundLine
 from lightning_ib.records.history import History
 from lightning_ib.records.measurement_json import measurement_to_json, measurements_of
-from lightning_ib.records.tags import parse_tag
+from lightning_ib.records.record import COMPANIONS
+from lightning_ib.records.tags import is_diagnostic, parse_tag
 from lightning_ib.report.custom_chart import COLUMNS, rows_of
 from lightning_ib.report.layout import log_layout
 from lightning_ib.report.loggers import (
@@ -32,7 +33,7 @@ from lightning_ib.report.loggers import (
 )
 from lightning_ib.report.page import log_measurement
 from lightning_ib.report.projector import first_rows, is_projected, log_rows
-from lightning_ib.report.summary import file_locations, table
+from lightning_ib.report.summary import changes, file_locations, table
 from lightning_ib.warn_once import WarnOnce
 
 if TYPE_CHECKING:
@@ -226,13 +227,21 @@ class Reporter:
         return any(math.isfinite(point.i_xt) for point in history)
 
     def _draw_beside(self, history: History, to: Destination, files: bool) -> None:
-        """The pictures beside the main one: the estimates."""
+        """The pictures beside the main one: the estimates, and the geometry of layers."""
         assert to.folder is not None
-        estimates = history.estimates()
+        everything = history.estimates()
+        estimates = [one for one in everything if one.source not in COMPANIONS]
         # The probe is drawn in the plane already.
         if any(math.isfinite(one.value) for one in estimates if one.source != "probe"):
             picture = to.folder / f"estimators{self._stem}.png"
             self._picture("estimators", picture, to, lambda: plot_estimates(estimates), files)
+        geometry = [
+            one for one in everything if one.source in COMPANIONS and not is_diagnostic(one.quantity, one.source)
+        ]
+        geometry.sort(key=lambda one: COMPANIONS.index(one.source))  # a panel may begin late
+        if any(math.isfinite(one.value) for one in geometry):
+            picture = to.folder / f"geometry{self._stem}.png"
+            self._picture("geometry", picture, to, lambda: plot_estimates(geometry), files)
 
     def _figure(self, history: History, to: Destination) -> Figure:
         """The main picture."""
@@ -299,5 +308,5 @@ class Reporter:
         return "\n".join(filter(None, [self._table(history), where]))
 
     def _table(self, history: History) -> str:
-        """The first and the last measurement."""
-        return table(history.points(), self.by)
+        """The first and the last measurement, and the changes between."""
+        return "\n".join(filter(None, [table(history.points(), self.by), changes(history, self.by)]))

@@ -283,6 +283,7 @@ def scenarios(folder):
         "default-sampled": (ib(**DEFAULT, max_samples=40), TinyModule, tr, va, {}),
         "default-own": (ib(**DEFAULT, data=own, max_samples=40), TinyModule, tr, va, {}),
         "default-none": (ib(**DEFAULT), TinyModule, NoneForTheLast(), None, alone),
+        "geometry": (ib(estimators=(), companions="all"), TinyModule, tr, va, {}),
         "train": (ib(data="train", **BINS), TinyModule, tr, None, {}),
         "own": (ib(data=own, **BINS), TinyModule, tr, va, {}),
         "sampled": (ib(data=sampled), TinyModule, tr, None, {}),

@@ -45,7 +45,7 @@ TWO += ["iterable", "fails", "breaks", "fits-not", "fits-not-own", "scaled", "hi
 TWO += ["tokens", "loses-one", "gradients", "drawn", "drawn-not"]
 BY_DEFAULT = ["default", "default-sampled", "default-own", "default-none"]
 ESTIMATING = ["estimates", "estimates-sampled", "estimates-own"]
-THREE = ["fewer", "default", "default-none"]
+THREE = ["fewer", "default", "default-none", "geometry"]
 SHARDED = ["sharded", "sharded-own", "sharded-gradients"]
 
 
@@ -227,6 +227,21 @@ def test_two_processes_have_the_estimates_of_one(two, name, data, options, n_row
         assert {estimate.n_samples for estimate in streamed} == {sum(len(y) for _, y in data)}
         assert all(math.isfinite(estimate.value) for estimate in estimates)
         assert all(math.isfinite(InformationPoint(*point).i_ty_permuted) for point in process["history"])
+
+
+def test_three_processes_have_the_geometry_of_one(three):
+    found = three("geometry")
+    options = {"estimators": (), "companions": "all"}
+    _, alone, plane = measured_alone(found[0]["weights"], VALIDATION, **options)
+    to_last = {(one.epoch, one.layer): one.value for one in plane.cka_to_last()}
+    for process in found:
+        estimates = [Record(*estimate) for estimate in process["estimates"]]
+        assert_equal([one for one in estimates if one.quantity != "cka_to_last"], alone)
+        own = {(one.epoch, one.layer): one.value for one in estimates if one.quantity == "cka_to_last"}
+        assert own == pytest.approx(to_last, abs=1e-6)
+        assert exact(process["estimates"]) == exact(found[0]["estimates"])
+    assert {one.n_samples for one in alone} == {N_VAL}
+    assert set(found[0]["edges"]["drift"]["rows"]) == {"hidden", "out"}
 
 
 def test_all_processes_set_the_same_and_log_the_same_estimates(two):

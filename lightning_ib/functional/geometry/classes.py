@@ -1,0 +1,269 @@
+r"""The geometry of classes in a representation, from running sums over its rows.
+
+Per class stand its size, its mean and the sum of squared distances from that: K D numbers, for any number of samples.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from lightning_ib.functional.checks import (
+    AS_Y,
+    checked_integer,
+    checked_integers,
+    checked_labels,
+    checked_rows,
+    checked_values,
+)
+
+
+class ClassGeometry(NamedTuple):
+    r"""The geometry of K classes of N rows, with the class means :math:`\mu_c` and the mean :math:`\mu` of all rows.
+
+    Attributes:
+        within_variance: :math:`\operatorname{tr} \Sigma_W = \frac{1}{N} \sum_i \lVert x_i - \mu_{y_i} \rVert^2`.
+        between_variance: :math:`\operatorname{tr} \Sigma_B = \sum_c \frac{n_c}{N} \lVert \mu_c - \mu \rVert^2`; both
+            together are the variance of all rows. NaN with one class, as are the following.
+        nc1: :math:`\operatorname{tr} \Sigma_W / \operatorname{tr} \Sigma_B`. Papyan et al. (2020) take
+            :math:`\operatorname{tr}(\Sigma_W \Sigma_B^+) / K` instead, another number, which weighs directions.
+        cdnv: the class-distance normalized variance :math:`(v_c + v_{c'}) / (2 \lVert \mu_c - \mu_{c'} \rVert^2)`,
+            averaged over the pairs of classes, with :math:`v_c` the mean squared distance from :math:`\mu_c`.
+        class_mean_cosine: the mean cosine between two class means, less the mean of the class means.
+        class_mean_cosine_std: the standard deviation of these cosines over pairs.
+        etf_distance: the mean of :math:`\lvert \cos + 1/(K-1) \rvert` over pairs: 0 where the class means are a
+            simplex, at the widest equal angles that K directions can have. With two classes it is 0 by construction.
+        n: the number of rows.
+        n_classes: the number of classes that occurred.
+        smallest_class: the size of the smallest of these.
+        reason: why values are NaN; empty where all are numbers.
+    """
+
+    within_variance: float
+    between_variance: float
+    nc1: float
+    cdnv: float
+    class_mean_cosine: float
+    class_mean_cosine_std: float
+    etf_distance: float
+    n: int
+    n_classes: int
+    smallest_class: int
+    reason: str
+
+
+class ClassSums:
+    r"""Running sums of the rows of each class: size, mean, and squared distance from the mean.
+
+    Batches are joined by the update of Chan, Golub & LeVeque (1983), each batch being centered on its own class means
+    first. So the sums stay exact to rounding where the mean is far from zero; sums of squares would lose all digits.
+    They are in float64, in float32 on a device without it.
+
+    Memory is :math:`8 (K + 1)(D + 2)` bytes with K = ``max_classes``: 4 MiB for 1 024 classes of 512 coordinates.
+
+    Args:
+        n_coordinates: D, the number of coordinates of a row.
+        max_classes: labels are 0 … ``max_classes`` − 1.
+        device: where the rows are.
+
+    Raises:
+        TypeError, ValueError: a number is of another kind, or below 1.
+
+    Example:
+        >>> sums = ClassSums(1, max_classes=2)
+        >>> sums.update(torch.tensor([[1.0], [3.0]]), torch.tensor([0, 0]))
+        >>> sums.update(torch.tensor([[7.0], [9.0]]), torch.tensor([1, 1]))
+        >>> found = sums.result()
+        >>> found.within_variance, found.between_variance, round(found.nc1, 4), found.n
+        (1.0, 9.0, 0.1111, 4)
+    """
+
+    def __init__(
+        self, n_coordinates: int, *, max_classes: int = 1024, device: torch.device | str | None = None
+    ) -> None:
+        self.n_coordinates = checked_integer(n_coordinates, "n_coordinates", at_least=1)
+        self.max_classes = checked_integer(max_classes, "max_classes", at_least=1)
+        self._device = torch.device("cpu" if device is None else device)
+        self._dtype = torch.float32 if self._device.type == "mps" else torch.float64
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget all rows."""
+        size = self.max_classes + 1  # the last one takes labels that are out of range
+        with torch.inference_mode(False), torch.no_grad():
+            self._sizes = torch.zeros(size, dtype=torch.int64, device=self._device)
+            self._means = torch.zeros(size, self.n_coordinates, dtype=self._dtype, device=self._device)
+            self._squares = torch.zeros(size, dtype=self._dtype, device=self._device)
+
+    @torch.no_grad()
+    def update(self, t: Tensor, y: Tensor) -> None:
+        """Add the rows of a batch, on a GPU asynchronously.
+
+        A row with a NaN or an infinity makes every value NaN, and so does a label outside 0 … ``max_classes`` − 1.
+
+        Args:
+            t: real floating point, shape ``(B, D)``, on the device of the sums; B may be 0.
+            y: class labels, integers or booleans, shape ``(B,)``.
+
+        Raises:
+            TypeError: ``t`` or ``y`` is of another kind.
+            ValueError: the shapes differ.
+        """
+        checked_values(t, "t", f"(B, {self.n_coordinates})")
+        if t.ndim != 2 or t.shape[1] != self.n_coordinates:
+            raise ValueError(f"t must have shape (B, {self.n_coordinates}), got {tuple(t.shape)}.")
+        checked_integers(y, "y must be class labels", "(B,)")
+        if y.shape != t.shape[:1]:
+            raise ValueError(f"y must have shape ({len(t)},), one label a row, got {tuple(y.shape)}.")
+        if len(t) == 0:
+            return
+        rows, labels = t.detach().to(self._dtype), y.long().to(t.device)
+        labels = torch.where((labels >= 0) & (labels < self.max_classes), labels, self.max_classes)
+        if self._device.type == "cpu":  # the few classes of the batch alone; elsewhere asking for them would wait
+            classes, labels = labels.unique(return_inverse=True)
+        else:
+            classes = torch.arange(self.max_classes + 1, device=self._device)
+        sizes = torch.zeros_like(classes).index_add_(0, labels, torch.ones_like(labels))
+        means = rows.new_zeros(len(classes), self.n_coordinates).index_add_(0, labels, rows)
+        means /= sizes.clamp_min(1).unsqueeze(1)
+        distances = torch.linalg.vector_norm(rows - means[labels], dim=1).square()
+        squares = rows.new_zeros(len(classes)).index_add_(0, labels, distances)
+        self._join(classes, sizes, means, squares)
+
+    def _join(self, classes: Tensor, sizes: Tensor, means: Tensor, squares: Tensor) -> None:
+        """Add the sums of other rows of these classes."""
+        before = self._sizes[classes]
+        share = sizes.to(self._dtype) / (before + sizes).clamp_min(1)
+        # The first rows of a class are taken as they are, whatever they hold: 0 · ∞ is NaN.
+        deltas = torch.where((sizes > 0).unsqueeze(1), means - self._means[classes], 0.0)
+        of_deltas = torch.linalg.vector_norm(deltas, dim=1).square()
+        self._squares[classes] += squares + of_deltas * (before * share)
+        self._means[classes] += deltas * share.unsqueeze(1)
+        self._sizes[classes] = before + sizes
+
+    def state(self) -> dict[str, Tensor]:
+        """The sums of the classes that occurred, by name: copies, on the device of the sums."""
+        classes = self._sizes.nonzero().flatten()
+        named = {"sizes": self._sizes, "means": self._means, "squares": self._squares}
+        return {"classes": classes} | {name: values[classes] for name, values in named.items()}
+
+    @torch.no_grad()
+    def merge(self, state: Mapping[str, Tensor]) -> None:
+        """Add the state of other rows, of sums with the same arguments.
+
+        Args:
+            state: from :meth:`state`.
+
+        Raises:
+            ValueError: it is of rows of another width, or has more classes.
+        """
+        classes, means = state["classes"], state["means"]
+        if means.shape[1] != self.n_coordinates or (len(classes) and int(classes.max()) > self.max_classes):
+            raise ValueError(
+                f"state must be of sums with {self.n_coordinates} coordinates and {self.max_classes} classes, got "
+                f"{means.shape[1]} coordinates and class {int(classes.max()) if len(classes) else 'none'}."
+            )
+        joined = (classes, state["sizes"], means.to(self._dtype), state["squares"].to(self._dtype))
+        self._join(*(values.to(self._device) for values in joined))
+
+    @torch.no_grad()
+    def result(self) -> ClassGeometry:
+        """The geometry of all rows so far; the one place that waits for the device."""
+        sums = {name: values.cpu() for name, values in self.state().items()}
+        sizes, means, squares = sums["sizes"], sums["means"].double(), sums["squares"].double()
+        n, n_out = int(sizes.sum()), int(sizes[sums["classes"] == self.max_classes].sum())
+        empty = _UNDEFINED._replace(n=n, n_classes=len(sizes), smallest_class=int(sizes.min()) if n else 0)
+        if n == 0:
+            return empty._replace(reason="no rows were given")
+        if n_out:
+            reason = f"{n_out} of {n} labels are outside 0 … {self.max_classes - 1}: give a larger max_classes"
+            return empty._replace(reason=reason)
+        if not bool(squares.isfinite().all()):
+            n_classes = int((~squares.isfinite()).sum())
+            return empty._replace(reason=f"rows of {n_classes} of {len(sizes)} classes are NaN, infinite or too large")
+        within = math.fsum(squares.tolist()) / n
+        if len(sizes) == 1:
+            reason = f"all {n} rows are of one class, and nothing lies between classes"
+            return empty._replace(within_variance=within, reason=reason)
+        return _of_classes(sizes, means, squares, within, empty)
+
+
+_NAN = math.nan
+_UNDEFINED = ClassGeometry(_NAN, _NAN, _NAN, _NAN, _NAN, _NAN, _NAN, 0, 0, 0, "")
+
+
+def _of_classes(sizes: Tensor, means: Tensor, squares: Tensor, within: float, empty: ClassGeometry) -> ClassGeometry:
+    """The geometry of at least two classes."""
+    n, n_classes = empty.n, len(sizes)
+    shares = sizes.double() / n
+    means = means - means[0]
+    between = math.fsum((shares * (means - shares @ means).square().sum(1)).tolist())
+    if between == 0:
+        return empty._replace(
+            within_variance=within, between_variance=0.0, reason=f"all {n_classes} classes have the same mean"
+        )
+    variances = squares / sizes
+    i, j = torch.triu_indices(n_classes, n_classes, offset=1)
+    distances = torch.pdist(means).square()
+    apart = bool((distances > 0).all())
+    cdnv = float(((variances[i] + variances[j]) / (2 * distances)).mean()) if apart else math.nan
+    directions = means - means.mean(0)
+    lengths = torch.linalg.vector_norm(directions, dim=1, keepdim=True)
+    pointing = bool((lengths > 0).all())
+    units = directions / lengths
+    cosines = (units @ units.T)[i, j] if pointing else torch.full((1,), math.nan, dtype=torch.float64)
+    reason = "" if apart else "two classes have the same mean"
+    return empty._replace(
+        within_variance=within,
+        between_variance=between,
+        nc1=within / between,
+        cdnv=cdnv,
+        class_mean_cosine=float(cosines.mean()),
+        class_mean_cosine_std=float(cosines.std(correction=0)),
+        etf_distance=float((cosines + 1 / (n_classes - 1)).abs().mean()),
+        reason=reason if pointing else "the mean of a class is the mean of them all, and has no direction",
+    )
+
+
+def class_geometry(t: Tensor, y: Tensor) -> ClassGeometry:
+    r"""The geometry of classes in a representation: variance within and between, NC1, CDNV, angles of class means.
+
+    .. math::
+
+        \mathrm{NC1} = \frac{\operatorname{tr} \Sigma_W}{\operatorname{tr} \Sigma_B}, \qquad
+        \mathrm{CDNV} = \operatorname*{mean}_{c \neq c'} \frac{v_c + v_{c'}}{2 \lVert \mu_c - \mu_{c'} \rVert^2}
+
+    Neural collapse (Papyan, Han & Donoho 2020) takes both to 0, and the cosines between centered class means to
+    :math:`-1/(K-1)`. CDNV is by Galanti, György & Hutter (2021). All variances are sums over coordinates.
+
+    With few rows a class they err: a class of one row has variance 0, class means scatter by their own error, so
+    that the variance between classes of equal means is about :math:`\frac{K-1}{N} \operatorname{tr} \Sigma_W`. Compare
+    values of one N and K.
+
+    Args:
+        t: real floating point, shape ``(N, D)``, N at least 2; further dimensions are flattened into D. Computed in
+            float64.
+        y: class labels, integers, shape ``(N,)``, any values.
+
+    Returns:
+        See :class:`ClassGeometry`; what is undefined is NaN, with the reason.
+
+    Raises:
+        TypeError: ``t`` or ``y`` is of another kind.
+        ValueError: the shapes differ, there are too few rows, or a value is NaN or infinite.
+
+    Example:
+        >>> t = torch.tensor([[1.0, 0.0], [1.2, 0.0], [-1.0, 0.0], [-1.2, 0.0]])
+        >>> found = class_geometry(t, torch.tensor([5, 5, 7, 7]))
+        >>> round(found.nc1, 4), round(found.cdnv, 4), found.class_mean_cosine
+        (0.0083, 0.0021, -1.0)
+    """
+    rows = checked_rows(t, "t", labels=AS_Y)
+    labels, counts = checked_labels(y, len(rows))
+    sums = ClassSums(rows.shape[1], max_classes=len(counts), device=rows.device)
+    sums.update(rows, labels.to(rows.device))
+    return sums.result()

@@ -1,0 +1,157 @@
+r"""The similarity of two representations of the same samples: linear CKA, exact and from sketches."""
+
+from __future__ import annotations
+
+import math
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+from lightning_ib.functional.checks import checked_flag, checked_integer, checked_pair
+from lightning_ib.functional.discretize.ids import splitmix64
+from lightning_ib.functional.geometry.rows import centered, gram, in_float64, scaled, squared_lengths
+
+SKETCH_WIDTH = 2048
+"""The numbers of a sketch, 8 KiB in float32."""
+
+# Offsets of the counters that places and signs are hashed from, so that every use has bits of its own.
+_HASHES = ((3 << 50) + (1 << 43), (3 << 50) + (1 << 44))
+
+
+@torch.no_grad()
+def linear_cka(x: Tensor, y: Tensor, *, debiased: bool = False) -> float:
+    r"""The linear centered kernel alignment of two representations of the same samples.
+
+    .. math:: \frac{\lVert X^\top Y \rVert_F^2}{\lVert X^\top X \rVert_F \, \lVert Y^\top Y \rVert_F}
+
+    of centered rows (Kornblith et al. 2019). It lies in [0, 1] and stays the same under rotations, scales and shifts.
+    1 says that one is the other, rotated and scaled; other linear maps lower it. The first few directions of large
+    variance dominate it. With few rows and many coordinates it is high for any two representations: two independent
+    Gaussians of D coordinates have about :math:`D/(N+D)`. ``debiased`` takes this out, by the unbiased estimator of
+    all three products (Song et al. 2012), at the cost of values below 0.
+
+    Args:
+        x: real floating point, shape ``(N, D)``. Computed in float64.
+        y: the same samples in the same order, shape ``(N, E)``.
+        debiased: whether to take out the similarity of unrelated rows; needs four rows.
+
+    Returns:
+        The similarity; NaN where all rows of one are the same, or a debiased norm is 0 or less.
+
+    Raises:
+        TypeError: an argument is of another kind.
+        ValueError: the numbers of rows differ, there are fewer than two, or a value is NaN or infinite.
+
+    Example:
+        >>> x = torch.tensor([[0.0, 1.0], [2.0, 0.0], [1.0, 5.0]])
+        >>> round(linear_cka(x, 3 * x.flip(1) + 1), 6)
+        1.0
+    """
+    checked_flag(debiased, "debiased")
+    of_x, of_y = (scaled(centered(in_float64(rows))) for rows in checked_pair(x, y, ("x", "y")))
+    n = len(of_x)
+    if max(of_x.shape[1], of_y.shape[1]) <= n:
+        products = [of.square().sum() for of in (of_x.T @ of_y, gram(of_x.T), gram(of_y.T))]
+    else:
+        k, m = gram(of_x), gram(of_y)
+        products = [(a * b).sum() for a, b in ((k, m), (k, k), (m, m))]
+    between, within_x, within_y = map(float, products)
+    if debiased:
+        if n < 4:
+            return math.nan
+        of_x, of_y = squared_lengths(of_x), squared_lengths(of_y)
+        between, within_x, within_y = (
+            product + float(a.sum() * b.sum()) / ((n - 1) * (n - 2)) - float(a @ b) * n / (n - 2)
+            for product, a, b in ((between, of_x, of_y), (within_x, of_x, of_x), (within_y, of_y, of_y))
+        )
+    if within_x <= 0 or within_y <= 0:
+        return math.nan
+    return between / (math.sqrt(within_x) * math.sqrt(within_y))
+
+
+@torch.no_grad()
+def cka_sketch(rows: Tensor, *, width: int = SKETCH_WIDTH) -> Tensor:
+    r"""A sketch of the Gram matrix of a representation, from which its CKA to any other follows.
+
+    The entries :math:`K_{ik}` of the Gram matrix of centered rows are added up, with random signs
+    :math:`\sigma_i \tau_k`, in ``width`` places :math:`a_i + b_k`:
+
+    .. math:: s_j = \sum_{a_i + b_k \equiv j} \sigma_i \tau_k K_{ik}
+
+    (the tensor sketch of Pham & Pagh 2013). The product of two sketches is an unbiased estimate of the product of the
+    matrices, so that their cosine estimates the CKA: see :func:`cka_of_sketches`. The sum is a convolution, taken by
+    Fourier transforms without the matrix. Places and signs are hashed from the number of the row: the sketches of the
+    same samples in the same order match, whenever they are made.
+
+    Args:
+        rows: real floating point, shape ``(N, D)``.
+        width: how many numbers a sketch has.
+
+    Returns:
+        float32 ``(width,)`` on the host, scaled to length 1; zeros where all rows are the same.
+
+    Raises:
+        TypeError, ValueError: the rows are unsuited, as for :func:`linear_cka`.
+
+    Example:
+        >>> cka_sketch(torch.tensor([[0.0, 1.0], [2.0, 0.0], [1.0, 5.0]]), width=8).shape
+        torch.Size([8])
+    """
+    width = checked_integer(width, "width", at_least=2)
+    x, _ = checked_pair(rows, rows, ("rows", "rows"))
+    z = scaled(centered(in_float64(x))).float()
+    spectra = []
+    for places, signs in _hashed(len(z), width):
+        folded = z.new_zeros(z.shape[1], width)
+        folded.index_add_(1, places.to(z.device), z.T * signs.to(z.device))
+        spectra.append(torch.fft.rfft(folded))
+    found = torch.fft.irfft((spectra[0] * spectra[1]).sum(0), n=width).double().cpu()
+    length = float(found.norm())
+    scaled_to_1: Tensor = (found / length if length > 0 else found).float()
+    return scaled_to_1
+
+
+@lru_cache(maxsize=4)
+def _hashed(n: int, width: int) -> list[tuple[Tensor, Tensor]]:
+    """Places and signs of the rows, twice."""
+    found = []
+    for offset in _HASHES:
+        bits = splitmix64(torch.arange(n, dtype=torch.int64) + offset)
+        found.append(((bits >> 1).remainder(width), ((bits & 1) * 2 - 1).float()))
+    return found
+
+
+def cka_of_sketches(one: Tensor, other: Tensor) -> tuple[float, float]:
+    r"""The CKA of two representations, estimated from their sketches, and its standard error.
+
+    The error is near :math:`(1 - \rho^2) / \sqrt{\text{width}}` at a CKA of ρ, so that similar representations have
+    an exact one. Here it is measured by the spread over the places of the sketch, and so errs on the high side where
+    one outlying row holds most of the variance: its square stands in one place, and is the same in both.
+
+    Args:
+        one: from :func:`cka_sketch`.
+        other: the same, of the same samples.
+
+    Returns:
+        The estimate and its standard error; NaN where the rows behind a sketch were all the same.
+
+    Raises:
+        ValueError: they differ in width.
+
+    Example:
+        >>> sketch = cka_sketch(torch.tensor([[0.0, 1.0], [2.0, 0.0], [1.0, 5.0]]))
+        >>> value, error = cka_of_sketches(sketch, sketch)
+        >>> round(value, 6), round(error, 6)
+        (1.0, 0.0)
+    """
+    if one.shape != other.shape or one.ndim != 1:
+        raise ValueError(f"the sketches must have one width, got {tuple(one.shape)} and {tuple(other.shape)}.")
+    a, b = one.double(), other.double()
+    of_a, of_b, m = float(a @ a), float(b @ b), len(a)
+    if of_a == 0 or of_b == 0:
+        return math.nan, math.nan
+    a, b = a / math.sqrt(of_a), b / math.sqrt(of_b)
+    cosine = float(a @ b)
+    influences = m * (a * b - cosine / 2 * (a.square() + b.square()))
+    return cosine, float(influences.std()) / math.sqrt(m)
