@@ -61,6 +61,8 @@ class Record(NamedTuple):
             :func:`~lightning_ib.records.reliability.verdict` and
             :func:`~lightning_ib.estimators.reliability.estimate_verdict`), or empty.
         correction: of plug-in entropies, such as ``"miller_madow"``; empty for plug-in values and estimators.
+        target: the name of the target that the value is about, where several were measured in one pass; empty for a
+            single target, and for values about none, such as H(T).
     """
 
     epoch: int
@@ -74,6 +76,21 @@ class Record(NamedTuple):
     n_samples: int = 0
     verdict: str = ""
     correction: str = ""
+    target: str = ""
+
+
+ABOUT_TARGET = ("I_TY", "H_Y", "I_XT_given_Y", "accuracy", "fano")
+"""The beginnings of the names of quantities that involve the target; with several targets each has its own."""
+
+
+def is_about_target(quantity: str) -> bool:
+    """Whether a quantity involves the target, by its name.
+
+    Example:
+        >>> [is_about_target(quantity) for quantity in ("I_TY_permuted", "H_Y_given_T", "I_XT", "H_T")]
+        [True, True, False, False]
+    """
+    return quantity.startswith(ABOUT_TARGET)
 
 
 def unit_of(quantity: str, unit: str) -> str:
