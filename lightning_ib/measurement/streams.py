@@ -29,10 +29,10 @@ class Streams:
         """Layer → the mean of its sketched rows at the last measurement, float64 ``(D,)``."""
         self.faults: dict[str, ValueError] = {}
         """Layer → the error in summing up its rows in this pass."""
-        self._sums: dict[str, SoftEntropy] = {}
+        self._sums: dict[str, dict[str, SoftEntropy]] = {}  # layer → target → its sums
         # The last batch is added when the next one comes: trim cuts it before it enters the sums, where
         # subtracting it could leave the rounding of a large number in place of a small one.
-        self._last: dict[str, tuple[Tensor, Tensor | None]] = {}
+        self._last: dict[str, tuple[Tensor, Mapping[str, Tensor | None]]] = {}
         self._seen = 0
 
     def reset(self) -> None:
@@ -53,20 +53,27 @@ class Streams:
             return None
         return rows.clone() if rows.untyped_storage().data_ptr() == activation.untyped_storage().data_ptr() else rows
 
-    def keep(self, rows: Mapping[str, Tensor], labels: Tensor | None, n: int) -> None:
-        """Add a batch of ``n`` samples to the sums."""
+    def keep(self, rows: Mapping[str, Tensor], labels: Mapping[str, Tensor | None], n: int) -> None:
+        """Add a batch of ``n`` samples to the sums.
+
+        Args:
+            rows: layer → its rows.
+            labels: target → its labels, ``None`` for sums without any.
+            n: the number of samples.
+        """
         self._add_last()
         self._last = {layer: (values, labels) for layer, values in rows.items()}
         self._seen += n
 
     def _add_last(self) -> None:
         for layer, (values, labels) in self._last.items():
-            sums = self._sums.get(layer)
-            if sums is None:
-                assert self.soft is not None
-                center = self.centers[layer] = self.centers[layer].to(values.device)
-                sums = self._sums[layer] = self.soft.sums(center)
-            sums.update(values, labels)
+            assert self.soft is not None
+            center = self.centers[layer] = self.centers[layer].to(values.device)
+            of_layer = self._sums.setdefault(layer, {})
+            for target, own in labels.items():
+                if target not in of_layer:
+                    of_layer[target] = self.soft.sums(center)
+                of_layer[target].update(values, own)
         self._last = {}
 
     def forget(self, layers: Sequence[str]) -> None:
@@ -82,24 +89,29 @@ class Streams:
             return
         for layer, (values, labels) in self._last.items():
             kept = max(0, len(values) - excess)
-            self._last[layer] = values[:kept], None if labels is None else labels[:kept]
+            cut = {target: None if own is None else own[:kept] for target, own in labels.items()}
+            self._last[layer] = values[:kept], cut
         self._seen = n_samples
 
-    def summed(self, *, shared: bool) -> dict[str, SoftEntropy]:
-        """The sums of each layer; with ``shared``, those of all processes, each of which must call this."""
+    def summed(self, *, shared: bool) -> dict[str, dict[str, SoftEntropy]]:
+        """Layer → target → the sums; with ``shared``, those of all processes, each of which must call this."""
         self._add_last()
         if not shared:
             return self._sums
-        states = {layer: {k: v.cpu() for k, v in sums.state().items()} for layer, sums in self._sums.items()}
-        merged: dict[str, SoftEntropy] = {}
+        states = {
+            (layer, target): {k: v.cpu() for k, v in sums.state().items()}
+            for layer, of_layer in self._sums.items()
+            for target, sums in of_layer.items()
+        }
+        merged: dict[str, dict[str, SoftEntropy]] = {}
         shares = all_gathered((states, {layer: str(fault) for layer, fault in self.faults.items()}))
         self.faults = {layer: ValueError(fault) for _, faults in shares for layer, fault in faults.items()}
         for share, _ in shares:
-            for layer, state in share.items():
-                if layer not in merged:
+            for (layer, target), state in share.items():
+                if target not in merged.setdefault(layer, {}):
                     assert self.soft is not None
-                    merged[layer] = self.soft.sums(self.centers[layer].cpu())
-                merged[layer].merge(state)
+                    merged[layer][target] = self.soft.sums(self.centers[layer].cpu())
+                merged[layer][target].merge(state)
         return merged
 
     def state(self) -> dict[str, Tensor]:

@@ -70,18 +70,16 @@ class History(Collection[InformationPoint]):
             ValueError: there is no such target; the message names the nearest.
 
         Example:
-            >>> records = [Record(0, 0, "out", "probe", "I_TY", k, target=name) for k, name in ((3.0, "class"), (2.0, "coarse"))]
+            >>> values = {"class": 3.0, "coarse": 2.0}
+            >>> records = [Record(0, 0, "out", "probe", "I_TY", value, target=of) for of, value in values.items()]
             >>> history = History(records)
             >>> history.targets, [one.value for one in history.estimates()], history.about("coarse").records()[0].value
             (['class', 'coarse'], [3.0], 2.0)
         """
         if target not in self.targets:
-            raise ValueError(
-                f"there is no target {target!r} in this history{suggestion(target, self.targets)}"
-                if self.targets
-                else f"there is no target {target!r} in this history, whose values are about a single one without a name."
-            )
-        return History(record for record in self._records if record.target in ("", target))
+            known = suggestion(target, self.targets) if self.targets else ", whose values are about one without a name."
+            raise ValueError(f"there is no target {target!r} in this history{known}")
+        return History(_about(self._records, [target]))
 
     def points(self, target: str | None = None) -> list[InformationPoint]:
         """A point for each layer and measurement.
@@ -105,15 +103,14 @@ class History(Collection[InformationPoint]):
         """
         if target is not None:
             return self.about(target).estimates()
-        sources, targets = (*COUNTED, GRADIENT), ("", *self.targets[:1])
-        return [record for record in self._records if record.source not in sources and record.target in targets]
+        own = _about(self._records, self.targets[:1])
+        return [record for record in own if record.source not in (*COUNTED, GRADIENT)]
 
     @property
     def _view(self) -> list[InformationPoint]:
         """The points of the primary target, built once."""
         if self._points is None:
-            targets = ("", *self.targets[:1])
-            self._points = points_of(record for record in self._records if record.target in targets)
+            self._points = points_of(_about(self._records, self.targets[:1]))
         return self._points
 
     def gradients(self) -> History:
@@ -152,10 +149,11 @@ class History(Collection[InformationPoint]):
             others = [record for record in self._records if _kind_and_time(record, by) not in now]
             self.assign(History(sorted(others + new, key=lambda record: getattr(record, by))))
         else:  # as a rule: time goes on
+            before, of_new = self.targets, dict.fromkeys(record.target for record in new if record.target)
             self._records += new
-            primary, self._targets = self.targets[:1], None
-            if self._points is not None and primary == self.targets[:1]:
-                self._points += points_of(record for record in new if record.target in ("", *primary))
+            self._targets = list(dict.fromkeys([*before, *of_new]))
+            if self._points is not None and (before or not of_new):
+                self._points += points_of(_about(new, self._targets[:1]))
             else:
                 self._points = None
 
@@ -253,6 +251,11 @@ class History(Collection[InformationPoint]):
         """
         records, faults = records_in(state)
         return cls(records), faults
+
+
+def _about(records: Sequence[Record], targets: Sequence[str]) -> list[Record]:
+    """The records about some targets or none."""
+    return [record for record in records if not record.target or record.target in targets]
 
 
 def _kind_and_time(record: Record, by: str) -> tuple[bool, int]:
