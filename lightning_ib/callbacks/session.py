@@ -312,8 +312,9 @@ class Session:
 
     def no_estimates(self, epoch: int, step: int) -> History:
         """The values of the estimators in NaN, under the names they have otherwise."""
-        plane, at = self.plane, {"epoch": epoch, "step": step}
-        return History(plane.estimation.missing(plane.layers, unit=plane.unit, **at, targets=plane.targets))
+        plane = self.plane
+        missing = plane.estimation.missing
+        return History(missing(plane.layers, unit=plane.unit, epoch=epoch, step=step, targets=plane.targets))
 
     def _points(self, loader: Any, moment: Moment) -> History:
         n_samples = n_unpadded_samples(loader)

@@ -118,7 +118,7 @@ def _target_in(batch: Any, parts: Parts, name: str, source: Source) -> Any:
         known = [] if isinstance(batch, (Tensor, str)) else list(getattr(batch, "__dict__", ()))
     if source in known or (isinstance(batch, (tuple, list)) and source in range(-len(batch), 0)):
         named = isinstance(source, str) and not isinstance(batch, Mapping)
-        return getattr(batch, source) if named else batch[source]  # type: ignore[call-overload, arg-type]
+        return getattr(batch, source) if named else batch[source]  # type: ignore[arg-type]
     with suppress(Exception):  # a property, or a mapping of another kind
         return getattr(batch, source) if isinstance(source, str) else batch[source]
     near = difflib.get_close_matches(str(source), [str(one) for one in known], n=1)

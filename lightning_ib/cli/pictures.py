@@ -28,7 +28,8 @@ def plot(arguments: Namespace) -> int:
     from lightning_ib.plot import plot_gradients, plot_information_plane, plot_layers, plot_runs
 
     path = checked_path(arguments.output or ("gradients.png" if arguments.gradients else "plane.png"), FORMATS)
-    read = read_runs(arguments.runs, say, arguments.layers, gradients=arguments.gradients)
+    chosen = {"target": arguments.target, "gradients": arguments.gradients}
+    read = read_runs(arguments.runs, say, arguments.layers, **chosen)
     runs = in_one_unit(read, arguments.unit, say)
     style = arguments.style
     asked = [name for name in ("each_layer", "gradients") if getattr(arguments, name)]
@@ -65,7 +66,8 @@ def compare(arguments: Namespace) -> int:
     from lightning_ib.plot import plot_runs
 
     path = checked_path(arguments.output or "compare.png", FORMATS)
-    runs: list[Run] = in_one_unit(read_runs(arguments.runs, say, arguments.layers), arguments.unit, say)
+    read = read_runs(arguments.runs, say, arguments.layers, target=arguments.target)
+    runs: list[Run] = in_one_unit(read, arguments.unit, say)
     if len(runs) < 2:
         raise UsageError(f"compare needs several runs, got {runs[0].name} alone: give a second one, or use plot.")
     try:

@@ -85,7 +85,8 @@ class Estimation:
 
         def work() -> tuple[list[Record], Any, Any, Any]:
             """The results that the first process broadcasts."""
-            found, named = [], {"unit": unit, "epoch": epoch, "step": step, "targets": targets}
+            found: list[Record] = []
+            named: dict[str, Any] = {"unit": unit, "epoch": epoch, "step": step, "targets": targets}
             for layer in (layer for layer in layers if layer in drawn.faults):
                 warn(
                     f"{layer} rows", f"layer {layer!r}: no estimator can be run at epoch {epoch}: {drawn.faults[layer]}"

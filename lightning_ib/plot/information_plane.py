@@ -115,6 +115,7 @@ def _draw_axes(axes: Axes, content: Content, shown: Content, room: tuple[float, 
 
 def _title(content: Content, until: int | None) -> str:
     times, what = content.times, "Information plane" if content.about_target else "Information about the input"
+    what += f" of {content.target}" if content.target else ""
     if until is not None or len(times) == 1:
         return f"{what}, {content.clock} {times[0] if until is None else until}"
     return f"{what}, {content.clock}s {times[0]}–{times[-1]}"

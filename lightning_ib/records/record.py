@@ -79,7 +79,7 @@ class Record(NamedTuple):
     target: str = ""
 
 
-ABOUT_TARGET = ("I_TY", "H_Y", "I_XT_given_Y", "accuracy", "fano")
+ABOUT_TARGET = ("I_TY", "H_Y", "I_XT_given_Y", "accuracy", "fano", "IB")
 """The beginnings of the names of quantities that involve the target; with several targets each has its own."""
 
 

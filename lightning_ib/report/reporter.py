@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -16,7 +16,8 @@ from lightning_ib.plot.information_plane import plot_information_plane
 from lightning_ib.records.bound import BoundLine
 from lightning_ib.records.history import History
 from lightning_ib.records.measurement_json import measurement_to_json
-from lightning_ib.records.tags import parse_tag
+from lightning_ib.records.names import file_stem
+from lightning_ib.records.tags import at_target, parse_tag
 from lightning_ib.report.layout import log_layout
 from lightning_ib.report.loggers import (
     board_folder,
@@ -34,6 +35,12 @@ from lightning_ib.warn_once import WarnOnce
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+
+def _by_target(history: History) -> dict[str, History]:
+    """The part of a history about each of its targets, the primary first; all of it where there is a single one."""
+    return {target: history.about(target) for target in history.targets} or {"": history}
+
 
 Progress = Callable[[Iterable[Any], int, str], Iterable[Any]]
 
@@ -69,7 +76,7 @@ class Reporter:
         warned: issues each warning once a run.
         has_reported: whether a measurement of this run came.
         figure_path: where the main picture was last saved.
-        bound: the information-bottleneck curve of the last measurement that had one.
+        bounds: target → the information-bottleneck curve of the last measurement that had one.
     """
 
     main = "information_plane"
@@ -89,7 +96,7 @@ class Reporter:
         self.csv_name = self.main
         self.warned = WarnOnce(every_rank=True)
         self.figure_path: Path | None = None
-        self._stem = "" if prefix == "ib" else "_" + re.sub(r"[^\w.-]+", "_", prefix)
+        self._stem = "" if prefix == "ib" else f"_{file_stem(prefix)}"
         self._names: dict[str, None] = {}  # all that was ever logged, in one order
         self._places: dict[str, Any] = {}  # where t-SNE put the rows the last time
         self.begin()
@@ -100,7 +107,7 @@ class Reporter:
         self._laid_out = False
         self.has_reported = False
         self._csv_path: Path | None = None
-        self.bound: BoundLine | None = None
+        self.bounds: dict[str, BoundLine] = {}
         self._projected: set[int] = set()  # the measurements that went to the projector
         self.forget_rows()
 
@@ -114,7 +121,7 @@ class Reporter:
         layers: Sequence[str],
         estimators: Iterable[Estimator],
         binned: bool,
-        bounds: Iterable[str] = (),
+        bounds: Mapping[str, Sequence[str]] | None = None,
         *,
         gradients: bool = False,
     ) -> None:
@@ -140,7 +147,7 @@ class Reporter:
     def scalars(self, measured: History) -> dict[str, float]:
         """The values to log, by name; for a layer that was not measured, NaN under all names it had before."""
         values = scalars(measured, self.prefix, self.beta)
-        missing = {point.layer for point in measured if not point.verdict}
+        missing = {point.layer for point in measured if not point.verdict}  # whatever the target
         known = {name: parse_tag(name, self.prefix) for name in self._names if name not in values} if missing else {}
         lacking = [name for name, tag in known.items() if tag is not None and tag.layer in missing]
         self._names.update(dict.fromkeys(values))
@@ -151,21 +158,28 @@ class Reporter:
         log_scalars(to.loggers, values, to.step, self.warned)
 
     def log_measurement(
-        self, measured: History, discretized: Mapping[str, str], bound: BoundLine | None, to: Destination
+        self,
+        measured: History,
+        discretized: Mapping[str, str],
+        bounds: Mapping[str, BoundLine | None],
+        to: Destination,
     ) -> None:
-        """Log a measurement as a whole, for the page in TensorBoard, and keep the bound for the pictures.
+        """Log a measurement as a whole, for the page in TensorBoard, and keep the bounds for the pictures.
 
         Args:
             measured: the records of one moment.
             discretized: layer → how it was discretized, in words.
-            bound: the curve beside the points, as it was at that moment; it is logged where it changed.
+            bounds: target → the curve beside the points, as it was at that moment; it is logged where it changed.
             to: where to.
         """
-        changed = bound if bound != self.bound else None
-        self.bound = bound or self.bound
+        changed = {target: bound for target, bound in bounds.items() if bound != self.bounds.get(target)}
+        self.bounds |= {target: bound for target, bound in bounds.items() if bound is not None}
         if to.loggers and measured.records():
             with self.warned.on_error("the measurement could not be written for the page of TensorBoard"):
-                text = measurement_to_json(measured, by=self.by, discretized=discretized, bound=changed)
+                primary = next(iter(bounds), "")
+                text = measurement_to_json(
+                    measured, by=self.by, discretized=discretized, bound=changed.get(primary), bounds=changed
+                )
                 log_measurement(to.loggers, self.prefix, text, to.step, self.warned)
 
     def csv_path(self, folder: Path) -> Path:
@@ -206,13 +220,18 @@ class Reporter:
             self._picture("tsne", picture, to, lambda: plot_tsne(rows, when, self._places, layers))
 
     def draw(self, history: History, to: Destination, *, files: bool = True) -> None:
-        """Draw the pictures for loggers and, with ``files``, the folder."""
+        """Draw the pictures for loggers and, with ``files``, the folder: a plane for each target."""
         assert to.folder is not None
-        if self._has_content(history):
-            picture = to.folder / f"{self.main}{self._stem}.png"
-            if self._picture(self.main, picture, to, lambda: self._figure(history, to), files):
-                self.figure_path = picture
+        for target, of_target in reversed(_by_target(history).items()):  # the primary last
+            if self._has_content(of_target):
+                draw = partial(self._figure, of_target, to)
+                name, picture = at_target(self.main, target), to.folder / self._picture_name(self.main, target)
+                if self._picture(name, picture, to, draw, files):
+                    self.figure_path = picture
         self._draw_beside(history, to, files)
+
+    def _picture_name(self, name: str, target: str) -> str:
+        return f"{name}{self._stem}{f'_{file_stem(target)}' if target else ''}.png"
 
     def _has_content(self, history: History) -> bool:
         """Whether the main picture has anything to show."""
@@ -221,17 +240,19 @@ class Reporter:
     def _draw_beside(self, history: History, to: Destination, files: bool) -> None:
         """The pictures beside the main one: the estimates."""
         assert to.folder is not None
-        estimates = history.estimates()
-        # The probe is drawn in the plane already.
-        if any(math.isfinite(one.value) for one in estimates if one.source != "probe"):
-            picture = to.folder / f"estimators{self._stem}.png"
-            self._picture("estimators", picture, to, lambda: plot_estimates(estimates), files)
+        for target, of_target in _by_target(history).items():
+            estimates = of_target.estimates()
+            # The probe is drawn in the plane already.
+            if any(math.isfinite(one.value) for one in estimates if one.source != "probe"):
+                name, picture = at_target("estimators", target), to.folder / self._picture_name("estimators", target)
+                self._picture(name, picture, to, partial(plot_estimates, estimates), files)
 
     def _figure(self, history: History, to: Destination) -> Figure:
         """The main picture."""
         assert to.folder is not None
         run = "/".join(to.folder.parts[-2:]) if to.loggers else ""
-        return plot_information_plane(history.points(), history.estimates(), run, bound=self.bound)
+        bound = self.bounds.get(next(iter(history.targets), ""))
+        return plot_information_plane(history.points(), history.estimates(), run, bound=bound)
 
     def _picture(self, name: str, path: Path, to: Destination, draw: Callable[[], Figure], files: bool = True) -> bool:
         """Draw a picture, hand it to the loggers and save it; returns whether it was drawn."""
@@ -257,9 +278,12 @@ class Reporter:
             step, rows = self._unprojected
             log_rows(to.loggers, self.prefix, rows, step, self.warned)
         if self.figure_path is not None and to.folder is not None:
-            with self.warned.on_error(f"the figure {self.main} could not be drawn"):
-                figure = self._figure(history, to._replace(folder=self.figure_path.parent))
-                save_figure(figure, self.figure_path.with_suffix(".svg"), self.warned)
+            folder = self.figure_path.parent
+            for target, of_target in _by_target(history).items():
+                with self.warned.on_error(f"the figure {self.main} could not be drawn"):
+                    path = (folder / self._picture_name(self.main, target)).with_suffix(".svg")
+                    if self._has_content(of_target):
+                        save_figure(self._figure(of_target, to._replace(folder=folder)), path, self.warned)
 
     def summary(self, history: History, loggers: Sequence[Any], *, is_dev_run: bool = False) -> str:
         """A table of the first and the last measurement, and where the files are.
