@@ -77,9 +77,8 @@ def log_layout(
     charts = CHARTS | ({"I(X;T) − β I(T;Y)": "IB"} if beta is not None else {})
     charts = {of: quantity for of, quantity in charts.items() if binned or quantity != "clipped_fraction"}
     about = dict(bounds or {"": ()})
-    charts |= {
-        of: quantity for of, quantity in OF_BOUNDS.items() if any(quantity in of_one for of_one in about.values())
-    }
+    recorded = {quantity for of_target in about.values() for quantity in of_target}
+    charts |= {of: quantity for of, quantity in OF_BOUNDS.items() if quantity in recorded}
     title = f"Information plane ({prefix})"
 
     def targets_of(quantity: str) -> list[str]:

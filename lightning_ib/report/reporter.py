@@ -37,11 +37,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def _by_target(history: History) -> dict[str, History]:
-    """The part of a history about each of its targets, the primary first; all of it where there is a single one."""
-    return {target: history.about(target) for target in history.targets} or {"": history}
-
-
 Progress = Callable[[Iterable[Any], int, str], Iterable[Any]]
 
 
@@ -110,6 +105,11 @@ class Reporter:
         self.bounds: dict[str, BoundLine] = {}
         self._projected: set[int] = set()  # the measurements that went to the projector
         self.forget_rows()
+
+    @property
+    def bound(self) -> BoundLine | None:
+        """The curve of the first target that had one."""
+        return next(iter(self.bounds.values()), None)
 
     def forget_rows(self) -> None:
         """Let go of the rows that wait to be the last ones of the projector."""
@@ -222,7 +222,7 @@ class Reporter:
     def draw(self, history: History, to: Destination, *, files: bool = True) -> None:
         """Draw the pictures for loggers and, with ``files``, the folder: a plane for each target."""
         assert to.folder is not None
-        for target, of_target in reversed(_by_target(history).items()):  # the primary last
+        for target, of_target in reversed(self._by_target(history).items()):  # the primary last
             if self._has_content(of_target):
                 draw = partial(self._figure, of_target, to)
                 name, picture = at_target(self.main, target), to.folder / self._picture_name(self.main, target)
@@ -233,6 +233,10 @@ class Reporter:
     def _picture_name(self, name: str, target: str) -> str:
         return f"{name}{self._stem}{f'_{file_stem(target)}' if target else ''}.png"
 
+    def _by_target(self, history: History) -> dict[str, History]:
+        """The part of a history about each target, the primary first; all of it where there is a single one."""
+        return {target: history.about(target) for target in history.targets} or {"": history}
+
     def _has_content(self, history: History) -> bool:
         """Whether the main picture has anything to show."""
         return any(math.isfinite(point.i_xt) for point in history)
@@ -240,7 +244,7 @@ class Reporter:
     def _draw_beside(self, history: History, to: Destination, files: bool) -> None:
         """The pictures beside the main one: the estimates."""
         assert to.folder is not None
-        for target, of_target in _by_target(history).items():
+        for target, of_target in self._by_target(history).items():
             estimates = of_target.estimates()
             # The probe is drawn in the plane already.
             if any(math.isfinite(one.value) for one in estimates if one.source != "probe"):
@@ -279,7 +283,7 @@ class Reporter:
             log_rows(to.loggers, self.prefix, rows, step, self.warned)
         if self.figure_path is not None and to.folder is not None:
             folder = self.figure_path.parent
-            for target, of_target in _by_target(history).items():
+            for target, of_target in self._by_target(history).items():
                 with self.warned.on_error(f"the figure {self.main} could not be drawn"):
                     path = (folder / self._picture_name(self.main, target)).with_suffix(".svg")
                     if self._has_content(of_target):
