@@ -41,7 +41,7 @@ def plot(arguments: Namespace) -> int:
         raise UsageError(f"--{asked[0].replace('_', '-')} draws one run, got several: give one of them.")
     try:
         if len(runs) > 1:
-            figure = plot_runs({run.name: run.history for run in runs}, style=style)
+            figure = plot_runs({run.title: run.history for run in runs}, style=style)
         else:
             (run,) = runs
             estimates = run.history.estimates()
@@ -71,7 +71,7 @@ def compare(arguments: Namespace) -> int:
     if len(runs) < 2:
         raise UsageError(f"compare needs several runs, got {runs[0].name} alone: give a second one, or use plot.")
     try:
-        figure = plot_runs({run.name: run.history for run in runs}, style=arguments.style)
+        figure = plot_runs({run.title: run.history for run in runs}, style=arguments.style)
     except ValueError as error:
         raise UsageError(str(error)) from error
     print(differences(runs))

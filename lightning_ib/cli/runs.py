@@ -36,6 +36,11 @@ class Run(NamedTuple):
     history: History
 
     @property
+    def title(self) -> str:
+        """The name, and the target that is shown of several."""
+        return f"{self.name}, {self.history.targets[0]}" if self.history.targets else self.name
+
+    @property
     def by(self) -> str:
         """The unit of moments: ``"step"`` where several measurements share an epoch."""
         moments = {record[:2] for record in self.history.records()}

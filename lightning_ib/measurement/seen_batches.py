@@ -124,8 +124,7 @@ class SeenBatches:
         valid = None
         for y in ys if self.ignore_index is not None else ():
             if len(y) == n:
-                labeled: Tensor = y.detach().reshape(n, -1) != self.ignore_index
-                labeled = labeled.all(1).cpu()
+                labeled = y.detach().reshape(n, -1).ne(self.ignore_index).all(1).cpu()
                 valid = labeled if valid is None else valid & labeled
         if mask is None:
             return valid

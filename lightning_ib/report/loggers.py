@@ -56,7 +56,7 @@ def scalars(measured: History, prefix: str, beta: float | None = None) -> dict[s
         ib_diagnostics/saturation/out
     """
     logged: dict[str, float] = {}
-    points = [point for target in measured.targets or [None] for point in measured.points(target)]
+    points = [point for target in measured.targets for point in measured.points(target)] or measured.points()
     targetless = {(p.layer, p.target) for p in points if math.isnan(p.h_y) and not math.isnan(p.h_t)}
     heads = {(p.layer, p.target) for p in points if not math.isnan(p.accuracy)}
     for record in measured.records():

@@ -7,7 +7,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from lightning_ib import History, InformationPlaneCallback
+from lightning_ib import History, InformationPlaneCallback, InformationPoint
 from lightning_ib.records import history_to_json, measurement_to_json, measurements_of
 from lightning_ib.records.bound import BoundLine
 from lightning_ib.tensorboard_plugin.files import self_contained_html
@@ -376,3 +376,26 @@ def test_a_narrow_window_has_everything_in_one_column(browser, board, tmp_path):
             found.page.set_viewport_size({"width": width, "height": 800})
             found.page.wait_for_timeout(250)
             assert found.part.evaluate("document.documentElement.scrollWidth") <= width
+
+
+def test_of_several_targets_one_is_chosen_and_all_are_saved(browser, tmp_path):
+    made = History()
+    for epoch in range(3):
+        point = InformationPoint.missing("out", n_samples=80, unit="bits", epoch=epoch, step=epoch)
+        point = point._replace(i_xt=3.0, h_t=3.0, h_y=2.0, saturation=0.5, i_ty=1.5, target="class", verdict="ok")
+        made = made + History.of([point, point._replace(i_ty=0.5, target="coarse", verdict="target_saturated")])
+    with opened(browser, a_page(tmp_path, {"mine": history_to_json(made)})) as found:
+        part = found.part
+        assert [one.text_content() for one in part.query_selector_all("#target option")] == ["class", "coarse"]
+        assert "mine · class" in part.text_content(".planes")
+        part.hover(".point")
+        assert values(part)["cells/I_TY"] == 1.5
+        part.select_option("#target", "coarse")
+        assert "mine · coarse" in part.text_content(".planes")
+        part.hover(".point")
+        assert values(part)["cells/I_TY"] == 0.5
+        assert values(part)["cells/H_T"] == 3.0
+        assert "most samples have a target of their own" in part.text_content(".details")
+        with found.page.expect_download() as saved:
+            part.click("#csv")
+        assert sorted(map(repr, History.read_csv(saved.value.path()).records())) == sorted(map(repr, made.records()))
