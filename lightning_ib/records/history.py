@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, overload
 from lightning_ib.records.files import read_records, rows_of, write_rows
 from lightning_ib.records.names import suggestion
 from lightning_ib.records.points import InformationPoint, points_of, records_of
-from lightning_ib.records.record import COUNTED, GRADIENT, Record
+from lightning_ib.records.record import COUNTED, GRADIENT, Record, is_about_target
 from lightning_ib.records.saved import records_in
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ class History(Collection[InformationPoint]):
         if target not in self.targets:
             known = suggestion(target, self.targets) if self.targets else ", whose values are about one without a name."
             raise ValueError(f"there is no target {target!r} in this history{known}")
-        return History(_about(self._records, [target]))
+        return History(_about(self._records, target, self.targets))
 
     def points(self, target: str | None = None) -> list[InformationPoint]:
         """A point for each layer and measurement.
@@ -103,15 +103,21 @@ class History(Collection[InformationPoint]):
         """
         if target is not None:
             return self.about(target).estimates()
-        own = _about(self._records, self.targets[:1])
+        own = _about(self._records, *self._primary)
         return [record for record in own if record.source not in (*COUNTED, GRADIENT)]
 
     @property
     def _view(self) -> list[InformationPoint]:
         """The points of the primary target, built once."""
         if self._points is None:
-            self._points = points_of(_about(self._records, self.targets[:1]))
+            self._points = points_of(_about(self._records, *self._primary))
         return self._points
+
+    @property
+    def _primary(self) -> tuple[str, list[str]]:
+        """The primary target, and all."""
+        targets = self.targets
+        return next(iter(targets), ""), targets
 
     def gradients(self) -> History:
         """The values of gradients and weights, as :class:`GradientSNRCallback` records them."""
@@ -153,7 +159,7 @@ class History(Collection[InformationPoint]):
             self._records += new
             self._targets = list(dict.fromkeys([*before, *of_new]))
             if self._points is not None and (before or not of_new):
-                self._points += points_of(_about(new, self._targets[:1]))
+                self._points += points_of(_about(new, *self._primary))
             else:
                 self._points = None
 
@@ -253,9 +259,14 @@ class History(Collection[InformationPoint]):
         return cls(records), faults
 
 
-def _about(records: Sequence[Record], targets: Sequence[str]) -> list[Record]:
-    """The records about some targets or none."""
-    return [record for record in records if not record.target or record.target in targets]
+def _about(records: Sequence[Record], target: str, targets: Sequence[str]) -> list[Record]:
+    """The records about a target or none.
+
+    Where a run went on with several targets, its measurements of a single one before are those of the primary.
+    """
+    if target in targets[1:]:
+        return [one for one in records if one.target == target or not (one.target or is_about_target(one.quantity))]
+    return [one for one in records if one.target in ("", target)]
 
 
 def _kind_and_time(record: Record, by: str) -> tuple[bool, int]:

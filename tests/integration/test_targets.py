@@ -56,7 +56,7 @@ def test_a_run_logs_writes_and_draws_each_target(tmp_path):
     read = measurement_from_json(measurement_to_json(last))
     assert exact(read.points("coarse")) == exact(last.points("coarse"))
     figure = plot_information_plane(history.points("coarse"), history.estimates("coarse"))
-    assert figure.axes[0].get_title(loc="left") == "Information plane of coarse, epochs 0–2"
+    assert figure.axes[0].get_title(loc="left") == "Information plane, target coarse, epochs 0–2"
 
 
 @pytest.mark.usefixtures("few_pictures")

@@ -232,6 +232,16 @@ def test_targets_are_kept_in_files_and_states_and_put_moment_by_moment(tmp_path)
     assert earliest_layer(History.of(points), source="cells", quantity="I_TY") is None
 
 
+def test_measurements_of_a_single_target_before_are_those_of_the_primary():
+    points, estimates = of_targets()
+    single = points[0]._replace(epoch=0, target="")
+    history = History.of([single]) + History.of([one._replace(epoch=1) for one in points], estimates)
+    assert [(one.epoch, one.target) for one in history] == [(0, ""), (1, "class")]
+    before, now = history.points("coarse")
+    assert math.isnan(before.i_ty)
+    assert (before.h_t, now.h_t, now.i_ty) == (3.0, 3.0, 1.0)
+
+
 def test_files_and_states_from_before_there_were_targets_are_read(tmp_path):
     history = measured_at(3)
     history.to_csv(tmp_path / "new.csv")
