@@ -47,6 +47,7 @@ class InformationPlane(Instrument):
     values wait to be put into bins together. While edges are being fitted, at the first measurement or with
     ``refit=True``, the pooled values of all samples are held: 4 bytes a sample and pooled coordinate. :meth:`reset`
     begins the next measurement; frozen edges stay. A copy or a pickle holds the counts and leaves the hooks out.
+    Its layers, targets and head are properties, see :class:`~lightning_ib.measurement.instrument.Instrument`.
 
     .. math:: I(X;T) = H(X) + H(T) - H(X,T) \qquad I(T;Y) = H(T) + H(Y) - H(T,Y)
 
