@@ -83,14 +83,11 @@ class InformationPlaneCallback(LoopCallback):
             depth; layers that fail are left out with a warning. Layers without a quantizer get a
             :class:`CellQuantizer`.
         input: ``None`` takes each sample for a symbol of its own: I(X;T) = H(T). A :class:`Quantizer` discretizes X.
-        target: ``None`` reads it by its form: class labels as they are, real numbers in ten bins of equal mass, yes/no
-            labels as a symbol for each combination, rows of real numbers in cells; see :class:`InformationPlane`. A
-            :class:`Quantizer` says how to put it into bins.
-        targets: several targets in one pass, by name, such as ``{"class": "fine", "coarse": "coarse", "input":
-            lambda batch: batch["input_ids"]}``: a key of the batch, a function of it, ``None`` for the y of the batch's
-            form or of ``unpack``, or a :class:`Quantizer` of that y. Each has a plane and tags of its own,
-            ``ib/I_TY@coarse/<layer>``. The first is the primary one, by which the head is recognized. One that fails
-            is left out with a warning; a key that the batch lacks is an error, as in ``unpack``.
+        target: ``None`` reads it by its form, see :class:`InformationPlane`; a :class:`Quantizer` puts it into bins.
+        targets: several in one pass, by name, such as ``{"class": "fine", "coarse": lambda batch: batch["fine"] // 5}``:
+            a key of the batch, a function of it, ``None`` or a :class:`Quantizer` for the y that is read by default.
+            Each has a plane and tags of its own, ``ib/I_TY@coarse/<layer>``; by the first the head is recognized. One
+            that fails is left out with a warning; a key that batches lack is an error.
         data: ``None`` measures during the validation loop, in its own forward passes, and in runs without validation
             in a pass of its own over the training data. ``"train"``, ``"val"`` or a DataLoader asks for a pass of
             its own. Of several validation loaders the first is measured. The point before training always takes a pass

@@ -77,46 +77,56 @@ def log_layout(
     charts = CHARTS | ({"I(X;T) − β I(T;Y)": "IB"} if beta is not None else {})
     charts = {of: quantity for of, quantity in charts.items() if binned or quantity != "clipped_fraction"}
     about = dict(bounds or {"": ()})
-    recorded = {quantity for of_target in about.values() for quantity in of_target}
-    charts |= {of: quantity for of, quantity in OF_BOUNDS.items() if quantity in recorded}
-    title = f"Information plane ({prefix})"
-
-    def targets_of(quantity: str) -> list[str]:
-        """The targets that a quantity has a chart for."""
-        own = [target for target, of_one in about.items() if quantity in of_one or quantity not in recorded]
-        return own if is_about_target(quantity) else [""]
-
-    def chart(of: str, quantity: str, in_unit: str, target: str, estimator: str = "") -> tuple[str, list[Any]]:
-        """Title and content of a chart: with a unit it selects the values of the runs in that unit."""
-        name = re.escape(format_tag(prefix, quantity, "", source=estimator, unit=in_unit, target=target))
-        of = f"{of}, {target}" if target else of
-        return f"{of} [{in_unit}]" if in_unit else of, ["Multiline", [f"^{name}/.+"]]
-
-    layout: dict[str, dict[str, list[Any]]] = {
-        title: dict(
-            chart(of, quantity, unit_of(quantity, unit), target)
-            for of, quantity in charts.items()
-            for target in targets_of(quantity)
-        )
+    charts |= {of: name for of, name in OF_BOUNDS.items() if any(name in of_target for of_target in about.values())}
+    named = {
+        f"{one}: {name}": (name, in_unit, one) for one, of in (estimators or {}).items() for name, in_unit in of.items()
     }
+    first = dict(
+        _chart(prefix, of, quantity, unit_of(quantity, unit), target)
+        for of, quantity in charts.items()
+        for target in _targets_of(quantity, about)
+    )
     bands = {
-        f"{of}{f', {target}' if target else ''} [{unit}]: {layer}": [
+        f"{_titled(of, target)} [{unit}]: {layer}": [
             "Margin",
             [format_tag(prefix, f"{quantity}{end}", layer, unit=unit, target=target) for end in _ENDS],
         ]
         for of, quantity in _WITH_BANDS.items()
-        for target in targets_of(quantity)
+        for target in _targets_of(quantity, about)
         for layer in layers
     }
-    named = [(one, *of) for one, quantities in (estimators or {}).items() for of in quantities.items()]
     others = dict(
-        chart(f"{one}: {quantity}", quantity, in_unit, target, one)
-        for one, quantity, in_unit in named
-        for target in targets_of(quantity)
+        _chart(prefix, of, quantity, in_unit, target, one)
+        for of, (quantity, in_unit, one) in named.items()
+        for target in _targets_of(quantity, about)
     )
-    layout |= {f"{title}: ± {STANDARD_ERRORS} standard errors": bands} if bands else {}
-    layout |= {f"{title}: other estimators": others} if others else {}
+    title = f"Information plane ({prefix})"
+    layout = {
+        title: first,
+        f"{title}: ± {STANDARD_ERRORS} standard errors": bands,
+        f"{title}: other estimators": others,
+    }
+    layout = {of: content for of, content in layout.items() if content}
     _hand_out(loggers, layout | (_gradient_charts(prefix) if gradients else {}), warned)
+
+
+def _chart(
+    prefix: str, of: str, quantity: str, in_unit: str, target: str, estimator: str = ""
+) -> tuple[str, list[Any]]:
+    """Title and content of a chart: with a unit it selects the values of the runs in that unit."""
+    name = re.escape(format_tag(prefix, quantity, "", source=estimator, unit=in_unit, target=target))
+    of = _titled(of, target)
+    return f"{of} [{in_unit}]" if in_unit else of, ["Multiline", [f"^{name}/.+"]]
+
+
+def _titled(of: str, target: str) -> str:
+    return f"{of}, {target}" if target else of
+
+
+def _targets_of(quantity: str, about: Mapping[str, Sequence[str]]) -> list[str]:
+    """The targets that a quantity has a chart for: those with such a bound, where it is one."""
+    own = [target for target, bounds in about.items() if quantity in bounds or quantity not in OF_BOUNDS.values()]
+    return own if is_about_target(quantity) else [""]
 
 
 def log_gradient_layout(loggers: Iterable[Any], prefix: str, warned: WarnOnce) -> None:

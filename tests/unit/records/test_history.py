@@ -229,7 +229,9 @@ def test_targets_are_kept_in_files_and_states_and_put_moment_by_moment(tmp_path)
     assert History.read_csv(tmp_path / "history.csv") == history
     assert History.restored({"history": history.state_dict()}) == (history, [])
     assert [point.target for point in history.points("coarse")] == ["coarse"] * 3
-    assert earliest_layer(History.of(points), source="cells", quantity="I_TY") is None
+    known = History.of([one._replace(i_ty_se=0.1) for one in points])
+    assert earliest_layer(known, source="cells") == "out"
+    assert earliest_layer(known, source="cells", target="coarse") is None, "its values are flagged"
 
 
 def test_measurements_of_a_single_target_before_are_those_of_the_primary():

@@ -25,6 +25,7 @@ def test_the_fields_are_those_of_the_contract():
         *("verdict", "correction", "source"),
         *CERTAIN,
         *BOUNDS,
+        "target",
     )
 
 
