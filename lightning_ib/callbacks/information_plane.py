@@ -84,10 +84,9 @@ class InformationPlaneCallback(LoopCallback):
             :class:`CellQuantizer`.
         input: ``None`` takes each sample for a symbol of its own: I(X;T) = H(T). A :class:`Quantizer` discretizes X.
         target: ``None`` reads it by its form, see :class:`InformationPlane`; a :class:`Quantizer` puts it into bins.
-        targets: several in one pass, by name, such as ``{"class": "fine", "coarse": lambda batch: batch["fine"] // 5}``:
-            a key of the batch, a function of it, ``None`` or a :class:`Quantizer` for the y that is read by default.
-            Each has a plane and tags of its own, ``ib/I_TY@coarse/<layer>``; by the first the head is recognized. One
-            that fails is left out with a warning; a key that batches lack is an error.
+        targets: several in one pass, by name, such as ``{"class": "fine", "coarse": lambda batch: …}``: keys of the
+            batch, functions of it, ``None`` or a :class:`Quantizer` for the y that is read by default. Each has a plane
+            and tags of its own, ``ib/I_TY@coarse/<layer>``; see :class:`InformationPlane`.
         data: ``None`` measures during the validation loop, in its own forward passes, and in runs without validation
             in a pass of its own over the training data. ``"train"``, ``"val"`` or a DataLoader asks for a pass of
             its own. Of several validation loaders the first is measured. The point before training always takes a pass
@@ -260,21 +259,14 @@ class InformationPlaneCallback(LoopCallback):
             self._place = Place.VALIDATION_LATE
         self._source = self.data if self.data is not None else ("val" if validates else "train")
         if self._place is not Place.OWN_PASS and trainer.world_size > 1:
-            self._warn_of_unshared(trainer)
+            loader = first_loader(trainer.val_dataloaders)
+            if not isinstance(loader, DataLoader) and trainer.is_global_zero:
+                self._warn(f"the validation data is a {type(loader).__name__}{_UNSHARED}")
         if self._source == "train" and self.data is None:
             self._say(
                 trainer,
                 f"there is no validation loop, so the layers are measured in a pass of their own over "
                 f"the training data, {self.schedule}.",
-            )
-
-    def _warn_of_unshared(self, trainer: Trainer) -> None:
-        loader = first_loader(trainer.val_dataloaders)
-        if not isinstance(loader, DataLoader) and trainer.is_global_zero:
-            self._warn(
-                f"the validation data is a {type(loader).__name__}, which Lightning does not share out: "
-                "unless it gives each process other samples, every sample is counted once in each process, and log N "
-                "is too large. Give a DataLoader."
             )
 
     def _missed(self, trainer: Trainer) -> bool:
@@ -386,6 +378,10 @@ class InformationPlaneCallback(LoopCallback):
         return self.schedule.is_due(trainer.current_epoch + 1, self._last_point().epoch)
 
 
+_UNSHARED = (
+    ", which Lightning does not share out: unless it gives each process other samples, every sample is counted once in each "
+    "process, and log N is too large. Give a DataLoader."
+)
 _IN_VALIDATION = "The epochs are measured in the validation loop."
 
 

@@ -86,15 +86,7 @@ def log_layout(
         for of, quantity in charts.items()
         for target in _targets_of(quantity, about)
     )
-    bands = {
-        f"{_titled(of, target)} [{unit}]: {layer}": [
-            "Margin",
-            [format_tag(prefix, f"{quantity}{end}", layer, unit=unit, target=target) for end in _ENDS],
-        ]
-        for of, quantity in _WITH_BANDS.items()
-        for target in _targets_of(quantity, about)
-        for layer in layers
-    }
+    bands = _bands(prefix, unit, list(layers), list(about))
     others = dict(
         _chart(prefix, of, quantity, in_unit, target, one)
         for of, (quantity, in_unit, one) in named.items()
@@ -117,6 +109,19 @@ def _chart(
     name = re.escape(format_tag(prefix, quantity, "", source=estimator, unit=in_unit, target=target))
     of = _titled(of, target)
     return f"{of} [{in_unit}]" if in_unit else of, ["Multiline", [f"^{name}/.+"]]
+
+
+def _bands(prefix: str, unit: str, layers: Sequence[str], targets: Sequence[str]) -> dict[str, list[Any]]:
+    """A chart of each quantity, target and layer with its standard errors."""
+    return {
+        f"{_titled(of, target)} [{unit}]: {layer}": [
+            "Margin",
+            [format_tag(prefix, f"{quantity}{end}", layer, unit=unit, target=target) for end in _ENDS],
+        ]
+        for of, quantity in _WITH_BANDS.items()
+        for target in (targets if is_about_target(quantity) else [""])
+        for layer in layers
+    }
 
 
 def _titled(of: str, target: str) -> str:
