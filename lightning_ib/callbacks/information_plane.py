@@ -379,8 +379,8 @@ class InformationPlaneCallback(LoopCallback):
 
 
 _UNSHARED = (
-    ", which Lightning does not share out: unless it gives each process other samples, every sample is counted once in each "
-    "process, and log N is too large. Give a DataLoader."
+    ", which Lightning does not share out: unless it gives each process other samples, every sample is counted once in "
+    "each process, and log N is too large. Give a DataLoader."
 )
 _IN_VALIDATION = "The epochs are measured in the validation loop."
 
