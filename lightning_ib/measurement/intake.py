@@ -69,14 +69,14 @@ class _ProcessSummary(NamedTuple):
         n_coordinates: of them.
         candidate: the layer that may be the head.
         forms: of the rows it kept, see :meth:`Variables.forms`.
-        lost: the targets that it left out.
+        lost: the targets that it left out → why.
     """
 
     layers: list[str]
     n_coordinates: dict[str, int]
     candidate: str | None
     forms: dict[str, Form]
-    lost: list[str]
+    lost: dict[str, str]
 
 
 class Intake:
@@ -345,14 +345,16 @@ class Intake:
             self.watched.n_coordinates,
             self.heads.candidate,
             self.variables.forms(),
-            self.targets.lost,
+            {name: self.targets.readers[name].why_lost for name in self.targets.lost},
         )
         known: list[_ProcessSummary] = [one for one in all_gathered(own if self.n_updates else None) if one is not None]
         if known and not self.n_updates:
             self.watched.n_coordinates, self.heads.candidate = known[0].n_coordinates, known[0].candidate
         self.forget([layer for layer in self.watched.quantizers if any(layer not in one.layers for one in known)])
-        lost = [name for name in self.targets.names if any(name in one.lost for one in known)]
-        self._forget_targets(lost)
+        lost = {name: why for one in known for name, why in one.lost.items()}
+        for name, why in lost.items():
+            self.targets.readers[name].lose(why)
+        self._forget_targets(list(lost))
         left_out = {self.targets.readers[name].called for name in lost}
         forms = [{name: form for name, form in one.forms.items() if name not in left_out} for one in known]
         return self.variables.gathered(forms, self._device)

@@ -91,6 +91,8 @@ class TargetReader:
         """Begin a measurement."""
         self.how = ""
         """How the target became symbols, in words; empty for class labels."""
+        self.why_lost = ""
+        """Why it was left out."""
         self.lost = False
         """Whether a batch had a target of unknown form: the measurement then leaves the target out."""
         self.came: bool | None = None
@@ -118,11 +120,11 @@ class TargetReader:
 
     def lose(self, why: str) -> None:
         """Leave the target out of the measurement, with a warning."""
-        if self.name:
+        if self.name and not why.startswith(self.called):  # another process has said it
             why = why.replace(UNPACK, f"targets={{{self.name!r}: lambda batch: y, …}}").replace("unpack", "targets")
             why = f"{self.called}{why.removeprefix(TARGET)}" if why.startswith(TARGET) else f"{self.called}: {why}"
         self._warned.warn(f"{self.called}'s form", why)
-        self.lost, self.came = True, None if self.came is None else False
+        self.lost, self.why_lost, self.came = True, why, None if self.came is None else False
 
     def expect(self, *, came: bool) -> None:
         """Note whether a batch came with a target.
