@@ -95,6 +95,31 @@ def test_each_target_has_the_values_of_a_measurement_of_it_alone():
         assert all(repr(a._replace(target="")) == repr(b) for a, b in points) or name == "real"
 
 
+def test_soft_entropies_of_whole_passes_are_those_of_a_measurement_alone():
+    ys = {"fine": FINE, "coarse": FINE // 4, "real": X[:, 3]}
+
+    def second(of, **options):
+        plane = InformationPlane(["0"], estimators=["soft"], max_samples=50, head=False, **options)
+        for _ in range(2):
+            plane.reset()
+            with plane.attach(NET), warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                for k in range(0, N, 40):
+                    NET(X[k : k + 40])
+                    plane.update(X[k : k + 40], of(slice(k, k + 40)))
+                plane.compute()
+                found = plane.estimate()
+        return found
+
+    whole = second(lambda at: {name: y[at] for name, y in ys.items()}, targets=dict.fromkeys(ys))
+    assert {one.target for one in whole} == {"", "fine", "coarse"}
+    for name in ("fine", "coarse"):
+        alone = second(lambda at, name=name: ys[name][at])
+        of_y = [one for one in alone if is_about_target(one.quantity)]
+        assert {one.n_samples for one in of_y} == {N}
+        assert [repr(one._replace(target="")) for one in whole if one.target == name] == list(map(repr, of_y))
+
+
 def test_the_layers_are_made_symbols_once(monkeypatch):
     cut, cells = [], discretized.cells
     monkeypatch.setattr(discretized, "cells", lambda rows, **options: cut.append(len(rows)) or cells(rows, **options))
