@@ -121,11 +121,12 @@ class SeenBatches:
         Raises:
             ValueError: the mask has another number of values.
         """
-        valid = None
-        for y in ys if self.ignore_index is not None else ():
-            if len(y) == n:
-                labeled = y.detach().reshape(n, -1).ne(self.ignore_index).all(1).cpu()
-                valid = labeled if valid is None else valid & labeled
+        valid: Tensor | None = None
+        if self.ignore_index is not None:
+            for y in ys:
+                if len(y) == n:
+                    labeled = y.detach().reshape(n, -1).ne(self.ignore_index).all(1).cpu()
+                    valid = labeled if valid is None else valid & labeled
         if mask is None:
             return valid
         if mask.numel() != n:
