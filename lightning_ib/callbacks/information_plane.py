@@ -31,6 +31,7 @@ from lightning_ib.functional import Correction, Unit
 from lightning_ib.functional.checks import checked_unit, sentence
 from lightning_ib.measurement.bounds import Bound, solved
 from lightning_ib.measurement.information_plane import MAX_SAMPLES, InformationPlane, Layers
+from lightning_ib.measurement.targets import TargetOptions
 from lightning_ib.records.tags import diagnostics
 from lightning_ib.report.reporter import Reporter
 
@@ -83,9 +84,10 @@ class InformationPlaneCallback(LoopCallback):
             depth; layers that fail are left out with a warning. Layers without a quantizer get a
             :class:`CellQuantizer`.
         input: ``None`` takes each sample for a symbol of its own: I(X;T) = H(T). A :class:`Quantizer` discretizes X.
-        target: ``None`` reads it by its form: class labels as they are, real numbers in ten bins of equal mass, yes/no
-            labels as a symbol for each combination, rows of real numbers in cells; see :class:`InformationPlane`. A
-            :class:`Quantizer` says how to put it into bins.
+        target: ``None`` reads it by its form, see :class:`InformationPlane`; a :class:`Quantizer` puts it into bins.
+        targets: several in one pass, by name, such as ``{"class": "fine", "coarse": lambda batch: …}``: keys of the
+            batch, functions of it, ``None`` or a :class:`Quantizer` for the y that is read by default. Each has a plane
+            and tags of its own, ``ib/I_TY@coarse/<layer>``; see :class:`InformationPlane`.
         data: ``None`` measures during the validation loop, in its own forward passes, and in runs without validation
             in a pass of its own over the training data. ``"train"``, ``"val"`` or a DataLoader asks for a pass of
             its own. Of several validation loaders the first is measured. The point before training always takes a pass
@@ -149,6 +151,7 @@ class InformationPlaneCallback(LoopCallback):
         *,
         input: Quantizer | None = None,
         target: Quantizer | None = None,
+        targets: TargetOptions | None = None,
         data: Literal["train", "val"] | Iterable[Any] | None = None,
         unpack: Unpack | None = None,
         every_n_epochs: int = 1,
@@ -179,6 +182,7 @@ class InformationPlaneCallback(LoopCallback):
             "layers": layers,
             "input": input,
             "target": target,
+            "targets": targets,
             "unit": unit,
             "correction": correction,
             "n_permutations": n_permutations,
@@ -199,7 +203,7 @@ class InformationPlaneCallback(LoopCallback):
         )
         self.data, self.unpack, self.unit = data, unpack, unit
         # With defaults alone a failing measurement must leave the run going.
-        named = (layers, input, target, data, unpack, every_n_train_steps, at_steps)
+        named = (layers, input, target, targets, data, unpack, every_n_train_steps, at_steps)
         self._is_default = all(one is None for one in named) and not isinstance(head, str)
         self._place, self._source = Place.OWN_PASS, data
 

@@ -49,8 +49,9 @@ class LoopCallback(RecordingCallback):
         plane = self.session.plane
         if not plane.to_pick and trainer.is_global_zero:
             estimators, binned = plane.estimation.estimators, bool(plane.fitted_quantizers)
-            of_bounds, gradients = plane.bounds.quantities, self._shares_history(trainer)
-            self.reporter.layout(trainer.loggers, plane.layers, estimators, binned, of_bounds, gradients=gradients)
+            about = {target: bounds.quantities for target, bounds in plane.bounds_by_target.items()}
+            gradients = self._shares_history(trainer)
+            self.reporter.layout(trainer.loggers, plane.layers, estimators, binned, about, gradients=gradients)
 
     def _resume(self, trainer: Trainer) -> None:
         """Take up the history and the edges of a checkpoint, and go on with its layers."""

@@ -189,6 +189,9 @@ def _add_output(one: ArgumentParser, output: str) -> None:
     _add_layers_and_unit(
         one, "the layers to show, or patterns (default: all)", "convert into this unit (default: that of the first run)"
     )
+    one.add_argument(
+        "--target", metavar="NAME", help="which of several targets of the run (default: the first; of a page all)"
+    )
     _add_traceback(one)
 
 

@@ -6,6 +6,7 @@ import math
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from lightning_ib.cli.board import Board
@@ -214,7 +215,8 @@ class _Replay:
         sources, layers = {one.source for one in records}, dict.fromkeys(one.layer for one in records)
         options = self._settings.options
         estimators = [one for one in (*options["estimators"], *options["companions"]) if one.name in sources]
-        self._reporter.layout([self._board], list(layers), estimators, "binned" in sources)
+        about: dict[str, list[str]] = {target: [] for target in self.history.targets or [""]}
+        self._reporter.layout([self._board], list(layers), estimators, "binned" in sources, about)
 
     def _measure_one(self, session: Any, run: Any, checkpoint: Checkpoint) -> None:
         from lightning_ib.callbacks.session import Moment
@@ -239,18 +241,24 @@ class _Replay:
         self._folder.save()
         plane = session.plane
         estimators, binned = plane.estimation.estimators, bool(plane.fitted_quantizers)
-        self._reporter.layout([self._board], plane.layers, estimators, binned, plane.bounds.quantities)
+        about = {target: bounds.quantities for target, bounds in plane.bounds_by_target.items()}
+        self._reporter.layout([self._board], plane.layers, estimators, binned, about)
         self.history.put(measured.history, self._settings.by)
         self.history.assign(History(sorted(self.history.records(), key=lambda one: one[:2])))
-        self._log(measured.history, measured.discretized, measured.bound, is_new=True)
+        self._log(measured.history, measured.discretized, measured.bounds, is_new=True)
 
     def _log(
-        self, measured: History, discretized: Mapping[str, str], bound: BoundLine | None = None, *, is_new: bool
+        self,
+        measured: History,
+        discretized: Mapping[str, str],
+        bounds: Mapping[str, BoundLine | None] = MappingProxyType({}),
+        *,
+        is_new: bool,
     ) -> None:
         """Hand a measurement to TensorBoard, and bring CSV and picture up to date where it is new."""
         to = self._destination(measured.records()[0][:2])
         self._reporter.log_scalars(self._reporter.scalars(measured), to)
-        self._reporter.log_measurement(measured, discretized, bound, to)
+        self._reporter.log_measurement(measured, discretized, bounds, to)
         self._board.save()
         if self._folder.events != self._board.files:
             self._folder.events = list(self._board.files)
@@ -282,7 +290,7 @@ class _Replay:
         print(table(self.history.points(), self._settings.by))
         if changed := changes(self.history, self._settings.by):
             print(changed)
-        print(file_locations(csv, csv.with_suffix(".png"), self._folder.path))
+        print(file_locations(csv, self._reporter.figure_path or csv.with_suffix(".png"), self._folder.path))
 
 
 def _device(asked: str | None) -> str:

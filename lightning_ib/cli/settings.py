@@ -90,6 +90,11 @@ def _recorded_options(recorded: History, say: Callable[[str], None] | None) -> d
     )
     if say is not None and unknown:
         say(f"the run has values of {', '.join(unknown)}, estimators of its own: name its callback (--callback).")
+    if say is not None and last.targets:
+        say(
+            f"the run had the targets {', '.join(last.targets)}, and no checkpoint says where they are in a batch: "
+            "here its y is measured alone. Name the run's callback (--callback) to have them."
+        )
     if say is not None and (binned := [point.layer for point in points if point.source == "binned"]):
         say(
             f"the run counted {', '.join(binned)} in bins, and its quantizers are in no checkpoint: here they are cut "

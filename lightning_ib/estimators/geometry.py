@@ -9,7 +9,7 @@ from lightning_ib.estimators.base import Estimator, Rows
 from lightning_ib.functional import ClassGeometry, Unit, class_geometry, linear_cka, spectrum
 from lightning_ib.functional.checks import checked_choice, checked_integer, checked_rows
 from lightning_ib.functional.geometry.spectrum import FEWEST_FOR_ALPHA
-from lightning_ib.records.record import COMPANIONS
+from lightning_ib.records.record import COMPANIONS, OF_CLASSES
 
 MOST_CHANNELS = 8192
 """The most coordinates of a row that companions take: 2 000 of such rows are 64 MB in float32."""
@@ -118,10 +118,7 @@ class LayerClasses(Companion):
     """
 
     name = "classes"
-    outputs = (
-        *("within_variance", "between_variance", "nc1", "cdnv"),
-        *("class_mean_cosine", "class_mean_cosine_std", "etf_distance", "n_classes", "smallest_class"),
-    )
+    outputs = OF_CLASSES
     flagged = outputs[:-2]
 
     def __init__(self, max_classes: int = 1024) -> None:

@@ -18,6 +18,7 @@ from lightning_ib.evaluation.passes import call, measuring, run_pass, to, with_b
 from lightning_ib.functional import Correction, Unit
 from lightning_ib.measurement.bounds import Bound
 from lightning_ib.measurement.information_plane import MAX_SAMPLES, InformationPlane, Layers
+from lightning_ib.measurement.targets import TargetOptions
 from lightning_ib.records.history import History
 
 
@@ -28,6 +29,7 @@ def measure(  # noqa: D417 – the arguments of InformationPlane are documented 
     *,
     input: Quantizer | None = None,
     target: Quantizer | None = None,
+    targets: TargetOptions | None = None,
     unpack: Unpack | None = None,
     unit: Unit = "bits",
     correction: Correction | None = None,
@@ -58,7 +60,8 @@ def measure(  # noqa: D417 – the arguments of InformationPlane are documented 
         progress: show tqdm bars over the batches and the estimators.
 
     Returns:
-        A history of one measurement: its points, one for each layer, and its ``estimates()``.
+        A history of one measurement: its points, one for each layer, and its ``estimates()``; with ``targets``, those
+        of each by its name.
 
     Raises:
         TypeError: the data is a tensor, a data set or a mapping instead of an iterable of batches.
@@ -71,8 +74,9 @@ def measure(  # noqa: D417 – the arguments of InformationPlane are documented 
         (['0', '2'], 256)
     """
     checked_loader(dataloader)
-    options: dict[str, Any] = {"input": input, "target": target, "unit": unit, "correction": correction}
-    options |= {"n_permutations": n_permutations, "estimators": estimators, "max_samples": max_samples, "head": head}
+    options: dict[str, Any] = {"input": input, "target": target, "targets": targets, "unit": unit}
+    options |= {"correction": correction, "n_permutations": n_permutations, "estimators": estimators}
+    options |= {"max_samples": max_samples, "head": head}
     options["companions"] = checked_companions(companions, several=False)
     plane = InformationPlane(layers, **options, ignore_index=ignore_index, tokens=tokens, bound=bound)
     with measuring(plane, model, dataloader, device) as away:

@@ -8,7 +8,7 @@ from typing import Any
 
 from lightning_ib.binning.fitted import FittedQuantizer
 from lightning_ib.measurement.estimation import Estimation
-from lightning_ib.measurement.variables import Variables
+from lightning_ib.measurement.variables import Variable, Variables
 
 
 def frozen_state(variables: Variables, estimation: Estimation) -> dict[str, Any]:
@@ -22,7 +22,9 @@ def frozen_state(variables: Variables, estimation: Estimation) -> dict[str, Any]
         named["centers"] = estimation.streams.state()
     if drift := estimation.drift.state():
         named["drift"] = drift
-    return named | {key: fitted.state_dict() for key, fitted in _input_and_target(variables)}
+    named |= {key: fitted.state_dict() for key, fitted in _input_and_target(variables)}
+    several = {name: one.fitted.state_dict() for name, one in _several(variables) if one.fitted is not None}
+    return named | ({"targets": several} if several else {})
 
 
 def load_frozen_state(state: Any, variables: Variables, estimation: Estimation) -> None:
@@ -36,6 +38,9 @@ def load_frozen_state(state: Any, variables: Variables, estimation: Estimation) 
         raise ValueError("the frozen edges are no mapping with the edges of the 'layers'")
     parts = [(one.name, one.fitted, layers.get(layer)) for layer, one in variables.layers.items()]
     parts += [(f"the {key}", fitted, state.get(key)) for key, fitted in _input_and_target(variables)]
+    targets = state.get("targets", {})
+    saved_targets = targets if isinstance(targets, Mapping) else {}
+    parts += [(one.name, one.fitted, saved_targets.get(name)) for name, one in _several(variables)]
     faults = []
     for name, fitted, saved in parts:
         try:
@@ -55,6 +60,11 @@ def load_frozen_state(state: Any, variables: Variables, estimation: Estimation) 
 
 def _input_and_target(variables: Variables) -> Iterator[tuple[str, FittedQuantizer]]:
     """The keys and the quantizers of the input and the target, where they have one."""
-    for key, variable in (("input", variables.x), ("target", variables.y)):
-        if variable.fitted is not None:
+    for key, variable in (("input", variables.x), ("target", variables.ys.get(""))):
+        if variable is not None and variable.fitted is not None:
             yield key, variable.fitted
+
+
+def _several(variables: Variables) -> Iterator[tuple[str, Variable]]:
+    """The targets that have names."""
+    return ((name, variable) for name, variable in variables.ys.items() if name)

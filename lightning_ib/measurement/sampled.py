@@ -16,6 +16,7 @@ from lightning_ib.estimators.geometry import MOST_CHANNELS
 from lightning_ib.functional.discretize.sketch import fold, project
 from lightning_ib.measurement.head import Predictions, may_be_head
 from lightning_ib.measurement.reservoir import Gather, Reservoir
+from lightning_ib.records.tags import at_target
 
 # The fewest pairs of samples at one place of two batches by which a layer is seen to follow the place.
 _MIN_PAIRS = 4
@@ -49,7 +50,8 @@ class Drawn(NamedTuple):
         raw: layer → its rows as they were, of the first samples only.
         faults: layer → why its rows are missing.
         raw_faults: layer → why its raw rows are missing.
-        others: the target as ``"y"``, pooled for bins as ``"pooled y"``; the input as ``"x"``, an id of all its values
+        others: the target as ``"y"``, pooled for bins as ``"pooled y"``, of several each under a name of its own (see
+            :meth:`about`); the input as ``"x"``, an id of all its values
             as ``"x id"``, pooled for bins as ``"pooled x"``; ``"sum of x"``, over all that a sample holds; the sequence
             of a token as ``"sequence"``; of a possible head ``"probabilities"`` and ``"predicted"``. Variables that
             were dropped are absent.
@@ -76,6 +78,17 @@ class Drawn(NamedTuple):
         """M, the number of samples, or 0."""
         return max((len(rows) for rows in (*self.layers.values(), *self.others.values())), default=0)
 
+    def about(self, target: str) -> Drawn:
+        """The same sample with one of several targets as ``"y"`` and ``"pooled y"``; with an empty name as it is."""
+        if not target:
+            return self
+
+        def of(named: Mapping[str, Any]) -> dict[str, Any]:
+            own = {part: named[key] for part in ("y", "pooled y") if (key := at_target(part, target)) in named}
+            return {name: rows for name, rows in named.items() if "@" not in name} | own
+
+        return self._replace(others=of(self.others), other_faults=of(self.other_faults))
+
     def constant_across_batches(self) -> list[str]:
         """The layers with rows that differ within a batch and repeat in every batch, although the data changes.
 
@@ -91,7 +104,7 @@ class Drawn(NamedTuple):
         def alike(rows: Tensor) -> bool:
             return len(rows) == len(order) and torch.equal(rows[first], rows[second])
 
-        x = self.others.get("sum of x", self.others.get("y"))
+        x = self.others.get("sum of x", next((of for name, of in self.others.items() if name.startswith("y")), None))
         if len(first) < _MIN_PAIRS or x is None or alike(x):
             return []
         layers = [layer for layer, rows in self.layers.items() if alike(rows)]
@@ -251,10 +264,11 @@ class SampledLayers:
                 for layer in layers:
                     rows.pop(layer, None)
 
-    def forget_target(self) -> None:
-        """Drop the target and its predictions."""
+    def forget_target(self, target: str, *, head: bool) -> None:
+        """Drop a target and, where the head was looked for by it, its predictions."""
         self._drawn = None
-        for name in ("y", "pooled y", "probabilities", "predicted"):
+        names = [at_target(part, target) for part in ("y", "pooled y")] + ["probabilities", "predicted"] * head
+        for name in names:
             self._reservoir.drop(name)
 
     def forget_input(self) -> None:

@@ -1,4 +1,4 @@
-"""Running sums over every sample of a pass, one for each layer: of soft entropy, and of classes."""
+"""Running sums over every sample of a pass, for each layer and target: of soft entropy, and of classes."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ Sums = TypeVar("Sums", bound=Summing)
 
 
 class RunningSums(ABC, Generic[Sums]):
-    """Running sums over the samples of a pass, one for each layer."""
+    """Running sums over the samples of a pass, for each layer and target."""
 
     def __init__(self) -> None:
-        self._sums: dict[str, Sums] = {}
+        self._sums: dict[str, dict[str, Sums]] = {}  # layer → target → its sums
         # The last batch is added when the next one comes: trim cuts it before it enters the sums, where
         # subtracting it could leave the rounding of a large number in place of a small one.
-        self._last: dict[str, tuple[Tensor, Tensor | None]] = {}
+        self._last: dict[str, tuple[Tensor, Mapping[str, Tensor | None]]] = {}
         self._seen = 0
 
     @abstractmethod
@@ -54,17 +54,25 @@ class RunningSums(ABC, Generic[Sums]):
         """Begin a new pass."""
         self._sums, self._last, self._seen = {}, {}, 0
 
-    def keep(self, rows: Mapping[str, Tensor], labels: Tensor | None, n: int) -> None:
-        """Add a batch of ``n`` samples to the sums."""
+    def keep(self, rows: Mapping[str, Tensor], labels: Mapping[str, Tensor | None], n: int) -> None:
+        """Add a batch of ``n`` samples to the sums.
+
+        Args:
+            rows: layer → its rows.
+            labels: target → its labels, ``None`` for sums without any.
+            n: the number of samples.
+        """
         self._add_last()
         self._last = {layer: (values, labels) for layer, values in rows.items()}
         self._seen += n
 
     def _add_last(self) -> None:
         for layer, (values, labels) in self._last.items():
-            if layer not in self._sums:
-                self._sums[layer] = self._empty(layer, values)
-            self._sums[layer].update(values, labels)
+            of_layer = self._sums.setdefault(layer, {})
+            for target, own in labels.items():
+                if target not in of_layer:
+                    of_layer[target] = self._empty(layer, values)
+                of_layer[target].update(values, own)
         self._last = {}
 
     def forget(self, layers: Sequence[str]) -> None:
@@ -80,21 +88,27 @@ class RunningSums(ABC, Generic[Sums]):
             return
         for layer, (values, labels) in self._last.items():
             kept = max(0, len(values) - excess)
-            self._last[layer] = values[:kept], None if labels is None else labels[:kept]
+            cut = {target: None if own is None else own[:kept] for target, own in labels.items()}
+            self._last[layer] = values[:kept], cut
         self._seen = n_samples
 
-    def summed(self, *, shared: bool) -> dict[str, Sums]:
-        """The sums of each layer; with ``shared``, those of all processes, each of which must call this."""
+    def summed(self, *, shared: bool) -> dict[str, dict[str, Sums]]:
+        """Layer → target → the sums; with ``shared``, those of all processes, each of which must call this."""
         self._add_last()
         if not shared:
             return self._sums
-        states = {layer: {k: v.cpu() for k, v in sums.state().items()} for layer, sums in self._sums.items()}
-        merged: dict[str, Sums] = {}
+        states = {
+            (layer, target): {k: v.cpu() for k, v in sums.state().items()}
+            for layer, of_layer in self._sums.items()
+            for target, sums in of_layer.items()
+        }
+        merged: dict[str, dict[str, Sums]] = {}
         for share in all_gathered(states):
-            for layer, state in share.items():
-                if layer not in merged:
-                    merged[layer] = self._like(layer, state)
-                merged[layer].merge(state)
+            for (layer, target), state in share.items():
+                of_layer = merged.setdefault(layer, {})
+                if target not in of_layer:
+                    of_layer[target] = self._like(layer, state)
+                of_layer[target].merge(state)
         return merged
 
 
@@ -151,8 +165,8 @@ class Streams(RunningSums[SoftEntropy]):
             self.centers.pop(layer, None)
             self.faults.pop(layer, None)
 
-    def summed(self, *, shared: bool) -> dict[str, SoftEntropy]:
-        """The sums of each layer; with ``shared``, those of all processes, each of which must call this."""
+    def summed(self, *, shared: bool) -> dict[str, dict[str, SoftEntropy]]:
+        """Layer → target → the sums; with ``shared``, those of all processes, each of which must call this."""
         found = super().summed(shared=shared)
         if shared:
             shares = all_gathered({layer: str(fault) for layer, fault in self.faults.items()})
@@ -189,10 +203,11 @@ class ClassStreams(RunningSums[ClassSums]):
         super().__init__()
         self.classes = classes
 
-    def keep(self, rows: Mapping[str, Tensor], labels: Tensor | None, n: int) -> None:
-        """Add a batch of ``n`` labeled samples to the sums."""
-        if labels is not None and not labels.is_floating_point():
-            super().keep(rows, labels, n)
+    def keep(self, rows: Mapping[str, Tensor], labels: Mapping[str, Tensor | None], n: int) -> None:
+        """Add a batch of ``n`` samples to the sums of the targets whose labels are classes."""
+        classes = {name: of for name, of in labels.items() if of is not None and not of.is_floating_point()}
+        if classes:
+            super().keep(rows, classes, n)
 
     def _empty(self, layer: str, rows: Tensor) -> ClassSums:
         assert self.classes is not None

@@ -128,7 +128,8 @@ def _title(known: Sequence[Record], estimator: str, name: str) -> str:
     if (estimator, name) == (GAUSSIAN, "compression_bound"):
         noise = {f"{one.value:g}" for one in known if (one.source, one.quantity) == (GAUSSIAN, "noise_variance")}
         return f"bound, Gaussian, at noise σ² = {', '.join(sorted(noise)) or '?'}"
-    return f"{estimator}: {_TITLES.get(name, name)}"
+    target = next((one.target for one in known if (one.source, one.quantity) == (estimator, name)), "")
+    return f"{estimator}: {_TITLES.get(name, name)}{f', {target}' if target else ''}"
 
 
 def _flag(verdict: str) -> Line2D:

@@ -65,7 +65,8 @@ def changes(history: History, of: str = "epoch") -> str:
     """How every quantity changed, layer by layer: since the first measurement, and from the highest of all.
 
     Companions follow, a block for each of them. With drift among them the last line says since when a layer has
-    settled: from then on its CKA to the last measurement is at least 0.95. Empty with one measurement.
+    settled: from then on its CKA to the last measurement is at least 0.95. Of several targets the primary one is
+    shown. Empty with one measurement.
 
     Args:
         history: of a run.
@@ -82,7 +83,8 @@ def changes(history: History, of: str = "epoch") -> str:
         out         +5.000  -1.000
         settled since epoch (CKA to the last at least 0.95): out 0
     """
-    known = [one for one in history.records() if math.isfinite(one.value)]
+    primary = history.about(history.targets[0]) if history.targets else history
+    known = [one for one in primary.records() if math.isfinite(one.value)]
     series: dict[str, dict[str, dict[str, list[float]]]] = {}
     for one in known:
         if one.source in COUNTED and one.quantity in QUANTITIES:

@@ -22,6 +22,7 @@ from tests.helpers.processes import (
     N_TRAIN,
     N_VAL,
     SAMPLED,
+    TARGETS,
     TOKENS,
     Drawing,
     batches,
@@ -42,7 +43,7 @@ OTHER_PLACES = ("batched", "list", "none", "iterable", "default-none")
 
 TWO = ["alone", "alone-train", "val", "train", "own", "sampled", "batched", "list", "steps", "few", "none"]
 TWO += ["iterable", "fails", "breaks", "fits-not", "fits-not-own", "scaled", "histories"]
-TWO += ["tokens", "loses-one", "gradients", "drawn", "drawn-not"]
+TWO += ["targets", "targets-lost", "tokens", "loses-one", "gradients", "drawn", "drawn-not"]
 BY_DEFAULT = ["default", "default-sampled", "default-own", "default-none"]
 ESTIMATING = ["estimates", "estimates-sampled", "estimates-own"]
 THREE = ["fewer", "default", "default-none", "geometry"]
@@ -154,6 +155,28 @@ VALIDATION, TRAINING, OWN = batches(N_VAL, 1), batches(N_TRAIN, 0), batches(N_OW
 )
 def test_two_processes_have_the_figures_of_one(two, name, data, options):
     assert_same(two(name), data, but=["probe"] if name in OTHER_PLACES else (), **options)
+
+
+def test_two_processes_have_several_targets_as_one_has_and_leave_one_out_together(two):
+    found, records = two("targets"), []
+    plane = InformationPlane(**BINS, targets=TARGETS, estimators=["soft"])
+    model = TinyModule().double()
+    for epoch, state in enumerate(found[0]["weights"]):
+        model.load_state_dict(state)
+        plane.reset()
+        with plane.attach(model), preserve_state(model):
+            run_pass(plane, [(x.double(), y) for x, y in VALIDATION], lambda parts: model(parts.x))
+            records += [*plane.compute(epoch=epoch).records(), *plane.estimate(epoch=epoch)]
+    assert {one.target for one in records} == {"", *TARGETS}
+    for process in found:
+        assert_equal([Record(*one) for one in process["records"]], records)
+    for process in two("targets-lost"):
+        of_y = [Record(*one) for one in process["records"] if one[4] == "I_TY"]
+        assert {(one.target, math.isnan(one.value)) for one in of_y} == {
+            ("class", False),
+            ("coarse", True),
+            ("first", False),
+        }
 
 
 def test_two_processes_have_the_tokens_of_one(two):
