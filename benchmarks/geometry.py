@@ -13,6 +13,7 @@ import statistics
 import time
 import warnings
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -44,7 +45,8 @@ class Block(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """``(B, C, H, W)`` → the same, halved by the stride."""
         inner = self.bn2(self.conv2(self.bn1(self.conv1(x)).relu_()))
-        return (inner + self.around(x)).relu_()
+        out: Tensor = inner + self.around(x)
+        return out.relu_()
 
 
 def resnet18(n_classes: int = 10) -> nn.Module:
@@ -95,11 +97,11 @@ def main() -> None:
             sums.result()
 
         works: list[Callable[[], Any]] = [
-            lambda rows=rows: spectrum(rows),
-            lambda rows=rows, labels=labels: class_geometry(rows, labels),
+            partial(spectrum, rows),
+            partial(class_geometry, rows, labels),
             streamed,
-            lambda rows=rows, first=first: linear_cka(first, rows[:1000]),
-            lambda rows=rows: cka_sketch(rows[:1000]),
+            partial(linear_cka, first, rows[:1000]),
+            partial(cka_sketch, rows[:1000]),
         ]
         times = [[cpu_ms(work) for work in works] for _ in range(arguments.rounds + 1)][1:]
         medians = [statistics.median(column) for column in zip(*times)]
