@@ -178,11 +178,8 @@ class InformationPlaneCallback(LoopCallback):
         checked_arguments(data, unpack, beta, prefix, flags)
         schedule, prefix = Schedule(every_n_epochs, epochs, every_n_train_steps, at_steps), prefix.strip("/")
         chosen = default_estimators() if estimators is None else checked_estimators(estimators)
-        options: dict[str, Any] = {
-            "layers": layers,
-            "input": input,
-            "target": target,
-            "targets": targets,
+        options: dict[str, Any] = {"layers": layers, "input": input, "target": target, "targets": targets}
+        options |= {
             "unit": unit,
             "correction": correction,
             "n_permutations": n_permutations,
@@ -224,15 +221,8 @@ class InformationPlaneCallback(LoopCallback):
             raise ValueError(
                 "data='val' needs validation data and a validation_step: give the Trainer both, or use data='train'."
             )
-        callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
-        for earlier in callbacks[: callbacks.index(self)] if self in callbacks else []:
-            monitor = getattr(earlier, "monitor", None)
-            ours = (f"{self.prefix}/", f"{diagnostics(self.prefix)}/")
-            if own and isinstance(monitor, str) and monitor.startswith(ours):
-                raise ValueError(
-                    f"{type(earlier).__name__} monitors {monitor!r} but comes before the InformationPlaneCallback that "
-                    "logs it: put the InformationPlaneCallback first in callbacks=[…]."
-                )
+        if own:
+            _refuse_earlier_monitors(trainer, self)
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Find the layers before the first forward; hooks are on during a measurement, and inside torch.compile."""
@@ -393,6 +383,19 @@ class InformationPlaneCallback(LoopCallback):
 
 
 _IN_VALIDATION = "The epochs are measured in the validation loop."
+
+
+def _refuse_earlier_monitors(trainer: Trainer, callback: InformationPlaneCallback) -> None:
+    """Raise where a callback before this one monitors what it logs in a pass of its own."""
+    callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
+    ours = (f"{callback.prefix}/", f"{diagnostics(callback.prefix)}/")
+    for earlier in callbacks[: callbacks.index(callback)] if callback in callbacks else []:
+        monitor = getattr(earlier, "monitor", None)
+        if isinstance(monitor, str) and monitor.startswith(ours):
+            raise ValueError(
+                f"{type(earlier).__name__} monitors {monitor!r} but comes before the InformationPlaneCallback that "
+                "logs it: put the InformationPlaneCallback first in callbacks=[…]."
+            )
 
 
 def _obstacle(pl_module: LightningModule, own_pass: bool) -> str | None:

@@ -60,8 +60,7 @@ def measure(  # noqa: D417 – the arguments of InformationPlane are documented 
         progress: show tqdm bars over the batches and the estimators.
 
     Returns:
-        A history of one measurement: its points, one for each layer, and its ``estimates()``; with ``targets``, those
-        of each by its name.
+        A history of one measurement: a point for each layer, and ``estimates()``; of ``targets`` each has its own.
 
     Raises:
         TypeError: the data is a tensor, a data set or a mapping instead of an iterable of batches.
@@ -76,8 +75,7 @@ def measure(  # noqa: D417 – the arguments of InformationPlane are documented 
     checked_loader(dataloader)
     options: dict[str, Any] = {"input": input, "target": target, "targets": targets, "unit": unit}
     options |= {"correction": correction, "n_permutations": n_permutations, "estimators": estimators}
-    options |= {"max_samples": max_samples, "head": head}
-    options["companions"] = checked_companions(companions, several=False)
+    options |= {"max_samples": max_samples, "head": head, "companions": checked_companions(companions, several=False)}
     plane = InformationPlane(layers, **options, ignore_index=ignore_index, tokens=tokens, bound=bound)
     with measuring(plane, model, dataloader, device) as away:
         # Its bar may already ask the loader for an iterator, which moves random states.

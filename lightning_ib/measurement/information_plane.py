@@ -138,8 +138,8 @@ class InformationPlane(Instrument):
         named = {name: one if isinstance(one, Quantizer) else None for name, one in quantizers.items()}
         self.unit: Unit = unit
         self.ignore_index, self.tokens, self._across_processes = ignore_index, tokens, across_processes
-        asked = checked_estimators(estimators)
-        self.estimation = Estimation([*asked, *checked_companions(companions, asked)])
+        chosen = checked_estimators(estimators)
+        self.estimation = Estimation([*chosen, *checked_companions(companions, chosen)])
         """The estimators and companions at work; ``estimation.calibration`` holds what the first measurement set."""
         self._warned = WarnOnce()
         of_x: dict[str, Any] = {"identity": input is None, "tokens": tokens, "warned": self._warned}
@@ -167,8 +167,7 @@ class InformationPlane(Instrument):
         )
         self.stochastic = self._intake.stochastic
         """The layers that draw their representation."""
-        options = (unit, correction, n_permutations, self.bounds_by_target, self._warned)
-        self._points = PointMaker(self._intake, *options)
+        self._points = PointMaker(self._intake, unit, correction, n_permutations, self.bounds_by_target, self._warned)
 
     # -- the layers ----------------------------------------------------------------------------------------------------
 

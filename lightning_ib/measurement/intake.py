@@ -336,11 +336,9 @@ class Intake:
             elif not values.is_floating_point():
                 # Real numbers may turn out to be classes at the end of the pass: the sample then has labels, sums none.
                 labels[name] = _chosen(values, index)
-        n_valid = batch.n if index is None else len(index)
-        if streamed and labels:
-            self.estimation.streams.keep(streamed, labels, n_valid)
-        if summed:
-            self.estimation.class_streams.keep(summed, labels, n_valid)
+        for sums, of_layers in ((self.estimation.streams, streamed), (self.estimation.class_streams, summed)):
+            if of_layers and labels:
+                sums.keep(of_layers, labels, batch.n if index is None else len(index))
 
     # -- the end of a pass ---------------------------------------------------------------------------------------------
 

@@ -60,14 +60,12 @@ def mutual_information_projected(
     r"""The information of many coordinates from nearest neighbors in the few canonical pairs that carry it.
 
     Coordinates become normal scores by their ranks. The samples are halved; on one half the canonical correlation
-    analysis gives pairs of directions, :math:`(a_j^\top x, b_j^\top y)` with the largest correlations.
-    Of these, those that correlate on the other half, too, by three standard errors are read there by
-    :func:`~lightning_ib.functional.mutual_information_mixed`, and the value is the mean of both halves. Where y is a
-    class label, the directions are linear discriminants of x as it comes.
-
-    A projection cannot add information (data processing), so that up to the error of the neighbors in few coordinates
-    this is a lower bound. With 50 + 50 coordinates, of which two pairs depend, it reads nine tenths of the truth from
-    5 000 samples, where neighbors in all coordinates read nothing.
+    analysis gives pairs of directions, :math:`(a_j^\top x, b_j^\top y)` with the largest correlations. Those that
+    correlate on the other half, too, by three standard errors are read there as the source says; the value is the mean
+    of both halves. Where y is a class label, the directions are linear discriminants of x as it comes. A projection
+    cannot add information (data processing): up to the error of the neighbors the value is a lower bound. With 50 + 50
+    coordinates, of which two pairs depend, it reads nine tenths of the truth from 5 000 samples, where neighbors in all
+    coordinates read nothing.
 
     Source:
         Canonical correlations (Hotelling 1936), read by :func:`~lightning_ib.functional.mutual_information_mixed`.
@@ -80,17 +78,15 @@ def mutual_information_projected(
 
     Trap:
         It is blind to what leaves no correlation between directions: of two spirals it reads three quarters of what
-        neighbors in their six coordinates read, and of variables that share a cluster on corners of many dimensions,
-        next to nothing. It cannot see more pairs than ``pairs``.
+        neighbors in all coordinates read, of clusters on corners of many dimensions next to nothing.
 
     Args:
         x: real numbers in floating point, shape ``(N, …)`` or ``(N,)``.
-        y: real numbers in floating point, shape ``(N, …)`` or ``(N,)``, or class labels, integers ``(N,)``.
+        y: real numbers likewise, or class labels, integers ``(N,)``.
         groups: which samples depend on each other, such as the tokens of a sequence, integers, shape ``(N,)``: a group
-            stays in one half, so that no direction is learned from near copies of what it is judged on. Neighbors
-            within a group still count, and read what its samples share beyond the others.
-        pairs: the largest number of directions of each variable: the more, the more the neighbors read too low. By
-            default 4, and for labels one less than there are classes, 12 at most.
+            stays in one half. Neighbors within a group still count, and read what its samples share beyond the others.
+        pairs: the most directions of each variable: the more, the more the neighbors read too low. By default 4, and
+            for labels one less than there are classes, 12 at most.
         k: the number of neighbors, at least 1, and less than half of the samples.
         seed: of the halves. The global random state stays as it is.
         unit: ``"bits"`` or ``"nats"``.
@@ -101,8 +97,7 @@ def mutual_information_projected(
     Raises:
         TypeError: an argument is of another kind.
         ValueError: ``pairs``, ``k`` or ``unit`` is out of range, the variables differ in their samples, are constant in
-            a half, or hold NaN or infinity, a half has fewer than two rows per coordinate, or there are fewer than two
-            groups.
+            a half, or hold NaN or infinity, or a half has fewer than two rows per coordinate, or no group.
 
     Example:
         >>> x, noise = torch.randn(2, 1000, 20, generator=torch.Generator().manual_seed(0))

@@ -232,17 +232,39 @@ def _of_classes(sizes: Tensor, means: Tensor, squares: Tensor, within: float, em
 def class_geometry(t: Tensor, y: Tensor) -> ClassGeometry:
     r"""The geometry of classes in a representation: variance within and between, NC1, CDNV, angles of class means.
 
+    Of K classes with sizes :math:`n_c`, means :math:`\mu_c` and mean squared distances :math:`v_c` from these, and the
+    mean :math:`\mu` of all N rows:
+
     .. math::
 
-        \mathrm{NC1} = \frac{\operatorname{tr} \Sigma_W}{\operatorname{tr} \Sigma_B}, \qquad
-        \mathrm{CDNV} = \operatorname*{mean}_{c \neq c'} \frac{v_c + v_{c'}}{2 \lVert \mu_c - \mu_{c'} \rVert^2}
+        \begin{aligned}
+        \text{within:}\; & \operatorname{tr} \Sigma_W = \sum_c \frac{n_c}{N} v_c, \qquad
+        \text{between:}\; \operatorname{tr} \Sigma_B = \sum_c \frac{n_c}{N} \lVert \mu_c - \mu \rVert^2 \\
+        \mathrm{NC1} & = \frac{\operatorname{tr} \Sigma_W}{\operatorname{tr} \Sigma_B}, \qquad
+        \mathrm{CDNV} = \operatorname{mean}_{c \neq c'} \frac{v_c + v_{c'}}{2 \lVert \mu_c - \mu_{c'} \rVert^2} \\
+        \text{etf\ distance:}\; & \operatorname{mean}_{c \neq c'}
+        \vert \cos(\mu_c - \bar\mu, \mu_{c'} - \bar\mu) + \frac{1}{K-1} \vert, \qquad
+        \bar\mu = \frac{1}{K} \sum_c \mu_c
+        \end{aligned}
 
-    Neural collapse (Papyan, Han & Donoho 2020) takes both to 0, and the cosines between centered class means to
-    :math:`-1/(K-1)`. CDNV is by Galanti, György & Hutter (2021). All variances are sums over coordinates.
+    All variances are sums over coordinates. The cosines of the last line have a mean, ``class_mean_cosine``, and a
+    standard deviation over pairs. Neural collapse takes NC1 and CDNV to 0, and these cosines to :math:`-1/(K-1)`.
 
-    With few rows a class they err: a class of one row has variance 0, class means scatter by their own error, so
-    that the variance between classes of equal means is about :math:`\frac{K-1}{N} \operatorname{tr} \Sigma_W`. Compare
-    values of one N and K.
+    Source:
+        Neural collapse is by Papyan, Han & Donoho (2020), whose first measure is
+        :math:`\operatorname{tr}(\Sigma_W \Sigma_B^+) / K`, another number. CDNV is by Galanti, György & Hutter (2021).
+
+    Cost:
+        24 ms for 2 000 rows of 512 coordinates, on one core; for twelve layers of ResNet-18 1 to 4 % of the forward
+        pass. Memory is 8 bytes for each of K times D numbers, whatever N.
+
+    Samples:
+        Two a class at least: one row has variance 0, which is flagged ``undersampled``. Class means scatter by their
+        own error: the variance between equal ones is about :math:`\frac{K-1}{N} \operatorname{tr} \Sigma_W`.
+
+    Trap:
+        Compare values of one N and K. Two classes have a cosine of −1 and an ETF distance of 0 by construction. One
+        close pair dominates the mean of CDNV. Real-valued targets have no classes.
 
     Args:
         t: real floating point, shape ``(N, D)``, N at least 2; further dimensions are flattened into D. Computed in

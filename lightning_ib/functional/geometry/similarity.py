@@ -25,15 +25,27 @@ def linear_cka(x: Tensor, y: Tensor, *, debiased: bool = False) -> float:
 
     .. math:: \frac{\lVert X^\top Y \rVert_F^2}{\lVert X^\top X \rVert_F \, \lVert Y^\top Y \rVert_F}
 
-    of centered rows (Kornblith et al. 2019). It lies in [0, 1] and stays the same under rotations, scales and shifts.
-    1 says that one is the other, rotated and scaled; other linear maps lower it. The first few directions of large
-    variance dominate it. With few rows and many coordinates it is high for any two representations: two independent
-    Gaussians of D coordinates have about :math:`D/(N+D)`. ``debiased`` takes this out, by the unbiased estimator of
-    all three products (Song et al. 2012), at the cost of values below 0.
+    of centered rows. It lies in [0, 1] and stays the same under rotations, scales and shifts. 1 says that one is the
+    other, rotated and scaled; other linear maps lower it.
+
+    Source:
+        Kornblith et al. (2019); the unbiased estimator of all three products: Song et al. (2012).
+
+    Cost:
+        0.1 s for 1 000 rows of 512 coordinates and 0.2 s for those of 2 048, on one core. Beside a plane the rows of
+        the first measurement are kept: 4 bytes for each number, in checkpoints too.
+
+    Samples:
+        Several times D: two independent Gaussians of D coordinates have about :math:`D/(N+D)`. ``debiased`` takes this
+        out, at the cost of values below 0.
+
+    Trap:
+        The first few directions of large variance dominate it: a layer can settle in it and still learn. It compares
+        the same samples in the same order; shuffled or augmented data has none.
 
     Args:
         x: real floating point, shape ``(N, D)``. Computed in float64.
-        y: the same samples in the same order, shape ``(N, E)``.
+        y: of the same samples in the same order, shape ``(N, E)``.
         debiased: whether to take out the similarity of unrelated rows; needs four rows.
 
     Returns:
@@ -125,9 +137,26 @@ def _hashed(n: int, width: int) -> list[tuple[Tensor, Tensor]]:
 def cka_of_sketches(one: Tensor, other: Tensor) -> tuple[float, float]:
     r"""The CKA of two representations, estimated from their sketches, and its standard error.
 
-    The error is near :math:`(1 - \rho^2) / \sqrt{\text{width}}` at a CKA of ρ, so that similar representations have
-    an exact one. Here it is measured by the spread over the places of the sketch, and so errs on the high side where
-    one outlying row holds most of the variance: its square stands in one place, and is the same in both.
+    Of sketches a and b of length 1, with M places each, the estimate is
+
+    .. math:: \sum_j a_j b_j
+
+    The error is near :math:`(1 - \rho^2) / \sqrt M` at a CKA of ρ, so that similar representations have an exact one.
+
+    Source:
+        Sketches of products by Pham & Pagh (2013), of what Kornblith et al. (2019) compare.
+
+    Cost:
+        A sketch takes 35 ms for 1 000 rows of 512 coordinates and 0.2 s for those of 2 048, on one core, and 8 KiB;
+        comparing two takes no time.
+
+    Samples:
+        As many as the exact CKA, whose dependence on N and D it shares; the error of the sketch depends on M alone.
+
+    Trap:
+        The standard error is measured by the spread over the places of the sketch, and so errs on the high side where
+        one outlying row holds most of the variance: its square stands in one place, and is the same in both. As a
+        record it belongs to measurements that are past, and so is in the history and its files alone.
 
     Args:
         one: from :func:`cka_sketch`.

@@ -23,7 +23,44 @@ FEWEST_FOR_ALPHA = 19
 
 
 class Spectrum(NamedTuple):
-    r"""The spectrum of N rows of D coordinates.
+    r"""The spectrum of N rows of D coordinates, and two guards against collapse.
+
+    With the singular values :math:`s_k` of the N centered rows of D coordinates, the variances
+    :math:`\lambda_k = s_k^2 / N`, their shares of the sum :math:`q_k = s_k / \sum_j s_j` and
+    :math:`p_k = \lambda_k / \sum_j \lambda_j`, and unit rows :math:`u_i`:
+
+    .. math::
+
+        \begin{aligned}
+        \text{effective\ rank:}\; & e^{-\sum_k q_k \ln q_k}, \qquad
+        \text{of\ variances:}\; e^{-\sum_k p_k \ln p_k} \\
+        \text{spectral\ entropy:}\; & {-\sum_k p_k \log p_k}, \qquad
+        \text{anisotropy:}\; p_1, \qquad
+        \lambda_j \propto j^{-\alpha}, \; 10 \le j \le 100 \\
+        \text{normalized\ std:}\; & \operatorname{mean}_d \operatorname{std}_i u_{id}, \qquad
+        \text{mean\ cosine:}\; \operatorname{mean}_{i \neq j} u_i \cdot u_j
+        \end{aligned}
+
+    Source:
+        The effective rank is by Roy & Vetterli (2007). RankMe (Garrido et al. 2023) takes uncentered rows and adds 1e-7
+        to each share, which makes directions without variance count; here a share of 0 adds 0. The spectral entropy is
+        the von Neumann entropy of the covariance, as in Sanchez Giraldo, Rao & Principe (2015) with order 1. The fit of
+        α is that of Stringer et al. (2019), α-ReQ by Agrawal et al. (2022). Unit rows: Chen & He (2021), Ethayarajh
+        (2019).
+
+    Cost:
+        0.1 s for 2 000 rows of 512 coordinates and 1.3 s for those of 2 048, on one core: a product of
+        N · D · min(N, D), and the eigenvalues of a matrix of min(N, D).
+
+    Samples:
+        Several times D. With N at most D the rank is at most N − 1, which is flagged ``capped``. The fit of α takes
+        rank 19, and uses 91 eigenvalues from rank 100 on.
+
+    Trap:
+        A higher rank is no better layer: ranks rise and fall within one run. The two effective ranks differ for one
+        layer, so say which. Rows that depend on each other, such as the tokens of one sequence, count as independent.
+        Another range of the fit gives another α. One coordinate of large variance sets the anisotropy, and after every
+        ReLU the mean cosine is high, since the outputs share a mean.
 
     Attributes:
         effective_rank: :math:`\exp(-\sum_k p_k \ln p_k)` of the **singular values**, :math:`p_k = s_k / \sum_j s_j`.
@@ -72,27 +109,17 @@ class Spectrum(NamedTuple):
 def spectrum(rows: Tensor, *, unit: Unit = "bits") -> Spectrum:
     r"""The spectrum of the covariance of a representation, and two guards against collapse.
 
-    Of the singular values :math:`s_k` of the centered rows and :math:`\lambda_k = s_k^2 / N`:
+    The formulas are those of :class:`Spectrum`.
 
-    - effective rank (Roy & Vetterli 2007): the exponential of the entropy of the normalized singular values. RankMe
-      (Garrido et al. 2023) takes uncentered rows and adds 1e-7 to each share, which makes directions without variance
-      count; here a share of 0 adds 0.
-    - spectral entropy: that of the normalized variances (the von Neumann entropy of the covariance; Giraldo, Rao &
-      Príncipe 2015 with α = 1).
-    - participation ratio, from U-statistics of both traces, see :func:`participation_ratio`.
-    - α: least squares of :math:`\ln \lambda_j` on :math:`\ln j` with weights 1/j, for j from 10 to 100 (the fit of
-      Stringer et al. 2019; α-ReQ: Agrawal et al. 2022). Another range gives another α.
-    - anisotropy: the share of the first direction; its inverse is the stable rank of the centered rows.
-    - the standard deviation of unit rows (Chen & He 2021) and the mean cosine (Ethayarajh 2019). They see rows that
-      collapse to one point or one ray, which no centered spectrum can. Rows of zeros have no direction: they are left
-      out.
+    - The participation ratio is from U-statistics of both traces, see :func:`participation_ratio`.
+    - α is from least squares of :math:`\ln \lambda_j` on :math:`\ln j` with weights 1/j.
+    - The inverse of the anisotropy is the stable rank of the centered rows.
+    - Unit rows and cosines see rows that collapse to one point or one ray, which no centered spectrum can. Rows of
+      zeros have no direction: they are left out.
 
     Eigenvalues below :math:`\max(N, D) \, \epsilon \, \lambda_1`, with the ε of float64, are rounding and count as
     zeros: a layer of rank 10 has effective rank 10 or less at any width. Singular values below about
     :math:`10^{-6} s_1` are lost with them.
-
-    It misleads where N is at most D (``capped``), and on rows that depend on each other, such as tokens of one
-    sequence: the corrections take them for independent. A higher rank is not a better layer.
 
     Args:
         rows: real floating point, shape ``(N, D)``, N at least 2; further dimensions are flattened into D. Computed in
@@ -188,9 +215,21 @@ def participation_ratio(rows: Tensor, *, corrected: bool = True) -> float:
         \rVert^2}, \qquad
         \widehat{\operatorname{tr}\Sigma^2} = \frac{1}{4} \overline{((x_i - x_j) \cdot (x_k - x_l))^2},
 
-    which have closed forms in the Gram matrix (Himeno & Yamada 2014; averages over different rows for this ratio: Chun
-    et al. 2026). What remains is the bias of a ratio, which falls with N. It may exceed D by chance. Without
-    correction it is biased low: about :math:`1/(1/N + 1/r)` where it should be r.
+    which have closed forms in the Gram matrix.
+
+    Source:
+        Himeno & Yamada (2014) for both traces; averages over different rows for this ratio: Chun et al. (2026).
+
+    Cost:
+        One Gram matrix, N · D · min(N, D): a part of the cost of the spectrum.
+
+    Samples:
+        Four. What remains is the bias of a ratio, which falls with N. Without correction it is biased low: about
+        :math:`1/(1/N + 1/r)` where it should be r.
+
+    Trap:
+        It takes rows for independent, and the tokens of one sequence are not. It may exceed D by chance. A few
+        directions of large variance set it.
 
     Args:
         rows: real floating point, shape ``(N, D)``, independent of each other.
