@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -126,10 +125,9 @@ class _Replay:
 
     def _is_written(self) -> bool:
         """Whether the event files and the pictures are there, besides the CSV."""
-        csv = self._reporter.csv_path(self._folder.path)
-        is_drawn = any(math.isfinite(point.i_xt) for point in self.history)
-        pictures = [csv.with_suffix(suffix) for suffix in (".png", ".svg")] if is_drawn else []
-        return self._board.is_there() and all(file.is_file() for file in pictures)
+        pictures = self._reporter.main_pictures(self.history, self._folder.path)
+        files = [picture.with_suffix(suffix) for picture in pictures for suffix in (".png", ".svg")]
+        return self._board.is_there() and all(file.is_file() for file in files)
 
     def _session(self, missing: Sequence[Checkpoint]) -> tuple[Any, Any]:
         """A session that is attached to the model with the first of some weights, and the pass that it measures."""

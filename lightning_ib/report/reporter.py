@@ -237,6 +237,11 @@ class Reporter:
                     self.figure_path = picture
         self._draw_beside(history, to, files)
 
+    def main_pictures(self, history: History, folder: Path) -> list[Path]:
+        """The files of the main pictures in a folder, one for each target that has something to show."""
+        shown = [target for target, of_target in self._by_target(history).items() if self._has_content(of_target)]
+        return [folder / self._picture_name(self.main, target) for target in shown]
+
     def _picture_name(self, name: str, target: str) -> str:
         return f"{name}{self._stem}{f'_{file_stem(target)}' if target else ''}.png"
 

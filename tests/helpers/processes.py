@@ -322,7 +322,7 @@ def scenarios(folder):
         "breaks": (ib({"out": Quantizer(bins=BreaksInOne(4, refit=True))}), TinyModule, tr, va, {}),
         "fits-not": (ib({"hidden": None, "out": FitsNot()}, **DEFAULT), TinyModule, tr, va, {}),
         "fits-not-own": (ib({"hidden": None, "out": FitsNot()}, **DEFAULT, data=own), TinyModule, tr, va, {}),
-        "targets": (ib(**BINS, targets=TARGETS, estimators=["soft"]), TinyModule, tr, va, {}),
+        "targets": (ib(**BINS, targets=TARGETS, estimators=["soft"], companions="all"), TinyModule, tr, va, {}),
         "targets-lost": (ib(**BINS, targets=TARGETS | {"coarse": lost_in_one}, estimators=()), TinyModule, tr, va, {}),
         "tokens": (
             ib(**TOKENS),

@@ -7,7 +7,7 @@ import torch
 
 from lightning_ib import InformationPlaneCallback
 from lightning_ib.functional import class_geometry, linear_cka, spectrum
-from lightning_ib.records import History
+from lightning_ib.records import History, parse_tag
 from tests.helpers.callbacks import equal, trained_state
 from tests.helpers.records import exact
 from tests.helpers.resume import go_on, in_checkpoint, resumes_exactly, same
@@ -94,6 +94,26 @@ def test_values_are_logged_as_those_of_estimators(run):
         found = value(callback.history, epoch=3, layer="out", source=source, quantity=quantity)
         assert float(logged[name]) == pytest.approx(found, rel=1e-6), name
     assert "ib/drift/cka_to_last/out" not in logged
+
+
+@pytest.mark.usefixtures("pictures")
+def test_each_of_two_targets_has_its_classes(tmp_path):
+    targets = {"class": 1, "coarse": lambda batch: batch[1] // 2}
+    callback = InformationPlaneCallback(companions="all", estimators=(), targets=targets)
+    model, trainer = fit(tmp_path, callback, logger=False, max_epochs=1)
+    rows, y = activations(model)
+    for name, labels in {"class": y, "coarse": y // 2}.items():
+        found = float(trainer.callback_metrics[f"ib/classes/nc1@{name}/out"])
+        assert found == pytest.approx(class_geometry(rows["out"], labels).nc1, rel=1e-4)
+    logged = {parse_tag(name) for name in trainer.callback_metrics if name.startswith("ib")}
+    assert {(one.source, one.target) for one in logged if one.source} == {
+        *(("classes", name) for name in targets),
+        *(("spectrum", ""), ("drift", "")),
+    }
+    assert [one.epoch for one in of(callback.history, layer="out", quantity="cka_to_last")] == [0, 1]
+    assert {file.name for file in tmp_path.glob("geometry*")} == {"geometry_class.png", "geometry_coarse.png"}
+    lines = callback.reporter.summary(callback.history, []).splitlines()
+    assert sum(line.split()[:2] == ["classes", "within_variance"] for line in lines) == 1
 
 
 def test_the_summary_says_how_all_changed_and_what_has_settled(run):

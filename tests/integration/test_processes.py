@@ -159,7 +159,7 @@ def test_two_processes_have_the_figures_of_one(two, name, data, options):
 
 def test_two_processes_have_several_targets_as_one_has_and_leave_one_out_together(two):
     found, records = two("targets"), []
-    plane = InformationPlane(**BINS, targets=TARGETS, estimators=["soft"])
+    plane = InformationPlane(**BINS, targets=TARGETS, estimators=["soft"], companions="all")
     model = TinyModule().double()
     for epoch, state in enumerate(found[0]["weights"]):
         model.load_state_dict(state)

@@ -11,6 +11,7 @@ from lightning_ib import InformationPlane, measure
 from lightning_ib.capture.tokens import channel_means
 from lightning_ib.estimators.geometry import LayerClasses, LayerDrift, LayerSpectrum, checked_companions
 from lightning_ib.functional import class_geometry, spectrum
+from lightning_ib.records.record import is_about_target
 from tests.helpers.messages import exactly
 
 pytestmark = pytest.mark.filterwarnings("ignore::lightning_ib.records.VerdictWarning")
@@ -265,3 +266,42 @@ def test_names():
 
 def test_none_by_default():
     assert measure(Named(a=nn.Linear(6, 5)), data()).estimates() == []
+
+
+def test_of_two_targets_each_has_its_classes_and_the_rest_comes_once():
+    model, batches = Named(a=nn.Linear(6, 5), b=nn.Linear(5, 4)), data(120, n_batches=3)
+    sources = {"class": lambda batch: batch[1], "coarse": lambda batch: batch[1] // 2}
+    options = {"estimators": ["soft"], "max_samples": 50, "head": False}
+
+    def measured(targets=None, y=None):
+        """The records of two passes: the drift is to the first, and of soft entropy the second sums up all rows."""
+        plane, found = InformationPlane(["a", "b"], targets=targets, companions="all", **options), []
+        for epoch in range(2):
+            plane.reset()
+            with plane.attach(model), torch.no_grad():
+                for batch in batches:
+                    model(batch[0])
+                    plane.update(batch[0], y(batch) if targets is None else {k: of(batch) for k, of in targets.items()})
+                plane.trim(117)
+                plane.compute(epoch=epoch)
+                found += plane.estimate(epoch=epoch)
+        return found
+
+    both = measured(sources)
+    assert {(one.source, one.target) for one in both} == {
+        *((source, target) for source in ("classes", "soft") for target in sources),
+        *((source, "") for source in ("spectrum", "drift", "soft")),
+    }
+    assert {one.n_samples for one in both if one.source == "classes"} == {117}
+    for k, (name, y) in enumerate(sources.items()):
+        alone = [one for one in measured(y=y) if k == 0 or is_about_target(one.quantity)]
+        own = [one for one in both if one.target == name or (k == 0 and not one.target)]
+        assert [repr(one._replace(target="")) for one in own] == [repr(one) for one in alone]
+
+
+def test_a_remark_on_classes_names_its_target():
+    model, batches = Named(a=nn.Linear(6, 5), b=nn.Linear(5, 5)), data()
+    targets = {"class": None, "one": lambda batch: torch.zeros_like(batch[1])}
+    _, said = measured_and_said(model, batches, companions="all", targets=targets, head=False)
+    assert times("layer 'a': classes of the target 'one' at epoch 0: all samples are of one class", said) == 1
+    assert times("classes of", said) == 1
