@@ -59,13 +59,13 @@ def mutual_information_projected(
 ) -> float:
     r"""The information of many coordinates from nearest neighbors in the few canonical pairs that carry it.
 
-    Coordinates become normal scores by their ranks. The samples are halved; on one half the canonical correlation
-    analysis gives pairs of directions, :math:`(a_j^\top x, b_j^\top y)` with the largest correlations. Those that
-    correlate on the other half, too, by three standard errors are read there as the source says; the value is the mean
-    of both halves. Where y is a class label, the directions are linear discriminants of x as it comes. A projection
-    cannot add information (data processing): up to the error of the neighbors the value is a lower bound. With 50 + 50
-    coordinates, of which two pairs depend, it reads nine tenths of the truth from 5 000 samples, where neighbors in all
-    coordinates read nothing.
+    Coordinates become normal scores by their ranks. On one half of the samples canonical correlation analysis gives
+    pairs of directions, :math:`(a_j^\top x, b_j^\top y)`. Those that correlate by three standard errors on the other
+    half, too, are read there by :func:`~lightning_ib.functional.mutual_information_mixed`; the value is the mean over
+    halves. Where y is a class label, the directions are linear discriminants of x as it comes.
+
+    A projection cannot add information (data processing): up to the error of the neighbors this is a lower bound. With
+    50 + 50 coordinates, of which two pairs depend, it reads nine tenths of the truth from 5 000 samples.
 
     Source:
         Canonical correlations (Hotelling 1936), read by :func:`~lightning_ib.functional.mutual_information_mixed`.
@@ -77,16 +77,16 @@ def mutual_information_projected(
         Two rows per coordinate in each half at least; some thousand for 50 + 50 coordinates.
 
     Trap:
-        It is blind to what leaves no correlation between directions: of two spirals it reads three quarters of what
-        neighbors in all coordinates read, of clusters on corners of many dimensions next to nothing.
+        It is blind to what leaves no correlation between directions: of spirals it reads three quarters of what all
+        six coordinates show, of clusters on corners of many dimensions next to nothing.
 
     Args:
         x: real numbers in floating point, shape ``(N, …)`` or ``(N,)``.
-        y: real numbers likewise, or class labels, integers ``(N,)``.
-        groups: which samples depend on each other, such as the tokens of a sequence, integers, shape ``(N,)``: a group
-            stays in one half. Neighbors within a group still count, and read what its samples share beyond the others.
-        pairs: the most directions of each variable: the more, the more the neighbors read too low. By default 4, and
-            for labels one less than there are classes, 12 at most.
+        y: real numbers in floating point, shape ``(N, …)`` or ``(N,)``, or class labels, integers ``(N,)``.
+        groups: which samples depend on each other, such as tokens of a sequence, integers ``(N,)``: a group stays in
+            one half. Neighbors within a group still count, and read what its samples share.
+        pairs: the largest number of directions of each variable: the more, the lower the neighbors read. By default 4,
+            and for labels one less than there are classes, 12 at most.
         k: the number of neighbors, at least 1, and less than half of the samples.
         seed: of the halves. The global random state stays as it is.
         unit: ``"bits"`` or ``"nats"``.
@@ -96,12 +96,12 @@ def mutual_information_projected(
 
     Raises:
         TypeError: an argument is of another kind.
-        ValueError: ``pairs``, ``k`` or ``unit`` is out of range, the variables differ in their samples, are constant in
-            a half, or hold NaN or infinity, or a half has fewer than two rows per coordinate, or no group.
+        ValueError: an argument is out of range, the variables differ in their samples, are constant in a half, or hold
+            NaN or infinity, a half has fewer than two rows per coordinate, or there are fewer than two groups.
 
     Example:
         >>> x, noise = torch.randn(2, 1000, 20, generator=torch.Generator().manual_seed(0))
-        >>> y = noise + 2 * (torch.arange(20) == 3) * x  # the fourth coordinate alone: log2(5) / 2 bits
+        >>> y = noise + 2 * (torch.arange(20) == 3) * x  # log2(5) / 2 bits
         >>> round(mutual_information_projected(x, y), 1), round(mutual_information_ksg(x, y), 1)
         (1.1, 0.3)
     """
