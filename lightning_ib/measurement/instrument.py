@@ -31,7 +31,7 @@ class Instrument:
 
     @property
     def layers(self) -> list[str]:
-        """The names of the layers, in the order they are reported; empty before :meth:`attach`.
+        """The names of the layers, in the order they are reported; empty before ``attach``.
 
         Where ``None`` picks twelve of more, they are known after the first batch, being some of those that ran in it.
         With torch.compile they are picked from all layers before the first batch, since its hooks are fixed.
@@ -40,7 +40,7 @@ class Instrument:
 
     @property
     def quantizers(self) -> dict[str, Quantizer | CellQuantizer]:
-        """Layer → how it is discretized, in the order the layers are reported; empty before :meth:`attach`."""
+        """Layer → how it is discretized, in the order the layers are reported; empty before ``attach``."""
         return self._intake.watched.quantizers
 
     @property

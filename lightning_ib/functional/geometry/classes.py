@@ -35,7 +35,7 @@ class ClassGeometry(NamedTuple):
             averaged over the pairs of classes, with :math:`v_c` the mean squared distance from :math:`\mu_c`.
         class_mean_cosine: the mean cosine between two class means, less the mean of the class means.
         class_mean_cosine_std: the standard deviation of these cosines over pairs.
-        etf_distance: the mean of :math:`\lvert \cos + 1/(K-1) \rvert` over pairs: 0 where the class means are a
+        etf_distance: the mean of :math:`\vert \cos + 1/(K-1) \vert` over pairs: 0 where the class means are a
             simplex, at the widest equal angles that K directions can have. With two classes it is 0 by construction.
         n: the number of rows.
         n_classes: the number of classes that occurred.
