@@ -111,12 +111,12 @@ def nearest(rows: Sequence[Row], peers: Iterable[Row], n: int) -> list[str]:
     sources = [[PEERS[name].label, " · ".join(sorted(run[name])), PEERS[name].called] for name in PEERS if name in run]
     return [
         "## Who is nearest\n\nThe root mean squared error, in bits, of the best of our estimators and of the best of "
-        f"other packages for each case, at N = {spaced(n)} and on the same samples, by "
+        f"other packages for each case, at N = {spaced(n)} and on the samples that all of them were run on, by "
         "`python benchmarks/peers.py` in `benchmarks/results/peers.csv`. The best are chosen knowing the truth, which "
         "data cannot do: the table shows what there is, not what a choice in advance would give. Errors are compared "
         "to a thousandth of a bit; an estimator with a sample that failed is left out.",
         " ".join(sentences),
-        table(["case", "truth", "ours", "peer", "nearer"], body),
+        table(["case", "truth", "samples", "ours", "peer", "nearer"], body),
         "What was called; the rest are the package's defaults:",
         table(["peer", "version", "call"], sources),
     ]

@@ -80,6 +80,8 @@ def run(model: nn.Module, loader: DataLoader[Any], session: Session | None = Non
             model(batch[0])
             if session is not None:
                 session.see(batch, NOW)
+    if session is not None:  # values that wait for more of them: a whole pass puts them into bins on its way
+        session.plane._intake.variables.bin_waiting()
 
 
 def started(setting: Setting) -> Session:

@@ -128,7 +128,7 @@ class LayerSummary:
             i_xt_given_y=math.nan,
             n_samples=n,
             n_codes=len(t.counts),
-            saturation=saturation(plug_in, n, unit=self.unit),
+            saturation=saturation(plug_in, n_samples=n, unit=self.unit),
             unit=self.unit,
             singleton_fraction=singleton_fraction(t.counts),
             clipped_fraction=counted.clipped_fraction,
@@ -173,7 +173,9 @@ class LayerSummary:
                 n_samples=self.n,
                 clipped_fraction=counted.clipped_fraction,
                 nominal_tail_mass=counted.nominal_tail_mass,
-                target_saturation=math.nan if y is None else saturation(self._plug_in(y), self.n, unit=self.unit),
+                target_saturation=math.nan
+                if y is None
+                else saturation(self._plug_in(y), n_samples=self.n, unit=self.unit),
                 target_singleton_fraction=math.nan if y is None else singleton_fraction(y.counts),
                 below_fano=self._below_fano(point, counted),
             )

@@ -182,7 +182,7 @@ class Reporter:
         self.bounds |= {target: bound for target, bound in bounds.items() if bound is not None}
         self._last_step = to.step
         if to.loggers and (records := measured.records()):
-            beside: dict[str, Any] = {"discretized": discretized, "bounds": changed}
+            beside: dict[str, Any] = {"discretized": dict(discretized), "bounds": changed}
             beside["bound"] = changed.get(next(iter(bounds), ""))
             self._beside[records[0][:2]] = beside
             with self.warned.on_error("the measurement could not be written for the page of TensorBoard"):

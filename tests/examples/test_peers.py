@@ -211,24 +211,25 @@ def test_installed_peers_give_a_finite_value_for_each_kind(package):
 
 
 def test_who_is_nearest_takes_the_least_error_of_each_and_counts():
+    far = {"case": "normal, rho 0.9", "truth_bits": 1.197964}
     ours = [
-        a_row(),
-        a_row(estimator="ksg_1", rmse=0.004),
-        a_row(estimator="ksg_2", rmse=0.0, values="0.2"),  # a sample failed
-        a_row(estimator="ksg_1", n=1000, rmse=0.0),
-        a_row(case="normal, rho 0.9", truth_bits=1.197964, rmse=0.02),
-        a_row(case="spiral 3+3", truth_bits=1.473931, rmse=0.3),
+        a_row(values="0.2075 0.2275"),
+        a_row(estimator="ksg_1", values="0.2035 0.2115"),
+        a_row(estimator="ksg_2", values="0.2075"),  # a sample failed
+        a_row(estimator="ksg_1", n=1000, values="0.2075 0.2075"),
+        a_row(**far, values="1.218 1.218"),
+        a_row(case="spiral 3+3", truth_bits=1.473931, values="1.774 1.174"),
     ]
     theirs = [
-        peer_row(rmse=0.0044),  # as near, to a thousandth
-        peer_row(case="normal, rho 0.9", truth_bits=1.197964, rmse=0.015),
-        a_row(estimator="npeet_mi", case="normal, rho 0.9", truth_bits=1.197964, rmse=0.5, note="NPEET"),
+        peer_row(values="0.2031 0.2119"),  # as near, to a thousandth
+        peer_row(**far, values="1.213 1.213"),
+        a_row(**far, estimator="npeet_mi", values="1.7 1.7", note="NPEET"),
     ]
     body, sentences = nearest.compared(ours, theirs, 5000)
     assert body == [
-        ["normal, rho 0.5", "0.21", "KSG 1: 0.004", "ennemi, kNN: 0.004", "ours"],
-        ["normal, rho 0.9", "1.20", "plug-in: 0.020", "ennemi, kNN: 0.015", "**peer**"],
-        ["spiral 3+3", "1.47", "plug-in: 0.300", "not run", "–"],
+        ["normal, rho 0.5", "0.21", "2", "KSG 1: 0.004", "ennemi, kNN: 0.004", "ours"],
+        ["normal, rho 0.9", "1.20", "2", "plug-in: 0.020", "ennemi, kNN: 0.015", "**peer**"],
+        ["spiral 3+3", "1.47", "2", "plug-in: 0.300", "not run", "–"],
     ]
     assert sentences == [
         "At N = 5 000 the best of ours is as near as the best peer or nearer in 1 of 2 cases.",
@@ -238,7 +239,7 @@ def test_who_is_nearest_takes_the_least_error_of_each_and_counts():
 
     page = tables.page(ours, theirs)
     assert "## Who is nearest" in page
-    assert "| spiral 3+3 | 1.47 | plug-in: 0.300 | not run | – |" in page
+    assert "| spiral 3+3 | 1.47 | 2 | plug-in: 0.300 | not run | – |" in page
     assert "| ennemi, kNN | ennemi 1.5.0 | `estimate_mi(k=3)`" in page
     assert "| NPEET, KSG 1 | NPEET | `mi(k=3)` |" in page
     assert page.index("## Continuous") < page.index("## Who is nearest") < page.index("## Ensembles of networks")
@@ -248,4 +249,10 @@ def test_who_is_nearest_takes_the_least_error_of_each_and_counts():
 
 def test_rows_of_a_case_whose_truth_was_another_are_left_out():
     body, _ = nearest.compared([a_row(truth_bits=0.3)], [peer_row()], 5000)
-    assert body == [["normal, rho 0.5", "0.21", "not run", "ennemi, kNN: 0.010", "–"]]
+    assert body == [["normal, rho 0.5", "0.21", "2", "not run", "ennemi, kNN: 0.013", "–"]]
+
+
+def test_estimators_are_compared_on_the_samples_that_each_was_run_on():
+    ours = [a_row(seeds=3, values="0.2075 0.2115 0.9")]
+    body, _ = nearest.compared(ours, [peer_row(values="0.2175 0.2075")], 5000)
+    assert body == [["normal, rho 0.5", "0.21", "2", "plug-in: 0.003", "ennemi, kNN: 0.007", "ours"]]

@@ -4,6 +4,7 @@ Their requirements pin packages that the suite has in later versions, so they ar
 the environment, that only the tests of these loggers put on their path.
 """
 
+import os
 import shutil
 import sys
 from importlib import import_module
@@ -17,7 +18,9 @@ from tests.helpers.tiny import pl
 
 def beside(monkeypatch, name):
     """The library of a logger; a test that asks for it is skipped where it is not there."""
-    monkeypatch.setattr(sys, "path", [*sys.path, str(Path(sys.prefix) / "loggers")])
+    folder = str(Path(sys.prefix) / "loggers")
+    monkeypatch.setattr(sys, "path", [*sys.path, folder])
+    monkeypatch.setenv("PYTHONPATH", folder, prepend=os.pathsep)  # Aim starts a Python that makes its database
     return pytest.importorskip(name, reason=f"needs {name}: make test installs it")
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from lightning_ib.functional.checks import Unit, checked_integer, checked_integers, checked_number, logarithm
 
 
-def saturation(h_t: float, n_samples: int, *, unit: Unit = "bits") -> float:
+def saturation(h_t: float, *, n_samples: int, unit: Unit = "bits") -> float:
     r"""The entropy of a variable as a share of the most that N samples can show, :math:`H(T) / \log N`.
 
     Source:
@@ -38,7 +38,7 @@ def saturation(h_t: float, n_samples: int, *, unit: Unit = "bits") -> float:
         ValueError: ``h_t`` is below 0, ``n_samples`` is below 1, or the unit is unknown.
 
     Example:
-        >>> saturation(8.0, 1024)
+        >>> saturation(8.0, n_samples=1024)
         0.8
     """
     n_samples = checked_integer(n_samples, "n_samples", at_least=1)

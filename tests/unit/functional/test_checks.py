@@ -267,7 +267,17 @@ NEEDED = OF_LABELS | OF_ANY | ONE | {
     "resampled_standard_error": {"estimate": len},
     "sketch": {},
 }  # fmt: skip
-DATA = {"t": T, "y": Y, "x": T, "values": T, "counts": COUNTS, "a_counts": COUNTS, "accuracy": 0.5, "n_samples": 100}
+DATA = {
+    "t": T,
+    "y": Y,
+    "x": T,
+    "values": T,
+    "counts": COUNTS,
+    "a_counts": COUNTS,
+    "accuracy": 0.5,
+    "h_t": 1.0,
+    "n_samples": 100,
+}
 
 
 def integers_of():
