@@ -55,9 +55,10 @@ def replay(arguments: Namespace) -> int:
     described = {"model": sources.model_name, "data": sources.data_name} | settings.described()
     described |= {"limit_batches": repr(arguments.limit_batches)} | hyperparameters(first)
     folder = ReplayFolder(path, described)
+    layers = [point.layer for point in recorded.information().last()]
+    run = _Replay(arguments, sources, settings, folder, first, layers)
     if folder.frozen is None:
-        folder.frozen = state.get("frozen")
-    run = _Replay(arguments, sources, settings, folder, first, [point.layer for point in recorded.information().last()])
+        folder.frozen, run.follows_run = state.get("frozen"), True
     return run.measure(folder.counted(checkpoints))
 
 
@@ -90,6 +91,8 @@ class _Replay:
         options = settings.options
         self._reporter = Reporter(settings.prefix, options.get("unit", "bits"), settings.beta, by=settings.by)
         self.history = folder.history(self._reporter.csv_path(folder.path))
+        self.follows_run = False
+        """Whether what is frozen comes from the run, which may have measured other samples."""
 
     def measure(self, checkpoints: Sequence[Checkpoint]) -> int:
         """Measure what is missing, and write the whole; the exit code."""
@@ -171,6 +174,7 @@ class _Replay:
                 session.plane.load_frozen_state(self._folder.frozen)
             except ValueError as error:
                 say(f"the edges in {checkpoint.path} are damaged, and fitted anew where they are missing: {error}.")
+            session.plane.estimation.drift.is_of_another_run = self.follows_run
         return session, run
 
     def _held(self, checkpoint: Checkpoint) -> dict[str, Any]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
+from torch import Tensor
+
 from lightning_ib.estimators.base import Estimator, Rows
 from lightning_ib.functional import ClassGeometry, Unit, class_geometry, linear_cka, spectrum
 from lightning_ib.functional.checks import checked_choice, checked_integer, checked_rows
@@ -13,6 +15,11 @@ from lightning_ib.records.record import COMPANIONS, OF_CLASSES
 
 MOST_CHANNELS = 8192
 """The most coordinates of a row that companions take: 2 000 of such rows are 64 MB in float32."""
+
+
+def capped(rows: Tensor) -> str:
+    """The verdict ``"capped"`` on rows that are no more than their coordinates, else ``"ok"``."""
+    return "capped" if len(rows) <= rows.shape[1:].numel() else "ok"
 
 
 class Companion(Estimator):
@@ -56,6 +63,12 @@ class Companion(Estimator):
         return {}
 
 
+def more_samples(companion: str, d: int) -> str:
+    """The advice to show more rows than coordinates, of which there are ``d``."""
+    n = 10 * d
+    return f"Or show more samples: companions=[{companion}(max_samples={n})], with max_samples={n} beside it."
+
+
 class LayerSpectrum(Companion):
     """The spectrum of a layer, from one Gram matrix of sampled rows: see :func:`~lightning_ib.functional.spectrum`.
 
@@ -74,7 +87,7 @@ class LayerSpectrum(Companion):
     )
     flagged = (
         *("effective_rank", "effective_rank_of_variances", "spectral_entropy", "participation_ratio_plug_in"),
-        *("alpha", "alpha_r2", "alpha_first", "alpha_last"),
+        *("anisotropy", "alpha", "alpha_r2", "alpha_first", "alpha_last"),
     )
 
     def estimate(self, rows: Rows, calibration: Mapping[str, float], unit: Unit) -> dict[str, float]:
@@ -90,7 +103,7 @@ class LayerSpectrum(Companion):
 
     def flag(self, values: Mapping[str, float], rows: Rows) -> str:
         """Whether the rows limit the spectrum rather than the layer."""
-        return "capped" if len(rows.t) <= rows.t[0].numel() else "ok"
+        return capped(rows.t)
 
     def remarks(self, values: Mapping[str, float], rows: Rows) -> dict[str, str]:
         """That it is capped, and that there is none."""
@@ -100,7 +113,7 @@ class LayerSpectrum(Companion):
         if self.flag(values, rows) == "capped":
             return {
                 "capped": f"its spectrum is capped by {n} rows of {d} coordinates, as may be those of other layers: "
-                f"compare it with itself, or give more samples and LayerSpectrum(max_samples={10 * d})."
+                f"compare it with itself. {more_samples('LayerSpectrum', d)}"
             }
         return {}
 
@@ -164,7 +177,8 @@ class LayerDrift(Companion):
 
     See :func:`~lightning_ib.functional.linear_cka`. The rows of the first measurement are kept, and saved in
     checkpoints: 4 bytes for each of at most ``max_samples`` times C numbers a layer; and 8 KiB a layer and
-    measurement, from which the similarity to the last follows.
+    measurement, from which the similarity to the last follows. The verdict is ``"capped"`` where the rows are no more
+    than the coordinates: two unrelated layers then seem similar.
 
     Args:
         max_samples: the largest number of rows, 1 000 by default.
@@ -172,6 +186,7 @@ class LayerDrift(Companion):
 
     name = "drift"
     outputs = ("cka_to_first",)
+    flagged = outputs
     max_samples = 1000
 
     def estimate(self, rows: Rows, calibration: Mapping[str, float], unit: Unit) -> dict[str, float]:
@@ -179,10 +194,20 @@ class LayerDrift(Companion):
         t = checked_rows(rows.numbers, "t")
         return {"cka_to_first": linear_cka(t, t)}
 
+    def flag(self, values: Mapping[str, float], rows: Rows) -> str:
+        """Whether the rows are so few that unrelated layers seem similar."""
+        return capped(rows.t)
+
     def remarks(self, values: Mapping[str, float], rows: Rows) -> dict[str, str]:
-        """That a layer with one row has no similarity."""
+        """That a layer with one row has no similarity, and that few rows make layers similar."""
+        n, d = len(rows.t), rows.t[0].numel()
         if bool((rows.t == rows.t[0]).all()):
-            return {"constant": f"all {len(rows.t)} rows are the same: its similarity to others is undefined, and NaN."}
+            return {"constant": f"all {n} rows are the same: its similarity to others is undefined, and NaN."}
+        if self.flag(values, rows) == "capped" and not math.isnan(values["cka_to_first"]):
+            return {
+                "capped": f"{n} rows of {d} coordinates are few, here and maybe in other layers: CKA of unrelated rows "
+                f"is near {d / (n + d):.2f}. {more_samples('LayerDrift', d)}"
+            }
         return {}
 
 

@@ -10,29 +10,33 @@ import torch
 from torch import Tensor
 
 from lightning_ib.estimators.base import Rows
+from lightning_ib.estimators.geometry import capped
 from lightning_ib.functional import cka_of_sketches, cka_sketch, linear_cka
 from lightning_ib.functional.checks import checked_rows
+from lightning_ib.measurement.same_samples import same_rows
 from lightning_ib.measurement.sampled import Drawn
 from lightning_ib.records.history import History
 from lightning_ib.records.record import Record
 
-_SAME = 1e-5
-"""The difference up to which two sums of the values of a sample are the same, as a share of the largest."""
-
 _STATE = ("rows", "samples", "sketches")
+
+_NO_SKETCH = torch.empty(0)  # of a layer that was measured on other samples
 
 
 class Drift:
     """The rows of the first measurement of each layer, and a sketch of every one.
 
-    Rows are compared where the sample is the same: where the sums of its inputs and its targets are.
+    Rows are compared where the samples are the same in the same order: where the fingerprints of their inputs are, see
+    :func:`~lightning_ib.measurement.same_samples.fingerprints`.
     """
 
     def __init__(self) -> None:
         self._rows: dict[str, Tensor] = {}  # of the first measurement, float32 on the host
-        self._samples = torch.empty(0, 0, dtype=torch.float64)  # which samples those are
+        self._samples: Tensor | None = None  # their fingerprints
         self._sketches: dict[tuple[int, int], dict[str, Tensor]] = {}
         self._comparable, self._moment = True, (0, 0)
+        self.is_of_another_run = False
+        """Whether the state is that of another run: it is dropped where its samples are others."""
 
     def begin(self, drawn: Drawn, n: int, *, epoch: int, step: int) -> str:
         """Begin a measurement; returns why its rows cannot be compared with those of the first, in words, or nothing.
@@ -43,13 +47,21 @@ class Drift:
             epoch: of the measurement.
             step: of the measurement.
         """
-        self._moment = (epoch, step)
-        samples = _samples(drawn, n)
-        if not self._rows:
-            self._samples = samples
-        before = self._samples
-        self._comparable = before.shape == samples.shape and _alike(before, samples)
-        if self._comparable:
+        samples = None if drawn.samples is None else drawn.samples[:n].cpu()
+        same = samples is not None and self._samples is not None and bool(same_rows(self._samples, samples).all())
+        if self.is_of_another_run and not same:
+            self.load({})
+        self.is_of_another_run = False
+        if not self._rows and samples is not None:
+            self._samples, same = samples, True
+        self._moment, self._comparable = (epoch, step), same
+        self._sketches[self._moment] = {}
+        if samples is None:
+            return (
+                f"the inputs at epoch {epoch} hold no tensor with a row for each sample, by which samples are "
+                "recognized, so that the drift of layers is NaN: give the tensors that the model sees as x."
+            )
+        if same:
             return ""
         return (
             f"the samples at epoch {epoch} are others than at the first measurement, so that the drift of layers is "
@@ -62,55 +74,59 @@ class Drift:
         Raises:
             ValueError: the rows are unsuited, or of another width than at the first measurement.
         """
+        sketches = self._sketches.setdefault(self._moment, {})
         if not self._comparable:
+            sketches[layer] = _NO_SKETCH
             return {"cka_to_first": math.nan}
         t = checked_rows(rows.numbers, "t")
         first = self._rows.setdefault(layer, t.float().cpu().clone()).to(t.device)
         if first.shape != t.shape:
             raise ValueError(f"its rows are {tuple(t.shape)}, and were {tuple(first.shape)} at the first measurement")
-        self._sketches.setdefault(self._moment, {})[layer] = cka_sketch(t)
+        sketches[layer] = cka_sketch(t)
         return {"cka_to_first": linear_cka(first, t)}
 
     def to_last(self, moments: Collection[tuple[int, int]] | None = None) -> list[Record]:
         """The similarity of every measurement to the last, layer by layer, estimated from sketches.
 
+        It is NaN for a layer that failed at the last measurement, and where either one was of other samples.
+
         Args:
             moments: the epochs and steps of those measurements; all there are by default.
         """
         known = sorted(moment for moment in self._sketches if moments is None or moment in moments)
-        last: dict[str, Tensor] = {}
-        for moment in known:
-            last |= self._sketches[moment]
+        last = self._sketches[known[-1]] if known else {}
         found = []
         for epoch, step in known:
             for layer, sketch in self._sketches[epoch, step].items():
-                value, error = cka_of_sketches(sketch, last[layer])
+                other, rows = last.get(layer, _NO_SKETCH), self._rows.get(layer, _NO_SKETCH)
+                both = len(sketch) > 0 and len(other) > 0
+                value, error = cka_of_sketches(sketch, other) if both else (math.nan, math.nan)
+                verdict = "" if math.isnan(value) else capped(rows)
                 names = (epoch, step, layer, "drift", "cka_to_last", value, error)
-                verdict = "" if math.isnan(value) else "ok"
-                found.append(Record(*names, n_samples=len(self._rows[layer]), verdict=verdict))
+                found.append(Record(*names, n_samples=len(rows), verdict=verdict))
         return found
 
     def state(self) -> dict[str, Any]:
         """The rows and the sketches, in tensors and primitives; empty before the first measurement."""
-        if not self._rows:
+        if not self._rows or self._samples is None:
             return {}
         sketches = [{"epoch": epoch, "step": step, "layers": dict(of)} for (epoch, step), of in self._sketches.items()]
         return {"rows": dict(self._rows), "samples": self._samples, "sketches": sketches}
 
     def load(self, state: Any) -> None:
-        """Restore the state from :meth:`state`.
+        """Restore the state from :meth:`state`; an empty one begins anew.
 
         Raises:
             ValueError: it has another form; what was there then stays.
         """
         if isinstance(state, Mapping) and not state:
+            self._rows, self._samples, self._sketches = {}, None, {}
             return
         try:
             rows, samples, sketches = (state[name] for name in _STATE)
             moments = {(int(one["epoch"]), int(one["step"])): dict(one["layers"]) for one in sketches}
             tensors = [*rows.values(), samples, *(sketch for of in moments.values() for sketch in of.values())]
-            layers = {layer for of in moments.values() for layer in of}
-            if not all(isinstance(one, Tensor) for one in tensors) or not layers <= set(rows):
+            if not all(isinstance(one, Tensor) for one in tensors):
                 raise ValueError
             self._rows, self._samples, self._sketches = dict(rows), samples.double(), moments
         except (AttributeError, KeyError, TypeError, ValueError):
@@ -128,18 +144,3 @@ def with_similarity(history: History, to_last: Sequence[Record]) -> History:
     """
     others = [record for record in history.records() if (record.source, record.quantity) != ("drift", "cka_to_last")]
     return History(sorted([*others, *to_last], key=lambda record: record[:2]))
-
-
-def _samples(drawn: Drawn, n: int) -> Tensor:
-    """A few numbers of each of the first samples by which they are recognized, float64 ``(n, …)`` on the host."""
-    named = (drawn.others.get(name) for name in ("sum of x", "y"))
-    columns = [of[:n].reshape(len(of[:n]), -1).double().sum(1).cpu() for of in named if of is not None]
-    return torch.stack(columns, dim=1) if columns else torch.empty(min(n, drawn.n), 0, dtype=torch.float64)
-
-
-def _alike(before: Tensor, now: Tensor) -> bool:
-    """Whether all numbers are the same, up to rounding."""
-    if not now.numel():
-        return True
-    scale = before.abs().max()
-    return bool(torch.isclose(before, now, rtol=0, atol=float(_SAME * scale.nan_to_num(0, 0, 0)), equal_nan=True).all())

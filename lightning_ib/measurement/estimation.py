@@ -46,6 +46,8 @@ class Estimation:
         self.needs_input = any(estimator.needs_input for estimator in self.estimators)
         self.raw_samples = max((one.max_samples for one in self.estimators if one.raw), default=0)
         self.channel_samples = max((one.max_samples for one in self.estimators if one.channels), default=0)
+        self.compares_samples = any(isinstance(one, LayerDrift) for one in self.estimators)
+        """Whether samples are to be recognized at later measurements."""
         self.calibration: dict[str, dict[str, dict[str, float]]] = {}
         """Layer → estimator → hyperparameters calibrated to the layer's scale at its first measurement."""
         self.streams = Streams(next((one for one in self.estimators if isinstance(one, Soft)), None))
@@ -100,7 +102,7 @@ class Estimation:
             """The results that the first process broadcasts."""
             found: list[Record] = []
             named: dict[str, Any] = {"unit": unit, "epoch": epoch, "step": step, "targets": targets}
-            self._begin_drift(about[targets[0]], at)
+            self._begin_drift(drawn, at)
             for layer in (layer for layer in layers if layer in drawn.faults):
                 warn(
                     f"{layer} rows", f"layer {layer!r}: no estimator can be run at epoch {epoch}: {drawn.faults[layer]}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -21,6 +22,7 @@ from lightning_ib.functional import sketch
 from lightning_ib.functional.discretize.ids import value_ids
 from lightning_ib.measurement.estimation import Estimation
 from lightning_ib.measurement.head import HeadSearch
+from lightning_ib.measurement.same_samples import fingerprints
 from lightning_ib.measurement.sampled import Drawn, SampledLayers
 from lightning_ib.measurement.seen_batches import Batch, SeenBatches, n_samples_of, token_shape
 from lightning_ib.measurement.stochastic import StochasticLayers
@@ -277,7 +279,7 @@ class Intake:
         """Keep the chosen rows of a batch."""
         named = {"sum of x": _real_input(batch.x, batch.n), "pooled x": batch.pooled_x, "sequence": batch.sequences}
         if self.sampled.with_input or self._input_ids:
-            rows = self._input_rows(batch.x, batch.n)
+            rows = _input_rows(batch.x, batch.n, self.input, tokens=self._tokens)
             if rows is None:
                 self.sampled.forget_input()
             named["x"] = rows if self.sampled.with_input else None
@@ -296,16 +298,9 @@ class Intake:
         own = chosen.get(self.heads.candidate) if self.heads.candidate else None
         head = None if own is None or own.outputs is None else self.heads.predictions(own.outputs)
         others = {name: values for name, values in named.items() if values is not None}
-        self.sampled.keep(batch.n, chosen, others, head, batch.valid)
-
-    def _input_rows(self, x: Any, n: int) -> Tensor | None:
-        """The input as estimators see it, pooled or as it is; ``None`` unless it holds ``n`` rows."""
-        try:
-            rows = first_tensor(x) if self.input is None else self.input.quantizer.selected(x)
-            rows = by_token(rows)[0] if self._tokens else rows
-        except (TypeError, ValueError):
-            return None
-        return rows if rows.ndim > 0 and len(rows) == n else None
+        of_x = partial(fingerprints, batch.x, n=batch.n, n_samples=batch.n_samples)
+        compared = self.estimation.compares_samples
+        self.sampled.keep(batch.n, chosen, others, head, batch.valid, of_x if compared else None)
 
     def _keep(self, batch: _ReadBatch) -> None:
         """Keep the rows of a batch that count: of the layers in bins, and of the variables counted with them."""
@@ -410,6 +405,16 @@ class Intake:
                 "idle",
                 f"no layer ran in {n_idle} of {len(self.batches)} batches at epoch {epoch}: they are left out.",
             )
+
+
+def _input_rows(x: Any, n: int, fitted: FittedQuantizer | None, *, tokens: bool) -> Tensor | None:
+    """The input as estimators see it, pooled or as it is; ``None`` unless it holds ``n`` rows."""
+    try:
+        rows = first_tensor(x) if fitted is None else fitted.quantizer.selected(x)
+        rows = by_token(rows)[0] if tokens else rows
+    except (TypeError, ValueError):
+        return None
+    return rows if rows.ndim > 0 and len(rows) == n else None
 
 
 def _chosen(values: Tensor, index: Tensor | None) -> Tensor:

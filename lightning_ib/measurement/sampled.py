@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -60,6 +60,8 @@ class Drawn(NamedTuple):
         channels: layer → its channels, averaged over places, of the first samples only; layers of more than
             :data:`~lightning_ib.estimators.geometry.MOST_CHANNELS` are absent.
         channel_faults: layer → why its channels are missing.
+        samples: the fingerprints of the inputs of the first samples, see
+            :func:`~lightning_ib.measurement.same_samples.fingerprints`; ``None`` where they have none.
     """
 
     layers: dict[str, Tensor]
@@ -72,6 +74,7 @@ class Drawn(NamedTuple):
     other_faults: Mapping[str, Exception] = MappingProxyType({})
     channels: Mapping[str, Tensor] = MappingProxyType({})
     channel_faults: Mapping[str, Exception] = MappingProxyType({})
+    samples: Tensor | None = None
 
     @property
     def n(self) -> int:
@@ -184,6 +187,7 @@ class SampledLayers:
         others: Mapping[str, Tensor],
         head: Predictions | None,
         valid: Tensor | None = None,
+        fingerprints: Callable[[Tensor], Tensor | None] | None = None,
     ) -> None:
         """Keep the chosen rows of a batch of ``n`` samples.
 
@@ -193,6 +197,7 @@ class SampledLayers:
             others: the target, the input, …: whole variables ``(n, …)``, see :class:`Drawn`.
             head: of the layer that may be the head.
             valid: bool ``(n,)``: which samples count; all of them where it is left out.
+            fingerprints: those of some rows of the input, where samples are to be recognized.
         """
         self._drawn = None
         chosen = self._reservoir.choose(n)
@@ -216,6 +221,9 @@ class SampledLayers:
         if self.raw_samples or self.channel_samples:
             raw = {f"raw {layer}": one.raw for layer, one in layers.items() if one.raw is not None}
             raw |= {f"channels {layer}": one.channels for layer, one in layers.items() if one.channels is not None}
+            early = self._raw_reservoir.choose(n)
+            if fingerprints is not None and len(early) and (samples := fingerprints(early)) is not None:
+                raw["samples"] = samples
             self._raw_reservoir.keep(n, raw, valid)
 
     def trim(self, n: int) -> None:
@@ -248,6 +256,7 @@ class SampledLayers:
                 {k: v for k, v in failed.items() if not k.startswith("layer ")},
                 _named("channels ", early, Tensor),
                 _named("channels ", early, Exception),
+                samples if isinstance(samples := early.get("samples"), Tensor) else None,
             )
         return self._drawn
 

@@ -138,7 +138,7 @@ def _settled(known: Sequence[Record], of: str) -> list[str]:
     """Since when each layer is as similar to its last measurement as one that has settled."""
     since: dict[str, int] = {}
     for one in known:
-        if one.quantity == "cka_to_last" and one.source == "drift":
+        if one.quantity == "cka_to_last" and one.source == "drift" and one.verdict != "capped":
             if one.value < SETTLED:
                 since.pop(one.layer, None)
             else:
