@@ -34,9 +34,21 @@ class Settings(NamedTuple):
         """The settings in words that are the same in another process."""
         shown = dict(self.options) | {"prefix": self.prefix, "by": self.by, "beta": self.beta}
         shown["estimators"] = [one.name for one in self.options["estimators"]]
-        if companions := [one.name for one in shown.pop("companions", ())]:  # absent from folders of before
-            shown["companions"] = companions
+        # What is absent by default is absent from folders of before.
+        if companions := shown.pop("companions", ()):
+            shown["companions"] = [_described(one) for one in companions]
+        if shown.get("targets", 0) is None:
+            del shown["targets"]
         return {name: re.sub(r" at 0x[0-9a-f]+", "", repr(value)) for name, value in shown.items()}
+
+
+def _described(companion: Any) -> str:
+    """A companion by its name, or with its options where they differ from the defaults."""
+    from lightning_ib.estimators.geometry import BY_NAME
+
+    default = BY_NAME.get(companion.name)
+    known = default is not None and repr(default()) == repr(companion)
+    return str(companion.name) if known else repr(companion)
 
 
 def settings_of(

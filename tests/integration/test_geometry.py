@@ -171,3 +171,5 @@ def test_samples_that_change_make_drift_nan_with_one_warning(tmp_path):
     values = [one.value for one in of(callback.history, quantity="cka_to_first", layer="out")]
     assert values[0] == pytest.approx(1)
     assert all(map(math.isnan, values[1:]))
+    assert all(math.isnan(one.value) for one in of(callback.history, quantity="cka_to_last"))
+    assert "settled" not in callback.reporter.summary(callback.history, [])
