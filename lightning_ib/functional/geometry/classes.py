@@ -128,9 +128,12 @@ class ClassSums:
         else:
             classes = torch.arange(self.max_classes + 1, device=self._device)
         sizes = torch.zeros_like(classes).index_add_(0, labels, torch.ones_like(labels))
+        reference = rows[0]  # taken off before rows are added up: those that are all the same have exactly one mean
+        rows = rows - reference
         means = rows.new_zeros(len(classes), self.n_coordinates).index_add_(0, labels, rows)
         means /= sizes.clamp_min(1).unsqueeze(1)
         distances = torch.linalg.vector_norm(rows - means[labels], dim=1).square()
+        means += reference
         squares = rows.new_zeros(len(classes)).index_add_(0, labels, distances)
         self._join(classes, sizes, means, squares)
 

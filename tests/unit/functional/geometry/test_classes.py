@@ -175,3 +175,17 @@ def test_the_merged_state_leaves_the_parts_alone():
     state, before = part.state(), part.result()
     state["means"].zero_()
     assert part.result() == before
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("batch", [21, 5])
+def test_a_dead_layer_has_one_mean(dtype, batch):
+    """A multiple of 0.1 divided by its number is another number than 0.1."""
+    t, y = torch.full((21, 2), 0.1, dtype=dtype), torch.tensor([0] * 3 + [1] * 7 + [2] * 11)
+    sums = ClassSums(2, max_classes=3)
+    for some, labels in zip(t.split(batch), y.split(batch)):
+        sums.update(some, labels)
+    found = sums.result()
+    assert (found.within_variance, found.between_variance) == (0, 0)
+    assert math.isnan(found.nc1)
+    assert found.reason == "all 3 classes have the same mean"
