@@ -59,6 +59,6 @@ def channel_means(activation: Tensor, channels_first: bool | None = None) -> Ten
     kept = activation.dtype in (torch.float32, torch.float64)
     dtype = activation.dtype if kept else torch.float32 if activation.is_floating_point() else torch.float64
     if activation.ndim < 3:
-        return activation.reshape(len(activation), -1).to(dtype)
+        return (activation.unsqueeze(1) if activation.ndim == 1 else activation).to(dtype)
     first = channels_first or (channels_first is None and activation.ndim > 3)
     return activation.mean(tuple(range(2, activation.ndim) if first else range(1, activation.ndim - 1)), dtype=dtype)

@@ -340,7 +340,7 @@ def _fault(estimator: Estimator, layer: str, drawn: Drawn) -> Exception | None:
     """Why an estimator lacks the rows of a layer."""
     if not estimator.channels:
         return drawn.raw_faults.get(layer) if estimator.raw else None
-    if layer in drawn.channels:
+    if layer in drawn.channels and layer not in drawn.channel_faults:
         return None
     wide = ValueError(
         f"a row has more than {MOST_CHANNELS} coordinates, which companions leave aside: name the layers to measure"

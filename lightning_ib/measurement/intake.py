@@ -15,9 +15,8 @@ from lightning_ib.binning.quantizer import CellQuantizer, Quantizer
 from lightning_ib.capture.layers import device_of, named_modules
 from lightning_ib.capture.outputs import first_tensor
 from lightning_ib.capture.recorder import Recorder
-from lightning_ib.capture.tokens import by_token, channel_means
+from lightning_ib.capture.tokens import by_token
 from lightning_ib.distributed import all_gathered
-from lightning_ib.estimators.geometry import MOST_CHANNELS
 from lightning_ib.functional import sketch
 from lightning_ib.functional.discretize.ids import value_ids
 from lightning_ib.measurement.estimation import Estimation
@@ -205,12 +204,10 @@ class Intake:
             activation, places = by_token(activation, first)
         values = None if variable is None or variable.fitted is None else variable.fitted.values(activation)
         by_cells = quantizer if isinstance(quantizer, CellQuantizer) else None
-        channels = channel_means(activation, first) if self.estimation.class_streams.classes is not None else None
-        chosen = self.sampled.choose(activation, by_cells, channels, first) if self.sampling else None
+        of_all = self.estimation.class_streams.classes is not None
+        some, channels = self.sampled.channels(layer, activation, first, of_all=of_all)
+        chosen = self.sampled.choose(activation, by_cells, some) if self.sampling else None
         streamed = self.estimation.streams.rows(layer, activation, by_cells)
-        if channels is not None and channels.untyped_storage().data_ptr() == activation.untyped_storage().data_ptr():
-            channels = channels.clone()  # the batch is added when the next one comes
-        channels = channels if channels is not None and channels.shape[1] <= MOST_CHANNELS else None
         return Recorded(len(activation), activation.shape[1:].numel(), places, values, chosen, streamed, channels)
 
     @torch.no_grad()

@@ -140,6 +140,7 @@ class SampledLayers:
         self._rows: Reservoir | None = None
         self._raw: Reservoir | None = None
         self._drawn: Drawn | None = None
+        self._channel_faults: dict[str, Exception] = {}
         self._drawn_shared = False
         self._input_fits = True
 
@@ -148,37 +149,56 @@ class SampledLayers:
         activation: Tensor,
         quantizer: CellQuantizer | None,
         channels: Tensor | None = None,
-        channels_first: bool | None = None,
     ) -> Chosen:
         """The rows to keep of a layer's activation ``(B, …)``: copies, made asynchronously on its device.
 
         Args:
             activation: as the module put it out, batch first.
             quantizer: sketches the rows; with ``None`` they are sketched as they are.
-            channels: the channels of all of its samples, where they are known.
-            channels_first: whether it is ``(B, C, …)``, as for :func:`~lightning_ib.capture.tokens.channel_means`.
+            channels: the channels of the samples chosen, from :meth:`channels`.
         """
         if activation.ndim == 0:
             raise ValueError("got a single number, not a batch (B, …): this module's output cannot be told by sample.")
         n = len(activation)
         rows = _picked(activation, self._reservoir.choose(n))
-        early = self._raw_reservoir.choose(n) if self.raw_samples or self.channel_samples else None
-        raw = _picked(activation, early) if early is not None and self.raw_samples else None
-        means = None
-        if early is not None and self.channel_samples:
-            means = _picked(activation if channels is None else channels, early)
-            means = means if means is None or channels is not None else channel_means(means, channels_first)
-            means = None if means is None or means.shape[1] > MOST_CHANNELS else _copied(means, activation)
+        raw = _picked(activation, self._raw_reservoir.choose(n)) if self.raw_samples else None
         if rows is None:
-            return Chosen(raw=None if raw is None else _copied(raw, activation), channels=means)
+            return Chosen(raw=None if raw is None else _copied(raw, activation), channels=channels)
         folded = fold(rows if quantizer is None else quantizer.pooled(rows))
         head = may_be_head(rows) and (quantizer is None or quantizer.pool is None)
         return Chosen(
             _copied(folded, activation),
             None if raw is None else _copied(raw, activation),
             _copied(rows, activation) if head else None,
-            means,
+            channels,
         )
+
+    def channels(
+        self, layer: str, activation: Tensor, channels_first: bool | None, *, of_all: bool
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """The channels of a layer for companions, of the samples chosen and of all: copies, as from :meth:`choose`.
+
+        Where they fail the companions lack the layer, and nothing else does.
+
+        Args:
+            layer: its name.
+            activation: as the module put it out, batch first.
+            channels_first: whether it is ``(B, C, …)``, as for :func:`~lightning_ib.capture.tokens.channel_means`.
+            of_all: whether those of all samples are asked for.
+        """
+        if not self.channel_samples or layer in self._channel_faults or activation.ndim == 0:
+            return None, None
+        try:
+            early = self._raw_reservoir.choose(len(activation))
+            every = channel_means(activation, channels_first) if of_all else None
+            some = _picked(activation if every is None else every, early)
+            some = channel_means(some, channels_first) if every is None and some is not None else some
+        except Exception as fault:  # a failing companion must leave the layer
+            self._channel_faults[layer] = fault
+            return None, None
+        kept = (None if of is None or of.shape[1] > MOST_CHANNELS else _copied(of, activation) for of in (some, every))
+        some, every = kept
+        return some, every
 
     def keep(
         self,
@@ -255,7 +275,7 @@ class SampledLayers:
                 places,
                 {k: v for k, v in failed.items() if not k.startswith("layer ")},
                 _named("channels ", early, Tensor),
-                _named("channels ", early, Exception),
+                self._channel_faults | _named("channels ", early, Exception),
                 samples if isinstance(samples := early.get("samples"), Tensor) else None,
             )
         return self._drawn

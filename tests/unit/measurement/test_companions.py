@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from lightning_ib import InformationPlane, measure
+from lightning_ib import CellQuantizer, InformationPlane, measure
 from lightning_ib.capture.tokens import channel_means
 from lightning_ib.estimators.geometry import LayerClasses, LayerDrift, LayerSpectrum, checked_companions
 from lightning_ib.functional import class_geometry, spectrum
@@ -101,6 +101,32 @@ def test_channel_means(shape, first, expected):
     assert channel_means(x.long(), first).dtype == torch.float64
     with pytest.raises(ValueError, match="got complex values"):
         channel_means(x.to(torch.complex64))
+
+
+def test_an_empty_batch_adds_nothing():
+    model, batches = Named(a=nn.Linear(6, 5)), data()
+    found = measure(model, [batches[0], (torch.randn(0, 6), torch.arange(0)), *batches[1:]], ["a"], companions="all")
+    assert values(found, "classes") == values(measure(model, batches, ["a"], companions="all"), "classes")
+    assert channel_means(torch.randn(0)).shape == (0, 1)
+    assert channel_means(torch.randn(0, 4, 3, 3)).shape == (0, 4)
+
+
+@pytest.mark.parametrize("companion", ["classes", "spectrum"])
+def test_a_companion_that_fails_leaves_the_layer(companion):
+    class Complex(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = nn.Linear(6, 5, dtype=torch.complex64), nn.Linear(5, 4)
+
+        def forward(self, x):
+            return self.b(self.a(x.to(torch.complex64)).abs())
+
+    layers = {"a": CellQuantizer(pool=torch.view_as_real), "b": None}
+    found, said = measured_and_said(Complex(), data(), layers, companions=[companion])
+    assert [(point.layer, math.isfinite(point.i_ty)) for point in found] == [("a", True), ("b", True)]
+    assert times(f"layer 'a': {companion} could not be estimated at epoch 0, its values are NaN: got complex", said) == 1
+    assert all(map(math.isnan, values(found, companion).values()))
+    assert any(map(math.isfinite, values(found, companion, "b").values()))
 
 
 def test_all_samples_are_summed_and_some_are_sampled():
