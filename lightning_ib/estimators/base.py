@@ -28,12 +28,14 @@ class Rows(NamedTuple):
         y: the target: class labels ``(M,)``, or real values ``(M, …)``; ``None`` where there is none.
         x: the input, sketched as well; ``None`` unless an estimator asked for it.
         sequence: where tokens are the samples, the sequence of each, int64 ``(M,)``: its tokens depend on each other.
+        rounding: the share by which the values of ``t`` are rounded; ``None`` where their dtype says it.
     """
 
     t: Tensor
     y: Tensor | None = None
     x: Tensor | None = None
     sequence: Tensor | None = None
+    rounding: float | None = None
 
     @property
     def numbers(self) -> Tensor:

@@ -92,7 +92,7 @@ class LayerSpectrum(Companion):
 
     def estimate(self, rows: Rows, calibration: Mapping[str, float], unit: Unit) -> dict[str, float]:
         """Its values; those of a layer with one and the same row everywhere are NaN but for the guards."""
-        found = spectrum(rows.numbers, unit=unit)._asdict()
+        found = spectrum(rows.numbers, unit=unit, rounding=rows.rounding)._asdict()
         found |= {name: found[name] or math.nan for name in ("alpha_first", "alpha_last")}
         return {name: float(found[name]) for name in self.outputs_for(rows)}
 

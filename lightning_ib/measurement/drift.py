@@ -11,8 +11,10 @@ from torch import Tensor
 
 from lightning_ib.estimators.base import Rows
 from lightning_ib.estimators.geometry import capped
-from lightning_ib.functional import cka_of_sketches, cka_sketch, linear_cka
+from lightning_ib.functional import cka_of_sketches, cka_sketch
 from lightning_ib.functional.checks import checked_rows
+from lightning_ib.functional.geometry.rows import centered_rows
+from lightning_ib.functional.geometry.similarity import cka_products
 from lightning_ib.measurement.same_samples import same_rows
 from lightning_ib.measurement.sampled import Drawn
 from lightning_ib.records.history import History
@@ -32,6 +34,7 @@ class Drift:
 
     def __init__(self) -> None:
         self._rows: dict[str, Tensor] = {}  # of the first measurement, float32 on the host
+        self._norms: dict[str, float] = {}  # of their products with themselves
         self._samples: Tensor | None = None  # their fingerprints
         self._sketches: dict[tuple[int, int], dict[str, Tensor]] = {}
         self._comparable, self._moment = True, (0, 0)
@@ -83,7 +86,11 @@ class Drift:
         if first.shape != t.shape:
             raise ValueError(f"its rows are {tuple(t.shape)}, and were {tuple(first.shape)} at the first measurement")
         sketches[layer] = cka_sketch(t)
-        return {"cka_to_first": linear_cka(first, t)}
+        between, self._norms[layer], within = cka_products(
+            centered_rows(first), centered_rows(t), self._norms.get(layer)
+        )
+        both = math.sqrt(self._norms[layer]) * math.sqrt(within)
+        return {"cka_to_first": between / both if both > 0 else math.nan}
 
     def to_last(self, moments: Collection[tuple[int, int]] | None = None) -> list[Record]:
         """The similarity of every measurement to the last, layer by layer, estimated from sketches.
@@ -120,7 +127,7 @@ class Drift:
             ValueError: it has another form; what was there then stays.
         """
         if isinstance(state, Mapping) and not state:
-            self._rows, self._samples, self._sketches = {}, None, {}
+            self._rows, self._samples, self._sketches, self._norms = {}, None, {}, {}
             return
         try:
             rows, samples, sketches = (state[name] for name in _STATE)
@@ -128,7 +135,7 @@ class Drift:
             tensors = [*rows.values(), samples, *(sketch for of in moments.values() for sketch in of.values())]
             if not all(isinstance(one, Tensor) for one in tensors):
                 raise ValueError
-            self._rows, self._samples, self._sketches = dict(rows), samples.double(), moments
+            self._rows, self._samples, self._sketches, self._norms = dict(rows), samples.double(), moments, {}
         except (AttributeError, KeyError, TypeError, ValueError):
             raise ValueError(
                 "the first rows of its layers, for their drift, are no mapping with 'rows', 'samples' and 'sketches'"

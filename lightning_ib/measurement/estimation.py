@@ -359,4 +359,4 @@ def rows_for(estimator: Estimator, layer: str, drawn: Drawn) -> Rows:
         t = drawn.outputs[layer] if isinstance(estimator, Soft) else drawn.layers[layer]
     n = min(n, len(t))
     y, x, sequence = (None if of is None else of[:n] for of in map(drawn.others.get, ("y", "x", "sequence")))
-    return Rows(t[:n], y, x, sequence)
+    return Rows(t[:n], y, x, sequence, drawn.rounding.get(layer) if estimator.channels else None)

@@ -14,6 +14,7 @@ from lightning_ib.capture.tokens import channel_means
 from lightning_ib.distributed import all_gathered, this_process
 from lightning_ib.estimators.geometry import MOST_CHANNELS
 from lightning_ib.functional.discretize.sketch import fold, project
+from lightning_ib.functional.geometry.spectrum import rounding_of
 from lightning_ib.measurement.head import Predictions, may_be_head
 from lightning_ib.measurement.reservoir import Gather, Reservoir
 from lightning_ib.records.tags import at_target
@@ -60,6 +61,7 @@ class Drawn(NamedTuple):
         channels: layer → its channels, averaged over places, of the first samples only; layers of more than
             :data:`~lightning_ib.estimators.geometry.MOST_CHANNELS` are absent.
         channel_faults: layer → why its channels are missing.
+        rounding: layer → the share by which its channels are rounded, where it is known.
         samples: the fingerprints of the inputs of the first samples, see
             :func:`~lightning_ib.measurement.same_samples.fingerprints`; ``None`` where they have none.
     """
@@ -74,6 +76,7 @@ class Drawn(NamedTuple):
     other_faults: Mapping[str, Exception] = MappingProxyType({})
     channels: Mapping[str, Tensor] = MappingProxyType({})
     channel_faults: Mapping[str, Exception] = MappingProxyType({})
+    rounding: Mapping[str, float] = MappingProxyType({})
     samples: Tensor | None = None
 
     @property
@@ -141,6 +144,7 @@ class SampledLayers:
         self._raw: Reservoir | None = None
         self._drawn: Drawn | None = None
         self._channel_faults: dict[str, Exception] = {}
+        self._rounding: dict[str, float] = {}
         self._drawn_shared = False
         self._input_fits = True
 
@@ -193,6 +197,9 @@ class SampledLayers:
             every = channel_means(activation, channels_first) if of_all else None
             some = _picked(activation if every is None else every, early)
             some = channel_means(some, channels_first) if every is None and some is not None else some
+            if some is not None:  # averages of rounded values are rounded less
+                n_places = activation.shape[1:].numel() / max(1, some.shape[1])
+                self._rounding[layer] = rounding_of(activation.dtype) / max(1.0, n_places) ** 0.5
         except Exception as fault:  # a failing companion must leave the layer
             self._channel_faults[layer] = fault
             return None, None
@@ -276,6 +283,7 @@ class SampledLayers:
                 {k: v for k, v in failed.items() if not k.startswith("layer ")},
                 _named("channels ", early, Tensor),
                 self._channel_faults | _named("channels ", early, Exception),
+                dict(self._rounding),
                 samples if isinstance(samples := early.get("samples"), Tensor) else None,
             )
         return self._drawn

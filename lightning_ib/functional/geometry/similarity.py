@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lightning_ib.functional.checks import checked_flag, checked_integer, checked_pair
 from lightning_ib.functional.discretize.ids import splitmix64
-from lightning_ib.functional.geometry.rows import centered, gram, in_float64, scaled, squared_lengths
+from lightning_ib.functional.geometry.rows import centered_rows, gram, scaled, squared_lengths
 
 SKETCH_WIDTH = 2048
 """The numbers of a sketch, 8 KiB in float32."""
@@ -61,14 +61,9 @@ def linear_cka(x: Tensor, y: Tensor, *, debiased: bool = False) -> float:
         1.0
     """
     checked_flag(debiased, "debiased")
-    of_x, of_y = (scaled(centered(in_float64(rows))) for rows in checked_pair(x, y, ("x", "y")))
+    of_x, of_y = map(centered_rows, checked_pair(x, y, ("x", "y")))
     n = len(of_x)
-    if max(of_x.shape[1], of_y.shape[1]) <= n:
-        products = [of.square().sum() for of in (of_x.T @ of_y, gram(of_x.T), gram(of_y.T))]
-    else:
-        k, m = gram(of_x), gram(of_y)
-        products = [(a * b).sum() for a, b in ((k, m), (k, k), (m, m))]
-    between, within_x, within_y = map(float, products)
+    between, within_x, within_y = cka_products(of_x, of_y)
     if debiased:
         if n < 4:
             return math.nan
@@ -80,6 +75,22 @@ def linear_cka(x: Tensor, y: Tensor, *, debiased: bool = False) -> float:
     if within_x <= 0 or within_y <= 0:
         return math.nan
     return between / (math.sqrt(within_x) * math.sqrt(within_y))
+
+
+def cka_products(x: Tensor, y: Tensor, within_x: float | None = None) -> tuple[float, float, float]:
+    """The squared norms of XᵀY, XᵀX and YᵀY, of which linear CKA is made.
+
+    Args:
+        x: centered rows, float64 ``(N, D)``.
+        y: the same of others, ``(N, E)``.
+        within_x: the second one, where it is known; the others take less time then, if N is the larger number.
+    """
+    if max(x.shape[1], y.shape[1]) <= len(x):
+        squares = [gram(of.T).square().sum() for of in ((x, y) if within_x is None else (y,))]
+        within = [float(one) for one in squares] if within_x is None else [within_x, float(squares[0])]
+        return float((x.T @ y).square().sum()), within[0], within[1]
+    k, m = gram(x), gram(y)
+    return float((k * m).sum()), float(k.square().sum()) if within_x is None else within_x, float(m.square().sum())
 
 
 @torch.no_grad()
@@ -112,7 +123,7 @@ def cka_sketch(rows: Tensor, *, width: int = SKETCH_WIDTH) -> Tensor:
     """
     width = checked_integer(width, "width", at_least=2)
     x, _ = checked_pair(rows, rows, ("rows", "rows"))
-    z = scaled(centered(in_float64(x))).float()
+    z = scaled(centered_rows(x), always=True).float()  # whose range is narrower
     spectra = []
     for places, signs in _hashed(len(z), width):
         folded = z.new_zeros(z.shape[1], width)

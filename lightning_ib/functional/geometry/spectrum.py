@@ -12,14 +12,30 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from lightning_ib.functional.checks import Unit, checked_rows, checked_unit, in_unit
-from lightning_ib.functional.geometry.rows import centered, gram, in_float64, scaled, squared_lengths
+from lightning_ib.functional.checks import Unit, checked_number, checked_rows, checked_unit, in_unit
+from lightning_ib.functional.geometry.rows import (
+    centered,
+    centered_rows,
+    eigenvalues,
+    gram,
+    in_float64,
+    rows_scaled,
+    scaled,
+    squared_lengths,
+)
 
 _FIRST, _LAST = 10, 100
 """The eigenvalues that the power law is fitted to."""
 
 FEWEST_FOR_ALPHA = 19
 """The lowest rank for a fit: ten eigenvalues."""
+
+_LOW = 1e-100
+"""The shortest row whose squares are sure to stay within the range."""
+
+_SPREAD, _FEW = 1e-10, 256
+"""Eigenvalues below this share of the largest lose digits; those of few rows or coordinates are then squared singular
+values."""
 
 
 class Spectrum(NamedTuple):
@@ -41,6 +57,14 @@ class Spectrum(NamedTuple):
         \text{mean\ cosine:}\; \operatorname{mean}_{i \neq j} u_i \cdot u_j
         \end{aligned}
 
+    What rounding adds counts as zeros, so that a layer of rank 10 has effective rank 10 or less at any width and in any
+    precision. Values that are rounded by a share u at most add directions with singular values up to about
+    :math:`\frac{u}{\sqrt 3} \lVert X \rVert_F (N^{-1/2} + D^{-1/2})`, with the uncentered rows X. Eigenvalues of the Gram
+    matrix are off by about :math:`\epsilon \lambda_1`, with the ε of float64: those below
+    :math:`\max(N, D) \, \epsilon \, \lambda_1` are lost, and with them singular values below about :math:`10^{-6} s_1`.
+    With at most 256 rows or coordinates whose eigenvalues spread over more than ten decades, the singular values of the
+    rows take their place, down to :math:`10^{-13} s_1`.
+
     Source:
         The effective rank is by Roy & Vetterli (2007). RankMe (Garrido et al. 2023) takes uncentered rows and adds 1e-7
         to each share, which makes directions without variance count; here a share of 0 adds 0. The spectral entropy is
@@ -50,7 +74,7 @@ class Spectrum(NamedTuple):
 
     Cost:
         0.1 s for 2 000 rows of 512 coordinates and 1.3 s for those of 2 048, on one core: a product of
-        N · D · min(N, D), and the eigenvalues of a matrix of min(N, D).
+        N · D · min(N, D), and the eigenvalues of a matrix of min(N, D), which take most of it.
 
     Samples:
         Several times D. With N at most D the rank is at most N − 1, which is flagged ``capped``. The fit of α takes
@@ -82,7 +106,8 @@ class Spectrum(NamedTuple):
         rank: the number of eigenvalues that exceed rounding.
         n: the number of rows.
         d: the number of coordinates.
-        capped: whether N ≤ D, so that the rows rather than the layer limit the spectrum: its rank is at most N − 1.
+        capped: whether N ≤ D, so that the rows rather than the layer limit the spectrum: its rank is at most N − 1, and
+            its anisotropy at least 1/(N − 1).
         reason: why values are NaN; empty where the spectrum is defined.
     """
 
@@ -106,7 +131,7 @@ class Spectrum(NamedTuple):
 
 
 @torch.no_grad()
-def spectrum(rows: Tensor, *, unit: Unit = "bits") -> Spectrum:
+def spectrum(rows: Tensor, *, unit: Unit = "bits", rounding: float | None = None) -> Spectrum:
     r"""The spectrum of the covariance of a representation, and two guards against collapse.
 
     The formulas are those of :class:`Spectrum`.
@@ -117,14 +142,12 @@ def spectrum(rows: Tensor, *, unit: Unit = "bits") -> Spectrum:
     - Unit rows and cosines see rows that collapse to one point or one ray, which no centered spectrum can. Rows of
       zeros have no direction: they are left out.
 
-    Eigenvalues below :math:`\max(N, D) \, \epsilon \, \lambda_1`, with the ε of float64, are rounding and count as
-    zeros: a layer of rank 10 has effective rank 10 or less at any width. Singular values below about
-    :math:`10^{-6} s_1` are lost with them.
-
     Args:
         rows: real floating point, shape ``(N, D)``, N at least 2; further dimensions are flattened into D. Computed in
             float64, on the device of the rows where it has that.
         unit: of the spectral entropy, ``"bits"`` or ``"nats"``.
+        rounding: u, the share by which values are rounded; by default that of the dtype of the rows, see
+            :func:`rounding_of`.
 
     Raises:
         TypeError: ``rows`` is of another kind (integers are).
@@ -139,14 +162,15 @@ def spectrum(rows: Tensor, *, unit: Unit = "bits") -> Spectrum:
     """
     checked_unit(unit)
     x = in_float64(checked_rows(rows, "rows"))
+    u = rounding_of(rows.dtype) if rounding is None else checked_number(rounding, "rounding", at_least=0)
     n, d = x.shape
-    z = scaled(centered(x))
-    squares = squared_lengths(z)
     guards: dict[str, Any] = _guards(x) | {"n": n, "d": d, "capped": n <= d}
-    if float(squares.sum()) == 0:
+    z = centered(x := scaled(x))
+    if not (length := _length(z)):
         return _UNDEFINED._replace(**guards, reason=f"all {n} rows are the same, and have no spectrum")
-    found = torch.linalg.eigvalsh(gram(z if n < d else z.T)).flip(0).cpu()
-    variances = found[found > max(n, d) * torch.finfo(torch.float64).eps * found[0]]
+    squares = squared_lengths(z := scaled(z))
+    of_rounding = u / math.sqrt(3) * (n**-0.5 + d**-0.5) * _length(x) / length  # as a share of the length
+    variances = _variances(z, of_rounding**2 * float(squares.sum()))
     p, q = variances / variances.sum(), variances.sqrt() / variances.sqrt().sum()
     of_variances = -float(torch.xlogy(p, p).sum())
     squared, of_square = _traces(float(variances.sum()), float(variances.square().sum()), squares)
@@ -172,9 +196,47 @@ _NAN = math.nan
 _UNDEFINED = Spectrum(_NAN, _NAN, _NAN, _NAN, _NAN, _NAN, _NAN, 0, 0, _NAN, _NAN, _NAN, 0, 0, 0, False, "")
 
 
+def _length(x: Tensor) -> float:
+    return float(torch.linalg.vector_norm(x))
+
+
+def rounding_of(dtype: torch.dtype) -> float:
+    """The share by which the values of a layer are rounded: half precision once, others in each of many sums.
+
+    Example:
+        >>> rounding_of(torch.bfloat16), rounding_of(torch.float32) < 1e-6
+        (0.00390625, True)
+    """
+    if not dtype.is_floating_point:
+        return 0.0
+    eps = torch.finfo(dtype).eps
+    return eps / 2 if eps > torch.finfo(torch.float32).eps else 4 * eps
+
+
+def _variances(z: Tensor, of_rounding: float) -> Tensor:
+    """The squared singular values of centered rows that exceed rounding, at least one, in descending order.
+
+    Args:
+        z: the rows.
+        of_rounding: the squared singular values that the rounding of values adds.
+    """
+    n, d = z.shape
+    found = eigenvalues(gram(z if n < d else z.T))
+    lost = max(n, d) * torch.finfo(torch.float64).eps
+    unsure = (found > of_rounding) & (found < _SPREAD * found[0])
+    if min(n, d) <= _FEW and bool(unsure.any()):
+        found = torch.linalg.svdvals(z).cpu().square()
+        lost **= 2
+    kept: Tensor = found[found > max(lost * float(found[0]), of_rounding)]
+    return kept if len(kept) else found[:1]
+
+
 def _guards(x: Tensor) -> dict[str, Any]:
     """The normalized standard deviation and the mean cosine of rows, those of zeros left out."""
     lengths = torch.linalg.vector_norm(x, dim=1)
+    if not _LOW < float(lengths.min()) <= float(lengths.max()) < 1 / _LOW:  # rows of zeros, or out of the range
+        x = rows_scaled(x)
+        lengths = torch.linalg.vector_norm(x, dim=1)
     x, lengths = (x, lengths) if bool(lengths.all()) else (x[lengths > 0], lengths[lengths > 0])
     n = len(x)
     if n < 2:
@@ -248,7 +310,7 @@ def participation_ratio(rows: Tensor, *, corrected: bool = True) -> float:
         >>> participation_ratio(rows, corrected=False)
         2.0
     """
-    z = scaled(centered(in_float64(checked_rows(rows, "rows"))))
+    z = centered_rows(checked_rows(rows, "rows"))
     squares = squared_lengths(z)
     trace, of_square = float(squares.sum()), float(gram(z if z.shape[0] < z.shape[1] else z.T).square().sum())
     if corrected:

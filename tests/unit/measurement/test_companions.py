@@ -124,7 +124,9 @@ def test_a_companion_that_fails_leaves_the_layer(companion):
     layers = {"a": CellQuantizer(pool=torch.view_as_real), "b": None}
     found, said = measured_and_said(Complex(), data(), layers, companions=[companion])
     assert [(point.layer, math.isfinite(point.i_ty)) for point in found] == [("a", True), ("b", True)]
-    assert times(f"layer 'a': {companion} could not be estimated at epoch 0, its values are NaN: got complex", said) == 1
+    assert (
+        times(f"layer 'a': {companion} could not be estimated at epoch 0, its values are NaN: got complex", said) == 1
+    )
     assert all(map(math.isnan, values(found, companion).values()))
     assert any(map(math.isfinite, values(found, companion, "b").values()))
 
@@ -186,6 +188,24 @@ def test_constant_rows():
     assert verdicts(found, "spectrum")["effective_rank"] == ""
     assert values(found, "spectrum")["normalized_std"] == 0
     assert values(found, "classes")["within_variance"] == 0
+
+
+@pytest.mark.parametrize("places", [(), (3, 3)])
+def test_the_rounding_of_half_precision_adds_no_direction(places):
+    """Ten directions in forty channels: those of bfloat16 are as many, averaged over places or not."""
+
+    class Rounded(nn.Module):
+        def forward(self, x):
+            return x.to(torch.bfloat16)
+
+    x = torch.randn(200, 10) @ torch.randn(10, 40) + 3
+    x = x.view(200, 40, *[1] * len(places)).expand(200, 40, *places) * (1 + 0.01 * torch.rand(places))
+    y = torch.arange(200) % 4
+    model = Named(a=nn.Identity(), b=Rounded())
+    found = measure(model, [(x[:100], y[:100]), (x[100:], y[100:])], ["a", "b"], companions="all")
+    for name in ("effective_rank", "spectral_entropy"):
+        assert values(found, "spectrum", "b")[name] == pytest.approx(values(found, "spectrum")[name], rel=2e-3)
+    assert math.isnan(values(found, "spectrum", "b")["alpha"])
 
 
 def test_repeated_rows():

@@ -11,8 +11,8 @@ from lightning_ib import InformationPlane
 from lightning_ib.functional import linear_cka
 from lightning_ib.measurement.drift import Drift
 from lightning_ib.measurement.same_samples import fingerprints, same_rows
-from lightning_ib.report.summary import changes
 from lightning_ib.records import History
+from lightning_ib.report.summary import changes
 
 N = 40
 

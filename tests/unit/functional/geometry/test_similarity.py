@@ -98,3 +98,10 @@ def test_bad_arguments():
         cka_of_sketches(torch.ones(8), torch.ones(4))
     with pytest.raises(TypeError, match="debiased must be True or False"):
         linear_cka(torch.randn(3, 2), torch.randn(3, 2), debiased=1)
+
+
+@pytest.mark.parametrize("scale", [1e-250, 1e-25, 1e25, 1e250])
+def test_the_scale_of_rows_is_free(scale):
+    x, y = torch.randn(2, 50, 8, dtype=torch.float64)
+    assert linear_cka(scale * x, y) == pytest.approx(linear_cka(x, y), rel=1e-9)
+    torch.testing.assert_close(cka_sketch(scale * x), cka_sketch(x))

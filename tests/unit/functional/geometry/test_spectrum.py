@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from lightning_ib.functional import participation_ratio, spectrum
+from lightning_ib.functional.geometry.spectrum import rounding_of
 from tests.helpers.messages import exactly
 
 
@@ -175,3 +176,49 @@ def test_bad_rows():
         spectrum(torch.tensor([[0.0], [1.0], [math.nan]]))
     with pytest.raises(ValueError, match="N at least 2"):
         participation_ratio(torch.ones(1, 2))
+
+
+def of_rank_10(n, d, dtype, mean=0.0):
+    """Rows of ten directions of equal variance, one of the mean, rounded to a dtype."""
+    g = torch.Generator().manual_seed(0)
+    directions = torch.linalg.qr(torch.randn(d, 10, generator=g))[0].T * d**0.5
+    return (torch.randn(n, 10, generator=g) @ directions + mean).to(dtype)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize(("n", "d", "mean"), [(300, 120, 0.0), (120, 300, 0.0), (300, 120, 10.0)])
+def test_rounded_values_add_no_direction(dtype, n, d, mean):
+    exact, found = spectrum(of_rank_10(n, d, torch.float32, mean)), spectrum(of_rank_10(n, d, dtype, mean))
+    assert exact.rank == found.rank == 10
+    assert found.effective_rank == pytest.approx(exact.effective_rank, rel=1e-3)
+    assert math.isnan(found.alpha)
+    rounded_before = of_rank_10(n, d, dtype, mean).float()
+    known = spectrum(rounded_before, rounding=rounding_of(dtype))
+    assert known._replace(alpha=0, alpha_r2=0) == found._replace(alpha=0, alpha_r2=0)
+    if dtype == torch.bfloat16:
+        assert spectrum(rounded_before).rank > 100
+        assert spectrum(torch.randn(n, d).to(dtype)).rank == min(d, n - 1)  # true directions stay
+
+
+@pytest.mark.parametrize("scale", [1e-320, 1e-200, 1e200, 1e307])
+def test_the_scale_of_rows_is_free(scale):
+    rows = torch.randn(40, 8, dtype=torch.float64).round(decimals=1)
+    found, expected = spectrum(rows * scale), spectrum(rows)
+    rel = 1e-9 if scale > 1e-300 else 1e-2  # numbers below 1e-308 have few digits
+    for name in ("effective_rank", "participation_ratio", "anisotropy", "normalized_std", "mean_cosine"):
+        assert getattr(found, name) == pytest.approx(getattr(expected, name), rel=rel, abs=1e-3 if rel > 0.001 else 0)
+    assert participation_ratio(rows * scale) == pytest.approx(participation_ratio(rows), rel=rel)
+    lengths = torch.logspace(-300, 300, 40, dtype=torch.float64).unsqueeze(1)
+    assert spectrum(rows * lengths).mean_cosine == pytest.approx(expected.mean_cosine, rel=1e-9)
+
+
+@pytest.mark.parametrize("kind", ["one coordinate", "power law"])
+def test_eigenvalues_of_many_decades_are_those_of_singular_values(kind):
+    rows = np.random.default_rng(0).standard_normal((300, 60))
+    rows *= np.where(np.arange(60) == 0, 1e7, 1.0) if kind == "one coordinate" else np.arange(1, 61) ** -5.0
+    s = np.linalg.svd(rows - rows.mean(0), compute_uv=False)
+    p, j = s / s.sum(), np.arange(10, 61)
+    found = spectrum(torch.from_numpy(rows))
+    assert found.rank == 60
+    assert found.effective_rank == pytest.approx(np.exp(-(p * np.log(p)).sum()), rel=1e-12)
+    assert found.alpha == pytest.approx(-np.polyfit(np.log(j), np.log(s[9:] ** 2), 1, w=j**-0.5)[0], rel=1e-8)
