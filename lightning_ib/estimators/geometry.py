@@ -22,6 +22,10 @@ def capped(rows: Tensor) -> str:
     return "capped" if len(rows) <= rows.shape[1:].numel() else "ok"
 
 
+class LabelsOutOfRange(ValueError):
+    """Labels are no class numbers, for whatever layer."""
+
+
 class Companion(Estimator):
     """A part of the geometry of a layer, recorded beside its information.
 
@@ -121,10 +125,10 @@ class LayerSpectrum(Companion):
 class LayerClasses(Companion):
     """The geometry of the classes in a layer, from running sums over all samples.
 
-    See :func:`~lightning_ib.functional.class_geometry`. No row is kept: per layer it takes 8 bytes for each of
-    ``max_classes`` times C numbers. The verdict is ``"undersampled"`` where a class has one sample. Labels that are
-    real numbers are left aside; where they turn out to be classes (whole numbers, one-hot rows) the sampled rows are
-    taken.
+    See :func:`~lightning_ib.functional.class_geometry`. No row is kept: per layer and target it takes 8 bytes for each
+    of K times C numbers, with the K classes that occurred, on a GPU ``max_classes``; the end takes a product of K²·C.
+    The verdict is ``"undersampled"`` where a class has one sample. Labels that are real numbers are left aside; where
+    they turn out to be classes (whole numbers, one-hot rows) the sampled rows are taken.
 
     Args:
         max_classes: labels are 0 … ``max_classes`` − 1.
@@ -147,7 +151,10 @@ class LayerClasses(Companion):
 
         Raises:
             ValueError: not even the variance within classes is defined; the sentence gives the reason.
+            LabelsOutOfRange: it is one of the labels.
         """
+        if found.n_outside:
+            raise LabelsOutOfRange(found.reason)
         if math.isnan(found.within_variance):
             raise ValueError(found.reason)
         return {name: float(getattr(found, name)) for name in self.outputs}

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from lightning_ib.distributed import on_rank_zero
 from lightning_ib.estimators.base import Estimator, Rows
-from lightning_ib.estimators.geometry import MOST_CHANNELS, Companion, LayerClasses, LayerDrift
+from lightning_ib.estimators.geometry import MOST_CHANNELS, Companion, LabelsOutOfRange, LayerClasses, LayerDrift
 from lightning_ib.estimators.reliability import bound_of_target, estimate_verdict
 from lightning_ib.estimators.soft import Soft
 from lightning_ib.functional import ClassSums, SoftEntropy, Unit
@@ -227,7 +227,7 @@ class Estimation:
         if estimator.optional:
             at.warn(name, f"{message} Give estimators=() to go without.")
         else:
-            at.warn(f"{layer} {name}", f"layer {layer!r}: {message}")
+            at.warn(name if isinstance(error, LabelsOutOfRange) else f"{layer} {name}", f"layer {layer!r}: {message}")
 
     def missing(
         self,

@@ -40,6 +40,7 @@ class ClassGeometry(NamedTuple):
         n: the number of rows.
         n_classes: the number of classes that occurred.
         smallest_class: the size of the smallest of these.
+        n_outside: the number of labels out of range, which make all values NaN.
         reason: why values are NaN; empty where all are numbers.
     """
 
@@ -53,6 +54,7 @@ class ClassGeometry(NamedTuple):
     n: int
     n_classes: int
     smallest_class: int
+    n_outside: int
     reason: str
 
 
@@ -63,7 +65,8 @@ class ClassSums:
     first. So the sums stay exact to rounding where the mean is far from zero; sums of squares would lose all digits.
     They are in float64, in float32 on a device without it.
 
-    Memory is :math:`8 (K + 1)(D + 2)` bytes with K = ``max_classes``: 4 MiB for 1 024 classes of 512 coordinates.
+    Memory is 8 bytes for each of K (D + 2) numbers: 4 MiB for 1 024 classes of 512 coordinates, 64 MiB for those of
+    8 192. K is the number of classes that occurred, rounded up to a power of two, and off the host ``max_classes`` + 2.
 
     Args:
         n_coordinates: D, the number of coordinates of a row.
@@ -93,11 +96,19 @@ class ClassSums:
 
     def reset(self) -> None:
         """Forget all rows."""
-        size = self.max_classes + 1  # the last one takes labels that are out of range
+        n_labels = self.max_classes + len(_OUTSIDE)  # the last ones take labels that are out of range
+        size = 0 if self._grows else n_labels
         with torch.inference_mode(False), torch.no_grad():
+            self._places = torch.full((n_labels,), -1) if self._grows else torch.arange(size, device=self._device)
+            self._n_places = size
             self._sizes = torch.zeros(size, dtype=torch.int64, device=self._device)
             self._means = torch.zeros(size, self.n_coordinates, dtype=self._dtype, device=self._device)
             self._squares = torch.zeros(size, dtype=self._dtype, device=self._device)
+
+    @property
+    def _grows(self) -> bool:
+        """Whether classes get a place when they occur; elsewhere than on the host asking for that would wait."""
+        return self._device.type == "cpu"
 
     @torch.no_grad()
     def update(self, t: Tensor, y: Tensor) -> None:
@@ -122,11 +133,11 @@ class ClassSums:
         if len(t) == 0:
             return
         rows, labels = t.detach().to(self._dtype), y.long().to(t.device)
-        labels = torch.where((labels >= 0) & (labels < self.max_classes), labels, self.max_classes)
-        if self._device.type == "cpu":  # the few classes of the batch alone; elsewhere asking for them would wait
+        labels = torch.where(labels < 0, self.max_classes + 1, labels.clamp_max(self.max_classes))
+        if self._grows:  # the few classes of the batch alone
             classes, labels = labels.unique(return_inverse=True)
         else:
-            classes = torch.arange(self.max_classes + 1, device=self._device)
+            classes = self._places
         sizes = torch.zeros_like(classes).index_add_(0, labels, torch.ones_like(labels))
         reference = rows[0]  # taken off before rows are added up: those that are all the same have exactly one mean
         rows = rows - reference
@@ -139,20 +150,38 @@ class ClassSums:
 
     def _join(self, classes: Tensor, sizes: Tensor, means: Tensor, squares: Tensor) -> None:
         """Add the sums of other rows of these classes."""
-        before = self._sizes[classes]
+        places = self._places_of(classes) if self._grows else classes
+        before = self._sizes[places]
         share = sizes.to(self._dtype) / (before + sizes).clamp_min(1)
         # The first rows of a class are taken as they are, whatever they hold: 0 · ∞ is NaN.
-        deltas = torch.where((sizes > 0).unsqueeze(1), means - self._means[classes], 0.0)
+        deltas = torch.where((sizes > 0).unsqueeze(1), means - self._means[places], 0.0)
         of_deltas = torch.linalg.vector_norm(deltas, dim=1).square()
-        self._squares[classes] += squares + of_deltas * (before * share)
-        self._means[classes] += deltas * share.unsqueeze(1)
-        self._sizes[classes] = before + sizes
+        self._squares[places] += squares + of_deltas * (before * share)
+        self._means[places] += deltas * share.unsqueeze(1)
+        self._sizes[places] = before + sizes
+
+    def _places_of(self, classes: Tensor) -> Tensor:
+        """Where the sums of these classes are; those that are new get a place."""
+        new = classes[self._places[classes] < 0]
+        if len(new):
+            n, size = self._n_places + len(new), len(self._sizes)
+            with torch.inference_mode(False):
+                self._places[new] = torch.arange(self._n_places, n)
+                if n > size:
+                    more = min(1 << (n - 1).bit_length(), len(self._places)) - size
+                    sums = (self._sizes, self._means, self._squares)
+                    grown = (torch.cat([old, old.new_zeros(more, *old.shape[1:])]) for old in sums)
+                    self._sizes, self._means, self._squares = grown
+            self._n_places = n
+        return self._places[classes]
 
     def state(self) -> dict[str, Tensor]:
         """The sums of the classes that occurred, by name: copies, on the device of the sums."""
-        classes = self._sizes.nonzero().flatten()
+        classes = (self._places >= 0).nonzero().flatten()
+        classes = classes[self._sizes[self._places[classes]] > 0]
+        places = self._places[classes]
         named = {"sizes": self._sizes, "means": self._means, "squares": self._squares}
-        return {"classes": classes} | {name: values[classes] for name, values in named.items()}
+        return {"classes": classes} | {name: values[places] for name, values in named.items()}
 
     @torch.no_grad()
     def merge(self, state: Mapping[str, Tensor]) -> None:
@@ -165,7 +194,7 @@ class ClassSums:
             ValueError: it is of rows of another width, or has more classes.
         """
         classes, means = state["classes"], state["means"]
-        if means.shape[1] != self.n_coordinates or (len(classes) and int(classes.max()) > self.max_classes):
+        if means.shape[1] != self.n_coordinates or (len(classes) and int(classes.max()) >= len(self._places)):
             raise ValueError(
                 f"state must be of sums with {self.n_coordinates} coordinates and {self.max_classes} classes, got "
                 f"{means.shape[1]} coordinates and class {int(classes.max()) if len(classes) else 'none'}."
@@ -178,13 +207,15 @@ class ClassSums:
         """The geometry of all rows so far; the one place that waits for the device."""
         sums = {name: values.cpu() for name, values in self.state().items()}
         sizes, means, squares = sums["sizes"], sums["means"].double(), sums["squares"].double()
-        n, n_out = int(sizes.sum()), int(sizes[sums["classes"] == self.max_classes].sum())
+        n = int(sizes.sum())
         empty = _UNDEFINED._replace(n=n, n_classes=len(sizes), smallest_class=int(sizes.min()) if n else 0)
         if n == 0:
             return empty._replace(reason="no rows were given")
-        if n_out:
-            reason = f"{n_out} of {n} labels are outside 0 … {self.max_classes - 1}: give a larger max_classes"
-            return empty._replace(reason=reason)
+        outside = [int(sizes[sums["classes"] == self.max_classes + k].sum()) for k in range(len(_OUTSIDE))]
+        for n_out, reason in zip(outside, _OUTSIDE):
+            if n_out:
+                reason = f"{n_out} of {n} labels are {reason.format(self.max_classes - 1)}"
+                return empty._replace(n_outside=sum(outside), reason=reason)
         if not bool(squares.isfinite().all()):
             n_classes = int((~squares.isfinite()).sum())
             return empty._replace(reason=f"rows of {n_classes} of {len(sizes)} classes are NaN, infinite or too large")
@@ -196,7 +227,57 @@ class ClassSums:
 
 
 _NAN = math.nan
-_UNDEFINED = ClassGeometry(_NAN, _NAN, _NAN, _NAN, _NAN, _NAN, _NAN, 0, 0, 0, "")
+_UNDEFINED = ClassGeometry(_NAN, _NAN, _NAN, _NAN, _NAN, _NAN, _NAN, 0, 0, 0, 0, "")
+
+_OUTSIDE = (
+    "above {}: give a larger max_classes",
+    "negative, and classes are numbered from 0: give ignore_index for rows without a label, or other numbers",
+)
+"""What is wrong with labels out of range: those that are too large, and negative ones."""
+
+_BLOCK = 512
+"""The classes whose pairs with all others are looked at together."""
+
+_CLOSE = 1e-6
+"""The share of their squared lengths below which the squared distance of two means is taken from their difference."""
+
+
+class _Pairs(NamedTuple):
+    """What is summed up over pairs of classes: mean CDNV, and of the cosines mean, standard deviation, ETF distance."""
+
+    cdnv: float
+    cosine: float
+    cosine_std: float
+    etf_distance: float
+
+
+def _over_pairs(directions: Tensor, variances: Tensor) -> _Pairs:
+    """The means over all pairs of classes, from products of class means by blocks; NaN where one is undefined.
+
+    Args:
+        directions: the class means, less their mean, ``(K, D)``.
+        variances: the mean squared distance from each.
+    """
+    n_classes, lengths = len(directions), torch.linalg.vector_norm(directions, dim=1)
+    squares, apart = lengths.square(), 1 / (n_classes - 1)
+    n, mean, spread, cdnv, etf = 0, 0.0, 0.0, [], []
+    for start in range(0, n_classes - 1, _BLOCK):
+        block = slice(start, start + _BLOCK)
+        products = directions[block] @ directions[start:].T
+        i, j = torch.triu_indices(*products.shape, offset=1)
+        products, i, j = products[i, j], i + start, j + start
+        both = squares[i] + squares[j]
+        distances = both - 2 * products
+        close = (distances < _CLOSE * both).nonzero().flatten()
+        for some in close.split(max(1, (1 << 22) // directions.shape[1])):  # the difference of two sums has few digits
+            distances[some] = (directions[i[some]] - directions[j[some]]).square().sum(1)
+        cdnv.append(float(((variances[i] + variances[j]) / (2 * distances)).sum()) if distances.all() else _NAN)
+        cosines = products / (lengths[i] * lengths[j])
+        etf.append(float((cosines + apart).abs().sum()))
+        m, of_block = len(cosines), float(cosines.mean())
+        spread += float((cosines - of_block).square().sum()) + (of_block - mean) ** 2 * n * m / (n + m)
+        n, mean = n + m, mean + (of_block - mean) * m / (n + m)
+    return _Pairs(sum(cdnv) / n, mean, math.sqrt(spread / n), sum(etf) / n)
 
 
 def _of_classes(sizes: Tensor, means: Tensor, squares: Tensor, within: float, empty: ClassGeometry) -> ClassGeometry:
@@ -209,26 +290,20 @@ def _of_classes(sizes: Tensor, means: Tensor, squares: Tensor, within: float, em
         return empty._replace(
             within_variance=within, between_variance=0.0, reason=f"all {n_classes} classes have the same mean"
         )
-    variances = squares / sizes
-    i, j = torch.triu_indices(n_classes, n_classes, offset=1)
-    distances = torch.pdist(means).square()
-    apart = bool((distances > 0).all())
-    cdnv = float(((variances[i] + variances[j]) / (2 * distances)).mean()) if apart else math.nan
     directions = means - means.mean(0)
-    lengths = torch.linalg.vector_norm(directions, dim=1, keepdim=True)
-    pointing = bool((lengths > 0).all())
-    units = directions / lengths
-    cosines = (units @ units.T)[i, j] if pointing else torch.full((1,), math.nan, dtype=torch.float64)
-    reason = "" if apart else "two classes have the same mean"
+    pairs = _over_pairs(directions, squares / sizes)
+    reason = "two classes have the same mean" if math.isnan(pairs.cdnv) else ""
+    if math.isnan(pairs.cosine):
+        reason = "the mean of a class is the mean of them all, and has no direction"
     return empty._replace(
         within_variance=within,
         between_variance=between,
         nc1=within / between,
-        cdnv=cdnv,
-        class_mean_cosine=float(cosines.mean()),
-        class_mean_cosine_std=float(cosines.std(correction=0)),
-        etf_distance=float((cosines + 1 / (n_classes - 1)).abs().mean()),
-        reason=reason if pointing else "the mean of a class is the mean of them all, and has no direction",
+        cdnv=pairs.cdnv,
+        class_mean_cosine=pairs.cosine,
+        class_mean_cosine_std=pairs.cosine_std,
+        etf_distance=pairs.etf_distance,
+        reason=reason,
     )
 
 
@@ -259,7 +334,7 @@ def class_geometry(t: Tensor, y: Tensor) -> ClassGeometry:
 
     Cost:
         24 ms for 2 000 rows of 512 coordinates, on one core; for twelve layers of ResNet-18 1 to 4 % of the forward
-        pass. Memory is 8 bytes for each of K times D numbers, whatever N.
+        pass. Memory is 8 bytes for each of K times D numbers, whatever N; the end takes a product of :math:`K^2 D`.
 
     Samples:
         Two a class at least: one row has variance 0, which is flagged ``undersampled``. Class means scatter by their

@@ -242,8 +242,12 @@ def test_targets_that_are_no_classes():
 def test_labels_out_of_range_and_rows_without_values():
     model, batches = Named(a=nn.Linear(6, 5)), data()
     found, said = measured_and_said(model, batches, companions=[LayerClasses(max_classes=2)])
-    assert times("100 of 200 labels are outside 0 … 1: give a larger max_classes", said) == 1
+    assert times("100 of 200 labels are above 1: give a larger max_classes", said) == 1
     assert all(map(math.isnan, values(found, "classes").values()))
+    two = Named(a=nn.Linear(6, 5), b=nn.Linear(5, 5))
+    _, said = measured_and_said(two, [(x, y - 1) for x, y in batches], companions=["classes"])
+    assert times("classes could not be estimated", said) == 1
+    assert times("50 of 200 labels are negative, and classes are numbered from 0: give ignore_index", said) == 1
     batches[2][0][3] = math.nan
     found, said = measured_and_said(model, batches, companions="all")
     assert times("could not be estimated at epoch 0, its values are NaN", said) == 2

@@ -139,13 +139,6 @@ def test_rows_without_a_value(bad):
     assert found.reason == "rows of 1 of 5 classes are NaN, infinite or too large"
 
 
-def test_labels_out_of_range():
-    t, y = clusters()
-    found = summed(t, y, 100, max_classes=3).result()
-    assert found.reason == f"{int((y > 2).sum())} of 600 labels are outside 0 … 2: give a larger max_classes"
-    assert math.isnan(found.within_variance)
-
-
 def test_nothing_given_and_forgotten():
     sums = ClassSums(2)
     sums.update(torch.zeros(0, 2), torch.zeros(0, dtype=torch.int64))
@@ -189,3 +182,44 @@ def test_a_dead_layer_has_one_mean(dtype, batch):
     assert (found.within_variance, found.between_variance) == (0, 0)
     assert math.isnan(found.nc1)
     assert found.reason == "all 3 classes have the same mean"
+
+
+def test_many_classes_and_close_ones_are_those_of_all_pairs():
+    """Blocks of pairs, and two means that differ by 1e-7 of their length, as by the definition."""
+    g = torch.Generator().manual_seed(0)
+    means = torch.randn(600, 6, dtype=torch.float64, generator=g)
+    means[550] = means[3] + 1e-7
+    y = torch.arange(1800) % 600
+    t = means[y] + 0.1 * torch.randn(1800, 6, dtype=torch.float64, generator=g)
+    t[y == 550] += means[550] - t[y == 550].mean(0)
+    t[y == 3] += means[3] - t[y == 3].mean(0)
+    found = class_geometry(t, y)
+    mu = np.stack([t[y == c].mean(0).numpy() for c in range(600)])
+    v = np.array([float((t[y == c] - t[y == c].mean(0)).square().sum(1).mean()) for c in range(600)])
+    i, j = np.triu_indices(600, 1)
+    directions = mu - mu.mean(0)
+    units = directions / np.linalg.norm(directions, axis=1, keepdims=True)
+    cosines = (units @ units.T)[i, j]
+    assert found.cdnv == pytest.approx(((v[i] + v[j]) / (2 * ((mu[i] - mu[j]) ** 2).sum(1))).mean(), rel=1e-6)
+    assert found.class_mean_cosine == pytest.approx(cosines.mean(), rel=1e-9)
+    assert found.class_mean_cosine_std == pytest.approx(cosines.std(), rel=1e-9)
+    assert found.etf_distance == pytest.approx(np.abs(cosines + 1 / 599).mean(), rel=1e-9)
+
+
+def test_sums_grow_with_the_classes_that_occur():
+    sums, t, y = ClassSums(3, max_classes=1000), torch.randn(40, 3), torch.tensor([7, 999, 3, 500] * 10)
+    for k in range(4):
+        sums.update(t[k::4], y[k::4])
+    assert len(sums._means) == 4
+    assert sums.result().nc1 == pytest.approx(class_geometry(t, y).nc1)
+    sums.reset()
+    assert sums.result().reason == "no rows were given"
+
+
+@pytest.mark.parametrize(("label", "reason"), [(3, "1 of 2 labels are above 2"), (-1, "1 of 2 labels are negative")])
+def test_labels_out_of_range(label, reason):
+    sums = ClassSums(2, max_classes=3)
+    sums.update(torch.randn(2, 2), torch.tensor([0, label]))
+    found = sums.result()
+    assert found.reason.startswith(reason)
+    assert (found.n_outside, math.isnan(found.within_variance)) == (1, True)
