@@ -66,7 +66,8 @@ def changes(history: History, of: str = "epoch") -> str:
 
     Companions follow, a block for each of them. With drift among them the last line says since when a layer has
     settled: from then on its CKA to the last measurement is at least 0.95. Of several targets the primary one is
-    shown. Empty with one measurement.
+    shown. Layers that were measured later, or not at the end, are named with their first and last measurement. Empty
+    with one measurement.
 
     Args:
         history: of a run.
@@ -84,25 +85,42 @@ def changes(history: History, of: str = "epoch") -> str:
         settled since epoch (CKA to the last at least 0.95): out 0
     """
     primary = history.about(history.targets[0]) if history.targets else history
-    known = [one for one in primary.records() if math.isfinite(one.value)]
+    shown = [(source, one) for one in primary.records() if (source := _block_of(one)) is not None]
     series: dict[str, dict[str, dict[str, list[float]]]] = {}
-    for one in known:
-        if one.source in COUNTED and one.quantity in QUANTITIES:
-            source = ""
-        elif one.source in COMPANIONS and one.quantity != "cka_to_last" and not is_diagnostic(one.quantity, one.source):
-            source = one.source
-        else:
-            continue
-        series.setdefault(source, {}).setdefault(one.quantity, {}).setdefault(one.layer, []).append(one.value)
-    moments = sorted({getattr(one, of) for one in known})
+    spans: dict[tuple[int, int], dict[str, list[str]]] = {}
+    moments = sorted({getattr(one, of) for _, one in shown})
+    ends: dict[tuple[str, str, str], tuple[int, int]] = {}
+    for source, one in shown:
+        if math.isfinite(one.value):
+            series.setdefault(source, {}).setdefault(one.quantity, {}).setdefault(one.layer, []).append(one.value)
+            moment, key = getattr(one, of), (source, one.quantity, one.layer)
+            ends[key] = ends.get(key, (moment, moment))[0], moment
     if len(moments) < 2 or not series:
         return ""
+    for (_, quantity, layer), span in ends.items():
+        if span[0] < span[1] and span != (moments[0], moments[-1]):
+            spans.setdefault(span, {}).setdefault(layer, []).append(quantity)
     lines = [f"change since {of} {moments[0]}, and from the highest value"]
+    lines += [f"but from {of} {first} to {last}: {_of_layers(layers)}" for (first, last), layers in spans.items()]
     width = max(len(layer) for quantities in series.values() for layers in quantities.values() for layer in layers)
     width = max(width, *map(len, COMPANIONS))
     for source, quantities in series.items():
         lines += _block(source or "layer", quantities, width)
-    return "\n".join(lines + _settled(known, of))
+    return "\n".join(lines + _settled(primary.records(), of))
+
+
+def _block_of(one: Record) -> str | None:
+    """The companion whose block shows a record, empty for the values of the plane; ``None`` where none does."""
+    if one.source in COUNTED and one.quantity in QUANTITIES:
+        return ""
+    of_companion = one.source in COMPANIONS and one.quantity != "cka_to_last"
+    return one.source if of_companion and not is_diagnostic(one.quantity, one.source) else None
+
+
+def _of_layers(layers: Mapping[str, Sequence[str]]) -> str:
+    """The first layers with the first of their quantities."""
+    shown = [f"{layer} ({names[0]}{', …' if len(set(names)) > 1 else ''})" for layer, names in layers.items()]
+    return ", ".join([*shown[:4], "…"] if len(shown) > 4 else shown)
 
 
 def _block(title: str, quantities: Mapping[str, Mapping[str, Sequence[float]]], width: int) -> list[str]:
@@ -134,9 +152,9 @@ def _change(values: Sequence[float]) -> str:
     )
 
 
-def _settled(known: Sequence[Record], of: str) -> list[str]:
+def _settled(records: Sequence[Record], of: str) -> list[str]:
     """Since when each layer is as similar to its last measurement as one that has settled."""
-    since: dict[str, int] = {}
+    known, since = [one for one in records if math.isfinite(one.value)], dict[str, int]()
     for one in known:
         if one.quantity == "cka_to_last" and one.source == "drift" and one.verdict != "capped":
             if one.value < SETTLED:

@@ -182,6 +182,24 @@ def test_changes_are_since_the_first_and_from_the_highest_value():
     assert changes(History.of(points((0, 3))), "step").startswith("change since step 0, ")
 
 
+def test_layers_that_began_late_or_end_in_nan_are_named_with_their_own_epochs():
+    of = {"a": (5.0, 9.0, math.nan), "b": (math.nan, 5.0, 7.0), "c": (1.0, 2.0, 3.0), "d": (math.nan, math.nan, 1.0)}
+    records = [
+        Record(epoch, epoch, layer, "spectrum", name, value)
+        for name in ("effective_rank", "anisotropy")
+        for layer, values in of.items()
+        for epoch, value in enumerate(values)
+        if layer != "b" or name == "effective_rank"
+    ]
+    assert changes(History(records)).splitlines()[:4] == [
+        "change since epoch 0, and from the highest value",
+        "but from epoch 0 to 1: a (effective_rank, …)",
+        "but from epoch 1 to 2: b (effective_rank)",
+        "spectrum    effective_rank        anisotropy",
+    ]
+    assert "d                        -                 -" in changes(History(records))
+
+
 def test_files_that_are_there_are_named_from_the_working_directory(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     csv = Path("a b") / "information_plane.csv"
