@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor, nn
 
@@ -22,6 +24,43 @@ CHANNELS_FIRST = (
 
 CHANNELS_LAST = (nn.Linear, nn.Embedding, nn.LayerNorm, nn.RNNBase, nn.MultiheadAttention)
 """Modules that put out channels last, ``(B, …, C)``."""
+
+
+ELEMENTWISE = (
+    *(nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.PReLU, nn.RReLU, nn.ELU, nn.CELU, nn.SELU, nn.GELU, nn.SiLU, nn.Mish),
+    *(nn.Sigmoid, nn.LogSigmoid, nn.Tanh, nn.Softplus, nn.Softsign, nn.Hardtanh, nn.Hardsigmoid, nn.Hardswish),
+    *(nn.Tanhshrink, nn.Softshrink, nn.Hardshrink, nn.Threshold, nn.Softmax, nn.LogSoftmax),
+    nn.modules.dropout._DropoutNd,
+)
+"""Modules that keep the order of what they take."""
+
+
+def orders(modules: Mapping[str, nn.Module]) -> dict[str, bool]:
+    """Module → whether it puts out ``(B, C, …)`` or ``(B, …, C)``, where that is known.
+
+    Its kind says so; an elementwise one has the order of the module that is defined just before it, by the same parent.
+
+    Args:
+        modules: by name, in the order of definition.
+
+    Example:
+        >>> net = nn.Sequential(nn.Conv1d(4, 4, 3), nn.ReLU(), nn.Flatten(), nn.ReLU(), nn.Linear(8, 2))
+        >>> orders(dict(net.named_modules()))
+        {'0': True, '1': True, '4': False}
+    """
+    found: dict[str, bool] = {}
+    before = ""
+    for name, module in modules.items():
+        if isinstance(module, (*CHANNELS_FIRST, *CHANNELS_LAST)):
+            found[name] = isinstance(module, CHANNELS_FIRST)
+        elif isinstance(module, ELEMENTWISE) and before in found and _parent(before) == _parent(name):
+            found[name] = found[before]
+        before = name
+    return found
+
+
+def _parent(name: str) -> str:
+    return name.rpartition(".")[0]
 
 
 def by_token(activation: Tensor, channels_first: bool | None = None) -> tuple[Tensor, tuple[int, ...]]:

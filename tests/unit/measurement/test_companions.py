@@ -131,6 +131,27 @@ def test_a_companion_that_fails_leaves_the_layer(companion):
     assert any(map(math.isfinite, values(found, companion, "b").values()))
 
 
+@pytest.mark.parametrize(
+    ("before", "shape", "places"), [(nn.Conv1d(4, 16, 3), (4, 52), -1), (nn.Linear(4, 16), (7, 7, 4), (1, 2))]
+)
+def test_an_activation_function_has_the_order_of_the_layer_before(before, shape, places):
+    class Pooled(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.stage, self.out = nn.Sequential(before, nn.GELU()), nn.Linear(16, 3)
+
+        def forward(self, x):
+            return self.out(self.stage(x).mean(places))
+
+    model, x, y = Pooled(), torch.randn(60, *shape), torch.arange(60) % 3
+    found = measure(model, [(x, y)], ["stage.1"], companions="all")
+    with torch.no_grad():
+        rows = model.stage(x).mean(places)
+    assert rows.shape == (60, 16)
+    close(values(found, "spectrum", "stage.1"), spectrum(rows), SPECTRAL)
+    close(values(found, "classes", "stage.1"), class_geometry(rows, y), OF_CLASSES)
+
+
 def test_all_samples_are_summed_and_some_are_sampled():
     model, batches = Named(a=nn.Linear(6, 5)), data(600)
     found = measure(model, batches, companions=["spectrum", "classes"], max_samples=50)
