@@ -130,7 +130,7 @@ class Intake:
         self.sampled, self.estimation = sampled, estimation
         self.n_updates = 0
         """How many batches were taken in."""
-        self._warned = warned
+        self._warned, self._n_lost = warned, 0
         self._tokens, self._keep_rows, self._device = tokens, keep_rows or input_ids, torch.device("cpu")
         self._input_ids = input_ids
 
@@ -169,7 +169,7 @@ class Intake:
 
     def reset(self) -> None:
         """Begin a pass."""
-        self.n_updates = 0
+        self.n_updates = self._n_lost = 0
         parts = (self.batches, self.variables, self.targets, self.heads, self.sampled, self.stochastic)
         for part in (*parts, self.estimation.streams, self.estimation.class_streams):
             part.reset()
@@ -258,6 +258,9 @@ class Intake:
 
     def _forget_targets(self, lost: Sequence[str]) -> None:
         """Drop targets for the rest of the pass, and the head with the primary one."""
+        if len(lost) > self._n_lost and self.batches.n_valid < self.batches.n_rows:
+            self._warned.warn("rows of a lost target", _MIXED.format(self.targets.readers[lost[-1]].called))
+        self._n_lost = len(lost)
         for name in lost:
             is_primary = name == self.targets.primary.name
             if is_primary:
@@ -402,6 +405,12 @@ class Intake:
                 "idle",
                 f"no layer ran in {n_idle} of {len(self.batches)} batches at epoch {epoch}: they are left out.",
             )
+
+
+_MIXED = (
+    "{} is left out from here on, and the rows that it ignored in earlier batches stay left out of the other targets: "
+    "at this measurement they are not measured on all of their rows."
+)
 
 
 def _input_rows(x: Any, n: int, fitted: FittedQuantizer | None, *, tokens: bool) -> Tensor | None:

@@ -69,8 +69,8 @@ class Targets:
         quantizers: name → how the target is put into bins; ``None`` where its form says how to read it. A single target
             has an empty name.
         ignore_index: the label of rows that are ignored.
-        follows_layers: whether targets whose rows mismatch those of all layers are left out, as where layers are
-            picked by default; otherwise they stand, and the layers are at fault.
+        follows_layers: whether a single target whose rows mismatch those of all layers is left out, as where layers are
+            picked by default; otherwise it stands, and the layers are at fault. Several are always left out.
         warned: takes the warnings.
     """
 
@@ -178,7 +178,7 @@ class Targets:
         """Leave out targets with other numbers of rows than the layers, or than the first one that is left."""
         fitting = [name for name, values in found.items() if len(values) in n_rows]
         for name, values in found.items():
-            at_fault = fitting or (self._follows_layers and self.readers[name].fitted is None)
+            at_fault = fitting or self.several or (self._follows_layers and self.readers[name].fitted is None)
             if n_rows and at_fault and len(values) not in n_rows:
                 self.readers[name].lose(
                     f"the target has {len(values)} rows where the layers put out {n_rows[0]}, so I(X;T) and H(T) are "

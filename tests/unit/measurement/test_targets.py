@@ -209,18 +209,33 @@ def test_a_bad_target_is_left_out_with_one_warning_and_the_others_go_on(bad, mes
     assert lost.h_t == point.h_t == 4.0
 
 
-def assert_mismatch(plane, x):
-    with pytest.raises(ValueError, match="put out 64 rows for 32 labels"):
-        plane.update(x, {"class": torch.arange(32), "long": torch.arange(33)})
+def test_targets_of_lengths_that_no_layer_has_are_all_left_out():
+    """The layers that were named stay: they agree with one another."""
+    found, messages = told(
+        plane_of({"class": None, "long": Quantizer(bins=UniformBins(2))}),
+        {"class": torch.arange(32), "long": torch.randn(33)},
+    )
+    for name, n in (("class", 32), ("long", 33)):
+        said = [one for one in messages if f"the target {name!r} has {n} rows where the layers put out 64" in one]
+        assert len(said) == 1
+        (point,) = found.points(name)
+        assert math.isnan(point.i_ty)
+        assert point.h_t == 4.0
 
 
-def test_targets_of_different_lengths_that_no_layer_has_are_measured_by_the_first():
-    plane = plane_of({"class": None, "long": None})
-    model, x = known_net(same=lambda x: x), torch.arange(16.0).repeat(4)[:, None]
-    with plane.attach(model):
-        model(x)
-        with pytest.warns(UserWarning, match="'long' has 33 rows where the target 'class' has 32"):
-            assert_mismatch(plane, x)
+def test_rows_that_a_lost_target_ignored_before_are_told_of():
+    ignored = torch.where(torch.arange(64) < 20, -100, CLASSES)
+    targets = {"class": None, "bad": None}
+    found, messages = told(
+        plane_of(targets, ignore_index=-100),
+        lambda k: {"class": CLASSES, "bad": ignored[1:] if k else ignored},
+        batches=2,
+    )
+    assert found.points("class")[0].n_samples == 64 - 20 + 64
+    (said,) = (one for one in messages if "stay left out of the other targets" in one)
+    assert said.startswith("the target 'bad' is left out from here on, and the rows that it ignored in earlier batches")
+    _, messages = told(plane_of(targets, ignore_index=-100), {"class": ignored, "bad": CLASSES[1:]}, batches=2)
+    assert not any("stay left out" in one for one in messages)
 
 
 def test_a_quantizer_selects_and_bins_its_target_and_its_edges_freeze():
