@@ -223,6 +223,7 @@ class InformationPlaneCallback(LoopCallback):
             )
         if own:
             _refuse_earlier_monitors(trainer, self)
+        _refuse_same_pictures(trainer, self)
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Find the layers before the first forward; hooks are on during a measurement, and inside torch.compile."""
@@ -395,6 +396,20 @@ def _refuse_earlier_monitors(trainer: Trainer, callback: InformationPlaneCallbac
             raise ValueError(
                 f"{type(earlier).__name__} monitors {monitor!r} but comes before the InformationPlaneCallback that "
                 "logs it: put the InformationPlaneCallback first in callbacks=[…]."
+            )
+
+
+def _refuse_same_pictures(trainer: Trainer, callback: InformationPlaneCallback) -> None:
+    """Raise where another callback would write the pictures of this one: its prefix is a target here."""
+    ours = callback.reporter.file_names(callback.session.options["targets"] or ())
+    for other in trainer.callbacks:  # type: ignore[attr-defined]
+        if not isinstance(other, InformationPlaneCallback) or other.prefix == callback.prefix:
+            continue
+        theirs = other.reporter.file_names(other.session.options["targets"] or ())
+        if same := sorted(ours & theirs):
+            raise ValueError(
+                f"the callbacks with the prefixes {callback.prefix!r} and {other.prefix!r} would both write {same[0]}: "
+                "rename a prefix or a target."
             )
 
 

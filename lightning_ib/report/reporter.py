@@ -242,6 +242,10 @@ class Reporter:
         shown = [target for target, of_target in self._by_target(history).items() if self._has_content(of_target)]
         return [folder / self._picture_name(self.main, target) for target in shown]
 
+    def file_names(self, targets: Iterable[str]) -> set[str]:
+        """The names of the main pictures about some targets, in lower case: some disks know no other."""
+        return {self._picture_name(self.main, target).lower() for target in list(targets) or [""]}
+
     def _picture_name(self, name: str, target: str) -> str:
         return f"{name}{self._stem}{f'_{file_stem(target)}' if target else ''}.png"
 

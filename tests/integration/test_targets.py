@@ -105,3 +105,12 @@ def test_a_pass_that_fails_has_nan_for_each_target(tmp_path):
     for name in last.targets:
         assert all(math.isnan(point.i_ty) for point in last.points(name))
         assert [one.quantity for one in last.estimates(name)] == ["I_TY", "accuracy"] * 2
+
+
+@pytest.mark.usefixtures("few_pictures")
+def test_a_prefix_that_is_a_target_elsewhere_is_refused(tmp_path):
+    others = [InformationPlaneCallback(prefix="Coarse"), callback_of()]
+    message = "the callbacks with the prefixes 'Coarse' and 'ib' would both write information_plane_coarse.png"
+    with pytest.raises(ValueError, match=message):
+        fit(tmp_path, *others, max_epochs=1)
+    fit(tmp_path, InformationPlaneCallback(prefix="fine"), callback_of(), max_epochs=1, limit_val_batches=1)
