@@ -11,10 +11,10 @@ from torch import Tensor
 
 from lightning_ib.estimators.base import Rows
 from lightning_ib.estimators.geometry import capped
-from lightning_ib.functional import cka_of_sketches, cka_sketch
+from lightning_ib.functional import cka_of_sketches
 from lightning_ib.functional.checks import checked_rows
-from lightning_ib.functional.geometry.rows import centered_rows
-from lightning_ib.functional.geometry.similarity import cka_products
+from lightning_ib.functional.geometry.rows import centered_rows, gram
+from lightning_ib.functional.geometry.similarity import cka_products, sketch_of_centered
 from lightning_ib.measurement.same_samples import same_rows
 from lightning_ib.measurement.sampled import Drawn
 from lightning_ib.records.history import History
@@ -85,10 +85,10 @@ class Drift:
         first = self._rows.setdefault(layer, t.float().cpu().clone()).to(t.device)
         if first.shape != t.shape:
             raise ValueError(f"its rows are {tuple(t.shape)}, and were {tuple(first.shape)} at the first measurement")
-        sketches[layer] = cka_sketch(t)
-        between, self._norms[layer], within = cka_products(
-            centered_rows(first), centered_rows(t), self._norms.get(layer)
-        )
+        z = centered_rows(t)
+        products = gram(z) if z.shape[1] > len(z) else None
+        sketches[layer] = sketch_of_centered(z, products)
+        between, self._norms[layer], within = cka_products(centered_rows(first), z, self._norms.get(layer), products)
         both = math.sqrt(self._norms[layer]) * math.sqrt(within)
         return {"cka_to_first": between / both if both > 0 else math.nan}
 

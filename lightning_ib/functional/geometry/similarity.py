@@ -77,19 +77,22 @@ def linear_cka(x: Tensor, y: Tensor, *, debiased: bool = False) -> float:
     return between / (math.sqrt(within_x) * math.sqrt(within_y))
 
 
-def cka_products(x: Tensor, y: Tensor, within_x: float | None = None) -> tuple[float, float, float]:
+def cka_products(
+    x: Tensor, y: Tensor, within_x: float | None = None, of_y: Tensor | None = None
+) -> tuple[float, float, float]:
     """The squared norms of XᵀY, XᵀX and YᵀY, of which linear CKA is made.
 
     Args:
         x: centered rows, float64 ``(N, D)``.
         y: the same of others, ``(N, E)``.
         within_x: the second one, where it is known; the others take less time then, if N is the larger number.
+        of_y: YYᵀ, where it is known; it saves time if N is the smaller number.
     """
     if max(x.shape[1], y.shape[1]) <= len(x):
         squares = [gram(of.T).square().sum() for of in ((x, y) if within_x is None else (y,))]
         within = [float(one) for one in squares] if within_x is None else [within_x, float(squares[0])]
         return float((x.T @ y).square().sum()), within[0], within[1]
-    k, m = gram(x), gram(y)
+    k, m = gram(x), gram(y) if of_y is None else of_y
     return float((k * m).sum()), float(k.square().sum()) if within_x is None else within_x, float(m.square().sum())
 
 
@@ -103,9 +106,9 @@ def cka_sketch(rows: Tensor, *, width: int = SKETCH_WIDTH) -> Tensor:
     .. math:: s_j = \sum_{a_i + b_k \equiv j} \sigma_i \tau_k K_{ik}
 
     (the tensor sketch of Pham & Pagh 2013). The product of two sketches is an unbiased estimate of the product of the
-    matrices, so that their cosine estimates the CKA: see :func:`cka_of_sketches`. The sum is a convolution, taken by
-    Fourier transforms without the matrix. Places and signs are hashed from the number of the row: the sketches of the
-    same samples in the same order match, whenever they are made.
+    matrices, so that their cosine estimates the CKA: see :func:`cka_of_sketches`. With more rows than coordinates the
+    sum is a convolution, taken by Fourier transforms without the matrix. Places and signs are hashed from the number of
+    the row: the sketches of the same samples in the same order match, whenever they are made.
 
     Args:
         rows: real floating point, shape ``(N, D)``.
@@ -122,14 +125,34 @@ def cka_sketch(rows: Tensor, *, width: int = SKETCH_WIDTH) -> Tensor:
         torch.Size([8])
     """
     width = checked_integer(width, "width", at_least=2)
-    x, _ = checked_pair(rows, rows, ("rows", "rows"))
-    z = scaled(centered_rows(x), always=True).float()  # whose range is narrower
-    spectra = []
-    for places, signs in _hashed(len(z), width):
-        folded = z.new_zeros(z.shape[1], width)
-        folded.index_add_(1, places.to(z.device), z.T * signs.to(z.device))
-        spectra.append(torch.fft.rfft(folded))
-    found = torch.fft.irfft((spectra[0] * spectra[1]).sum(0), n=width).double().cpu()
+    z = centered_rows(checked_pair(rows, rows, ("rows", "rows"))[0])
+    return sketch_of_centered(z, width=width)
+
+
+def sketch_of_centered(z: Tensor, products: Tensor | None = None, *, width: int = SKETCH_WIDTH) -> Tensor:
+    """The sketch of centered rows: of their Gram matrix, where that is known or small, else without it.
+
+    Args:
+        z: from :func:`~lightning_ib.functional.geometry.rows.centered_rows`.
+        products: their Gram matrix, where it is known.
+        width: how many numbers a sketch has.
+    """
+    n, d = z.shape
+    hashed = [(places.to(z.device), signs.to(z.device)) for places, signs in _hashed(n, width)]
+    if products is not None or d > n:
+        products = gram(z) if products is None else products
+        (a, signs_a), (b, signs_b) = hashed
+        places = (a.unsqueeze(1) + b).remainder_(width).flatten()
+        signed = products * signs_a.unsqueeze(1) * signs_b
+        found = z.new_zeros(width).index_add_(0, places, signed.flatten()).cpu()
+    else:
+        z = scaled(z, always=True).float()  # whose range is narrower
+        spectra = []
+        for places, signs in hashed:
+            folded = z.new_zeros(d, width)
+            folded.index_add_(1, places, z.T * signs)
+            spectra.append(torch.fft.rfft(folded))
+        found = torch.fft.irfft((spectra[0] * spectra[1]).sum(0), n=width).double().cpu()
     length = float(found.norm())
     scaled_to_1: Tensor = (found / length if length > 0 else found).float()
     return scaled_to_1

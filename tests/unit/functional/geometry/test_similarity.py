@@ -6,6 +6,8 @@ import pytest
 import torch
 
 from lightning_ib.functional import cka_of_sketches, cka_sketch, linear_cka
+from lightning_ib.functional.geometry.rows import centered_rows
+from lightning_ib.functional.geometry.similarity import cka_products, sketch_of_centered
 
 
 def by_kernels(x, y, unbiased=False):
@@ -105,3 +107,15 @@ def test_the_scale_of_rows_is_free(scale):
     x, y = torch.randn(2, 50, 8, dtype=torch.float64)
     assert linear_cka(scale * x, y) == pytest.approx(linear_cka(x, y), rel=1e-9)
     torch.testing.assert_close(cka_sketch(scale * x), cka_sketch(x))
+
+
+@pytest.mark.parametrize("d", [30, 80])
+def test_a_sketch_of_the_matrix_is_that_of_the_rows(d):
+    z = centered_rows(torch.randn(50, d))
+    whole, rows = sketch_of_centered(z, z @ z.T), sketch_of_centered(z)
+    torch.testing.assert_close(whole, rows, rtol=0, atol=1e-6)
+    a, b = torch.randn(2, 50, d, dtype=torch.float64)
+    between, within_a, within_b = cka_products(a, b)
+    assert cka_products(a, b, within_a, b @ b.T) == pytest.approx((between, within_a, within_b))
+    assert between == pytest.approx(float((a.T @ b).square().sum()))
+    assert within_b == pytest.approx(float((b.T @ b).square().sum()))
