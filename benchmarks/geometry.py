@@ -1,8 +1,9 @@
 """The cost of companions: CPU time of each on rows of a layer, and of class geometry in a validation pass.
 
 ``python benchmarks/geometry.py`` times, on one thread, the spectrum, the classes and the drift of 2 000 rows of 512 and
-of 2 048 coordinates, and then a validation pass of a ResNet-18 that is measured with class geometry of twelve layers
-and without, in turn. Ratios are more reliable than seconds.
+of 2 048 coordinates, beside their Gram matrix in float64 and its eigenvalues alone, and then a validation pass of a
+ResNet-18 that is measured with class geometry of twelve layers and without, in turn. Ratios are more reliable than
+seconds.
 """
 
 from __future__ import annotations
@@ -16,11 +17,15 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from lightning_ib import InformationPlane
-from lightning_ib.functional import ClassSums, cka_sketch, class_geometry, linear_cka, spectrum
+from lightning_ib.estimators.base import Rows
+from lightning_ib.functional import ClassSums, spectrum
+from lightning_ib.functional.geometry.rows import centered, gram
+from lightning_ib.measurement.drift import Drift
 
 
 def cpu_ms(work: Callable[[], Any]) -> float:
@@ -78,13 +83,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--pixels", type=int, default=112)
-    parser.add_argument("--images", type=int, default=192)
+    parser.add_argument("--images", type=int, default=192, help="0 leaves out the validation pass")
     arguments = parser.parse_args()
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
     torch.manual_seed(0)
     print(f"torch {torch.__version__}, {platform.processor() or platform.machine()}, one thread\n")
-    print("| 2 000 rows of | spectrum | classes (10) | the same, in batches of 100 | CKA to first | its sketch | all |")
+    print("| 2 000 rows of | Gram | eigenvalues (E) | spectrum | classes (10), batches of 100 | drift (1 000) | all |")
     print("| --- | --- | --- | --- | --- | --- | --- |")
     for width in (512, 2048):
         rows, labels = torch.randn(2000, width), torch.arange(2000) % 10
@@ -96,17 +101,23 @@ def main() -> None:
                 sums.update(some, of)
             sums.result()
 
+        z = centered(rows.double())
+        products = gram(z if width > 2000 else z.T)
+        drift = Drift()
+        drift.compared("layer", Rows(first))
         works: list[Callable[[], Any]] = [
+            partial(gram, z if width > 2000 else z.T),
+            partial(np.linalg.eigvalsh, products.numpy()),
             partial(spectrum, rows),
-            partial(class_geometry, rows, labels),
             streamed,
-            partial(linear_cka, first, rows[:1000]),
-            partial(cka_sketch, rows[:1000]),
+            partial(drift.compared, "layer", Rows(rows[:1000])),
         ]
         times = [[cpu_ms(work) for work in works] for _ in range(arguments.rounds + 1)][1:]
         medians = [statistics.median(column) for column in zip(*times)]
-        total = medians[0] + sum(medians[2:])
-        print(f"| {width} | {' | '.join(f'{one:.0f} ms' for one in (*medians, total))} |")
+        shown = [*medians, sum(medians[2:])]
+        print(f"| {width} | {' | '.join(f'{one:.0f} ms, {one / medians[1]:.2f} E' for one in shown)} |")
+    if not arguments.images:
+        return
     model = resnet18()
     shape = (32, 3, arguments.pixels, arguments.pixels)
     batches = [(torch.randn(shape), torch.arange(32) % 10) for _ in range(arguments.images // 32)]

@@ -226,8 +226,8 @@ class InformationPlane(Instrument):
         """Count in one batch; call it after the model's forward.
 
         Args:
-            x: the input of the batch, ``(B, …)``; looked at only where ``input`` is a quantizer, and for the number of
-                samples where there is no target.
+            x: the input of the batch, ``(B, …)``; looked at only where ``input`` is a quantizer, for the number of
+                samples where there is no target, and to recognize samples for the drift of layers.
             y: the target: labels ``(B,)``, or real values ``(B, …)``; with ``None`` the values about Y are NaN. With
                 ``targets`` a mapping from each name to such a target.
             mask: with ``tokens``, which of them count, ``(B, L)``; all where it is ``None``.

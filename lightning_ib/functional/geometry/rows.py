@@ -27,11 +27,11 @@ def centered(x: Tensor) -> Tensor:
     return z.sub_(z.mean(0))
 
 
-def scaled(z: Tensor, *, always: bool = False) -> Tensor:
-    """Rows times one power of two where their fourth powers would leave the range, or always; all digits stay."""
+def scaled(z: Tensor) -> Tensor:
+    """Rows times one power of two where their fourth powers would leave the range; all digits stay."""
     low, high = torch.aminmax(z)
     largest = max(-float(low), float(high))
-    if largest == 0 or (not always and _SMALL < largest < 1 / _SMALL):
+    if largest == 0 or _SMALL < largest < 1 / _SMALL:
         return z
     return _times_power_of_2(z, torch.tensor(-math.frexp(largest)[1], device=z.device))
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lightning_ib.functional.checks import checked_flag, checked_integer, checked_pair
 from lightning_ib.functional.discretize.ids import splitmix64
-from lightning_ib.functional.geometry.rows import centered_rows, gram, scaled, squared_lengths
+from lightning_ib.functional.geometry.rows import centered_rows, gram, squared_lengths
 
 SKETCH_WIDTH = 2048
 """The numbers of a sketch, 8 KiB in float32."""
@@ -146,7 +146,9 @@ def sketch_of_centered(z: Tensor, products: Tensor | None = None, *, width: int 
         signed = products * signs_a.unsqueeze(1) * signs_b
         found = z.new_zeros(width).index_add_(0, places, signed.flatten()).cpu()
     else:
-        z = scaled(z, always=True).float()  # whose range is narrower
+        low, high = map(float, torch.aminmax(z))
+        largest = max(high, -low)
+        z = (z / largest if largest > 0 else z).float()  # whose range is narrower
         spectra = []
         for places, signs in hashed:
             folded = z.new_zeros(d, width)
@@ -181,7 +183,7 @@ def cka_of_sketches(one: Tensor, other: Tensor) -> tuple[float, float]:
         Sketches of products by Pham & Pagh (2013), of what Kornblith et al. (2019) compare.
 
     Cost:
-        A sketch takes 35 ms for 1 000 rows of 512 coordinates and 0.2 s for those of 2 048, on one core, and 8 KiB;
+        A sketch takes 35 ms for 1 000 rows of 512 coordinates and 0.1 s for those of 2 048, on one core, and 8 KiB;
         comparing two takes no time.
 
     Samples:

@@ -243,8 +243,7 @@ def _guards(x: Tensor) -> dict[str, Any]:
         return {"normalized_std": math.nan, "mean_cosine": math.nan}
     units = x * lengths.reciprocal().unsqueeze(1)
     total, first = units.sum(0), units[0].clone()
-    units -= first
-    spread = torch.linalg.vector_norm(units, dim=0).square() - (total - n * first).square() / n
+    spread = units.sub_(first).square_().sum(0) - (total - n * first).square() / n
     cosine = (float(total @ total) - n) / (n * (n - 1))
     deviation = float((spread.clamp_min(0) / (n - 1)).sqrt().mean())
     return {"normalized_std": deviation, "mean_cosine": min(1.0, cosine)}
