@@ -189,6 +189,9 @@ def _add_output(one: ArgumentParser, output: str) -> None:
     _add_layers_and_unit(
         one, "the layers to show, or patterns (default: all)", "convert into this unit (default: that of the first run)"
     )
+    one.add_argument(
+        "--target", metavar="NAME", help="which of several targets of the run (default: the first; of a page all)"
+    )
     _add_traceback(one)
 
 
@@ -285,6 +288,14 @@ def _add_how(how: Any) -> None:
         action="extend",
         metavar="NAME",
         help=f"any of {_ESTIMATORS} (default: those of the run, or probe); none where it is empty; {_ALL_THAT_FOLLOW}",
+    )
+    how.add_argument(
+        "--companions",
+        nargs="*",
+        action="extend",
+        metavar="NAME",
+        help="any of spectrum, classes, drift, or all: the geometry of layers (default: those of the run); "
+        f"{_ALL_THAT_FOLLOW}",
     )
     how.add_argument(
         "--max-samples",

@@ -75,6 +75,9 @@ from lightning_ib.functional.discretize.ids import NOT_FINITE, hash_table, row_i
 from lightning_ib.functional.discretize.quantized import mutual_information_quantized, quantized_ids
 from lightning_ib.functional.discretize.sketch import sketch
 from lightning_ib.functional.gaussian_bound import GaussianBound, gaussian_compression_bound, weight_noise_variance
+from lightning_ib.functional.geometry.classes import ClassGeometry, ClassSums, class_geometry
+from lightning_ib.functional.geometry.similarity import cka_of_sketches, cka_sketch, linear_cka
+from lightning_ib.functional.geometry.spectrum import Spectrum, participation_ratio, spectrum
 from lightning_ib.functional.gradients import GradientSignal, WeightDiffusion, gradient_signal, weight_diffusion
 from lightning_ib.functional.resampling import resampled_standard_error
 from lightning_ib.functional.variational.critics import (
@@ -88,6 +91,8 @@ from lightning_ib.functional.variational.probes import ProbeResult, probe_inform
 __all__ = [
     "Bounds",
     "Cells",
+    "ClassGeometry",
+    "ClassSums",
     "Correction",
     "CriticResult",
     "GaussianBound",
@@ -97,6 +102,7 @@ __all__ = [
     "ProbeResult",
     "SoftEntropy",
     "SoftInformation",
+    "Spectrum",
     "Symbols",
     "Unit",
     "WeightDiffusion",
@@ -108,6 +114,9 @@ __all__ = [
     "chao_shen",
     "chao_wang_jost",
     "checked_correction",
+    "cka_of_sketches",
+    "cka_sketch",
+    "class_geometry",
     "conditional_entropy",
     "conditional_mutual_information",
     "conditional_mutual_information_gaussian_copula",
@@ -130,6 +139,7 @@ __all__ = [
     "joint",
     "joint_counts",
     "kernel_width_of",
+    "linear_cka",
     "miller_madow",
     "mutual_information",
     "mutual_information_bounds_kde",
@@ -147,6 +157,7 @@ __all__ = [
     "mutual_information_smile",
     "noise_variance_of",
     "nsb",
+    "participation_ratio",
     "permuted_mutual_information",
     "permuted_symbols",
     "probe_information",
@@ -158,6 +169,7 @@ __all__ = [
     "singleton_fraction",
     "sketch",
     "soft_information",
+    "spectrum",
     "standard_error",
     "standard_error_of_entropy",
     "symbols",
