@@ -22,18 +22,10 @@ def differential_entropy_knn(x: Tensor, *, k: int = 3, weighted: bool = False, u
 
     .. math:: h_j = \psi(N) - \psi(j) + \frac{1}{N} \sum_i \log\, (2 \rho_{j,i})^D
 
-    The result is :math:`h_k`, or with ``weighted`` the mean :math:`\sum_j w_j h_j` of several. A density that curves
-    within the cube biases :math:`h_j` by a series in
-    :math:`N^{-2 \ell / D}\, \Gamma(j + 2 \ell / D) / \Gamma(j)`, and the weights cancel its terms up to
-    :math:`\ell = \lfloor D / 4 \rfloor`, those that fall no faster than :math:`N^{-1/2}`:
+    The result is :math:`h_k`, or with ``weighted`` the mean :math:`\sum_j w_j h_j` with the shortest weights that cancel
+    the terms of the bias that fall no faster than :math:`N^{-1/2}`, those up to :math:`\ell = \lfloor D / 4 \rfloor`:
 
-    .. math::
-
-        \sum_j w_j = 1, \qquad \sum_j w_j \frac{\Gamma(j + 2 \ell / D)}{\Gamma(j)} = 0, \quad
-        \ell = 1, \dots, \lfloor D / 4 \rfloor, \qquad
-        w_j = 0 \text{ unless } j = \lfloor i k / D \rfloor, \quad i = 1, \dots, D
-
-    Of all that do, the weights have the least sum of squares.
+    .. math:: \sum_j w_j = 1, \qquad \sum_j w_j\, \Gamma(j + 2 \ell / D) / \Gamma(j) = 0
 
     Source:
         Kozachenko & Leonenko (1987) for one neighbor; the weights of Berrett, Samworth & Yuan (2019), who use the
@@ -47,17 +39,16 @@ def differential_entropy_knn(x: Tensor, *, k: int = 3, weighted: bool = False, u
         0.4 bits in 8 coordinates for k = 5, and by 0.2 for k = 20.
 
     Trap:
-        With weights it is not better everywhere: they cancel terms of a smooth density alone, and their size multiplies
-        the scatter (in 8 coordinates and for k = 5 they are 9.9, −7.7, −7.2, −1.2 and 7.2). At the edge of a bounded
-        support cubes reach outside, and it reads too high: 2 000 samples of an 8-dimensional cube by 1.8 bits, with
-        weights by 0.4. On a surface of fewer dimensions than coordinates, such as probabilities that sum to
-        1, the entropy is −∞ and a number comes out. A differential entropy moves with the scale of the variable and
-        may be negative; only differences of entropies of the same scale are informations. Bring the coordinates to one
-        scale first and add the logarithm of the factors.
+        The weights cancel the bias of a smooth density alone, and their size multiplies the scatter: in 8 coordinates
+        and for k = 5 they are 9.9, −7.7, −7.2, −1.2 and 7.2. At the edge of a bounded support cubes reach outside, and
+        it reads too high: an 8-dimensional cube from 2 000 samples by 1.8 bits, with weights by 0.4. On a surface of
+        fewer dimensions than coordinates, such as probabilities that sum to 1, the entropy is −∞ and a number comes
+        out. It moves with the scale of the variable: only differences at one scale are informations. Coordinates of
+        different scales need to be divided first, and the logarithms of the divisors added.
 
     Args:
         x: real numbers in floating point, shape ``(N, …)`` or ``(N,)``.
-        k: the number of neighbors, 1 to N − 1; with weights the largest one, enough for as many weights as conditions.
+        k: the number of neighbors, 1 to N − 1; with weights the largest, at least ⌊D/4⌋ + 1.
         weighted: whether to take the weighted mean.
         unit: ``"bits"`` or ``"nats"``.
 
@@ -67,8 +58,7 @@ def differential_entropy_knn(x: Tensor, *, k: int = 3, weighted: bool = False, u
     Raises:
         TypeError: an argument is of another kind; integer variables are.
         ValueError: ``k`` or ``unit`` is out of range, ``k`` is too small for the weights, the variable holds NaN or
-            infinity or spans more than float64 holds, a coordinate is constant, or rows repeat so often that a neighbor
-            lies at distance 0.
+            infinity or spans more than float64 holds, a coordinate is constant, or a neighbor lies at distance 0.
 
     Example:
         Uniform on an interval of length 8: 3 bits.
@@ -104,7 +94,11 @@ def pointwise_entropy_knn(x: Tensor, *, k: int = 3, weighted: bool = False) -> P
 
 
 def entropy_weights(d: int, k: int) -> dict[int, float]:
-    """The weights of :func:`differential_entropy_knn` that are not 0 by definition, by the number of the neighbor.
+    r"""The weights of :func:`differential_entropy_knn` that are not 0 by definition, by the number of the neighbor.
+
+    A density that curves within the cube biases :math:`h_j` by a series in
+    :math:`N^{-2 \ell / D}\, \Gamma(j + 2 \ell / D) / \Gamma(j)`, in any norm. Only the neighbors
+    :math:`\lfloor i k / D \rfloor`, i = 1 … D, have a weight.
 
     Args:
         d: the number of coordinates.

@@ -48,7 +48,7 @@ def test_trees_and_all_distances_agree(weighted, monkeypatch):
 
 
 @pytest.mark.parametrize("d", [1, 2, 3, 4, 6, 8])
-@pytest.mark.parametrize(("k", "weighted", "reached"), [(3, False, 0.2), (20, True, 0.3)])
+@pytest.mark.parametrize(("k", "weighted", "reached"), [(3, False, 0.25), (20, True, 0.3)])
 def test_a_normal_variable(d, k, weighted, reached):
     mix = normal(d, d, seed=1) / math.sqrt(d) + torch.eye(d, dtype=torch.float64)
     truth = d / 2 * math.log2(2 * math.pi * math.e)
@@ -56,7 +56,7 @@ def test_a_normal_variable(d, k, weighted, reached):
     assert plain == pytest.approx(truth, abs=reached)
     # A linear map adds the logarithm of its determinant; cubes that it skews add an error.
     mapped = differential_entropy_knn(normal(1500, d) @ mix, k=k, weighted=weighted)
-    assert mapped == pytest.approx(truth + float(torch.linalg.slogdet(mix)[1]) / math.log(2), abs=2 * reached)
+    assert mapped == pytest.approx(truth + float(torch.linalg.slogdet(mix)[1]) / math.log(2), abs=2.5 * reached)
 
 
 def test_other_distributions():
