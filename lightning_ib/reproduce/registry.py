@@ -61,6 +61,24 @@ EXPERIMENTS = {
             "minutes",
             "hours",
         ),
+        Experiment(
+            "dropout",
+            "finite I(X;T) of layers with Gaussian and information dropout, whose noise is known",
+            "Adilova, Geiger & Fischer, Information Plane Analysis for Dropout Neural Networks, ICLR 2023, "
+            "arXiv 2303.00596; code: github.com/link-er/IP_dropout",
+            "minutes",
+            "hours",
+            needs_mnist=True,
+        ),
+        Experiment(
+            "lossy",
+            "information of compressed inputs and layers, by weighted Kozachenko–Leonenko",
+            "Butakov et al., Information Bottleneck Analysis of Deep Neural Networks via Lossy Compression, ICLR 2024, "
+            "arXiv 2305.08013; code: github.com/VanessB/Information-v3",
+            "minutes",
+            "hours",
+            needs_mnist=True,
+        ),
     )
 }
 """Name → experiment."""
