@@ -31,9 +31,9 @@ _COLORS = {"gaussian": "#31688e", "information": "#d1603d"}
 _NAMES = {"gaussian": "Gaussian dropout", "information": "information dropout"}
 
 METHOD = (
-    "LeNet with softplus units learns MNIST by SGD; the layer of 84 units has the noise. Gaussian dropout multiplies it "
-    "by N(1, s²) with s = p/(1 − p), as the authors' code does, information dropout by a log-normal factor whose width "
-    "the input decides.",
+    "LeNet with softplus units learns MNIST by SGD; the layer of 84 units has the noise. Gaussian dropout multiplies "
+    "it by N(1, s²) with s = p/(1 − p), as the authors' code does, information dropout by a log-normal factor whose "
+    "width the input decides.",
     "Given the input, T (or its logarithm) is normal with known parameters: h(T|X) is in closed form, and p(t) is a "
     "mixture with a component for each of N test pictures. `i_xt_lower` compares each draw with all components and is "
     "at most log₂ N, `i_xt_upper` with those of the other pictures; their means over samples bracket I(X;T) (Poole et "
@@ -57,8 +57,8 @@ FAULTS = (
     "Noise with p/(1 − p) as its standard deviation is announced as having it for its variance; the script that "
     "validates the estimator draws noise of variance 0.4 and takes 0.4 for its standard deviation in h(T|X).",
     "The estimator's p is 0.01 and that of the training 0.2: whoever runs both has to make them equal by hand.",
-    "Test representations are sorted by `np.unique`, and the first 1 000 become the components: those with the smallest "
-    "first unit, rather than a random sample of the draws that they are compared with.",
+    "Test representations are sorted by `np.unique`, and the first 1 000 become the components: those with the "
+    "smallest first unit, rather than a random sample of the draws that they are compared with.",
     "A draw is compared with its own component if that is among the 1 000, and else not: an average of what is too low "
     "and what is too high. 1e-6 is added inside the logarithm, and draws beyond a multiple of 10 000 are left out.",
 )

@@ -33,6 +33,8 @@ class GaussianDropout(nn.Module):
         std: of the factor.
     """
 
+    rate: Tensor | float = 0.0
+
     def __init__(self, std: float) -> None:
         super().__init__()
         self.std = std
@@ -65,7 +67,7 @@ class InformationDropout(nn.Module):
         self.widest = widest
         self.units = nn.Linear(n_in, n_out)
         self.widths = nn.Linear(n_in, n_out)
-        self.rate = torch.zeros(())
+        self.rate: Tensor | float = 0.0
 
     def forward(self, x: Tensor) -> Tensor:
         """T in training, z in evaluation; ``rate`` becomes the mean divergence from a standard log-normal prior."""
@@ -142,6 +144,13 @@ def network(method: str, std: float) -> nn.Sequential:
     return nn.Sequential(OrderedDict([*front.items(), *noisy.items(), ("fc3", nn.Linear(84, 10))]))
 
 
+def noisy_layer(model: nn.Sequential) -> GaussianDropout | InformationDropout:
+    """The layer with noise."""
+    layer = model.get_submodule(LAYER)
+    assert isinstance(layer, (GaussianDropout, InformationDropout))
+    return layer
+
+
 @contextmanager
 def noise_on(model: nn.Module) -> Iterator[None]:
     """Let the dropout of a model draw, every other module as it is; the mode of each is put back."""
@@ -181,7 +190,7 @@ def train(
                     optimizer.zero_grad()
                     loss = F.cross_entropy(model(x[chosen]), y[chosen])
                     if method == "information":
-                        loss = loss + plan.beta / 60_000 * model.get_submodule(LAYER).rate
+                        loss = loss + plan.beta / 60_000 * noisy_layer(model).rate
                     loss.backward()
                     optimizer.step()
                 schedule.step()
@@ -194,7 +203,7 @@ def train(
 @torch.no_grad()
 def measured(model: nn.Sequential, x: Tensor, y: Tensor, plan: Plan) -> Row:
     """All that is measured of a network at one moment, informations in bits; the mode of every module stays."""
-    layer = model.get_submodule(LAYER)
+    layer = noisy_layer(model)
     before, after = nn.Sequential(), nn.Sequential()
     for k, (name, module) in enumerate(model.named_children()):
         (before if k < list(model._modules).index(LAYER) else after).add_module(name, module)

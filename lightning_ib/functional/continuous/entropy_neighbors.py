@@ -22,8 +22,8 @@ def differential_entropy_knn(x: Tensor, *, k: int = 3, weighted: bool = False, u
 
     .. math:: h_j = \psi(N) - \psi(j) + \frac{1}{N} \sum_i \log\, (2 \rho_{j,i})^D
 
-    The result is :math:`h_k`, or with ``weighted`` the mean :math:`\sum_j w_j h_j` with the shortest weights that cancel
-    the terms of the bias that fall no faster than :math:`N^{-1/2}`, those up to :math:`\ell = \lfloor D / 4 \rfloor`:
+    The result is :math:`h_k`, or with ``weighted`` the mean :math:`\sum_j w_j h_j` with the shortest weights that
+    cancel the terms of the bias that fall no faster than :math:`N^{-1/2}`, up to :math:`\ell = \lfloor D/4 \rfloor`:
 
     .. math:: \sum_j w_j = 1, \qquad \sum_j w_j\, \Gamma(j + 2 \ell / D) / \Gamma(j) = 0
 
