@@ -154,18 +154,17 @@ def judged(rows: Sequence[Row]) -> list[Claim]:
             len(told_apart) == len(rows) or (None if told_apart else False),
         )
     )
-    falls = [_fall(_of(rows, run)) for run in _runs(rows)]
+    changes = [_change(_of(rows, run)) for run in _runs(rows)]
     words = "; ".join(
-        f"{_NAMES[run[0]]}, seed {run[1]}: between {-high:.3g} bits of fall and {-low:.3g}".replace("-0 ", "0 ")
-        for run, (low, high) in zip(_runs(rows), falls)
+        f"{_NAMES[method]}, seed {seed}: by {low:+.3g} to {high:+.3g} bits"
+        for (method, seed), (low, high) in zip(_runs(rows), changes)
     )
-    sure = [high < 0 for low, high in falls]
-    possible = [low < 0 for low, high in falls]
+    sure, possible = [high < 0 for _, high in changes], [low < 0 for low, _ in changes]
     claims.append(
         Claim(
             "Training has a fitting phase, in which I(X;T) rises, and a compression phase, in which it falls (the "
             "paper's introduction shows them on LeNet and MNIST).",
-            f"from its highest value to the end I(X;T) changes by, as far as the two values bound it: {words}.",
+            f"from its highest value before to the end I(X;T) changes, as far as the two values bound it: {words}.",
             True if all(sure) else None if any(possible) else False,
         )
     )
@@ -179,14 +178,13 @@ def _about_the_channel(channel: Sequence[Row]) -> Claim:
         <= row["i_xt_upper"] + 3 * row["i_xt_upper_error"]
         for row in channel
     ]
-    worst = max(channel, key=lambda row: abs(row["as_published"] - row["truth"]))
-    first = channel[0]
+    first, worst = channel[0], channel[-1]
     return Claim(
         "The estimator reads I(X;T) of multiplicative Gaussian noise (the code's validation of the estimator).",
         f"the truth lies between the two values here in {sum(inside)} of {len(channel)} cases; in one coordinate they "
         f"are {first['i_xt_lower']:.3g} and {first['i_xt_upper']:.3g} of {first['truth']:.3g} bits. With the "
-        f"covariance s |z| of the code it reads {first['as_published']:.3g}, and {worst['as_published']:.3g} of "
-        f"{worst['truth']:.3g} in {worst['dimensions']} coordinates.",
+        f"covariance s |z| of the code the lower one reads {worst['as_published']:.3g} in {worst['dimensions']} "
+        f"coordinates, more than the {worst['i_xt_most']:.3g} bits that tell all samples apart.",
         all(inside),
     )
 
@@ -199,11 +197,11 @@ def _of(rows: Sequence[Row], run: tuple[str, int]) -> list[Row]:
     return [row for row in rows if (row["method"], row["seed"]) == run]
 
 
-def _fall(rows: Sequence[Row]) -> tuple[float, float]:
-    """The least and the largest change of I(X;T) from the moment of its highest upper value to the end."""
-    last = rows[-1]
-    peak = max(rows, key=lambda row: row["i_xt_upper"])
-    return last["i_xt_lower"] - peak["i_xt_upper"], last["i_xt_upper"] - peak["i_xt_lower"]
+def _change(rows: Sequence[Row]) -> tuple[float, float]:
+    """The least and the largest change of I(X;T) from the moment when it was highest to the end."""
+    *earlier, last = rows
+    least = last["i_xt_lower"] - max(row["i_xt_upper"] for row in earlier)
+    return least, last["i_xt_upper"] - max(row["i_xt_lower"] for row in earlier)
 
 
 def _filled(rows: Sequence[Row]) -> list[Row]:
@@ -219,18 +217,21 @@ def picture(rows: Sequence[Row], channel: Sequence[Row]) -> Figure:
     """I(X;T) over the epochs, the plane, and the channel whose information is known."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(11.4, 4.4), dpi=100)
-    over_epochs, plane, known = figure.subplots(1, 3, gridspec_kw={"wspace": 0.3})
-    figure.subplots_adjust(left=0.065, right=0.985, top=0.91, bottom=0.28)
+    figure = Figure(figsize=(11.4, 4.2), dpi=100)
+    over_epochs, plane, known = figure.subplots(1, 3, gridspec_kw={"wspace": 0.34})
+    figure.subplots_adjust(left=0.06, right=0.985, top=0.91, bottom=0.25)
     _draw_epochs(over_epochs, rows)
     _draw_plane(plane, rows)
     _draw_channel(known, channel)
     for axes in (over_epochs, plane, known):
         axes.tick_params(labelsize=9)
         axes.grid(alpha=0.25, linewidth=0.6)
-        axes.legend(
-            loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2, fontsize=8, frameon=False, columnspacing=1.2
-        )
+    for axes, place, columns in ((over_epochs, 0.31, 4), (known, 0.845, 2)):
+        handles, labels = axes.get_legend_handles_labels()
+        figure.legend(
+            handles, labels, loc="upper center", bbox_to_anchor=(place, 0.125), ncols=columns, fontsize=9, frameon=False,
+            columnspacing=1.4,
+        )  # fmt: skip
     return figure
 
 
@@ -241,37 +242,34 @@ def _draw_epochs(axes: Axes, rows: Sequence[Row]) -> None:
         epochs = [row["epoch"] for row in of]
         lower, upper = ([row[f"i_xt_{side}"] for row in of] for side in ("lower", "upper"))
         label = None if run[0] in named else _NAMES[run[0]]
-        axes.fill_between(epochs, lower, upper, color=color, alpha=0.25, linewidth=0, label=label)
+        axes.fill_between(epochs, lower, upper, color=color, alpha=0.3, linewidth=0, label=label)
         axes.plot(epochs, lower, color=color, linewidth=1.2)
         axes.plot(epochs, upper, color=color, linewidth=1.2)
         cells = [row["cells_i_xt"] for row in of]
-        label = None if run[0] in named else f"{_NAMES[run[0]]}, in cells"
-        axes.plot(epochs, cells, color=color, linewidth=1, linestyle=":", marker=".", label=label)
+        axes.plot(epochs, cells, color=color, linewidth=1, linestyle=":", marker=".")
         named.add(run[0])
-    axes.axhline(rows[0]["i_xt_most"], color="0.3", linewidth=1, linestyle="--", label="log₂ of the number of pictures")
+    axes.plot([], [], color="0.3", linewidth=1, linestyle=":", marker=".", label="noiseless, in cells")
+    axes.axhline(rows[0]["i_xt_most"], color="0.3", linewidth=1, linestyle="--", label="log₂ of the pictures")
     axes.set_yscale("log")
-    axes.set_ylim(bottom=0.01)
+    axes.set_ylim(bottom=5e-3)
     axes.set_xlabel("epoch")
     axes.set_ylabel("I(X;T) in bits")
     axes.set_title("Between the lower and the upper value", fontsize=10.5)
 
 
 def _draw_plane(axes: Axes, rows: Sequence[Row]) -> None:
-    named: set[str] = set()
     for run in _runs(rows):
         of, color = _of(rows, run), _COLORS[run[0]]
         y = [max(row["i_ty_lower"], 0) for row in of]
-        lower, upper = ([max(row[f"i_xt_{side}"], 0.01) for row in of] for side in ("lower", "upper"))
+        lower, upper = ([max(row[f"i_xt_{side}"], 5e-3) for row in of] for side in ("lower", "upper"))
         for k, (a, b, at) in enumerate(zip(lower, upper, y)):
-            axes.plot([a, b], [at, at], color=color, alpha=0.25 + 0.75 * (k + 1) / len(of), linewidth=2.5,
-                      solid_capstyle="butt")  # fmt: skip
-        label = None if run[0] in named else f"{_NAMES[run[0]]}, lower value"
-        axes.plot(lower, y, color=color, linewidth=0.8, marker="o", markersize=3, label=label)
-        named.add(run[0])
-    axes.axvline(rows[0]["i_xt_most"], color="0.3", linewidth=1, linestyle="--", label="log₂ of the number of pictures")
+            alpha = 0.2 + 0.8 * (k + 1) / len(of)
+            axes.plot([a, b], [at, at], color=color, alpha=alpha, linewidth=2.5, solid_capstyle="butt")
+        axes.plot(lower, y, color=color, linewidth=0.8, marker="o", markersize=3)
+    axes.axvline(rows[0]["i_xt_most"], color="0.3", linewidth=1, linestyle="--")
     axes.set_xscale("log")
-    axes.set_xlim(left=0.01)
-    axes.set_xlabel("I(X;T) in bits, from the lower to the upper value")
+    axes.set_xlim(left=5e-3)
+    axes.set_xlabel("I(X;T) in bits, lower to upper")
     axes.set_ylabel("I(T;Y) in bits, at least")
     axes.set_title("The plane, later epochs darker", fontsize=10.5)
 
@@ -287,11 +285,13 @@ def _draw_channel(axes: Axes, channel: Sequence[Row]) -> None:
     axes.plot(d, truth, color="black", linewidth=1.5, label="truth")
     axes.plot(d, published, color="#b5367a", linestyle="none", marker="x", label="with covariance s |z|")
     axes.axhline(
-        channel[0]["i_xt_most"], color="0.3", linewidth=1, linestyle="--", label="log₂ of the number of samples"
+        channel[0]["i_xt_most"], color="0.3", linewidth=1, linestyle="--", label="log₂ of the samples"
     )
     axes.set_xscale("log", base=2)
     axes.set_xticks(d, [str(of) for of in d])
-    axes.set_xlabel("coordinates of the channel (1 + s ε)X, s = 0.25")
+    axes.set_xlabel("coordinates of (1 + s ε)X, s = 0.25")
     axes.set_ylabel("I(X;T) in bits")
     axes.set_yscale("log")
+    axes.set_yticks([3, 10, 30], ["3", "10", "30"])
+    axes.set_yticks([], minor=True)
     axes.set_title("Where the information is known", fontsize=10.5)

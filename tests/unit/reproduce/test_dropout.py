@@ -73,9 +73,10 @@ def test_measuring_leaves_every_mode_and_state(method):
 
 def test_noise_is_put_back_after_an_error():
     model = network("gaussian", 0.25).eval()
-    with pytest.raises(KeyError), noise_on(model):
+    with noise_on(model):
         assert [name for name, on in modes(model).items() if on] == ["noise"]
-        raise KeyError
+    with pytest.raises(RuntimeError), noise_on(model):
+        model(torch.zeros(1, 1, 2, 2))
     assert not any(modes(model).values())
 
 
@@ -112,13 +113,13 @@ def test_what_is_written(tmp_path):
     assert again.rows == finding.rows
 
 
-def test_the_formula_of_the_original_misses_the_truth():
-    """|z| in place of z²: a component is the wider, the smaller the noise."""
+def test_the_formula_of_the_original_reads_more_than_can_be():
+    """|z| in place of z²: a mixture tells apart no more than its components."""
     first, *_, last = dropout.known_channel()
     for row in (first, last):
         assert row["i_xt_lower"] - 3 * row["i_xt_lower_error"] < row["truth"]
         assert row["truth"] < row["i_xt_upper"] + 3 * row["i_xt_upper_error"]
-    assert abs(first["as_published"] - first["truth"]) > 0.3
+    assert last["i_xt_lower"] <= last["i_xt_most"] < last["as_published"] - 3
 
 
 ROW = {"method": "gaussian", "seed": 0, "i_xt_most": 10.0}
@@ -130,7 +131,7 @@ ROW = {"method": "gaussian", "seed": 0, "i_xt_most": 10.0}
         ([(1, 1.1), (8, 8.5), (3, 3.2)], ["holds", "holds", "holds"]),
         ([(1, 1.1), (9.9, 150), (9.9, 160)], ["holds", "cannot be said", "cannot be said"]),
         ([(9.9, 140), (9.9, 150), (9.9, math.inf)], ["does not hold", "does not hold", "cannot be said"]),
-        ([(1, 1.1), (3, 3.2), (8, 8.5)], ["holds", "holds", "cannot be said"]),
+        ([(1, 1.1), (3, 3.2), (8, 8.5)], ["holds", "holds", "does not hold"]),
     ],
 )
 def test_verdicts(values, verdicts):
