@@ -1,0 +1,246 @@
+"""Sakamoto & Sato (2026): fitting, neural collapse and compression over log time, by weight decay."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from statistics import median
+from typing import NamedTuple
+
+from lightning_ib.functional.ranks import spearman
+from lightning_ib.reproduce.collapse_picture import draw
+from lightning_ib.reproduce.collapse_training import Data, Grid, train
+from lightning_ib.reproduce.experiment import Claim, Finding, Progress, Settings
+from lightning_ib.reproduce.finished import Row
+from lightning_ib.reproduce.mnist import load_mnist
+
+PAPER = Grid((0.3, 0.1, 0.03, 0.01, 0.003, 0.001), n_seeds=5, n_steps=100_000, n_measured=60)
+QUICK = Grid(
+    (0.2, 0.1, 0.05),
+    n_seeds=1,
+    n_steps=6000,
+    n_measured=26,
+    n_train=1000,
+    n_test=1000,
+    n_kernel=500,
+    width=100,
+    rate=5e-3,
+)
+
+FITTED = 0.99
+"""The training accuracy from which a network counts as fitted."""
+_FEWEST = 4
+"""A rank correlation over time needs so many measurements after the fit."""
+
+
+class Times(NamedTuple):
+    """When a run fitted and collapsed, and what happened from the fit to the end.
+
+    Attributes:
+        weight_decay: of the run.
+        seed: of the run.
+        fitted: the first measured step with the training accuracy of :data:`FITTED`, or NaN.
+        collapsed: the first measured step from then on with half the RNC1 of the training set at the fit, or NaN.
+        accuracy: the change of the test accuracy from the fit to the end.
+        information: that of I(X;T|Y), in bits.
+        kernels: that of nHSIC(Z;X) − nHSIC(Z;Y).
+        with_accuracy: Spearman's rho over time of the RNC1 of the test set with the test accuracy, from the fit on.
+        with_information: likewise with I(X;T|Y).
+        with_kernels: likewise with the difference of the nHSIC.
+    """
+
+    weight_decay: float
+    seed: int
+    fitted: float
+    collapsed: float
+    accuracy: float
+    information: float
+    kernels: float
+    with_accuracy: float
+    with_information: float
+    with_kernels: float
+
+
+def run(settings: Settings, progress: Progress, grid: Grid | None = None) -> Finding:
+    """Train a network for each weight decay and seed, and say when it fits, collapses, and compresses.
+
+    Args:
+        settings: ``seed`` is the first of the seeds.
+        progress: advances with each step of training.
+        grid: the setting of the runs; by default the paper's, or the quick one.
+
+    Raises:
+        ExperimentError: MNIST is missing or damaged.
+    """
+    grid = grid or (QUICK if settings.quick else PAPER)
+    data = _data(settings, grid)
+    seeds = range(settings.seed, settings.seed + grid.n_seeds)
+    progress.begin(len(grid.weight_decays) * len(seeds) * grid.n_steps)
+    rows: list[Row] = []
+    for seed in seeds:
+        for decay in grid.weight_decays:
+            name = f"decay {decay:g} seed {seed}"
+            if settings.finished.has(name):
+                progress.skip(grid.n_steps)
+            progress.describe(f"weight decay {decay:g}, seed {seed}")
+            rows += settings.finished.rows(name, _training(data, grid, decay, seed, progress, settings.device))
+    times = [
+        times_of([row for row in rows if (row["weight_decay"], row["seed"]) == (decay, seed)])
+        for decay in grid.weight_decays
+        for seed in seeds
+    ]
+    of_settings = {"weight decays": ", ".join(f"{one:g}" for one in grid.weight_decays)}
+    of_settings |= {"seeds": ", ".join(map(str, seeds)), "device": settings.device}
+    of_settings |= {name: value for name, value in grid._asdict().items() if name not in ("weight_decays", "n_seeds")}
+    return Finding(
+        draw(rows, times),
+        rows,
+        claims_of(times, grid),
+        _method(grid),
+        of_settings,
+        _FAULTS,
+        [time._asdict() for time in times],
+    )
+
+
+def _data(settings: Settings, grid: Grid) -> Data:
+    """The first pictures of both parts, standardized by the numbers of the original."""
+    parts = []
+    for split, n in (("train", grid.n_train), ("t10k", grid.n_test)):
+        x, y = load_mnist(settings.data_dir, split)
+        parts += [((x[:n] - 0.1307) / 0.3081).flatten(1).to(settings.device), y[:n].to(settings.device)]
+    return Data(*parts)
+
+
+def _training(
+    data: Data, grid: Grid, decay: float, seed: int, progress: Progress, device: str
+) -> Callable[[], list[Row]]:
+    return lambda: train(data, grid, decay, seed, progress.advance, device)
+
+
+def times_of(rows: Sequence[Row]) -> Times:
+    """When a run fitted and collapsed, of its rows in the order of time."""
+    key = rows[0]["weight_decay"], rows[0]["seed"]
+    start = next((k for k, row in enumerate(rows) if row["train_accuracy"] >= FITTED), None)
+    if start is None:
+        return Times(*key, *[math.nan] * 8)
+    after = rows[start:]
+    first = after[0]
+    collapsed = next((row["step"] for row in after if row["train_rnc1"] <= first["train_rnc1"] / 2), math.nan)
+    columns = [
+        [row["test_accuracy"] for row in after],
+        [row["i_xt_given_y"] for row in after],
+        [row["nhsic_zx"] - row["nhsic_zy"] for row in after],
+    ]
+    spread = [row["test_rnc1"] for row in after]
+    changes = [column[-1] - column[0] for column in columns]
+    rhos = [spearman(spread, of, bars=False).value if len(after) >= _FEWEST else math.nan for of in columns]
+    return Times(*key, float(first["step"]), float(collapsed), *changes, *rhos)
+
+
+def claims_of(times: Sequence[Times], grid: Grid) -> list[Claim]:
+    """What the paper claims, beside what the runs say."""
+    fitted = [time for time in times if not math.isnan(time.fitted)]
+    if not fitted:
+        none = f"none of {len(times)} runs came to a training accuracy of {FITTED:g}."
+        return [Claim(claimed, none, None) for claimed in _CLAIMED]
+    claims = [_two_times(fitted, grid), _by_weight_decay(fitted, grid)]
+    for claimed, change, rho, name, sign in (
+        (_CLAIMED[2], "accuracy", "with_accuracy", "the test accuracy", -1),
+        (_CLAIMED[3], "information", "with_information", "I(X;T|Y) [bits]", 1),
+        (_CLAIMED[3], "kernels", "with_kernels", "nHSIC(Z;X) − nHSIC(Z;Y)", 1),
+    ):
+        claims.append(_moves_along(fitted, claimed, change, rho, name, sign))
+    return claims
+
+
+_CLAIMED = (
+    "fitting the training set and the progression of neural collapse have distinct time scales.",
+    "weight decay sets the time between fitting and collapse.",
+    "the contraction of the population within-class variance is behind grokking, the late rise of the test accuracy.",
+    "the contraction of the population within-class variance is behind the compression of redundant information.",
+)
+
+
+def _two_times(fitted: Sequence[Times], grid: Grid) -> Claim:
+    parts = []
+    for decay, of in _by_decay(fitted, grid):
+        late = [time.collapsed for time in of if not math.isnan(time.collapsed)]
+        then = f"half the RNC1 at {median(late):.0f}" if late else f"half the RNC1 not before {grid.n_steps}"
+        parts.append(f"λ = {decay:g}: fitted at step {median(time.fitted for time in of):.0f}, {then}")
+    later = [math.isnan(time.collapsed) or time.collapsed >= 2 * time.fitted for time in fitted]
+    return Claim(
+        _CLAIMED[0],
+        f"{'; '.join(parts)}. In {sum(later)} of {len(fitted)} fitted runs collapse takes at least as long again.",
+        all(later),
+    )
+
+
+def _by_weight_decay(fitted: Sequence[Times], grid: Grid) -> Claim:
+    known = [
+        (decay, median(time.collapsed - time.fitted for time in of if not math.isnan(time.collapsed)))
+        for decay, of in _by_decay(fitted, grid)
+        if any(not math.isnan(time.collapsed) for time in of)
+    ]
+    if len(known) < 2:
+        return Claim(_CLAIMED[1], f"only {len(known)} of the weight decays collapsed within the steps.", None)
+    waits = ", ".join(f"{wait:.0f} for λ = {decay:g}" for decay, wait in known)
+    scaled = ", ".join(f"{wait * decay * grid.rate:.2g}" for decay, wait in known)
+    orders = [one < other for (_, one), (_, other) in zip(known, known[1:])]
+    return Claim(
+        _CLAIMED[1],
+        f"steps from fit to half the RNC1: {waits}; in units of 1 / (rate · λ): {scaled}.",
+        all(orders),
+    )
+
+
+def _moves_along(fitted: Sequence[Times], claimed: str, change: str, rho: str, name: str, sign: int) -> Claim:
+    """Whether a quantity moves with the variance within classes, from the fit on, in all runs."""
+    changes, rhos = ([getattr(time, of) for time in fitted] for of in (change, rho))
+    known = [value for value in rhos if not math.isnan(value)]
+    found = (
+        f"from the fit to the end {name} changes by {min(changes):+.3g} to {max(changes):+.3g}, the median being "
+        f"{median(changes):+.3g}"
+    )
+    if not known:
+        return Claim(claimed, f"{found}; too few measurements follow the fit.", None)
+    agree = [sign * value > 0.5 for value in known]
+    found += (
+        f"; its ρ over time with the RNC1 of the test set is {min(known):+.2f} to {max(known):+.2f}, "
+        f"as claimed ({'below −0.5' if sign < 0 else 'above 0.5'}) in {sum(agree)} of {len(known)} runs."
+    )
+    return Claim(claimed, found, True if all(agree) else False if not any(agree) else None)
+
+
+def _by_decay(times: Sequence[Times], grid: Grid) -> list[tuple[float, list[Times]]]:
+    """The runs of each weight decay that has some, the strongest first."""
+    found = [(decay, [time for time in times if time.weight_decay == decay]) for decay in grid.weight_decays]
+    return [(decay, of) for decay, of in found if of]
+
+
+def _method(grid: Grid) -> list[str]:
+    return [
+        f"A network of two hidden layers of {grid.width} ReLUs is trained on {grid.n_train} pictures of MNIST with AdamW "
+        "and the sum over the batch of the squared errors of one-hot labels; all initial weights and biases are "
+        f"{grid.init_scale:g} times those of PyTorch.",
+        "Z and T are the output of the last hidden layer. RNC1 is the variance within classes over the squared mean "
+        "length of Z, NC1 that over the variance between classes.",
+        f"I(X;T), I(T;Y) and I(X;T|Y) = I(X;T) − I(T;Y) are what the callback reports by default on {grid.n_test} test "
+        "pictures: counts of cells that are fitted anew at each measurement, in bits.",
+        "nHSIC is the normalized HSIC with ε = 1e-5 in batches of 100 test pictures, "
+        f"{min(grid.n_kernel, grid.n_test)} in all: Gaussian kernels of width 5 √D for X and Z, the linear kernel for "
+        "labels.",
+        f"Fitted means a training accuracy of {FITTED:g}. Measurements lie at about {grid.n_measured} steps, equally far "
+        "apart in their logarithm, which is how precise times are.",
+    ]
+
+
+_FAULTS = [
+    "As far as seen in the code (commit 81f2c2d), the loader of the test set shuffles, and the estimate of I(Z;X) by "
+    "compression takes the codes of X and of Z from two passes over it, that of I(Z;Y) the labels in the order of the "
+    "data set: rows of different pictures are paired. Here X, T and Y of a row are of one picture.",
+    "Its re-implementation of the Monte Carlo estimate of Kawaguchi et al., which its README says the paper leaves aside, "
+    "divides a sum over 400 references by 2000: ln 5 = 1.61 nats too much.",
+    "The variance within classes is a difference of two sums in single precision, which loses its digits where the "
+    "representation collapses; here distances from the class means are summed in double precision.",
+]
