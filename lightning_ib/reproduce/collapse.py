@@ -40,7 +40,7 @@ class Times(NamedTuple):
         weight_decay: of the run.
         seed: of the run.
         fitted: the first measured step with the training accuracy of :data:`FITTED`, or NaN.
-        collapsed: the first measured step from then on with half the RNC1 of the training set at the fit, or NaN.
+        collapsed: the first measured step from then on with half the NC1 of the training set at the fit, or NaN.
         accuracy: the change of the test accuracy from the fit to the end.
         information: that of I(X;T|Y), in bits.
         kernels: that of nHSIC(Z;X) − nHSIC(Z;Y).
@@ -126,7 +126,7 @@ def times_of(rows: Sequence[Row]) -> Times:
         return Times(*key, *[math.nan] * 8)
     after = rows[start:]
     first = after[0]
-    collapsed = next((row["step"] for row in after if row["train_rnc1"] <= first["train_rnc1"] / 2), math.nan)
+    collapsed = next((row["step"] for row in after if row["train_nc1"] <= first["train_nc1"] / 2), math.nan)
     columns = [
         [row["test_accuracy"] for row in after],
         [row["i_xt_given_y"] for row in after],
@@ -166,7 +166,7 @@ def _two_times(fitted: Sequence[Times], grid: Grid) -> Claim:
     parts = []
     for decay, of in _by_decay(fitted, grid):
         late = [time.collapsed for time in of if not math.isnan(time.collapsed)]
-        then = f"half the RNC1 at {median(late):.0f}" if late else f"half the RNC1 not before {grid.n_steps}"
+        then = f"half the NC1 at {median(late):.0f}" if late else f"half the NC1 not before {grid.n_steps}"
         parts.append(f"λ = {decay:g}: fitted at step {median(time.fitted for time in of):.0f}, {then}")
     later = [math.isnan(time.collapsed) or time.collapsed >= 2 * time.fitted for time in fitted]
     return Claim(
@@ -189,7 +189,7 @@ def _by_weight_decay(fitted: Sequence[Times], grid: Grid) -> Claim:
     orders = [one < other for (_, one), (_, other) in zip(known, known[1:])]
     return Claim(
         _CLAIMED[1],
-        f"steps from fit to half the RNC1: {waits}; in units of 1 / (rate · λ): {scaled}.",
+        f"steps from fit to half the NC1: {waits}; in units of 1 / (rate · λ): {scaled}.",
         all(orders),
     )
 
@@ -220,8 +220,8 @@ def _by_decay(times: Sequence[Times], grid: Grid) -> list[tuple[float, list[Time
 
 def _method(grid: Grid) -> list[str]:
     return [
-        f"A network of two hidden layers of {grid.width} ReLUs is trained on {grid.n_train} pictures of MNIST with AdamW "
-        "and the sum over the batch of the squared errors of one-hot labels; all initial weights and biases are "
+        f"A network of two hidden layers of {grid.width} ReLUs is trained on {grid.n_train} pictures of MNIST with "
+        "AdamW and the sum over the batch of the squared errors of one-hot labels; all initial weights and biases are "
         f"{grid.init_scale:g} times those of PyTorch.",
         "Z and T are the output of the last hidden layer. RNC1 is the variance within classes over the squared mean "
         "length of Z, NC1 that over the variance between classes.",
@@ -230,8 +230,8 @@ def _method(grid: Grid) -> list[str]:
         "nHSIC is the normalized HSIC with ε = 1e-5 in batches of 100 test pictures, "
         f"{min(grid.n_kernel, grid.n_test)} in all: Gaussian kernels of width 5 √D for X and Z, the linear kernel for "
         "labels.",
-        f"Fitted means a training accuracy of {FITTED:g}. Measurements lie at about {grid.n_measured} steps, equally far "
-        "apart in their logarithm, which is how precise times are.",
+        f"Fitted means a training accuracy of {FITTED:g}. Measurements lie at about {grid.n_measured} steps, equally "
+        "far apart in their logarithm, which is how precise times are.",
     ]
 
 
@@ -239,8 +239,8 @@ _FAULTS = [
     "As far as seen in the code (commit 81f2c2d), the loader of the test set shuffles, and the estimate of I(Z;X) by "
     "compression takes the codes of X and of Z from two passes over it, that of I(Z;Y) the labels in the order of the "
     "data set: rows of different pictures are paired. Here X, T and Y of a row are of one picture.",
-    "Its re-implementation of the Monte Carlo estimate of Kawaguchi et al., which its README says the paper leaves aside, "
-    "divides a sum over 400 references by 2000: ln 5 = 1.61 nats too much.",
+    "Its re-implementation of the Monte Carlo estimate of Kawaguchi et al., which its README says the paper leaves "
+    "aside, divides a sum over 400 references by 2000: ln 5 = 1.61 nats too much.",
     "The variance within classes is a difference of two sums in single precision, which loses its digits where the "
     "representation collapses; here distances from the class means are summed in double precision.",
 ]

@@ -183,9 +183,9 @@ def _method(training: Training, groups: Sequence[Group]) -> list[str]:
     n_kept = sum(len(rows) for _, rows, _ in groups)
     n_class = training.n_information // 5
     return [
-        f"Each network is trained by gradient descent on {training.n_train} points of five clusters in the plane, those "
-        "of scikit-learn's make_blobs with the same seeds. Its last hidden layer Z is drawn from a Gaussian whose mean "
-        "and deviations are two networks of x.",
+        f"Each network is trained by gradient descent on {training.n_train} points of five clusters in the plane, "
+        "those of scikit-learn's make_blobs with the same seeds. Its last hidden layer Z is drawn from a Gaussian "
+        "whose mean and deviations are two networks of x.",
         "The gap is test loss minus training loss (cross-entropy, nats), each averaged over "
         f"{training.n_draws} draws of Z.",
         f"I(X;Z|Y) is of {training.n_information} further points of the same clusters, in bits: the density of Z is "
