@@ -8,7 +8,7 @@ from statistics import median
 from typing import NamedTuple
 
 from lightning_ib.functional.ranks import spearman
-from lightning_ib.reproduce.collapse_picture import draw
+from lightning_ib.reproduce.collapse_picture import draw, excess
 from lightning_ib.reproduce.collapse_training import Data, Grid, train
 from lightning_ib.reproduce.experiment import Claim, Finding, Progress, Settings
 from lightning_ib.reproduce.finished import Row
@@ -16,19 +16,23 @@ from lightning_ib.reproduce.mnist import load_mnist
 
 PAPER = Grid((0.3, 0.1, 0.03, 0.01, 0.003, 0.001), n_seeds=5, n_steps=100_000, n_measured=60)
 QUICK = Grid(
-    (0.2, 0.1, 0.05),
-    n_seeds=1,
+    (0.3, 0.1, 0.03),
+    n_seeds=2,
     n_steps=6000,
     n_measured=26,
     n_train=1000,
     n_test=1000,
     n_kernel=500,
     width=100,
+    init_scale=3.0,
     rate=5e-3,
 )
+"""A smaller network on fewer pictures, whose smaller start and larger rate let it fit within a few hundred steps."""
 
 FITTED = 0.99
 """The training accuracy from which a network counts as fitted."""
+_CLEAR = 0.5
+"""A correlation over time counts from this size on."""
 _FEWEST = 4
 """A rank correlation over time needs so many measurements after the fit."""
 
@@ -44,9 +48,12 @@ class Times(NamedTuple):
         accuracy: the change of the test accuracy from the fit to the end.
         information: that of I(X;T|Y), in bits.
         kernels: that of nHSIC(Z;X) − nHSIC(Z;Y).
-        with_accuracy: Spearman's rho over time of the RNC1 of the test set with the test accuracy, from the fit on.
-        with_information: likewise with I(X;T|Y).
-        with_kernels: likewise with the difference of the nHSIC.
+        rnc1_accuracy: Spearman's rho over time of the RNC1 of the test set with the test accuracy, from the fit on.
+        rnc1_information: likewise with I(X;T|Y).
+        rnc1_kernels: likewise with the difference of the nHSIC.
+        nc1_accuracy: likewise of the NC1 of the test set with the test accuracy.
+        nc1_information: likewise with I(X;T|Y).
+        nc1_kernels: likewise with the difference of the nHSIC.
     """
 
     weight_decay: float
@@ -56,9 +63,12 @@ class Times(NamedTuple):
     accuracy: float
     information: float
     kernels: float
-    with_accuracy: float
-    with_information: float
-    with_kernels: float
+    rnc1_accuracy: float
+    rnc1_information: float
+    rnc1_kernels: float
+    nc1_accuracy: float
+    nc1_information: float
+    nc1_kernels: float
 
 
 def run(settings: Settings, progress: Progress, grid: Grid | None = None) -> Finding:
@@ -89,8 +99,9 @@ def run(settings: Settings, progress: Progress, grid: Grid | None = None) -> Fin
         for decay in grid.weight_decays
         for seed in seeds
     ]
-    of_settings = {"weight decays": ", ".join(f"{one:g}" for one in grid.weight_decays)}
-    of_settings |= {"seeds": ", ".join(map(str, seeds)), "device": settings.device}
+    of_settings = {"setting": "the paper's" if grid == PAPER else "quick", "device": settings.device}
+    of_settings |= {"weight decays": ", ".join(f"{one:g}" for one in grid.weight_decays)}
+    of_settings |= {"seeds": ", ".join(map(str, seeds))}
     of_settings |= {name: value for name, value in grid._asdict().items() if name not in ("weight_decays", "n_seeds")}
     return Finding(
         draw(rows, times),
@@ -123,18 +134,21 @@ def times_of(rows: Sequence[Row]) -> Times:
     key = rows[0]["weight_decay"], rows[0]["seed"]
     start = next((k for k, row in enumerate(rows) if row["train_accuracy"] >= FITTED), None)
     if start is None:
-        return Times(*key, *[math.nan] * 8)
+        return Times(*key, *[math.nan] * 11)
     after = rows[start:]
     first = after[0]
     collapsed = next((row["step"] for row in after if row["train_nc1"] <= first["train_nc1"] / 2), math.nan)
     columns = [
         [row["test_accuracy"] for row in after],
         [row["i_xt_given_y"] for row in after],
-        [row["nhsic_zx"] - row["nhsic_zy"] for row in after],
+        [excess(row) for row in after],
     ]
-    spread = [row["test_rnc1"] for row in after]
     changes = [column[-1] - column[0] for column in columns]
-    rhos = [spearman(spread, of, bars=False).value if len(after) >= _FEWEST else math.nan for of in columns]
+    rhos = [
+        spearman([row[spread] for row in after], of, bars=False).value if len(after) >= _FEWEST else math.nan
+        for spread in ("test_rnc1", "test_nc1")
+        for of in columns
+    ]
     return Times(*key, float(first["step"]), float(collapsed), *changes, *rhos)
 
 
@@ -144,14 +158,13 @@ def claims_of(times: Sequence[Times], grid: Grid) -> list[Claim]:
     if not fitted:
         none = f"none of {len(times)} runs came to a training accuracy of {FITTED:g}."
         return [Claim(claimed, none, None) for claimed in _CLAIMED]
-    claims = [_two_times(fitted, grid), _by_weight_decay(fitted, grid)]
-    for claimed, change, rho, name, sign in (
-        (_CLAIMED[2], "accuracy", "with_accuracy", "the test accuracy", -1),
-        (_CLAIMED[3], "information", "with_information", "I(X;T|Y) [bits]", 1),
-        (_CLAIMED[3], "kernels", "with_kernels", "nHSIC(Z;X) − nHSIC(Z;Y)", 1),
-    ):
-        claims.append(_moves_along(fitted, claimed, change, rho, name, sign))
-    return claims
+    return [
+        _two_times(fitted, grid),
+        _by_weight_decay(fitted, grid),
+        _moves_along(fitted, _CLAIMED[2], "accuracy", "the test accuracy", -1),
+        _moves_along(fitted, _CLAIMED[3], "information", "I(X;T|Y) [bits]", 1),
+        _moves_along(fitted, _CLAIMED[3], "kernels", "nHSIC(Z;X) − nHSIC(Z;Y)", 1),
+    ]
 
 
 _CLAIMED = (
@@ -194,22 +207,27 @@ def _by_weight_decay(fitted: Sequence[Times], grid: Grid) -> Claim:
     )
 
 
-def _moves_along(fitted: Sequence[Times], claimed: str, change: str, rho: str, name: str, sign: int) -> Claim:
+def _moves_along(fitted: Sequence[Times], claimed: str, what: str, name: str, sign: int) -> Claim:
     """Whether a quantity moves with the variance within classes, from the fit on, in all runs."""
-    changes, rhos = ([getattr(time, of) for time in fitted] for of in (change, rho))
-    known = [value for value in rhos if not math.isnan(value)]
-    found = (
-        f"from the fit to the end {name} changes by {min(changes):+.3g} to {max(changes):+.3g}, the median being "
-        f"{median(changes):+.3g}"
-    )
-    if not known:
+    changes = [getattr(time, what) for time in fitted]
+    rhos = {spread: [getattr(time, f"{spread.lower()}_{what}") for time in fitted] for spread in ("RNC1", "NC1")}
+    known = {spread: [rho for rho in of if not math.isnan(rho)] for spread, of in rhos.items()}
+    found = f"from the fit to the end {name} changes by {_spread(changes, '+.3g')}"
+    if not known["RNC1"]:
         return Claim(claimed, f"{found}; too few measurements follow the fit.", None)
-    agree = [sign * value > 0.5 for value in known]
+    agree = [sign * rho > _CLEAR for rho in known["RNC1"]]
     found += (
-        f"; its ρ over time with the RNC1 of the test set is {min(known):+.2f} to {max(known):+.2f}, "
-        f"as claimed ({'below −0.5' if sign < 0 else 'above 0.5'}) in {sum(agree)} of {len(known)} runs."
+        f"; its ρ over time with the RNC1 of the test set is {_spread(known['RNC1'], '+.2f')}, as claimed "
+        f"({'below' if sign < 0 else 'above'} {sign * _CLEAR:g}) in {sum(agree)} of {len(agree)} runs, and with the "
+        f"NC1 of the test set {_spread(known['NC1'], '+.2f')}."
     )
     return Claim(claimed, found, True if all(agree) else False if not any(agree) else None)
+
+
+def _spread(values: Sequence[float], form: str) -> str:
+    """A value, or the least and the greatest of several."""
+    least, greatest = (format(one, form) for one in (min(values), max(values)))
+    return least if len(values) == 1 else f"{least} to {greatest}"
 
 
 def _by_decay(times: Sequence[Times], grid: Grid) -> list[tuple[float, list[Times]]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from lightning_ib.reproduce.finished import Row
@@ -11,27 +11,23 @@ from lightning_ib.reproduce.finished import Row
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_SIZE = (10.4, 6.2)  # inches
+_SIZE = (12.4, 6.2)  # inches
 
-Value = Callable[[Row], float]
-
-# Title, unit, whether the axis is logarithmic, then the solid line and the dashed one, with names.
-_PANELS: tuple[tuple[str, bool, tuple[tuple[str, Value], ...]], ...] = (
-    ("accuracy", False, (("test", lambda row: row["test_accuracy"]), ("training", lambda row: row["train_accuracy"]))),
-    (
-        "loss, squared error",
-        True,
-        (("test", lambda row: row["test_loss"]), ("training", lambda row: row["train_loss"])),
-    ),
-    ("RNC1", True, (("test", lambda row: row["test_rnc1"]), ("training", lambda row: row["train_rnc1"]))),
-    ("information [bits]", False, (("I(X;T)", lambda row: row["i_xt"]), ("I(T;Y)", lambda row: row["i_ty"]))),
-    ("I(X;T|Y) [bits]", False, (("", lambda row: row["i_xt_given_y"]),)),
-    ("nHSIC(Z;X) − nHSIC(Z;Y)", False, (("", lambda row: row["nhsic_zx"] - row["nhsic_zy"]),)),
+# Title, whether the axis is logarithmic, then the columns of the solid line and the dashed one with names.
+_PANELS: tuple[tuple[str, bool, dict[str, str]], ...] = (
+    ("accuracy", False, {"test_accuracy": "test", "train_accuracy": "training"}),
+    ("loss, squared error", True, {"test_loss": "test", "train_loss": "training"}),
+    ("NC1", True, {"test_nc1": "test", "train_nc1": "training"}),
+    ("RNC1", True, {"test_rnc1": "test", "train_rnc1": "training"}),
+    ("information [bits]", False, {"i_xt": "I(X;T)", "i_ty": "I(T;Y)"}),
+    ("I(X;T|Y) [bits]", False, {"i_xt_given_y": ""}),
+    ("nHSIC, batches of 100", True, {"nhsic_zx": "nHSIC(Z;X)", "nhsic_zy": "nHSIC(Z;Y)"}),
+    ("nHSIC(Z;X) − nHSIC(Z;Y)", False, {"": ""}),
 )
 
 
 def draw(rows: Sequence[Row], times: Sequence[Any]) -> Figure:
-    """Six panels over the logarithm of the step, a color for each weight decay; lines are means over seeds.
+    """Eight panels over the logarithm of the step, a color for each weight decay; lines are means over seeds.
 
     Args:
         rows: of all runs, with the same steps.
@@ -41,14 +37,14 @@ def draw(rows: Sequence[Row], times: Sequence[Any]) -> Figure:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=_SIZE, dpi=110, layout="constrained")
-    panels: Any = figure.subplots(2, 3, sharex=True)
+    panels: Any = figure.subplots(2, 4, sharex=True)
     decays = sorted({row["weight_decay"] for row in rows}, reverse=True)
     colors = [colormaps["viridis"](0.9 * k / max(1, len(decays) - 1)) for k in range(len(decays))]
     for axes, (title, logarithmic, lines) in zip(panels.flat, _PANELS):
         for decay, color in zip(decays, colors):
             of = [row for row in rows if row["weight_decay"] == decay and row["step"] > 0]
-            for style, (_, value) in zip(("-", "--"), lines):
-                axes.plot(*_means(of, value), style, color=color, linewidth=1.3 if style == "-" else 1.0)
+            for style, column in zip(("-", "--"), lines):
+                axes.plot(*_means(of, column), style, color=color, linewidth=1.3 if style == "-" else 1.0)
             fitted = [time.fitted for time in times if time.weight_decay == decay and not math.isnan(time.fitted)]
             if fitted:
                 axes.axvline(min(fitted), color=color, linewidth=0.8, linestyle=":")
@@ -58,8 +54,8 @@ def draw(rows: Sequence[Row], times: Sequence[Any]) -> Figure:
         axes.set_title(title, fontsize=9.5)
         axes.grid(alpha=0.25, linewidth=0.6)
         axes.tick_params(labelsize=8)
-        if lines[0][0]:
-            _name_lines(axes, [name for name, _ in lines])
+        if len(lines) > 1:
+            _name_lines(axes, list(lines.values()))
     for axes in panels[1]:
         axes.set_xlabel("training step", fontsize=9)
     for decay, color in zip(decays, colors):
@@ -70,14 +66,19 @@ def draw(rows: Sequence[Row], times: Sequence[Any]) -> Figure:
     return figure
 
 
-def _means(rows: Sequence[Row], value: Value) -> tuple[list[int], list[float]]:
-    """The steps, and the mean over seeds at each."""
+def _means(rows: Sequence[Row], column: str) -> tuple[list[int], list[float]]:
+    """The steps, and the mean over seeds at each; without a column of the difference of the nHSIC."""
     steps = sorted({row["step"] for row in rows})
     means = []
     for step in steps:
-        values = [value(row) for row in rows if row["step"] == step]
+        values = [row[column] if column else excess(row) for row in rows if row["step"] == step]
         means.append(math.fsum(values) / len(values))
     return steps, means
+
+
+def excess(row: Row) -> float:
+    """The dependence on the input beyond that on the label: nHSIC(Z;X) − nHSIC(Z;Y)."""
+    return float(row["nhsic_zx"] - row["nhsic_zy"])
 
 
 def _name_lines(axes: Any, names: Sequence[str]) -> None:

@@ -75,6 +75,7 @@ def run(settings: Settings, progress: Progress, training: Training = _TRAINING) 
         rows += settings.finished.rows(name, lambda m=models, p=progress_of: _trained(m, training, p))  # type: ignore[misc]
     groups = [_group(constraint, rows) for constraint in constraints]
     of_settings = {
+        "setting": "quick" if settings.quick else "the paper's",
         "widths": ", ".join(map(str, _WIDTHS)),
         "weight decays": ", ".join(f"{decay:g}" for decay in _WEIGHT_DECAYS),
         "draws of the data": ", ".join(map(str, draws)),
