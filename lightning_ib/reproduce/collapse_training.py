@@ -97,6 +97,16 @@ def measured_steps(n_steps: int, n_measured: int) -> list[int]:
     return sorted({0, *(round(math.exp(one)) for one in exponents)})
 
 
+def work(grid: Grid) -> int:
+    """How much :func:`train` has to do, in steps; a measurement counts as some."""
+    return grid.n_steps + _measurement(grid) * len(measured_steps(grid.n_steps, grid.n_measured))
+
+
+def _measurement(grid: Grid) -> int:
+    """About how many steps a measurement takes as long as."""
+    return max(1, grid.n_test // 20)
+
+
 def train(
     data: Data, grid: Grid, weight_decay: float, seed: int, advance: Callable[[int], None], device: str = "cpu"
 ) -> list[Row]:
@@ -107,7 +117,7 @@ def train(
         grid: the setting.
         weight_decay: of AdamW, which takes ``rate · weight_decay`` of each weight off in a step.
         seed: of the initial weights and the order of the batches.
-        advance: takes how many steps were taken.
+        advance: takes how much is done, of :func:`work` in all.
         device: where to train.
 
     Returns:
@@ -125,9 +135,9 @@ def train(
                 optimizer.zero_grad()
                 (model(data.x_train[chosen]) - targets[chosen]).square().sum().backward()
                 optimizer.step()
-            advance(step - done)
-            done = step
             rows.append({"weight_decay": weight_decay, "seed": seed, "step": step} | measured(model, data, grid))
+            advance(step - done + _measurement(grid))
+            done = step
         return rows
 
 

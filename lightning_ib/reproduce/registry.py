@@ -55,8 +55,8 @@ EXPERIMENTS = {
         ),
         Experiment(
             "generalization",
-            "I(X;T|Y) of the layers beside the generalization gap, over many small networks",
-            "Kawaguchi, Deng, Ji & Huang, How Does Information Bottleneck Help Deep Learning?, ICML 2023, "
+            "I(X;Z|Y) of a code beside the generalization gap, over many small networks",
+            "Kawaguchi et al., How Does Information Bottleneck Help Deep Learning?, ICML 2023, "
             "arXiv 2305.18887; code: github.com/xu-ji/information-bottleneck",
             "1 minute",
             "6 minutes",

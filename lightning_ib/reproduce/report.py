@@ -80,7 +80,11 @@ def text_of(experiment: Experiment, finding: Finding, version: str) -> str:
 def _in_markdown(rows: Sequence[Row]) -> str:
     """A table of equal columns, numbers with four digits."""
     columns = list(rows[0])
-    lines = [columns, ["---"] * len(columns), *([_cell(row[name]) for name in columns] for row in rows)]
+    lines = [
+        [_cell(name) for name in columns],
+        ["---"] * len(columns),
+        *([_cell(row[name]) for name in columns] for row in rows),
+    ]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 

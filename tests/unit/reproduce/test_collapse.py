@@ -8,7 +8,7 @@ from torch.nn.functional import one_hot
 
 from lightning_ib.reproduce import collapse, collapse_training
 from lightning_ib.reproduce.collapse import Times, claims_of, times_of
-from lightning_ib.reproduce.collapse_training import Data, Grid, measured, measured_steps, network, train
+from lightning_ib.reproduce.collapse_training import Data, Grid, measured, measured_steps, network, train, work
 
 TINY = Grid((0.1,), 1, n_steps=6, n_measured=4, n_train=40, n_test=100, n_kernel=100, width=8, batch=20)
 
@@ -74,14 +74,15 @@ def test_what_is_measured_is_what_the_formulas_say():
 
 
 def test_a_seed_gives_the_same_rows_and_leaves_the_caller_alone():
-    given, steps = data(), []
+    given, done = data(), []
     before = torch.get_rng_state()
-    rows = [train(given, TINY, 0.1, seed, steps.append) for seed in (1, 1, 2)]
+    rows = [train(given, TINY, 0.1, seed, done.append) for seed in (1, 1, 2)]
     assert rows[0] == rows[1]
     assert rows[0][0]["test_loss"] != rows[2][0]["test_loss"]
     assert torch.equal(torch.get_rng_state(), before)
     assert [row["step"] for row in rows[0]] == [0, 1, 2, 6]
-    assert steps == [0, 1, 1, 4] * 3
+    assert done == [5, 6, 6, 9] * 3  # a measurement of 100 pictures counts as five steps
+    assert sum(done) == 3 * work(TINY)
 
 
 def test_weights_decay_by_the_rate_times_the_weight_decay(monkeypatch):
