@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from functools import partial
 from statistics import median
 from typing import NamedTuple
 
@@ -93,7 +94,9 @@ def run(settings: Settings, progress: Progress, grid: Grid | None = None) -> Fin
             if settings.finished.has(name):
                 progress.skip(work(grid))
             progress.describe(f"weight decay {decay:g}, seed {seed}")
-            rows += settings.finished.rows(name, _training(data, grid, decay, seed, progress, settings.device))
+            rows += settings.finished.rows(
+                name, partial(train, data, grid, decay, seed, progress.advance, settings.device)
+            )
     times = [
         times_of([row for row in rows if (row["weight_decay"], row["seed"]) == (decay, seed)])
         for decay in grid.weight_decays
@@ -133,12 +136,6 @@ def _data(settings: Settings, grid: Grid) -> Data:
         x, y = load_mnist(settings.data_dir, split)
         parts += [((x[:n] - 0.1307) / 0.3081).flatten(1).to(settings.device), y[:n].to(settings.device)]
     return Data(*parts)
-
-
-def _training(
-    data: Data, grid: Grid, decay: float, seed: int, progress: Progress, device: str
-) -> Callable[[], list[Row]]:
-    return lambda: train(data, grid, decay, seed, progress.advance, device)
 
 
 def times_of(rows: Sequence[Row]) -> Times:

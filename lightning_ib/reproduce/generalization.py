@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import NamedTuple
 
 from lightning_ib.functional.ranks import Bar, kendall, spearman
@@ -68,11 +69,8 @@ def run(settings: Settings, progress: Progress, training: Training = _TRAINING) 
         name = f"constraint {constraint:g} width {width} decay {decay:g}"
         if settings.finished.has(name):
             progress.skip(len(models))
-            progress_of: Progress | None = None
-        else:
-            progress.describe(f"width {width}, weight decay {decay:g}")
-            progress_of = progress
-        rows += settings.finished.rows(name, lambda m=models, p=progress_of: _trained(m, training, p))  # type: ignore[misc]
+        progress.describe(f"width {width}, weight decay {decay:g}")
+        rows += settings.finished.rows(name, partial(_trained, models, training, progress))
     groups = [_group(constraint, rows) for constraint in constraints]
     of_settings = {
         "setting": "quick" if settings.quick else "the paper's",
@@ -94,12 +92,11 @@ def run(settings: Settings, progress: Progress, training: Training = _TRAINING) 
     )
 
 
-def _trained(models: Sequence[Model], training: Training, progress: Progress | None) -> list[Row]:
+def _trained(models: Sequence[Model], training: Training, progress: Progress) -> list[Row]:
     rows = []
     for model in models:
         rows.append(train(model, training))
-        if progress is not None:
-            progress.advance()
+        progress.advance()
     return rows
 
 
