@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
@@ -88,8 +89,7 @@ def experiment(data: Sequence[Tensor], plan: Plan, settings: Settings, progress:
         if settings.finished.has(name):
             progress.skip(plan.n_epochs)
         rows += settings.finished.rows(
-            name,
-            lambda method=method, seed=seed: train(data, plan, method, seed, progress.advance, settings.device),  # type: ignore[misc]
+            name, partial(train, data, plan, method, seed, progress.advance, settings.device)
         )
     channel = known_channel()
     return Finding(
@@ -229,8 +229,8 @@ def picture(rows: Sequence[Row], channel: Sequence[Row]) -> Figure:
     for axes, place, columns in ((over_epochs, 0.31, 4), (known, 0.845, 2)):
         handles, labels = axes.get_legend_handles_labels()
         figure.legend(
-            handles, labels, loc="upper center", bbox_to_anchor=(place, 0.125), ncols=columns, fontsize=9, frameon=False,
-            columnspacing=1.4,
+            handles, labels, loc="upper center", bbox_to_anchor=(place, 0.125), ncols=columns, fontsize=9,
+            frameon=False, columnspacing=1.4,
         )  # fmt: skip
     return figure
 
@@ -284,9 +284,7 @@ def _draw_channel(axes: Axes, channel: Sequence[Row]) -> None:
     axes.plot(d, upper, color="#35b779", linewidth=1.2)
     axes.plot(d, truth, color="black", linewidth=1.5, label="truth")
     axes.plot(d, published, color="#b5367a", linestyle="none", marker="x", label="with covariance s |z|")
-    axes.axhline(
-        channel[0]["i_xt_most"], color="0.3", linewidth=1, linestyle="--", label="log₂ of the samples"
-    )
+    axes.axhline(channel[0]["i_xt_most"], color="0.3", linewidth=1, linestyle="--", label="log₂ of the samples")
     axes.set_xscale("log", base=2)
     axes.set_xticks(d, [str(of) for of in d])
     axes.set_xlabel("coordinates of (1 + s ε)X, s = 0.25")

@@ -62,6 +62,7 @@ class Finding(NamedTuple):
         method: how it was measured, in sentences.
         settings: name → value of all that was set.
         faults: of the original, which are not copied, in sentences.
+        summary: a short table for the text, of equal columns in every row.
     """
 
     figure: Figure
@@ -70,6 +71,7 @@ class Finding(NamedTuple):
     method: Sequence[str]
     settings: Mapping[str, Any]
     faults: Sequence[str] = ()
+    summary: Sequence[Row] = ()
 
 
 class Progress(Protocol):

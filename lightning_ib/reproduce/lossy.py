@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 from torch import Tensor
@@ -79,7 +80,7 @@ def experiment(data: Sequence[Tensor], plan: Plan, settings: Settings, progress:
     progress.describe(name)
     if settings.finished.has(name):
         progress.skip(n_parts)
-    rows = settings.finished.rows(name, lambda: train(data, plan, settings.seed, progress.advance, settings.device))
+    rows = settings.finished.rows(name, partial(train, data, plan, settings.seed, progress.advance, settings.device))
     channels = known_channels(plan.n_test)
     return Finding(
         picture(rows, channels, plan),

@@ -49,17 +49,17 @@ EXPERIMENTS = {
             "neural collapse, compression and weight decay, over a long training on MNIST",
             "Sakamoto & Sato, Explaining Grokking and Information Bottleneck through Neural Collapse Emergence, "
             "ICLR 2026, arXiv 2509.20829; code: github.com/keitaroskmt/collapse-dynamics",
-            "minutes",
-            "hours",
+            "3 minutes",
+            "6 hours",
             needs_mnist=True,
         ),
         Experiment(
             "generalization",
-            "I(X;T|Y) of the layers beside the generalization gap, over many small networks",
-            "Kawaguchi, Deng, Ji & Huang, How Does Information Bottleneck Help Deep Learning?, ICML 2023, "
+            "I(X;Z|Y) of a code beside the generalization gap, over many small networks",
+            "Kawaguchi et al., How Does Information Bottleneck Help Deep Learning?, ICML 2023, "
             "arXiv 2305.18887; code: github.com/xu-ji/information-bottleneck",
-            "minutes",
-            "hours",
+            "1 minute",
+            "6 minutes",
         ),
         Experiment(
             "dropout",

@@ -12,6 +12,7 @@ import torch
 
 from lightning_ib.records.files import replacing
 from lightning_ib.reproduce.experiment import Claim, Finding
+from lightning_ib.reproduce.finished import Row
 from lightning_ib.reproduce.registry import Experiment
 
 
@@ -64,15 +65,31 @@ def text_of(experiment: Experiment, finding: Finding, version: str) -> str:
         f"![{experiment.title}]({experiment.name}.png)",
         "## Claimed and found",
         "\n".join(_claim(number, claim) for number, claim in enumerate(finding.claims, 1)),
+        *([_in_markdown(finding.summary)] if finding.summary else []),
         "## How it was measured",
         _list(finding.method),
         f"Every value is in `{experiment.name}.csv`.",
         "## Settings",
-        "\n".join(["| setting | value |", "| --- | --- |", *(f"| {name} | {of} |" for name, of in settings.items())]),
+        _in_markdown([{"setting": name, "value": value} for name, value in settings.items()]),
     ]
     if finding.faults:
         parts += ["## Faults of the original that are not copied", _list(finding.faults)]
     return "\n\n".join(parts) + "\n"
+
+
+def _in_markdown(rows: Sequence[Row]) -> str:
+    """A table of equal columns, numbers with four digits."""
+    columns = list(rows[0])
+    lines = [
+        [_cell(name) for name in columns],
+        ["---"] * len(columns),
+        *([_cell(row[name]) for name in columns] for row in rows),
+    ]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _cell(value: object) -> str:
+    return (f"{value:.4g}" if isinstance(value, float) else str(value)).replace("|", "\\|")
 
 
 def _claim(number: int, claim: Claim) -> str:
