@@ -78,16 +78,19 @@ def _combined(plus: list[Pointwise | None], minus: Pointwise | None) -> Estimate
 
 
 def _entropy(rows: Tensor, weighted: bool, k: int) -> Pointwise | None:
-    """Of rows that are brought to unit covariance; ``None`` where they fill fewer dimensions or repeat."""
-    centered = rows - rows.mean(0)
-    variance, directions = torch.linalg.eigh(centered.T @ centered / (len(rows) - 1))
-    if float(variance[0]) <= 1e-12 * float(variance[-1]):
+    """Of rows at unit covariance, whatever the scales; ``None`` where they fill fewer dimensions or repeat."""
+    std = rows.std(0)
+    if float(std.min()) == 0:
+        return None
+    scaled = (rows - rows.mean(0)) / std
+    variance, directions = torch.linalg.eigh(scaled.T @ scaled / (len(rows) - 1))
+    if float(variance[0]) <= 1e-12:
         return None
     try:
-        found = pointwise_entropy_knn(centered @ (directions / variance.sqrt()), k=k, weighted=weighted)
+        found = pointwise_entropy_knn(scaled @ (directions / variance.sqrt()) @ directions.T, k=k, weighted=weighted)
     except ValueError:
         return None
-    return Pointwise(found.nats + float(variance.log().sum()) / 2, found.influence)
+    return Pointwise(found.nats + float(variance.log().sum()) / 2 + float(std.log().sum()), found.influence)
 
 
 def _scaled(rows: Tensor) -> Tensor:

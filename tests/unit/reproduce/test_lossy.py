@@ -36,14 +36,14 @@ def test_a_compressed_channel(bits, is_lossy):
     assert (channel.bits, channel.kept) == (bits * (1 + is_lossy), bits)
     found = information(compress(channel.x), compress(channel.t))
     assert abs(found.bits - bits) < 3 * found.error < 1.5
-    assert ksg(compress(channel.x), compress(channel.t)) == pytest.approx(bits, abs=0.8)
+    assert ksg(compress(channel.x), compress(channel.t)) == pytest.approx(bits, abs=1)
 
 
 def test_an_information_is_free_of_scale():
     channel = known_channel(2, 400, lossy=False, seed=0)
     x, t = compress(channel.x), compress(channel.t)
-    mapped = information(x @ normal(4, 4), 1000 * t)
-    assert mapped.bits == pytest.approx(information(x, t).bits, abs=0.7)
+    mapped = information(x @ normal(4, 4), 1000 * t, weighted=False)
+    assert mapped.bits == pytest.approx(information(x, t, weighted=False).bits, abs=0.2)
     assert information(2 * x, 1000 * t + 3).bits == pytest.approx(information(x, t).bits)
 
 
