@@ -100,7 +100,21 @@ def experiment(data: Sequence[Tensor], plan: Plan, settings: Settings, progress:
         {name: value for name, value in plan._asdict().items() if name != "measured"}
         | {"seed": settings.seed, "noise": plan.std, "measured epochs": len(plan.measured)},
         FAULTS,
+        [_summary(row) for run in _runs(rows) for row in (_of(rows, run)[0], _of(rows, run)[-1])],
     )
+
+
+def _summary(row: Row) -> Row:
+    return {
+        "noise": _NAMES[row["method"]],
+        "seed": row["seed"],
+        "epoch": row["epoch"],
+        "I(X;T) at least [bits]": row["i_xt_lower"],
+        "at most": row["i_xt_upper"],
+        "without noise, in cells": row["cells_i_xt"],
+        "I(T;Y) at least [bits]": row["i_ty_lower"],
+        "accuracy": row["accuracy"],
+    }
 
 
 def known_channel() -> list[Row]:
@@ -143,20 +157,20 @@ def judged(rows: Sequence[Row]) -> list[Claim]:
     ]
     told_apart = [row for row in rows if row["i_xt_upper"] < row["i_xt_most"]]
     ends = ", ".join(
-        f"{row['i_xt_lower']:.3g} to {row['i_xt_upper']:.3g} bits ({_NAMES[row['method']]})" for row in lasts
+        f"{row['i_xt_lower']:.3g} and {row['i_xt_upper']:.4g} bits ({_NAMES[row['method']]})" for row in lasts
     )
     claims.append(
         Claim(
             "This enables a meaningful information plane (abstract).",
             f"{len(told_apart)} of {len(rows)} measurements bound I(X;T) from above by less than the "
-            f"{rows[0]['i_xt_most']:.4g} bits that tell all pictures apart; at the end it lies between {ends}. Where "
+            f"{rows[0]['i_xt_most']:.4g} bits that tell all pictures apart; at the end it is between {ends}. Where "
             "the lower value has reached that limit, the plane shows the number of pictures.",
             len(told_apart) == len(rows) or (None if told_apart else False),
         )
     )
     changes = [_change(_of(rows, run)) for run in _runs(rows)]
     words = "; ".join(
-        f"{_NAMES[method]}, seed {seed}: by {low:+.3g} to {high:+.3g} bits"
+        f"{_NAMES[method]}, seed {seed}: by {low:+.4g} to {high:+.4g} bits"
         for (method, seed), (low, high) in zip(_runs(rows), changes)
     )
     sure, possible = [high < 0 for _, high in changes], [low < 0 for low, _ in changes]
@@ -226,7 +240,7 @@ def picture(rows: Sequence[Row], channel: Sequence[Row]) -> Figure:
     for axes in (over_epochs, plane, known):
         axes.tick_params(labelsize=9)
         axes.grid(alpha=0.25, linewidth=0.6)
-    for axes, place, columns in ((over_epochs, 0.31, 4), (known, 0.845, 2)):
+    for axes, place, columns in ((over_epochs, 0.31, 4), (known, 0.825, 2)):
         handles, labels = axes.get_legend_handles_labels()
         figure.legend(
             handles, labels, loc="upper center", bbox_to_anchor=(place, 0.125), ncols=columns, fontsize=9,

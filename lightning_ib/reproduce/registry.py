@@ -66,8 +66,8 @@ EXPERIMENTS = {
             "finite I(X;T) of layers with Gaussian and information dropout, whose noise is known",
             "Adilova, Geiger & Fischer, Information Plane Analysis for Dropout Neural Networks, ICLR 2023, "
             "arXiv 2303.00596; code: github.com/link-er/IP_dropout",
-            "minutes",
-            "hours",
+            "1 minute",
+            "10 hours",
             needs_mnist=True,
         ),
         Experiment(
@@ -75,8 +75,8 @@ EXPERIMENTS = {
             "information of compressed inputs and layers, by weighted Kozachenko–Leonenko",
             "Butakov et al., Information Bottleneck Analysis of Deep Neural Networks via Lossy Compression, ICLR 2024, "
             "arXiv 2305.08013; code: github.com/VanessB/Information-v3",
-            "minutes",
-            "hours",
+            "2 minutes",
+            "7 hours",
             needs_mnist=True,
         ),
     )
