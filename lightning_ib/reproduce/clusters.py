@@ -140,7 +140,7 @@ def code_information(mean: Tensor, std: Tensor) -> CodeInformation:
 
     Args:
         mean: of the code of each sample, shape ``(n, D)``.
-        std: its standard deviations, likewise.
+        std: its standard deviations, likewise; the sums are in float64.
 
     Example:
         Four samples that are far apart are told apart, all log 4 nats of them.
@@ -149,14 +149,15 @@ def code_information(mean: Tensor, std: Tensor) -> CodeInformation:
         >>> round(float(found.monte_carlo), 4)
         1.3863
     """
+    mean, std = mean.double(), std.double()
+    mean = mean - mean.mean(0)
     z = mean + std * torch.randn_like(mean)
     # log p(z_i|x_j) without the constant, which cancels; the square is expanded, so that no (n, n, D) is held.
     precision = std.pow(-2)
     squares = z.square() @ precision.T - 2 * z @ (mean * precision).T + (mean.square() * precision).sum(1)
     logs = -squares / 2 - std.log().sum(1)
-    own = -((z - mean) / std).square().sum(1) / 2 - std.log().sum(1)
-    marginal = logs.logsumexp(1) - math.log(len(z))
-    return CodeInformation((own - marginal).mean(), (own - logs.mean(1)).mean())
+    own = logs.diagonal()
+    return CodeInformation((own - logs.logsumexp(1)).mean() + math.log(len(z)), (own - logs.mean(1)).mean())
 
 
 def train(model: Model, training: Training) -> Row:
@@ -204,7 +205,7 @@ def _measured(network: StochasticNetwork, x: Tensor, y: Tensor, draw: int, train
 
 def _information(network: StochasticNetwork, x: Tensor, y: Tensor) -> Row:
     """Of the code and the input, in bits: from its density, and counted as the library counts."""
-    mean, std = (values.double() for values in network.code(x))
+    mean, std = network.code(x)
     whole = code_information(mean, std)
     shares = [float((y == c).double().mean()) for c in y.unique()]
     of_classes = [code_information(mean[y == c], std[y == c]) for c in y.unique()]

@@ -4,7 +4,6 @@ import math
 
 import pytest
 import torch
-from torch.distributions import Normal
 
 from lightning_ib.reproduce.clusters import Model, Training, clusters, code_information, train
 
@@ -23,13 +22,14 @@ def test_the_points_are_those_of_scikit_learn(draw):
 
 
 def test_information_is_the_mean_of_log_density_ratios():
-    """Against the densities of torch.distributions, with the same draws."""
+    """Against densities one by one, with the same draws."""
     mean, std = torch.randn(7, 3).double(), torch.rand(7, 3).double() + 0.2
+    mean -= mean.mean(0)
     torch.manual_seed(3)
     found = code_information(mean, std)
     torch.manual_seed(3)
     z = mean + std * torch.randn_like(mean)
-    logs = Normal(mean, std).log_prob(z[:, None]).sum(2)
+    logs = (-(((z[:, None] - mean) / std) ** 2) / 2 - std.log() - math.log(2 * math.pi) / 2).sum(2)
     own = logs.diagonal()
     torch.testing.assert_close(found.monte_carlo, (own - logs.logsumexp(1) + math.log(7)).mean())
     torch.testing.assert_close(found.upper, (own - logs.mean(1)).mean())
@@ -39,7 +39,7 @@ def test_two_gaussians_have_the_information_of_a_binary_channel():
     """I = log 2 − E log(1 + exp(−2 a (a + ε))) for means ±a and unit variance, by numerical integration."""
     a = 0.8
     e = torch.linspace(-9, 9, 20_001, dtype=torch.float64)
-    density = Normal(0.0, 1.0).log_prob(e).exp()
+    density = torch.exp(-e.square() / 2) / math.sqrt(2 * math.pi)
     truth = math.log(2) - float(torch.trapezoid(density * torch.log1p(torch.exp(-2 * a * (a + e))), e))
     mean = torch.tensor([[a], [-a]], dtype=torch.float64).repeat(1000, 1)
     found = code_information(mean, torch.ones_like(mean))
