@@ -267,6 +267,7 @@ def _draw_epochs(axes: Axes, rows: Sequence[Row]) -> None:
     axes.set_yscale("log")
     axes.set_ylim(bottom=5e-3)
     axes.set_xlabel("epoch")
+    axes.xaxis.get_major_locator().set_params(integer=True)
     axes.set_ylabel("I(X;T) in bits")
     axes.set_title("Between the lower and the upper value", fontsize=10.5)
 

@@ -89,7 +89,22 @@ def experiment(data: Sequence[Tensor], plan: Plan, settings: Settings, progress:
         METHOD,
         plan._asdict() | {"seed": settings.seed, "coordinates": N_COORDINATES},
         FAULTS,
+        [_summary(row) for row in rows if row["epoch"] in (0, plan.n_epochs // plan.every * plan.every)],
     )
+
+
+def _summary(row: Row) -> Row:
+    return {
+        "layer": row["layer"],
+        "epoch": row["epoch"],
+        "I(X;T) [bits]": row["i_xt"],
+        "its error": row["i_xt_error"],
+        "without weights": row["i_xt_unweighted"],
+        "Kraskov et al.": row["i_xt_ksg"],
+        "without noise": row["i_xt_without_noise"],
+        "I(T;Y) [bits]": row["i_ty"],
+        "Ross": row["i_ty_knn"],
+    }
 
 
 def known_channels(n: int) -> list[Row]:
@@ -143,7 +158,7 @@ def _about_noise(rows: Sequence[Row]) -> Claim:
     error = math.fsum(row["i_xt_error"] for row in compared) / len(compared)
     return Claim(
         _OF_NOISE,
-        f"with the noise off, where I(X;T) of the whole layer is infinite, the same estimate differs by {root:.2g} "
+        f"with the noise off, where I(X;T) of a continuous input is infinite, the same estimate differs by {root:.2g} "
         f"bits (root mean square), beside a standard error of {error:.2g}: it is finite because the compressed input "
         "says little of the layer, and is a lower bound.",
         root > 2 * error,
@@ -151,8 +166,8 @@ def _about_noise(rows: Sequence[Row]) -> Claim:
 
 
 _OF_NOISE = (
-    "Noise in the network makes I(X;T) finite, as in the stochastic networks of Goldfeld et al. (2019), and the "
-    "compressed estimate measures it (abstract)."
+    "The approach leverages the stochastic networks of Goldfeld et al. (2019), whose noise makes I(X;T) finite "
+    "(abstract)."
 )
 
 
@@ -164,8 +179,26 @@ def _about_phases(rows: Sequence[Row]) -> Claim:
     return Claim(
         "Training has several fitting and several compression phases (published summaries of the paper; its abstract "
         "says that it reveals new features of the dynamics).",
-        f"falls of I(X;T) among all phases beyond two standard errors, in {n} measurements: {words}.",
+        f"falls of I(X;T) among all phases beyond two standard errors, in {n} measurements: {words}.{_beside(rows)}",
         True if several else None if n < _ENOUGH else False,
+    )
+
+
+def _beside(rows: Sequence[Row]) -> str:
+    """What other estimates say of the largest fall of the weighted one."""
+    falls = []
+    for layer in LAYERS:
+        of = _of(rows, layer)
+        if len(of) > 1:
+            peak = max(of, key=lambda row: row["i_xt"])
+            falls.append((of[-1]["i_xt"] - peak["i_xt"], layer, peak, of[-1]))
+    if not falls or min(one[0] for one in falls) == 0:
+        return ""
+    fall, layer, peak, last = min(falls, key=lambda one: one[0])
+    others = [last[name] - peak[name] for name in ("i_xt_unweighted", "i_xt_ksg")]
+    return (
+        f" The largest change from a highest value to the end is that of {layer}, {fall:+.2f} bits; without weights it "
+        f"is {others[0]:+.2f}, by Kraskov et al. {others[1]:+.2f}."
     )
 
 
@@ -247,6 +280,7 @@ def _draw_layers(over_epochs: Axes, plane: Axes, rows: Sequence[Row], plan: Plan
         plane.plot(x, y, color=color, alpha=0.5, linestyle="none", marker=".", markersize=4)
         plane.plot(*lines, color=color, linewidth=1.4, label=layer)
     over_epochs.set_xlabel("epoch")
+    over_epochs.xaxis.get_major_locator().set_params(integer=True)
     over_epochs.set_ylabel("I(X;T) in bits, compressed")
     over_epochs.set_title("Values with errors, smoothed lines", fontsize=10.5)
     plane.set_xlabel("I(X;T) in bits, compressed")

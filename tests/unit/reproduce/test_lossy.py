@@ -104,7 +104,7 @@ def test_what_is_written(tmp_path):
 def rows_of(values, error=0.1, without=None):
     return [
         {"layer": layer, "epoch": k, "i_xt": value, "i_xt_error": error, "test_loss": 2.0 / (k + 1)}
-        | {"i_xt_without_noise": value if without is None else without}
+        | {"i_xt_without_noise": value if without is None else without, "i_xt_unweighted": 1.0, "i_xt_ksg": 1.5}
         for k, value in enumerate(values)
         for layer in LAYERS
     ]
