@@ -250,6 +250,8 @@ def picture(rows: Sequence[Row], channel: Sequence[Row]) -> Figure:
 
 
 def _draw_epochs(axes: Axes, rows: Sequence[Row]) -> None:
+    from matplotlib.ticker import MaxNLocator
+
     named: set[str] = set()
     for run in _runs(rows):
         of, color = _of(rows, run), _COLORS[run[0]]
@@ -267,7 +269,7 @@ def _draw_epochs(axes: Axes, rows: Sequence[Row]) -> None:
     axes.set_yscale("log")
     axes.set_ylim(bottom=5e-3)
     axes.set_xlabel("epoch")
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_ylabel("I(X;T) in bits")
     axes.set_title("Between the lower and the upper value", fontsize=10.5)
 

@@ -175,7 +175,7 @@ def _about_phases(rows: Sequence[Row]) -> Claim:
     counts = {layer: _phases(rows, layer) for layer in LAYERS}
     words = ", ".join(f"{layer} {falls} of {n}" for layer, (falls, n) in counts.items())
     several = any(falls >= 2 for falls, _ in counts.values())
-    n = len({row["epoch"] for row in rows})
+    n = _n_measured(rows)
     return Claim(
         "Training has several fitting and several compression phases (published summaries of the paper; its abstract "
         "says that it reveals new features of the dynamics).",
@@ -200,6 +200,10 @@ def _beside(rows: Sequence[Row]) -> str:
         f" The largest change from a highest value to the end is that of {layer}, {fall:+.2f} bits; without weights it "
         f"is {others[0]:+.2f}, by Kraskov et al. {others[1]:+.2f}."
     )
+
+
+def _n_measured(rows: Sequence[Row]) -> int:
+    return len({row["epoch"] for row in rows})
 
 
 def _phases(rows: Sequence[Row], layer: str) -> tuple[int, int]:
@@ -227,7 +231,8 @@ def _about_the_loss(rows: Sequence[Row]) -> Claim:
     if not seen:
         return Claim(claimed, "no layer has a fall beyond two standard errors.", None)
     found = "the logarithm of the test loss falls by so much a measurement, in the first fall and outside of it: "
-    return Claim(claimed, f"{found}{', '.join(seen)}.", faster == len(seen) or (None if faster else False))
+    holds = faster == len(seen) or (None if faster else False)
+    return Claim(claimed, f"{found}{', '.join(seen)}.", holds if _n_measured(rows) >= _ENOUGH else None)
 
 
 def _of(rows: Sequence[Row], layer: str) -> list[Row]:
@@ -263,6 +268,8 @@ def picture(rows: Sequence[Row], channels: Sequence[Row], plan: Plan) -> Figure:
 
 
 def _draw_layers(over_epochs: Axes, plane: Axes, rows: Sequence[Row], plan: Plan) -> None:
+    from matplotlib.ticker import MaxNLocator
+
     from lightning_ib.plot.labels import depth_colors
 
     for layer, color in zip(LAYERS, depth_colors(len(LAYERS))):
@@ -280,7 +287,7 @@ def _draw_layers(over_epochs: Axes, plane: Axes, rows: Sequence[Row], plan: Plan
         plane.plot(x, y, color=color, alpha=0.5, linestyle="none", marker=".", markersize=4)
         plane.plot(*lines, color=color, linewidth=1.4, label=layer)
     over_epochs.set_xlabel("epoch")
-    over_epochs.xaxis.get_major_locator().set_params(integer=True)
+    over_epochs.xaxis.set_major_locator(MaxNLocator(integer=True))
     over_epochs.set_ylabel("I(X;T) in bits, compressed")
     over_epochs.set_title("Values with errors, smoothed lines", fontsize=10.5)
     plane.set_xlabel("I(X;T) in bits, compressed")

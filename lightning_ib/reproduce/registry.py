@@ -64,7 +64,7 @@ EXPERIMENTS = {
         Experiment(
             "dropout",
             "finite I(X;T) of layers with Gaussian and information dropout, whose noise is known",
-            "Adilova, Geiger & Fischer, Information Plane Analysis for Dropout Neural Networks, ICLR 2023, "
+            "Adilova et al., Information Plane Analysis for Dropout Neural Networks, ICLR 2023, "
             "arXiv 2303.00596; code: github.com/link-er/IP_dropout",
             "1 minute",
             "10 hours",

@@ -113,8 +113,10 @@ def rows_of(values, error=0.1, without=None):
 @pytest.mark.parametrize(
     ("rows", "verdicts"),
     [
-        (rows_of([0, 2, 1, 3, 2]), ["does not hold", "holds", "holds"]),
-        (rows_of([0, 1, 2, 3, 1]), ["does not hold", "cannot be said", "does not hold"]),
+        (rows_of([0, 2, 1, 3, 2]), ["does not hold", "holds", "cannot be said"]),
+        (rows_of([0, 2, 1, 3, 2, *[2] * 30]), ["does not hold", "holds", "holds"]),
+        (rows_of([*[0] * 30, 1, 2, 3, 1]), ["does not hold", "does not hold", "does not hold"]),
+        (rows_of([0, 1, 2, 3, 1]), ["does not hold", "cannot be said", "cannot be said"]),
         (rows_of([0, 1, 2] * 10, 9.0), ["does not hold", "does not hold", "cannot be said"]),
         (rows_of([0, 1, 2], without=5.0), ["holds", "cannot be said", "cannot be said"]),
         (rows_of([math.nan] * 3), ["cannot be said", "cannot be said", "cannot be said"]),
