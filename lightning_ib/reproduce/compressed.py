@@ -147,8 +147,8 @@ def smoothed(values: list[float], window: int, order: int) -> list[float]:
         order: of the polynomials.
 
     Example:
-        >>> [round(value, 6) for value in smoothed([0.0, 1.0, 4.0, 9.0, 16.0], window=3, order=2)]
-        [0.0, 1.0, 4.0, 9.0, 16.0]
+        >>> [round(value, 6) for value in smoothed([1.0, 2.0, 5.0, 10.0, 17.0], window=3, order=2)]
+        [1.0, 2.0, 5.0, 10.0, 17.0]
     """
     window = min(window, len(values))
     order = min(order, window - 1)

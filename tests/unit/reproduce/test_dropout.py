@@ -83,10 +83,11 @@ def test_noise_is_put_back_after_an_error():
 
 def test_a_run_depends_on_its_seed_alone():
     state = torch.get_rng_state()
-    rows = train(DATA, PLAN, "gaussian", 0, lambda n: None)
+    plan = PLAN._replace(measured=(1,))
+    rows = train(DATA, plan, "gaussian", 0, lambda n: None)
     assert torch.equal(torch.get_rng_state(), state)
     torch.rand(1)
-    assert train(DATA, PLAN, "gaussian", 0, lambda n: None) == rows
+    assert train(DATA, plan, "gaussian", 0, lambda n: None) == rows
     for row in rows:
         assert row["i_xt_lower"] - 3 * row["i_xt_lower_error"] <= row["i_xt_upper"] + 3 * row["i_xt_upper_error"]
         assert row["i_xt_lower"] <= row["i_xt_most"] == pytest.approx(math.log2(40))
