@@ -14,8 +14,8 @@ from typing import NamedTuple
 from lightning_ib.cli.differences import conditions
 from lightning_ib.cli.errors import UsageError
 from lightning_ib.cli.logs import metric_of
-from lightning_ib.cli.ranks import N_RESAMPLES, Largest, kendall, largest_tau, spearman
 from lightning_ib.cli.runs import Run
+from lightning_ib.functional.ranks import N_RESAMPLES, Largest, kendall, largest_tau, spearman
 from lightning_ib.records.correlation import RankCorrelation
 from lightning_ib.records.files import replacing
 from lightning_ib.records.history import History

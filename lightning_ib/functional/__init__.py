@@ -14,6 +14,7 @@ from lightning_ib.functional.continuous.copula import (
     mutual_information_gaussian_copula,
     mutual_information_gaussian_copula_labels,
 )
+from lightning_ib.functional.continuous.entropy_neighbors import differential_entropy_knn
 from lightning_ib.functional.continuous.kde import (
     Bounds,
     entropy_bounds_kde,
@@ -123,6 +124,7 @@ __all__ = [
     "conditional_mutual_information_ksg",
     "conditional_mutual_information_mixed",
     "critic_information",
+    "differential_entropy_knn",
     "entropy",
     "entropy_bounds_kde",
     "entropy_of_counts",

@@ -144,6 +144,7 @@ OF_IDS = [
 ]
 """Functions of symbols."""
 ONE = {
+    "differential_entropy_knn": {},
     "entropy_bounds_kde": {"noise_variance": 1.0},
     "entropy_renyi": {},
     "kernel_width_of": {},
