@@ -12,7 +12,7 @@ from lightning_ib.functional.checks import checked_flag, checked_integer, checke
 from lightning_ib.functional.discretize.ids import splitmix64
 from lightning_ib.functional.geometry.rows import centered_rows, gram, squared_lengths
 
-SKETCH_WIDTH = 2048
+SKETCH_LENGTH = 2048
 """The numbers of a sketch, 8 KiB in float32."""
 
 # Offsets of the counters that places and signs are hashed from, so that every use has bits of its own.
@@ -97,11 +97,11 @@ def cka_products(
 
 
 @torch.no_grad()
-def cka_sketch(rows: Tensor, *, width: int = SKETCH_WIDTH) -> Tensor:
+def cka_sketch(x: Tensor, *, length: int = SKETCH_LENGTH) -> Tensor:
     r"""A sketch of the Gram matrix of a representation, from which its CKA to any other follows.
 
     The entries :math:`K_{ik}` of the Gram matrix of centered rows are added up, with random signs
-    :math:`\sigma_i \tau_k`, in ``width`` places :math:`a_i + b_k`:
+    :math:`\sigma_i \tau_k`, in ``length`` places :math:`a_i + b_k`:
 
     .. math:: s_j = \sum_{a_i + b_k \equiv j} \sigma_i \tau_k K_{ik}
 
@@ -111,66 +111,66 @@ def cka_sketch(rows: Tensor, *, width: int = SKETCH_WIDTH) -> Tensor:
     the row: the sketches of the same samples in the same order match, whenever they are made.
 
     Args:
-        rows: real floating point, shape ``(N, D)``.
-        width: how many numbers a sketch has.
+        x: real floating point, shape ``(N, D)``.
+        length: how many numbers a sketch has.
 
     Returns:
-        float32 ``(width,)`` on the host, scaled to length 1; zeros where all rows are the same.
+        float32 ``(length,)`` on the host, scaled to length 1; zeros where all rows are the same.
 
     Raises:
         TypeError, ValueError: the rows are unsuited, as for :func:`linear_cka`.
 
     Example:
-        >>> cka_sketch(torch.tensor([[0.0, 1.0], [2.0, 0.0], [1.0, 5.0]]), width=8).shape
+        >>> cka_sketch(torch.tensor([[0.0, 1.0], [2.0, 0.0], [1.0, 5.0]]), length=8).shape
         torch.Size([8])
     """
-    width = checked_integer(width, "width", at_least=2)
-    z = centered_rows(checked_pair(rows, rows, ("rows", "rows"))[0])
-    return sketch_of_centered(z, width=width)
+    length = checked_integer(length, "length", at_least=2)
+    z = centered_rows(checked_pair(x, x, ("x", "x"))[0])
+    return sketch_of_centered(z, length=length)
 
 
-def sketch_of_centered(z: Tensor, products: Tensor | None = None, *, width: int = SKETCH_WIDTH) -> Tensor:
+def sketch_of_centered(z: Tensor, products: Tensor | None = None, *, length: int = SKETCH_LENGTH) -> Tensor:
     """The sketch of centered rows: of their Gram matrix, where that is known or small, else without it.
 
     Args:
         z: from :func:`~lightning_ib.functional.geometry.rows.centered_rows`.
         products: their Gram matrix, where it is known.
-        width: how many numbers a sketch has.
+        length: how many numbers a sketch has.
     """
     n, d = z.shape
-    hashed = [(places.to(z.device), signs.to(z.device)) for places, signs in _hashed(n, width)]
+    hashed = [(places.to(z.device), signs.to(z.device)) for places, signs in _hashed(n, length)]
     if products is not None or d > n:
         products = gram(z) if products is None else products
         (a, signs_a), (b, signs_b) = hashed
-        places = (a.unsqueeze(1) + b).remainder_(width).flatten()
+        places = (a.unsqueeze(1) + b).remainder_(length).flatten()
         signed = products * signs_a.unsqueeze(1) * signs_b
-        found = z.new_zeros(width).index_add_(0, places, signed.flatten()).cpu()
+        found = z.new_zeros(length).index_add_(0, places, signed.flatten()).cpu()
     else:
         low, high = map(float, torch.aminmax(z))
         largest = max(high, -low)
         z = (z / largest if largest > 0 else z).float()  # whose range is narrower
         spectra = []
         for places, signs in hashed:
-            folded = z.new_zeros(d, width)
+            folded = z.new_zeros(d, length)
             folded.index_add_(1, places, z.T * signs)
             spectra.append(torch.fft.rfft(folded))
-        found = torch.fft.irfft((spectra[0] * spectra[1]).sum(0), n=width).double().cpu()
-    length = float(found.norm())
-    scaled_to_1: Tensor = (found / length if length > 0 else found).float()
+        found = torch.fft.irfft((spectra[0] * spectra[1]).sum(0), n=length).double().cpu()
+    norm = float(found.norm())
+    scaled_to_1: Tensor = (found / norm if norm > 0 else found).float()
     return scaled_to_1
 
 
 @lru_cache(maxsize=4)
-def _hashed(n: int, width: int) -> list[tuple[Tensor, Tensor]]:
+def _hashed(n: int, length: int) -> list[tuple[Tensor, Tensor]]:
     """Places and signs of the rows, twice."""
     found = []
     for offset in _HASHES:
         bits = splitmix64(torch.arange(n, dtype=torch.int64) + offset)
-        found.append(((bits >> 1).remainder(width), ((bits & 1) * 2 - 1).float()))
+        found.append(((bits >> 1).remainder(length), ((bits & 1) * 2 - 1).float()))
     return found
 
 
-def cka_of_sketches(one: Tensor, other: Tensor) -> tuple[float, float]:
+def cka_of_sketches(a: Tensor, b: Tensor) -> tuple[float, float]:
     r"""The CKA of two representations, estimated from their sketches, and its standard error.
 
     Of sketches a and b of length 1, with M places each, the estimate is
@@ -195,14 +195,14 @@ def cka_of_sketches(one: Tensor, other: Tensor) -> tuple[float, float]:
         record it belongs to measurements that are past, and so is in the history and its files alone.
 
     Args:
-        one: from :func:`cka_sketch`.
-        other: the same, of the same samples.
+        a: from :func:`cka_sketch`.
+        b: the same, of the same samples.
 
     Returns:
         The estimate and its standard error; NaN where the rows behind a sketch were all the same.
 
     Raises:
-        ValueError: they differ in width.
+        ValueError: they differ in length.
 
     Example:
         >>> sketch = cka_sketch(torch.tensor([[0.0, 1.0], [2.0, 0.0], [1.0, 5.0]]))
@@ -210,9 +210,9 @@ def cka_of_sketches(one: Tensor, other: Tensor) -> tuple[float, float]:
         >>> round(value, 6), round(error, 6)
         (1.0, 0.0)
     """
-    if one.shape != other.shape or one.ndim != 1:
-        raise ValueError(f"the sketches must have one width, got {tuple(one.shape)} and {tuple(other.shape)}.")
-    a, b = one.double(), other.double()
+    if a.shape != b.shape or a.ndim != 1:
+        raise ValueError(f"the sketches must have one length, got {tuple(a.shape)} and {tuple(b.shape)}.")
+    a, b = a.double(), b.double()
     of_a, of_b, m = float(a @ a), float(b @ b), len(a)
     if of_a == 0 or of_b == 0:
         return math.nan, math.nan

@@ -90,13 +90,13 @@ def test_a_sketch_is_its_definition():
     for i in range(9):
         for j in range(9):
             expected[int(a[i] + b[j]) % 16] += s[i] * t[j] * k[i, j]
-    assert torch.allclose(cka_sketch(x, width=16).double(), expected / expected.norm(), atol=1e-5)
+    assert torch.allclose(cka_sketch(x, length=16).double(), expected / expected.norm(), atol=1e-5)
 
 
 def test_bad_arguments():
     with pytest.raises(ValueError, match="x and y must be of the same samples, got 3 of one and 4 of the other"):
         linear_cka(torch.randn(3, 2), torch.randn(4, 2))
-    with pytest.raises(ValueError, match=r"the sketches must have one width, got \(8,\) and \(4,\)"):
+    with pytest.raises(ValueError, match=r"the sketches must have one length, got \(8,\) and \(4,\)"):
         cka_of_sketches(torch.ones(8), torch.ones(4))
     with pytest.raises(TypeError, match="debiased must be True or False"):
         linear_cka(torch.randn(3, 2), torch.randn(3, 2), debiased=1)
