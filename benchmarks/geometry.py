@@ -128,9 +128,9 @@ def main() -> None:
         plain, with_classes = cost if k % 2 else cost[::-1]
         if k:
             ratios.append(with_classes / plain - 1)
-    shown = ", ".join(f"{ratio:+.1%}" for ratio in ratios)
+    rounds = ", ".join(f"{ratio:+.1%}" for ratio in ratios)
     print(f"\nClass geometry of twelve layers in a validation pass of ResNet-18, {arguments.images} images of ", end="")
-    print(f"{arguments.pixels} × {arguments.pixels}: {statistics.median(ratios):+.1%} CPU time (rounds: {shown}).")
+    print(f"{arguments.pixels} × {arguments.pixels}: {statistics.median(ratios):+.1%} CPU time (rounds: {rounds}).")
 
 
 if __name__ == "__main__":
