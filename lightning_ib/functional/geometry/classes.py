@@ -264,7 +264,7 @@ def _over_pairs(directions: Tensor, variances: Tensor) -> _Pairs:
     for start in range(0, n_classes - 1, _BLOCK):
         block = slice(start, start + _BLOCK)
         products = directions[block] @ directions[start:].T
-        i, j = torch.triu_indices(*products.shape, offset=1)
+        i, j = torch.triu_indices(len(products), products.shape[1], offset=1)
         products, i, j = products[i, j], i + start, j + start
         both = squares[i] + squares[j]
         distances = both - 2 * products
