@@ -114,8 +114,8 @@ def main() -> None:
         ]
         times = [[cpu_ms(work) for work in works] for _ in range(arguments.rounds + 1)][1:]
         medians = [statistics.median(column) for column in zip(*times)]
-        shown = [*medians, sum(medians[2:])]
-        print(f"| {width} | {' | '.join(f'{one:.0f} ms, {one / medians[1]:.2f} E' for one in shown)} |")
+        cells = [f"{one:.0f} ms, {one / medians[1]:.2f} E" for one in (*medians, sum(medians[2:]))]
+        print(f"| {width} | {' | '.join(cells)} |")
     if not arguments.images:
         return
     model = resnet18()
