@@ -36,7 +36,7 @@ def draw(rows: Sequence[Row], times: Sequence[Any]) -> Figure:
     from matplotlib import colormaps
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=_SIZE, dpi=110, layout="constrained")
+    figure = Figure(figsize=_SIZE, dpi=95, layout="constrained")
     panels: Any = figure.subplots(2, 4, sharex=True)
     decays = sorted({row["weight_decay"] for row in rows}, reverse=True)
     colors = [colormaps["viridis"](0.9 * k / max(1, len(decays) - 1)) for k in range(len(decays))]
@@ -49,7 +49,7 @@ def draw(rows: Sequence[Row], times: Sequence[Any]) -> Figure:
             if fitted:
                 axes.axvline(min(fitted), color=color, linewidth=0.8, linestyle=":")
         if logarithmic:
-            axes.set_yscale("log")
+            _logarithmic(axes)
         axes.set_xscale("log")
         axes.set_title(title, fontsize=9.5)
         axes.grid(alpha=0.25, linewidth=0.6)
@@ -64,6 +64,17 @@ def draw(rows: Sequence[Row], times: Sequence[Any]) -> Figure:
     handles = [line for line in panels[0, 0].get_lines() if not line.get_label().startswith("_")]
     figure.legend(handles=handles, loc="outside lower center", ncols=min(7, len(handles)), fontsize=8.5, frameon=False)
     return figure
+
+
+def _logarithmic(axes: Any) -> None:
+    """A logarithmic axis with plain numbers, few enough to be read."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    axes.set_yscale("log")
+    low, high = axes.get_ylim()
+    axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if high < 300 * low else (1.0,)))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.yaxis.set_minor_formatter(NullFormatter())
 
 
 def _means(rows: Sequence[Row], column: str) -> tuple[list[int], list[float]]:

@@ -200,8 +200,8 @@ def _method(training: Training, groups: Sequence[Group]) -> list[str]:
 _FAULTS = [
     "`to_bits` multiplies nats by ln 2, where a bit is ln 2 nats: printed bits are 0.48 of the true ones. Ranks are "
     "the same.",
-    "The conditional information that the script plots is Jensen's upper bound. It has no ceiling, and reads hundreds "
-    "of bits of samples that hold 6.6 bits at most; it is shown here beside the Monte Carlo value.",
+    "The conditional information that the script plots is Jensen's upper bound. It has no ceiling, and reads up to "
+    "thousands of bits of samples that hold 6.6 bits at most; it is shown here beside the Monte Carlo value.",
     "Losses and accuracies are those of one draw of Z for each point, and carry its noise.",
     "Correlations stand without bars, and pool networks of three draws of the data, whose gaps differ by the draw "
     "itself; here the correlation within each draw stands beside.",

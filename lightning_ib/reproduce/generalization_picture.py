@@ -74,4 +74,4 @@ def _bars(axes: Any, correlations: Mapping[str, Any], quantities: Mapping[str, s
     axes.grid(axis="x", alpha=0.25, linewidth=0.6)
     axes.tick_params(axis="x", labelsize=8)
     axes.set_xlabel("Kendall's τ with the gap", fontsize=9)
-    axes.set_title("bar: all networks, 95 %; hollow: within data", fontsize=9)
+    axes.set_title("bars: 95 %; hollow: within data", fontsize=9)

@@ -50,7 +50,7 @@ EXPERIMENTS = {
             "Sakamoto & Sato, Explaining Grokking and Information Bottleneck through Neural Collapse Emergence, "
             "ICLR 2026, arXiv 2509.20829; code: github.com/keitaroskmt/collapse-dynamics",
             "3 minutes",
-            "6 hours",
+            "about 6 hours",
             needs_mnist=True,
         ),
         Experiment(

@@ -132,7 +132,7 @@ def test_a_run_that_never_fits_has_no_times():
 
 
 def times(decay, fitted, collapsed, rho=1.0):
-    return Times(decay, 0, fitted, collapsed, 0.1, -1.0, -2.0, -rho, rho, rho, 0.0, 0.0, 0.0)
+    return Times(decay, 0, fitted, collapsed, 0.1, -1.0, -2.0, -rho, rho, rho, -rho, rho, rho)
 
 
 def test_claims_hold_or_not():
@@ -145,6 +145,40 @@ def test_claims_hold_or_not():
     unknown = claims_of([times(0.3, math.nan, math.nan), times(0.1, math.nan, math.nan)], grid)
     assert {claim.holds for claim in unknown} == {None}
     assert "none of 2 runs came to a training accuracy of 0.99" in unknown[0].found
+
+
+def test_a_weight_decay_that_never_collapses_waits_longest():
+    grid = Grid((0.3, 0.1, 0.03), 1, 1000, 10)
+    late = [times(0.3, 10, 20), times(0.1, 10, 60), times(0.03, 10, math.nan)]
+    claim = claims_of(late, grid)[1]
+    assert claim.holds is True
+    assert "the other 1 take longer than the runs" in claim.found
+    early = [times(0.3, 10, math.nan), times(0.1, 10, 60), times(0.03, 10, 70)]
+    assert claims_of(early, grid)[1].holds is False
+
+
+def test_a_run_that_fits_at_its_end_does_not_show_two_times():
+    assert claims_of([times(0.3, 600, math.nan)], Grid((0.3,), 1, 1000, 10))[0].holds is False
+
+
+def test_a_claim_about_a_change_needs_one():
+    grid = Grid((0.3, 0.1), 1, 1000, 10)
+    flat = [times(0.3, 10, 20)._replace(accuracy=0.04), times(0.1, 10, 60)._replace(accuracy=-0.01)]
+    claims = claims_of(flat, grid)
+    assert [claim.holds for claim in claims] == [True, True, None, True, True]
+    assert "no late change to be explained" in claims[2].found
+
+
+def test_a_claim_that_holds_in_half_of_the_runs_is_open():
+    grid = Grid((0.3, 0.1), 1, 1000, 10)
+    mixed = claims_of([times(0.3, 10, 20, 1.0), times(0.1, 10, 60, -1.0)], grid)
+    assert [claim.holds for claim in mixed[2:]] == [None] * 3
+    assert "-1.00 to +1.00 with the RNC1 of the test set, clear in 1 of 2 runs" in mixed[3].found
+
+
+def test_a_claim_is_open_where_the_two_measures_of_the_variance_differ():
+    apart = [times(0.3, 10, 20)._replace(nc1_information=-1.0), times(0.1, 10, 60)._replace(nc1_information=-1.0)]
+    assert [claim.holds for claim in claims_of(apart, Grid((0.3, 0.1), 1, 1000, 10))] == [True, True, True, None, True]
 
 
 def test_of_one_weight_decay_that_collapsed_nothing_can_be_said():
