@@ -151,7 +151,6 @@ class LayerClasses(Companion):
 
         Raises:
             ValueError: not even the variance within classes is defined; the sentence gives the reason.
-            ValueError: it is one of the labels.
         """
         if found.n_outside:
             raise LabelsOutOfRange(found.reason)

@@ -62,8 +62,7 @@ class Drawn(NamedTuple):
             :data:`~lightning_ib.estimators.geometry.MOST_CHANNELS` are absent.
         channel_faults: layer → why its channels are missing.
         rounding: layer → the share by which its channels are rounded, where it is known.
-        samples: the fingerprints of the inputs of the first samples (of ``same_samples.py``); ``None``
-            where they have none.
+        samples: the fingerprints of the inputs of the first samples; ``None`` where they have none.
     """
 
     layers: dict[str, Tensor]

@@ -146,8 +146,8 @@ def spectrum(rows: Tensor, *, unit: Unit = "bits", rounding: float | None = None
         rows: real floating point, shape ``(N, D)``, N at least 2; further dimensions are flattened into D. Computed in
             float64, on the device of the rows where it has that.
         unit: of the spectral entropy, ``"bits"`` or ``"nats"``.
-        rounding: u, the share by which values are rounded; by default that of the dtype of the rows, see
-            ``rounding_of`` of this module.
+        rounding: u, the share by which values are rounded; by default that of the dtype of the rows: 0.4 % in bfloat16,
+            and 4 ε in float32 and float64, where each of many sums is rounded.
 
     Raises:
         TypeError: ``rows`` is of another kind (integers are).
