@@ -99,7 +99,9 @@ class ClassSums:
         n_labels = self.max_classes + len(_OUTSIDE)  # the last ones take labels that are out of range
         size = 0 if self._grows else n_labels
         with torch.inference_mode(False), torch.no_grad():
-            self._places = torch.full((n_labels,), -1) if self._grows else torch.arange(size, device=self._device)
+            self._places = torch.arange(n_labels, device=self._device)
+            if self._grows:
+                self._places.fill_(-1)
             self._n_places = size
             self._sizes = torch.zeros(size, dtype=torch.int64, device=self._device)
             self._means = torch.zeros(size, self.n_coordinates, dtype=self._dtype, device=self._device)
@@ -166,7 +168,7 @@ class ClassSums:
         if len(new):
             n, size = self._n_places + len(new), len(self._sizes)
             with torch.inference_mode(False):
-                self._places[new] = torch.arange(self._n_places, n)
+                self._places[new] = torch.arange(self._n_places, n, device=self._device)
                 if n > size:
                     more = min(1 << (n - 1).bit_length(), len(self._places)) - size
                     sums = (self._sizes, self._means, self._squares)
@@ -264,7 +266,7 @@ def _over_pairs(directions: Tensor, variances: Tensor) -> _Pairs:
     for start in range(0, n_classes - 1, _BLOCK):
         block = slice(start, start + _BLOCK)
         products = directions[block] @ directions[start:].T
-        i, j = torch.triu_indices(products.shape[0], products.shape[1], offset=1)
+        i, j = torch.triu_indices(products.shape[0], products.shape[1], offset=1, device=products.device)
         products, i, j = products[i, j], i + start, j + start
         both = squares[i] + squares[j]
         distances = both - 2 * products
