@@ -93,12 +93,8 @@ def run(settings: Settings, progress: Progress, grid: Grid | None = None) -> Fin
     for seed in seeds:
         for decay in grid.weight_decays:
             name = f"decay {decay:g} seed {seed}"
-            if settings.finished.has(name):
-                progress.skip(work(grid))
-            progress.describe(f"weight decay {decay:g}, seed {seed}")
-            rows += settings.finished.rows(
-                name, partial(train, data, grid, decay, seed, progress.advance, settings.device)
-            )
+            make = partial(train, data, grid, decay, seed, progress.advance, settings.device)
+            rows += settings.rows(name, make, progress, work(grid), f"weight decay {decay:g}, seed {seed}")
     times = [
         times_of([row for row in rows if (row["weight_decay"], row["seed"]) == (decay, seed)])
         for decay in grid.weight_decays

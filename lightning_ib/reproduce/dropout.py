@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from lightning_ib.reproduce.dropout_training import Plan, train
-from lightning_ib.reproduce.experiment import Claim, Finding, Progress, Settings
+from lightning_ib.reproduce.experiment import Claim, Finding, Progress, Settings, filled
 from lightning_ib.reproduce.finished import Row
 from lightning_ib.reproduce.known_noise import known_noise_information, normal_channel_information
 from lightning_ib.reproduce.mnist import load_mnist
@@ -85,16 +85,12 @@ def experiment(data: Sequence[Tensor], plan: Plan, settings: Settings, progress:
     rows: list[Row] = []
     for method, seed in runs:
         name = f"{method} seed {seed}"
-        progress.describe(name)
-        if settings.finished.has(name):
-            progress.skip(plan.n_epochs)
-        rows += settings.finished.rows(
-            name, partial(train, data, plan, method, seed, progress.advance, settings.device)
-        )
+        make = partial(train, data, plan, method, seed, progress.advance, settings.device)
+        rows += settings.rows(name, make, progress, plan.n_epochs, name)
     channel = known_channel()
     return Finding(
         picture(rows, channel),
-        _filled([*rows, *channel]),
+        filled([*rows, *channel]),
         [*judged(rows), _about_the_channel(channel)],
         METHOD,
         {name: value for name, value in plan._asdict().items() if name != "measured"}
@@ -216,12 +212,6 @@ def _change(rows: Sequence[Row]) -> tuple[float, float]:
     *earlier, last = rows
     least = last["i_xt_lower"] - max(row["i_xt_upper"] for row in earlier)
     return least, last["i_xt_upper"] - max(row["i_xt_lower"] for row in earlier)
-
-
-def _filled(rows: Sequence[Row]) -> list[Row]:
-    """Rows of equal columns."""
-    columns = list(dict.fromkeys(name for row in rows for name in row))
-    return [{name: row.get(name, "") for name in columns} for row in rows]
 
 
 # -- the picture -------------------------------------------------------------------------------------------------------

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
@@ -31,6 +31,21 @@ class Settings(NamedTuple):
     seed: int = 0
     data_dir: Path | None = None
     device: str = "cpu"
+
+    def rows(self, run: str, make: Callable[[], list[Row]], progress: Progress, n_parts: int, says: str) -> list[Row]:
+        """The rows of a run, made or read; one that was done before is no part of the rate of the progress.
+
+        Args:
+            run: its name, as for :meth:`FinishedRuns.rows`.
+            make: runs it, and says itself how far it is.
+            progress: of the experiment.
+            n_parts: how many of its parts the run is.
+            says: what is being done, in words.
+        """
+        progress.describe(says)
+        if self.finished.has(run):
+            progress.skip(n_parts)
+        return self.finished.rows(run, make)
 
 
 class Claim(NamedTuple):
@@ -72,6 +87,17 @@ class Finding(NamedTuple):
     settings: Mapping[str, Any]
     faults: Sequence[str] = ()
     summary: Sequence[Row] = ()
+
+
+def filled(rows: Sequence[Row]) -> list[Row]:
+    """Rows of several kinds with equal columns; what a row lacks is empty.
+
+    Example:
+        >>> filled([{"epoch": 1}, {"truth": 2.0}])
+        [{'epoch': 1, 'truth': ''}, {'epoch': '', 'truth': 2.0}]
+    """
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    return [{name: row.get(name, "") for name in columns} for row in rows]
 
 
 class Progress(Protocol):

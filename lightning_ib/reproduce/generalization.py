@@ -67,10 +67,8 @@ def run(settings: Settings, progress: Progress, training: Training = _TRAINING) 
     for constraint, width, decay in cells:
         models = [Model(constraint, width, decay, data, seed) for data in draws for seed in seeds]
         name = f"constraint {constraint:g} width {width} decay {decay:g}"
-        if settings.finished.has(name):
-            progress.skip(len(models))
-        progress.describe(f"width {width}, weight decay {decay:g}")
-        rows += settings.finished.rows(name, partial(_trained, models, training, progress))
+        make = partial(_trained, models, training, progress)
+        rows += settings.rows(name, make, progress, len(models), f"width {width}, weight decay {decay:g}")
     groups = [_group(constraint, rows) for constraint in constraints]
     of_settings = {
         "setting": "quick" if settings.quick else "the paper's",

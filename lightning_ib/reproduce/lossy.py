@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from lightning_ib.reproduce.compressed import N_COORDINATES, compress, information, known_channel, ksg, phases, smoothed
-from lightning_ib.reproduce.experiment import Claim, Finding, Progress, Settings
+from lightning_ib.reproduce.experiment import Claim, Finding, Progress, Settings, filled
 from lightning_ib.reproduce.finished import Row
 from lightning_ib.reproduce.lossy_training import LAYERS, Plan, standardized, train
 from lightning_ib.reproduce.mnist import load_mnist
@@ -77,14 +77,12 @@ def experiment(data: Sequence[Tensor], plan: Plan, settings: Settings, progress:
     n_parts = plan.n_epochs + plan.n_autoencoder
     progress.begin(n_parts)
     name = f"seed {settings.seed}"
-    progress.describe(name)
-    if settings.finished.has(name):
-        progress.skip(n_parts)
-    rows = settings.finished.rows(name, partial(train, data, plan, settings.seed, progress.advance, settings.device))
+    make = partial(train, data, plan, settings.seed, progress.advance, settings.device)
+    rows = settings.rows(name, make, progress, n_parts, name)
     channels = known_channels(plan.n_test)
     return Finding(
         picture(rows, channels, plan),
-        _filled([*rows, *channels]),
+        filled([*rows, *channels]),
         [_about_the_channels(channels), *judged(rows)],
         METHOD,
         plan._asdict() | {"seed": settings.seed, "coordinates": N_COORDINATES},
@@ -238,12 +236,6 @@ def _about_the_loss(rows: Sequence[Row]) -> Claim:
 def _of(rows: Sequence[Row], layer: str) -> list[Row]:
     """Those of a layer that have an estimate."""
     return [row for row in rows if row["layer"] == layer and math.isfinite(row["i_xt"])]
-
-
-def _filled(rows: Sequence[Row]) -> list[Row]:
-    """Rows of equal columns."""
-    columns = list(dict.fromkeys(name for row in rows for name in row))
-    return [{name: row.get(name, "") for name in columns} for row in rows]
 
 
 # -- the picture -------------------------------------------------------------------------------------------------------
