@@ -86,9 +86,10 @@ def _label_properties(y: Tensor) -> Tensor:
     return torch.stack([binary.double(), wide.sum(1), wide.argmax(1).double(), wide @ weights], 1)
 
 
-_ADVICE = (
-    "I(X;T) and H(T) are measured without it. Give unpack=lambda batch: (x, y), y having one label for each sample"
-)
+UNPACK = "unpack=lambda batch: (x, y)"
+"""The argument that names the target, as messages advise it."""
+
+_ADVICE = f"I(X;T) and H(T) are measured without it. Give {UNPACK}, y having one label for each sample"
 
 
 def is_binary(values: Tensor) -> bool:

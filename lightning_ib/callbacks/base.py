@@ -163,7 +163,7 @@ class RecordingCallback(CallbackBase):
         self._lay_out(trainer)
         to = self._destination(trainer)
         moment = next((record[:2] for record in measured.history.records()), (0, 0))
-        self.reporter.log_measurement(self.history.at(*moment), measured.discretized, measured.bound, to)
+        self.reporter.log_measurement(self.history.at(*moment), measured.discretized, measured.bounds, to)
         self.reporter.write(self.history, measured.rows, to, partial(self._with_progress, trainer))
 
     def _lay_out(self, trainer: Trainer) -> None:

@@ -24,12 +24,14 @@ from lightning_ib.callbacks.trainer import (
 )
 from lightning_ib.capture.batches import Unpack
 from lightning_ib.capture.layers import NoLayersError
+from lightning_ib.estimators.geometry import Companions, checked_companions
 from lightning_ib.estimators.registry import Estimators, checked_estimators
 from lightning_ib.evaluation.passes import ForwardError
 from lightning_ib.functional import Correction, Unit
 from lightning_ib.functional.checks import checked_unit, sentence
 from lightning_ib.measurement.bounds import Bound, solved
 from lightning_ib.measurement.information_plane import MAX_SAMPLES, InformationPlane, Layers
+from lightning_ib.measurement.targets import TargetOptions
 from lightning_ib.records.tags import diagnostics
 from lightning_ib.report.reporter import Reporter
 
@@ -82,9 +84,10 @@ class InformationPlaneCallback(LoopCallback):
             depth; layers that fail are left out with a warning. Layers without a quantizer get a
             :class:`CellQuantizer`.
         input: ``None`` takes each sample for a symbol of its own: I(X;T) = H(T). A :class:`Quantizer` discretizes X.
-        target: ``None`` reads it by its form: class labels as they are, real numbers in ten bins of equal mass, yes/no
-            labels as a symbol for each combination, rows of real numbers in cells; see :class:`InformationPlane`. A
-            :class:`Quantizer` says how to put it into bins.
+        target: ``None`` reads it by its form, see :class:`InformationPlane`; a :class:`Quantizer` puts it into bins.
+        targets: several in one pass, by name, such as ``{"class": "fine", "coarse": lambda batch: …}``: keys of the
+            batch, functions of it, ``None`` or a :class:`Quantizer` for the y that is read by default. Each has a plane
+            and tags of its own, ``ib/I_TY@coarse/<layer>``; see :class:`InformationPlane`.
         data: ``None`` measures during the validation loop, in its own forward passes, and in runs without validation
             in a pass of its own over the training data. ``"train"``, ``"val"`` or a DataLoader asks for a pass of
             its own. Of several validation loaders the first is measured. The point before training always takes a pass
@@ -111,6 +114,9 @@ class InformationPlaneCallback(LoopCallback):
             name (``"probe"``, ``"mlp_probe"``, ``"soft"``, ``"kde"``, ``"ksg"``, ``"knn"``, ``"mixed"``,
             ``"projected"``, ``"copula"``, ``"renyi"``, ``"infonce"``, ``"smile"``, ``"quantized8"``) or as an
             :class:`~lightning_ib.estimators.Estimator`.
+        companions: the geometry of each layer beside its information: ``"spectrum"`` (ranks, α, collapse),
+            ``"classes"`` (NC1, CDNV, angles) and ``"drift"`` (linear CKA to the first measurement and, when the fit
+            ends, to the last), or ``"all"``; see :mod:`lightning_ib.estimators.geometry`.
         max_samples: how many samples of a pass cells and estimators see, the same ones at every measurement.
         bound: the information-bottleneck bound to draw behind the points, whose distance to it is recorded: a joint
             distribution p(x, y), shape ``(X, Y)``; a curve of :mod:`lightning_ib.bottleneck`; ``"labels"``, hard labels
@@ -145,6 +151,7 @@ class InformationPlaneCallback(LoopCallback):
         *,
         input: Quantizer | None = None,
         target: Quantizer | None = None,
+        targets: TargetOptions | None = None,
         data: Literal["train", "val"] | Iterable[Any] | None = None,
         unpack: Unpack | None = None,
         every_n_epochs: int = 1,
@@ -157,6 +164,7 @@ class InformationPlaneCallback(LoopCallback):
         correction: Correction | None = None,
         n_permutations: int = 0,
         estimators: Estimators | None = None,
+        companions: Companions = (),
         max_samples: int = MAX_SAMPLES,
         bound: Bound | Sequence[Bound] | None = None,
         head: str | bool | None = None,
@@ -169,14 +177,14 @@ class InformationPlaneCallback(LoopCallback):
         flags = {"log_projector": log_projector, "tsne": tsne, "verbose": verbose}
         checked_arguments(data, unpack, beta, prefix, flags)
         schedule, prefix = Schedule(every_n_epochs, epochs, every_n_train_steps, at_steps), prefix.strip("/")
-        options: dict[str, Any] = {
-            "layers": layers,
-            "input": input,
-            "target": target,
+        chosen = default_estimators() if estimators is None else checked_estimators(estimators)
+        options: dict[str, Any] = {"layers": layers, "input": input, "target": target, "targets": targets}
+        options |= {
             "unit": unit,
             "correction": correction,
             "n_permutations": n_permutations,
-            "estimators": default_estimators() if estimators is None else checked_estimators(estimators),
+            "estimators": chosen,
+            "companions": checked_companions(companions, chosen),
             "max_samples": max_samples,
             "bound": solved(bound, checked_unit(unit)),
             "head": head,
@@ -192,7 +200,7 @@ class InformationPlaneCallback(LoopCallback):
         )
         self.data, self.unpack, self.unit = data, unpack, unit
         # With defaults alone a failing measurement must leave the run going.
-        named = (layers, input, target, data, unpack, every_n_train_steps, at_steps)
+        named = (layers, input, target, targets, data, unpack, every_n_train_steps, at_steps)
         self._is_default = all(one is None for one in named) and not isinstance(head, str)
         self._place, self._source = Place.OWN_PASS, data
 
@@ -213,15 +221,9 @@ class InformationPlaneCallback(LoopCallback):
             raise ValueError(
                 "data='val' needs validation data and a validation_step: give the Trainer both, or use data='train'."
             )
-        callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
-        for earlier in callbacks[: callbacks.index(self)] if self in callbacks else []:
-            monitor = getattr(earlier, "monitor", None)
-            ours = (f"{self.prefix}/", f"{diagnostics(self.prefix)}/")
-            if own and isinstance(monitor, str) and monitor.startswith(ours):
-                raise ValueError(
-                    f"{type(earlier).__name__} monitors {monitor!r} but comes before the InformationPlaneCallback that "
-                    "logs it: put the InformationPlaneCallback first in callbacks=[…]."
-                )
+        if own:
+            _refuse_earlier_monitors(trainer, self)
+        _refuse_same_pictures(trainer, self)
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Find the layers before the first forward; hooks are on during a measurement, and inside torch.compile."""
@@ -312,6 +314,7 @@ class InformationPlaneCallback(LoopCallback):
         """Take the hooks off; a run that was over when it was resumed has its history all the same."""
         if self._saved is not None:
             self._resume(trainer)
+        self._compare_with_last(trainer)
         self._finish(trainer)
         self._release()
 
@@ -323,6 +326,8 @@ class InformationPlaneCallback(LoopCallback):
         try:
             fitting = trainer.state.fn == "fit" and self.reporter.has_reported
             if isinstance(exception, KeyboardInterrupt) and fitting:
+                if trainer.world_size == 1:  # others may have been interrupted elsewhere
+                    self._compare_with_last(trainer)
                 self._finish(trainer)
         finally:
             self._release()
@@ -379,6 +384,33 @@ class InformationPlaneCallback(LoopCallback):
 
 
 _IN_VALIDATION = "The epochs are measured in the validation loop."
+
+
+def _refuse_earlier_monitors(trainer: Trainer, callback: InformationPlaneCallback) -> None:
+    """Raise where a callback before this one monitors what it logs in a pass of its own."""
+    callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
+    ours = (f"{callback.prefix}/", f"{diagnostics(callback.prefix)}/")
+    for earlier in callbacks[: callbacks.index(callback)] if callback in callbacks else []:
+        monitor = getattr(earlier, "monitor", None)
+        if isinstance(monitor, str) and monitor.startswith(ours):
+            raise ValueError(
+                f"{type(earlier).__name__} monitors {monitor!r} but comes before the InformationPlaneCallback that "
+                "logs it: put the InformationPlaneCallback first in callbacks=[…]."
+            )
+
+
+def _refuse_same_pictures(trainer: Trainer, callback: InformationPlaneCallback) -> None:
+    """Raise where another callback would write the pictures of this one: its prefix is a target here."""
+    ours = callback.reporter.file_names(callback.session.options["targets"] or ())
+    for other in trainer.callbacks:  # type: ignore[attr-defined]
+        if not isinstance(other, InformationPlaneCallback) or other.prefix == callback.prefix:
+            continue
+        theirs = other.reporter.file_names(other.session.options["targets"] or ())
+        if same := sorted(ours & theirs):
+            raise ValueError(
+                f"the callbacks with the prefixes {callback.prefix!r} and {other.prefix!r} would both write {same[0]}: "
+                "rename a prefix or a target."
+            )
 
 
 def _obstacle(pl_module: LightningModule, own_pass: bool) -> str | None:

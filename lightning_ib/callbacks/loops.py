@@ -9,6 +9,8 @@ from lightning_ib.callbacks.base import RecordingCallback
 from lightning_ib.callbacks.session import Session
 from lightning_ib.callbacks.trainer import first_loader, is_evaluation
 from lightning_ib.capture.batches import Unpack
+from lightning_ib.estimators.geometry import LayerDrift
+from lightning_ib.measurement.drift import with_similarity
 from lightning_ib.records.history import History
 from lightning_ib.records.points import InformationPoint
 from lightning_ib.records.reliability import probe_exceeds_counts
@@ -47,8 +49,9 @@ class LoopCallback(RecordingCallback):
         plane = self.session.plane
         if not plane.to_pick and trainer.is_global_zero:
             estimators, binned = plane.estimation.estimators, bool(plane.fitted_quantizers)
-            of_bounds, gradients = plane.bounds.quantities, self._shares_history(trainer)
-            self.reporter.layout(trainer.loggers, plane.layers, estimators, binned, of_bounds, gradients=gradients)
+            about = {target: bounds.quantities for target, bounds in plane.bounds_by_target.items()}
+            gradients = self._shares_history(trainer)
+            self.reporter.layout(trainer.loggers, plane.layers, estimators, binned, about, gradients=gradients)
 
     def _resume(self, trainer: Trainer) -> None:
         """Take up the history and the edges of a checkpoint, and go on with its layers."""
@@ -63,6 +66,17 @@ class LoopCallback(RecordingCallback):
 
     def _keep_layers(self) -> None:
         self.session.plane.keep_layers([point.layer for point in self._own().last()])
+
+    def _compare_with_last(self, trainer: Trainer) -> None:
+        """Record how similar each measurement was to the last, where drift is asked for."""
+        asked = any(isinstance(one, LayerDrift) for one in self.session.options["companions"])
+        own = self._own()
+        if not asked or not own.records():
+            return
+        with self.reporter.warned.on_error("the similarity to the last measurement is unknown"):
+            found = self.session.plane.cka_to_last({record[:2] for record in own.records()})
+            self._assign(with_similarity(own, found))
+            self.reporter.write(self.history, {}, self._destination(trainer))
 
     def _follow_rank_zero(self, trainer: Trainer) -> None:
         """Go on from one history and from the same edges in all processes: those of the first."""

@@ -24,6 +24,7 @@ from lightning_ib.measurement.information_plane import InformationPlane
 from lightning_ib.records.bound import BoundLine
 from lightning_ib.records.history import History
 from lightning_ib.records.points import InformationPoint
+from lightning_ib.records.tags import at_target
 from lightning_ib.warn_once import WarnOnce
 
 Result = TypeVar("Result")
@@ -61,13 +62,13 @@ class Measurement(NamedTuple):
         history: the values of one moment.
         rows: the sampled rows of each layer, where they are to be shown.
         discretized: layer → how it was discretized, in words.
-        bound: the information-bottleneck curve beside the points, where one was asked for and is known.
+        bounds: target → the information-bottleneck curve beside its points, where one was asked for and is known.
     """
 
     history: History
     rows: Mapping[str, Rows]
     discretized: Mapping[str, str] = MappingProxyType({})
-    bound: BoundLine | None = None
+    bounds: Mapping[str, BoundLine | None] = MappingProxyType({})
 
 
 def _no_log(line: str) -> None:
@@ -222,7 +223,7 @@ class Session:
         if batch is None:  # Lightning hands it to the step, too
             self._recorder.take({})
             return
-        if self._warn_on_error(lambda: self._see(unpacked(batch, unpack)), moment) is None:
+        if self._warn_on_error(lambda: self._see(unpacked(batch, unpack, self.plane.sources)), moment) is None:
             self.phase = Phase.FAILED
 
     def _see(self, parts: Parts) -> bool:
@@ -301,20 +302,27 @@ class Session:
         self.plane.agree_on_layers()
         missing = InformationPoint.missing("", n_samples=0, unit=self.plane.unit, epoch=moment.epoch, step=moment.step)
         sources = {layer: "binned" if layer in self.plane.fitted_quantizers else "cells" for layer in self.plane.layers}
-        points = [missing._replace(layer=layer, source=source) for layer, source in sources.items()]
+        points = [
+            missing._replace(layer=layer, source=source, target=target)
+            for layer, source in sources.items()
+            for target in self.plane.targets
+        ]
         self.plane.reset()  # its counts are incomplete
         return Measurement(History.of(points) + self.no_estimates(moment.epoch, moment.step), {})
 
     def no_estimates(self, epoch: int, step: int) -> History:
         """The values of the estimators in NaN, under the names they have otherwise."""
-        return History(self.plane.estimation.missing(self.plane.layers, unit=self.plane.unit, epoch=epoch, step=step))
+        plane = self.plane
+        missing = plane.estimation.missing
+        return History(missing(plane.layers, unit=plane.unit, epoch=epoch, step=step, targets=plane.targets))
 
     def _points(self, loader: Any, moment: Moment) -> History:
         n_samples = n_unpadded_samples(loader)
         if n_samples is not None:
             self.plane.trim(n_samples)
         points = self.plane.compute(epoch=moment.epoch, step=moment.step)
-        read = {"the target": self.plane.target_read, "the bound": self.plane.bounds.how}
+        bounds = self.plane.bounds_by_target.items()
+        read = self.plane.targets_read | {at_target("the bound", target): one.how for target, one in bounds}
         for layer, how in (read | self.plane.discretized).items():
             if how and layer not in self._described:
                 self._described.add(layer)
@@ -336,8 +344,9 @@ class Session:
                 estimates = self.no_estimates(moment.epoch, moment.step)
             points = points + estimates
         self.plane.sampled.reset()  # the rows have served; training may need their memory
+        lines = {target: bounds.line for target, bounds in self.plane.bounds_by_target.items()}
         in_bins = {layer: repr(self.plane.quantizers[layer]) for layer in self.plane.fitted_quantizers}
-        return Measurement(points, rows, self.plane.discretized | in_bins, self.plane.bounds.line)
+        return Measurement(points, rows, self.plane.discretized | in_bins, lines)
 
     def _estimates(self, moment: Moment) -> History:
         """The values of estimators; their new calibrations are logged."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections import UserDict
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -10,6 +11,9 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 Unpack = Callable[[Any], tuple[Any, Any]]
+
+Source = str | int | Callable[[Any], Any] | None
+"""Where one of several targets is: a key of the batch, a function of the batch, or ``None`` for its y."""
 
 LABEL_NAMES = ("labels", "label", "targets", "target", "y")
 """The names by which the target of a batch is recognized, the first that is there."""
@@ -24,6 +28,8 @@ class Parts(NamedTuple):
         doubt: why the target is unknown, in a sentence that says how to name it; empty where it is known.
         mask: marks the tokens that count, ``(B, L)``, where the batch holds such an ``attention_mask``.
         label: the key under which the target stood beside x in a plain mapping; empty elsewhere.
+        targets: several targets by name, the primary first, where they were asked for; ``y`` is then that of the
+            batch's form all the same, as the model may be called with it.
     """
 
     x: Any
@@ -31,6 +37,12 @@ class Parts(NamedTuple):
     doubt: str = ""
     mask: Any = None
     label: str = ""
+    targets: Mapping[str, Any] | None = None
+
+    @property
+    def primary(self) -> Any:
+        """The target, of several ones the first."""
+        return self.y if self.targets is None else next(iter(self.targets.values()))
 
 
 def parts_of(batch: Any) -> Parts:
@@ -43,7 +55,7 @@ def parts_of(batch: Any) -> Parts:
 
     Example:
         >>> parts_of({"input_ids": 1, "labels": 2})
-        Parts(x={'input_ids': 1}, y=2, doubt='', mask=None, label='labels')
+        Parts(x={'input_ids': 1}, y=2, doubt='', mask=None, label='labels', targets=None)
         >>> parts_of((1, 2, 3)).x
         1
     """
@@ -70,12 +82,52 @@ def parts_of(batch: Any) -> Parts:
     return Parts(x, None, doubt, _mask_of(x))
 
 
-def unpacked(batch: Any, unpack: Unpack | None = None) -> Parts:
+def unpacked(batch: Any, unpack: Unpack | None = None, targets: Mapping[str, Source] | None = None) -> Parts:
     """The parts of a batch: as ``unpack`` says, or else by its form.
 
+    Args:
+        batch: from the loader.
+        unpack: batch → (x, y), or (x, y, mask).
+        targets: name → where that target is, where there are several.
+
     Raises:
-        ValueError: ``unpack`` returned something else than a pair or a triple.
+        ValueError: ``unpack`` returned something else than a pair or a triple, or the batch lacks a key of a target.
+
+    Example:
+        >>> unpacked((1, 2, 3), targets={"class": 1, "coarse": lambda batch: batch[1] // 2}).targets
+        {'class': 2, 'coarse': 1}
     """
+    parts = _unpacked(batch, unpack)
+    if targets is None:
+        return parts
+    found = {name: _target_in(batch, parts, name, source) for name, source in targets.items()}
+    doubt = parts.doubt if None in targets.values() else ""
+    return parts._replace(targets=found, doubt=doubt)
+
+
+def _target_in(batch: Any, parts: Parts, name: str, source: Source) -> Any:
+    if source is None:
+        return parts.y
+    if not isinstance(source, (str, int)):
+        return source(batch)
+    if isinstance(batch, Mapping):
+        known = list(batch.keys())
+    elif isinstance(batch, (tuple, list)):
+        known = [*range(len(batch)), *getattr(batch, "_fields", ())]
+    else:
+        known = [] if isinstance(batch, (Tensor, str)) else list(getattr(batch, "__dict__", ()))
+    if source in known or (isinstance(batch, (tuple, list)) and source in range(-len(batch), 0)):
+        named = isinstance(source, str) and not isinstance(batch, Mapping)
+        return getattr(batch, source) if named else batch[source]  # type: ignore[arg-type]
+    with suppress(Exception):  # a property, or a mapping of another kind
+        return getattr(batch, source) if isinstance(source, str) else batch[source]
+    near = difflib.get_close_matches(str(source), [str(one) for one in known], n=1)
+    meant = next((one for one in known if near and str(one) == near[0]), None)
+    remedy = ": give one of its keys, or a function of the batch." if meant is None else f": did you mean {meant!r}?"
+    raise ValueError(f"the target {name!r} is to be found at {source!r}, and a batch is {described(batch)}{remedy}")
+
+
+def _unpacked(batch: Any, unpack: Unpack | None) -> Parts:
     if unpack is None:
         return parts_of(batch)
     pair = unpack(batch)

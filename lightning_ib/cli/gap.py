@@ -14,13 +14,14 @@ from typing import NamedTuple
 from lightning_ib.cli.differences import conditions
 from lightning_ib.cli.errors import UsageError
 from lightning_ib.cli.logs import metric_of
-from lightning_ib.cli.ranks import N_RESAMPLES, Largest, kendall, largest_tau, spearman
 from lightning_ib.cli.runs import Run
+from lightning_ib.functional.ranks import N_RESAMPLES, Largest, kendall, largest_tau, spearman
 from lightning_ib.records.correlation import RankCorrelation
 from lightning_ib.records.files import replacing
 from lightning_ib.records.history import History
 from lightning_ib.records.points import points_of
 from lightning_ib.records.record import ALL_LAYERS, Record
+from lightning_ib.records.tags import at_target
 
 FEWEST_RUNS = 4
 MOST_SHOWN = 20
@@ -115,6 +116,8 @@ def _at(run: Run, epoch: float) -> list[Record]:
 def values_of(runs: Mapping[str, Sequence[Record]]) -> Values:
     """The records of each quantity by run; where runs differ in their layers also its extremes over them.
 
+    A quantity about one of several targets has that one's name behind an ``@``.
+
     Args:
         runs: run → the records of one moment.
     """
@@ -124,11 +127,12 @@ def values_of(runs: Mapping[str, Sequence[Record]]) -> Values:
         for record in records:
             if not math.isfinite(record.value):
                 continue
-            found.setdefault((record.layer, record.source, record.quantity), {})[run] = record
+            quantity = at_target(record.quantity, record.target)
+            found.setdefault((record.layer, record.source, quantity), {})[run] = record
             if record.layer == ALL_LAYERS:
                 continue
             for name, choose in (("max of layers", max), ("min of layers", min)):
-                of = extremes.setdefault((name, record.source, record.quantity), {})
+                of = extremes.setdefault((name, record.source, quantity), {})
                 of[run] = choose(of.get(run, record), record, key=lambda one: one.value)
     layers = [{record.layer for record in records} for records in runs.values()]
     differ = any(of != layers[0] for of in layers)

@@ -14,7 +14,14 @@ from lightning_ib.cli.console import say
 from lightning_ib.cli.errors import UsageError
 from lightning_ib.cli.options import parser
 
-_COMMANDS = {"replay": "replay", "plot": "pictures", "compare": "pictures", "movie": "movie", "page": "page"}
+_COMMANDS = {
+    "replay": "replay",
+    "plot": "pictures",
+    "compare": "pictures",
+    "movie": "movie",
+    "page": "page",
+    "reproduce": "reproduce",
+}
 """Command → the module of this room with a function of that name."""
 
 

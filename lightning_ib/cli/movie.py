@@ -34,7 +34,8 @@ def movie(arguments: Namespace) -> int:
         raise UsageError(
             f"--fps {fps:g} is too much for a GIF, which players show at most {_MOST_FPS_OF_GIF}: use .mp4."
         )
-    runs = in_one_unit(read_runs([arguments.run], say, arguments.layers), arguments.unit, say)
+    read = read_runs([arguments.run], say, arguments.layers, target=arguments.target)
+    runs = in_one_unit(read, arguments.unit, say)
     if len(runs) > 1:
         raise UsageError(f"{arguments.run} holds several runs: give one of {', '.join(str(run.file) for run in runs)}.")
     writer = _writer(path, fps)

@@ -8,8 +8,8 @@ from typing import Any, NoReturn
 from lightning_ib import __version__
 
 _ABOUT = """\
-The information plane of a network's layers: measure the checkpoints of a past run, and draw, compare or film what was
-measured.
+The information plane of a network's layers: measure the checkpoints of a past run, draw, compare or film what was
+measured, and reproduce published experiments.
 """
 
 _EXAMPLES = """\
@@ -19,6 +19,7 @@ examples:
   lightning-ib compare lightning_logs/version_0 lightning_logs/version_1
   lightning-ib movie lightning_logs/version_0 -o plane.gif
   lightning-ib page lightning_logs/version_0 -o plane.html
+  lightning-ib reproduce collapse --quick
   lightning-ib replay --help
 
 Exit codes: 0 done, 1 failed half-way, 2 wrong usage or input, 130 interrupted.
@@ -113,6 +114,27 @@ example:
   lightning-ib page runs/tanh runs/relu -o plane.html --title "tanh and ReLU"
 """
 
+_REPRODUCE = """\
+Run a published experiment anew, and write its picture, its table, and what was found against what was claimed. Without
+a name the experiments are listed.
+
+The output folder, by default reproduce/NAME in the current one, holds
+
+  NAME.png    the picture
+  NAME.csv    every value
+  NAME.md     what was claimed and found, how it was measured, the settings, faults of the original that are not copied
+  runs/       the values of each run that is done, to go on
+
+An experiment that was interrupted goes on with its next run when the same command is given.
+"""
+
+_REPRODUCE_EXAMPLES = """\
+examples:
+  lightning-ib reproduce                                               lists the experiments
+  lightning-ib reproduce generalization --quick
+  lightning-ib reproduce collapse --data-dir data                      data/MNIST/raw holds MNIST
+"""
+
 
 _ESTIMATORS = "probe, mlp_probe, kde, renyi, ksg, knn, mixed, projected, copula, infonce, smile, quantized8, soft"
 _ALL_THAT_FOLLOW = "all names that follow are taken: put it after CHECKPOINT or RUN, or -- between"
@@ -149,6 +171,7 @@ def parser() -> ArgumentParser:
     one = _command(commands, "page", "write runs as an interactive page", _PAGE, _PAGE_EXAMPLES)
     _add_runs(one, "plane.html")
     one.add_argument("--title", default="Information plane", help="of the page (default: Information plane)")
+    _add_reproduce(commands)
     return top
 
 
@@ -156,6 +179,13 @@ def _positive(text: str) -> int:
     """A whole number from 1 on."""
     if not text.isdecimal() or int(text) < 1:
         raise ArgumentTypeError(f"expected a whole number from 1 on, got {text!r}")
+    return int(text)
+
+
+def _seed(text: str) -> int:
+    """A whole number from 0 on."""
+    if not text.isdecimal():
+        raise ArgumentTypeError(f"expected a whole number from 0 on, got {text!r}")
     return int(text)
 
 
@@ -188,6 +218,9 @@ def _add_output(one: ArgumentParser, output: str) -> None:
     )
     _add_layers_and_unit(
         one, "the layers to show, or patterns (default: all)", "convert into this unit (default: that of the first run)"
+    )
+    one.add_argument(
+        "--target", metavar="NAME", help="which of several targets of the run (default: the first; of a page all)"
     )
     _add_traceback(one)
 
@@ -228,6 +261,23 @@ def _add_gap(one: ArgumentParser) -> None:
             help=f"compare at the epoch where a logged metric is {best} (default: at the last measurement)",
         )
     with_metric.add_argument("--table", metavar="FILE", type=_not_empty, help="write all correlations as .csv or .json")
+
+
+def _add_reproduce(commands: Any) -> None:
+    """The options of ``reproduce``."""
+    one = _command(commands, "reproduce", "run a published experiment anew", _REPRODUCE, _REPRODUCE_EXAMPLES)
+    one.add_argument("name", nargs="?", metavar="NAME", help="of the experiment (default: list them)")
+    one.add_argument("--quick", action="store_true", help="in minutes (default: the setting of the paper)")
+    one.add_argument("--out", metavar="DIR", type=_not_empty, help="the folder to write into (default: reproduce/NAME)")
+    one.add_argument(
+        "--data-dir",
+        metavar="DIR",
+        type=_not_empty,
+        help="the folder that holds MNIST/raw (default: that in LIGHTNING_IB_DATA)",
+    )
+    one.add_argument("--seed", metavar="N", type=_seed, default=0, help="the first seed (default: 0)")
+    one.add_argument("--device", metavar="NAME", default="cpu", help="such as cuda:1 (default: cpu)")
+    _add_traceback(one)
 
 
 def _command(commands: Any, name: str, brief: str, about: str, examples: str) -> ArgumentParser:
@@ -285,6 +335,14 @@ def _add_how(how: Any) -> None:
         action="extend",
         metavar="NAME",
         help=f"any of {_ESTIMATORS} (default: those of the run, or probe); none where it is empty; {_ALL_THAT_FOLLOW}",
+    )
+    how.add_argument(
+        "--companions",
+        nargs="*",
+        action="extend",
+        metavar="NAME",
+        help="any of spectrum, classes, drift, or all: the geometry of layers (default: those of the run); "
+        f"{_ALL_THAT_FOLLOW}",
     )
     how.add_argument(
         "--max-samples",

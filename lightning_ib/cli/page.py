@@ -27,7 +27,7 @@ def page(arguments: Namespace) -> int:
         UsageError: a run or an option is wrong.
     """
     path = checked_path(arguments.output or "plane.html", FORMATS)
-    runs = in_one_unit(read_runs(arguments.runs, say, arguments.layers), arguments.unit, say)
+    runs = in_one_unit(read_runs(arguments.runs, say, arguments.layers, target=arguments.target), arguments.unit, say)
     entries = {run.name: _measurements(run) for run in runs}
     try:
         with replacing(path) as partial:

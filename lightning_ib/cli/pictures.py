@@ -28,7 +28,8 @@ def plot(arguments: Namespace) -> int:
     from lightning_ib.plot import plot_gradients, plot_information_plane, plot_layers, plot_runs
 
     path = checked_path(arguments.output or ("gradients.png" if arguments.gradients else "plane.png"), FORMATS)
-    read = read_runs(arguments.runs, say, arguments.layers, gradients=arguments.gradients)
+    chosen = {"target": arguments.target, "gradients": arguments.gradients}
+    read = read_runs(arguments.runs, say, arguments.layers, **chosen)
     runs = in_one_unit(read, arguments.unit, say)
     style = arguments.style
     asked = [name for name in ("each_layer", "gradients") if getattr(arguments, name)]
@@ -40,7 +41,7 @@ def plot(arguments: Namespace) -> int:
         raise UsageError(f"--{asked[0].replace('_', '-')} draws one run, got several: give one of them.")
     try:
         if len(runs) > 1:
-            figure = plot_runs({run.name: run.history for run in runs}, style=style)
+            figure = plot_runs({run.title: run.history for run in runs}, style=style)
         else:
             (run,) = runs
             estimates = run.history.estimates()
@@ -70,11 +71,12 @@ def compare(arguments: Namespace) -> int:
         if getattr(arguments, name) is not None:
             raise UsageError(f"--{name.replace('_', '-')} is for a comparison with a metric: give --gap METRIC too.")
     path = checked_path(arguments.output or "compare.png", FORMATS)
-    runs: list[Run] = in_one_unit(read_runs(arguments.runs, say, arguments.layers), arguments.unit, say)
+    read = read_runs(arguments.runs, say, arguments.layers, target=arguments.target)
+    runs: list[Run] = in_one_unit(read, arguments.unit, say)
     if len(runs) < 2:
         raise UsageError(f"compare needs several runs, got {runs[0].name} alone: give a second one, or use plot.")
     try:
-        figure = plot_runs({run.name: run.history for run in runs}, style=arguments.style)
+        figure = plot_runs({run.title: run.history for run in runs}, style=arguments.style)
     except ValueError as error:
         raise UsageError(str(error)) from error
     print(differences(runs))
@@ -91,7 +93,8 @@ def _compare_with_metric(arguments: Namespace) -> int:
     whole = None if arguments.table is None else checked_path(arguments.table, TABLES, "--table")
     if arguments.style != "screen":
         raise UsageError(f"--style {arguments.style} is for planes: leave it out with --gap.")
-    runs = in_one_unit(read_runs(arguments.runs, say, arguments.layers), arguments.unit, say)
+    read = read_runs(arguments.runs, say, arguments.layers, target=arguments.target)
+    runs = in_one_unit(read, arguments.unit, say)
     gap = gap_of(runs, arguments, say)
     p_value = f"largest of {len(gap.rows)}: p = {gap.largest.p_value:.2g}"
     figure = plot_correlations(gap.rows, gap.metric, f"bars: 95 %, resampled runs; {p_value}")

@@ -20,8 +20,9 @@ def agreement(replayed: History, recorded: History) -> str:
         replayed: the values of the replay.
         recorded: those in the state of the callback; they are put into the unit of the replay.
     """
-    run = {record[:5]: record for record in in_unit(recorded, unit_of_history(replayed)).records()}
-    pairs = [(record, run[record[:5]]) for record in replayed.records() if record[:5] in run]
+    run = {(record[:5], record.target): record for record in in_unit(recorded, unit_of_history(replayed)).records()}
+    replays = {(record[:5], record.target): record for record in replayed.records()}
+    pairs = [(record, run[key]) for key, record in replays.items() if key in run]
     pairs = [(a, b) for a, b in pairs if a.unit == b.unit]
     if not pairs:
         return ""

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from lightning_ib.cli.board import Board
@@ -55,9 +55,10 @@ def replay(arguments: Namespace) -> int:
     described = {"model": sources.model_name, "data": sources.data_name} | settings.described()
     described |= {"limit_batches": repr(arguments.limit_batches)} | hyperparameters(first)
     folder = ReplayFolder(path, described)
+    layers = [point.layer for point in recorded.information().last()]
+    run = _Replay(arguments, sources, settings, folder, first, layers)
     if folder.frozen is None:
-        folder.frozen = state.get("frozen")
-    run = _Replay(arguments, sources, settings, folder, first, [point.layer for point in recorded.information().last()])
+        folder.frozen, run.follows_run = state.get("frozen"), True
     return run.measure(folder.counted(checkpoints))
 
 
@@ -90,6 +91,8 @@ class _Replay:
         options = settings.options
         self._reporter = Reporter(settings.prefix, options.get("unit", "bits"), settings.beta, by=settings.by)
         self.history = folder.history(self._reporter.csv_path(folder.path))
+        self.follows_run = False
+        """Whether what is frozen comes from the run, which may have measured other samples."""
 
     def measure(self, checkpoints: Sequence[Checkpoint]) -> int:
         """Measure what is missing, and write the whole; the exit code."""
@@ -125,10 +128,9 @@ class _Replay:
 
     def _is_written(self) -> bool:
         """Whether the event files and the pictures are there, besides the CSV."""
-        csv = self._reporter.csv_path(self._folder.path)
-        is_drawn = any(math.isfinite(point.i_xt) for point in self.history)
-        pictures = [csv.with_suffix(suffix) for suffix in (".png", ".svg")] if is_drawn else []
-        return self._board.is_there() and all(file.is_file() for file in pictures)
+        pictures = self._reporter.main_pictures(self.history, self._folder.path)
+        files = [picture.with_suffix(suffix) for picture in pictures for suffix in (".png", ".svg")]
+        return self._board.is_there() and all(file.is_file() for file in files)
 
     def _session(self, missing: Sequence[Checkpoint]) -> tuple[Any, Any]:
         """A session that is attached to the model with the first of some weights, and the pass that it measures."""
@@ -172,6 +174,7 @@ class _Replay:
                 session.plane.load_frozen_state(self._folder.frozen)
             except ValueError as error:
                 say(f"the edges in {checkpoint.path} are damaged, and fitted anew where they are missing: {error}.")
+            session.plane.estimation.drift.is_of_another_run = self.follows_run
         return session, run
 
     def _held(self, checkpoint: Checkpoint) -> dict[str, Any]:
@@ -190,6 +193,7 @@ class _Replay:
     ) -> None:
         """Go through the run in the order of time: log what is known again, measure the rest."""
         from lightning_ib.evaluation.passes import with_bar
+        from lightning_ib.measurement.drift import with_similarity
 
         files = {one.moment: one for one in missing}
         moments = sorted(before.keys() | files.keys())
@@ -203,13 +207,18 @@ class _Replay:
                     words, ends = self._folder.discretized.get(moment, {}), session is None and moment == moments[-1]
                     self._log(before[moment], words, is_new=ends)
                 bar.update()
+        if session is not None and (found := session.plane.cka_to_last(set(moments))):
+            self.history.assign(with_similarity(self.history, found))
+            self._reporter.write(self.history, {}, self._destination(moments[-1]))
 
     def _layout_of_known(self) -> None:
         """Lay out TensorBoard's custom scalars where nothing is measured."""
         records = self.history.records()
         sources, layers = {one.source for one in records}, dict.fromkeys(one.layer for one in records)
-        estimators = [one for one in self._settings.options["estimators"] if one.name in sources]
-        self._reporter.layout([self._board], list(layers), estimators, "binned" in sources)
+        options = self._settings.options
+        estimators = [one for one in (*options["estimators"], *options["companions"]) if one.name in sources]
+        about: dict[str, list[str]] = {target: [] for target in self.history.targets or [""]}
+        self._reporter.layout([self._board], list(layers), estimators, "binned" in sources, about)
 
     def _measure_one(self, session: Any, run: Any, checkpoint: Checkpoint) -> None:
         from lightning_ib.callbacks.session import Moment
@@ -234,18 +243,24 @@ class _Replay:
         self._folder.save()
         plane = session.plane
         estimators, binned = plane.estimation.estimators, bool(plane.fitted_quantizers)
-        self._reporter.layout([self._board], plane.layers, estimators, binned, plane.bounds.quantities)
+        about = {target: bounds.quantities for target, bounds in plane.bounds_by_target.items()}
+        self._reporter.layout([self._board], plane.layers, estimators, binned, about)
         self.history.put(measured.history, self._settings.by)
         self.history.assign(History(sorted(self.history.records(), key=lambda one: one[:2])))
-        self._log(measured.history, measured.discretized, measured.bound, is_new=True)
+        self._log(measured.history, measured.discretized, measured.bounds, is_new=True)
 
     def _log(
-        self, measured: History, discretized: Mapping[str, str], bound: BoundLine | None = None, *, is_new: bool
+        self,
+        measured: History,
+        discretized: Mapping[str, str],
+        bounds: Mapping[str, BoundLine | None] = MappingProxyType({}),
+        *,
+        is_new: bool,
     ) -> None:
         """Hand a measurement to TensorBoard, and bring CSV and picture up to date where it is new."""
         to = self._destination(measured.records()[0][:2])
         self._reporter.log_scalars(self._reporter.scalars(measured), to)
-        self._reporter.log_measurement(measured, discretized, bound, to)
+        self._reporter.log_measurement(measured, discretized, bounds, to)
         self._board.save()
         if self._folder.events != self._board.files:
             self._folder.events = list(self._board.files)
@@ -266,7 +281,7 @@ class _Replay:
 
     def _conclude(self, checkpoints: Sequence[Checkpoint]) -> None:
         """The table, where the files are, and how the values compare with those that the run recorded."""
-        from lightning_ib.report.summary import file_locations, table
+        from lightning_ib.report.summary import changes, file_locations, table
 
         if not self.history:
             return
@@ -275,7 +290,9 @@ class _Replay:
             say(line)
         csv = self._reporter.csv_path(self._folder.path)
         print(table(self.history.points(), self._settings.by))
-        print(file_locations(csv, csv.with_suffix(".png"), self._folder.path))
+        if changed := changes(self.history, self._settings.by):
+            print(changed)
+        print(file_locations(csv, self._reporter.figure_path or csv.with_suffix(".png"), self._folder.path))
 
 
 def _device(asked: str | None) -> str:

@@ -36,6 +36,11 @@ class Run(NamedTuple):
     history: History
 
     @property
+    def title(self) -> str:
+        """The name, and the target that is shown of several."""
+        return f"{self.name}, {self.history.targets[0]}" if self.history.targets else self.name
+
+    @property
     def by(self) -> str:
         """The unit of moments: ``"step"`` where several measurements share an epoch."""
         moments = {record[:2] for record in self.history.records()}
@@ -47,6 +52,7 @@ def read_runs(
     say: Callable[[str], None],
     layers: Sequence[str] | None = None,
     *,
+    target: str | None = None,
     gradients: bool = False,
 ) -> list[Run]:
     """The runs that are named, in their order.
@@ -55,6 +61,7 @@ def read_runs(
         given: folders and CSV files.
         say: takes a line, such as about a file that is cut.
         layers: names or patterns of the layers to keep; ``None`` keeps all.
+        target: the one to keep, where several were measured in one pass; ``None`` keeps all, the primary one first.
         gradients: whether their gradients are wanted, rather than their information.
 
     Raises:
@@ -69,6 +76,8 @@ def read_runs(
         history = _read(file, say)
         if layers is not None:
             history = _chosen(history, layers, file)
+        if target is not None:
+            history = _about(history, target, file)
         has_gradients = bool(history.gradients().records())
         if gradients and not has_gradients:
             raise UsageError(f"{file} holds no gradients: GradientSNRCallback records them, epoch by epoch.")
@@ -187,3 +196,12 @@ def _chosen(history: History, layers: Sequence[str], file: Path) -> History:
             raise UsageError(f"{file} has no layer {pattern}{nearest(pattern, known)}")
     chosen = {layer for layer in known for pattern in layers if fnmatchcase(layer, pattern)}
     return History(record for record in history.records() if record.layer in chosen)
+
+
+def _about(history: History, target: str, file: Path) -> History:
+    """The values about one of several targets."""
+    if not history.targets:
+        raise UsageError(f"{file} has no targets by name, so that --target {target} chooses nothing: leave it out.")
+    if target not in history.targets:
+        raise UsageError(f"{file} has no target {target}{nearest(target, history.targets)}")
+    return history.about(target)

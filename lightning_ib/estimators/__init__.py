@@ -7,6 +7,7 @@ The arithmetic is in :mod:`lightning_ib.functional`; the rows are a sample of th
 from lightning_ib.estimators.base import Estimator, Rows
 from lightning_ib.estimators.copula import GaussianCopula
 from lightning_ib.estimators.gaussian import GaussianChannel
+from lightning_ib.estimators.geometry import LayerClasses, LayerDrift, LayerSpectrum
 from lightning_ib.estimators.kernels import KDE, Renyi
 from lightning_ib.estimators.neighbors import KNN, KSG, MixedKNN, Projected
 from lightning_ib.estimators.quantized import Quantized
@@ -24,6 +25,9 @@ __all__ = [
     "GaussianChannel",
     "GaussianCopula",
     "InfoNCE",
+    "LayerClasses",
+    "LayerDrift",
+    "LayerSpectrum",
     "MixedKNN",
     "Probe",
     "Projected",

@@ -16,7 +16,7 @@ from torch import Tensor
 from lightning_ib.functional import Unit
 from lightning_ib.functional.checks import checked_callable, checked_integer, checked_labels, in_unit, plain_tensor
 from lightning_ib.functional.resampling import Pointwise
-from lightning_ib.records.record import unit_of
+from lightning_ib.records.record import is_about_target, unit_of
 
 
 class Rows(NamedTuple):
@@ -28,12 +28,14 @@ class Rows(NamedTuple):
         y: the target: class labels ``(M,)``, or real values ``(M, …)``; ``None`` where there is none.
         x: the input, sketched as well; ``None`` unless an estimator asked for it.
         sequence: where tokens are the samples, the sequence of each, int64 ``(M,)``: its tokens depend on each other.
+        rounding: the share by which the values of ``t`` are rounded; ``None`` where their dtype says it.
     """
 
     t: Tensor
     y: Tensor | None = None
     x: Tensor | None = None
     sequence: Tensor | None = None
+    rounding: float | None = None
 
     @property
     def numbers(self) -> Tensor:
@@ -65,6 +67,8 @@ class Estimator(ABC):
     unitless: Sequence[str] = ()
     """Those of its values that are neither information nor entropy, such as a dimension; accuracies are known."""
     max_samples: int = 2000
+    channels: bool = False
+    """Whether it sees the channels of the output, averaged over places, in place of the sketch."""
     optional: bool = False
     """Whether it is there by default, so that it stands aside from rows it is unsuited to. See :meth:`applies`."""
 
@@ -100,9 +104,16 @@ class Estimator(ABC):
         """The unit of one of its values: ``unit``, or empty for a quantity without a unit."""
         return "" if quantity in self.unitless else unit_of(quantity, unit)
 
+    def is_about_target(self, quantity: str) -> bool:
+        """Whether one of its values involves the target; of several targets each then has its own.
+
+        By its name: what begins with ``I_TY``, ``H_Y``, ``I_XT_given_Y`` or ``accuracy`` does.
+        """
+        return is_about_target(quantity)
+
     def outputs_for(self, rows: Rows) -> list[str]:
         """The names of the values that such rows allow; one that fails is NaN."""
-        return [name for name in self.outputs if rows.y is not None or not name.startswith(("I_TY", "accuracy"))]
+        return [name for name in self.outputs if rows.y is not None or not self.is_about_target(name)]
 
     @abstractmethod
     def estimate(self, rows: Rows, calibration: Mapping[str, float], unit: Unit) -> dict[str, float]:

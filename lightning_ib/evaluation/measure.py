@@ -11,12 +11,14 @@ from torch import nn
 from lightning_ib.binning.quantizer import Quantizer
 from lightning_ib.capture.batches import Unpack
 from lightning_ib.estimators.base import Estimator
+from lightning_ib.estimators.geometry import Companions, checked_companions
 from lightning_ib.estimators.registry import Estimators
 from lightning_ib.evaluation.loaders import checked_loader
 from lightning_ib.evaluation.passes import call, measuring, run_pass, to, with_bar
 from lightning_ib.functional import Correction, Unit
 from lightning_ib.measurement.bounds import Bound
 from lightning_ib.measurement.information_plane import MAX_SAMPLES, InformationPlane, Layers
+from lightning_ib.measurement.targets import TargetOptions
 from lightning_ib.records.history import History
 
 
@@ -27,11 +29,13 @@ def measure(  # noqa: D417 – the arguments of InformationPlane are documented 
     *,
     input: Quantizer | None = None,
     target: Quantizer | None = None,
+    targets: TargetOptions | None = None,
     unpack: Unpack | None = None,
     unit: Unit = "bits",
     correction: Correction | None = None,
     n_permutations: int = 0,
     estimators: Estimators = (),
+    companions: Companions = (),
     max_samples: int = MAX_SAMPLES,
     head: str | bool | None = None,
     ignore_index: int | None = None,
@@ -51,11 +55,12 @@ def measure(  # noqa: D417 – the arguments of InformationPlane are documented 
         unpack: batch → (x, y), for batches with a target that is not recognized: see
             :func:`~lightning_ib.capture.batches.parts_of`; with ``tokens`` also → (x, y, mask).
         estimators: by name, such as ``["probe", "kde"]``, or as an :class:`~lightning_ib.estimators.Estimator`.
+        companions: the geometry of each layer beside: ``"spectrum"`` and ``"classes"``, or ``"all"``.
         device: where to run; by default where the model's first parameter is. The model is moved back afterwards.
         progress: show tqdm bars over the batches and the estimators.
 
     Returns:
-        A history of one measurement: its points, one for each layer, and its ``estimates()``.
+        A history of one measurement: a point for each layer, and ``estimates()``; of ``targets`` each has its own.
 
     Raises:
         TypeError: the data is a tensor, a data set or a mapping instead of an iterable of batches.
@@ -68,8 +73,9 @@ def measure(  # noqa: D417 – the arguments of InformationPlane are documented 
         (['0', '2'], 256)
     """
     checked_loader(dataloader)
-    options: dict[str, Any] = {"input": input, "target": target, "unit": unit, "correction": correction}
-    options |= {"n_permutations": n_permutations, "estimators": estimators, "max_samples": max_samples, "head": head}
+    options: dict[str, Any] = {"input": input, "target": target, "targets": targets, "unit": unit}
+    options |= {"correction": correction, "n_permutations": n_permutations, "estimators": estimators}
+    options |= {"max_samples": max_samples, "head": head, "companions": checked_companions(companions, several=False)}
     plane = InformationPlane(layers, **options, ignore_index=ignore_index, tokens=tokens, bound=bound)
     with measuring(plane, model, dataloader, device) as away:
         # Its bar may already ask the loader for an iterator, which moves random states.

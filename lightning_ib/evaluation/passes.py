@@ -85,7 +85,7 @@ def run_pass(
     for batch in batches:
         if batch is None:  # Lightning's loop leaves it out, too
             continue
-        parts = unpacked(move(batch), unpack)
+        parts = unpacked(move(batch), unpack, plane.sources)
         forward(parts)
         plane.see(parts)
         plane.stochastic.see(parts, forward)

@@ -14,6 +14,7 @@ from lightning_ib.functional.continuous.copula import (
     mutual_information_gaussian_copula,
     mutual_information_gaussian_copula_labels,
 )
+from lightning_ib.functional.continuous.entropy_neighbors import differential_entropy_knn
 from lightning_ib.functional.continuous.kde import (
     Bounds,
     entropy_bounds_kde,
@@ -75,6 +76,9 @@ from lightning_ib.functional.discretize.ids import NOT_FINITE, hash_table, row_i
 from lightning_ib.functional.discretize.quantized import mutual_information_quantized, quantized_ids
 from lightning_ib.functional.discretize.sketch import sketch
 from lightning_ib.functional.gaussian_bound import GaussianBound, gaussian_compression_bound, weight_noise_variance
+from lightning_ib.functional.geometry.classes import ClassGeometry, ClassSums, class_geometry
+from lightning_ib.functional.geometry.similarity import cka_of_sketches, cka_sketch, linear_cka
+from lightning_ib.functional.geometry.spectrum import Spectrum, participation_ratio, spectrum
 from lightning_ib.functional.gradients import GradientSignal, WeightDiffusion, gradient_signal, weight_diffusion
 from lightning_ib.functional.resampling import resampled_standard_error
 from lightning_ib.functional.variational.critics import (
@@ -88,6 +92,8 @@ from lightning_ib.functional.variational.probes import ProbeResult, probe_inform
 __all__ = [
     "Bounds",
     "Cells",
+    "ClassGeometry",
+    "ClassSums",
     "Correction",
     "CriticResult",
     "GaussianBound",
@@ -97,6 +103,7 @@ __all__ = [
     "ProbeResult",
     "SoftEntropy",
     "SoftInformation",
+    "Spectrum",
     "Symbols",
     "Unit",
     "WeightDiffusion",
@@ -108,12 +115,16 @@ __all__ = [
     "chao_shen",
     "chao_wang_jost",
     "checked_correction",
+    "cka_of_sketches",
+    "cka_sketch",
+    "class_geometry",
     "conditional_entropy",
     "conditional_mutual_information",
     "conditional_mutual_information_gaussian_copula",
     "conditional_mutual_information_ksg",
     "conditional_mutual_information_mixed",
     "critic_information",
+    "differential_entropy_knn",
     "entropy",
     "entropy_bounds_kde",
     "entropy_of_counts",
@@ -130,6 +141,7 @@ __all__ = [
     "joint",
     "joint_counts",
     "kernel_width_of",
+    "linear_cka",
     "miller_madow",
     "mutual_information",
     "mutual_information_bounds_kde",
@@ -147,6 +159,7 @@ __all__ = [
     "mutual_information_smile",
     "noise_variance_of",
     "nsb",
+    "participation_ratio",
     "permuted_mutual_information",
     "permuted_symbols",
     "probe_information",
@@ -158,6 +171,7 @@ __all__ = [
     "singleton_fraction",
     "sketch",
     "soft_information",
+    "spectrum",
     "standard_error",
     "standard_error_of_entropy",
     "symbols",

@@ -32,8 +32,9 @@ def advice(point: InformationPoint, quantizer: FittedQuantizer | CellQuantizer) 
             return f"{what}: {why}. {seen}: use finer bins, or look for dead units."
         return f"{what}: {why}. Its activations do not depend on the input: look for dead units."
     if point.verdict.startswith("target_"):
+        of = f"the target {point.target!r}" if point.target else "the target"
         return (
-            f"the target is {point.verdict.removeprefix('target_')} at epoch {point.epoch}: {why}, and I(T;Y) says "
+            f"{of} is {point.verdict.removeprefix('target_')} at epoch {point.epoch}: {why}, and I(T;Y) says "
             "nothing of any layer. Give class labels, or for real values target=Quantizer(bins=QuantileBins(10)), with "
             "a pool to one coordinate where they have several; where each token or pixel has a label, tokens=True."
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -83,6 +83,7 @@ class PlaneBounds:
         identity: whether each sample is an x of its own, no quantizer being given for the input.
         tokens: whether tokens are the samples.
         warned: takes the warnings.
+        target: which of several targets the plane is about; empty for a single one.
 
     Raises:
         TypeError: a bound is of another kind.
@@ -90,7 +91,9 @@ class PlaneBounds:
             nothing for such samples.
     """
 
-    def __init__(self, asked: Any, unit: Unit, *, identity: bool, tokens: bool, warned: WarnOnce) -> None:
+    def __init__(
+        self, asked: Any, unit: Unit, *, identity: bool, tokens: bool, warned: WarnOnce, target: str = ""
+    ) -> None:
         parts = [] if asked is None else list(asked) if isinstance(asked, (list, tuple)) else [asked]
         names = list(dict.fromkeys(checked_choice(one, "bound", _NAMES) for one in parts if isinstance(one, str)))
         given = [_checked_kind(one) for one in parts if not isinstance(one, str)]
@@ -111,7 +114,7 @@ class PlaneBounds:
                 f"bound={of_x[0]!r} takes the representation for a function of x, and it depends on more than the bin "
                 "that input=… puts x into: leave input out, or give the joint distribution of those bins and Y."
             )
-        self._unit, self._warned = unit, warned
+        self._unit, self._warned, self._target = unit, warned, target
         self.name = next((one for one in names if one in _CURVES), "curve" if given else "")
         """``"labels"``, ``"data"``, ``"curve"``, or empty without a curve."""
         self.finite_sample, self.input_compression = "finite_sample" in names, "input_compression" in names
@@ -150,6 +153,10 @@ class PlaneBounds:
                 self.line = self._line(found, bound)
         return found
 
+    def _warn(self, key: str, message: str) -> None:
+        about = f"target {self._target!r}: " if self._target else ""
+        self._warned.warn(about + key, about + message, stacklevel=3)
+
     # -- the curve -----------------------------------------------------------------------------------------------------
 
     def _bound(self, points: Mapping[str, InformationPoint], seen: Pass) -> Callable[[float], float] | None:
@@ -185,7 +192,7 @@ class PlaneBounds:
                 )
             curve = _curve_of(p_xy, self._unit)
         except Exception as error:  # a bound must leave the run going
-            self._warned.warn("bound", f"there is no bound from the data: {sentence(error)}")
+            self._warn("bound", f"there is no bound from the data: {sentence(error)}")
             return None
         self._n_counted = seen.n
         self.how = (
@@ -197,12 +204,12 @@ class PlaneBounds:
         """How often each input came with each label, ``(X, Y)``; ``None``, and one warning, where inputs are new."""
         if seen.x is None or seen.y is None or len(seen.y.counts) < 2:
             missing = "inputs of one tensor with a row a sample" if seen.x is None else "labels of several classes"
-            self._warned.warn("bound", f"there is no bound from the data, which needs {missing}.")
+            self._warn("bound", f"there is no bound from the data, which needs {missing}.")
             return None
         n_x, n_y = len(seen.x.counts), len(seen.y.counts)
         repeated = int(seen.x.counts[seen.x.counts > 1].sum())
         if repeated == 0:
-            self._warned.warn(
+            self._warn(
                 "bound",
                 f"there is no bound from the data: each of the {seen.n} inputs came once, so that p(y|x) is unknown. "
                 "Give bound=p_xy where the joint distribution is known, or bound='labels' where a label is a function "
@@ -210,7 +217,7 @@ class PlaneBounds:
             )
             return None
         if repeated < seen.n / 2:
-            self._warned.warn(
+            self._warn(
                 "bound of few",
                 f"the bound takes {seen.n - repeated} of {seen.n} labels for certain, since their inputs came once: it "
                 "is that of the sample, and above the one of the distribution.",
@@ -222,7 +229,7 @@ class PlaneBounds:
         if not math.isfinite(point.i_xt):
             return point
         if self._n_counted is not None and point.n_samples > self._n_counted:
-            self._warned.warn(
+            self._warn(
                 "bound of a sample",
                 f"the bound is counted on {self._n_counted} of the {point.n_samples} samples that layers in bins are: "
                 "give max_samples for all of them.",
@@ -235,7 +242,7 @@ class PlaneBounds:
         gap = best - point.i_ty
         gap = 0.0 if abs(gap) < _ROUNDING else gap
         if gap < -STANDARD_ERRORS * (error if math.isfinite(error) else 0.0) and point.verdict == "ok":
-            self._warned.warn(
+            self._warn(
                 f"bound of {point.layer}",
                 f"layer {point.layer!r}: I(T;Y) = {point.i_ty:.3f} is above the bound, {best:.3f} {point.unit} at "
                 f"I(X;T) = {point.i_xt:.3f}: the samples are from another distribution than the bound, or each input "
@@ -273,7 +280,7 @@ class PlaneBounds:
         if t is None or seen.y is None or not self.finite_sample:
             return point
         if point.source == "binned":
-            self._warned.warn(
+            self._warn(
                 "finite sample in bins",
                 "bound='finite_sample' is for layers in cells, whose sampled inputs are told apart: layers in bins "
                 "have no value.",
@@ -317,6 +324,27 @@ def given_curve(bound: Any, unit: Unit) -> BottleneckCurve | GaussianCurve:
             )
         return bound
     return _curve_of(plain_tensor(_checked_kind(bound)), unit)
+
+
+def bounds_by_target(
+    asked: Any, targets: Sequence[str], unit: Unit, *, identity: bool, tokens: bool, warned: WarnOnce
+) -> dict[str, PlaneBounds]:
+    """The bounds of the plane of each target; a distribution or a curve that was given is about the first one.
+
+    Args:
+        asked: see :class:`PlaneBounds`.
+        targets: their names.
+        unit: see :class:`PlaneBounds`.
+        identity: see :class:`PlaneBounds`.
+        tokens: see :class:`PlaneBounds`.
+        warned: see :class:`PlaneBounds`.
+    """
+    parts = [] if asked is None else list(asked) if isinstance(asked, (list, tuple)) else [asked]
+    names = [one for one in parts if isinstance(one, str)]
+    options: dict[str, Any] = {"identity": identity, "tokens": tokens, "warned": warned}
+    return {
+        target: PlaneBounds(names if k else asked, unit, **options, target=target) for k, target in enumerate(targets)
+    }
 
 
 def _checked_kind(bound: Any) -> Any:

@@ -199,6 +199,18 @@ class HeadSearch:
         assert self.candidate
         return predictions(outputs, self._activations[self.candidate])
 
+    def about(self, sampled: Mapping[str, Tensor], n_coordinates: Mapping[str, int]) -> Head | None:
+        """The head as a predictor of another target, where its coordinates number the labels of that one, too.
+
+        Args:
+            sampled: see :func:`recognized`.
+            n_coordinates: of the layers.
+        """
+        if (head := self.head) is None:
+            return None
+        width = n_coordinates[head.layer]
+        return recognized(head.layer, self._activations[head.layer], sampled, width, named=head.named)
+
     def recognize(self, sampled: Mapping[str, Tensor] | None, n_coordinates: Mapping[str, int]) -> None:
         """Set :attr:`head`, where the candidate has the width of one.
 

@@ -2,28 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from numbers import Integral
 from typing import Any
 
 from torch import Tensor, nn
 
-from lightning_ib.binning.fitted import FittedQuantizer
 from lightning_ib.binning.quantizer import CellQuantizer, Quantizer
 from lightning_ib.capture.batches import Parts
 from lightning_ib.capture.recorder import Recorder
-from lightning_ib.distributed import this_process
+from lightning_ib.distributed import on_rank_zero, this_process
 from lightning_ib.estimators.base import Rows, checked_max_samples
+from lightning_ib.estimators.geometry import Companions, checked_companions
 from lightning_ib.estimators.registry import Estimators, checked_estimators
 from lightning_ib.functional import Correction, Symbols, Unit, checked_correction
 from lightning_ib.functional.checks import checked_integer, checked_unit
-from lightning_ib.measurement.bounds import Bound, PlaneBounds
+from lightning_ib.measurement.bounds import Bound, bounds_by_target
 from lightning_ib.measurement.estimation import Estimation, Progress
 from lightning_ib.measurement.frozen import frozen_state, load_frozen_state
-from lightning_ib.measurement.head import Head
+from lightning_ib.measurement.instrument import Instrument
 from lightning_ib.measurement.intake import Intake
 from lightning_ib.measurement.points import PointMaker
 from lightning_ib.measurement.sampled import Drawn, SampledLayers
+from lightning_ib.measurement.targets import TargetOptions, checked_targets
 from lightning_ib.measurement.watched import Layers, checked_layers
 from lightning_ib.records.history import History
 from lightning_ib.records.record import Record
@@ -35,7 +36,7 @@ MAX_SAMPLES = 10_000
 """How many samples are kept of a pass, by default."""
 
 
-class InformationPlane:
+class InformationPlane(Instrument):
     r"""One measurement of a model, in any PyTorch loop.
 
     Layers are cut into cells (:class:`CellQuantizer`) on a uniform sample of at most ``max_samples`` samples of the
@@ -47,6 +48,7 @@ class InformationPlane:
     values wait to be put into bins together. While edges are being fitted, at the first measurement or with
     ``refit=True``, the pooled values of all samples are held: 4 bytes a sample and pooled coordinate. :meth:`reset`
     begins the next measurement; frozen edges stay. A copy or a pickle holds the counts and leaves the hooks out.
+    Its layers, targets and head are properties, see :class:`~lightning_ib.measurement.instrument.Instrument`.
 
     .. math:: I(X;T) = H(X) + H(T) - H(X,T) \qquad I(T;Y) = H(T) + H(Y) - H(T,Y)
 
@@ -65,12 +67,19 @@ class InformationPlane:
             values and one-hot rows; other real numbers are put into ten bins of equal mass (fewer for few samples);
             rows of yes/no labels are a symbol for each combination; rows of real numbers are cut into cells. Any
             other form is left out with a warning. A :class:`Quantizer` puts the target into its bins.
+        targets: several targets in one pass, by name: the layers are made symbols once, and each target has a plane of
+            its own. Where it is in a batch: a key of the batch, a function of it, or ``None`` for the y of the batch's
+            form or of ``unpack``; a :class:`Quantizer` puts that y into bins. :meth:`update` takes them as a mapping.
+            The first one is the primary target, by which the head is recognized. One that fails is left out with a
+            warning, and the others go on.
         unit: ``"bits"`` or ``"nats"``.
         correction: of the plug-in entropies: ``"miller_madow"``, ``"grassberger"``, ``"chao_shen"``, ``"james_stein"``,
             ``"jackknife"``, ``"chao_wang_jost"`` or ``"nsb"``; ``None`` leaves them as counted.
         n_permutations: the number of random label permutations for the spread of the permutation baseline, or 0.
         estimators: estimators beside cells and bins, by name (``"kde"``, ``"probe"``, …) or as an
             :class:`~lightning_ib.estimators.Estimator`; :meth:`estimate` returns their values.
+        companions: the geometry of each layer, beside: ``"spectrum"``, ``"classes"`` and ``"drift"``, or ``"all"``;
+            see :mod:`lightning_ib.estimators.geometry`. :meth:`estimate` returns their values, too.
         max_samples: how many samples cells and estimators see.
         head: ``None`` recognizes the head; ``False`` measures every layer as it is; a name says which layer it is.
         ignore_index: rows with this label, such as −100, are left out of every variable, rows of several labels where
@@ -105,10 +114,12 @@ class InformationPlane:
         *,
         input: Quantizer | None = None,
         target: Quantizer | None = None,
+        targets: TargetOptions | None = None,
         unit: Unit = "bits",
         correction: Correction | None = None,
         n_permutations: int = 0,
         estimators: Estimators = (),
+        companions: Companions = (),
         max_samples: int = MAX_SAMPLES,
         head: str | bool | None = None,
         ignore_index: int | None = None,
@@ -120,89 +131,43 @@ class InformationPlane:
         self.asked = checked_layers(layers)
         """The layers that were named, or patterns of them, with their quantizers; ``None`` where they are picked."""
         _check_options(input, target, unit, correction, n_permutations, head, ignore_index, tokens)
+        asked = checked_targets(targets, target)
+        self.sources = None if asked is None else {k: None if isinstance(v, Quantizer) else v for k, v in asked.items()}
+        """Name → where each of several targets is in a batch; ``None`` where there is a single one."""
+        quantizers = {"": target} if asked is None else asked
+        named = {name: one if isinstance(one, Quantizer) else None for name, one in quantizers.items()}
         self.unit: Unit = unit
         self.ignore_index, self.tokens, self._across_processes = ignore_index, tokens, across_processes
-        self.estimation = Estimation(checked_estimators(estimators))
-        """The estimators at work; ``estimation.calibration`` holds the hyperparameters set at the first measurement."""
+        chosen = checked_estimators(estimators)
+        self.estimation = Estimation([*chosen, *checked_companions(companions, chosen)])
+        """The estimators and companions at work; ``estimation.calibration`` holds what the first measurement set."""
         self._warned = WarnOnce()
-        self.bounds = PlaneBounds(bound, unit, identity=input is None, tokens=tokens, warned=self._warned)
-        """The bounds that the points are compared with."""
-        most, raw = checked_max_samples(max_samples), min(max_samples, self.estimation.raw_samples)
+        of_x: dict[str, Any] = {"identity": input is None, "tokens": tokens, "warned": self._warned}
+        self.bounds_by_target = bounds_by_target(bound, list(named), unit, **of_x)
+        """Target → the bounds that its points are compared with."""
+        most = checked_max_samples(max_samples)
         partial = ignore_index is not None or tokens
-        self.sampled = SampledLayers(most, raw, with_input=self.estimation.needs_input, partial=partial)
+        of_raw = {"raw_samples": self.estimation.raw_samples, "channel_samples": self.estimation.channel_samples}
+        self.sampled = SampledLayers(most, **of_raw, with_input=self.estimation.needs_input, partial=partial)
         """The sampled rows."""
         self.several_views = ""
         """Advice for a step that runs several views of a batch, for the error about mismatched rows."""
         self._intake = Intake(
             self.asked,
             input=input,
-            target=target,
+            targets=named,
             head=head,
             ignore_index=ignore_index,
             tokens=tokens,
             sampled=self.sampled,
             estimation=self.estimation,
             keep_rows=keep_rows,
-            input_ids=self.bounds.needs_input,
+            input_ids=self.bounds_by_target[next(iter(named))].needs_input,
             warned=self._warned,
         )
         self.stochastic = self._intake.stochastic
         """The layers that draw their representation."""
-        self._points = PointMaker(self._intake, unit, correction, n_permutations, self.bounds, self._warned)
-
-    @property
-    def layers(self) -> list[str]:
-        """The names of the layers, in the order they are reported; empty before :meth:`attach`.
-
-        Where ``None`` picks twelve of more, they are known after the first batch, being some of those that ran in it.
-        With torch.compile they are picked from all layers before the first batch, since its hooks are fixed.
-        """
-        return self._intake.watched.names
-
-    @property
-    def quantizers(self) -> dict[str, Quantizer | CellQuantizer]:
-        """Layer → how it is discretized, in the order the layers are reported; empty before :meth:`attach`."""
-        return self._intake.watched.quantizers
-
-    @property
-    def fitted_quantizers(self) -> dict[str, FittedQuantizer]:
-        """Layer → its bins at work, of the layers with a :class:`Quantizer`."""
-        return {layer: one.fitted for layer, one in self._intake.variables.layers.items() if one.fitted is not None}
-
-    @property
-    def discretized(self) -> dict[str, str]:
-        """Layer → how it was discretized at the last measurement, in words, of the layers cut into cells."""
-        return self._points.discretized
-
-    @property
-    def head(self) -> Head | None:
-        """The head that was recognized at the last measurement."""
-        return self._intake.heads.head
-
-    @property
-    def target_read(self) -> str:
-        """How the target became symbols at the last measurement, in words; empty for class labels."""
-        return self._intake.target.how
-
-    @property
-    def n_updates(self) -> int:
-        """The number of batches since the measurement began."""
-        return self._intake.n_updates
-
-    @property
-    def n_seen(self) -> int:
-        """How many samples of this process were seen since the measurement began, and count."""
-        return self._intake.batches.n_valid
-
-    @property
-    def n_shown(self) -> int:
-        """How many rows were seen since the measurement began, counted or ignored."""
-        return self._intake.batches.n_rows
-
-    @property
-    def to_pick(self) -> bool:
-        """Whether the layers are still to be picked, in the first batch, of all that could be."""
-        return self._intake.watched.to_pick
+        self._points = PointMaker(self._intake, unit, correction, n_permutations, self.bounds_by_target, self._warned)
 
     # -- the layers ----------------------------------------------------------------------------------------------------
 
@@ -246,7 +211,8 @@ class InformationPlane:
         """Count in one batch, and warn once where its target is unknown."""
         if parts.doubt:
             self._warned.warn("doubt", parts.doubt)
-        self.update(parts.x, parts.y, parts.mask if self.tokens else None)
+        y = parts.y if parts.targets is None else parts.targets
+        self.update(parts.x, y, parts.mask if self.tokens else None)
 
     def pass_over(self, parts: Parts) -> bool:
         """Skip a batch in which all layers stayed idle, as where a step returns early; returns whether it did."""
@@ -256,19 +222,21 @@ class InformationPlane:
         self._intake.batches.pass_over(parts.x)
         return True
 
-    def update(self, x: Any, y: Tensor | None, mask: Tensor | None = None) -> None:
+    def update(self, x: Any, y: Tensor | Mapping[str, Any] | None, mask: Tensor | None = None) -> None:
         """Count in one batch; call it after the model's forward.
 
         Args:
-            x: the input of the batch, ``(B, …)``; looked at only where ``input`` is a quantizer, and for the number of
-                samples where there is no target.
-            y: the target: labels ``(B,)``, or real values ``(B, …)``; with ``None`` the values about Y are NaN.
+            x: the input of the batch, ``(B, …)``; looked at only where ``input`` is a quantizer, for the number of
+                samples where there is no target, and to recognize samples for the drift of layers.
+            y: the target: labels ``(B,)``, or real values ``(B, …)``; with ``None`` the values about Y are NaN. With
+                ``targets`` a mapping from each name to such a target.
             mask: with ``tokens``, which of them count, ``(B, L)``; all where it is ``None``.
 
         Raises:
             RuntimeError: no model is attached, or a layer stayed idle since the last update.
             TypeError: ``target`` is a quantizer, and the target is something else than a tensor.
-            ValueError: the rows of a layer that was named, or of all, differ in number from the target.
+            ValueError: the rows of a layer that was named, or of all, differ in number from the target; or a target of
+                ``targets`` is missing in ``y``.
         """
         self._intake.update(x, y, mask, self.several_views)
 
@@ -294,7 +262,11 @@ class InformationPlane:
         """
         found = self._points.of_pass(epoch=epoch, shared=self._shared)
         sources = {layer: "binned" if layer in self.fitted_quantizers else "cells" for layer in self.quantizers}
-        points = [found[layer]._replace(epoch=epoch, step=step, source=of) for layer, of in sources.items()]
+        points = [
+            found[target][layer]._replace(epoch=epoch, step=step, source=of, target=target)
+            for layer, of in sources.items()
+            for target in self.targets
+        ]
         self._points.warn_of_verdicts(points)
         return History.of(points)
 
@@ -320,8 +292,23 @@ class InformationPlane:
             epoch=epoch,
             step=step,
             warn=self._warned.warn,
+            targets=self.targets,
             progress=progress,
         )
+
+    def cka_to_last(self, moments: Collection[tuple[int, int]] | None = None) -> list[Record]:
+        """The linear CKA of each measurement to the last one, with ``"drift"`` among the companions.
+
+        It is estimated from sketches, with standard errors. With several processes each must call this.
+
+        Args:
+            moments: the epochs and steps of those measurements; all so far by default.
+        """
+
+        def work() -> list[Record]:
+            return self.estimation.drift.to_last(moments)
+
+        return [Record._make(one) for one in on_rank_zero(work)] if self._shared else work()
 
     @property
     def _shared(self) -> bool:
@@ -333,13 +320,17 @@ class InformationPlane:
         return self._intake.drawn(shared=self._shared)
 
     def labeled_rows(self) -> dict[str, Rows]:
-        """The sampled rows of each layer, with labels if there are some; with several processes each must call this."""
-        drawn = self._intake.measured(shared=self._shared)
+        """The sampled rows of each layer, with labels if there are some; with several processes each must call this.
+
+        Of several targets the labels are those of the primary one.
+        """
+        drawn = self._intake.measured(shared=self._shared).about(self.targets[0])
         return {layer: Rows(rows, drawn.others.get("y")) for layer, rows in drawn.layers.items()}
 
     def target_symbols(self) -> Symbols | None:
-        """The symbols of the target in this process; ``None`` if it is absent or non-finite."""
-        return self._intake.target.symbols(self._intake.variables.y, 0)
+        """The symbols of the primary target in this process; ``None`` if it is absent or non-finite."""
+        primary = self._intake.targets.primary
+        return primary.symbols(self._intake.variables.ys[primary.name], 0)
 
     def waiting_values(self) -> Iterator[tuple[str, Tensor]]:
         """The pooled values ``(N, D)`` of layers in bins, while edges wait for them, in this process.

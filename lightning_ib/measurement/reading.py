@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from lightning_ib.binning.fitted import FittedQuantizer
-from lightning_ib.binning.target import UnknownTarget, absent_label, labeled, target_symbols, target_values
+from lightning_ib.binning.target import UNPACK, absent_label, labeled, target_symbols, target_values
 from lightning_ib.functional import NOT_FINITE, Symbols, symbols
 from lightning_ib.functional.checks import plain_tensor
 from lightning_ib.measurement.sampled import Drawn
@@ -55,7 +54,7 @@ def sampled_symbols(variable: Variable, values: Tensor | None, epoch: int, warne
 
 def warn_of_missing(name: str, missing: int, n: int, epoch: int, warned: WarnOnce) -> None:
     """Warn that values of a variable are NaN or infinite in some of ``n`` samples."""
-    is_target = name == TARGET
+    is_target = name.startswith(TARGET)
     warned.warn(
         name,
         f"{name} gave NaN or infinite values in {missing} of {n} samples at epoch {epoch}: "
@@ -70,40 +69,46 @@ def warn_of_missing(name: str, missing: int, n: int, epoch: int, warned: WarnOnc
 
 
 class TargetReader:
-    """Reads the target: the values of each batch, and the symbols of a whole pass.
+    """Reads a target: the values of each batch, and the symbols of a whole pass.
 
     Args:
         fitted: puts it into bins; ``None`` where its form says how to read it.
         ignore_index: the label of rows that are ignored.
-        follows_layers: whether a target is left out if its rows mismatch those of the layers, as where layers are
-            picked by default; otherwise it stands, and the layers are at fault.
         warned: takes the warnings.
+        name: which of several targets it is; empty for a single one.
     """
 
     def __init__(
-        self, fitted: FittedQuantizer | None, ignore_index: int | None, *, follows_layers: bool, warned: WarnOnce
+        self, fitted: FittedQuantizer | None, ignore_index: int | None, *, warned: WarnOnce, name: str = ""
     ) -> None:
-        self.fitted, self.ignore_index = fitted, ignore_index
-        self._follows_layers, self._warned = follows_layers, warned
+        self.fitted, self.ignore_index, self.name = fitted, ignore_index, name
+        self.called = f"{TARGET} {name!r}" if name else TARGET
+        """The target in a sentence."""
+        self._warned = warned
         self.reset()
 
     def reset(self) -> None:
         """Begin a measurement."""
         self.how = ""
         """How the target became symbols, in words; empty for class labels."""
+        self.why_lost = ""
+        """Why it was left out."""
         self.lost = False
         """Whether a batch had a target of unknown form: the measurement then leaves the target out."""
-        self._came: bool | None = None  # whether the batches so far came with a target
+        self.came: bool | None = None
+        """Whether the batches so far came with a target."""
 
-    def values(self, y: Any, n_rows: Sequence[int], several_views: str = "") -> Tensor | None:
-        """The target values of a batch; ``None`` where the measurement leaves the target out.
+    def selected(self, y: Any) -> Any:
+        """The part of a target that is measured: what its quantizer selects, where it does, else all of it."""
+        if self.fitted is None or self.fitted.quantizer.select is None or y is None:
+            return y
+        return self.fitted.quantizer.selected(y)
 
-        Args:
-            y: the target.
-            n_rows: how many rows each layer put out.
-            several_views: advice for a step that runs several views of a batch.
+    def values(self, y: Any) -> Tensor:
+        """The target values of a batch.
 
         Raises:
+            UnknownTarget: it is of a form without a meaning here.
             TypeError: the target has a quantizer and is something else than a tensor.
         """
         y = plain_tensor(y) if isinstance(y, Tensor) else y
@@ -111,17 +116,15 @@ class TargetReader:
             if not isinstance(y, Tensor):
                 raise TypeError(f"the target must be a tensor, got {type(y).__name__}: convert it in unpack.")
             return self.fitted.values(y)
-        try:
-            values = target_values(y, self.ignore_index)
-            if self._follows_layers and n_rows and len(values) not in n_rows:
-                raise UnknownTarget(
-                    f"the target has {len(values)} rows where the layers put out {n_rows[0]}, so I(X;T) and H(T) are "
-                    "measured without it. Give unpack=lambda batch: (x, y) with a target a row. " + several_views
-                )
-        except UnknownTarget as unknown:
-            self._warned.warn("the target's form", str(unknown))
-            self.lost, self._came = True, None if self._came is None else False
-        return None if self.lost else values
+        return target_values(y, self.ignore_index)
+
+    def lose(self, why: str) -> None:
+        """Leave the target out of the measurement, with a warning."""
+        if self.name and not why.startswith(self.called):  # another process has said it
+            why = why.replace(UNPACK, f"targets={{{self.name!r}: lambda batch: y, …}}").replace("unpack", "targets")
+            why = f"{self.called}{why.removeprefix(TARGET)}" if why.startswith(TARGET) else f"{self.called}: {why}"
+        self._warned.warn(f"{self.called}'s form", why)
+        self.lost, self.why_lost, self.came = True, why, None if self.came is None else False
 
     def expect(self, *, came: bool) -> None:
         """Note whether a batch came with a target.
@@ -129,9 +132,9 @@ class TargetReader:
         Raises:
             ValueError: only some batches of this measurement did.
         """
-        if self._came not in (None, came):
+        if self.came not in (None, came):
             raise ValueError("some batches came with a target and some without: give one for each, or for none.")
-        self._came = came
+        self.came = came
 
     def labels(self, values: Tensor) -> Tensor:
         """The kept values of a whole pass as labels int64 ``(N,)`` where they are some, else as they are."""
@@ -151,13 +154,14 @@ class TargetReader:
 
         Args:
             variable: the target.
-            drawn: the sampled rows, with those of the target from :meth:`labels`.
+            drawn: the sampled rows about this target, with its own from :meth:`labels`.
             epoch: for the warning.
         """
         others = drawn.others
         for fault in (drawn.other_faults[name] for name in ("y", "pooled y") if name in drawn.other_faults):
             self._warned.warn(
-                "rows of the target", f"the target was not read at epoch {epoch}: {fault} The values about it are NaN."
+                f"rows of {self.called}",
+                f"{self.called} was not read at epoch {epoch}: {fault} The values about it are NaN.",
             )
         if self.fitted is not None:
             return sampled_symbols(variable, others.get("pooled y"), epoch, self._warned)
@@ -167,14 +171,14 @@ class TargetReader:
         """The symbols of the values from :meth:`labels`; ``None`` if one is non-finite."""
         missing = int((~values.isfinite()).any(-1).sum()) if values.is_floating_point() else 0
         if missing:
-            warn_of_missing(TARGET, missing, len(values), epoch, self._warned)
+            warn_of_missing(self.called, missing, len(values), epoch, self._warned)
             return None
         target = target_symbols(values)
         self.how = target.how or self.how
         if (absent := absent_label(values, len(target.symbols.counts))) is not None:
             self._warned.warn(
-                "absent labels",
-                f"the target is {absent} in {int((values == absent).reshape(len(values), -1).any(1).sum())} of "
+                f"absent labels of {self.called}",
+                f"{self.called} is {absent} in {int((values == absent).reshape(len(values), -1).any(1).sum())} of "
                 f"{len(values)} samples, which is counted like any other value. If it says that they have no label, "
                 f"give ignore_index={absent}.",
             )

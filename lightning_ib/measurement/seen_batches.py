@@ -110,20 +110,23 @@ class SeenBatches:
         self._batches.append(Batch(n_samples_of(x), 0))
         self.n_idle += 1
 
-    def valid(self, y: Tensor | None, mask: Tensor | None, n: int) -> Tensor | None:
+    def valid(self, ys: Iterable[Tensor], mask: Tensor | None, n: int) -> Tensor | None:
         """Which of ``n`` rows count, bool ``(n,)`` on the host; ``None`` where all do.
 
         Args:
-            y: the target, ``(n, …)``: a row with an ignored label is left out.
+            ys: the targets, ``(n, …)`` each: a row with an ignored label, in any of them, is left out.
             mask: 0 where a row is left out, n values.
             n: how many rows there are.
 
         Raises:
             ValueError: the mask has another number of values.
         """
-        valid = None
-        if self.ignore_index is not None and y is not None and len(y) == n:
-            valid = (y.detach().reshape(n, -1) != self.ignore_index).all(1).cpu()
+        valid: Tensor | None = None
+        if self.ignore_index is not None:
+            for y in ys:
+                if len(y) == n:
+                    labeled = y.detach().reshape(n, -1).ne(self.ignore_index).all(1).cpu()
+                    valid = labeled if valid is None else valid & labeled
         if mask is None:
             return valid
         if mask.numel() != n:

@@ -22,7 +22,7 @@ from lightning_ib.functional.checks import sentence
 from lightning_ib.measurement.head import HeadSearch, activation_of
 from lightning_ib.measurement.watched import WatchedLayers
 from lightning_ib.objectives import BottleneckOutput, GaussianBottleneck
-from lightning_ib.records.record import VARIATIONAL, Record, unit_of
+from lightning_ib.records.record import VARIATIONAL, Record, is_about_target, unit_of
 from lightning_ib.warn_once import WarnOnce
 
 _COLUMNS = ("valid", "label", "log_q")
@@ -59,6 +59,7 @@ class StochasticLayers:
         ignore_index: the label of rows that are left out.
         tokens: whether tokens are the samples.
         warned: takes the warnings.
+        target: the name of the target, of several the primary one.
     """
 
     def __init__(
@@ -69,7 +70,9 @@ class StochasticLayers:
         *,
         tokens: bool,
         warned: WarnOnce,
+        target: str = "",
     ) -> None:
+        self._target = target
         self._watched, self._heads = watched, heads
         self._ignore_index, self._tokens, self._warned = ignore_index, tokens, warned
         self._modules: MutableMapping[str, nn.Module] = WeakValueDictionary()
@@ -209,9 +212,9 @@ class StochasticLayers:
         return torch.where(known, log_q, math.nan)
 
     def _keep(self, parts: Parts, rates: Mapping[str, Tensor], output: Tensor | None) -> None:
-        first, log_q = next(iter(rates.values())), self._log_likelihoods(output, parts.y)
+        first, log_q = next(iter(rates.values())), self._log_likelihoods(output, parts.primary)
         valid = torch.ones_like(first, dtype=torch.bool)
-        labels = parts.y.reshape(-1) if log_q is not None and log_q.numel() == first.numel() else None
+        labels = parts.primary.reshape(-1) if log_q is not None and log_q.numel() == first.numel() else None
         if labels is not None and self._ignore_index is not None:
             valid &= labels != self._ignore_index
         if self._tokens and isinstance(parts.mask, Tensor) and parts.mask.numel() == valid.numel():
@@ -268,6 +271,7 @@ class StochasticLayers:
                 unit_of(quantity, unit),
                 len(one),
                 "ok" if bool(one.isfinite().all()) else "",
+                target=self._target if is_about_target(quantity) else "",
             )
             for (layer, quantity), one in sorted(values.items(), key=lambda pair: list(seen).index(pair[0][0]))
             if len(one)

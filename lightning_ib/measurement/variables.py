@@ -202,19 +202,20 @@ class Variables:
 
     Attributes:
         x: the input; without a quantizer every sample is a symbol of its own, and the rows are dropped.
-        y: the target; without a quantizer it is read by its form.
+        ys: name → the target, under an empty name where there is one; without a quantizer it is read by its form.
         sequences: the sequence of each token, where tokens are the samples.
         layers: layer → its rows, of the layers in bins.
     """
 
     x: Variable
-    y: Variable
+    ys: dict[str, Variable]
     sequences: Variable | None = None
     layers: dict[str, Variable] = field(default_factory=dict)
 
     def __iter__(self) -> Iterator[Variable]:
         """All of them, the layers last."""
-        yield from (self.x, self.y, *([] if self.sequences is None else [self.sequences]), *self.layers.values())
+        sequences = [] if self.sequences is None else [self.sequences]
+        yield from (self.x, *self.ys.values(), *sequences, *self.layers.values())
 
     @property
     def n(self) -> int:
@@ -266,9 +267,8 @@ class Variables:
             return variable.gathered([own[variable.name] for own in forms if variable.name in own], device)
 
         sequences = None if self.sequences is None else whole(self.sequences)
-        return Variables(
-            whole(self.x), whole(self.y), sequences, {layer: whole(one) for layer, one in self.layers.items()}
-        )
+        ys = {name: whole(one) for name, one in self.ys.items()}
+        return Variables(whole(self.x), ys, sequences, {layer: whole(one) for layer, one in self.layers.items()})
 
 
 def _append(chunks: list[Tensor], rows: Tensor) -> None:

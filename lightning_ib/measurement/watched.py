@@ -19,7 +19,7 @@ from lightning_ib.capture.layers import (
     spread_over,
 )
 from lightning_ib.capture.recorder import Recorder, may_be_hooked_later
-from lightning_ib.capture.tokens import CHANNELS_FIRST, CHANNELS_LAST
+from lightning_ib.capture.tokens import orders
 from lightning_ib.distributed import all_gathered, this_process
 from lightning_ib.functional.discretize.sketch import WIDTH
 from lightning_ib.measurement.sampled import Chosen
@@ -40,6 +40,7 @@ class Recorded(NamedTuple):
         values: the pooled values, where they go into bins.
         chosen: the sampled rows, where some are kept.
         streamed: the sketched rows of all samples, where they are summed up.
+        channels: the channels of all samples, averaged over places, where those are summed up.
     """
 
     n: int
@@ -48,6 +49,7 @@ class Recorded(NamedTuple):
     values: Tensor | None
     chosen: Chosen | None
     streamed: Tensor | None
+    channels: Tensor | None = None
 
     @property
     def is_one_row(self) -> bool:
@@ -95,7 +97,7 @@ class WatchedLayers:
         self.model_layers: list[str] = []
         """All leaf modules of the model with weights."""
         self.channels_first: dict[str, bool] = {}
-        """Layer → whether it puts out ``(B, C, …)`` or ``(B, …, C)``, where its kind says so."""
+        """Layer → whether it puts out ``(B, C, …)`` or ``(B, …, C)``, where that is known."""
         self.n_coordinates: dict[str, int] = {}
         """Layer → how many coordinates a sample had in the last batch."""
         self._head, self._warned = head, warned
@@ -133,8 +135,7 @@ class WatchedLayers:
                 "module of Python's around it, or script it after the run.",
             )
         modules = named_modules(model)
-        self.channels_first = {layer: True for layer in names if isinstance(modules[layer], CHANNELS_FIRST)}
-        self.channels_first |= {layer: False for layer in names if isinstance(modules[layer], CHANNELS_LAST)}
+        self.channels_first = {layer: first for layer, first in orders(modules).items() if layer in names}
         self._embeddings = {layer for layer in names if isinstance(modules[layer], nn.Embedding)}
         select = {layer: self.quantizers[layer].select for layer in names}
         chosen = {layer: function for layer, function in select.items() if function is not None}

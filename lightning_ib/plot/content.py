@@ -49,6 +49,7 @@ class Content(NamedTuple):
         crosses: the probe of each layer at its last point: place and color.
         bound: the information-bottleneck bound behind the points, where there is one.
         variational: the bounds of each layer that draws its representation.
+        target: the name of the target, where there are several.
     """
 
     points: list[InformationPoint]
@@ -60,6 +61,7 @@ class Content(NamedTuple):
     crosses: list[tuple[float, float, Color]]
     bound: BoundLine | None = None
     variational: Sequence[BoundPath] = ()
+    target: str = ""
 
 
 def content_of(
@@ -101,7 +103,8 @@ def content_of(
     ]
     bound = (bound or line_of(points)) if about_target else None
     variational = _bound_paths(shown, {path.layer: path.color for path in paths})
-    return Content(points, about_target, clock, times, marked, paths, crosses, bound, variational)
+    target = points[-1].target
+    return Content(points, about_target, clock, times, marked, paths, crosses, bound, variational, target)
 
 
 def _bound_paths(estimates: Iterable[Record], colors: Mapping[str, Color]) -> list[BoundPath]:

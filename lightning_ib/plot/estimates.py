@@ -36,6 +36,22 @@ _TITLES = {
     "accuracy": "held-out accuracy",
     "noise_variance": "σ²",
     "kernel_width": "kernel width",
+    "effective_rank": "effective rank",
+    "effective_rank_of_variances": "of variances",
+    "spectral_entropy": "entropy",
+    "participation_ratio": "participation",
+    "normalized_std": "normalized std",
+    "mean_cosine": "mean cosine",
+    "alpha": "α",
+    "within_variance": "variance within",
+    "between_variance": "variance between",
+    "nc1": "NC1",
+    "cdnv": "CDNV",
+    "class_mean_cosine": "cosine of means",
+    "class_mean_cosine_std": "its deviation",
+    "etf_distance": "ETF distance",
+    "cka_to_first": "CKA to first",
+    "cka_to_last": "CKA to last",
 }
 
 
@@ -112,7 +128,8 @@ def _title(known: Sequence[Record], estimator: str, name: str) -> str:
     if (estimator, name) == (GAUSSIAN, "compression_bound"):
         noise = {f"{one.value:g}" for one in known if (one.source, one.quantity) == (GAUSSIAN, "noise_variance")}
         return f"bound, Gaussian, at noise σ² = {', '.join(sorted(noise)) or '?'}"
-    return f"{estimator}: {_TITLES.get(name, name)}"
+    target = next((one.target for one in known if (one.source, one.quantity) == (estimator, name)), "")
+    return f"{estimator}: {_TITLES.get(name, name)}{f', {target}' if target else ''}"
 
 
 def _flag(verdict: str) -> Line2D:

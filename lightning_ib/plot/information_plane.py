@@ -48,6 +48,7 @@ def plot_information_plane(
       the identity of the sample, the upper bound of I(X;T); and Fano's (dotted), a lower bound for the layers that
       predictions are computed from alone. Near bounds are lines, far ones are named with an arrow at the edge.
     - A plus marks the variational bounds of a layer that draws T: at most that I(X;T), at least that I(T;Y).
+    - The title names the target, where several were measured: each has a plane of its own.
     - The curve is the information-bottleneck bound, where one was asked for; no representation is in the shade above.
 
     If all I(T;Y) are NaN, as without a target, I(X;T) is drawn over the epochs instead.
@@ -77,7 +78,7 @@ def plot_information_plane(
         entries = [(label, how) for label, how in entries if label != BASELINE or label not in outside]
     entries = [(f"{label} ↑" if label in outside - {BASELINE} else label, how) for label, how in entries]
     if look.title:
-        axes.set_title(_title(content, until), loc="left", fontsize=look.title)
+        axes.set_title(_title(content, until), loc="left", fontsize=look.title, **VERBATIM)
     draw_paths(axes, shown, room, look)
     draw_variational(axes, shown, look)
     draw_names(axes, shown.paths, shown.crosses, room, look)
@@ -115,6 +116,7 @@ def _draw_axes(axes: Axes, content: Content, shown: Content, room: tuple[float, 
 
 def _title(content: Content, until: int | None) -> str:
     times, what = content.times, "Information plane" if content.about_target else "Information about the input"
+    what += f", target {content.target}" if content.target else ""
     if until is not None or len(times) == 1:
         return f"{what}, {content.clock} {times[0] if until is None else until}"
     return f"{what}, {content.clock}s {times[0]}–{times[-1]}"

@@ -1,10 +1,10 @@
-"""Histories that version 0.1.0.dev0 wrote: points and estimates apart, under other names."""
+"""Histories of earlier versions: records without a target, and points and estimates apart, under other names."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, get_type_hints
 
 from lightning_ib.records.points import InformationPoint
 from lightning_ib.records.record import Record
@@ -36,7 +36,10 @@ POINT = _types(_POINT)
 ESTIMATE = _types(_ESTIMATE)
 """The fields of an estimate, as they were, and their types."""
 
-EARLIER = (POINT, ESTIMATE)
+RECORD = {name: of for name, of in get_type_hints(Record).items() if name != "target"}
+"""The fields of a record before several targets were measured in one pass, and their types."""
+
+EARLIER = (RECORD, POINT, ESTIMATE)
 
 
 def present_name(estimator: str) -> str:
@@ -45,8 +48,10 @@ def present_name(estimator: str) -> str:
 
 
 def records_of_earlier(values: Mapping[str, Any]) -> list[Record]:
-    """The records of a point or an estimate, from all of its former fields."""
+    """The records of a record, a point or an estimate, from all of its former fields."""
     known = dict(values)
+    if "quantity" in known:
+        return [Record(**known)]
     if "estimator" in known:
         source = present_name(known.pop("estimator"))
         return [Record(source=source, quantity=known.pop("figure"), **known)]

@@ -48,7 +48,7 @@ def replacing(path: Path) -> Iterator[Path]:
 def read_records(path: str | os.PathLike[str]) -> list[Record]:
     """The records of a file that :func:`write_rows` wrote, every value to the last bit.
 
-    Files of points and of estimates, which versions before wrote, are read too.
+    Files that versions before wrote are read too: without a target, and those of points and of estimates.
 
     Raises:
         ValueError: the file is of another kind, ends in the middle of a row, or has a cell that cannot be.

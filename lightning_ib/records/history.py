@@ -9,8 +9,9 @@ from itertools import takewhile
 from typing import TYPE_CHECKING, Any, overload
 
 from lightning_ib.records.files import read_records, rows_of, write_rows
-from lightning_ib.records.points import InformationPoint, points_of
-from lightning_ib.records.record import COUNTED, GRADIENT, Record
+from lightning_ib.records.names import suggestion
+from lightning_ib.records.points import InformationPoint, points_of, records_of
+from lightning_ib.records.record import COUNTED, GRADIENT, Record, is_about_target
 from lightning_ib.records.saved import records_in
 
 if TYPE_CHECKING:
@@ -21,7 +22,8 @@ class History(Collection[InformationPoint]):
     """Every value of a run, or of one measurement, in the order in which they were measured.
 
     Iterating over it, indexing it and its length are about its points: an :class:`InformationPoint` for each layer and
-    measurement. :meth:`records` are all values, those of estimators included.
+    measurement. :meth:`records` are all values, those of estimators included. Where several :attr:`targets` were
+    measured, points and estimates are those of the first one, the primary; :meth:`about` is the history of another.
 
     Args:
         records: the values.
@@ -41,32 +43,81 @@ class History(Collection[InformationPoint]):
         if wrong is not None:
             raise TypeError(f"a History consists of Records, got {wrong!r}: History.of takes points.")
         self._points: list[InformationPoint] | None = None
+        self._targets: list[str] | None = None
         self._csv: list[str] = []  # the rows of the file, as text
         self._n_written = 0  # the number of records in that
 
     @classmethod
     def of(cls, points: Iterable[InformationPoint], estimates: Iterable[Record] = ()) -> History:
-        """The history that consists of these points and estimates."""
-        return cls([*(record for point in points for record in point.records()), *estimates])
+        """The history that consists of these points and estimates; of several targets, those of the primary first."""
+        return cls([*records_of(points), *estimates])
 
     def records(self) -> list[Record]:
         """Every value."""
         return list(self._records)
 
-    def points(self) -> list[InformationPoint]:
-        """A point for each layer and measurement."""
-        return list(self._view)
+    @property
+    def targets(self) -> list[str]:
+        """The names of the targets, the primary first; empty where a single one was measured, or none."""
+        if self._targets is None:
+            self._targets = list(dict.fromkeys(record.target for record in self._records if record.target))
+        return list(self._targets)
+
+    def about(self, target: str) -> History:
+        """The values about one of the :attr:`targets`, and those about none.
+
+        Raises:
+            ValueError: there is no such target; the message names the nearest.
+
+        Example:
+            >>> values = {"class": 3.0, "coarse": 2.0}
+            >>> records = [Record(0, 0, "out", "probe", "I_TY", value, target=of) for of, value in values.items()]
+            >>> history = History(records)
+            >>> history.targets, [one.value for one in history.estimates()], history.about("coarse").records()[0].value
+            (['class', 'coarse'], [3.0], 2.0)
+        """
+        if target not in self.targets:
+            known = suggestion(target, self.targets) if self.targets else ", whose values are about one without a name."
+            raise ValueError(f"there is no target {target!r} in this history{known}")
+        return History(_about(self._records, target, self.targets))
+
+    def points(self, target: str | None = None) -> list[InformationPoint]:
+        """A point for each layer and measurement.
+
+        Args:
+            target: the name of one of the :attr:`targets`; ``None`` takes the primary one.
+
+        Raises:
+            ValueError: there is no such target.
+        """
+        return list(self._view) if target is None else self.about(target).points()
+
+    def estimates(self, target: str | None = None) -> list[Record]:
+        """The values of estimators, such as the probe.
+
+        Args:
+            target: as for :meth:`points`; values about no target are among those of each.
+
+        Raises:
+            ValueError: there is no such target.
+        """
+        if target is not None:
+            return self.about(target).estimates()
+        own = _about(self._records, *self._primary)
+        return [record for record in own if record.source not in (*COUNTED, GRADIENT)]
 
     @property
     def _view(self) -> list[InformationPoint]:
-        """The points, built once."""
+        """The points of the primary target, built once."""
         if self._points is None:
-            self._points = points_of(self._records)
+            self._points = points_of(_about(self._records, *self._primary))
         return self._points
 
-    def estimates(self) -> list[Record]:
-        """The values of estimators, such as the probe."""
-        return [record for record in self._records if record.source not in (*COUNTED, GRADIENT)]
+    @property
+    def _primary(self) -> tuple[str, list[str]]:
+        """The primary target, and all."""
+        targets = self.targets
+        return next(iter(targets), ""), targets
 
     def gradients(self) -> History:
         """The values of gradients and weights, as :class:`GradientSNRCallback` records them."""
@@ -104,9 +155,13 @@ class History(Collection[InformationPoint]):
             others = [record for record in self._records if _kind_and_time(record, by) not in now]
             self.assign(History(sorted(others + new, key=lambda record: getattr(record, by))))
         else:  # as a rule: time goes on
+            before, of_new = self.targets, dict.fromkeys(record.target for record in new if record.target)
             self._records += new
-            if self._points is not None:
-                self._points += points_of(new)
+            self._targets = list(dict.fromkeys([*before, *of_new]))
+            if self._points is not None and (before or not of_new):
+                self._points += points_of(_about(new, *self._primary))
+            else:
+                self._points = None
 
     def _records_since(self, new: Sequence[Record], by: str) -> Iterator[Record]:
         """The records from the first moment of new ones on, the latest first."""
@@ -115,7 +170,7 @@ class History(Collection[InformationPoint]):
 
     def assign(self, other: History) -> None:
         """Become equal to another history, in place."""
-        self._records, self._points = other.records(), None
+        self._records, self._points, self._targets = other.records(), None, None
         self._csv, self._n_written = [], 0
 
     def __add__(self, other: History) -> History:
@@ -202,6 +257,16 @@ class History(Collection[InformationPoint]):
         """
         records, faults = records_in(state)
         return cls(records), faults
+
+
+def _about(records: Sequence[Record], target: str, targets: Sequence[str]) -> list[Record]:
+    """The records about a target or none.
+
+    Where a run went on with several targets, its measurements of a single one before are those of the primary.
+    """
+    if target in targets[1:]:
+        return [one for one in records if one.target == target or not (one.target or is_about_target(one.quantity))]
+    return [one for one in records if one.target in ("", target)]
 
 
 def _kind_and_time(record: Record, by: str) -> tuple[bool, int]:

@@ -13,8 +13,8 @@ from lightning_ib.records.history import History
 from lightning_ib.records.record import Record
 from lightning_ib.records.reliability import reason
 
-VERSION = 1
-"""Of the form; a reader refuses later ones."""
+VERSION = 2
+"""Of the form; a reader refuses later ones. Measurements without named targets are written in version 1."""
 
 _COLUMNS = ("value", "standard_error", "n_samples", "verdict", "correction")
 _MISSING = {"value": math.nan, "standard_error": math.nan, "n_samples": 0, "verdict": "", "correction": ""}
@@ -26,6 +26,7 @@ def measurement_to_json(
     by: str = "epoch",
     discretized: Mapping[str, str] | None = None,
     bound: BoundLine | None = None,
+    bounds: Mapping[str, BoundLine | None] | None = None,
 ) -> str:
     """The records of one measurement as JSON.
 
@@ -35,13 +36,15 @@ def measurement_to_json(
     ``verdict`` and ``correction``. A column is a list with a place for each layer of ``at`` (indices of ``layers``; all
     where it is left out), one value where all places are the same, and left out where that is NaN, 0 or empty. NaN and
     infinities are ``null``, ``"inf"`` and ``"-inf"``. Where there is a bound, ``bound`` holds its fields,
-    rounded to six digits.
+    rounded to six digits. Of several targets, ``targets`` are the names, the primary first, a series about one has it
+    as ``target``, and ``about`` holds for each of the others its ``reasons`` and its ``bound``.
 
     Args:
         measured: the records of one moment.
         by: the unit of moments, ``"epoch"`` or ``"step"``.
         discretized: layer → how it was discretized, in words.
-        bound: the curve beside the points.
+        bound: the curve beside the points; of several targets that of the primary.
+        bounds: name → the curve of each other target.
 
     Raises:
         ValueError: there are no records, or they are of several moments.
@@ -59,26 +62,43 @@ def measurement_to_json(
         raise ValueError(f"a measurement is of one moment, got {len(moments)}: {sorted(moments)[:3]}.")
     (epoch, step), layers = moments.pop(), list(dict.fromkeys(record.layer for record in records))
     places = {layer: k for k, layer in enumerate(layers)}
-    series: dict[tuple[str, str, str], list[Record]] = {}
+    series: dict[tuple[str, str, str, str], list[Record]] = {}
     for record in records:
-        series.setdefault((record.source, record.quantity, record.unit), []).append(record)
-    made: dict[str, Any] = {"version": VERSION, "epoch": epoch, "step": step, "by": by, "layers": layers}
+        series.setdefault((record.source, record.quantity, record.unit, record.target), []).append(record)
+    targets = measured.targets
+    version = VERSION if targets else 1
+    made: dict[str, Any] = {"version": version, "epoch": epoch, "step": step, "by": by, "layers": layers}
+    if targets:
+        made["targets"] = targets
     if discretized:
         made["discretized"] = {layer: words for layer, words in discretized.items() if words}
-    reasons = {point.layer: why for point in measured if (why := reason(point))}
-    if reasons:
-        made["reasons"] = reasons
-    if bound is not None:
-        x, y = ([float(f"{one:.6g}") for one in axis] for axis in (bound.i_xt, bound.i_ty))
-        made["bound"] = bound._replace(i_xt=x, i_ty=y)._asdict()
+    made |= _beside(measured, bound)
+    others = {name: _beside(measured.about(name), (bounds or {}).get(name)) for name in targets[1:]}
+    if any(others.values()):
+        made["about"] = {name: parts for name, parts in others.items() if parts}
     made["series"] = [_series(*key, of, places) for key, of in series.items()]
     return json.dumps(made, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 
-def _series(source: str, quantity: str, unit: str, records: Sequence[Record], places: Mapping[str, int]) -> Any:
+def _beside(measured: History, bound: BoundLine | None) -> dict[str, Any]:
+    """The parts of a measurement about one target: why layers are flagged, and the curve beside the points."""
+    made: dict[str, Any] = {}
+    if reasons := {point.layer: why for point in measured if (why := reason(point))}:
+        made["reasons"] = reasons
+    if bound is not None:
+        x, y = ([float(f"{one:.6g}") for one in axis] for axis in (bound.i_xt, bound.i_ty))
+        made["bound"] = bound._replace(i_xt=x, i_ty=y)._asdict()
+    return made
+
+
+def _series(
+    source: str, quantity: str, unit: str, target: str, records: Sequence[Record], places: Mapping[str, int]
+) -> Any:
     made: dict[str, Any] = {"source": source, "quantity": quantity}
     if unit:
         made["unit"] = unit
+    if target:
+        made["target"] = target
     at = [places[record.layer] for record in records]
     if at != list(range(len(places))):
         made["at"] = at
@@ -113,7 +133,7 @@ def measurement_from_json(text: str) -> History:
         version = made["version"]
     except (ValueError, TypeError, KeyError) as error:
         raise ValueError(f"this is no measurement, or an incomplete one: {text[:40]!r}.") from error
-    if version != VERSION:
+    if version not in (1, VERSION):
         raise ValueError(f"this measurement is of version {version!r}, known is {VERSION}: update lightning-ib.")
     try:
         found = [pair for one in made["series"] for pair in _placed(one, made)]
@@ -129,7 +149,7 @@ def _placed(series: Mapping[str, Any], made: Mapping[str, Any]) -> Iterator[tupl
         values = {name: column[k] if isinstance(column, list) else column for name, column in columns.items()}
         floats = {name: _number(values[name]) for name in ("value", "standard_error")}
         of = (made["epoch"], made["step"], layers[place], series["source"], series["quantity"])
-        yield place, Record(*of, **values | floats, unit=series.get("unit", ""))
+        yield place, Record(*of, **values | floats, unit=series.get("unit", ""), target=series.get("target", ""))
 
 
 def _number(value: Any) -> float:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
-from lightning_ib.records.record import COUNTED, Record, unit_of
+from lightning_ib.records.record import COUNTED, Record, is_about_target, unit_of
 
 _CORE = ("I_XT", "I_TY", "H_T", "saturation")
 
@@ -99,6 +99,7 @@ class InformationPoint(NamedTuple):
         i_ty_finite_sample: the most by which ``i_ty`` is.
         error_heuristic: where asked for, the generalization error that the compression of X would allow if the measured
             samples were the training set, a heuristic (see :func:`~lightning_ib.bottleneck.input_compression_bound`).
+        target: the name of Y, where several targets were measured in one pass; empty for a single one.
     """
 
     epoch: int
@@ -139,6 +140,7 @@ class InformationPoint(NamedTuple):
     i_xt_finite_sample: float = math.nan
     i_ty_finite_sample: float = math.nan
     error_heuristic: float = math.nan
+    target: str = ""
 
     @classmethod
     def missing(
@@ -186,26 +188,49 @@ class InformationPoint(NamedTuple):
                     self.n_samples,
                     self.verdict,
                     self.correction,
+                    self.target if is_about_target(quantity) else "",
                 )
 
 
+def records_of(points: Iterable[InformationPoint]) -> Iterator[Record]:
+    """The records of points; of those of one layer that differ in the target alone, what is about none comes once."""
+    seen: dict[tuple[int, int, str, str], str] = {}
+    for point in points:
+        first = seen.setdefault((*point[:3], point.source), point.target)
+        yield from (one for one in point.records() if first == point.target or one.target)
+
+
 def points_of(records: Iterable[Record]) -> list[InformationPoint]:
-    """The points that counted records belong to, in the order of their first records; estimates are passed over."""
-    found: dict[tuple[int, int, str, str], dict[str, Any]] = {}
+    """The points that counted records belong to, in the order of their first records; estimates are passed over.
+
+    Of several targets each has a point, which shares the values about no target with the others.
+    """
+    found: dict[tuple[int, int, str, str], dict[str, list[Record]]] = {}
     for record in records:
-        field = _FIELDS.get(record.quantity)
-        if record.source not in COUNTED or field is None:
-            continue
-        point = found.get(record[:4])
-        if point is None:
-            missing = InformationPoint.missing(record.layer, n_samples=record.n_samples, unit=record.unit)
-            point = found[record[:4]] = missing._asdict() | {
-                "epoch": record.epoch,
-                "step": record.step,
-                "source": record.source,
-                "verdict": record.verdict,
-                "correction": record.correction,
-            }
+        if record.source in COUNTED and record.quantity in _FIELDS:
+            found.setdefault(record[:4], {}).setdefault(record.target, []).append(record)
+    points = []
+    for by_target in found.values():
+        shared = by_target.get("", [])
+        named = {target: of for target, of in by_target.items() if target}
+        points += [_point(target, shared, of) for target, of in named.items()] or [_point("", shared, [])]
+    return points
+
+
+def _point(target: str, shared: Sequence[Record], own: Sequence[Record]) -> InformationPoint:
+    """The point of records of one layer, moment and source: those about no target, and those about its own."""
+    first = (own or shared)[0]
+    missing = InformationPoint.missing(first.layer, n_samples=first.n_samples, unit=first.unit)
+    point: dict[str, Any] = missing._asdict() | {
+        "epoch": first.epoch,
+        "step": first.step,
+        "source": first.source,
+        "verdict": first.verdict,
+        "correction": first.correction,
+        "target": target,
+    }
+    for record in (*shared, *own):
+        field = _FIELDS[record.quantity]
         if field != "n_codes":
             point[field] = record.value
         elif math.isfinite(record.value):
@@ -213,4 +238,4 @@ def points_of(records: Iterable[Record]) -> list[InformationPoint]:
         if record.quantity in _WITH_ERRORS:
             point[f"{field}_se"] = record.standard_error
             point["unit"] = record.unit
-    return [InformationPoint(**point) for point in found.values()]
+    return InformationPoint(**point)

@@ -7,7 +7,9 @@ import math
 from lightning_ib.records.history import History
 
 
-def earliest_layer(history: History, *, source: str = "probe", quantity: str = "I_TY") -> str | None:
+def earliest_layer(
+    history: History, *, source: str = "probe", quantity: str = "I_TY", target: str | None = None
+) -> str | None:
     r"""The first layer that knows as much of the target as the best one, within one standard error of the latter.
 
     For this target the layers after it could be pruned, as a readout of its own on that layer does as well. The rule
@@ -22,12 +24,14 @@ def earliest_layer(history: History, *, source: str = "probe", quantity: str = "
         source: the estimator, one that records standard errors, such as ``"probe"`` or ``"knn"``, or ``"cells"`` for
             counted values.
         quantity: the information about the target.
+        target: the name of the target, where several were measured in one pass; ``None`` takes the primary one.
 
     Returns:
         Its name; None where no layer has a value and an error, or none knows more than zero by a standard error.
 
     Raises:
-        ValueError: nothing of this source and quantity was recorded, or no errors of it; the sentence says what was.
+        ValueError: nothing of this source and quantity was recorded, or no errors of it; the sentence says what was. Or
+            there is no such target.
 
     Example:
         >>> from lightning_ib import Record
@@ -36,7 +40,8 @@ def earliest_layer(history: History, *, source: str = "probe", quantity: str = "
         >>> earliest_layer(History(records))
         'block1'
     """
-    records = history.records()
+    target = next(iter(history.targets), None) if target is None else target
+    records = (history if target is None else history.about(target)).records()
     of_kind = [one for one in records if (one.source, one.quantity) == (source, quantity)]
     if not of_kind:
         kinds = ", ".join(sorted({f"{one.source} {one.quantity}" for one in records})) or "no records"

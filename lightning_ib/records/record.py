@@ -20,8 +20,17 @@ GRADIENT = "gradient"
 VARIATIONAL = "variational"
 """The source of the bounds that a stochastic layer gives of itself: its rate, and H(Y) less the cross-entropy."""
 
+COMPANIONS = ("spectrum", "classes", "drift")
+"""The sources of the geometry of a layer."""
+
 ALL_LAYERS = "all_layers"
 """The layer under whose name the gradients of all watched weights are recorded as a whole, where there are several."""
+
+OF_CLASSES = (
+    *("within_variance", "between_variance", "nc1", "cdnv"),
+    *("class_mean_cosine", "class_mean_cosine_std", "etf_distance", "n_classes", "smallest_class"),
+)
+"""The quantities of the companion about classes, in the order in which they are recorded."""
 
 GRADIENT_QUANTITIES = (
     *("grad_mean", "grad_std", "grad_snr", "grad_snr_unbiased", "grad_snr_floor"),
@@ -61,6 +70,8 @@ class Record(NamedTuple):
             :func:`~lightning_ib.records.reliability.verdict` and
             :func:`~lightning_ib.estimators.reliability.estimate_verdict`), or empty.
         correction: of plug-in entropies, such as ``"miller_madow"``; empty for plug-in values and estimators.
+        target: the name of the target that the value is about, where several were measured in one pass; empty for a
+            single target, and for values about none, such as H(T).
     """
 
     epoch: int
@@ -74,6 +85,21 @@ class Record(NamedTuple):
     n_samples: int = 0
     verdict: str = ""
     correction: str = ""
+    target: str = ""
+
+
+ABOUT_TARGET = ("I_TY", "H_Y", "I_XT_given_Y", "accuracy", "fano", "IB")
+"""The beginnings of the names of quantities that involve the target; with several targets each has its own."""
+
+
+def is_about_target(quantity: str) -> bool:
+    """Whether a quantity involves the target, by its name.
+
+    Example:
+        >>> [is_about_target(quantity) for quantity in ("I_TY_permuted", "H_Y_given_T", "nc1", "I_XT", "H_T")]
+        [True, True, True, False, False]
+    """
+    return quantity.startswith(ABOUT_TARGET) or quantity in OF_CLASSES
 
 
 def unit_of(quantity: str, unit: str) -> str:

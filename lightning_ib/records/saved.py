@@ -41,7 +41,8 @@ def records_in(state: Mapping[str, Any]) -> tuple[list[Record], list[str]]:
     lengths = {len(column) for column in saved.values() if isinstance(column, list)}
     if len(lengths) != 1 or not all(isinstance(column, list) for column in saved.values()):
         return [], ["the columns of its history differ in length or kind"]
-    rows = [dict(zip(saved, values)) for values in zip(*saved.values())]
+    before: dict[str, Any] = {"target": ""}  # states of before several targets were measured in one pass lack it
+    rows = [before | dict(zip(saved, values)) for values in zip(*saved.values())]
     found, faults = _rows(rows, "record", get_type_hints(Record), _REQUIRED | {"source", "quantity"})
     return [Record(**one) for one in found], faults
 

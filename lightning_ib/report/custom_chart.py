@@ -34,7 +34,7 @@ def rows_of(history: History, run: str) -> list[list[Any]]:
 
     Args:
         history: of a run.
-        run: its name.
+        run: its name; where several targets were measured, that of the target follows it: a plane each.
 
     Example:
         >>> from lightning_ib.records import InformationPoint
@@ -42,13 +42,13 @@ def rows_of(history: History, run: str) -> list[list[Any]]:
         >>> rows_of(History.of([point]), "a/b")[0][:8]
         ['a/b', 0, 0, 'out', 'bits', 3.0, None, None]
     """
-    points = history.points()
+    points = [point for target in history.targets for point in history.points(target)] or history.points()
     moments = sorted({(point.epoch, point.step) for point in points})
     stride = math.ceil(len(points) / MOST_ROWS) or 1
     kept = set(moments[::-stride])
     return [
         [
-            *(run, point.epoch, point.step, point.layer, point.unit),
+            *(f"{run}, {point.target}" if point.target else run, point.epoch, point.step, point.layer, point.unit),
             *(_known(value) for value in (point.i_xt, point.i_ty, point.h_t)),
             *(_known(value) for value in (point.i_xt_se, point.i_ty_se, point.h_t_se, point.i_ty_permuted)),
             point.verdict,

@@ -42,6 +42,9 @@ class GradientReporter(Reporter):
     def _has_content(self, history: History) -> bool:
         return any(math.isfinite(one.value) for one in history.gradients().records() if one.quantity == "grad_std")
 
+    def _by_target(self, history: History) -> dict[str, History]:
+        return {"": history}  # gradients are about all targets
+
     def _draw_beside(self, history: History, to: Destination, files: bool) -> None:
         pass
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from lightning_ib.records.record import GRADIENT, STANDARD_ERRORS, unit_of
+from lightning_ib.records.record import GRADIENT, STANDARD_ERRORS, is_about_target, unit_of
 from lightning_ib.records.tags import format_tag
 from lightning_ib.warn_once import WarnOnce
 
@@ -37,6 +37,7 @@ OF_GRADIENTS = {
     "distance of the weights from the start": "weight_distance",
 }
 
+_ENDS = ("", "_lower", "_upper")
 _WITH_BANDS = {"I(X;T)": "I_XT", "I(T;Y)": "I_TY", "H(T)": "H_T"}
 
 
@@ -48,7 +49,7 @@ def log_layout(
     *,
     layers: Iterable[str] = (),
     binned: bool = True,
-    bounds: Iterable[str] = (),
+    bounds: Mapping[str, Sequence[str]] | None = None,
     estimators: Mapping[str, Mapping[str, str]] | None = None,
     gradients: bool = False,
     warned: WarnOnce,
@@ -67,37 +68,70 @@ def log_layout(
         beta: if set, the information-bottleneck functional has a chart.
         layers: the layers that get bands.
         binned: whether a layer is counted in bins, so that there is a chart of the clipped fraction.
-        bounds: the quantities of bounds that are recorded.
+        bounds: target → the quantities of bounds that are recorded, of each target that is measured; a single one has
+            an empty name.
         estimators: the name of each estimator, and its quantities with their units.
         gradients: whether gradients are recorded beside.
         warned: issues each warning once.
     """
     charts = CHARTS | ({"I(X;T) − β I(T;Y)": "IB"} if beta is not None else {})
     charts = {of: quantity for of, quantity in charts.items() if binned or quantity != "clipped_fraction"}
-    charts |= {of: quantity for of, quantity in OF_BOUNDS.items() if quantity in bounds}
-    title = f"Information plane ({prefix})"
-
-    def chart(of: str, quantity: str, in_unit: str, estimator: str = "") -> tuple[str, list[Any]]:
-        """Title and content of a chart: with a unit it selects the values of the runs in that unit."""
-        name = re.escape(format_tag(prefix, quantity, "", source=estimator, unit=in_unit))
-        return f"{of} [{in_unit}]" if in_unit else of, ["Multiline", [f"^{name}/.+"]]
-
-    layout: dict[str, dict[str, list[Any]]] = {
-        title: dict(chart(of, quantity, unit_of(quantity, unit)) for of, quantity in charts.items())
+    about = dict(bounds or {"": ()})
+    charts |= {of: name for of, name in OF_BOUNDS.items() if any(name in of_target for of_target in about.values())}
+    named = {
+        f"{one}: {name}": (name, in_unit, one) for one, of in (estimators or {}).items() for name, in_unit in of.items()
     }
-    bands = {
-        f"{of} [{unit}]: {layer}": [
+    first = dict(
+        _chart(prefix, of, quantity, unit_of(quantity, unit), target)
+        for of, quantity in charts.items()
+        for target in _targets_of(quantity, about)
+    )
+    bands = _bands(prefix, unit, list(layers), list(about))
+    others = dict(
+        _chart(prefix, of, quantity, in_unit, target, one)
+        for of, (quantity, in_unit, one) in named.items()
+        for target in _targets_of(quantity, about)
+    )
+    title = f"Information plane ({prefix})"
+    layout = {
+        title: first,
+        f"{title}: ± {STANDARD_ERRORS} standard errors": bands,
+        f"{title}: other estimators": others,
+    }
+    layout = {of: content for of, content in layout.items() if content}
+    _hand_out(loggers, layout | (_gradient_charts(prefix) if gradients else {}), warned)
+
+
+def _chart(
+    prefix: str, of: str, quantity: str, in_unit: str, target: str, estimator: str = ""
+) -> tuple[str, list[Any]]:
+    """Title and content of a chart: with a unit it selects the values of the runs in that unit."""
+    name = re.escape(format_tag(prefix, quantity, "", source=estimator, unit=in_unit, target=target))
+    of = _titled(of, target)
+    return f"{of} [{in_unit}]" if in_unit else of, ["Multiline", [f"^{name}/.+"]]
+
+
+def _bands(prefix: str, unit: str, layers: Sequence[str], targets: Sequence[str]) -> dict[str, list[Any]]:
+    """A chart of each quantity, target and layer with its standard errors."""
+    return {
+        f"{_titled(of, target)} [{unit}]: {layer}": [
             "Margin",
-            [format_tag(prefix, f"{quantity}{end}", layer, unit=unit) for end in ("", "_lower", "_upper")],
+            [format_tag(prefix, f"{quantity}{end}", layer, unit=unit, target=target) for end in _ENDS],
         ]
         for of, quantity in _WITH_BANDS.items()
+        for target in (targets if is_about_target(quantity) else [""])
         for layer in layers
     }
-    named = [(one, *of) for one, quantities in (estimators or {}).items() for of in quantities.items()]
-    others = dict(chart(f"{one}: {quantity}", quantity, in_unit, one) for one, quantity, in_unit in named)
-    layout |= {f"{title}: ± {STANDARD_ERRORS} standard errors": bands} if bands else {}
-    layout |= {f"{title}: other estimators": others} if others else {}
-    _hand_out(loggers, layout | (_gradient_charts(prefix) if gradients else {}), warned)
+
+
+def _titled(of: str, target: str) -> str:
+    return f"{of}, {target}" if target else of
+
+
+def _targets_of(quantity: str, about: Mapping[str, Sequence[str]]) -> list[str]:
+    """The targets that a quantity has a chart for: those with such a bound, where it is one."""
+    own = [target for target, bounds in about.items() if quantity in bounds or quantity not in OF_BOUNDS.values()]
+    return own if is_about_target(quantity) else [""]
 
 
 def log_gradient_layout(loggers: Iterable[Any], prefix: str, warned: WarnOnce) -> None:

@@ -62,23 +62,25 @@ def scalars(measured: History, prefix: str, beta: float | None = None) -> dict[s
         ib_diagnostics/saturation/out
     """
     logged: dict[str, float] = {}
-    targetless = {p.layer for p in measured if math.isnan(p.h_y) and not math.isnan(p.h_t)}
-    heads = {p.layer for p in measured if not math.isnan(p.accuracy)}
+    points = [point for target in measured.targets for point in measured.points(target)] or measured.points()
+    targetless = {(p.layer, p.target) for p in points if math.isnan(p.h_y) and not math.isnan(p.h_t)}
+    heads = {(p.layer, p.target) for p in points if not math.isnan(p.accuracy)}
     for record in measured.records():
+        of = record.layer, record.target
         if record.source not in COUNTED:
             logged |= dict.fromkeys(_names(prefix, record, record.source), record.value)
-        elif record.quantity in QUANTITIES and not (record.quantity == "I_TY" and record.layer in targetless):
+        elif record.quantity in QUANTITIES and not (record.quantity == "I_TY" and of in targetless):
             logged |= dict.fromkeys(_names(prefix, record), record.value)
             for end, sign in (("lower", -1), ("upper", 1)):
                 bound = record._replace(quantity=f"{record.quantity}_{end}")
                 value = record.value + sign * STANDARD_ERRORS * record.standard_error
                 logged |= dict.fromkeys(_names(prefix, bound), value)
-        elif record.quantity in _DIAGNOSTICS or (record.quantity in _OF_THE_HEAD and record.layer in heads):
+        elif record.quantity in _DIAGNOSTICS or (record.quantity in _OF_THE_HEAD and of in heads):
             logged |= dict.fromkeys(_names(prefix, record), record.value)
-    for point in measured if beta is not None else ():
+    for point in points if beta is not None else ():
         assert beta is not None
-        if point.layer not in targetless:
-            name = format_tag(prefix, "IB", point.layer, unit=point.unit)
+        if (point.layer, point.target) not in targetless:
+            name = format_tag(prefix, "IB", point.layer, unit=point.unit, target=point.target)
             logged[name] = information_bottleneck(i_xt=point.i_xt, i_ty=point.i_ty, beta=beta)
     return logged
 
@@ -86,9 +88,10 @@ def scalars(measured: History, prefix: str, beta: float | None = None) -> dict[s
 def _names(prefix: str, record: Record, estimator: str = "") -> list[str]:
     """The names of one value: on the first page, among the diagnostics, or both."""
     quantity, layer = record.quantity, record.layer
-    names = [] if is_diagnostic(quantity, estimator) else [format_tag(prefix, quantity, layer, source=estimator)]
+    of = {"source": estimator, "target": record.target}
+    names = [] if is_diagnostic(quantity, estimator) else [format_tag(prefix, quantity, layer, **of)]
     if record.unit or not names:
-        names.append(format_tag(prefix, quantity, layer, source=estimator, unit=record.unit))
+        names.append(format_tag(prefix, quantity, layer, **of, unit=record.unit))
     return names
 
 

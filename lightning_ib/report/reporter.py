@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -16,7 +16,9 @@ from lightning_ib.plot.information_plane import plot_information_plane
 from lightning_ib.records.bound import BoundLine
 from lightning_ib.records.history import History
 from lightning_ib.records.measurement_json import measurement_to_json, measurements_of
-from lightning_ib.records.tags import parse_tag
+from lightning_ib.records.names import file_stem
+from lightning_ib.records.record import COMPANIONS, Record
+from lightning_ib.records.tags import at_target, is_diagnostic, parse_tag
 from lightning_ib.report.custom_chart import COLUMNS, rows_of
 from lightning_ib.report.layout import log_layout
 from lightning_ib.report.loggers import (
@@ -32,11 +34,12 @@ from lightning_ib.report.loggers import (
 )
 from lightning_ib.report.page import log_measurement
 from lightning_ib.report.projector import first_rows, is_projected, log_rows
-from lightning_ib.report.summary import file_locations, table
+from lightning_ib.report.summary import changes, file_locations, table
 from lightning_ib.warn_once import WarnOnce
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
 
 Progress = Callable[[Iterable[Any], int, str], Iterable[Any]]
 
@@ -72,7 +75,7 @@ class Reporter:
         warned: issues each warning once a run.
         has_reported: whether a measurement of this run came.
         figure_path: where the main picture was last saved.
-        bound: the information-bottleneck curve of the last measurement that had one.
+        bounds: target → the information-bottleneck curve of the last measurement that had one.
     """
 
     main = "information_plane"
@@ -92,7 +95,7 @@ class Reporter:
         self.csv_name = self.main
         self.warned = WarnOnce(every_rank=True)
         self.figure_path: Path | None = None
-        self._stem = "" if prefix == "ib" else "_" + re.sub(r"[^\w.-]+", "_", prefix)
+        self._stem = "" if prefix == "ib" else f"_{file_stem(prefix)}"
         self._names: dict[str, None] = {}  # all that was ever logged, in one order
         self._places: dict[str, Any] = {}  # where t-SNE put the rows the last time
         self.begin()
@@ -103,11 +106,16 @@ class Reporter:
         self._laid_out = False
         self.has_reported = False
         self._csv_path: Path | None = None
-        self.bound: BoundLine | None = None
+        self.bounds: dict[str, BoundLine] = {}
         self._projected: set[int] = set()  # the measurements that went to the projector
         self._beside: dict[tuple[int, int], dict[str, Any]] = {}  # moment → what the page shows beside the values
         self._last_step: int | None = None  # that of the last measurement
         self.forget_rows()
+
+    @property
+    def bound(self) -> BoundLine | None:
+        """The curve of the first target that had one."""
+        return next(iter(self.bounds.values()), None)
 
     def forget_rows(self) -> None:
         """Let go of the rows that wait to be the last ones of the projector."""
@@ -119,7 +127,7 @@ class Reporter:
         layers: Sequence[str],
         estimators: Iterable[Estimator],
         binned: bool,
-        bounds: Iterable[str] = (),
+        bounds: Mapping[str, Sequence[str]] | None = None,
         *,
         gradients: bool = False,
     ) -> None:
@@ -145,7 +153,7 @@ class Reporter:
     def scalars(self, measured: History) -> dict[str, float]:
         """The values to log, by name; for a layer that was not measured, NaN under all names it had before."""
         values = scalars(measured, self.prefix, self.beta)
-        missing = {point.layer for point in measured if not point.verdict}
+        missing = {point.layer for point in measured if not point.verdict}  # whatever the target
         known = {name: parse_tag(name, self.prefix) for name in self._names if name not in values} if missing else {}
         lacking = [name for name, tag in known.items() if tag is not None and tag.layer in missing]
         self._names.update(dict.fromkeys(values))
@@ -156,23 +164,29 @@ class Reporter:
         log_scalars(to.loggers, values, to.step, self.warned)
 
     def log_measurement(
-        self, measured: History, discretized: Mapping[str, str], bound: BoundLine | None, to: Destination
+        self,
+        measured: History,
+        discretized: Mapping[str, str],
+        bounds: Mapping[str, BoundLine | None],
+        to: Destination,
     ) -> None:
-        """Log a measurement as a whole, for the page in TensorBoard, and keep the bound for the pictures.
+        """Log a measurement as a whole, for the page in TensorBoard, and keep the bounds for the pictures.
 
         Args:
             measured: the records of one moment.
             discretized: layer → how it was discretized, in words.
-            bound: the curve beside the points, as it was at that moment; it is logged where it changed.
+            bounds: target → the curve beside the points, as it was at that moment; it is logged where it changed.
             to: where to.
         """
-        changed = bound if bound != self.bound else None
-        self.bound = bound or self.bound
+        changed = {target: bound for target, bound in bounds.items() if bound != self.bounds.get(target)}
+        self.bounds |= {target: bound for target, bound in bounds.items() if bound is not None}
         self._last_step = to.step
         if to.loggers and (records := measured.records()):
-            self._beside[records[0][:2]] = {"discretized": dict(discretized), "bound": changed}
+            beside: dict[str, Any] = {"discretized": dict(discretized), "bounds": changed}
+            beside["bound"] = changed.get(next(iter(bounds), ""))
+            self._beside[records[0][:2]] = beside
             with self.warned.on_error("the measurement could not be written for the page of TensorBoard"):
-                text = measurement_to_json(measured, by=self.by, discretized=discretized, bound=changed)
+                text = measurement_to_json(measured, by=self.by, **beside)
                 log_measurement(to.loggers, self.prefix, text, to.step, self.warned)
 
     def csv_path(self, folder: Path) -> Path:
@@ -213,32 +227,65 @@ class Reporter:
             self._picture("tsne", picture, to, lambda: plot_tsne(rows, when, self._places, layers))
 
     def draw(self, history: History, to: Destination, *, files: bool = True) -> None:
-        """Draw the pictures for loggers and, with ``files``, the folder."""
+        """Draw the pictures for loggers and, with ``files``, the folder: a plane for each target."""
         assert to.folder is not None
-        if self._has_content(history):
-            picture = to.folder / f"{self.main}{self._stem}.png"
-            if self._picture(self.main, picture, to, lambda: self._figure(history, to), files):
-                self.figure_path = picture
+        for target, of_target in reversed(self._by_target(history).items()):  # the primary last
+            if self._has_content(of_target):
+                draw = partial(self._figure, of_target, to)
+                name, picture = at_target(self.main, target), to.folder / self._picture_name(self.main, target)
+                if self._picture(name, picture, to, draw, files):
+                    self.figure_path = picture
         self._draw_beside(history, to, files)
+
+    def main_pictures(self, history: History, folder: Path) -> list[Path]:
+        """The files of the main pictures in a folder, one for each target that has something to show."""
+        shown = [target for target, of_target in self._by_target(history).items() if self._has_content(of_target)]
+        return [folder / self._picture_name(self.main, target) for target in shown]
+
+    def file_names(self, targets: Iterable[str]) -> set[str]:
+        """The names of the main pictures about some targets, in lower case: some disks know no other."""
+        return {self._picture_name(self.main, target).lower() for target in list(targets) or [""]}
+
+    def _picture_name(self, name: str, target: str) -> str:
+        return f"{name}{self._stem}{f'_{file_stem(target)}' if target else ''}.png"
+
+    def _by_target(self, history: History) -> dict[str, History]:
+        """The part of a history about each target, the primary first; all of it where there is a single one."""
+        return {target: history.about(target) for target in history.targets} or {"": history}
 
     def _has_content(self, history: History) -> bool:
         """Whether the main picture has anything to show."""
         return any(math.isfinite(point.i_xt) for point in history)
 
     def _draw_beside(self, history: History, to: Destination, files: bool) -> None:
-        """The pictures beside the main one: the estimates."""
+        """The pictures beside the main one: the estimates, and the geometry of layers."""
         assert to.folder is not None
-        estimates = history.estimates()
-        # The probe is drawn in the plane already.
-        if any(math.isfinite(one.value) for one in estimates if one.source != "probe"):
-            picture = to.folder / f"estimators{self._stem}.png"
-            self._picture("estimators", picture, to, lambda: plot_estimates(estimates), files)
+        for k, (target, of_target) in enumerate(self._by_target(history).items()):
+            everything = of_target.estimates()
+            estimates = [one for one in everything if one.source not in COMPANIONS]
+            # The probe is drawn in the plane already.
+            if any(math.isfinite(one.value) for one in estimates if one.source != "probe"):
+                name, picture = at_target("estimators", target), to.folder / self._picture_name("estimators", target)
+                self._picture(name, picture, to, partial(plot_estimates, estimates), files)
+            geometry = [one for one in everything if one.source in COMPANIONS]
+            self._draw_geometry([one for one in geometry if one.target or k == 0], to, files)
+
+    def _draw_geometry(self, geometry: Sequence[Record], to: Destination, files: bool) -> None:
+        """The geometry of layers: what is about one target, and beside the first what is about none."""
+        assert to.folder is not None
+        shown = [one for one in geometry if not is_diagnostic(one.quantity, one.source)]
+        target = next((one.target for one in shown if one.target), "")
+        shown.sort(key=lambda one: COMPANIONS.index(one.source))  # a panel may begin late
+        if any(math.isfinite(one.value) for one in shown):
+            name, picture = at_target("geometry", target), to.folder / self._picture_name("geometry", target)
+            self._picture(name, picture, to, partial(plot_estimates, shown), files)
 
     def _figure(self, history: History, to: Destination) -> Figure:
         """The main picture."""
         assert to.folder is not None
         run = "/".join(to.folder.parts[-2:]) if to.loggers else ""
-        return plot_information_plane(history.points(), history.estimates(), run, bound=self.bound)
+        bound = self.bounds.get(next(iter(history.targets), ""))
+        return plot_information_plane(history.points(), history.estimates(), run, bound=bound)
 
     def _picture(self, name: str, path: Path, to: Destination, draw: Callable[[], Figure], files: bool = True) -> bool:
         """Draw a picture, hand it to the loggers and save it; returns whether it was drawn."""
@@ -264,9 +311,12 @@ class Reporter:
             step, rows = self._unprojected
             log_rows(to.loggers, self.prefix, rows, step, self.warned)
         if self.figure_path is not None and to.folder is not None:
-            with self.warned.on_error(f"the figure {self.main} could not be drawn"):
-                figure = self._figure(history, to._replace(folder=self.figure_path.parent))
-                save_figure(figure, self.figure_path.with_suffix(".svg"), self.warned)
+            folder = self.figure_path.parent
+            for target, of_target in self._by_target(history).items():
+                with self.warned.on_error(f"the figure {self.main} could not be drawn"):
+                    path = (folder / self._picture_name(self.main, target)).with_suffix(".svg")
+                    if self._has_content(of_target):
+                        save_figure(self._figure(of_target, to._replace(folder=folder)), path, self.warned)
         if self.csv_name == self.main and history.records():  # of two callbacks with one history, the plane's
             run = "/".join(to.folder.parts[-2:]) if to.folder else self.prefix
             step = to.step if self._last_step is None else self._last_step
@@ -299,5 +349,5 @@ class Reporter:
         return "\n".join(filter(None, [self._table(history), where]))
 
     def _table(self, history: History) -> str:
-        """The first and the last measurement."""
-        return table(history.points(), self.by)
+        """The first and the last measurement, and the changes between."""
+        return "\n".join(filter(None, [table(history.points(), self.by), changes(history, self.by)]))

@@ -1,13 +1,16 @@
-"""The summary of a fit for the log: a table of the layers, and where the files are."""
+"""The summary of a fit for the log: a table of the layers, how they changed, and where the files are."""
 
 from __future__ import annotations
 
 import math
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from lightning_ib.records.history import History
 from lightning_ib.records.points import InformationPoint
+from lightning_ib.records.record import COMPANIONS, COUNTED, Record
+from lightning_ib.records.tags import QUANTITIES, is_diagnostic
 
 
 def table(history: Sequence[InformationPoint], of: str = "epoch") -> str:
@@ -48,6 +51,121 @@ _SHOWN = ("i_xt", "i_ty", "h_t")
 
 def _shown(value: float | None) -> str:
     return f"{'-' if value is None or math.isnan(value) else f'{value:.3f}':>7}"
+
+
+SETTLED = 0.95
+"""The CKA to the last measurement from which on a layer counts as settled."""
+
+_WIDTH = 110
+_CELL = 16
+_TITLES = {"I_XT": "I(X;T)", "I_TY": "I(T;Y)", "H_T": "H(T)"}
+
+
+def changes(history: History, of: str = "epoch") -> str:
+    """How every quantity changed, layer by layer: since the first measurement, and from the highest of all.
+
+    Companions follow, a block for each of them. With drift among them the last line says since when a layer has
+    settled: from then on its CKA to the last measurement is at least 0.95. Of several targets the primary one is
+    shown. Layers that were measured later, or not at the end, are named with their first and last measurement. Empty
+    with one measurement.
+
+    Args:
+        history: of a run.
+        of: the unit of moments, ``"epoch"`` or ``"step"``.
+
+    Example:
+        >>> values = [(0, 3.0, 1.0), (1, 9.0, 0.99), (2, 8.0, 1.0)]
+        >>> names = ("effective_rank", "cka_to_last")
+        >>> records = [(k, quantity, value) for k, *both in values for quantity, value in zip(names, both)]
+        >>> sources = {"effective_rank": "spectrum", "cka_to_last": "drift"}
+        >>> print(changes(History(Record(k, k, "out", sources[name], name, value) for k, name, value in records)))
+        change since epoch 0, and from the highest value
+        spectrum    effective_rank
+        out         +5.000  -1.000
+        settled since epoch (CKA to the last at least 0.95): out 0
+    """
+    primary = history.about(history.targets[0]) if history.targets else history
+    shown = [(source, one) for one in primary.records() if (source := _block_of(one)) is not None]
+    series: dict[str, dict[str, dict[str, list[float]]]] = {}
+    spans: dict[tuple[int, int], dict[str, list[str]]] = {}
+    moments = sorted({getattr(one, of) for _, one in shown})
+    ends: dict[tuple[str, str, str], tuple[int, int]] = {}
+    for source, one in shown:
+        if math.isfinite(one.value):
+            series.setdefault(source, {}).setdefault(one.quantity, {}).setdefault(one.layer, []).append(one.value)
+            moment, key = getattr(one, of), (source, one.quantity, one.layer)
+            ends[key] = ends.get(key, (moment, moment))[0], moment
+    if len(moments) < 2 or not series:
+        return ""
+    for (_, quantity, layer), span in ends.items():
+        if span[0] < span[1] and span != (moments[0], moments[-1]):
+            spans.setdefault(span, {}).setdefault(layer, []).append(quantity)
+    lines = [f"change since {of} {moments[0]}, and from the highest value"]
+    lines += [f"but from {of} {first} to {last}: {_of_layers(layers)}" for (first, last), layers in spans.items()]
+    width = max(len(layer) for quantities in series.values() for layers in quantities.values() for layer in layers)
+    width = max(width, *map(len, COMPANIONS))
+    for source, quantities in series.items():
+        lines += _block(source or "layer", quantities, width)
+    return "\n".join(lines + _settled(primary.records(), of))
+
+
+def _block_of(one: Record) -> str | None:
+    """The companion whose block shows a record, empty for the values of the plane; ``None`` where none does."""
+    if one.source in COUNTED and one.quantity in QUANTITIES:
+        return ""
+    of_companion = one.source in COMPANIONS and one.quantity != "cka_to_last"
+    return one.source if of_companion and not is_diagnostic(one.quantity, one.source) else None
+
+
+def _of_layers(layers: Mapping[str, Sequence[str]]) -> str:
+    """The first layers with the first of their quantities."""
+    shown = [f"{layer} ({names[0]}{', …' if len(set(names)) > 1 else ''})" for layer, names in layers.items()]
+    return ", ".join([*shown[:4], "…"] if len(shown) > 4 else shown)
+
+
+def _block(title: str, quantities: Mapping[str, Mapping[str, Sequence[float]]], width: int) -> list[str]:
+    """A line for each layer, in as many columns as fit; those that do not follow below."""
+    names = {name: _TITLES.get(name, name) for name in quantities}
+    rows: list[dict[str, int]] = [{}]
+    for name, shown in names.items():
+        cell = max(_CELL, len(shown))
+        if rows[-1] and width + sum(2 + one for one in rows[-1].values()) + 2 + cell > _WIDTH:
+            rows.append({})
+        rows[-1][name] = cell
+    layers = dict.fromkeys(layer for of_layers in quantities.values() for layer in of_layers)
+    lines = []
+    for row in rows:
+        lines.append(f"{title:{width}}" + "".join(f"  {names[name]:>{cell}}" for name, cell in row.items()))
+        for layer in layers:
+            cells = (f"  {_change(quantities[name].get(layer, ())):>{cell}}" for name, cell in row.items())
+            lines.append(f"{layer:{width}}" + "".join(cells))
+    return lines
+
+
+def _change(values: Sequence[float]) -> str:
+    """The change since the first value, and from the highest."""
+    if len(values) < 2:
+        return "-"
+    return "".join(
+        f"{change:>+8.3f}" if abs(change) < 1000 else f"{change:>+8.0e}"
+        for change in (values[-1] - values[0], values[-1] - max(values))
+    )
+
+
+def _settled(records: Sequence[Record], of: str) -> list[str]:
+    """Since when each layer is as similar to its last measurement as one that has settled."""
+    known, since = [one for one in records if math.isfinite(one.value)], dict[str, int]()
+    for one in known:
+        if one.quantity == "cka_to_last" and one.source == "drift" and one.verdict != "capped":
+            if one.value < SETTLED:
+                since.pop(one.layer, None)
+            else:
+                since.setdefault(one.layer, getattr(one, of))
+    if not since:
+        return []
+    layers = dict.fromkeys(one.layer for one in known if one.quantity == "cka_to_last")
+    shown = ", ".join(f"{layer} {since[layer]}" for layer in layers if layer in since)
+    return [f"settled since {of} (CKA to the last at least {SETTLED}): {shown}"]
 
 
 def file_locations(csv: Path | None, picture: Path | None, board: Path | None) -> str:

@@ -35,6 +35,22 @@ TOKENS = {"layers": {"hidden": Quantizer(bins=UniformBins(4)), "out": None}, "ig
 SAMPLED = {"estimators": [KDE(frozen=True), "soft", "quantized8"], "max_samples": 8}
 
 
+def coarse(batch):
+    return batch[1] // 2
+
+
+def first(batch):
+    return batch[0][:, 0]
+
+
+def lost_in_one(batch):
+    """A target that process 1 cannot read."""
+    return coarse(batch) if torch.distributed.get_rank() == 0 else "lost"
+
+
+TARGETS = {"class": 1, "coarse": coarse, "first": first}
+
+
 def loader(n, seed, **options):
     return DataLoader(make_data(n, seed), **({"batch_size": 8} | options))
 
@@ -83,6 +99,7 @@ class Recorded(pl.Callback):
             "history": history,
             "estimates": estimates,
             "weights": self.weights,
+            "records": [tuple(one) for one in self.measured.history.records()] if self.measured else [],
             "losses": pl_module.losses,
             "hooked": hooked,
         }
@@ -283,6 +300,7 @@ def scenarios(folder):
         "default-sampled": (ib(**DEFAULT, max_samples=40), TinyModule, tr, va, {}),
         "default-own": (ib(**DEFAULT, data=own, max_samples=40), TinyModule, tr, va, {}),
         "default-none": (ib(**DEFAULT), TinyModule, NoneForTheLast(), None, alone),
+        "geometry": (ib(estimators=(), companions="all"), TinyModule, tr, va, {}),
         "train": (ib(data="train", **BINS), TinyModule, tr, None, {}),
         "own": (ib(data=own, **BINS), TinyModule, tr, va, {}),
         "sampled": (ib(data=sampled), TinyModule, tr, None, {}),
@@ -304,6 +322,8 @@ def scenarios(folder):
         "breaks": (ib({"out": Quantizer(bins=BreaksInOne(4, refit=True))}), TinyModule, tr, va, {}),
         "fits-not": (ib({"hidden": None, "out": FitsNot()}, **DEFAULT), TinyModule, tr, va, {}),
         "fits-not-own": (ib({"hidden": None, "out": FitsNot()}, **DEFAULT, data=own), TinyModule, tr, va, {}),
+        "targets": (ib(**BINS, targets=TARGETS, estimators=["soft"], companions="all"), TinyModule, tr, va, {}),
+        "targets-lost": (ib(**BINS, targets=TARGETS | {"coarse": lost_in_one}, estimators=()), TinyModule, tr, va, {}),
         "tokens": (
             ib(**TOKENS),
             Tokens,

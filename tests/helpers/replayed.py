@@ -5,6 +5,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from lightning_ib import InformationPlaneCallback, Quantizer, UniformBins
+from lightning_ib.estimators import LayerSpectrum
 from tests.helpers.tiny import BATCH, N_TRAIN, N_VAL, TinyModule, make_data, pl, trainer, val_loader
 
 HERE = "tests.helpers.replayed"
@@ -121,6 +122,10 @@ def in_bins():
     return InformationPlaneCallback(
         {"hidden": Quantizer(bins=UniformBins(4)), "out": None}, estimators=("probe", "soft")
     )
+
+
+def with_few_rows():
+    return InformationPlaneCallback(["hidden"], companions=[LayerSpectrum(max_samples=50)])
 
 
 def on_training_data():

@@ -152,6 +152,21 @@ def test_where_runs_differ_in_their_layers_extremes_over_layers_are_compared(tmp
     assert ("layer1", "cells", "I_XT") not in rows  # two runs have it
 
 
+def test_of_several_targets_each_has_rows_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for k in range(5):
+        ys = {"class": float(k), "coarse": float(-k)}
+        points = [point(i_xt=2.0, **FLAT | {"i_ty": y}, target=name) for name, y in ys.items()]
+        History.of(points).to_csv(tmp_path / str(k) / "information_plane.csv")
+        write_csv(tmp_path / str(k), [(k, 0.0)])
+    asked = ["compare", *"01234", "--gap", "val_loss", "--table", "gap.csv"]
+    assert main(asked) == 0
+    taus = {quantity: float(row["tau"]) for (_, _, quantity), row in rows_of("gap.csv").items()}
+    assert taus == {"I_TY@class": 1, "I_TY@coarse": -1}
+    assert main([*asked, "--target", "coarse"]) == 0
+    assert [quantity for _, _, quantity in rows_of("gap.csv")] == ["I_TY@coarse"]
+
+
 def test_wrong_input_is_one_sentence(runs, capsys):
     assert refused(capsys, *runs, "--gap", "val_los") == (
         "lightning-ib compare: a logged no val_los: it has train_loss, val_loss; did you mean val_loss?"

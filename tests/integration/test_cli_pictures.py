@@ -58,6 +58,34 @@ def test_several_runs_and_each_layer(runs, tmp_path):
     assert (tmp_path / "layers.svg").read_text().count(">I(X;T) [bits]<") == 3
 
 
+def test_one_of_several_targets_is_chosen(runs, tmp_path, capsys):
+    for run in runs:
+        points = History.read_csv(f"{run}/information_plane.csv").points()
+        both = [
+            p._replace(target=name, i_ty=share * p.i_ty)
+            for p in points
+            for name, share in {"class": 1, "half": 0.5}.items()
+        ]
+        History.of(both).to_csv(f"{run}/information_plane.csv")
+    for chosen, name in (([], "class"), (["--target", "half"], "half")):
+        assert main(["plot", runs[0], "-o", "plane.svg", *chosen]) == 0
+        assert f"target {name}, epochs" in (tmp_path / "plane.svg").read_text()
+        capsys.readouterr()
+        assert main(["compare", *runs, "-o", "compare.svg", *chosen]) == 0
+        assert f">tanh, {name}<" in (tmp_path / "compare.svg").read_text()
+        assert capsys.readouterr().out.startswith("epoch ")
+    assert main(["page", runs[0], "--target", "half"]) == 0
+    assert '"targets":["half"]' in (tmp_path / "plane.html").read_text()
+    capsys.readouterr()
+    assert refused(capsys, "plot", runs[0], "--target", "hal") == (
+        "lightning-ib plot: runs/tanh/information_plane.csv has no target hal: did you mean half?"
+    )
+    history().to_csv("single/information_plane.csv")
+    assert "no targets by name, so that --target half chooses nothing" in refused(
+        capsys, "movie", "single", "--target", "half"
+    )
+
+
 def test_the_phases_of_gradients_are_drawn_from_a_run_with_a_plane_and_from_one_without(runs, tmp_path, capsys):
     whole = History.read_csv("runs/tanh/information_plane.csv") + gradients(1) + gradients(2)
     whole.to_csv("runs/tanh/information_plane.csv")

@@ -14,6 +14,7 @@ from lightning_ib.cli import main
 from lightning_ib.records import History
 from lightning_ib.records.measurement_json import measurement_from_json
 from lightning_ib.records.tags import measurement_tag
+from lightning_ib.report.reporter import Reporter
 from tests.helpers.records import exact
 from tests.helpers.replayed import HERE, ByStep, Digits, Late, Net, Turned, WithTrainer, in_bins, on_training_data, run
 from tests.helpers.tiny import TinyModule, pl, train_loader, val_loader
@@ -195,6 +196,64 @@ def test_a_run_without_the_callback_has_the_same_values(trained, tmp_path):
     files = run(tmp_path, None, wide, Digits(seed=3, scale=0.5))
     assert replay(files, *NAMES) == 0
     assert exact(values(files / "replay")) == exact(after_training_began(history))
+
+
+# -- companions and several targets ------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def accompanied(tmp_path_factory):
+    """A run with all companions and two targets."""
+    targets = {"class": 1, "coarse": lambda batch: batch[1] // 2}
+    callback = InformationPlaneCallback(companions="all", estimators=(), targets=targets, verbose=False)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(Reporter, "draw", lambda *arguments, **options: None)
+        return run(tmp_path_factory.mktemp("run"), callback, wide, Digits(seed=3, scale=0.5)), callback.history
+
+
+def drift(history, quantity="cka_to_first"):
+    return {
+        (one.epoch, one.layer): (one.value, one.n_samples) for one in history.estimates() if one.quantity == quantity
+    }
+
+
+def test_companions_of_a_run_are_measured_again(accompanied, tmp_path, capsys):
+    """Without its callback a run with targets has those of its checkpoints' batches: y alone, without a name."""
+    files, history = accompanied
+    assert replay(files, *NAMES, "--output", tmp_path / "out") == 0
+    found = values(tmp_path / "out")
+    assert "the run had the targets class, coarse, and no checkpoint says where they are in a batch" in (
+        capsys.readouterr().err
+    )
+    assert found.targets == []
+    before = History(record for record in history.about("class").records() if record.epoch > 0)
+    unnamed = History(record._replace(target="") for record in before.records())
+    assert exact(found) == exact(unnamed)
+    assert {one.source for one in found.estimates()} == {"spectrum", "classes", "drift"}
+    assert drift(found, "cka_to_last")[3, "out"] == (pytest.approx(1), 80)
+
+
+def test_a_replay_on_fewer_samples_has_a_drift_of_its_own(accompanied, tmp_path):
+    files, history = accompanied
+    few = ["--companions", "drift", "--limit-batches", "2"]
+    assert replay(files, *NAMES, *few, "--output", tmp_path / "out") == 0
+    found = values(tmp_path / "out")
+    for quantity, epoch in (("cka_to_first", 1), ("cka_to_last", 3)):
+        of = drift(found, quantity)
+        assert {n for _, n in of.values()} == {32}
+        assert of[epoch, "hidden"][0] == pytest.approx(1)
+        assert all(0 < value <= 1 + 1e-9 for value, _ in of.values())
+    assert drift(found)[3, "hidden"] != drift(history)[3, "hidden"]
+
+
+def test_a_replay_goes_on_with_the_same_companions_alone(trained, checkpoints, tmp_path, capsys):
+    first, options = checkpoints / "epoch=0.ckpt", [*NAMES, "--output", tmp_path / "out"]
+    assert replay(first, *options, "--callback", f"{HERE}.with_few_rows") == 0
+    state = torch.load(tmp_path / "out" / "replay.pt", weights_only=True)
+    assert state["described"]["companions"] == "['LayerSpectrum(max_samples=50)']"
+    assert "targets" not in state["described"]
+    assert replay(first, *options, "--callback", f"{HERE}.with_few_rows", "--companions", "spectrum") == 2
+    assert "companions ['LayerSpectrum(max_samples=50)'] instead of ['spectrum']" in capsys.readouterr().err
 
 
 def test_through_the_shell(programs, trained, checkpoints):

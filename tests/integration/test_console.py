@@ -11,8 +11,8 @@ from torch import nn
 
 from lightning_ib import InformationPlaneCallback, measure, resolution_sweep
 from lightning_ib.callbacks.namespaces import say, with_progress
-from lightning_ib.records import History, InformationPoint
-from lightning_ib.report.summary import file_locations, table
+from lightning_ib.records import History, InformationPoint, Record
+from lightning_ib.report.summary import changes, file_locations, table
 from tests.helpers.records import exact
 from tests.helpers.tiny import TinyModule, fit, make_data, pl, trainer, val_loader
 
@@ -156,6 +156,50 @@ def test_a_layer_that_came_or_went_has_a_dash():
     ]
 
 
+def test_changes_are_since_the_first_and_from_the_highest_value():
+    history = points((0, 1, 3))
+    history[2] = history[2]._replace(h_t=2.5)
+    shape = [
+        Record(epoch, 10 * epoch, "conv", "spectrum", quantity, scale * epoch)
+        for epoch in (0, 1, 3)
+        for quantity, scale in (("effective_rank", 1.5), ("effective_rank_of_variances", -1e4), ("alpha_r2", 1.0))
+    ]
+    drift = [
+        Record(epoch, 10 * epoch, layer, "drift", "cka_to_last", value)
+        for layer, values in {"conv": (0.2, 0.97, 1.0), "out": (0.96, 0.9, 1.0)}.items()
+        for epoch, value in zip((0, 1, 3), values)
+    ]
+    assert changes(History.of(history, shape + drift)).splitlines() == [
+        "change since epoch 0, and from the highest value",
+        "layer               I(X;T)            I(T;Y)              H(T)",
+        "conv        +0.000  +0.000    +1.500  +0.000    +0.000  -0.500",
+        "out         +0.000  +0.000    +1.500  +0.000    +0.000  +0.000",
+        "spectrum    effective_rank  effective_rank_of_variances",
+        "conv        +4.500  +0.000               -3e+04  -3e+04",
+        "settled since epoch (CKA to the last at least 0.95): conv 1, out 3",
+    ]
+    assert changes(History.of(points((2,)))) == ""
+    assert changes(History.of(points((0, 3))), "step").startswith("change since step 0, ")
+
+
+def test_layers_that_began_late_or_end_in_nan_are_named_with_their_own_epochs():
+    of = {"a": (5.0, 9.0, math.nan), "b": (math.nan, 5.0, 7.0), "c": (1.0, 2.0, 3.0), "d": (math.nan, math.nan, 1.0)}
+    records = [
+        Record(epoch, epoch, layer, "spectrum", name, value)
+        for name in ("effective_rank", "anisotropy")
+        for layer, values in of.items()
+        for epoch, value in enumerate(values)
+        if layer != "b" or name == "effective_rank"
+    ]
+    assert changes(History(records)).splitlines()[:4] == [
+        "change since epoch 0, and from the highest value",
+        "but from epoch 0 to 1: a (effective_rank, …)",
+        "but from epoch 1 to 2: b (effective_rank)",
+        "spectrum    effective_rank        anisotropy",
+    ]
+    assert "d                        -                 -" in changes(History(records))
+
+
 def test_files_that_are_there_are_named_from_the_working_directory(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     csv = Path("a b") / "information_plane.csv"
@@ -179,6 +223,7 @@ def test_a_fit_ends_with_the_table_and_where_its_files_are(tmp_path, pictures, c
     folder = tmp_path / "lightning_logs"
     assert end.splitlines() == [
         *f"ib: {table(callback.history)}".splitlines(),
+        *changes(callback.history).splitlines(),
         f"CSV: {folder / 'version_0' / 'information_plane.csv'}",
         f"picture: {folder / 'version_0' / 'information_plane.png'}",
         f"TensorBoard: tensorboard --logdir {folder}",

@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from lightning_ib import History, InformationPlaneCallback
+from lightning_ib import History, InformationPlaneCallback, InformationPoint
 from lightning_ib.records import history_to_json, measurement_to_json, measurements_of
 from lightning_ib.records.bound import BoundLine
 from lightning_ib.report.reporter import Reporter
@@ -394,3 +394,26 @@ def test_measurements_in_equal_ratios_begin_on_a_logarithmic_axis(browser, tmp_p
         assert seen.part.is_checked("#logarithmic") == checked
         seen.part.click("#logarithmic")  # a link keeps what the reader took back
         seen.part.wait_for_function(f"location.hash.includes('logarithmic={str(not checked).lower()}')")
+
+
+def test_of_several_targets_one_is_chosen_and_all_are_saved(browser, tmp_path):
+    made = History()
+    for epoch in range(3):
+        point = InformationPoint.missing("out", n_samples=80, unit="bits", epoch=epoch, step=epoch)
+        point = point._replace(i_xt=3.0, h_t=3.0, h_y=2.0, saturation=0.5, i_ty=1.5, target="class", verdict="ok")
+        made = made + History.of([point, point._replace(i_ty=0.5, target="coarse", verdict="target_saturated")])
+    with opened(browser, a_page(tmp_path, {"mine": history_to_json(made)})) as found:
+        part = found.part
+        assert [one.text_content() for one in part.query_selector_all("#target option")] == ["class", "coarse"]
+        assert "mine · class" in part.text_content(".planes")
+        part.hover(".point")
+        assert values(part)["cells/I_TY"] == 1.5
+        part.select_option("#target", "coarse")
+        assert "mine · coarse" in part.text_content(".planes")
+        part.hover(".point")
+        assert values(part)["cells/I_TY"] == 0.5
+        assert values(part)["cells/H_T"] == 3.0
+        assert "most samples have a target of their own" in part.text_content(".details")
+        with found.page.expect_download() as saved:
+            part.click("#csv")
+        assert sorted(map(repr, History.read_csv(saved.value.path()).records())) == sorted(map(repr, made.records()))

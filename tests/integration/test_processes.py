@@ -22,6 +22,7 @@ from tests.helpers.processes import (
     N_TRAIN,
     N_VAL,
     SAMPLED,
+    TARGETS,
     TOKENS,
     Drawing,
     batches,
@@ -42,10 +43,10 @@ OTHER_PLACES = ("batched", "list", "none", "iterable", "default-none")
 
 TWO = ["alone", "alone-train", "val", "train", "own", "sampled", "batched", "list", "steps", "few", "none"]
 TWO += ["iterable", "fails", "breaks", "fits-not", "fits-not-own", "scaled", "histories"]
-TWO += ["tokens", "loses-one", "gradients", "drawn", "drawn-not"]
+TWO += ["targets", "targets-lost", "tokens", "loses-one", "gradients", "drawn", "drawn-not"]
 BY_DEFAULT = ["default", "default-sampled", "default-own", "default-none"]
 ESTIMATING = ["estimates", "estimates-sampled", "estimates-own"]
-THREE = ["fewer", "default", "default-none"]
+THREE = ["fewer", "default", "default-none", "geometry"]
 SHARDED = ["sharded", "sharded-own", "sharded-gradients"]
 
 
@@ -156,6 +157,30 @@ def test_two_processes_have_the_figures_of_one(two, name, data, options):
     assert_same(two(name), data, but=["probe"] if name in OTHER_PLACES else (), **options)
 
 
+def test_two_processes_have_several_targets_as_one_has_and_leave_one_out_together(two):
+    processes, records = two("targets"), []
+    plane = InformationPlane(**BINS, targets=TARGETS, estimators=["soft"], companions="all")
+    model = TinyModule().double()
+    for epoch, state in enumerate(processes[0]["weights"]):
+        model.load_state_dict(state)
+        plane.reset()
+        with plane.attach(model), preserve_state(model):
+            run_pass(plane, [(x.double(), y) for x, y in VALIDATION], lambda parts: model(parts.x))
+            records += [*plane.compute(epoch=epoch).records(), *plane.estimate(epoch=epoch)]
+    assert {one.target for one in records} == {"", *TARGETS}
+    assert {one.target for one in records if one.source == "classes"} == {"class", "coarse"}
+    for process in processes:
+        found = [Record(*one) for one in process["records"]]
+        assert_equal([one for one in found if one.quantity != "cka_to_last"], records)
+    for process in two("targets-lost"):
+        of_y = [Record(*one) for one in process["records"] if one[4] == "I_TY"]
+        assert {(one.target, math.isnan(one.value)) for one in of_y} == {
+            ("class", False),
+            ("coarse", True),
+            ("first", False),
+        }
+
+
 def test_two_processes_have_the_tokens_of_one(two):
     data = [sequences(N_VAL, 1)[k : k + 8] for k in range(0, N_VAL, 8)]
     found = two("tokens")
@@ -227,6 +252,21 @@ def test_two_processes_have_the_estimates_of_one(two, name, data, options, n_row
         assert {estimate.n_samples for estimate in streamed} == {sum(len(y) for _, y in data)}
         assert all(math.isfinite(estimate.value) for estimate in estimates)
         assert all(math.isfinite(InformationPoint(*point).i_ty_permuted) for point in process["history"])
+
+
+def test_three_processes_have_the_geometry_of_one(anew):
+    found = anew("geometry")
+    options = {"estimators": (), "companions": "all"}
+    _, alone, plane = measured_alone(found[0]["weights"], VALIDATION, **options)
+    to_last = {(one.epoch, one.layer): one.value for one in plane.cka_to_last()}
+    for process in found:
+        estimates = [Record(*estimate) for estimate in process["estimates"]]
+        assert_equal([one for one in estimates if one.quantity != "cka_to_last"], alone)
+        own = {(one.epoch, one.layer): one.value for one in estimates if one.quantity == "cka_to_last"}
+        assert own == pytest.approx(to_last, abs=1e-6)
+        assert exact(process["estimates"]) == exact(found[0]["estimates"])
+    assert {one.n_samples for one in alone} == {N_VAL}
+    assert set(found[0]["edges"]["drift"]["rows"]) == {"hidden", "out"}
 
 
 def test_all_processes_set_the_same_and_log_the_same_estimates(two):

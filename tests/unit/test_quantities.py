@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from lightning_ib.estimators import GaussianChannel
+from lightning_ib.estimators.geometry import BY_NAME as COMPANIONS
 from lightning_ib.estimators.registry import BY_NAME
 from lightning_ib.records.points import _FIELDS
 from lightning_ib.records.record import GRADIENT_QUANTITIES, VARIATIONAL
@@ -31,9 +32,10 @@ OTHERS = {"IB", "ksg(corrected=True)/I_TY"}
 
 def recorded():
     """The names of all quantities that the package can record, those of an estimator with its name before them."""
-    estimators = [*(make() for make in BY_NAME.values()), GaussianChannel(0.01)]
+    estimators = [*(make() for make in (*BY_NAME.values(), *COMPANIONS.values())), GaussianChannel(0.01)]
     of_estimators = {f"{one.name}/{name}" for one in estimators for name in one.outputs}
-    return {*_FIELDS, *GRADIENT_QUANTITIES, *of_estimators, f"{VARIATIONAL}/I_XT", f"{VARIATIONAL}/I_TY"}
+    others = {f"{VARIATIONAL}/I_XT", f"{VARIATIONAL}/I_TY", "drift/cka_to_last"}
+    return {*_FIELDS, *GRADIENT_QUANTITIES, *of_estimators, *others}
 
 
 def test_every_quantity_has_one_card():

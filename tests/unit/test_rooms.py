@@ -23,6 +23,7 @@ FLOORS = (
     "measurement",
     "report",
     "evaluation",
+    "reproduce",
     "callbacks",
     "cli",
 )
@@ -34,6 +35,7 @@ OTHERS = {
     "records": {"pandas"},
     "plot": {"matplotlib", "numpy", "sklearn"},
     "tensorboard_plugin": {"tensorboard", "werkzeug"},
+    "reproduce": {"matplotlib", "numpy", "torch"},
 }
 """What some rooms may import from elsewhere."""
 

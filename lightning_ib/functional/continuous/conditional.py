@@ -26,6 +26,7 @@ from lightning_ib.functional.continuous.copula import mutual_information_gaussia
 from lightning_ib.functional.continuous.copula import mutual_information_gaussian_copula_labels as copula_labels
 from lightning_ib.functional.continuous.neighbor_search import neighborhoods
 from lightning_ib.functional.continuous.neighbors import (
+    atoms_apart,
     check_apart,
     check_span,
     check_varies,
@@ -100,8 +101,8 @@ def conditional_mutual_information_mixed(
     .. math:: I(X;Y|Z) = \langle \psi(\tilde k) + \psi(n_z) - \psi(n_{xz}) - \psi(n_{yz}) \rangle
 
     The counts, the sample itself among them, and :math:`\tilde k` are those of
-    :func:`~lightning_ib.functional.mutual_information_mixed`, ties included. Mesner & Shalizi (2021) extend the
-    estimator of Frenzel & Pompe (2007) to mixtures in this way, with closed balls.
+    :func:`~lightning_ib.functional.mutual_information_mixed`, atoms and ties included. Mesner & Shalizi (2021) extend
+    the estimator of Frenzel & Pompe (2007) to mixtures in this way, with closed balls.
 
     Each variable is real, with or without repeated values, or a class label; classes are farther apart than any real
     values. Where all are discrete it nears the plug-in estimate, with less bias.
@@ -134,8 +135,9 @@ def conditional_mutual_information_mixed(
     checked_unit(unit)
     x, y, z = _with_classes(x, y, given)
     k = checked_k(k, len(x))
-    around = neighborhoods((x, y, z), _SUBSETS, k, ties=True)
-    return in_unit(mean(local_information(around, _SIGNS, k, (x, y, z))), unit)
+    parts = atoms_apart((x, y, z), k)
+    around = neighborhoods(parts, _SUBSETS, k, ties=True)
+    return in_unit(mean(local_information(around, _SIGNS, k, parts)), unit)
 
 
 def conditional_mutual_information_gaussian_copula(

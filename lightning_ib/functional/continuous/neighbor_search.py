@@ -136,6 +136,25 @@ def class_neighborhoods(t: Tensor, labels: Tensor, n_classes: int, k: int) -> Ne
     return Neighborhoods(radii, psi_table(n).to(t.device)[counts])
 
 
+def neighbor_distances(rows: Tensor, numbers: Sequence[int]) -> Tensor:
+    """The distances of all samples to some of their nearest neighbors.
+
+    Args:
+        rows: float64 ``(N, D)``.
+        numbers: which neighbors, the nearest being 1; each at most N − 1.
+
+    Returns:
+        float64 ``(N, len(numbers))``.
+    """
+    k = max(numbers)
+    if by_tree((rows,)):
+        return neighbor_trees.nearest(rows, k)[0][:, list(numbers)]
+    found = rows.new_empty((len(rows), len(numbers)))
+    for block, (distances,) in _distances((rows,)):
+        found[block] = distances.topk(k + 1, dim=1, largest=False).values[:, list(numbers)]
+    return found
+
+
 def by_tree(parts: Sequence[Tensor]) -> bool:
     """Whether a k-d tree searches these variables' joint space."""
     few = sum(part.shape[1] for part in parts) <= _FEW_COORDINATES

@@ -255,29 +255,29 @@ def pointwise_mixed(x: Tensor, y: Tensor, *, k: int = 3) -> Pointwise:
     k = checked_k(k, len(x))
     check_span(x, "x")
     check_span(y, "y")
-    x, y = _atoms_apart(x, y, k)
-    local = local_information(neighborhoods((x, y), [(0,), (1,)], k, ties=True), (-1, -1), k, (x, y))
+    parts = atoms_apart((x, y), k)
+    local = local_information(neighborhoods(parts, [(0,), (1,)], k, ties=True), (-1, -1), k, parts)
     return Pointwise(math.log(len(x)) + mean(local), local)
 
 
-def _atoms_apart(x: Tensor, y: Tensor, k: int) -> tuple[Tensor, Tensor]:
+def atoms_apart(parts: Sequence[Tensor], k: int) -> Sequence[Tensor]:
     """The variables with the rows that repeat moved away from the others, farther than two rows are apart.
 
-    Unchanged where at most k samples are in one of the parts of x and y at once, or rounding would make two rows equal.
-    It changes no information: the parts do not overlap.
+    Unchanged where at most k samples have the same kinds of rows in all variables, or rounding would make two rows
+    equal. It changes no information: rows that repeat and rows that do not are told apart by their values already.
     """
-    atoms = [_repeated(rows) for rows in (x, y)]
-    parts = torch.bincount(2 * atoms[0].long() + atoms[1], minlength=4)
-    widest = max(float(rows.max()) - float(rows.min()) for rows in (x, y))
-    if int((parts > 0).sum()) == 1 or bool(((parts > 0) & (parts <= k)).any()) or not 0 < widest < _WIDEST:
-        return x, y
+    atoms = [_repeated(rows) for rows in parts]
+    kinds = torch.bincount(sum(2**i * repeats.long() for i, repeats in enumerate(atoms)))
+    widest = max(float(rows.max()) - float(rows.min()) for rows in parts)
+    if int((kinds > 0).sum()) == 1 or bool(((kinds > 0) & (kinds <= k)).any()) or not 0 < widest < _WIDEST:
+        return parts
     away = 2.0 ** (math.ceil(math.log2(widest)) + 1)
     moved = []
-    for rows, repeats in zip((x, y), atoms):
+    for rows, repeats in zip(parts, atoms):
         if _distinct(rows[repeats] + away) < _distinct(rows[repeats]):
-            return x, y
+            return parts
         moved.append(torch.where(repeats.unsqueeze(1), rows + away, rows))
-    return moved[0], moved[1]
+    return moved
 
 
 def _repeated(rows: Tensor) -> Tensor:

@@ -86,11 +86,13 @@ export function sidebar({ runs, layers, colors, content, view, on }) {
     checkbox(layer, view.hasLayer(layer), toggle("hiddenLayers", layer), { "data-layer": layer }, swatch(colors.get(layer), ""), short[k]),
   );
   const sources = content.sources.map((source) => [source, source === COUNTS ? "cells, bins" : source]);
+  const targets = content.targets.map((target) => [target, target]);
   const units = [["bits", "bits"], ["nats", "nats"]];
   const files = [["svg", "SVG"], ["png", "PNG"], ["csv", "CSV"], ["link", "Copy link"]];
   return [
     group("Runs", [boxes(runBoxes), ...(runs.length > 1 ? [select("show", "mode", Object.entries(MODES), view.mode, set("mode"))] : [])]),
     group("Values", [
+      ...(targets.length > 1 ? [select("target", "target", targets, view.target || targets[0][0], set("target"))] : []),
       select("estimator", "source", sources, view.source, set("source")),
       select("unit", "unit", units, view.unit, set("unit")),
       select("time", "clock", [["epoch", "epochs"], ["step", "steps"]], view.clock, set("clock")),

@@ -3,7 +3,7 @@
 import { picture, svg, text } from "./svg.js";
 
 const FIELDS = [
-  "epoch", "step", "layer", "source", "quantity", "value", "standard_error", "unit", "n_samples", "verdict", "correction",
+  "epoch", "step", "layer", "source", "quantity", "value", "standard_error", "unit", "n_samples", "verdict", "correction", "target",
 ];
 
 const GAP = 8;
@@ -84,10 +84,10 @@ export function csv(runs, hasLayer) {
   const rows = [several ? ["run", ...FIELDS] : FIELDS];
   for (const run of runs) {
     for (const measurement of run.measurements) {
-      const records = measurement.layers.filter(hasLayer).flatMap((layer) => [...measurement.records(layer)]);
-      for (const { layer, source, quantity, value, standardError, unit, n, verdict, correction } of records) {
+      const records = measurement.layers.filter(hasLayer).flatMap((layer) => [...measurement.everyRecord(layer)]);
+      for (const { layer, source, quantity, value, standardError, unit, n, verdict, correction, target } of records) {
         const where = [measurement.epoch, measurement.step, layer, source, quantity];
-        const row = [...where, python(value), python(standardError), unit, n, verdict, correction];
+        const row = [...where, python(value), python(standardError), unit, n, verdict, correction, target];
         rows.push(several ? [run.name, ...row] : row);
       }
     }

@@ -141,6 +141,8 @@ export class Page {
     const shades = depthColors(layers.filter((layer) => layer !== ALL_LAYERS).length, this.isDark);
     this.layerColors = new Map(layers.map((layer) => [layer, layer === ALL_LAYERS ? this.colors.ink : shades.shift()]));
     const content = contentOf(this.runs);
+    if (!content.targets.includes(view.target)) view.target = "";
+    for (const run of this.runs) run.choose(view.target || content.targets[0]);
     if (!content.quantities.includes(view.extra)) view.extra = content.quantities.find((name) => name.endsWith("H_T")) ?? content.quantities[0];
     this.#drawControls(layers, content);
     const before = this.times?.at(-1) === this.times?.[this.k] ? undefined : this.times?.[this.k];
@@ -172,8 +174,8 @@ export class Page {
     const { runs, view, layerColors: colors } = this;
     const names = runs.map((run) => run.name);
     const hidden = [[...view.hiddenRuns], [...view.hiddenLayers]];
-    const { source, unit, clock, mode, theme, extra } = view;
-    const drawn = JSON.stringify([names, layers, content, hidden, source, unit, clock, mode, theme, extra, this.isDark]);
+    const { source, target, unit, clock, mode, theme, extra } = view;
+    const drawn = JSON.stringify([names, layers, content, hidden, source, target, unit, clock, mode, theme, extra, this.isDark]);
     if (drawn === this.drawnControls) return;
     this.drawnControls = drawn;
     const on = { changed: (change) => this.change(change), save: (kind) => this.save(kind) };
@@ -204,7 +206,8 @@ export class Page {
     const [hasX, hasY] = ["I_XT", "I_TY"].map((quantity) => content.quantities.includes(`${view.source}/${quantity}`));
     this.drawn = groups.map((group, k) => {
       const names = group.length === 1 ? group[0].name : `${view.mode === "mean" ? "mean of " : ""}${group.length} runs`;
-      const title = group.length === 0 ? "" : `${names}${ownSource ? ` · ${view.source}` : ""}`;
+      const target = content.targets.length > 0 ? ` · ${view.target || content.targets[0]}` : "";
+      const title = group.length === 0 ? "" : `${names}${target}${ownSource ? ` · ${view.source}` : ""}`;
       const setting = { runs: group, view, colors, width, height, title, times, whyEmpty: this.#whyEmpty(group) };
       return new Plane(tracks[k], domain, ownSource ? { ...setting, hasX, hasY } : setting);
     });
@@ -343,7 +346,7 @@ export class Page {
       return;
     }
     this.drawn.forEach((plane) => plane.choose(isChosen));
-    const detailed = [found.one.measurement, found.track.layer, found.track.run, this.view.unit, this.view.source];
+    const detailed = [found.one.measurement, found.track.layer, found.track.run, this.view.unit, this.view.source, this.view.target];
     if (found.track.run === undefined || !detailed.every((part, k) => part === this.detailed?.[k])) {
       this.details.replaceChildren(...detailsOf(found.track, found.one, this.view));
     }

@@ -12,7 +12,7 @@ export const ALL_LAYERS = "all_layers";
 /** The name of the source that is "cells" for some layers and "binned" for others. */
 export const COUNTS = "counted";
 
-const KNOWN_VERSION = 1;
+const KNOWN_VERSION = 2;
 const LN2 = Math.log(2);
 
 /** One run: its measurements in the order of time, one a moment. */
@@ -27,6 +27,8 @@ export class Run {
     this.layers = [];
     this.placed = [];
     this.quantities = new Set(); // as "source/quantity"
+    this.targets = []; // by name, where several were measured in one pass
+    this.target = undefined; // the chosen one
     this.fault = "";
     this.add(measurements);
   }
@@ -44,7 +46,9 @@ export class Run {
       }
       const before = found.get(made.key); // of several in one moment the last has all values, and some say more
       if (before !== undefined && made.discretized.size === 0) made.discretized = before.discretized;
-      made.bound ??= before?.bound;
+      made.boundsBefore(before);
+      made.choose(this.target);
+      this.targets = [...new Set([...this.targets, ...made.targets])];
       found.set(made.key, made);
       made.layers.forEach((layer) => layers.add(layer));
       for (const { source, quantity } of made.series) this.quantities.add(`${COUNTED.includes(source) ? COUNTS : source}/${quantity}`);
@@ -54,6 +58,13 @@ export class Run {
     this.placed = placed.length > 0 ? placed : this.measurements; // those that the plane shows
     this.layers = [...layers];
     this.steps = new Set(this.measurements.map((one) => one.epoch)).size < this.measurements.length;
+  }
+
+  /** Look at one of several targets; a run without it shows its primary one. */
+  choose(target) {
+    if (target === this.target) return;
+    this.target = target;
+    for (const one of this.measurements) one.choose(target);
   }
 
   /** The unit that the run was measured in. */
@@ -91,27 +102,47 @@ export class Run {
 /** A measurement from JSON, or undefined where it is none. */
 function measurementOf(made) {
   try {
-    return made.version === KNOWN_VERSION && Number.isFinite(made.epoch) && Number.isFinite(made.step) ? new Measurement(made) : undefined;
+    return made.version >= 1 && made.version <= KNOWN_VERSION && Number.isFinite(made.epoch) && Number.isFinite(made.step) ? new Measurement(made) : undefined;
   } catch {
     return undefined;
   }
 }
 
-/** The records of one moment, by source, quantity and layer. */
+/** The records of one moment, by source, quantity and layer; of several targets those of the chosen one. */
 class Measurement {
   constructor(made) {
     this.epoch = made.epoch;
     this.step = made.step;
     this.key = made.by === "step" ? `step ${made.step}` : `epoch ${made.epoch}`;
     this.layers = made.layers;
-    this.reasons = new Map(Object.entries(made.reasons ?? {}));
+    this.targets = made.targets ?? [];
+    // Target → why layers are flagged, and the information-bottleneck curve, where it changed.
+    this.about = { ...made.about, [this.targets[0] ?? ""]: { reasons: made.reasons, bound: made.bound } };
     this.discretized = new Map(Object.entries(made.discretized ?? {}));
-    this.bound = made.bound; // the information-bottleneck curve, where it changed
     this.series = [...made.series];
-    this.named = new Map(); // several of one name where layers differ in unit
-    for (const one of made.series) this.named.set(`${one.source}/${one.quantity}`, [...(this.named.get(`${one.source}/${one.quantity}`) ?? []), one]);
     this.places = new Map(made.layers.map((layer, k) => [layer, k]));
     this.unit = made.series.find((one) => one.unit)?.unit ?? "bits";
+    this.choose(undefined);
+  }
+
+  /** Look at one of several targets: the primary one where this is none of them. */
+  choose(target) {
+    this.target = this.targets.includes(target) ? target : this.targets[0] ?? "";
+    const { reasons, bound } = this.about[this.target] ?? {};
+    this.reasons = new Map(Object.entries(reasons ?? {}));
+    this.bound = bound;
+    this.named = new Map(); // several of one name where layers differ in unit
+    for (const one of this.series) {
+      const name = `${one.source}/${one.quantity}`;
+      if (!one.target || one.target === this.target) this.named.set(name, [...(this.named.get(name) ?? []), one]);
+    }
+  }
+
+  /** Take over the curves of the measurement of the same moment that came before, where this one has none. */
+  boundsBefore(before) {
+    for (const [target, parts] of Object.entries(before?.about ?? {})) {
+      if (parts.bound) this.about[target] = { ...this.about[target], bound: this.about[target]?.bound ?? parts.bound };
+    }
   }
 
   /** The record of a quantity, or undefined: value, standardError (NaN where they are missing), n, verdict, unit. */
@@ -141,6 +172,7 @@ class Measurement {
       verdict: cell("verdict") ?? "",
       correction: cell("correction") ?? "",
       unit: series.unit ?? "",
+      target: series.target ?? "",
     };
   }
 
@@ -150,7 +182,16 @@ class Measurement {
     return found === undefined ? NaN : found.value * factor(found.unit, unit);
   }
 
-  /** All records of a layer. */
+  /** All records of a layer, about every target. */
+  *everyRecord(layer) {
+    const place = this.places.get(layer);
+    for (const series of this.series) {
+      const k = series.at === undefined ? place : series.at.indexOf(place);
+      if (k >= 0) yield this.#recordOf(series, layer, k);
+    }
+  }
+
+  /** All records of a layer, about the chosen target or none. */
   *records(layer) {
     for (const name of this.named.keys()) {
       const cut = name.indexOf("/");
@@ -186,7 +227,7 @@ export function layersOf(runs) {
   return layers;
 }
 
-/** What can be drawn: sources with an I(T;Y) or I(X;T), and all quantities as "source/quantity". */
+/** What can be drawn: sources with an I(T;Y) or I(X;T), all quantities as "source/quantity", and targets by name. */
 export function contentOf(runs) {
   const sources = new Set();
   const quantities = new Set();
@@ -197,7 +238,8 @@ export function contentOf(runs) {
       if (quantity === "I_TY" || quantity === "I_XT") sources.add(source);
     }
   }
-  return { sources: [...sources], quantities: [...quantities] };
+  const targets = [...new Set(runs.flatMap((run) => run.targets))];
+  return { sources: [...sources], quantities: [...quantities], targets };
 }
 
 /** The moments of several runs, in ascending order. */

@@ -12,6 +12,7 @@ export class View {
     this.hiddenRuns = new Set();
     this.hiddenLayers = new Set();
     this.source = COUNTS;
+    this.target = ""; // the first one
     this.unit = "bits";
     this.clock = "epoch";
     this.mode = "overlaid";
@@ -65,5 +66,5 @@ export class View {
 
 const ALLOWED = { mode: Object.keys(MODES), unit: ["bits", "nats"], clock: ["epoch", "step"], speed: SPEEDS, theme: THEMES };
 const PLAIN = [
-  "source", "unit", "clock", "mode", "logarithmic", "trajectories", "errors", "speed", "theme", "extra", "time",
+  "source", "target", "unit", "clock", "mode", "logarithmic", "trajectories", "errors", "speed", "theme", "extra", "time",
 ];

@@ -109,6 +109,7 @@ T = normal(40, 2) + Y.unsqueeze(1)
 
 # Functions of a representation and class labels, with the arguments that they cannot do without.
 OF_LABELS = {
+    "class_geometry": {},
     "mutual_information_bounds_kde": {"noise_variance": 1.0},
     "mutual_information_gaussian_copula_labels": {},
     "mutual_information_knn": {},
@@ -129,6 +130,7 @@ OF_NUMBERS = [
     "mutual_information_smile",
 ]
 OF_ANY = {
+    "linear_cka": {},
     "conditional_mutual_information_gaussian_copula": {"given": T[:, 1:] ** 2},
     "conditional_mutual_information_ksg": {"given": T},
     "conditional_mutual_information_mixed": {"given": T},
@@ -144,6 +146,8 @@ OF_IDS = [
 ]
 """Functions of symbols."""
 ONE = {
+    "cka_sketch": {},
+    "differential_entropy_knn": {},
     "entropy_bounds_kde": {"noise_variance": 1.0},
     "entropy_renyi": {},
     "kernel_width_of": {},
@@ -174,7 +178,7 @@ def test_a_representation_and_labels_cannot_be_swapped(name):
         TypeError, match=r"^y must be class labels, a tensor of integers .* got torch.float32: give y.long"
     ):
         function(T, Y.float(), **options)
-    assert function(T, Y > 0, **options) == function(T, Y, **options)
+    assert repr(function(T, Y > 0, **options)) == repr(function(T, Y, **options))
 
 
 @pytest.mark.parametrize("name", OF_NUMBERS)

@@ -227,11 +227,11 @@ def test_what_is_trimmed_never_was_in_the_sums():
     rows, labels = torch.tensor([[1.0, 0.0], [0.9, 0.1], [-1.0, 0.0]]), torch.tensor([0, 0, 1])
     streams = Streams(Soft(64))
     streams.centers = {"layer": torch.zeros(2, dtype=torch.float64)}
-    streams.keep({"layer": rows}, labels, 3)
+    streams.keep({"layer": rows}, {"": labels}, 3)
     streams.trim(2)
     expected = SoftEntropy(torch.zeros(2), n_anchors=64)
     expected.update(rows[:2], labels[:2])
-    state = streams.summed(shared=False)["layer"].state()
+    state = streams.summed(shared=False)["layer"][""].state()
     assert all(torch.equal(state[name], value) for name, value in expected.state().items())
 
 

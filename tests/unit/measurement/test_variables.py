@@ -305,23 +305,23 @@ def test_a_process_with_edges_and_one_without_are_refused():
 
 def test_variables_are_kept_trimmed_forgotten_and_reset_together():
     refit = FittedQuantizer(Quantizer(None, UniformBins(3, refit=True)))
-    everything = Variables(Variable("the input"), Variable("the target"), Variable("the sequences"))
+    everything = Variables(Variable("the input"), {"": Variable("the target")}, Variable("the sequences"))
     everything.add_layer("a", refit)
     everything.add_layer("b", FittedQuantizer(Quantizer(None, FixedBins([0.0]))))
     assert [variable.name for variable in everything] == [
         "the input", "the target", "the sequences", "layer 'a'", "layer 'b'",
     ]  # fmt: skip
-    keep(everything.y, torch.arange(6))
+    keep(everything.ys[""], torch.arange(6))
     keep(everything.layers["a"], normal(6, 2))
     everything.trim(4)
-    assert (everything.n, everything.y.n) == (4, 4)
+    assert (everything.n, everything.ys[""].n) == (4, 4)
     everything.layers["a"].rows()
     assert refit.edges is not None
     everything.forget(["b", "unknown"])
     assert list(everything.layers) == ["a"]
     assert everything.forms().keys() == {"the target", "layer 'a'"}
     everything.reset()
-    assert everything.n == everything.y.n == 0
+    assert everything.n == everything.ys[""].n == 0
     assert refit.edges is None
     with warnings.catch_warnings():
         warnings.simplefilter("error")

@@ -207,7 +207,7 @@ HEADER = ",".join(Record._fields)
         ("a,b\n1,2\n", r"\('a', 'b'\)"),
         (HEADER.replace("unit", "units") + "\n", "'units'"),
         (HEADER + ",more\n", "'more'"),
-        (HEADER.removesuffix(",correction") + "\n", "'verdict'"),
+        (HEADER.removesuffix(",correction,target") + "\n", "'verdict'"),
         (HEADER.upper() + "\n", "'EPOCH'"),
         (OLD_HEADER.removesuffix(",fano_shortfall") + "\n", "'i_ty_fano'"),
         (",".join(InformationPoint._fields) + "\n", "'i_ty_permuted'"),
@@ -231,7 +231,7 @@ def test_a_cell_that_is_no_number_is_refused(tmp_path):
 
 @pytest.mark.parametrize("row", ["3,1200,conv1,probe,I_T", ",".join(str(cell) for cell in record()) + ",7"])
 def test_a_row_of_another_length_is_refused(tmp_path, row):
-    with pytest.raises(ValueError, match=r"other.csv is no whole history: line 2 has \d+ of 11 cells"):
+    with pytest.raises(ValueError, match=r"other.csv is no whole history: line 2 has \d+ of 12 cells"):
         History.read_csv(written(tmp_path, f"{HEADER}\n{row}\n"))
 
 

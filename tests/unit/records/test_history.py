@@ -9,8 +9,9 @@ import pytest
 
 import lightning_ib.records.history
 from lightning_ib import History, InformationPoint, Record
+from lightning_ib.records import earliest_layer
 from tests.helpers.histories import measured, point, record
-from tests.helpers.records import estimate, exact
+from tests.helpers.records import bits, estimate, exact
 
 # -- A history and its measurements ------------------------------------------------------------------------------------
 
@@ -182,3 +183,73 @@ def test_wrong_parts_are_refused_at_once():
 def test_a_layer_that_could_not_be_measured_has_all_core_records():
     point = InformationPoint.missing("a", n_samples=9, unit="bits")
     assert {record.quantity for record in point.records()} >= {"I_XT", "I_TY", "H_T", "saturation"}
+
+
+def of_targets():
+    """One layer and two targets, counted and by a probe."""
+    point = InformationPoint.missing("out", n_samples=80, unit="bits")._replace(h_t=3.0, i_xt=3.0, saturation=0.5)
+    points = [
+        point._replace(target="class", i_ty=2.0, h_y=2.5, verdict="ok"),
+        point._replace(target="coarse", i_ty=1.0, h_y=1.0, verdict="target_saturated"),
+    ]
+    values = {"class": 2.25, "coarse": 0.75}
+    return points, [Record(0, 0, "out", "probe", "I_TY", value, target=of) for of, value in values.items()]
+
+
+def test_several_targets_share_what_is_about_none():
+    points, estimates = of_targets()
+    history = History.of(points, estimates)
+    assert history.targets == ["class", "coarse"]
+    assert [(one.quantity, one.target) for one in history.records()].count(("H_T", "")) == 1
+    assert bits(history.points("coarse")) == bits(points[1:])
+    assert bits(list(history)) == bits(history.points("class")) == bits(points[:1])
+    assert [one.value for one in history.estimates()] == [2.25]
+    assert [one.value for one in history.estimates("coarse")] == [0.75]
+    assert history.about("coarse").targets == ["coarse"]
+    assert bits(list(history.about("coarse"))) == bits(points[1:])
+    assert repr(history) == "History of 1 point and 1 estimate"
+
+
+def test_a_target_that_is_unknown_is_named_with_the_nearest():
+    points, estimates = of_targets()
+    with pytest.raises(ValueError, match="no target 'corse' in this history: did you mean 'coarse'?"):
+        History.of(points, estimates).points("corse")
+    with pytest.raises(ValueError, match="no target 'a' in this history, whose values are about one without a name"):
+        History.of([points[0]._replace(target="")]).estimates("a")
+
+
+def test_targets_are_kept_in_files_and_states_and_put_moment_by_moment(tmp_path):
+    points, estimates = of_targets()
+    history = History()
+    for epoch in range(3):
+        later = [one._replace(epoch=epoch, step=epoch) for one in estimates]
+        history.put(History.of([one._replace(epoch=epoch, step=epoch) for one in points], later))
+        assert len(history) == epoch + 1
+    history.to_csv(tmp_path / "history.csv")
+    assert History.read_csv(tmp_path / "history.csv") == history
+    assert History.restored({"history": history.state_dict()}) == (history, [])
+    assert [point.target for point in history.points("coarse")] == ["coarse"] * 3
+    known = History.of([one._replace(i_ty_se=0.1) for one in points])
+    assert earliest_layer(known, source="cells") == "out"
+    assert earliest_layer(known, source="cells", target="coarse") is None, "its values are flagged"
+
+
+def test_measurements_of_a_single_target_before_are_those_of_the_primary():
+    points, estimates = of_targets()
+    single = points[0]._replace(epoch=0, target="")
+    history = History.of([single]) + History.of([one._replace(epoch=1) for one in points], estimates)
+    assert [(one.epoch, one.target) for one in history] == [(0, ""), (1, "class")]
+    before, now = history.points("coarse")
+    assert math.isnan(before.i_ty)
+    assert (before.h_t, now.h_t, now.i_ty) == (3.0, 3.0, 1.0)
+
+
+def test_files_and_states_from_before_there_were_targets_are_read(tmp_path):
+    history = measured_at(3)
+    history.to_csv(tmp_path / "new.csv")
+    rows = (tmp_path / "new.csv").read_text().splitlines()
+    (tmp_path / "old.csv").write_text("\n".join(row.rpartition(",")[0] for row in rows) + "\n")
+    assert History.read_csv(tmp_path / "old.csv") == history
+    state = history.state_dict()
+    del state["target"]
+    assert History.restored({"history": state}) == (history, [])

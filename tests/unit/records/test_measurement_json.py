@@ -30,6 +30,7 @@ RECORDS = st.builds(
     n_samples=st.integers(0, 10**9),
     verdict=st.sampled_from(["", "ok", "outgrown"]),
     correction=st.sampled_from(["", "miller_madow"]),
+    target=st.sampled_from(["", "class", "coarse"]),
 )
 
 
@@ -37,7 +38,7 @@ def by_name(history):
     return sorted(map(repr, history.records()))
 
 
-@given(st.lists(RECORDS, min_size=1, max_size=12, unique_by=lambda one: one[2:5]))
+@given(st.lists(RECORDS, min_size=1, max_size=12, unique_by=lambda one: (*one[2:5], one.target)))
 def test_every_record_comes_back_to_the_last_bit(records):
     text = measurement_to_json(History(records))
     json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
@@ -85,5 +86,5 @@ def test_a_history_by_steps_keeps_all_measurements_of_an_epoch():
 
 def test_a_later_version_is_named():
     text = measurement_to_json(History([Record(1, 8, "out", "probe", "I_TY", math.inf)]))
-    with pytest.raises(ValueError, match="is of version 2, known is 1: update lightning-ib"):
-        measurement_from_json(json.dumps(json.loads(text) | {"version": 2}))
+    with pytest.raises(ValueError, match="is of version 3, known is 2: update lightning-ib"):
+        measurement_from_json(json.dumps(json.loads(text) | {"version": 3}))

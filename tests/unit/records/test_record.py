@@ -15,7 +15,7 @@ from tests.helpers.records import ERRORS, bits
 def test_the_fields_are_those_of_the_contract():
     assert Record._fields == (
         *("epoch", "step", "layer", "source", "quantity", "value", "standard_error"),
-        *("unit", "n_samples", "verdict", "correction"),
+        *("unit", "n_samples", "verdict", "correction", "target"),
     )
     assert InformationPoint._fields == (
         *("epoch", "step", "layer", "i_xt", "i_ty", "h_t", "h_x", "h_y", "h_y_given_t", "i_xt_given_y"),
@@ -25,6 +25,7 @@ def test_the_fields_are_those_of_the_contract():
         *("verdict", "correction", "source"),
         *CERTAIN,
         *BOUNDS,
+        "target",
     )
 
 

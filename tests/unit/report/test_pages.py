@@ -33,9 +33,9 @@ def test_the_page_is_logged_once_at_the_step_of_the_last_measurement_with_what_s
     logger, reporter = Assets(), Reporter("mine", "bits", by="epoch")
     history, to = measured(0), Destination([logger], tmp_path / "logs" / "first", 0)
     bound = BoundLine([0.0, 1.0], [0.0, 0.5], "bits", "the bound")
-    reporter.log_measurement(measured(0), {"conv": "8 cells"}, bound, to)
+    reporter.log_measurement(measured(0), {"conv": "8 cells"}, {"": bound}, to)
     history.put(measured(1))
-    reporter.log_measurement(measured(1), {"conv": "9 cells"}, bound, to._replace(step=2))
+    reporter.log_measurement(measured(1), {"conv": "9 cells"}, {"": bound}, to._replace(step=2))
     assert logger.taken == []
     reporter.finish(history, to._replace(step=3))
     ((name, step, page),) = logger.taken
@@ -44,6 +44,27 @@ def test_the_page_is_logged_once_at_the_step_of_the_last_measurement_with_what_s
     data = json.loads(re.search(r'id="data">(.*)</script>\n<script', page)[1])[0][1]
     assert [one["discretized"] for one in data] == [{"conv": "8 cells"}, {"conv": "9 cells"}]
     assert ["bound" in one for one in data] == [True, False], "a bound that stays is written once"
+
+
+def of_two_targets(epoch):
+    """A measurement about two targets."""
+    points = [point._replace(target=target) for point in measured(epoch) for target in ("class", "coarse")]
+    return History.of(points)
+
+
+def test_the_page_and_the_table_hold_every_target_with_its_bound(tmp_path):
+    logger, reporter, history = Assets(), Reporter("ib", "bits", by="epoch"), of_two_targets(0)
+    to = Destination([logger], tmp_path / "logs" / "first", 0)
+    bounds = {name: BoundLine([0.0, 1.0], [0.0, k / 2], "bits", name) for k, name in enumerate(history.targets)}
+    reporter.log_measurement(history, {}, bounds, to)
+    reporter.finish(history, to)
+    ((_, _, page),) = logger.taken
+    ((made,),) = (of for _, of in json.loads(re.search(r'id="data">(.*)</script>\n<script', page)[1]))
+    assert made["targets"] == ["class", "coarse"]
+    assert (made["bound"]["label"], made["about"]["coarse"]["bound"]["label"]) == ("class", "coarse")
+    assert {one.get("target", "") for one in made["series"]} == {"", "class", "coarse"}
+    rows = custom_chart.rows_of(history, "run")
+    assert [row[0] for row in rows] == ["run, class"] * 2 + ["run, coarse"] * 2
 
 
 @pytest.mark.parametrize("beside_the_plane", [False, True])

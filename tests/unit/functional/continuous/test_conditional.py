@@ -151,9 +151,18 @@ def test_the_copula_of_labels_is_a_mean_and_a_difference():
     assert conditional_mutual_information_gaussian_copula(x, other, given=y) == pytest.approx(chain, abs=1e-12)
 
 
+def test_variables_that_are_zero_at_once_are_read_beside_a_condition():
+    """A bit, whether they are zero, and where they are not the information of two normals."""
+    a, b, z = normal(1000, 3, seed=5).t()
+    active = normal(1000, seed=6) > 0
+    x, y = a.where(active, 0.0), (0.9 * a + math.sqrt(0.19) * b).where(active, 0.0)
+    truth = 1 - 0.25 * math.log2(0.19)
+    assert conditional_mutual_information_mixed(x, y, given=z) == pytest.approx(truth, abs=0.08)
+
+
 def test_a_tie_is_broken_as_noise_breaks_it_on_average():
     x, y, z = common_cause(400, 0.8)
-    x = x.relu()
+    x = x.round()
     noisy = [
         conditional_mutual_information_mixed(x + 1e-9 * normal(400, seed=seed), y, given=z) for seed in range(10, 26)
     ]

@@ -8,8 +8,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lightning_ib.cli import ranks
-from lightning_ib.cli.ranks import kendall, largest_tau, spearman
+from lightning_ib.functional import ranks
+from lightning_ib.functional.ranks import kendall, largest_tau, spearman
 
 scipy_stats = pytest.importorskip("scipy.stats")
 

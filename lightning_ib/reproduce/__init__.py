@@ -1,0 +1,1 @@
+"""Experiments of published papers in one command each: ``lightning-ib reproduce``."""

@@ -1,0 +1,54 @@
+"""Runs that are done."""
+
+import math
+
+import pytest
+
+from lightning_ib.reproduce.errors import ExperimentError
+from lightning_ib.reproduce.finished import FinishedRuns
+
+OPTIONS = {"quick": True, "seed": 0}
+
+
+def never():
+    raise AssertionError("the run is done")
+
+
+def test_a_run_that_is_done_is_read_to_the_last_bit(tmp_path):
+    rows = [{"step": 3, "loss": 0.1 + 0.2, "verdict": "ok"}, {"step": 4, "loss": 1e-300, "verdict": "coarse"}]
+    first = FinishedRuns(tmp_path, OPTIONS)
+    assert not first.has("decay 0.1 seed 0")
+    assert first.rows("decay 0.1 seed 0", lambda: rows) == rows
+    again = FinishedRuns(tmp_path, OPTIONS)
+    assert again.has("decay 0.1 seed 0")
+    assert not again.has("decay 0.1 seed 1")
+    assert again.rows("decay 0.1 seed 0", never) == rows
+
+
+def test_nan_and_infinity_are_kept(tmp_path):
+    FinishedRuns(tmp_path, {}).rows("a", lambda: [{"x": math.nan, "y": math.inf}])
+    (row,) = FinishedRuns(tmp_path, {}).rows("a", never)
+    assert math.isnan(row["x"])
+    assert row["y"] == math.inf
+
+
+def test_a_run_that_fails_is_not_kept(tmp_path):
+    with pytest.raises(AssertionError):
+        FinishedRuns(tmp_path, OPTIONS).rows("a", never)
+    assert not FinishedRuns(tmp_path, OPTIONS).has("a")
+
+
+def test_runs_of_other_settings_are_refused(tmp_path):
+    FinishedRuns(tmp_path, OPTIONS).rows("a", lambda: [])
+    with pytest.raises(
+        ExperimentError, match=r"holds runs of other settings \(seed\): give another --out, or delete it"
+    ):
+        FinishedRuns(tmp_path, OPTIONS | {"seed": 1})
+
+
+@pytest.mark.parametrize("content", ["", "{", "\x00"])
+def test_a_damaged_run_is_named(tmp_path, content):
+    FinishedRuns(tmp_path, OPTIONS).rows("a", lambda: [])
+    (tmp_path / "a.json").write_text(content)
+    with pytest.raises(ExperimentError, match=r"a\.json is damaged: delete it, and its run is run again"):
+        FinishedRuns(tmp_path, OPTIONS).rows("a", never)
