@@ -192,7 +192,8 @@ def _estimated(estimate: Callable[..., Any], variables: tuple[Tensor, ...], rows
         value = estimate(*(of[rows.to(of.device)] for of in variables))
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from error
-    if not isinstance(value, numbers.Real) and not (isinstance(value, Tensor) and value.numel() == 1):
+    is_number = isinstance(value, Tensor) and value.numel() == 1 and not value.is_complex()
+    if not isinstance(value, numbers.Real) and not is_number:
         raise TypeError(
             f"estimate must return a number, got {kind_of(value)}: give a function that takes the number out of it."
         )
