@@ -107,7 +107,7 @@ def run(settings: Settings, progress: Progress, grid: Grid | None = None) -> Fin
             make = partial(train, data, grid, decay, seed, progress.advance, settings.device)
             rows += settings.rows(name, make, progress, work(grid), f"weight decay {decay:g}, seed {seed}")
     times = [
-        times_of([row for row in rows if (row["weight_decay"], row["seed"]) == (decay, seed)])
+        times_of([row for row in rows if (row["weight_decay"], row["seed"]) == (decay, seed)], grid.n_steps)
         for decay in grid.weight_decays
         for seed in seeds
     ]
@@ -147,11 +147,11 @@ def _data(settings: Settings, grid: Grid) -> Data:
     return Data(*parts)
 
 
-def times_of(rows: Sequence[Row]) -> Times:
-    """When a run fitted and collapsed, of its rows in the order of time."""
+def times_of(rows: Sequence[Row], n_steps: int) -> Times:
+    """When a run of so many steps fitted and collapsed, of its rows in the order of time; NaN where it diverged."""
     key = rows[0]["weight_decay"], rows[0]["seed"]
     start = next((k for k, row in enumerate(rows) if row["train_accuracy"] >= FITTED), None)
-    if start is None:
+    if start is None or rows[-1]["step"] < n_steps:
         return Times(*key, *[math.nan] * 13)
     after = rows[start:]
     first = after[0]
@@ -164,20 +164,23 @@ def times_of(rows: Sequence[Row]) -> Times:
         [excess(row) for row in after],
     ]
     changes = [column[-1] - column[0] for column in columns]
-    rhos = [
-        spearman([row[spread] for row in after], of, bars=False).value if len(after) >= _FEWEST else math.nan
-        for spread in ("test_rnc1", "test_nc1")
-        for of in columns
-    ]
+    rhos = [_over_time([row[spread] for row in after], of) for spread in ("test_rnc1", "test_nc1") for of in columns]
     halvings = (float(doubled[-1]) if doubled else math.nan, float(collapsed), float(not_yet))
     return Times(*key, float(first["step"]), *halvings, *changes, *rhos)
+
+
+def _over_time(spread: Sequence[float], of: Sequence[float]) -> float:
+    """The rank correlation; NaN of few measurements, and of a network whose units are all dead."""
+    if len(of) < _FEWEST or not all(map(math.isfinite, (*spread, *of))):
+        return math.nan
+    return spearman(spread, of, bars=False).value
 
 
 def claims_of(times: Sequence[Times], grid: Grid) -> list[Claim]:
     """What the paper claims, beside what the runs say."""
     fitted = [time for time in times if not math.isnan(time.fitted)]
     if not fitted:
-        none = f"none of {len(times)} runs came to a training accuracy of {FITTED:g}."
+        none = f"none of {len(times)} runs came to a training accuracy of {FITTED:g} without diverging."
         return [Claim(claimed, none, None) for claimed in _CLAIMED]
     return [
         _two_times(times, fitted),
@@ -208,7 +211,7 @@ def _two_times(times: Sequence[Times], fitted: Sequence[Times]) -> Claim:
         parts.append(f"{_name(time)} fits at step {time.fitted:.0f}, its NC1 is {before}, {then}")
     apart = [_apart(time) for time in fitted]
     others = ", ".join(_name(time) for time in times if math.isnan(time.fitted))
-    more = f" Not fitted: {others}." if others else ""
+    more = f" Not fitted, or diverged: {others}." if others else ""
     return Claim(
         _CLAIMED[0],
         f"{'; '.join(parts)}. NC1 halves apart from the fit in {apart.count(True)} of {len(fitted)} runs and with it "
@@ -309,8 +312,10 @@ def _method(grid: Grid) -> list[str]:
         "nHSIC is the normalized HSIC with ε = 1e-5 in batches of 100 test pictures, "
         f"{min(grid.n_kernel, grid.n_test)} in all: Gaussian kernels of width 5 √D for X and Z, the linear kernel for "
         "labels.",
-        f"Fitted means a training accuracy of {FITTED:g}. Measurements lie at about {grid.n_measured} steps, equally "
-        "far apart in their logarithm, which is how precise times are.",
+        f"Fitted means a training accuracy of {FITTED:g}. A network whose outputs are no longer finite has diverged: "
+        "its run ends before, and is not judged.",
+        f"Measurements lie at about {grid.n_measured} steps, equally far apart in their logarithm: times are so "
+        "precise.",
     ]
 
 

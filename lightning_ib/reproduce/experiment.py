@@ -13,6 +13,9 @@ from lightning_ib.reproduce.finished import FinishedRuns, Row
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+    from torch import Tensor
+
+_IN_BATCH = 1000
 
 
 class Settings(NamedTuple):
@@ -130,6 +133,14 @@ class Silent:
 
     def describe(self, text: str) -> None:
         """Nothing."""
+
+
+def finite(model: Callable[[Tensor], Tensor], x: Tensor) -> bool:
+    """Whether a network has not diverged: its outputs are finite."""
+    import torch
+
+    with torch.no_grad():
+        return all(bool(model(part).isfinite().all()) for part in x.split(_IN_BATCH))
 
 
 @contextmanager

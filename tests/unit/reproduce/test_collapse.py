@@ -119,7 +119,8 @@ def rows_of(accuracies, nc1, test=None, info=None):
 
 def test_times_of_fit_and_collapse():
     found = times_of(
-        rows_of([0.1, 0.9, 0.99, 1, 1, 1], [9, 8, 4, 2.1, 1.9, 0.1], [0, 0, 0.5, 0.6, 0.7, 0.9], [3, 3, 3, 2.5, 2, 1])
+        rows_of([0.1, 0.9, 0.99, 1, 1, 1], [9, 8, 4, 2.1, 1.9, 0.1], [0, 0, 0.5, 0.6, 0.7, 0.9], [3, 3, 3, 2.5, 2, 1]),
+        10_000,
     )
     assert (found.fitted, found.collapsed) == (10, 1000)
     assert (found.accuracy, found.information, found.kernels) == pytest.approx((0.4, -2, -2))
@@ -127,8 +128,27 @@ def test_times_of_fit_and_collapse():
 
 
 def test_a_run_that_never_fits_has_no_times():
-    found = times_of(rows_of([0.1, 0.2, 0.3], [9, 8, 7]))
+    found = times_of(rows_of([0.1, 0.2, 0.3], [9, 8, 7]), 10)
     assert all(math.isnan(value) for value in found[2:])
+
+
+def test_a_dead_network_is_measured():
+    row = measured(network(8, 0.0), data(), TINY)
+    assert math.isnan(row["test_rnc1"])
+    assert row["i_xt"] == 0
+    found = times_of(rows_of([0.1, 1, 1, 1, 1], [9, 8, 4, 2, math.nan]), 1000)
+    assert math.isnan(found.rnc1_accuracy)
+
+
+def test_the_run_of_a_diverged_network_ends_and_is_not_judged(monkeypatch):
+    """After the first step the weights are too large for single precision."""
+    given, done = data(), []
+    rows = train(given, TINY._replace(rate=1e30), 0.1, 0, done.append)
+    assert [row["step"] for row in rows] == [0]
+    assert sum(done) == work(TINY)
+    fitted = [row | {"train_accuracy": 1.0} for row in rows]
+    assert math.isnan(times_of(fitted, TINY.n_steps).fitted)
+    assert times_of(fitted, 0).fitted == 0
 
 
 def times(decay, fitted, collapsed, rho=1.0, *, seed=0, doubled=math.nan, not_yet=None):
@@ -165,7 +185,7 @@ def test_a_fall_without_a_time_scale_does_not_show_two(power):
         | dict.fromkeys(("test_rnc1", "test_nc1", "test_accuracy", "i_xt_given_y", "nhsic_zx", "nhsic_zy"), 1.0 - s)
         for s in steps
     ]
-    claim = claims_of([times_of(rows)], Grid((0.1,), 1, 10_000, 40))[0]
+    claim = claims_of([times_of(rows, 10_000)], Grid((0.1,), 1, 10_000, 40))[0]
     assert claim.holds is None
     assert "falls as steadily in log time" in claim.found
 
@@ -179,7 +199,7 @@ def test_a_fall_that_slows_at_the_fit_shows_two_time_scales():
         | dict.fromkeys(("test_rnc1", "test_nc1", "test_accuracy", "i_xt_given_y", "nhsic_zx", "nhsic_zy"), 1.0 - s)
         for s in steps
     ]
-    found = times_of(rows)
+    found = times_of(rows, 100_000)
     assert found.doubled < found.fitted < found.not_yet < found.collapsed
     assert claims_of([found], Grid((0.1,), 1, 100_000, 60))[0].holds is True
 
@@ -204,7 +224,7 @@ def test_every_run_and_seed_is_named():
     runs = [*both_seeds((10, 120), (10, 300), (10, math.nan))[:5], times(0.03, math.nan, math.nan, seed=1)]
     two, by_decay, *_ = claims_of(runs, GRID)
     assert "λ = 0.03 seed 0 fits at step 10, its NC1 is never twice as large before, not half by 1000" in two.found
-    assert two.found.endswith("Not fitted: λ = 0.03 seed 1.")
+    assert two.found.endswith("Not fitted, or diverged: λ = 0.03 seed 1.")
     assert "λ = 0.03: more than 990 (seed 0)" in by_decay.found
 
 
