@@ -12,7 +12,7 @@ from lightning_ib.reproduce.collapse_picture import draw, excess
 from lightning_ib.reproduce.collapse_training import Data, Grid, train, work
 from lightning_ib.reproduce.experiment import Claim, Finding, Progress, Settings
 from lightning_ib.reproduce.finished import Row
-from lightning_ib.reproduce.mnist import load_mnist
+from lightning_ib.reproduce.mnist import load_mnist, standardized
 
 PAPER = Grid((0.3, 0.1, 0.03, 0.01, 0.003, 0.001), n_seeds=5, n_steps=100_000, n_measured=60)
 QUICK = Grid(
@@ -111,8 +111,7 @@ def run(settings: Settings, progress: Progress, grid: Grid | None = None) -> Fin
         for decay in grid.weight_decays
         for seed in seeds
     ]
-    of_settings = {"setting": "the paper's" if grid == PAPER else "quick", "device": settings.device}
-    of_settings |= {"weight decays": ", ".join(f"{one:g}" for one in grid.weight_decays)}
+    of_settings = {"weight decays": ", ".join(f"{one:g}" for one in grid.weight_decays)}
     of_settings |= {"seeds": ", ".join(map(str, seeds))}
     of_settings |= {name: value for name, value in grid._asdict().items() if name not in ("weight_decays", "n_seeds")}
     return Finding(
@@ -142,8 +141,8 @@ def _data(settings: Settings, grid: Grid) -> Data:
     """The first pictures of both parts, standardized by the numbers of the original."""
     parts = []
     for split, n in (("train", grid.n_train), ("t10k", grid.n_test)):
-        x, y = load_mnist(settings.data_dir, split)
-        parts += [((x[:n] - 0.1307) / 0.3081).flatten(1).to(settings.device), y[:n].to(settings.device)]
+        x, y = load_mnist(settings.data_dir, split, n)
+        parts += [standardized(x).flatten(1).to(settings.device), y.to(settings.device)]
     return Data(*parts)
 
 

@@ -72,10 +72,9 @@ def run(settings: Settings, progress: Progress) -> Finding:
         ExperimentError: MNIST is missing or damaged.
     """
     plan = QUICK if settings.quick else FULL
-    parts = [load_mnist(settings.data_dir, split) for split in ("train", "t10k")]
-    data = [of[:n] for (images, labels), n in zip(parts, (plan.n_train, plan.n_components))
-            for of in (images[:, None], labels)]  # fmt: skip
-    return experiment(data, plan, settings, progress)
+    x, y = load_mnist(settings.data_dir, "train", plan.n_train)
+    x_test, y_test = load_mnist(settings.data_dir, "t10k", plan.n_components)
+    return experiment((x[:, None], y, x_test[:, None], y_test), plan, settings, progress)
 
 
 def experiment(data: Sequence[Tensor], plan: Plan, settings: Settings, progress: Progress) -> Finding:

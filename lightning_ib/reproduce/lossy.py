@@ -12,8 +12,8 @@ from torch import Tensor
 from lightning_ib.reproduce.compressed import N_COORDINATES, compress, information, known_channel, ksg, phases, smoothed
 from lightning_ib.reproduce.experiment import Claim, Finding, Progress, Settings, filled
 from lightning_ib.reproduce.finished import Row
-from lightning_ib.reproduce.lossy_training import LAYERS, Plan, standardized, train
-from lightning_ib.reproduce.mnist import load_mnist
+from lightning_ib.reproduce.lossy_training import LAYERS, Plan, train
+from lightning_ib.reproduce.mnist import load_mnist, standardized
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -67,9 +67,10 @@ def run(settings: Settings, progress: Progress) -> Finding:
         ExperimentError: MNIST is missing or damaged.
     """
     plan = QUICK if settings.quick else FULL
-    (x, y), (x_test, y_test) = (load_mnist(settings.data_dir, split) for split in ("train", "t10k"))
-    chosen = (standardized(x[: plan.n_train]), y[: plan.n_train])
-    return experiment((*chosen, standardized(x_test[: plan.n_test]), y_test[: plan.n_test]), plan, settings, progress)
+    x, y = load_mnist(settings.data_dir, "train", plan.n_train)
+    x_test, y_test = load_mnist(settings.data_dir, "t10k", plan.n_test)
+    data = (standardized(x)[:, None], y, standardized(x_test)[:, None], y_test)
+    return experiment(data, plan, settings, progress)
 
 
 def experiment(data: Sequence[Tensor], plan: Plan, settings: Settings, progress: Progress) -> Finding:

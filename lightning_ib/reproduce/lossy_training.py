@@ -17,7 +17,6 @@ from lightning_ib.reproduce.experiment import seeded
 from lightning_ib.reproduce.finished import Row
 
 LAYERS = ("conv1", "conv2", "conv3", "fc1", "output")
-_MEAN, _STD = 0.1307, 0.3081
 _IN_BATCH = 1000
 
 
@@ -135,11 +134,6 @@ class Plan(NamedTuple):
     sigma: float = 1e-3
     window: int = 31
     order: int = 4
-
-
-def standardized(pictures: Tensor) -> Tensor:
-    """Gray values with about mean 0 and deviation 1, ``(N, 1, 28, 28)``."""
-    return ((pictures - _MEAN) / _STD)[:, None]
 
 
 @contextmanager

@@ -19,13 +19,14 @@ from lightning_ib.reproduce.compressed import (
 )
 from lightning_ib.reproduce.experiment import Settings, Silent, seeded
 from lightning_ib.reproduce.finished import FinishedRuns
-from lightning_ib.reproduce.lossy_training import LAYERS, Classifier, Plan, evaluating, measured, standardized
+from lightning_ib.reproduce.lossy_training import LAYERS, Classifier, Plan, evaluating, measured
+from lightning_ib.reproduce.mnist import standardized
 from lightning_ib.reproduce.registry import experiment_of
 from lightning_ib.reproduce.report import write_finding
 from tests.helpers.samples import generator, normal
 
 PLAN = Plan(1, 1, 1, 100, 130, rate=1e-3, batch=50, autoencoder_batch=50, window=3, order=1)
-X, Y = standardized(torch.rand(130, 28, 28, generator=generator())), torch.arange(130) % 10
+X, Y = standardized(torch.rand(130, 1, 28, 28, generator=generator())), torch.arange(130) % 10
 DATA = (X[:100], Y[:100], X, Y)
 
 
