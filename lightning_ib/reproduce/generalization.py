@@ -71,7 +71,7 @@ def run(settings: Settings, progress: Progress, training: Training = _TRAINING) 
         rows += settings.rows(name, make, progress, len(models), f"width {width}, weight decay {decay:g}")
     groups = [_group(constraint, rows) for constraint in constraints]
     of_settings = {
-        "setting": "quick" if settings.quick else "the paper's",
+        "device": "cpu",
         "widths": ", ".join(map(str, _WIDTHS)),
         "weight decays": ", ".join(f"{decay:g}" for decay in _WEIGHT_DECAYS),
         "draws of the data": ", ".join(map(str, draws)),
