@@ -13,7 +13,7 @@ from lightning_ib.reproduce.finished import FinishedRuns, Row
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-    from torch import Tensor
+    from torch import Tensor, nn
 
 _IN_BATCH = 1000
 
@@ -135,11 +135,11 @@ class Silent:
         """Nothing."""
 
 
-def finite(model: Callable[[Tensor], Tensor], x: Tensor) -> bool:
-    """Whether a network has not diverged: its outputs are finite."""
-    import torch
+def finite(model: nn.Module, x: Tensor) -> bool:
+    """Whether a network has not diverged: its outputs are finite. Modes and random states stay."""
+    from lightning_ib.evaluation.passes import preserve_state
 
-    with torch.no_grad():
+    with preserve_state(model):
         return all(bool(model(part).isfinite().all()) for part in x.split(_IN_BATCH))
 
 
