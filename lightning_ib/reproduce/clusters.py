@@ -19,6 +19,8 @@ N_CLASSES = 5
 _SPREAD = 0.7
 _SIDE = 10.0
 _LEAST_STD = 1e-10
+_AT_ONCE = 1 << 20
+"""Coordinates of pairs of points that are worked on at once."""
 
 
 class Model(NamedTuple):
@@ -152,9 +154,9 @@ def code_information(mean: Tensor, std: Tensor) -> CodeInformation:
     mean, std = mean.double(), std.double()
     mean = mean - mean.mean(0)
     z = mean + std * torch.randn_like(mean)
-    # log p(z_i|x_j) without the constant, which cancels; the square is expanded, so that no (n, n, D) is held.
-    precision = std.pow(-2)
-    squares = z.square() @ precision.T - 2 * z @ (mean * precision).T + (mean.square() * precision).sum(1)
+    # log p(z_i|x_j) without the constant, which cancels. An expanded square would lose its digits where std is small.
+    size = max(1, _AT_ONCE // mean.numel())
+    squares = torch.cat([((rows[:, None] - mean) / std).square().sum(2) for rows in z.split(size)])
     logs = -squares / 2 - std.log().sum(1)
     own = logs.diagonal()
     return CodeInformation((own - logs.logsumexp(1)).mean() + math.log(len(z)), (own - logs.mean(1)).mean())

@@ -184,9 +184,10 @@ def _method(training: Training, groups: Sequence[Group]) -> list[str]:
         "whose mean and deviations are two networks of x.",
         "The gap is test loss minus training loss (cross-entropy, nats), each averaged over "
         f"{training.n_draws} draws of Z.",
-        f"I(X;Z|Y) is of {training.n_information} further points of the same clusters, in bits: the density of Z is "
-        "known, one z is drawn for each point, and the average of its log density ratio is at most "
-        f"log2 {n_class} = {math.log2(n_class):.2f} bits with {n_class} points in a class.",
+        f"I(X;Z|Y) is of {training.n_information} points of the same clusters, in bits. They come from the same "
+        "generator as those of training and test, and up to 1 in 50 are among these.",
+        "The density of Z is known, one z is drawn for each point, and the average of its log density ratio is at most "
+        f"about log2 {n_class} = {math.log2(n_class):.2f} bits with about {n_class} points in a class.",
         "The counted value is what the callback reports of the mean of Z: I(X;T) − I(T;Y) in cells. It sees how the "
         "means are spread, and not how far the noise washes them out.",
         f"{n_kept} networks with a training accuracy above {_LEAST_ACCURACY} are compared. Bars are 95 % of resampled "
