@@ -210,14 +210,14 @@ def _about_the_channel(channel: Sequence[Row]) -> Claim:
     read = [_reads(row) for row in channel]
     words = "; ".join(
         f"of {row['truth']:.3g} bits in {row['dimensions']} coordinates they are {row['i_xt_lower']:.3g} and "
-        f"{row['i_xt_upper']:.3g}, and with the covariance s |z| of the code the value is {row['as_published']:.3g}"
+        f"{row['i_xt_upper']:.3g}, by the code {row['as_published']:.3g}"
         for row in channel
     )
     return Claim(
         "The estimator reads I(X;T) of multiplicative Gaussian noise (the code's validation of the estimator).",
         f"the truth lies between the two values here in {sum(inside)} of {len(channel)} cases, and they are within "
-        f"{_WITHIN:g} bit of each other in {sum(read)}; the others are no reading: {words}. "
-        f"{channel[0]['i_xt_most']:.3g} bits tell all samples apart.",
+        f"{_WITHIN:g} bit of each other in {sum(read)}; the others are no reading. With the formula of the code, whose "
+        f"covariance is s |z|, beside: {words}. {channel[0]['i_xt_most']:.3g} bits tell all samples apart.",
         False if not all(inside) else True if all(read) else None,
     )
 

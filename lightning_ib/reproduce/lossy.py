@@ -147,7 +147,7 @@ def _about_the_estimator(channels: Sequence[Row], rows: Sequence[Row]) -> Claim:
     return Claim(
         "The estimator is accurate on synthetic data with known information (abstract).",
         f"{sum(within)} of {len(channels)} values lie within three standard errors of the information of the "
-        f"compressed variables, which are up to {largest:.2f} bits{' and do not tell 1 bit from 0' * (largest >= 1)}; "
+        f"compressed variables, that is within {largest:.2f} bits{', too many to tell 1 from 0' * (largest >= 1)}; "
         f"the farthest is {worst['i_xt']:.2f} ± {worst['i_xt_error']:.2f} of {worst['truth_compressed']:.3g} bits. The "
         f"root mean square error is {roots[0]:.2f} bits, without weights {roots[1]:.2f}, by Kraskov et al. "
         f"{roots[2]:.2f}. What compression loses is missing: the lossy channels have twice the information."
@@ -189,8 +189,8 @@ def _about_noise(rows: Sequence[Row]) -> Claim:
     return Claim(
         _OF_NOISE,
         f"with the noise off, where I(X;T) of a continuous input is infinite, the estimate differs by {root:.2g} bits "
-        "(root mean square). Of four numbers of the input it is finite with and without the noise, and a lower bound: "
-        "it cannot see whether I(X;T) is finite.",
+        "(root mean square). It is of four numbers of the input, a lower bound that is finite with and without the "
+        "noise: it cannot show whether I(X;T) is.",
         None,
     )
 

@@ -77,7 +77,7 @@ EXPERIMENTS = {
             "Butakov et al., Information Bottleneck Analysis of Deep Neural Networks via Lossy Compression, ICLR 2024, "
             "arXiv 2305.08013; code: github.com/VanessB/Information-v3",
             "2 minutes",
-            "7 hours",
+            "7 hours in one run",
             needs_mnist=True,
         ),
     )
