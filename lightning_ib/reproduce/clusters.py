@@ -12,7 +12,7 @@ from torch.nn.functional import cross_entropy
 
 from lightning_ib.evaluation.measure import measure
 from lightning_ib.records.reliability import VerdictWarning
-from lightning_ib.reproduce.experiment import seeded
+from lightning_ib.reproduce.experiment import finite, seeded
 from lightning_ib.reproduce.finished import Row
 
 N_CLASSES = 5
@@ -163,7 +163,7 @@ def code_information(mean: Tensor, std: Tensor) -> CodeInformation:
 
 
 def train(model: Model, training: Training) -> Row:
-    """Train one network, and measure it; the random states of the caller are left alone."""
+    """Train one network, and measure it unless it diverged; the random states of the caller are left alone."""
     x, y = clusters(training.n_train + training.n_test, model.draw)
     n = training.n_train
     with seeded(model.seed):
@@ -181,6 +181,8 @@ def train(model: Model, training: Training) -> Row:
                 multiplier += model.constraint * float(excess.detach())
             loss.backward()
             optimizer.step()
+        if not finite(network, x):
+            return model._asdict() | {"train_accuracy": math.nan, "verdict": "diverged"}
         return model._asdict() | _measured(network, x, y, model.draw, training)
 
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from lightning_ib.functional.ranks import Bar, kendall, spearman
 from lightning_ib.reproduce.clusters import Model, Training, train
-from lightning_ib.reproduce.experiment import Claim, Finding, Progress, Settings
+from lightning_ib.reproduce.experiment import Claim, Finding, Progress, Settings, filled
 from lightning_ib.reproduce.finished import Row
 from lightning_ib.reproduce.generalization_picture import draw
 
@@ -69,6 +69,7 @@ def run(settings: Settings, progress: Progress, training: Training = _TRAINING) 
         name = f"constraint {constraint:g} width {width} decay {decay:g}"
         make = partial(_trained, models, training, progress)
         rows += settings.rows(name, make, progress, len(models), f"width {width}, weight decay {decay:g}")
+    rows = filled(rows)
     groups = [_group(constraint, rows) for constraint in constraints]
     of_settings = {
         "device": "cpu",
@@ -95,7 +96,7 @@ def _trained(models: Sequence[Model], training: Training, progress: Progress) ->
     for model in models:
         rows.append(train(model, training))
         progress.advance()
-    return rows
+    return filled(rows)
 
 
 def _group(constraint: float, rows: Sequence[Row]) -> Group:

@@ -72,6 +72,12 @@ def test_a_seed_gives_the_same_values_and_leaves_the_caller_alone():
     assert rows[0]["gap_loss"] == rows[0]["test_loss"] - rows[0]["train_loss"]
 
 
+def test_a_network_that_diverges_has_no_values():
+    row = train(Model(0.0, 32, 0.0, 0, 0), SHORT._replace(rate=1e30))
+    assert row["verdict"] == "diverged"
+    assert not row["train_accuracy"] > 0
+
+
 def test_the_constraint_pulls_the_information_to_where_it_is_held():
     free, low, high = (
         train(Model(rate, 32, 0.0, 0, 0), Training(n_epochs=60, n_information=50, n_draws=2, held=held))["i_xz"]
