@@ -85,9 +85,7 @@ def test_symbols_are_a_deterministic_encoder(seed):
     p = random_joint(9, 3, seed)
     numbers = torch.randint(4, (9,), generator=torch.Generator().manual_seed(seed))
     curve = ib_curve(p, [2.0, 8.0]) if seed else None  # solving for the bound takes most of the time
-    by_symbols, by_rows = (
-        distance_to_bound(layer, p, curve=curve) for layer in (7 - 2 * numbers, as_one_hot(numbers))
-    )
+    by_symbols, by_rows = (distance_to_bound(layer, p, curve=curve) for layer in (7 - 2 * numbers, as_one_hot(numbers)))
     assert by_symbols == pytest.approx(by_rows, abs=1e-9)
 
 
