@@ -21,7 +21,7 @@ def callback_of(**options):
     return InformationPlaneCallback(["hidden", "out"], **{"targets": TARGETS, "bound": "labels"} | options)
 
 
-@pytest.mark.usefixtures("pictures")
+@pytest.mark.usefixtures("pictures", "blank_pictures_here")
 @pytest.mark.filterwarnings("ignore:.*layer 'hidden' is")
 def test_a_run_logs_writes_and_draws_each_target(tmp_path):
     callback = callback_of(estimators=["probe", "kde"], beta=2.0)
