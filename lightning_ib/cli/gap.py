@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from lightning_ib.cli.differences import conditions
 from lightning_ib.cli.errors import UsageError
-from lightning_ib.cli.logs import metric_of
+from lightning_ib.cli.logs import Metric, metric_of
 from lightning_ib.cli.runs import Run
 from lightning_ib.functional.ranks import N_RESAMPLES, Largest, kendall, largest_tau, spearman
 from lightning_ib.records.correlation import RankCorrelation
@@ -76,14 +76,13 @@ def gap_of(runs: Sequence[Run], arguments: Namespace, say: Callable[[str], None]
                 f"training once: give one of them, such as {run.file}."
             )
     best = arguments.at_min or arguments.at_max
-    epochs = [math.inf] * len(runs)
-    if best:
-        epochs = [metric_of(run.file, best).best_epoch(1 if arguments.at_min else -1) for run in runs]
     of_runs, last = {}, {}
-    for run, metric, epoch in zip(runs, metrics, epochs):
+    for run, metric in zip(runs, metrics):
+        monitor = metric_of(run.file, best) if best else metric
+        epoch = monitor.best_epoch(1 if arguments.at_min else -1) if best else math.inf
         value = metric.last(epoch)
         if math.isfinite(value):
-            of_runs[run.name], last[run.name] = value, _at(run, epoch)
+            of_runs[run.name], last[run.name] = value, _at(run, epoch, monitor)
         else:
             say(f"{run.name} is left out: its {arguments.gap} is {value}.")
     _check_number(len(of_runs))
@@ -102,15 +101,25 @@ def _check_number(n: int) -> None:
         )
 
 
-def _at(run: Run, epoch: float) -> list[Record]:
+def _at(run: Run, epoch: float, log: Metric) -> list[Record]:
     """The records of the last measurement up to the end of an epoch, of information and of gradients."""
     found: list[Record] = []
     for part in (run.history.information(), run.history.gradients()):
-        before = History(record for record in part.records() if record.epoch <= epoch + 1)
-        found += before.last().records()
+        if math.isfinite(epoch):
+            part = _until(part, epoch, log)
+        found += part.last().records()
     if not found:
         raise UsageError(f"{run.file} holds no measurement until the end of epoch {epoch + 1:.0f}.")
     return found
+
+
+def _until(history: History, epoch: float, log: Metric) -> History:
+    """The measurements up to the end of an epoch; a record counts the epochs before it, and so do those that follow."""
+    ended = log.steps_until(epoch, max((record.step for record in history.records()), default=0))
+    if math.isnan(ended):  # the first that counts this epoch is then taken for the one at its end
+        ended = min((record.step for record in history.records() if epoch < record.epoch), default=math.inf)
+    within = (record for record in history.records() if record.epoch <= epoch + 1 and record.step <= ended)
+    return History(within)
 
 
 def values_of(runs: Mapping[str, Sequence[Record]]) -> Values:

@@ -133,6 +133,25 @@ def test_the_best_epoch_of_a_metric_is_another_moment(runs, capsys):
     assert float(rows_of("gap.csv")["conv", "cells", "I_XT"]["tau"]) == pytest.approx(expected, abs=1e-6)
 
 
+@pytest.mark.parametrize(("every", "last"), [(5, 10), (4, 8)])
+@pytest.mark.parametrize("n_optimizers", [1, 2])
+def test_the_measurements_of_the_next_epoch_come_too_late(runs, every, last, n_optimizers, capsys):
+    """A record counts the epochs that came before: that of the best one stands at its end and all through the next."""
+    for k, name in enumerate(RUNS):
+        write_csv(Path(name), [(0.1 * k, 0.0), (1.0, 0.0), (1.0, 0.0)])
+        points = [
+            point(layer="conv", epoch=step // 10, step=n_optimizers * step, i_xt=k if step == last else 9.0, **FLAT)
+            for step in range(0, 31, every)
+        ]
+        History.of(points).to_csv(f"{name}/information_plane.csv")
+    asked = ["compare", *runs, "--gap", "val_loss", "--at-min", "val_loss", "--table", "gap.csv"]
+    if n_optimizers == 2 and last == 8:  # nothing says where the epoch ends: the first measurement after it
+        assert "differs among them: nothing varies" in refused(capsys, *asked[1:])
+    else:
+        assert main(asked) == 0
+        assert float(rows_of("gap.csv")["conv", "cells", "I_XT"]["tau"]) == 1
+
+
 def test_where_runs_differ_in_their_layers_extremes_over_layers_are_compared(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for k in range(5):
