@@ -39,7 +39,7 @@ class Gap(NamedTuple):
         moment: when values and metric were taken, in words.
         of_runs: run → the metric.
         rows: the correlations, the largest in absolute value first.
-        n_equal: how many quantities were left out since they are the same in all runs.
+        n_equal: how many quantities were left out since they are the same in all runs, up to rounding.
         n_rare: how many were left out since too few runs have them.
         largest: the test of the first row.
         conditions: what the values depend on and the runs do not share, in lines.
@@ -86,12 +86,13 @@ def gap_of(runs: Sequence[Run], arguments: Namespace, say: Callable[[str], None]
         else:
             say(f"{run.name} is left out: its {arguments.gap} is {value}.")
     _check_number(len(of_runs))
-    if len(set(of_runs.values())) == 1:
+    if len(set(_tied(list(of_runs.values())))) == 1:
         raise UsageError(f"{arguments.gap} is the same in all runs, {next(iter(of_runs.values())):g}: nothing varies.")
     extreme = "lowest" if arguments.at_min else "highest"
     moment = f"where {best} is {extreme}" if best else "at the last measurement, the metric as logged last"
     found = _correlated(arguments.gap, moment, of_runs, values_of(last))
-    return found._replace(conditions=conditions({run: points_of(records) for run, records in last.items()}))
+    differ = conditions({run: points_of(records) for run, records in last.items()})
+    return found._replace(conditions=differ if best else differ + _lengths(last))
 
 
 def _check_number(n: int) -> None:
@@ -122,6 +123,16 @@ def _until(history: History, epoch: float, log: Metric) -> History:
     return History(within)
 
 
+def _lengths(last: Mapping[str, Sequence[Record]]) -> list[str]:
+    """Where the runs end, in a line, if it is at different epochs, or within one at different steps."""
+    for of in ("epoch", "step"):
+        ends = sorted((max(getattr(record, of) for record in records), run) for run, records in last.items())
+        (least, first), (most, longest) = ends[0], ends[-1]
+        if least < most:
+            return [f"the runs differ in length, last measured at {of} {least} ({first}) to {most} ({longest})"]
+    return []
+
+
 def values_of(runs: Mapping[str, Sequence[Record]]) -> Values:
     """The records of each quantity by run; where runs differ in their layers also its extremes over them.
 
@@ -148,23 +159,42 @@ def values_of(runs: Mapping[str, Sequence[Record]]) -> Values:
     return extremes | found if differ else found
 
 
+def _tied(values: Sequence[float], least: float = 0.0) -> list[float]:
+    """Values of which those that differ by rounding are one: by a share of 1e-9 of the largest.
+
+    Args:
+        values: of one quantity, of several runs.
+        least: the size from which on values count: 1 for informations, whose rounding has that of their entropies.
+    """
+    near = 1e-9 * max(least, *map(abs, values))
+    found: dict[float, float] = {}
+    last = -math.inf
+    for value in sorted(values):
+        if value - last > near:
+            last = value
+        found[value] = last
+    return [found[value] for value in values]
+
+
 def _correlated(metric: str, moment: str, of_runs: Mapping[str, float], values: Values) -> Gap:
     """The correlation of every quantity that varies and that enough runs have."""
     known = {name: of for name, of in values.items() if len(of) >= FEWEST_RUNS}
-    varied = {name: of for name, of in known.items() if len({record.value for record in of.values()}) > 1}
+    gaps = dict(zip(of_runs, _tied(list(of_runs.values()))))
     rows, tested = [], []
-    for (layer, source, quantity), of in varied.items():
-        x, y = [record.value for record in of.values()], [of_runs[run] for run in of]
+    for (layer, source, quantity), of in known.items():
+        x = _tied([record.value for record in of.values()], any(record.unit for record in of.values()))
+        y = [gaps[run] for run in of]
         tau, rho = kendall(x, y), spearman(x, y)
-        if math.isnan(tau.value):  # the runs that have it share their gap
+        if math.isnan(tau.value):  # the runs that have it share it, or their gap
             continue
         n_flagged = sum(record.verdict not in ("", "ok") for record in of.values())
         rows.append(RankCorrelation(layer, source, quantity, len(of), *tau, *rho, n_flagged))
-        tested.append([of[run].value if run in of else math.nan for run in of_runs])
+        ranked = dict(zip(of, x))
+        tested.append([ranked.get(run, math.nan) for run in of_runs])
     if not rows:
         raise UsageError(f"no recorded quantity that {FEWEST_RUNS} runs have differs among them: nothing varies.")
     rows.sort(key=lambda row: -abs(row.tau))
-    largest = largest_tau(tested, list(of_runs.values()))
+    largest = largest_tau(tested, list(gaps.values()))
     return Gap(metric, moment, of_runs, rows, len(known) - len(rows), len(values) - len(known), largest)
 
 
