@@ -175,7 +175,8 @@ def _of_csv(folder: Path) -> Mapping[str, Series]:
         raise UsageError(f"{file} cannot be read: {error}.") from error
 
     def numbers(name: str) -> Sequence[Logged]:
-        return _in_order([_logged(*cells, f"{file}, line {number}: {name}") for number, *cells in found[name]])
+        of = f"{file}, line {{}}: {name}"
+        return _in_order([_logged(epoch, step, cell, of.format(n)) for n, epoch, step, cell in found[name]])
 
     return {name: partial(numbers, name) for name in found}
 

@@ -64,7 +64,7 @@ def test_a_minus_needs_a_metric_on_both_sides(run, expression):
 
 
 def test_a_difference_has_no_best_epoch(run):
-    with pytest.raises(UsageError, match="--at-max takes one metric, got the difference of late and val-loss: give one"):
+    with pytest.raises(UsageError, match="--at-max takes one metric, got the difference of late and val-loss"):
         metric_of(run, "late - val-loss").best_epoch(-1)
 
 

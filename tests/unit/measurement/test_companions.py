@@ -203,8 +203,8 @@ def test_constant_rows():
     model = Named(a=nn.Linear(6, 5), b=nn.ReLU())
     nn.init.zeros_(model.a.weight)
     found, said = measured_and_said(model, data(), ["a"], companions="all")
-    assert times("layer 'a': spectrum at epoch 0: all 200 rows are the same", said) == 1
-    assert times("layer 'a': classes at epoch 0: classes have the same mean", said) == 1
+    assert times("layer 'a': spectrum at epoch 0: all 200 rows are the same up to rounding", said) == 1
+    assert times("layer 'a': classes at epoch 0: its rows or class means are the same up to rounding", said) == 1
     assert math.isnan(values(found, "spectrum")["effective_rank"])
     assert verdicts(found, "spectrum")["effective_rank"] == ""
     assert values(found, "spectrum")["normalized_std"] == 0
