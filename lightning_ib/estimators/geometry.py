@@ -154,7 +154,9 @@ class LayerClasses(Companion):
             ValueError: not even the variance within classes is defined; the sentence gives the reason.
         """
         if found.n_outside:
-            raise LabelsOutOfRange(found.reason)
+            raise LabelsOutOfRange(
+                found.reason.replace("a larger max_classes", "companions=[LayerClasses(max_classes=…)]")
+            )
         if math.isnan(found.within_variance):
             raise ValueError(found.reason)
         return {name: float(getattr(found, name)) for name in self.outputs}

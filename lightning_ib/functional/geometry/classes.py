@@ -368,8 +368,7 @@ def class_geometry(t: Tensor, y: Tensor, *, rounding: float | None = None) -> Cl
         close pair dominates the mean of CDNV. Real-valued targets have no classes.
 
     Args:
-        t: real floating point, shape ``(N, D)``, N at least 2; further dimensions are flattened into D. Computed in
-            float64.
+        t: real floating point, shape ``(N, D)``, N at least 2; further dimensions are flattened into D.
         y: class labels, integers, shape ``(N,)``, any values.
         rounding: u, the share by which values are rounded; by default that of the dtype, as in :func:`spectrum`.
 

@@ -263,7 +263,7 @@ def test_targets_that_are_no_classes():
 def test_labels_out_of_range_and_rows_without_values():
     model, batches = Named(a=nn.Linear(6, 5)), data()
     found, said = measured_and_said(model, batches, companions=[LayerClasses(max_classes=2)])
-    assert times("100 of 200 labels are above 1: give a larger max_classes", said) == 1
+    assert times("100 of 200 labels are above 1: give companions=[LayerClasses(max_classes=…)]", said) == 1
     assert all(map(math.isnan, values(found, "classes").values()))
     two = Named(a=nn.Linear(6, 5), b=nn.Linear(5, 5))
     _, said = measured_and_said(two, [(x, y - 1) for x, y in batches], companions=["classes"])
