@@ -29,6 +29,10 @@ _FEW_COORDINATES = 12
 # least, of the largest value; and how often it is drawn.
 _NOISE, _FLOOR, _DRAWS = 2.0**-16, 2.0**-46, 4
 
+# From so many ties on they are all broken by noise where several variables repeat: the mean over all orders takes each
+# sample's distances to all others.
+_MANY = 1000
+
 Subset = tuple[int, ...]
 
 
@@ -85,7 +89,9 @@ def neighborhoods(parts: Sequence[Tensor], subsets: Sequence[Subset], k: int, *,
                 if repeating.intersection(subset):
                     tied[block] |= (distances <= radius.unsqueeze(1)).sum(1) > own[block] + 1
     digammas = psi[counts]
-    several = _break_ties(parts, subsets, k, (tied & (radii > 0)).nonzero().squeeze(1), radii, counts, digammas)
+    several = (tied & (radii > 0)).nonzero().squeeze(1)
+    if len(repeating) < 2 or len(several) < _MANY:
+        several = _break_ties(parts, subsets, k, several, radii, counts, digammas)
     if len(several):
         digammas[:, several] = _with_noise(parts, subsets, k)[:, several]
     return Neighborhoods(radii, digammas)
