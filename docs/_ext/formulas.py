@@ -6,12 +6,14 @@ They have the color of the text around them, in the light as in the dark, and th
 from __future__ import annotations
 
 import re
+from functools import cache
 from html import escape
 
 from docutils import nodes
 from matplotlib.font_manager import FontProperties
 from matplotlib.path import Path
 from matplotlib.textpath import TextPath
+from matplotlib.transforms import Bbox
 from sphinx.application import Sphinx
 from sphinx.util import logging
 from sphinx.writers.html5 import HTML5Translator
@@ -36,6 +38,7 @@ _OTHERWISE = (
 _PROPERTIES = FontProperties(family="serif", math_fontfamily="cm")
 
 
+@cache
 def svg(source: str, *, as_block: bool) -> str:
     r"""A formula as an SVG element whose size is in em and which stands on the line of the text.
 
@@ -52,7 +55,8 @@ def svg(source: str, *, as_block: bool) -> str:
         _COMMANDS[code] + ("" if code == Path.CLOSEPOLY else " ".join(f"{value:.1f}" for value in vertices))
         for vertices, code in path.iter_segments(simplify=False, curves=True)
     )
-    box = path.get_extents().padded(4)
+    points = path.vertices[path.codes != Path.CLOSEPOLY]  # they hold the curves within them
+    box = Bbox([points.min(axis=0), points.max(axis=0)]).padded(4)
     return (
         f'<svg class="formula" role="img" aria-label="{escape(source)}" '
         f'style="width:{box.width / _EM:.3f}em;height:{box.height / _EM:.3f}em;vertical-align:{box.y0 / _EM:.3f}em" '

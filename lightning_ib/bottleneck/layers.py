@@ -22,6 +22,7 @@ from lightning_ib.functional.checks import (
     checked_unit,
     checked_values,
     in_unit,
+    kind_of,
     plain_tensor,
 )
 
@@ -169,7 +170,7 @@ def checked_curve(curve: Any, joint: Joint) -> BottleneckCurve:
         ValueError: it is one of the dual or the deterministic bottleneck, or of another distribution.
     """
     if not isinstance(curve, BottleneckCurve):
-        raise TypeError(f"curve must be a BottleneckCurve, got a {type(curve).__name__}: give ib_curve(p_xy).")
+        raise TypeError(f"curve must be a BottleneckCurve, got {kind_of(curve)}: give ib_curve(p_xy).")
     if curve.kind != "ib":
         raise ValueError(f"curve must be of kind 'ib', got {curve.kind!r}: give ib_curve(p_xy).")
     rows = joint.rows[joint.merged]

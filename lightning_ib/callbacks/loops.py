@@ -76,7 +76,7 @@ class LoopCallback(RecordingCallback):
         with self.reporter.warned.on_error("the similarity to the last measurement is unknown"):
             found = self.session.plane.cka_to_last({record[:2] for record in own.records()})
             self._assign(with_similarity(own, found))
-            self.reporter.write(self.history, {}, self._destination(trainer))
+            self.reporter.rewrite(self.history, self._destination(trainer))
 
     def _follow_rank_zero(self, trainer: Trainer) -> None:
         """Go on from one history and from the same edges in all processes: those of the first."""

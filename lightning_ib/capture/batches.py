@@ -41,8 +41,13 @@ class Parts(NamedTuple):
 
     @property
     def primary(self) -> Any:
-        """The target, of several ones the first."""
-        return self.y if self.targets is None else next(iter(self.targets.values()))
+        """The target, of several ones the first; ``None`` where its function failed."""
+        first = self.y if self.targets is None else next(iter(self.targets.values()))
+        return None if isinstance(first, TargetFailed) else first
+
+
+class TargetFailed(ValueError):
+    """What stands in place of a target whose function raised: that target alone is left out."""
 
 
 def parts_of(batch: Any) -> Parts:
@@ -90,6 +95,8 @@ def unpacked(batch: Any, unpack: Unpack | None = None, targets: Mapping[str, Sou
         unpack: batch → (x, y), or (x, y, mask).
         targets: name → where that target is, where there are several.
 
+    A target whose function raises is a :class:`TargetFailed`.
+
     Raises:
         ValueError: ``unpack`` returned something else than a pair or a triple, or the batch lacks a key of a target.
 
@@ -109,7 +116,11 @@ def _target_in(batch: Any, parts: Parts, name: str, source: Source) -> Any:
     if source is None:
         return parts.y
     if not isinstance(source, (str, int)):
-        return source(batch)
+        try:
+            return source(batch)
+        except Exception as error:  # it is the user's
+            raised = f"{type(error).__name__}: {error}".rstrip(": ")
+            return TargetFailed(f"the target {name!r}, a function of the batch, raised {raised}")
     if isinstance(batch, Mapping):
         known = list(batch.keys())
     elif isinstance(batch, (tuple, list)):

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from lightning_ib.cli.differences import conditions
 from lightning_ib.cli.errors import UsageError
-from lightning_ib.cli.logs import metric_of
+from lightning_ib.cli.logs import Metric, metric_of
 from lightning_ib.cli.runs import Run
 from lightning_ib.functional.ranks import N_RESAMPLES, Largest, kendall, largest_tau, spearman
 from lightning_ib.records.correlation import RankCorrelation
@@ -39,7 +39,7 @@ class Gap(NamedTuple):
         moment: when values and metric were taken, in words.
         of_runs: run → the metric.
         rows: the correlations, the largest in absolute value first.
-        n_equal: how many quantities were left out since they are the same in all runs.
+        n_equal: how many quantities were left out since they are the same in all runs, up to rounding.
         n_rare: how many were left out since too few runs have them.
         largest: the test of the first row.
         conditions: what the values depend on and the runs do not share, in lines.
@@ -76,23 +76,23 @@ def gap_of(runs: Sequence[Run], arguments: Namespace, say: Callable[[str], None]
                 f"training once: give one of them, such as {run.file}."
             )
     best = arguments.at_min or arguments.at_max
-    epochs = [math.inf] * len(runs)
-    if best:
-        epochs = [metric_of(run.file, best).best_epoch(1 if arguments.at_min else -1) for run in runs]
     of_runs, last = {}, {}
-    for run, metric, epoch in zip(runs, metrics, epochs):
+    for run, metric in zip(runs, metrics):
+        monitor = metric_of(run.file, best) if best else metric
+        epoch = monitor.best_epoch(1 if arguments.at_min else -1) if best else math.inf
         value = metric.last(epoch)
         if math.isfinite(value):
-            of_runs[run.name], last[run.name] = value, _at(run, epoch)
+            of_runs[run.name], last[run.name] = value, _at(run, epoch, monitor)
         else:
             say(f"{run.name} is left out: its {arguments.gap} is {value}.")
     _check_number(len(of_runs))
-    if len(set(of_runs.values())) == 1:
+    if len(set(_tied(list(of_runs.values())))) == 1:
         raise UsageError(f"{arguments.gap} is the same in all runs, {next(iter(of_runs.values())):g}: nothing varies.")
     extreme = "lowest" if arguments.at_min else "highest"
     moment = f"where {best} is {extreme}" if best else "at the last measurement, the metric as logged last"
     found = _correlated(arguments.gap, moment, of_runs, values_of(last))
-    return found._replace(conditions=conditions({run: points_of(records) for run, records in last.items()}))
+    differ = conditions({run: points_of(records) for run, records in last.items()})
+    return found._replace(conditions=differ if best else differ + _lengths(last))
 
 
 def _check_number(n: int) -> None:
@@ -102,15 +102,35 @@ def _check_number(n: int) -> None:
         )
 
 
-def _at(run: Run, epoch: float) -> list[Record]:
+def _at(run: Run, epoch: float, log: Metric) -> list[Record]:
     """The records of the last measurement up to the end of an epoch, of information and of gradients."""
     found: list[Record] = []
     for part in (run.history.information(), run.history.gradients()):
-        before = History(record for record in part.records() if record.epoch <= epoch + 1)
-        found += before.last().records()
+        if math.isfinite(epoch):
+            part = _until(part, epoch, log)
+        found += part.last().records()
     if not found:
         raise UsageError(f"{run.file} holds no measurement until the end of epoch {epoch + 1:.0f}.")
     return found
+
+
+def _until(history: History, epoch: float, log: Metric) -> History:
+    """The measurements up to the end of an epoch; a record counts the epochs before it, and so do those that follow."""
+    ended = log.steps_until(epoch, max((record.step for record in history.records()), default=0))
+    if math.isnan(ended):  # the first that counts this epoch is then taken for the one at its end
+        ended = min((record.step for record in history.records() if epoch < record.epoch), default=math.inf)
+    within = (record for record in history.records() if record.epoch <= epoch + 1 and record.step <= ended)
+    return History(within)
+
+
+def _lengths(last: Mapping[str, Sequence[Record]]) -> list[str]:
+    """Where the runs end, in a line, if it is at different epochs, or within one at different steps."""
+    for of in ("epoch", "step"):
+        ends = sorted((max(getattr(record, of) for record in records), run) for run, records in last.items())
+        (least, first), (most, longest) = ends[0], ends[-1]
+        if least < most:
+            return [f"the runs differ in length, last measured at {of} {least} ({first}) to {most} ({longest})"]
+    return []
 
 
 def values_of(runs: Mapping[str, Sequence[Record]]) -> Values:
@@ -139,23 +159,42 @@ def values_of(runs: Mapping[str, Sequence[Record]]) -> Values:
     return extremes | found if differ else found
 
 
+def _tied(values: Sequence[float], least: float = 0.0) -> list[float]:
+    """Values of which those that differ by rounding are one: by a share of 1e-9 of the largest.
+
+    Args:
+        values: of one quantity, of several runs.
+        least: the size from which on values count: 1 for informations, whose rounding has that of their entropies.
+    """
+    near = 1e-9 * max(least, *map(abs, values))
+    found: dict[float, float] = {}
+    last = -math.inf
+    for value in sorted(values):
+        if value - last > near:
+            last = value
+        found[value] = last
+    return [found[value] for value in values]
+
+
 def _correlated(metric: str, moment: str, of_runs: Mapping[str, float], values: Values) -> Gap:
     """The correlation of every quantity that varies and that enough runs have."""
     known = {name: of for name, of in values.items() if len(of) >= FEWEST_RUNS}
-    varied = {name: of for name, of in known.items() if len({record.value for record in of.values()}) > 1}
+    gaps = dict(zip(of_runs, _tied(list(of_runs.values()))))
     rows, tested = [], []
-    for (layer, source, quantity), of in varied.items():
-        x, y = [record.value for record in of.values()], [of_runs[run] for run in of]
+    for (layer, source, quantity), of in known.items():
+        x = _tied([record.value for record in of.values()], any(record.unit for record in of.values()))
+        y = [gaps[run] for run in of]
         tau, rho = kendall(x, y), spearman(x, y)
-        if math.isnan(tau.value):  # the runs that have it share their gap
+        if math.isnan(tau.value):  # the runs that have it share it, or their gap
             continue
         n_flagged = sum(record.verdict not in ("", "ok") for record in of.values())
         rows.append(RankCorrelation(layer, source, quantity, len(of), *tau, *rho, n_flagged))
-        tested.append([of[run].value if run in of else math.nan for run in of_runs])
+        ranked = dict(zip(of, x))
+        tested.append([ranked.get(run, math.nan) for run in of_runs])
     if not rows:
         raise UsageError(f"no recorded quantity that {FEWEST_RUNS} runs have differs among them: nothing varies.")
     rows.sort(key=lambda row: -abs(row.tau))
-    largest = largest_tau(tested, list(of_runs.values()))
+    largest = largest_tau(tested, list(gaps.values()))
     return Gap(metric, moment, of_runs, rows, len(known) - len(rows), len(values) - len(known), largest)
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import csv
 import math
 from bisect import bisect_right
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -30,6 +31,10 @@ class Logged(NamedTuple):
     value: float
 
 
+Series = Callable[[], Sequence[Logged]]
+"""Reads a series when it is asked for: others may hold text."""
+
+
 class Metric(NamedTuple):
     """A metric of a run: a logged value, or the difference of two.
 
@@ -37,11 +42,13 @@ class Metric(NamedTuple):
         folder: where its logs are.
         names: one or two names.
         series: the values of each, in the order of time.
+        epochs: the epoch of every step that anything was logged at.
     """
 
     folder: Path
     names: Sequence[str]
     series: Sequence[Sequence[Logged]]
+    epochs: Sequence[Logged] = ()
 
     def last(self, until: float = math.inf) -> float:
         """The value that was logged last, in an epoch or before it; of a difference that of each part.
@@ -61,8 +68,12 @@ class Metric(NamedTuple):
         """The epoch, from 0 on, of its lowest value (``sign`` 1) or its highest (−1); of equal ones the first.
 
         Raises:
-            UsageError: it has no finite value, or the log no epochs.
+            UsageError: it has no finite value, or the log no epochs; or it is a difference, whose parts may be logged
+                at different steps.
         """
+        if len(self.names) > 1:
+            option = "--at-min" if sign > 0 else "--at-max"
+            raise UsageError(f"{option} takes one metric, got the difference of {' and '.join(self.names)}: give one.")
         values = [one for one in self.series[0] if math.isfinite(one.value)]
         if not values:
             raise UsageError(f"{self.folder} logged no finite {self.names[0]}.")
@@ -70,6 +81,20 @@ class Metric(NamedTuple):
         if math.isnan(best.epoch):
             raise UsageError(f"{self.folder} logged {self.names[0]} without its epoch, so that none is the best.")
         return best.epoch
+
+    def steps_until(self, epoch: float, measured: int) -> float:
+        """The optimizer steps at the end of an epoch; NaN where the log counts other steps.
+
+        A step of the log is that of the batch, from 0 on.
+
+        Args:
+            epoch: from 0 on.
+            measured: the steps at the last measurement of the run: a log that ends before counts otherwise, as where
+                several optimizers step, or a metric ``step`` was logged.
+        """
+        ended = max((one.step + 1 for one in self.epochs if one.value <= epoch), default=0)
+        last = max((one.step + 1 for one in self.epochs), default=0)
+        return ended if measured <= last else math.nan
 
 
 def metric_of(file: Path, expression: str) -> Metric:
@@ -83,20 +108,22 @@ def metric_of(file: Path, expression: str) -> Metric:
         UsageError: nothing was logged, or no such metric.
     """
     prefix = file.stem.removeprefix(PLUGIN).strip("_") or "ib"
-    folder, known = file.parent, dict[str, Sequence[Logged]]()
+    folder, known = file.parent, dict[str, Series]()
     # A replay lies beside the checkpoints, in the folder of the run or one below.
     for folder in [file.parent, *(file.parent.parents[:2] if (file.parent / "replay.pt").is_file() else ())]:
         for read in (_of_csv, _of_events):
             known = {**read(folder), **known}
             if (names := _names_in(expression, known)) is not None:
-                return Metric(folder, names, [known[name] for name in names])
+                epochs = known["epoch"]() if "epoch" in known else ()
+                return Metric(folder, names, [known[name]() for name in names], epochs)
     own = [name for name in known if name not in _OF_LOGGERS and parse_tag(name, prefix) is None]
     if not own:
         raise UsageError(
             f"{file.parent} holds no logged metric: --gap reads {_CSV} of CSVLogger and TensorBoard's event files, in "
             "the folder of information_plane.csv."
         )
-    missing = _unknown_in(expression, own)
+    if not (missing := _unknown_in(expression, own)):
+        raise UsageError(f"{expression!r} lacks a name on one side of the minus: give a metric, or two as 'a - b'.")
     suggestion = nearest(missing, own)
     if "did you mean" in suggestion or suggestion == ".":
         shown = ", ".join(sorted(own)[:12]) + ", …" * (len(own) > 12)
@@ -131,22 +158,27 @@ def _unknown_in(expression: str, known: Sequence[str]) -> str:
     return expression.strip()
 
 
-def _of_csv(folder: Path) -> Mapping[str, Sequence[Logged]]:
+def _of_csv(folder: Path) -> Mapping[str, Series]:
     """The columns of ``metrics.csv``, each with its rows that have a value."""
     file = folder / _CSV
     if not file.is_file():
         return {}
-    found: dict[str, list[Logged]] = {}
+    found: dict[str, list[tuple[int, str, str, str]]] = {}
     try:
         with file.open(newline="", encoding="utf-8") as lines:
             for number, row in enumerate(csv.DictReader(lines), 2):
                 epoch, step = (row.get(name) or "nan" for name in ("epoch", "step"))
-                for name, cell in row.items():
-                    if name and cell and name not in ("epoch", "step"):
-                        found.setdefault(name, []).append(_logged(epoch, step, cell, f"{file}, line {number}: {name}"))
+                for name, cell in (row | {"epoch": epoch}).items():  # every row has a step, whether an epoch or not
+                    if name and cell and name != "step":
+                        found.setdefault(name, []).append((number, epoch, step, cell))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UsageError(f"{file} cannot be read: {error}.") from error
-    return {name: _in_order(values) for name, values in found.items()}
+
+    def numbers(name: str) -> Sequence[Logged]:
+        of = f"{file}, line {{}}: {name}"
+        return _in_order([_logged(epoch, step, cell, of.format(n)) for n, epoch, step, cell in found[name]])
+
+    return {name: partial(numbers, name) for name in found}
 
 
 def _logged(epoch: str, step: str, cell: str, where: str) -> Logged:
@@ -157,7 +189,7 @@ def _logged(epoch: str, step: str, cell: str, where: str) -> Logged:
         raise UsageError(f"{where} is {cell!r} at epoch {epoch!r}, step {step!r}: expected numbers.") from error
 
 
-def _of_events(folder: Path) -> Mapping[str, Sequence[Logged]]:
+def _of_events(folder: Path) -> Mapping[str, Series]:
     """The scalars of TensorBoard's event files."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -166,18 +198,18 @@ def _of_events(folder: Path) -> Mapping[str, Sequence[Logged]]:
     nothing = {"images": 1, "compressedHistograms": 1, "histograms": 1, "audio": 1, "tensors": 1}
     events = EventAccumulator(str(folder), size_guidance=nothing | {"scalars": 0})
     events.Reload()
-    found = {name: events.Scalars(name) for name in events.Tags()["scalars"]}
-    epochs = sorted((one.step, one.value) for one in found.get("epoch", ()))
+    names = events.Tags()["scalars"]
+    epochs = sorted((one.step, one.value) for one in (events.Scalars("epoch") if "epoch" in names else ()))
     steps = [step for step, _ in epochs]
 
     def epoch_at(step: int) -> float:
         k = bisect_right(steps, step)
         return epochs[k - 1][1] if k else math.nan
 
-    return {
-        name: _in_order([Logged(epoch_at(one.step), one.step, one.value) for one in values])
-        for name, values in found.items()
-    }
+    def numbers(name: str) -> Sequence[Logged]:
+        return _in_order([Logged(epoch_at(one.step), one.step, one.value) for one in events.Scalars(name)])
+
+    return {name: partial(numbers, name) for name in names}
 
 
 def _in_order(values: list[Logged]) -> list[Logged]:

@@ -182,10 +182,13 @@ def _positive(text: str) -> int:
     return int(text)
 
 
+_LARGEST_SEED = 2**32 - 100
+
+
 def _seed(text: str) -> int:
-    """A whole number from 0 on."""
-    if not text.isdecimal():
-        raise ArgumentTypeError(f"expected a whole number from 0 on, got {text!r}")
+    """A whole number that the generators of NumPy take too, as they do the next ones."""
+    if not text.isdecimal() or int(text) > _LARGEST_SEED:
+        raise ArgumentTypeError(f"expected a whole number from 0 to {_LARGEST_SEED}, got {text!r}")
     return int(text)
 
 

@@ -33,8 +33,11 @@ def reproduce(arguments: Namespace) -> int:
     try:
         experiment = experiment_of(arguments.name)
         folder = Path(arguments.out or Path("reproduce") / experiment.name)
-        _check_writable(folder)
         settings = _settings(arguments, experiment, folder)
+        _check_writable(folder, experiment)
+    except ExperimentError as error:
+        raise UsageError(str(error)) from error
+    try:
         with bar(experiment.name) as progress:
             started = time.monotonic()
             finding = experiment.run(settings, progress)
@@ -42,7 +45,9 @@ def reproduce(arguments: Namespace) -> int:
     except ExperimentError as error:
         raise UsageError(str(error)) from error
     except KeyboardInterrupt:
-        say(f"the runs that are done are kept in {folder / _RUNS}: the same command goes on.")
+        n = settings.finished.n_done
+        kept = f"runs that are done: {n}, kept in {folder / _RUNS}; the same command goes on."
+        say(kept if n else "no run is done yet: the same command begins anew.")
         raise
     _write(experiment, finding, folder)
     print(f"in {seconds / 60:.1f} minutes")
@@ -61,38 +66,46 @@ def listing() -> str:
 
 
 def _settings(arguments: Namespace, experiment: Experiment, folder: Path) -> Settings:
-    data_dir = arguments.data_dir or os.environ.get("LIGHTNING_IB_DATA")
-    options = {"experiment": experiment.name, "quick": arguments.quick, "seed": arguments.seed}
-    options |= {"device": arguments.device, "version": __version__}
-    return Settings(
-        arguments.quick,
-        FinishedRuns(folder / _RUNS, options),
-        arguments.seed,
-        Path(data_dir) if data_dir else None,
-        _device(arguments.device),
-    )
+    """What is checked before anything is written: the device, the data, and the runs that are there."""
+    import torch
+
+    from lightning_ib.reproduce.mnist import checksum
+
+    device = _device(arguments.device)
+    found = arguments.data_dir or os.environ.get("LIGHTNING_IB_DATA")
+    data_dir = Path(found) if found else None
+    options = {"experiment": experiment.name, "quick": arguments.quick, "seed": arguments.seed, "device": device}
+    options |= {"version": __version__, "torch": torch.__version__}
+    options |= {"data": checksum(data_dir)} if experiment.needs_mnist else {}
+    return Settings(arguments.quick, FinishedRuns(folder / _RUNS, options), arguments.seed, data_dir, device)
 
 
 def _device(name: str) -> str:
     import torch
 
     try:
-        torch.empty(0, device=name)
+        torch.zeros(1, device=name).item()
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
         raise UsageError(f"--device {name} cannot be used: {reason.rstrip('.')}.") from error
     return name
 
 
-def _check_writable(folder: Path) -> None:
+def _check_writable(folder: Path, experiment: Experiment) -> None:
     """Find out before hours of training."""
+    from lightning_ib.reproduce.report import files_of
+
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / ".writable"
-        probe.touch()
-        probe.unlink()
+        for into in (folder, folder / _RUNS):
+            into.mkdir(parents=True, exist_ok=True)
+            probe = into / ".writable"
+            probe.touch()
+            probe.unlink()
     except OSError as error:
-        raise UsageError(f"--out {folder} cannot be written: {error.strerror}.") from error
+        raise UsageError(f"--out {folder} cannot be written: {error.filename}: {error.strerror}.") from error
+    for file in files_of(experiment, folder):
+        if file.is_dir():
+            raise UsageError(f"--out {folder} cannot be written: {file} is a folder.")
 
 
 def _write(experiment: Experiment, finding: Finding, folder: Path) -> None:

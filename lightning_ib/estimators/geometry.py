@@ -10,6 +10,7 @@ from torch import Tensor
 from lightning_ib.estimators.base import Estimator, Rows
 from lightning_ib.functional import ClassGeometry, Unit, class_geometry, linear_cka, spectrum
 from lightning_ib.functional.checks import checked_choice, checked_integer, checked_rows
+from lightning_ib.functional.geometry.rows import centered_rows
 from lightning_ib.functional.geometry.spectrum import FEWEST_FOR_ALPHA
 from lightning_ib.records.record import COMPANIONS, OF_CLASSES
 
@@ -95,7 +96,7 @@ class LayerSpectrum(Companion):
     )
 
     def estimate(self, rows: Rows, calibration: Mapping[str, float], unit: Unit) -> dict[str, float]:
-        """Its values; those of a layer with one and the same row everywhere are NaN but for the guards."""
+        """Its values; those of a layer with one row everywhere, up to rounding, are NaN but for the guards."""
         found = spectrum(rows.numbers, unit=unit, rounding=rows.rounding)._asdict()
         found |= {name: found[name] or math.nan for name in ("alpha_first", "alpha_last")}
         return {name: float(found[name]) for name in self.outputs_for(rows)}
@@ -113,7 +114,7 @@ class LayerSpectrum(Companion):
         """That it is capped, and that there is none."""
         n, d = len(rows.t), rows.t[0].numel()
         if math.isnan(values["effective_rank"]):
-            return {"constant": f"all {n} rows are the same: its spectrum is undefined, and NaN."}
+            return {"constant": f"all {n} rows are the same up to rounding: its spectrum is undefined, and NaN."}
         if self.flag(values, rows) == "capped":
             return {
                 "capped": f"its spectrum is capped by {n} rows of {d} coordinates, as may be those of other layers: "
@@ -153,7 +154,9 @@ class LayerClasses(Companion):
             ValueError: not even the variance within classes is defined; the sentence gives the reason.
         """
         if found.n_outside:
-            raise LabelsOutOfRange(found.reason)
+            raise LabelsOutOfRange(
+                found.reason.replace("a larger max_classes", "companions=[LayerClasses(max_classes=…)]")
+            )
         if math.isnan(found.within_variance):
             raise ValueError(found.reason)
         return {name: float(getattr(found, name)) for name in self.outputs}
@@ -161,7 +164,7 @@ class LayerClasses(Companion):
     def estimate(self, rows: Rows, calibration: Mapping[str, float], unit: Unit) -> dict[str, float]:
         """From the sampled rows alone."""
         assert rows.labels is not None
-        return self.named(class_geometry(rows.numbers, rows.labels))
+        return self.named(class_geometry(rows.numbers, rows.labels, rounding=rows.rounding))
 
     def flag(self, values: Mapping[str, float], rows: Rows) -> str:
         """Whether a class has a single sample, and so no variance."""
@@ -173,6 +176,8 @@ class LayerClasses(Companion):
             return {"one class": "all samples are of one class: what lies between classes is undefined, and NaN."}
         if values["smallest_class"] < 2:
             return {"one sample": "a class has a single sample, which counts with a variance of 0 within its class."}
+        if math.isnan(values["nc1"]):
+            return {"constant": "its rows or class means are the same up to rounding: what compares classes is NaN."}
         if math.isnan(values["cdnv"]) or math.isnan(values["etf_distance"]):
             return {"same mean": "classes have the same mean: their distance or direction is undefined, and NaN."}
         return {}
@@ -197,7 +202,7 @@ class LayerDrift(Companion):
 
     def estimate(self, rows: Rows, calibration: Mapping[str, float], unit: Unit) -> dict[str, float]:
         """Of one measurement by itself, which is its own first."""
-        t = checked_rows(rows.numbers, "t")
+        t = centered_rows(checked_rows(rows.numbers, "t"), rows.rounding)
         return {"cka_to_first": linear_cka(t, t)}
 
     def flag(self, values: Mapping[str, float], rows: Rows) -> str:
@@ -207,8 +212,8 @@ class LayerDrift(Companion):
     def remarks(self, values: Mapping[str, float], rows: Rows) -> dict[str, str]:
         """That a layer with one row has no similarity, and that few rows make layers similar."""
         n, d = len(rows.t), rows.t[0].numel()
-        if bool((rows.t == rows.t[0]).all()):
-            return {"constant": f"all {n} rows are the same: its similarity to others is undefined, and NaN."}
+        if math.isnan(values["cka_to_first"]) and not centered_rows(rows.numbers, rows.rounding).any():
+            return {"constant": f"all {n} rows are the same up to rounding: its similarity to others is NaN."}
         if self.flag(values, rows) == "capped" and not math.isnan(values["cka_to_first"]):
             return {
                 "capped": f"{n} rows of {d} coordinates are few, here and maybe in other layers: CKA of unrelated rows "

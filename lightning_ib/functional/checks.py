@@ -244,7 +244,7 @@ def checked_rows(values: Any, name: str, *, at_least: int = 2, labels: str | Non
         ValueError: there are too few, a row is empty, or a value is NaN or infinite.
     """
     if not isinstance(values, Tensor):
-        raise TypeError(f"{name} must be a tensor of shape (N, D), got a {type(values).__name__}.")
+        raise TypeError(f"{name} must be a tensor of shape (N, D), got {kind_of(values)}.")
     if values.is_complex():
         raise TypeError(f"{name} must be real, got {values.dtype}: give torch.view_as_real({name}).")
     rows = plain_tensor(values.detach())
@@ -373,7 +373,13 @@ def holds_integers(values: Any) -> TypeGuard[Tensor]:
 
 
 def _dtype(value: Any) -> str:
-    return str(value.dtype) if isinstance(value, Tensor) else f"a {type(value).__name__}"
+    return str(value.dtype) if isinstance(value, Tensor) else kind_of(value)
+
+
+def kind_of(value: Any) -> str:
+    """Of which type a value is, with an article, for messages: ``an int``, ``a list``."""
+    name = type(value).__name__
+    return f"{'an' if name[0].lower() in 'aeiou' else 'a'} {name}"
 
 
 def _shown(value: Any) -> str:

@@ -56,12 +56,15 @@ def kendall(x: Sequence[float], y: Sequence[float], *, bars: bool = True) -> Bar
     seed; a resample in which all x or all y are equal counts as 0. Of fewer than about ten pairs it is rough.
 
     Args:
-        x: finite values, one for each run.
+        x: values, one for each run.
         y: likewise, of the same runs.
         bars: whether the ends of the bar are wanted; otherwise they are NaN.
 
     Returns:
-        NaN where all x or all y are equal.
+        NaN where all x or all y are equal, or one is NaN or infinite: leave its run out.
+
+    Raises:
+        ValueError: the numbers of values differ, or there are fewer than two.
 
     Example:
         >>> kendall([1, 2, 3, 4], [1, 3, 2, 4]).value
@@ -74,12 +77,15 @@ def spearman(x: Sequence[float], y: Sequence[float], *, bars: bool = True) -> Ba
     """Spearman's rank correlation: Pearson's of the ranks, equal values sharing the mean of theirs, with a bar.
 
     Args:
-        x: finite values, one for each run.
+        x: values, one for each run.
         y: likewise, of the same runs.
         bars: whether the ends of the bar are wanted; see :func:`kendall`.
 
     Returns:
-        NaN where all x or all y are equal.
+        NaN where all x or all y are equal, or one is NaN or infinite.
+
+    Raises:
+        ValueError: see :func:`kendall`.
 
     Example:
         >>> spearman([1, 2, 3, 4], [1, 3, 2, 4]).value
@@ -134,6 +140,8 @@ def _with_bar(statistic: Statistic, x: Sequence[float], y: Sequence[float], bars
     if n != len(y) or n < 2:
         raise ValueError(f"x and y must be of the same number, 2 at least, got {n} and {len(y)}.")
     of_x, of_y = (torch.tensor(values, dtype=torch.float64) for values in (x, y))
+    if not bool((of_x.isfinite() & of_y.isfinite()).all()):  # which have no rank
+        return Bar(math.nan, math.nan, math.nan)
     value = float(statistic(of_x, of_y, torch.ones(1, n, dtype=torch.float64)))
     if not bars or math.isnan(value):
         return Bar(value, math.nan, math.nan)

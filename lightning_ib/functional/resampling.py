@@ -18,6 +18,7 @@ from lightning_ib.functional.checks import (
     checked_integers,
     holds_integers,
     in_unit,
+    kind_of,
 )
 from lightning_ib.functional.variational.dealing import by_first_appearance, checked_groups, dealt, dealt_whole
 
@@ -191,10 +192,10 @@ def _estimated(estimate: Callable[..., Any], variables: tuple[Tensor, ...], rows
         value = estimate(*(of[rows.to(of.device)] for of in variables))
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from error
-    if not isinstance(value, numbers.Real) and not (isinstance(value, Tensor) and value.numel() == 1):
+    is_number = isinstance(value, Tensor) and value.numel() == 1 and not value.is_complex()
+    if not isinstance(value, numbers.Real) and not is_number:
         raise TypeError(
-            f"estimate must return a number, got a {type(value).__name__}: give a function that takes the number out "
-            "of it."
+            f"estimate must return a number, got {kind_of(value)}: give a function that takes the number out of it."
         )
     return float(value)
 
@@ -203,7 +204,7 @@ def _parts(variables: tuple[Tensor, ...], n_parts: int, groups: Tensor | None, s
     """The part of each sample, on the CPU."""
     wrong = next((of for of in variables if not isinstance(of, Tensor) or of.ndim == 0), None)
     if not variables or wrong is not None:
-        came = "none" if not variables else "a number" if isinstance(wrong, Tensor) else f"a {type(wrong).__name__}"
+        came = "none" if not variables else "a number" if isinstance(wrong, Tensor) else kind_of(wrong)
         raise TypeError(f"variables must be tensors of shape (N, …), got {came}.")
     n = len(variables[0])
     for of in variables[1:]:

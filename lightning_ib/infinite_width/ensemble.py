@@ -20,6 +20,7 @@ from lightning_ib.functional.checks import (
     checked_rows,
     checked_unit,
     in_unit,
+    kind_of,
     plain_tensor,
 )
 from lightning_ib.infinite_width.activations import ACTIVATIONS
@@ -290,7 +291,7 @@ def _filter_size(size: Any) -> int | None:
 def _targets(y: Any, name: str, n: int, remedy: str) -> Tensor:
     """Real targets as float64, of the shape they have."""
     if not isinstance(y, Tensor) or not y.is_floating_point():
-        kind = str(y.dtype) if isinstance(y, Tensor) else f"a {type(y).__name__}"
+        kind = str(y.dtype) if isinstance(y, Tensor) else kind_of(y)
         raise TypeError(f"{name} must be real targets, of shape (N,) or (N, k), got {kind}: {remedy}.")
     if y.ndim not in (1, 2) or 0 in y.shape:
         raise ValueError(f"{name} must have shape (N,) or (N, k), got {tuple(y.shape)}.")

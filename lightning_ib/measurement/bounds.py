@@ -18,7 +18,7 @@ from lightning_ib.bottleneck import (
 )
 from lightning_ib.bottleneck.joint import checked_joint
 from lightning_ib.functional import NOT_FINITE, Symbols, Unit, joint, symbols
-from lightning_ib.functional.checks import checked_choice, in_unit, logarithm, plain_tensor, sentence
+from lightning_ib.functional.checks import checked_choice, in_unit, kind_of, logarithm, plain_tensor, sentence
 from lightning_ib.records.bound import BoundLine
 from lightning_ib.records.points import InformationPoint
 from lightning_ib.records.record import STANDARD_ERRORS
@@ -359,7 +359,7 @@ def _checked_kind(bound: Any) -> Any:
     remedy = "give torch.as_tensor(p_xy, dtype=torch.float64)" if numbers else "give one of those, or a list of names"
     raise TypeError(
         "bound must be a tensor p(x, y), a curve of lightning_ib.bottleneck, 'labels', 'data', 'finite_sample' or "
-        f"'input_compression', got a {type(bound).__name__}: {remedy}."
+        f"'input_compression', got {kind_of(bound)}: {remedy}."
     )
 
 

@@ -85,12 +85,13 @@ class Drift:
         first = self._rows.setdefault(layer, t.float().cpu().clone()).to(t.device)
         if first.shape != t.shape:
             raise ValueError(f"its rows are {tuple(t.shape)}, and were {tuple(first.shape)} at the first measurement")
-        z = centered_rows(t)
+        z = centered_rows(t, rows.rounding)
         products = gram(z) if z.shape[1] > len(z) else None
         sketches[layer] = sketch_of_centered(z, products)
-        between, self._norms[layer], within = cka_products(centered_rows(first), z, self._norms.get(layer), products)
+        z_first = centered_rows(first, rows.rounding)
+        between, self._norms[layer], within = cka_products(z_first, z, self._norms.get(layer), products)
         both = math.sqrt(self._norms[layer]) * math.sqrt(within)
-        return {"cka_to_first": between / both if both > 0 else math.nan}
+        return {"cka_to_first": min(1.0, between / both) if both > 0 else math.nan}
 
     def to_last(self, moments: Collection[tuple[int, int]] | None = None) -> list[Record]:
         """The similarity of every measurement to the last, layer by layer, estimated from sketches.

@@ -13,6 +13,7 @@ from lightning_ib.estimators.reliability import bound_of_target, estimate_verdic
 from lightning_ib.estimators.soft import Soft
 from lightning_ib.functional import ClassSums, SoftEntropy, Unit
 from lightning_ib.functional.checks import sentence
+from lightning_ib.functional.geometry.rows import rounding_of
 from lightning_ib.measurement.drift import Drift
 from lightning_ib.measurement.sampled import Drawn
 from lightning_ib.measurement.streams import ClassStreams, Streams
@@ -282,7 +283,8 @@ class Estimation:
         """The values from the running sums of a layer, and over how many samples; their mean centers the next pass."""
         if isinstance(sums, ClassSums):
             assert self.class_streams.classes is not None
-            geometry = sums.result()
+            u = rounding_of(rows.numbers.dtype) if rows.rounding is None else rows.rounding
+            geometry = sums.result(rounding=u)
             return self.class_streams.classes.named(geometry), geometry.n
         assert self.streams.soft is not None
         found = sums.result(unit=unit)

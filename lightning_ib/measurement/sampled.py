@@ -14,7 +14,7 @@ from lightning_ib.capture.tokens import channel_means
 from lightning_ib.distributed import all_gathered, this_process
 from lightning_ib.estimators.geometry import MOST_CHANNELS
 from lightning_ib.functional.discretize.sketch import fold, project
-from lightning_ib.functional.geometry.spectrum import rounding_of
+from lightning_ib.functional.geometry.rows import rounding_of
 from lightning_ib.measurement.head import Predictions, may_be_head
 from lightning_ib.measurement.reservoir import Gather, Reservoir
 from lightning_ib.records.tags import at_target

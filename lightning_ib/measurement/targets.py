@@ -10,7 +10,7 @@ from torch import Tensor
 from lightning_ib.binning.fitted import FittedQuantizer
 from lightning_ib.binning.quantizer import Quantizer
 from lightning_ib.binning.target import UNPACK, UnknownTarget
-from lightning_ib.capture.batches import Source
+from lightning_ib.capture.batches import Source, TargetFailed
 from lightning_ib.functional.checks import sentence
 from lightning_ib.measurement.reading import TargetReader
 from lightning_ib.measurement.variables import Variable
@@ -138,6 +138,8 @@ class Targets:
 
     def _selected(self, name: str, y: Any) -> Any:
         try:
+            if isinstance(y, TargetFailed):
+                raise y
             return self.readers[name].selected(y)
         except Exception as error:  # it is the user's
             if not self.several:

@@ -9,6 +9,8 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from lightning_ib.functional.checks import kind_of
+
 _DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.int32, torch.bool)
 
 
@@ -43,7 +45,7 @@ def gather_batch(values: Tensor) -> Tensor:
         tensor([0, 1, 2])
     """
     if not isinstance(values, Tensor):
-        raise TypeError(f"values must be a tensor of shape (B, …), got a {type(values).__name__}.")
+        raise TypeError(f"values must be a tensor of shape (B, …), got {kind_of(values)}.")
     if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
         return values
     gathered: Tensor = torch.compiler.disable(_gathered)(values)  # collectives are no part of a graph

@@ -9,7 +9,7 @@ from typing import Any, Literal, NamedTuple, get_args
 import torch
 from torch import Tensor, nn
 
-from lightning_ib.functional.checks import check_same_samples, checked_choice, checked_flag, checked_number
+from lightning_ib.functional.checks import check_same_samples, checked_choice, checked_flag, checked_number, kind_of
 from lightning_ib.objectives.gather import gather_batch
 from lightning_ib.objectives.labels import checked_class_numbers
 from lightning_ib.objectives.terms import Weight, checked_code
@@ -126,7 +126,7 @@ def _checked_layers(layers: Any) -> list[Tensor]:
     if not isinstance(layers, (list, tuple)) or len(layers) == 0:
         raise ValueError(
             f"layers must be a list of at least one tensor of shape (B, …), got "
-            f"{'none' if isinstance(layers, (list, tuple)) else f'a {type(layers).__name__}'}: give [t], say."
+            f"{'none' if isinstance(layers, (list, tuple)) else kind_of(layers)}: give [t], say."
         )
     return list(layers)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,8 @@ def rows_of(history: History, run: str) -> list[list[Any]]:
     """
     points = [point for target in history.targets for point in history.points(target)] or history.points()
     moments = sorted({(point.epoch, point.step) for point in points})
-    stride = math.ceil(len(points) / MOST_ROWS) or 1
+    most = max(Counter((point.epoch, point.step) for point in points).values(), default=1)
+    stride = math.ceil(len(moments) / max(1, MOST_ROWS // most)) or 1
     kept = set(moments[::-stride])
     return [
         [

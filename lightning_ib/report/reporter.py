@@ -226,6 +226,25 @@ class Reporter:
             picture = to.folder / f"tsne{self._stem}.png"
             self._picture("tsne", picture, to, lambda: plot_tsne(rows, when, self._places, layers))
 
+    def rewrite(self, history: History, to: Destination) -> None:
+        """Bring CSV files and the pictures of geometry up to date, where measurements that are past were added to.
+
+        Loggers get these pictures at the step of the last measurement.
+
+        Args:
+            history: of the whole run.
+            to: where to.
+        """
+        if to.folder is None:
+            return
+        self._csv_path = self.csv_path(to.folder)
+        save_history(history, self._csv_path, self.warned)
+        self._draw_all_geometry(history, to._replace(step=self._step_of_last(to)), files=True)
+
+    def _step_of_last(self, to: Destination) -> int:
+        """The step of the last measurement; without one in this run that of the loggers."""
+        return to.step if self._last_step is None else self._last_step
+
     def draw(self, history: History, to: Destination, *, files: bool = True) -> None:
         """Draw the pictures for loggers and, with ``files``, the folder: a plane for each target."""
         assert to.folder is not None
@@ -260,14 +279,17 @@ class Reporter:
     def _draw_beside(self, history: History, to: Destination, files: bool) -> None:
         """The pictures beside the main one: the estimates, and the geometry of layers."""
         assert to.folder is not None
-        for k, (target, of_target) in enumerate(self._by_target(history).items()):
-            everything = of_target.estimates()
-            estimates = [one for one in everything if one.source not in COMPANIONS]
+        for target, of_target in self._by_target(history).items():
+            estimates = [one for one in of_target.estimates() if one.source not in COMPANIONS]
             # The probe is drawn in the plane already.
             if any(math.isfinite(one.value) for one in estimates if one.source != "probe"):
                 name, picture = at_target("estimators", target), to.folder / self._picture_name("estimators", target)
                 self._picture(name, picture, to, partial(plot_estimates, estimates), files)
-            geometry = [one for one in everything if one.source in COMPANIONS]
+        self._draw_all_geometry(history, to, files)
+
+    def _draw_all_geometry(self, history: History, to: Destination, files: bool) -> None:
+        for k, of_target in enumerate(self._by_target(history).values()):
+            geometry = [one for one in of_target.estimates() if one.source in COMPANIONS]
             self._draw_geometry([one for one in geometry if one.target or k == 0], to, files)
 
     def _draw_geometry(self, geometry: Sequence[Record], to: Destination, files: bool) -> None:
@@ -319,7 +341,7 @@ class Reporter:
                         save_figure(self._figure(of_target, to._replace(folder=folder)), path, self.warned)
         if self.csv_name == self.main and history.records():  # of two callbacks with one history, the plane's
             run = "/".join(to.folder.parts[-2:]) if to.folder else self.prefix
-            step = to.step if self._last_step is None else self._last_step
+            step = self._step_of_last(to)
             log_page(to.loggers, f"{self.prefix}/page", lambda: self._page(history, run), step, self.warned)
             log_table(to.loggers, f"{self.prefix}/table", COLUMNS, rows_of(history, run), step, self.warned)
 

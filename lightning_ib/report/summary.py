@@ -64,10 +64,10 @@ _TITLES = {"I_XT": "I(X;T)", "I_TY": "I(T;Y)", "H_T": "H(T)"}
 def changes(history: History, of: str = "epoch") -> str:
     """How every quantity changed, layer by layer: since the first measurement, and from the highest of all.
 
-    Companions follow, a block for each of them. With drift among them the last line says since when a layer has
-    settled: from then on its CKA to the last measurement is at least 0.95. Of several targets the primary one is
-    shown. Layers that were measured later, or not at the end, are named with their first and last measurement. Empty
-    with one measurement.
+    Companions follow, a block for each of them. With drift among them the last lines say since when a layer has
+    settled, its CKA to the last measurement being at least 0.95 from then on, and which layers had not settled before
+    the last. Of several targets the primary one is shown. Layers that were measured later, or not at the end, are named
+    with their first and last measurement. Empty with one measurement.
 
     Args:
         history: of a run.
@@ -153,19 +153,24 @@ def _change(values: Sequence[float]) -> str:
 
 
 def _settled(records: Sequence[Record], of: str) -> list[str]:
-    """Since when each layer is as similar to its last measurement as one that has settled."""
-    known, since = [one for one in records if math.isfinite(one.value)], dict[str, int]()
-    for one in known:
-        if one.quantity == "cka_to_last" and one.source == "drift" and one.verdict != "capped":
-            if one.value < SETTLED:
-                since.pop(one.layer, None)
-            else:
-                since.setdefault(one.layer, getattr(one, of))
-    if not since:
-        return []
-    layers = dict.fromkeys(one.layer for one in known if one.quantity == "cka_to_last")
-    shown = ", ".join(f"{layer} {since[layer]}" for layer in layers if layer in since)
-    return [f"settled since {of} (CKA to the last at least {SETTLED}): {shown}"]
+    """Since when each layer is as similar to its last measurement as one that has settled.
+
+    The last measurement is that to itself whatever the layer did, and so does not count.
+    """
+    series: dict[str, list[tuple[int, float]]] = {}
+    for one in records:
+        of_drift = one.source == "drift" and one.quantity == "cka_to_last"
+        if of_drift and math.isfinite(one.value) and one.verdict != "capped":
+            series.setdefault(one.layer, []).append((getattr(one, of), one.value))
+    settled, moving = [], []
+    for layer, (*before, _) in series.items():
+        n_moving = max((k + 1 for k, (_, value) in enumerate(before) if value < SETTLED), default=0)
+        if n_moving < len(before):
+            settled.append(f"{layer} {before[n_moving][0]}")
+        elif before:
+            moving.append(layer)
+    lines = [f"settled since {of} (CKA to the last at least {SETTLED}): {', '.join(settled)}"] if settled else []
+    return [*lines, f"not settled before the last measurement: {', '.join(moving)}"] if moving else lines
 
 
 def file_locations(csv: Path | None, picture: Path | None, board: Path | None) -> str:

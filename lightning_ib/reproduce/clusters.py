@@ -12,13 +12,15 @@ from torch.nn.functional import cross_entropy
 
 from lightning_ib.evaluation.measure import measure
 from lightning_ib.records.reliability import VerdictWarning
-from lightning_ib.reproduce.experiment import seeded
+from lightning_ib.reproduce.experiment import finite, seeded
 from lightning_ib.reproduce.finished import Row
 
 N_CLASSES = 5
 _SPREAD = 0.7
 _SIDE = 10.0
 _LEAST_STD = 1e-10
+_AT_ONCE = 1 << 20
+"""Coordinates of pairs of points that are worked on at once."""
 
 
 class Model(NamedTuple):
@@ -152,16 +154,16 @@ def code_information(mean: Tensor, std: Tensor) -> CodeInformation:
     mean, std = mean.double(), std.double()
     mean = mean - mean.mean(0)
     z = mean + std * torch.randn_like(mean)
-    # log p(z_i|x_j) without the constant, which cancels; the square is expanded, so that no (n, n, D) is held.
-    precision = std.pow(-2)
-    squares = z.square() @ precision.T - 2 * z @ (mean * precision).T + (mean.square() * precision).sum(1)
+    # log p(z_i|x_j) without the constant, which cancels. An expanded square would lose its digits where std is small.
+    size = max(1, _AT_ONCE // mean.numel())
+    squares = torch.cat([((rows[:, None] - mean) / std).square().sum(2) for rows in z.split(size)])
     logs = -squares / 2 - std.log().sum(1)
     own = logs.diagonal()
     return CodeInformation((own - logs.logsumexp(1)).mean() + math.log(len(z)), (own - logs.mean(1)).mean())
 
 
 def train(model: Model, training: Training) -> Row:
-    """Train one network, and measure it; the random states of the caller are left alone."""
+    """Train one network, and measure it unless it diverged; the random states of the caller are left alone."""
     x, y = clusters(training.n_train + training.n_test, model.draw)
     n = training.n_train
     with seeded(model.seed):
@@ -179,6 +181,8 @@ def train(model: Model, training: Training) -> Row:
                 multiplier += model.constraint * float(excess.detach())
             loss.backward()
             optimizer.step()
+        if not finite(network, x):
+            return model._asdict() | {"train_accuracy": math.nan, "verdict": "diverged"}
         return model._asdict() | _measured(network, x, y, model.draw, training)
 
 

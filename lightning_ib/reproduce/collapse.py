@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from functools import partial
-from statistics import median_low
 from typing import NamedTuple
 
 from lightning_ib.functional.ranks import spearman
@@ -13,7 +12,7 @@ from lightning_ib.reproduce.collapse_picture import draw, excess
 from lightning_ib.reproduce.collapse_training import Data, Grid, train, work
 from lightning_ib.reproduce.experiment import Claim, Finding, Progress, Settings
 from lightning_ib.reproduce.finished import Row
-from lightning_ib.reproduce.mnist import load_mnist
+from lightning_ib.reproduce.mnist import load_mnist, standardized
 
 PAPER = Grid((0.3, 0.1, 0.03, 0.01, 0.003, 0.001), n_seeds=5, n_steps=100_000, n_measured=60)
 QUICK = Grid(
@@ -36,6 +35,14 @@ _CLEAR = 0.5
 """A correlation over time counts from this size on."""
 _LEAST_CHANGE = {"accuracy": 0.05}
 """A test accuracy that rises by less after the fit is no grokking."""
+_SLOWER = 2.0
+"""NC1 falls clearly more slowly than before the fit where halving takes so many times as long in log time."""
+_LATE = 10.0
+"""NC1 that never halved before the fit collapses apart from it from so many times the step of the fit on."""
+_ORDERED = 0.95
+"""Weight decay sets the time where so many pairs of runs of a seed are in its order."""
+_BY_CHANCE = 0.05
+"""An order that chance gives more often than that says nothing."""
 _FEWEST = 4
 """A rank correlation over time needs so many measurements after the fit."""
 
@@ -47,7 +54,9 @@ class Times(NamedTuple):
         weight_decay: of the run.
         seed: of the run.
         fitted: the first measured step with the training accuracy of :data:`FITTED`, or NaN.
-        collapsed: the first measured step from then on with half the NC1 of the training set at the fit, or NaN.
+        doubled: the last measured step before the fit with twice the NC1 of the training set at the fit, or NaN.
+        collapsed: the first measured step after the fit with half of it, or NaN.
+        not_yet: the last measured step before that; without a collapse the last one of all.
         accuracy: the change of the test accuracy from the fit to the end.
         information: that of I(X;T|Y), in bits.
         kernels: that of nHSIC(Z;X) − nHSIC(Z;Y).
@@ -62,7 +71,9 @@ class Times(NamedTuple):
     weight_decay: float
     seed: int
     fitted: float
+    doubled: float
     collapsed: float
+    not_yet: float
     accuracy: float
     information: float
     kernels: float
@@ -96,12 +107,11 @@ def run(settings: Settings, progress: Progress, grid: Grid | None = None) -> Fin
             make = partial(train, data, grid, decay, seed, progress.advance, settings.device)
             rows += settings.rows(name, make, progress, work(grid), f"weight decay {decay:g}, seed {seed}")
     times = [
-        times_of([row for row in rows if (row["weight_decay"], row["seed"]) == (decay, seed)])
+        times_of([row for row in rows if (row["weight_decay"], row["seed"]) == (decay, seed)], grid.n_steps)
         for decay in grid.weight_decays
         for seed in seeds
     ]
-    of_settings = {"setting": "the paper's" if grid == PAPER else "quick", "device": settings.device}
-    of_settings |= {"weight decays": ", ".join(f"{one:g}" for one in grid.weight_decays)}
+    of_settings = {"weight decays": ", ".join(f"{one:g}" for one in grid.weight_decays)}
     of_settings |= {"seeds": ", ".join(map(str, seeds))}
     of_settings |= {name: value for name, value in grid._asdict().items() if name not in ("weight_decays", "n_seeds")}
     return Finding(
@@ -131,42 +141,48 @@ def _data(settings: Settings, grid: Grid) -> Data:
     """The first pictures of both parts, standardized by the numbers of the original."""
     parts = []
     for split, n in (("train", grid.n_train), ("t10k", grid.n_test)):
-        x, y = load_mnist(settings.data_dir, split)
-        parts += [((x[:n] - 0.1307) / 0.3081).flatten(1).to(settings.device), y[:n].to(settings.device)]
+        x, y = load_mnist(settings.data_dir, split, n)
+        parts += [standardized(x).flatten(1).to(settings.device), y.to(settings.device)]
     return Data(*parts)
 
 
-def times_of(rows: Sequence[Row]) -> Times:
-    """When a run fitted and collapsed, of its rows in the order of time."""
+def times_of(rows: Sequence[Row], n_steps: int) -> Times:
+    """When a run of so many steps fitted and collapsed, of its rows in the order of time; NaN where it diverged."""
     key = rows[0]["weight_decay"], rows[0]["seed"]
     start = next((k for k, row in enumerate(rows) if row["train_accuracy"] >= FITTED), None)
-    if start is None:
-        return Times(*key, *[math.nan] * 11)
+    if start is None or rows[-1]["step"] < n_steps:
+        return Times(*key, *[math.nan] * 13)
     after = rows[start:]
     first = after[0]
+    doubled = [row["step"] for row in rows[:start] if row["train_nc1"] >= 2 * first["train_nc1"]]
     collapsed = next((row["step"] for row in after if row["train_nc1"] <= first["train_nc1"] / 2), math.nan)
+    not_yet = max(row["step"] for row in after if not row["step"] >= collapsed)
     columns = [
         [row["test_accuracy"] for row in after],
         [row["i_xt_given_y"] for row in after],
         [excess(row) for row in after],
     ]
     changes = [column[-1] - column[0] for column in columns]
-    rhos = [
-        spearman([row[spread] for row in after], of, bars=False).value if len(after) >= _FEWEST else math.nan
-        for spread in ("test_rnc1", "test_nc1")
-        for of in columns
-    ]
-    return Times(*key, float(first["step"]), float(collapsed), *changes, *rhos)
+    rhos = [_over_time([row[spread] for row in after], of) for spread in ("test_rnc1", "test_nc1") for of in columns]
+    halvings = (float(doubled[-1]) if doubled else math.nan, float(collapsed), float(not_yet))
+    return Times(*key, float(first["step"]), *halvings, *changes, *rhos)
+
+
+def _over_time(spread: Sequence[float], of: Sequence[float]) -> float:
+    """The rank correlation; NaN of few measurements, and of a network whose units are all dead."""
+    if len(of) < _FEWEST or not all(map(math.isfinite, (*spread, *of))):
+        return math.nan
+    return spearman(spread, of, bars=False).value
 
 
 def claims_of(times: Sequence[Times], grid: Grid) -> list[Claim]:
     """What the paper claims, beside what the runs say."""
     fitted = [time for time in times if not math.isnan(time.fitted)]
     if not fitted:
-        none = f"none of {len(times)} runs came to a training accuracy of {FITTED:g}."
+        none = f"none of {len(times)} runs came to a training accuracy of {FITTED:g} without diverging."
         return [Claim(claimed, none, None) for claimed in _CLAIMED]
     return [
-        _two_times(fitted, grid),
+        _two_times(times, fitted),
         _by_weight_decay(fitted, grid),
         _moves_along(fitted, _CLAIMED[2], "accuracy", "the test accuracy", -1),
         _moves_along(fitted, _CLAIMED[3], "information", "I(X;T|Y) [bits]", 1),
@@ -182,42 +198,75 @@ _CLAIMED = (
 )
 
 
-def _two_times(fitted: Sequence[Times], grid: Grid) -> Claim:
+def _two_times(times: Sequence[Times], fitted: Sequence[Times]) -> Claim:
+    """Whether NC1 halves apart from the fit in every run; steady falls, as that of 1 / step, have no time of their own.
+
+    Every run has to say so, or every one the opposite.
+    """
     parts = []
-    for decay, of in _by_decay(fitted, grid):
-        late = median_low(_or_never(time.collapsed) for time in of)
-        then = f"half the NC1 at {late:.0f}" if late < math.inf else f"half the NC1 not before {grid.n_steps}"
-        parts.append(f"λ = {decay:g}: fitted at step {median_low(time.fitted for time in of):.0f}, {then}")
-    later = [min(_or_never(time.collapsed), grid.n_steps) >= 2 * time.fitted for time in fitted]
+    for time in fitted:
+        before = "never twice as large before" if math.isnan(time.doubled) else f"twice as large at {time.doubled:.0f}"
+        then = f"not half by {time.not_yet:.0f}" if math.isnan(time.collapsed) else f"half at {time.collapsed:.0f}"
+        parts.append(f"{_name(time)} fits at step {time.fitted:.0f}, its NC1 is {before}, {then}")
+    apart = [_apart(time) for time in fitted]
+    others = ", ".join(_name(time) for time in times if math.isnan(time.fitted))
+    more = f" Not fitted, or diverged: {others}." if others else ""
     return Claim(
         _CLAIMED[0],
-        f"{'; '.join(parts)}. In {sum(later)} of {len(fitted)} fitted runs collapse takes at least as long again.",
-        all(later),
+        f"{'; '.join(parts)}. NC1 halves apart from the fit in {apart.count(True)} of {len(fitted)} runs and with it "
+        f"in {apart.count(False)}; in {apart.count(None)} it falls as steadily in log time before the fit as after it, "
+        f"which has no time scale, or the run ends too early.{more}",
+        True if all(apart) else False if apart.count(False) == len(apart) else None,
     )
+
+
+def _apart(time: Times) -> bool | None:
+    """Whether a run collapses at a time of its own, as far as the measured steps bound it."""
+    if time.collapsed < 2 * time.fitted:
+        return False
+    wait = time.not_yet / time.fitted
+    if math.isnan(time.doubled):
+        return True if wait >= _LATE else None
+    before = time.fitted / max(time.doubled, 1)
+    return True if wait >= 2 and math.log(wait) >= _SLOWER * math.log(before) else None
 
 
 def _by_weight_decay(fitted: Sequence[Times], grid: Grid) -> Claim:
-    """Whether the wait, the lower median over seeds, is longer the weaker the decay."""
-    waits = [
-        (decay, median_low(_or_never(time.collapsed) - time.fitted for time in of))
-        for decay, of in _by_decay(fitted, grid)
+    """Whether the wait is longer the weaker the decay, over pairs of runs of a seed, which start alike."""
+    words = [
+        f"λ = {decay:g}: {', '.join(_wait(time) for time in fitted if time.weight_decay == decay)}"
+        for decay in grid.weight_decays
+        if any(time.weight_decay == decay for time in fitted)
     ]
-    known = [(decay, wait) for decay, wait in waits if wait < math.inf]
-    if len(known) < 2:
-        return Claim(_CLAIMED[1], f"only {len(known)} of the weight decays collapsed within the steps.", None)
-    named = ", ".join(f"{wait:.0f} for λ = {decay:g}" for decay, wait in known)
-    scaled = ", ".join(f"{wait * decay * grid.rate:.2g}" for decay, wait in known)
-    more = f"; the other {len(waits) - len(known)} take longer than the runs" if len(waits) > len(known) else ""
-    return Claim(
-        _CLAIMED[1],
-        f"steps from fit to half the NC1: {named}; in units of 1 / (rate · λ): {scaled}{more}.",
-        all(one < other or one == other == math.inf for (_, one), (_, other) in zip(waits, waits[1:])),
+    seeds = {time.seed: [of for of in fitted if of.seed == time.seed] for time in fitted}
+    pairs = [
+        (one, other) for of in seeds.values() for one in of for other in of if one.weight_decay > other.weight_decay
+    ]
+    longer = sum(_surely_longer(other, one) for one, other in pairs)
+    shorter = sum(_surely_longer(one, other) for one, other in pairs)
+    chance = 1 / math.prod(math.factorial(len(of)) for of in seeds.values())
+    found = (
+        f"steps from fit to half the NC1: {'; '.join(words)}. Of {len(pairs)} pairs of runs of a seed the weaker decay "
+        f"waits longer in {longer} and less long in {shorter}; the others cannot be told apart at the measured steps."
     )
+    if chance > _BY_CHANCE:
+        return Claim(_CLAIMED[1], f"{found} So few runs are in such an order by chance, too.", None)
+    holds = True if longer >= _ORDERED * len(pairs) else False if 2 * shorter >= len(pairs) else None
+    return Claim(_CLAIMED[1], found, holds)
 
 
-def _or_never(step: float) -> float:
-    """A step, or infinity for one that did not come."""
-    return math.inf if math.isnan(step) else step
+def _name(time: Times) -> str:
+    return f"λ = {time.weight_decay:g} seed {time.seed}"
+
+
+def _wait(time: Times) -> str:
+    late = f"more than {time.not_yet - time.fitted:.0f}"
+    return f"{late if math.isnan(time.collapsed) else format(time.collapsed - time.fitted, '.0f')} (seed {time.seed})"
+
+
+def _surely_longer(one: Times, other: Times) -> bool:
+    """Whether a run waits longer than another: a collapse lies between two measured steps, or after the last one."""
+    return not math.isnan(other.collapsed) and one.not_yet - one.fitted >= other.collapsed - other.fitted
 
 
 def _moves_along(fitted: Sequence[Times], claimed: str, what: str, name: str, sign: int) -> Claim:
@@ -229,7 +278,7 @@ def _moves_along(fitted: Sequence[Times], claimed: str, what: str, name: str, si
     rhos = {spread: [getattr(time, f"{spread.lower()}_{what}") for time in fitted] for spread in ("RNC1", "NC1")}
     known = {spread: [rho for rho in of if not math.isnan(rho)] for spread, of in rhos.items()}
     found = f"from the fit to the end {name} changes by {_spread(changes, '+.3g')}"
-    if not known["RNC1"]:
+    if not all(known.values()):
         return Claim(claimed, f"{found}; too few measurements follow the fit.", None)
     parts, shares = [], []
     for spread, of in known.items():
@@ -250,12 +299,6 @@ def _spread(values: Sequence[float], form: str) -> str:
     return least if len(values) == 1 else f"{least} to {greatest}"
 
 
-def _by_decay(times: Sequence[Times], grid: Grid) -> list[tuple[float, list[Times]]]:
-    """The runs of each weight decay that has some, the strongest first."""
-    found = [(decay, [time for time in times if time.weight_decay == decay]) for decay in grid.weight_decays]
-    return [(decay, of) for decay, of in found if of]
-
-
 def _method(grid: Grid) -> list[str]:
     return [
         f"A network of two hidden layers of {grid.width} ReLUs is trained on {grid.n_train} pictures of MNIST with "
@@ -268,8 +311,10 @@ def _method(grid: Grid) -> list[str]:
         "nHSIC is the normalized HSIC with ε = 1e-5 in batches of 100 test pictures, "
         f"{min(grid.n_kernel, grid.n_test)} in all: Gaussian kernels of width 5 √D for X and Z, the linear kernel for "
         "labels.",
-        f"Fitted means a training accuracy of {FITTED:g}. Measurements lie at about {grid.n_measured} steps, equally "
-        "far apart in their logarithm, which is how precise times are.",
+        f"Fitted means a training accuracy of {FITTED:g}. A network whose outputs are no longer finite has diverged: "
+        "its run ends before, and is not judged.",
+        f"Measurements lie at about {grid.n_measured} steps, equally far apart in their logarithm: times are so "
+        "precise.",
     ]
 
 

@@ -31,7 +31,7 @@ def draw(rows: Sequence[Row], times: Sequence[Any]) -> Figure:
 
     Args:
         rows: of all runs, with the same steps.
-        times: of each run, when it fitted; the earliest of a weight decay is a dotted vertical line.
+        times: of each run, when it fitted, which is a dotted vertical line.
     """
     from matplotlib import colormaps
     from matplotlib.figure import Figure
@@ -45,9 +45,9 @@ def draw(rows: Sequence[Row], times: Sequence[Any]) -> Figure:
             of = [row for row in rows if row["weight_decay"] == decay and row["step"] > 0]
             for style, column in zip(("-", "--"), lines):
                 axes.plot(*_means(of, column), style, color=color, linewidth=1.3 if style == "-" else 1.0)
-            fitted = [time.fitted for time in times if time.weight_decay == decay and not math.isnan(time.fitted)]
-            if fitted:
-                axes.axvline(min(fitted), color=color, linewidth=0.8, linestyle=":")
+            for fitted in {time.fitted for time in times if time.weight_decay == decay}:
+                if not math.isnan(fitted):
+                    axes.axvline(fitted, color=color, linewidth=0.8, linestyle=":")
         if logarithmic:
             _logarithmic(axes)
         axes.set_xscale("log")

@@ -15,7 +15,7 @@ from lightning_ib.evaluation.measure import measure
 from lightning_ib.functional.geometry.classes import class_geometry
 from lightning_ib.objectives.hsic import hsic
 from lightning_ib.records.reliability import VerdictWarning
-from lightning_ib.reproduce.experiment import seeded
+from lightning_ib.reproduce.experiment import finite, seeded
 from lightning_ib.reproduce.finished import Row
 
 N_CLASSES = 10
@@ -121,7 +121,8 @@ def train(
         device: where to train.
 
     Returns:
-        Accuracy, loss, class geometry, information and nHSIC; the random states of the caller are left alone.
+        Accuracy, loss, class geometry, information and nHSIC, up to the step before a network diverged; the random
+        states of the caller are left alone.
     """
     with seeded(seed):
         model = network(grid.width, grid.init_scale).to(device)
@@ -129,15 +130,19 @@ def train(
         batches = _batches(len(data.x_train), grid.batch)
         targets = torch.eye(N_CLASSES, device=device)[data.y_train]
         rows, done = [], 0
-        for step in measured_steps(grid.n_steps, grid.n_measured):
+        steps = measured_steps(grid.n_steps, grid.n_measured)
+        for step in steps:
             for _ in range(step - done):
                 chosen = next(batches).to(device)
                 optimizer.zero_grad()
                 (model(data.x_train[chosen]) - targets[chosen]).square().sum().backward()
                 optimizer.step()
-            rows.append({"weight_decay": weight_decay, "seed": seed, "step": step} | measured(model, data, grid))
             advance(step - done + _measurement(grid))
             done = step
+            if not finite(model, data.x_train) or not finite(model, data.x_test):
+                advance(grid.n_steps - step + _measurement(grid) * sum(step < one for one in steps))
+                break
+            rows.append({"weight_decay": weight_decay, "seed": seed, "step": step} | measured(model, data, grid))
         return rows
 
 
@@ -161,7 +166,8 @@ def measured(model: nn.Sequential, data: Data, grid: Grid) -> Row:
         geometry = class_geometry(t, y)
         row[f"{part}_within"] = geometry.within_variance
         row[f"{part}_nc1"] = geometry.nc1
-        row[f"{part}_rnc1"] = geometry.within_variance / float(t.double().norm(dim=1).mean()) ** 2
+        length = float(t.double().norm(dim=1).mean())
+        row[f"{part}_rnc1"] = geometry.within_variance / length**2 if length else math.nan
     row |= _information(model, data)
     n = grid.n_kernel
     return row | _kernels(t[:n], data.x_test[:n], data.y_test[:n])

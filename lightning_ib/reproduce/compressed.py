@@ -8,6 +8,7 @@ A compression loses information, so that the result is a lower bound where the e
 from __future__ import annotations
 
 import math
+from statistics import NormalDist
 from typing import NamedTuple
 
 import torch
@@ -162,13 +163,26 @@ def smoothed(values: list[float], window: int, order: int) -> list[float]:
     return found
 
 
-def phases(values: list[float], errors: list[float], times: float = 2.0) -> list[tuple[int, int]]:
+def clear_difference(n: int, n_series: int) -> float:
+    """So many standard errors of a difference are beyond chance, whichever two values of a series are compared.
+
+    Among all pairs of n values of unchanging series white noise has a larger one in 5 % of cases at most (Bonferroni).
+
+    Example:
+        >>> round(clear_difference(61, 5), 2)
+        4.55
+    """
+    n_pairs = n_series * n * (n - 1) // 2
+    return NormalDist().inv_cdf(1 - 0.025 / max(1, n_pairs))
+
+
+def phases(values: list[float], errors: list[float], times: float) -> list[tuple[int, int]]:
     """Rises and falls by more than so many standard errors: the places where each begins and ends.
 
     A turn counts when the way back from the last extreme is larger than ``times`` the error of the difference.
 
     Example:
-        >>> phases([0, 2, 4, 3.9, 4.1, 1, 3], [0.1] * 7)
+        >>> phases([0, 2, 4, 3.9, 4.1, 1, 3], [0.1] * 7, times=4)
         [(0, 4), (4, 5), (5, 6)]
     """
     found: list[tuple[int, int]] = []

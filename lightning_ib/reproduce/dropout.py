@@ -28,6 +28,9 @@ CHANNEL = "known channel"
 _CHANNEL_STD, _CHANNEL_ROWS, _CHANNEL_DRAWS = 0.25, 1000, 8
 _CHANNEL_DIMENSIONS = (1, 2, 4, 8)
 
+_WITHIN = 1.0
+"""The lower and the upper value are a reading of I(X;T) where they are within so many bits of each other."""
+
 _COLORS = {"gaussian": "#31688e", "information": "#d1603d"}
 _NAMES = {"gaussian": "Gaussian dropout", "information": "information dropout"}
 
@@ -72,10 +75,9 @@ def run(settings: Settings, progress: Progress) -> Finding:
         ExperimentError: MNIST is missing or damaged.
     """
     plan = QUICK if settings.quick else FULL
-    parts = [load_mnist(settings.data_dir, split) for split in ("train", "t10k")]
-    data = [of[:n] for (images, labels), n in zip(parts, (plan.n_train, plan.n_components))
-            for of in (images[:, None], labels)]  # fmt: skip
-    return experiment(data, plan, settings, progress)
+    x, y = load_mnist(settings.data_dir, "train", plan.n_train)
+    x_test, y_test = load_mnist(settings.data_dir, "t10k", plan.n_components)
+    return experiment((x[:, None], y, x_test[:, None], y_test), plan, settings, progress)
 
 
 def experiment(data: Sequence[Tensor], plan: Plan, settings: Settings, progress: Progress) -> Finding:
@@ -91,7 +93,7 @@ def experiment(data: Sequence[Tensor], plan: Plan, settings: Settings, progress:
     return Finding(
         picture(rows, channel),
         filled([*rows, *channel]),
-        [*judged(rows), _about_the_channel(channel)],
+        [*judged(rows, plan.measured[-1]), _about_the_channel(channel)],
         METHOD,
         {name: value for name, value in plan._asdict().items() if name != "measured"}
         | {"seed": settings.seed, "noise": plan.std, "measured epochs": len(plan.measured)},
@@ -140,62 +142,83 @@ def _as_published(z: Tensor, std: Tensor, generator: torch.Generator) -> float:
     return h_t - float((std * math.sqrt(2 * math.pi * math.e)).log().sum(1).mean())
 
 
-def judged(rows: Sequence[Row]) -> list[Claim]:
-    """The claims of the paper about networks, beside the rows."""
-    highest = max(row["i_xt_upper"] for row in rows)
-    lasts = [max(_of(rows, run), key=lambda row: row["epoch"]) for run in _runs(rows)]
-    claims = [
-        Claim(
-            "Dropout with continuously distributed noise makes I(X;T) finite (abstract).",
-            f"the upper of the two values is finite at every measurement, at most {highest:.4g} bits.",
-            math.isfinite(highest),
-        )
-    ]
-    told_apart = [row for row in rows if row["i_xt_upper"] < row["i_xt_most"]]
+def judged(rows: Sequence[Row], last: int) -> list[Claim]:
+    """The claims of the paper about networks, beside the rows; runs that diverged before the end are left out."""
+    sound = [run for run in _runs(rows) if _of(rows, run)[-1]["epoch"] == last]
+    ended = [_named(run) for run in _runs(rows) if run not in sound]
+    left_out = f" Left out, since they diverged: {', '.join(ended)}." if ended else ""
+    rows = [row for run in sound for row in _of(rows, run)]
+    if not rows:
+        return [Claim(claimed, f"every network diverged: {', '.join(ended)}.", None) for claimed in _CLAIMED]
+    highest, read = max(row["i_xt_upper"] for row in rows), [_reads(row) for row in rows]
     ends = ", ".join(
-        f"{row['i_xt_lower']:.3g} and {row['i_xt_upper']:.4g} bits ({_NAMES[row['method']]})" for row in lasts
+        f"{of['i_xt_lower']:.3g} and {of['i_xt_upper']:.4g} bits ({_named(run)})"
+        for run, of in ((run, _of(rows, run)[-1]) for run in sound)
     )
-    claims.append(
+    changes = [_change(_of(rows, run)) for run in sound]
+    words = "; ".join(f"{_named(run)}: by {low:+.4g} to {high:+.4g} bits" for run, (low, high) in zip(sound, changes))
+    falls, may_fall = [high < 0 for _, high in changes], [low < 0 for low, _ in changes]
+    return [
         Claim(
-            "This enables a meaningful information plane (abstract).",
-            f"{len(told_apart)} of {len(rows)} measurements bound I(X;T) from above by less than the "
-            f"{rows[0]['i_xt_most']:.4g} bits that tell all pictures apart; at the end it is between {ends}. Where "
-            "the lower value has reached that limit, the plane shows the number of pictures.",
-            len(told_apart) == len(rows) or (None if told_apart else False),
-        )
-    )
-    changes = [_change(_of(rows, run)) for run in _runs(rows)]
-    words = "; ".join(
-        f"{_NAMES[method]}, seed {seed}: by {low:+.4g} to {high:+.4g} bits"
-        for (method, seed), (low, high) in zip(_runs(rows), changes)
-    )
-    sure, possible = [high < 0 for _, high in changes], [low < 0 for low, _ in changes]
-    claims.append(
+            _CLAIMED[0],
+            f"the upper of the two values is at most {highest:.4g} bits. It is finite by construction, as it is for "
+            "noise of any size, and infinite for layers without noise, so that no run could say otherwise."
+            f"{left_out}",
+            None,
+        ),
         Claim(
-            "Training has a fitting phase, in which I(X;T) rises, and a compression phase, in which it falls (the "
-            "paper's introduction shows them on LeNet and MNIST).",
-            f"from its highest value before to the end I(X;T) changes, as far as the two values bound it: {words}.",
-            True if all(sure) else None if any(possible) else False,
-        )
-    )
-    return claims
+            _CLAIMED[1],
+            f"in {sum(read)} of {len(rows)} measurements the two values are within {_WITHIN:g} bit of each other; at "
+            f"the end they are {ends}. Where the lower one is near the {rows[0]['i_xt_most']:.4g} bits that tell all "
+            f"pictures apart, the plane shows the number of pictures.{left_out}",
+            True if all(read) else None,
+        ),
+        Claim(
+            _CLAIMED[2],
+            f"from its highest value before to the end I(X;T) changes, as far as the two values bound it: {words}."
+            f"{left_out}",
+            True if all(falls) else None if any(may_fall) else False,
+        ),
+    ]
+
+
+_CLAIMED = (
+    "Dropout with continuously distributed noise makes I(X;T) finite (abstract).",
+    "This enables a meaningful information plane (abstract).",
+    "Training has a fitting phase, in which I(X;T) rises, and a compression phase, in which it falls (the paper's "
+    "introduction shows them on LeNet and MNIST).",
+)
+
+
+def _reads(row: Row) -> bool:
+    """Whether the lower and the upper value are near enough to be a reading."""
+    return bool(row["i_xt_upper"] - row["i_xt_lower"] <= _WITHIN)
+
+
+def _named(run: tuple[str, int]) -> str:
+    return f"{_NAMES[run[0]]}, seed {run[1]}"
 
 
 def _about_the_channel(channel: Sequence[Row]) -> Claim:
+    """Whether the truth lies between the two values, and these are near enough to be a reading, at every dimension."""
     inside = [
         row["i_xt_lower"] - 3 * row["i_xt_lower_error"]
         <= row["truth"]
         <= row["i_xt_upper"] + 3 * row["i_xt_upper_error"]
         for row in channel
     ]
-    first, worst = channel[0], channel[-1]
+    read = [_reads(row) for row in channel]
+    words = "; ".join(
+        f"of {row['truth']:.3g} bits in {row['dimensions']} coordinates they are {row['i_xt_lower']:.3g} and "
+        f"{row['i_xt_upper']:.3g}, by the code {row['as_published']:.3g}"
+        for row in channel
+    )
     return Claim(
         "The estimator reads I(X;T) of multiplicative Gaussian noise (the code's validation of the estimator).",
-        f"the truth lies between the two values here in {sum(inside)} of {len(channel)} cases; in one coordinate they "
-        f"are {first['i_xt_lower']:.3g} and {first['i_xt_upper']:.3g} of {first['truth']:.3g} bits. With the "
-        f"covariance s |z| of the code the lower one reads {worst['as_published']:.3g} in {worst['dimensions']} "
-        f"coordinates, more than the {worst['i_xt_most']:.3g} bits that tell all samples apart.",
-        all(inside),
+        f"the truth lies between the two values here in {sum(inside)} of {len(channel)} cases, and they are within "
+        f"{_WITHIN:g} bit of each other in {sum(read)}; the others are no reading. With the formula of the code, whose "
+        f"covariance is s |z|, beside: {words}. {channel[0]['i_xt_most']:.3g} bits tell all samples apart.",
+        False if not all(inside) else True if all(read) else None,
     )
 
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from lightning_ib.evaluation.measure import measure
 from lightning_ib.functional import entropy_of_counts
 from lightning_ib.records.reliability import VerdictWarning
-from lightning_ib.reproduce.experiment import seeded
+from lightning_ib.reproduce.experiment import finite, seeded
 from lightning_ib.reproduce.finished import Row
 from lightning_ib.reproduce.known_noise import known_noise_information
 
@@ -168,7 +168,7 @@ def noise_on(model: nn.Module) -> Iterator[None]:
 def train(
     data: Sequence[Tensor], plan: Plan, method: str, seed: int, advance: Callable[[int], None], device: str = "cpu"
 ) -> list[Row]:
-    """Train one network; a row for each measured epoch.
+    """Train one network; a row for each measured epoch, up to where it diverges.
 
     Args:
         data: pictures ``(N, 1, 28, 28)`` and labels for training, and those for measuring.
@@ -195,6 +195,9 @@ def train(
                     optimizer.step()
                 schedule.step()
                 advance(1)
+                if not finite(model, x_test):
+                    advance(plan.n_epochs - epoch)
+                    break
             if epoch in plan.measured:
                 rows.append({"method": method, "seed": seed, "epoch": epoch} | measured(model, x_test, y_test, plan))
         return rows

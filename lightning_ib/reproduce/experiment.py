@@ -13,6 +13,9 @@ from lightning_ib.reproduce.finished import FinishedRuns, Row
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+    from torch import Tensor, nn
+
+_IN_BATCH = 1000
 
 
 class Settings(NamedTuple):
@@ -130,6 +133,14 @@ class Silent:
 
     def describe(self, text: str) -> None:
         """Nothing."""
+
+
+def finite(model: nn.Module, x: Tensor) -> bool:
+    """Whether a network has not diverged: its outputs are finite. Modes and random states stay."""
+    from lightning_ib.evaluation.passes import preserve_state
+
+    with preserve_state(model):
+        return all(bool(model(part).isfinite().all()) for part in x.split(_IN_BATCH))
 
 
 @contextmanager

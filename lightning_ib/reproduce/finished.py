@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from lightning_ib.records.files import replacing
 from lightning_ib.reproduce.errors import ExperimentError
@@ -24,7 +24,7 @@ class FinishedRuns:
         options: that the rows depend on, plain values; a folder with others is refused.
 
     Raises:
-        ExperimentError: the folder holds runs of other settings.
+        ExperimentError: the folder holds runs of other settings, or of settings that cannot be read.
 
     Example:
         >>> FinishedRuns(None, {}).rows("seed 0", lambda: [{"loss": 0.5}])
@@ -33,17 +33,28 @@ class FinishedRuns:
 
     def __init__(self, folder: Path | None, options: Mapping[str, Any]) -> None:
         self._folder, self._options = folder, dict(options)
-        if folder is not None and (folder / _OPTIONS).exists():
-            found = _read(folder / _OPTIONS)
-            if found != self._options:
-                names = [name for name in {**found, **self._options} if found.get(name) != self._options.get(name)]
-                raise ExperimentError(
-                    f"{folder} holds runs of other settings ({', '.join(names)}): give another --out, or delete it."
-                )
+        if folder is None or not any(folder.glob("*.json")):
+            return
+        found = _read(folder / _OPTIONS)
+        if not isinstance(found, dict):
+            raise ExperimentError(
+                f"{folder / _OPTIONS} is missing or damaged, so that the settings of the runs beside it are unknown: "
+                f"give another --out, or delete the folder {folder}."
+            )
+        if found != self._options:
+            names = [name for name in {**found, **self._options} if found.get(name) != self._options.get(name)]
+            raise ExperimentError(
+                f"{folder} holds runs of other settings ({', '.join(names)}): give another --out, or delete it."
+            )
 
     def has(self, run: str) -> bool:
         """Whether a run is done."""
         return self._folder is not None and self._file(self._folder, run).exists()
+
+    @property
+    def n_done(self) -> int:
+        """How many runs are done."""
+        return 0 if self._folder is None else sum(file.name != _OPTIONS for file in self._folder.glob("*.json"))
 
     def rows(self, run: str, make: Callable[[], list[Row]]) -> list[Row]:
         """The rows of a run: read where it is done, else made and kept.
@@ -53,18 +64,22 @@ class FinishedRuns:
             make: runs it and returns its rows, of numbers and texts.
 
         Raises:
-            ExperimentError: the file of the run is damaged.
-            OSError: the rows cannot be kept.
+            ExperimentError: the file of the run is damaged, or the rows cannot be kept.
         """
         if self._folder is None:
             return make()
         file = self._file(self._folder, run)
         if file.exists():
-            rows: list[Row] = _read(file)
+            rows = _read(file)
+            if not _is_table(rows):
+                raise ExperimentError(f"{file} is damaged: delete it, and its run is run again.")
             return rows
         made = make()
-        _write(self._folder / _OPTIONS, self._options)
-        _write(file, made)
+        try:
+            _write(self._folder / _OPTIONS, self._options)
+            _write(file, made)
+        except OSError as error:
+            raise ExperimentError(f"{file} cannot be written: {error.strerror}.") from error
         return made
 
     @staticmethod
@@ -73,10 +88,18 @@ class FinishedRuns:
 
 
 def _read(file: Path) -> Any:
+    """What a file holds, or ``None`` where it is missing or no JSON."""
     try:
         return json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ExperimentError(f"{file} is damaged: delete it, and its run is run again.") from error
+    except (OSError, ValueError):
+        return None
+
+
+def _is_table(rows: Any) -> TypeGuard[list[Row]]:
+    """Whether these are rows of equal columns."""
+    return (
+        isinstance(rows, list) and bool(rows) and all(isinstance(r, dict) and r.keys() == rows[0].keys() for r in rows)
+    )
 
 
 def _write(file: Path, content: Any) -> None:

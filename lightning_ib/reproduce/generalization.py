@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from lightning_ib.functional.ranks import Bar, kendall, spearman
 from lightning_ib.reproduce.clusters import Model, Training, train
-from lightning_ib.reproduce.experiment import Claim, Finding, Progress, Settings
+from lightning_ib.reproduce.experiment import Claim, Finding, Progress, Settings, filled
 from lightning_ib.reproduce.finished import Row
 from lightning_ib.reproduce.generalization_picture import draw
 
@@ -69,9 +69,10 @@ def run(settings: Settings, progress: Progress, training: Training = _TRAINING) 
         name = f"constraint {constraint:g} width {width} decay {decay:g}"
         make = partial(_trained, models, training, progress)
         rows += settings.rows(name, make, progress, len(models), f"width {width}, weight decay {decay:g}")
+    rows = filled(rows)
     groups = [_group(constraint, rows) for constraint in constraints]
     of_settings = {
-        "setting": "quick" if settings.quick else "the paper's",
+        "device": "cpu",
         "widths": ", ".join(map(str, _WIDTHS)),
         "weight decays": ", ".join(f"{decay:g}" for decay in _WEIGHT_DECAYS),
         "draws of the data": ", ".join(map(str, draws)),
@@ -95,7 +96,7 @@ def _trained(models: Sequence[Model], training: Training, progress: Progress) ->
     for model in models:
         rows.append(train(model, training))
         progress.advance()
-    return rows
+    return filled(rows)
 
 
 def _group(constraint: float, rows: Sequence[Row]) -> Group:
@@ -184,9 +185,10 @@ def _method(training: Training, groups: Sequence[Group]) -> list[str]:
         "whose mean and deviations are two networks of x.",
         "The gap is test loss minus training loss (cross-entropy, nats), each averaged over "
         f"{training.n_draws} draws of Z.",
-        f"I(X;Z|Y) is of {training.n_information} further points of the same clusters, in bits: the density of Z is "
-        "known, one z is drawn for each point, and the average of its log density ratio is at most "
-        f"log2 {n_class} = {math.log2(n_class):.2f} bits with {n_class} points in a class.",
+        f"I(X;Z|Y) is of {training.n_information} points of the same clusters, in bits. They come from the same "
+        "generator as those of training and test, and up to 1 in 50 are among these.",
+        "The density of Z is known, one z is drawn for each point, and the average of its log density ratio is at most "
+        f"about log2 {n_class} = {math.log2(n_class):.2f} bits with about {n_class} points in a class.",
         "The counted value is what the callback reports of the mean of Z: I(X;T) − I(T;Y) in cells. It sees how the "
         "means are spread, and not how far the noise washes them out.",
         f"{n_kept} networks with a training accuracy above {_LEAST_ACCURACY} are compared. Bars are 95 % of resampled "

@@ -13,11 +13,10 @@ from torch import Tensor, nn
 
 from lightning_ib.functional import mutual_information_knn
 from lightning_ib.reproduce.compressed import N_COORDINATES, K, compress, information, information_of_labels, ksg
-from lightning_ib.reproduce.experiment import seeded
+from lightning_ib.reproduce.experiment import finite, seeded
 from lightning_ib.reproduce.finished import Row
 
 LAYERS = ("conv1", "conv2", "conv3", "fc1", "output")
-_MEAN, _STD = 0.1307, 0.3081
 _IN_BATCH = 1000
 
 
@@ -137,11 +136,6 @@ class Plan(NamedTuple):
     order: int = 4
 
 
-def standardized(pictures: Tensor) -> Tensor:
-    """Gray values with about mean 0 and deviation 1, ``(N, 1, 28, 28)``."""
-    return ((pictures - _MEAN) / _STD)[:, None]
-
-
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
     """All modules in evaluation and no gradients; the mode of each module is put back."""
@@ -158,7 +152,7 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 def train(
     data: Sequence[Tensor], plan: Plan, seed: int, advance: Callable[[int], None], device: str = "cpu"
 ) -> list[Row]:
-    """Train an autoencoder and a classifier; a row for each measured epoch and layer.
+    """Train an autoencoder and a classifier; a row for each epoch and layer, up to where the network diverges.
 
     Args:
         data: pictures ``(N, 1, 28, 28)`` and labels for training, and those for measuring.
@@ -184,6 +178,9 @@ def train(
                     losses.append(float(of_batch.detach()) * len(chosen))
                 loss = math.fsum(losses) / len(x)
                 advance(1)
+                if not finite(model, x_test):
+                    advance(plan.n_epochs - epoch)
+                    break
             if epoch % plan.every == 0:
                 common = {"seed": seed, "epoch": epoch, "train_loss": loss}
                 rows += [common | row for row in measured(model, inputs, x_test, y_test)]

@@ -32,13 +32,14 @@ class Experiment(NamedTuple):
     needs_mnist: bool = False
 
     def run(self, settings: Settings, progress: Progress) -> Finding:
-        """Run it.
+        """Run it; the settings that every experiment has come first.
 
         Raises:
             ExperimentError: data are missing, or a setting cannot be.
         """
         finding: Finding = importlib.import_module(f"lightning_ib.reproduce.{self.name}").run(settings, progress)
-        return finding
+        common = {"setting": "quick" if settings.quick else "the paper's", "device": settings.device}
+        return finding._replace(settings=common | dict(finding.settings))
 
 
 EXPERIMENTS = {
@@ -76,7 +77,7 @@ EXPERIMENTS = {
             "Butakov et al., Information Bottleneck Analysis of Deep Neural Networks via Lossy Compression, ICLR 2024, "
             "arXiv 2305.08013; code: github.com/VanessB/Information-v3",
             "2 minutes",
-            "7 hours",
+            "7 hours in one run",
             needs_mnist=True,
         ),
     )

@@ -24,6 +24,11 @@ class Written(NamedTuple):
     text: Path
 
 
+def files_of(experiment: Experiment, folder: Path) -> Written:
+    """Where a finding is written to: ``NAME.png``, ``NAME.csv`` and ``NAME.md``."""
+    return Written(*(folder / f"{experiment.name}.{suffix}" for suffix in ("png", "csv", "md")))
+
+
 def write_finding(experiment: Experiment, finding: Finding, folder: Path, version: str) -> Written:
     """Write ``NAME.png``, ``NAME.csv`` and ``NAME.md`` into a folder, each as a whole.
 
@@ -36,7 +41,7 @@ def write_finding(experiment: Experiment, finding: Finding, folder: Path, versio
     Raises:
         OSError: a file cannot be written; an older one is left as it was.
     """
-    written = Written(*(folder / f"{experiment.name}.{suffix}" for suffix in ("png", "csv", "md")))
+    written = files_of(experiment, folder)
     with replacing(written.picture) as partial:
         finding.figure.savefig(partial, format="png", dpi=finding.figure.dpi)
     with replacing(written.table) as partial:

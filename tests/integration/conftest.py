@@ -1,6 +1,7 @@
 import pytest
 
 import lightning_ib.callbacks.information_plane as callback_module
+from lightning_ib.report import loggers
 from lightning_ib.report.reporter import Reporter
 
 
@@ -13,6 +14,28 @@ def pictures():
 def no_pictures(monkeypatch):
     """Drawing takes most of the time of a small run."""
     monkeypatch.setattr(Reporter, "_picture", lambda *_: False)
+
+
+def blank(figure):
+    """A picture as large as the figure, without what is in it."""
+    from PIL import Image
+
+    return Image.new("RGB", figure.canvas.get_width_height(), "white")
+
+
+def blank_drawing():
+    """Figures are made and saved, and their PNG files are blank: turning one into pixels takes most of the time.
+
+    For modules, or tests, that ask whether there is a picture. Pixels are looked at in ``test_loggers.py``,
+    ``test_estimators_logging.py`` and ``tests/unit/plot``.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loggers, "rendered", blank)
+        yield
+
+
+blank_pictures = pytest.fixture(blank_drawing, scope="module")
+blank_pictures_here = pytest.fixture(blank_drawing)
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from tests.helpers.callbacks import FIXED, EarlyStopping, ModelCheckpoint, epoch
 from tests.helpers.records import exact
 from tests.helpers.tiny import N_VAL, TinyModule, fit, make_data, pl
 
-pytestmark = pytest.mark.usefixtures("few_pictures", "few_probes")
+pytestmark = pytest.mark.usefixtures("blank_pictures", "few_pictures", "few_probes")
 
 # -- what is logged ----------------------------------------------------------------------------------------------------
 

@@ -133,6 +133,53 @@ def test_the_best_epoch_of_a_metric_is_another_moment(runs, capsys):
     assert float(rows_of("gap.csv")["conv", "cells", "I_XT"]["tau"]) == pytest.approx(expected, abs=1e-6)
 
 
+@pytest.mark.parametrize(("every", "last"), [(5, 10), (4, 8)])
+@pytest.mark.parametrize("n_optimizers", [1, 2])
+def test_the_measurements_of_the_next_epoch_come_too_late(runs, every, last, n_optimizers, capsys):
+    """A record counts the epochs that came before: that of the best one stands at its end and all through the next."""
+    for k, name in enumerate(RUNS):
+        write_csv(Path(name), [(0.1 * k, 0.0), (1.0, 0.0), (1.0, 0.0)])
+        points = [
+            point(layer="conv", epoch=step // 10, step=n_optimizers * step, i_xt=k if step == last else 9.0, **FLAT)
+            for step in range(0, 31, every)
+        ]
+        History.of(points).to_csv(f"{name}/information_plane.csv")
+    asked = ["compare", *runs, "--gap", "val_loss", "--at-min", "val_loss", "--table", "gap.csv"]
+    if n_optimizers == 2 and last == 8:  # nothing says where the epoch ends: the first measurement after it
+        assert "differs among them: nothing varies" in refused(capsys, *asked[1:])
+    else:
+        assert main(asked) == 0
+        assert float(rows_of("gap.csv")["conv", "cells", "I_XT"]["tau"]) == 1
+
+
+def test_values_and_gaps_that_differ_by_rounding_are_ties(runs, capsys):
+    for k, name in enumerate(RUNS):
+        write_csv(Path(name), [(0.25, 0.0), (0.3 if k < 2 else 0.1 * (k + 1), 0.0)])  # 3 · 0.1 is more than 0.3
+        of_others = FLAT | {"i_ty": k * 1e-17, "h_t": 2.0 + 1e-15 * k}
+        of_drift = estimate(2, 20, "conv", "drift", "cka_to_last", 1.0 + 2e-16 * k)._replace(unit="")
+        small = estimate(2, 20, "conv", "classes", "within_variance", 1e-17 * k)._replace(unit="")
+        made = History.of([point(layer="conv", epoch=2, step=20, i_xt=2.0, **of_others)], [of_drift, small])
+        made.to_csv(f"{name}/information_plane.csv")
+    assert main(["compare", *runs, "--gap", "val_loss", "--table", "gap.csv"]) == 0
+    rows = rows_of("gap.csv")
+    assert list(rows) == [("conv", "classes", "within_variance")]
+    expected = scipy_stats.kendalltau([0, 1, 2, 3, 4], [3, 3, 3, 4, 5]).statistic
+    assert float(rows["conv", "classes", "within_variance"]["tau"]) == pytest.approx(expected)
+    assert "left out, the same in all runs:" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("of", "epochs"), [("epoch", 10), ("step", 0)])
+def test_runs_that_differ_in_length_are_named(runs, of, epochs, capsys):
+    line = f"the runs differ in length, last measured at {of} "
+    assert main(["compare", *runs, "--gap", "val_loss"]) == 0
+    assert line not in capsys.readouterr().out
+    for k, name in enumerate(RUNS):
+        points = [point(layer="conv", epoch=epochs * n, step=10 * n, i_xt=n, **FLAT) for n in range(k + 2)]
+        History.of(points).to_csv(f"{name}/information_plane.csv")
+    assert main(["compare", *runs, "--gap", "val_loss"]) == 0
+    assert f"{line}10 (a) to 50 (e)\n" in capsys.readouterr().out
+
+
 def test_where_runs_differ_in_their_layers_extremes_over_layers_are_compared(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for k in range(5):

@@ -61,12 +61,14 @@ def test_an_experiment_writes_picture_table_and_text(capsys, small, monkeypatch)
     assert text.startswith("# collapse: ")
     assert "arXiv 2509.20829" in text
     assert "| width | 8 |" in text
+    assert "| setting | quick |\n| device | cpu |" in text
     assert out.count("claimed: ") == text.count("Claimed: ")
 
 
 def test_without_data_a_sentence_says_how_to_get_them(capsys, small):
     assert main(["reproduce", "collapse", "--quick"]) == 2
     assert "lightning-ib reproduce: MNIST is needed: give --data-dir DIR with MNIST/raw/" in capsys.readouterr().err
+    assert not (small / "reproduce").exists()
 
 
 def test_a_folder_that_cannot_be_written_is_said_before_the_work(capsys, small):
@@ -75,15 +77,28 @@ def test_a_folder_that_cannot_be_written_is_said_before_the_work(capsys, small):
     assert "--out taken/in cannot be written: " in capsys.readouterr().err
 
 
+def test_places_that_are_taken_are_said_before_the_work(capsys, small):
+    (small / "a").mkdir()
+    (small / "a" / "runs").write_text("")
+    assert main(["reproduce", "collapse", "--quick", "--data-dir", "data", "--out", "a"]) == 2
+    assert "--out a cannot be written: a/runs: " in capsys.readouterr().err
+    (small / "b" / "collapse.png").mkdir(parents=True)
+    assert main(["reproduce", "collapse", "--quick", "--data-dir", "data", "--out", "b"]) == 2
+    assert "--out b cannot be written: b/collapse.png is a folder" in capsys.readouterr().err
+    assert not any((small / "b" / "runs").iterdir())
+
+
 def test_a_device_that_is_missing_is_said(capsys, small):
-    assert main(["reproduce", "generalization", "--quick", "--device", "nowhere"]) == 2
-    assert "--device nowhere cannot be used: " in capsys.readouterr().err
+    for device in ("nowhere", "meta"):
+        assert main(["reproduce", "generalization", "--quick", "--device", device]) == 2
+        assert f"--device {device} cannot be used: " in capsys.readouterr().err
+    assert not (small / "reproduce").exists()
 
 
-@pytest.mark.parametrize("seed", ["-1", "x", "1.5"])
+@pytest.mark.parametrize("seed", ["-1", "x", "1.5", "4294967295", "18446744073709551616"])
 def test_a_seed_is_a_whole_number(capsys, small, seed):
     assert main(["reproduce", "generalization", f"--seed={seed}"]) == 2
-    assert "expected a whole number from 0 on" in capsys.readouterr().err
+    assert "expected a whole number from 0 to 4294967196" in capsys.readouterr().err
 
 
 def test_an_interrupted_experiment_goes_on(capsys, small, monkeypatch):
@@ -100,7 +115,7 @@ def test_an_interrupted_experiment_goes_on(capsys, small, monkeypatch):
 
     monkeypatch.setattr(collapse, "train", interrupted)
     assert main([*command, "parts"]) == 130
-    assert "the same command goes on" in capsys.readouterr().err
+    assert "runs that are done: 1, kept in parts/runs; the same command goes on" in capsys.readouterr().err
     assert not (small / "parts" / "collapse.csv").exists()
     assert main([*command, "parts"]) == 0
     assert runs == [0.1, 0.01, 0.01]
@@ -108,6 +123,18 @@ def test_an_interrupted_experiment_goes_on(capsys, small, monkeypatch):
         assert (small / "parts" / name).read_bytes() == (small / "whole" / name).read_bytes(), name
     assert main([*command, "parts", "--seed", "1"]) == 2
     assert "holds runs of other settings (seed): give another --out, or delete it" in capsys.readouterr().err
+    write_idx(small / "other", 100, seed=5)
+    assert main([*command, "parts", "--data-dir", "other"]) == 2
+    assert "holds runs of other settings (data): give another --out" in capsys.readouterr().err
+
+
+def test_where_nothing_is_done_the_command_begins_anew(capsys, small, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(collapse, "train", interrupted)
+    assert main(["reproduce", "collapse", "--quick", "--data-dir", "data"]) == 130
+    assert "no run is done yet: the same command begins anew" in capsys.readouterr().err
 
 
 def test_generalization_needs_no_data(small, monkeypatch):
@@ -118,4 +145,6 @@ def test_generalization_needs_no_data(small, monkeypatch):
     assert main(["reproduce", "generalization", "--quick"]) == 0
     folder = small / "reproduce" / "generalization"
     assert len(rows_in(folder / "generalization.csv")) == 9
-    assert "Kendall's τ [95 %]" in (folder / "generalization.md").read_text(encoding="utf-8")
+    text = (folder / "generalization.md").read_text(encoding="utf-8")
+    assert "Kendall's τ [95 %]" in text
+    assert "| setting | quick |\n| device | cpu |" in text

@@ -176,7 +176,13 @@ def test_changes_are_since_the_first_and_from_the_highest_value():
         "out         +0.000  +0.000    +1.500  +0.000    +0.000  +0.000",
         "spectrum    effective_rank  effective_rank_of_variances",
         "conv        +4.500  +0.000               -3e+04  -3e+04",
-        "settled since epoch (CKA to the last at least 0.95): conv 1, out 3",
+        "settled since epoch (CKA to the last at least 0.95): conv 1",
+        "not settled before the last measurement: out",
+    ]
+    restless = [one for one in drift if one.layer == "out"] + [drift[2]._replace(layer="late")]
+    assert changes(History.of(history, restless)).splitlines()[-2:] == [
+        "out         +0.000  +0.000    +1.500  +0.000    +0.000  +0.000",
+        "not settled before the last measurement: out",
     ]
     assert changes(History.of(points((2,)))) == ""
     assert changes(History.of(points((0, 3))), "step").startswith("change since step 0, ")

@@ -24,7 +24,7 @@ from tests.helpers.records import estimate, exact, of
 from tests.helpers.resume import go_on, in_checkpoint
 from tests.helpers.tiny import TinyModule, fit, pl
 
-pytestmark = pytest.mark.usefixtures("few_pictures")
+pytestmark = pytest.mark.usefixtures("blank_pictures", "few_pictures")
 
 
 # -- what fails --------------------------------------------------------------------------------------------------------

@@ -126,7 +126,7 @@ def test_the_projector_is_given_the_same_labeled_rows_at_every_measurement(logge
         assert config.count(f'tensor_name: "ib/{layer}:') == 3
 
 
-@pytest.mark.usefixtures("pictures")
+@pytest.mark.usefixtures("pictures", "blank_pictures_here")
 def test_another_logger_gets_the_scalars_and_what_it_cannot_show_is_no_fault(tmp_path):
     callback = InformationPlaneCallback(estimators=["knn", "probe"], log_projector=True)
     _, run = fit(tmp_path, callback, logger=pl.loggers.CSVLogger(tmp_path), max_epochs=2)
@@ -191,7 +191,7 @@ def test_an_evaluation_of_a_network_that_was_never_fitted_has_estimates(tmp_path
     assert callback.history == History()
 
 
-@pytest.mark.usefixtures("pictures")
+@pytest.mark.usefixtures("pictures", "blank_pictures_here")
 def test_a_fast_dev_run_estimates_one_batch_and_writes_nothing(tmp_path):
     callback = InformationPlaneCallback(estimators=["knn"], log_projector=True, tsne=True)
     fit(tmp_path, callback, fast_dev_run=True)
@@ -199,7 +199,7 @@ def test_a_fast_dev_run_estimates_one_batch_and_writes_nothing(tmp_path):
     assert list(tmp_path.rglob("*")) == []
 
 
-@pytest.mark.usefixtures("pictures")
+@pytest.mark.usefixtures("pictures", "blank_pictures_here")
 def test_a_second_callback_has_its_own_names_and_files(tmp_path):
     one = InformationPlaneCallback(["out"], estimators=["knn"])
     other = InformationPlaneCallback(["out"], estimators=["knn", "quantized8"], prefix="own/two", data="train")

@@ -13,7 +13,7 @@ from tests.helpers.records import exact
 from tests.helpers.resume import go_on, in_checkpoint, resumes_exactly, same
 from tests.helpers.tiny import N_VAL, fit, make_data, pl
 
-pytestmark = pytest.mark.usefixtures("few_pictures")
+pytestmark = pytest.mark.usefixtures("blank_pictures", "few_pictures")
 
 COMPANIONS = {"spectrum", "classes", "drift"}
 
@@ -114,6 +114,24 @@ def test_each_of_two_targets_has_its_classes(tmp_path):
     assert {file.name for file in tmp_path.glob("geometry*")} == {"geometry_class.png", "geometry_coarse.png"}
     lines = callback.reporter.summary(callback.history, []).splitlines()
     assert sum(line.split()[:2] == ["classes", "within_variance"] for line in lines) == 1
+
+
+class Pictures(pl.loggers.CSVLogger):
+    """Keeps the names and the steps of the images it gets."""
+
+    def log_image(self, key, images, step=None):
+        self.__dict__.setdefault("got", []).append((key, step))
+
+
+@pytest.mark.usefixtures("pictures")
+def test_the_end_of_a_fit_draws_the_geometry_anew_and_nothing_else(tmp_path):
+    logger = Pictures(tmp_path)
+    fit(tmp_path, InformationPlaneCallback(companions=["drift"], estimators=()), logger=logger, max_epochs=1)
+    plane, geometry = (
+        [step for key, step in logger.got if key == f"ib/{name}"] for name in ("information_plane", "geometry")
+    )
+    assert len(plane) == 2
+    assert geometry == [*plane, plane[-1]]
 
 
 def test_the_summary_says_how_all_changed_and_what_has_settled(run):

@@ -18,7 +18,7 @@ from tests.helpers.callbacks import ModelCheckpoint, equal, never_trained, train
 from tests.helpers.messages import exactly
 from tests.helpers.tiny import BATCH, N_TRAIN, TinyModule, fit, make_data, pl, train_loader
 
-pytestmark = pytest.mark.usefixtures("few_pictures", "few_probes")
+pytestmark = pytest.mark.usefixtures("blank_pictures", "few_pictures", "few_probes")
 
 N_STEPS = N_TRAIN // BATCH
 QUANTITIES = ["grad_mean", "grad_std", "grad_snr", "grad_snr_unbiased", "grad_snr_floor"]

@@ -21,7 +21,7 @@ def callback_of(**options):
     return InformationPlaneCallback(["hidden", "out"], **{"targets": TARGETS, "bound": "labels"} | options)
 
 
-@pytest.mark.usefixtures("pictures")
+@pytest.mark.usefixtures("pictures", "blank_pictures_here")
 @pytest.mark.filterwarnings("ignore:.*layer 'hidden' is")
 def test_a_run_logs_writes_and_draws_each_target(tmp_path):
     callback = callback_of(estimators=["probe", "kde"], beta=2.0)
@@ -89,15 +89,34 @@ def test_a_key_that_batches_lack_stops_the_run_and_a_bad_target_does_not(tmp_pat
 
 
 @pytest.mark.usefixtures("few_pictures")
-def test_a_pass_that_fails_has_nan_for_each_target(tmp_path):
+@pytest.mark.parametrize("sound", [0, 1], ids=["at the start", "later"])
+def test_a_function_that_raises_costs_its_own_target(tmp_path, sound):
     def coarse(batch):
         coarse.n += 1
-        if coarse.n > len(val_loader()):
-            raise RuntimeError("no label today.")
+        if coarse.n > sound * len(val_loader()) + 1:
+            raise KeyError("nope")
         return batch[1] // 2
 
     coarse.n = 0
-    callback = callback_of(targets={"class": 1, "coarse": coarse})
+    callback = callback_of(targets={"coarse": coarse, "class": 1}, estimators=())
+    with pytest.warns(UserWarning, match="the target 'coarse', a function of the batch, raised KeyError: 'nope'"):
+        model, _ = fit(tmp_path, callback, max_epochs=1)
+    assert len(model.losses) == 6
+    finite = [math.isfinite(point.i_ty) for point in callback.history.points("coarse") if point.layer == "out"]
+    assert finite == [sound == 1, False]
+    assert all(math.isfinite(point.i_ty) for point in callback.history.points("class"))
+
+
+@pytest.mark.usefixtures("few_pictures")
+def test_a_pass_that_fails_has_nan_for_each_target(tmp_path):
+    def unpack(batch):
+        unpack.n += 1
+        if unpack.n > len(val_loader()):
+            raise RuntimeError("no label today.")
+        return batch
+
+    unpack.n = 0
+    callback = callback_of(targets={"class": 1, "coarse": lambda batch: batch[1] // 2}, unpack=unpack)
     with pytest.warns(UserWarning, match="the measurement after epoch 1 failed, its points are NaN: .*no label today"):
         fit(tmp_path, callback, model=TinyModule(), max_epochs=1)
     last = callback.history.last()

@@ -42,9 +42,10 @@ def differential_entropy_knn(x: Tensor, *, k: int = 3, weighted: bool = False, u
         The weights cancel the bias of a smooth density alone, and their size multiplies the scatter: in 8 coordinates
         and for k = 5 they are 9.9, −7.7, −7.2, −1.2 and 7.2. At the edge of a bounded support cubes reach outside, and
         it reads too high: an 8-dimensional cube from 2 000 samples by 1.8 bits, with weights by 0.4. On a surface of
-        fewer dimensions than coordinates, such as probabilities that sum to 1, the entropy is −∞ and a number comes
-        out. It moves with the scale of the variable: only differences at one scale are informations. Coordinates of
-        different scales need to be divided first, and the logarithms of the divisors added.
+        fewer dimensions than coordinates, such as probabilities that sum to 1, or of values that repeat, the entropy is
+        −∞ and a number comes out. It moves with the scale of the variable: only differences at one scale are
+        informations. Coordinates of different scales need to be divided first, and the logarithms of the divisors
+        added.
 
     Args:
         x: real numbers in floating point, shape ``(N, …)`` or ``(N,)``.

@@ -25,6 +25,14 @@ _BLOCK_ON_DEVICES = 4_000_000
 # Up to how many coordinates a k-d tree takes less time than all distances: of the joint space, and within one class.
 _FEW_COORDINATES = 12
 
+# What breaks ties in several variables at once: the noise, as a share of the smallest difference of two values and, at
+# least, of the largest value; and how often it is drawn.
+_NOISE, _FLOOR, _DRAWS = 2.0**-16, 2.0**-46, 4
+
+# From so many ties on they are all broken by noise where several variables repeat: the mean over all orders takes each
+# sample's distances to all others.
+_MANY = 1000
+
 Subset = tuple[int, ...]
 
 
@@ -53,7 +61,8 @@ def neighborhoods(parts: Sequence[Tensor], subsets: Sequence[Subset], k: int, *,
         parts: the variables, float64 ``(N, D)`` each; the joint space holds them all.
         subsets: those to count in, by the numbers of their variables: ``[(0,), (1,)]``.
         k: the number of neighbors, at most N − 1.
-        ties: whether a k-th distance that is tied in one variable is broken: see :func:`_break_ties`.
+        ties: whether a k-th distance that is tied is broken, by the mean over the orders in which a tiny noise would
+            put those tied: see :func:`_break_ties` for one variable, :func:`_with_noise` for several.
     """
     n, device = len(parts[0]), parts[0].device
     psi = psi_table(n).to(device)
@@ -80,7 +89,11 @@ def neighborhoods(parts: Sequence[Tensor], subsets: Sequence[Subset], k: int, *,
                 if repeating.intersection(subset):
                     tied[block] |= (distances <= radius.unsqueeze(1)).sum(1) > own[block] + 1
     digammas = psi[counts]
-    _break_ties(parts, subsets, k, (tied & (radii > 0)).nonzero().squeeze(1), radii, counts, digammas)
+    several = (tied & (radii > 0)).nonzero().squeeze(1)
+    if len(repeating) < 2 or len(several) < _MANY:
+        several = _break_ties(parts, subsets, k, several, radii, counts, digammas)
+    if len(several):
+        digammas[:, several] = _with_noise(parts, subsets, k)[:, several]
     return Neighborhoods(radii, digammas)
 
 
@@ -202,7 +215,7 @@ def _break_ties(
     radii: Tensor,
     counts: Tensor,
     digammas: Tensor,
-) -> None:
+) -> Tensor:
     r"""Replace the digammas of rows whose k-th distance is tied in one variable alone by their mean over orders.
 
     A sample beside an atom has all samples on the atom at one distance in that variable. The formulas count those
@@ -220,7 +233,11 @@ def _break_ties(
         radii: of all rows.
         counts: of all rows, ``(S, N)``.
         digammas: of all rows, ``(S, N)``, changed in place.
+
+    Returns:
+        Those of the rows looked at that are tied in several variables, which are left as they are.
     """
+    several = []
     log_factorial = torch.lgamma(torch.arange(1, len(radii) + 2, dtype=torch.float64, device="cpu"))
     log_factorial = log_factorial.to(radii.device)
     for block, to in _distances(parts, tied):
@@ -229,9 +246,11 @@ def _break_ties(
         nearer = torch.stack(near).all(0)
         reached = (torch.stack(near) | torch.stack(at)).all(0) & ~nearer
         n_reached, place = reached.sum(1), k + 1 - nearer.sum(1)  # the sample itself is among those nearer
+        by_one = torch.zeros_like(n_reached, dtype=torch.bool)
         for i in range(len(parts)):
-            others = [near[j] for j in range(len(parts)) if j != i]
-            alone = (at[i] & torch.stack(others).all(0)).sum(1) == n_reached
+            others = [at[j] for j in range(len(parts)) if j != i]
+            alone = ~torch.stack(others).any(0).any(1)
+            by_one |= alone
             rows = alone.nonzero().squeeze(1)
             if not len(rows):
                 continue
@@ -240,6 +259,29 @@ def _break_ties(
                     same = torch.stack([at[i], *(near[j] for j in subset if j != i)]).all(0).sum(1)
                     n, q, c, m = (of[rows] for of in (own[block], place, n_reached, same))
                     values[block[rows]] = _mean_digamma(n, q, c, m, log_factorial)
+        several.append(block[~by_one])
+    return torch.cat(several) if several else tied
+
+
+def _with_noise(parts: Sequence[Tensor], subsets: Sequence[Subset], k: int) -> Tensor:
+    """The digammas of all rows, ``(S, N)``: means over a few draws of a tiny noise on all values, of a fixed seed.
+
+    Equal rows are alike, and others are numbered by their values, so that the order of the samples changes nothing.
+    """
+    _, numbers = torch.unique(torch.cat(tuple(parts), 1) + 0.0, dim=0, return_inverse=True)
+    order = numbers.argsort()
+    gaps = [torch.diff(part.sort(0).values, dim=0) for part in parts]
+    step = min((float(gap[gap > 0].min()) for gap in gaps if bool((gap > 0).any())), default=0.0) * _NOISE
+    generator = torch.Generator("cpu").manual_seed(0)
+    drawn = []
+    for _ in range(_DRAWS):
+        noisy = []
+        for part in parts:
+            noise = torch.empty_like(part)
+            noise[order] = torch.rand(part.shape, generator=generator, dtype=part.dtype, device="cpu").to(part.device)
+            noisy.append(part + noise * part.abs().amax(0).mul(_FLOOR).clamp(min=step))
+        drawn.append(neighborhoods(noisy, subsets, k).digammas)
+    return torch.stack(drawn).mean(0)
 
 
 def _mean_digamma(nearer: Tensor, place: Tensor, chosen: Tensor, among: Tensor, log_factorial: Tensor) -> Tensor:

@@ -68,7 +68,7 @@ def singleton_fraction(counts: Tensor) -> float:
 
     Raises:
         TypeError: ``counts`` are of another kind than integers.
-        ValueError: all are zero.
+        ValueError: a count is negative, or all are zero.
 
     Example:
         >>> import torch
@@ -76,6 +76,8 @@ def singleton_fraction(counts: Tensor) -> float:
         0.2
     """
     checked_integers(counts, "counts must be frequencies", "(K,)", "give how often each symbol was seen")
+    if len(counts) and int(counts.min()) < 0:
+        raise ValueError(f"counts must not be negative, got {int(counts.min())}: give how often each symbol was seen.")
     n = int(counts.sum())
     if n == 0:
         raise ValueError("counts must add up to one sample at least, got none: give how often each symbol was seen.")

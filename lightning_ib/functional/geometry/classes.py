@@ -17,13 +17,18 @@ from lightning_ib.functional.checks import (
     checked_integer,
     checked_integers,
     checked_labels,
+    checked_number,
     checked_rows,
     checked_values,
 )
+from lightning_ib.functional.geometry.rows import rounding_of, within_rounding
 
 
 class ClassGeometry(NamedTuple):
     r"""The geometry of K classes of N rows, with the class means :math:`\mu_c` and the mean :math:`\mu` of all rows.
+
+    Where the variance of all rows is at most :math:`u^2` of their mean squared length, with u the share by which their
+    values are rounded, the layer is constant: NC1, CDNV and the cosines are NaN.
 
     Attributes:
         within_variance: :math:`\operatorname{tr} \Sigma_W = \frac{1}{N} \sum_i \lVert x_i - \mu_{y_i} \rVert^2`.
@@ -106,6 +111,7 @@ class ClassSums:
             self._sizes = torch.zeros(size, dtype=torch.int64, device=self._device)
             self._means = torch.zeros(size, self.n_coordinates, dtype=self._dtype, device=self._device)
             self._squares = torch.zeros(size, dtype=self._dtype, device=self._device)
+        self._rounding = 0.0
 
     @property
     def _grows(self) -> bool:
@@ -134,6 +140,7 @@ class ClassSums:
             raise ValueError(f"y must have shape ({len(t)},), one label a row, got {tuple(y.shape)}.")
         if len(t) == 0:
             return
+        self._rounding = max(self._rounding, rounding_of(t.dtype))
         rows, labels = t.detach().to(self._dtype), y.long().to(t.device)
         labels = torch.where(labels < 0, self.max_classes + 1, labels.clamp_max(self.max_classes))
         if self._grows:  # the few classes of the batch alone
@@ -205,8 +212,14 @@ class ClassSums:
         self._join(*(values.to(self._device) for values in joined))
 
     @torch.no_grad()
-    def result(self) -> ClassGeometry:
-        """The geometry of all rows so far; the one place that waits for the device."""
+    def result(self, *, rounding: float | None = None) -> ClassGeometry:
+        """The geometry of all rows so far; the one place that waits for the device.
+
+        Args:
+            rounding: the share by which the values of rows are rounded; by default that of the dtype of the rows that
+                were added here.
+        """
+        u = self._rounding if rounding is None else checked_number(rounding, "rounding", at_least=0)
         sums = {name: values.cpu() for name, values in self.state().items()}
         sizes, means, squares = sums["sizes"], sums["means"].double(), sums["squares"].double()
         n = int(sizes.sum())
@@ -225,7 +238,7 @@ class ClassSums:
         if len(sizes) == 1:
             reason = f"all {n} rows are of one class, and nothing lies between classes"
             return empty._replace(within_variance=within, reason=reason)
-        return _of_classes(sizes, means, squares, within, empty)
+        return _of_classes(sizes, means, squares, within, u, empty)
 
 
 _NAN = math.nan
@@ -282,16 +295,24 @@ def _over_pairs(directions: Tensor, variances: Tensor) -> _Pairs:
     return _Pairs(sum(cdnv) / n, mean, math.sqrt(spread / n), sum(etf) / n)
 
 
-def _of_classes(sizes: Tensor, means: Tensor, squares: Tensor, within: float, empty: ClassGeometry) -> ClassGeometry:
-    """The geometry of at least two classes."""
+def _of_classes(
+    sizes: Tensor, means: Tensor, squares: Tensor, within: float, u: float, empty: ClassGeometry
+) -> ClassGeometry:
+    """The geometry of at least two classes, whose values are rounded by a share u."""
     n, n_classes = empty.n, len(sizes)
     shares = sizes.double() / n
+    mean_square = within + float(shares @ means.square().sum(1))
     means = means - means[0]
     between = math.fsum((shares * (means - shares @ means).square().sum(1)).tolist())
-    if between == 0:
-        return empty._replace(
-            within_variance=within, between_variance=0.0, reason=f"all {n_classes} classes have the same mean"
-        )
+    reason = ""
+    if between == 0 and bool(means.any()):
+        reason = "the squared distances of class means are too small for float64: scale the rows up"
+    elif within_rounding(within + between, mean_square, u):
+        reason = f"all {n} rows are the same up to rounding"
+    elif between == 0:
+        reason = f"all {n_classes} classes have the same mean"
+    if reason:
+        return empty._replace(within_variance=within, between_variance=between, reason=reason)
     directions = means - means.mean(0)
     pairs = _over_pairs(directions, squares / sizes)
     reason = "two classes have the same mean" if math.isnan(pairs.cdnv) else ""
@@ -309,7 +330,7 @@ def _of_classes(sizes: Tensor, means: Tensor, squares: Tensor, within: float, em
     )
 
 
-def class_geometry(t: Tensor, y: Tensor) -> ClassGeometry:
+def class_geometry(t: Tensor, y: Tensor, *, rounding: float | None = None) -> ClassGeometry:
     r"""The geometry of classes in a representation: variance within and between, NC1, CDNV, angles of class means.
 
     Of K classes with sizes :math:`n_c`, means :math:`\mu_c` and mean squared distances :math:`v_c` from these, and the
@@ -347,9 +368,9 @@ def class_geometry(t: Tensor, y: Tensor) -> ClassGeometry:
         close pair dominates the mean of CDNV. Real-valued targets have no classes.
 
     Args:
-        t: real floating point, shape ``(N, D)``, N at least 2; further dimensions are flattened into D. Computed in
-            float64.
+        t: real floating point, shape ``(N, D)``, N at least 2; further dimensions are flattened into D.
         y: class labels, integers, shape ``(N,)``, any values.
+        rounding: u, the share by which values are rounded; by default that of the dtype, as in :func:`spectrum`.
 
     Returns:
         See :class:`ClassGeometry`; what is undefined is NaN, with the reason.
@@ -368,4 +389,4 @@ def class_geometry(t: Tensor, y: Tensor) -> ClassGeometry:
     labels, counts = checked_labels(y, len(rows))
     sums = ClassSums(rows.shape[1], max_classes=len(counts), device=rows.device)
     sums.update(rows, labels.to(rows.device))
-    return sums.result()
+    return sums.result(rounding=rounding_of(t.dtype) if rounding is None else rounding)

@@ -16,6 +16,30 @@ _BLOCK = 256
 """The fewest coordinates of a block of a Gram matrix: smaller products are slow."""
 
 
+def rounding_of(dtype: torch.dtype) -> float:
+    """The share by which the values of a layer are rounded: half precision once, others in each of many sums.
+
+    Example:
+        >>> rounding_of(torch.bfloat16), rounding_of(torch.float32) < 1e-6
+        (0.00390625, True)
+    """
+    if not dtype.is_floating_point:
+        return 0.0
+    eps = torch.finfo(dtype).eps
+    return eps / 2 if eps > torch.finfo(torch.float32).eps else 4 * eps
+
+
+def within_rounding(variance: float, mean_square: float, u: float) -> bool:
+    """Whether rows that are all the same, each value rounded by a share u at most, can have such a variance.
+
+    Args:
+        variance: the mean squared distance of the rows from their mean, or the sum of all.
+        mean_square: the mean squared length of the rows, uncentered, or the sum of all.
+        u: see :func:`rounding_of`.
+    """
+    return variance <= u * u * mean_square
+
+
 def in_float64(rows: Tensor) -> Tensor:
     """Rows in float64, on the host where the device lacks it."""
     return (rows.cpu() if rows.device.type == "mps" else rows).double()
@@ -47,9 +71,23 @@ def _times_power_of_2(z: Tensor, exponent: Tensor) -> Tensor:
     return found
 
 
-def centered_rows(rows: Tensor) -> Tensor:
-    """Rows in float64, centered, times a power of two where their squares would leave the range."""
-    return scaled(centered(scaled(in_float64(rows))))
+def centered_rows(rows: Tensor, rounding: float | None = None) -> Tensor:
+    """Rows in float64, centered, times a power of two where their squares would leave the range.
+
+    Zeros where all rows are the same, up to rounding.
+
+    Args:
+        rows: real floating point.
+        rounding: the share by which values are rounded; by default that of their dtype.
+    """
+    z = centered(x := scaled(in_float64(rows)))
+    u = rounding_of(rows.dtype) if rounding is None else rounding
+    return z.zero_() if within_rounding(squares_of(z), squares_of(x), u) else scaled(z)
+
+
+def squares_of(x: Tensor) -> float:
+    """The sum of the squares of all values."""
+    return float(torch.linalg.vector_norm(x)) ** 2
 
 
 def squared_lengths(z: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lightning_ib.functional.checks import checked_flag, checked_integer, checked_pair
 from lightning_ib.functional.discretize.ids import splitmix64
-from lightning_ib.functional.geometry.rows import centered_rows, gram, squared_lengths
+from lightning_ib.functional.geometry.rows import centered_rows, gram, rounding_of, squared_lengths
 
 SKETCH_LENGTH = 2048
 """The numbers of a sketch, 8 KiB in float32."""
@@ -49,7 +49,7 @@ def linear_cka(x: Tensor, y: Tensor, *, debiased: bool = False) -> float:
         debiased: whether to take out the similarity of unrelated rows; needs four rows.
 
     Returns:
-        The similarity; NaN where all rows of one are the same, or a debiased norm is 0 or less.
+        The similarity; NaN where all rows of one are the same up to rounding, or a debiased norm is 0 or less.
 
     Raises:
         TypeError: an argument is of another kind.
@@ -61,7 +61,8 @@ def linear_cka(x: Tensor, y: Tensor, *, debiased: bool = False) -> float:
         1.0
     """
     checked_flag(debiased, "debiased")
-    of_x, of_y = map(centered_rows, checked_pair(x, y, ("x", "y")))
+    checked = checked_pair(x, y, ("x", "y"))
+    of_x, of_y = (centered_rows(rows, rounding_of(of.dtype)) for rows, of in zip(checked, (x, y)))
     n = len(of_x)
     between, within_x, within_y = cka_products(of_x, of_y)
     if debiased:
@@ -74,7 +75,7 @@ def linear_cka(x: Tensor, y: Tensor, *, debiased: bool = False) -> float:
         )
     if within_x <= 0 or within_y <= 0:
         return math.nan
-    return between / (math.sqrt(within_x) * math.sqrt(within_y))
+    return min(1.0, between / (math.sqrt(within_x) * math.sqrt(within_y)))
 
 
 def cka_products(
@@ -115,7 +116,7 @@ def cka_sketch(x: Tensor, *, length: int = SKETCH_LENGTH) -> Tensor:
         length: how many numbers a sketch has.
 
     Returns:
-        float32 ``(length,)`` on the host, scaled to length 1; zeros where all rows are the same.
+        float32 ``(length,)`` on the host, scaled to length 1; zeros where all rows are the same up to rounding.
 
     Raises:
         TypeError, ValueError: the rows are unsuited, as for :func:`linear_cka`.
@@ -125,7 +126,7 @@ def cka_sketch(x: Tensor, *, length: int = SKETCH_LENGTH) -> Tensor:
         torch.Size([8])
     """
     length = checked_integer(length, "length", at_least=2)
-    z = centered_rows(checked_pair(x, x, ("x", "x"))[0])
+    z = centered_rows(checked_pair(x, x, ("x", "x"))[0], rounding_of(x.dtype))
     return sketch_of_centered(z, length=length)
 
 
@@ -199,7 +200,7 @@ def cka_of_sketches(a: Tensor, b: Tensor) -> tuple[float, float]:
         b: the same, of the same samples.
 
     Returns:
-        The estimate and its standard error; NaN where the rows behind a sketch were all the same.
+        The estimate and its standard error; NaN where the rows behind a sketch were all the same up to rounding.
 
     Raises:
         ValueError: they differ in length.
@@ -219,4 +220,4 @@ def cka_of_sketches(a: Tensor, b: Tensor) -> tuple[float, float]:
     a, b = a / math.sqrt(of_a), b / math.sqrt(of_b)
     cosine = float(a @ b)
     influences = m * (a * b - cosine / 2 * (a.square() + b.square()))
-    return cosine, float(influences.std()) / math.sqrt(m)
+    return min(1.0, cosine), float(influences.std()) / math.sqrt(m)

@@ -19,9 +19,12 @@ from lightning_ib.functional.geometry.rows import (
     eigenvalues,
     gram,
     in_float64,
+    rounding_of,
     rows_scaled,
     scaled,
     squared_lengths,
+    squares_of,
+    within_rounding,
 )
 
 _FIRST, _LAST = 10, 100
@@ -63,7 +66,8 @@ class Spectrum(NamedTuple):
     matrix are off by about :math:`\epsilon \lambda_1`, with the ε of float64: those below
     :math:`\max(N, D) \, \epsilon \, \lambda_1` are lost, and with them singular values below about :math:`10^{-6} s_1`.
     With at most 256 rows or coordinates whose eigenvalues spread over more than ten decades, the singular values of the
-    rows take their place, down to :math:`10^{-13} s_1`.
+    rows take their place, down to :math:`10^{-13} s_1`. Where nothing is left, or all rows together vary by no more
+    than :math:`u \lVert X \rVert_F`, the layer is constant: its spectrum is undefined.
 
     Source:
         The effective rank is by Roy & Vetterli (2007). RankMe (Garrido et al. 2023) takes uncentered rows and adds 1e-7
@@ -166,11 +170,11 @@ def spectrum(rows: Tensor, *, unit: Unit = "bits", rounding: float | None = None
     n, d = x.shape
     guards: dict[str, Any] = _guards(x) | {"n": n, "d": d, "capped": n <= d}
     z = centered(x := scaled(x))
-    if not (length := _length(z)):
-        return _UNDEFINED._replace(**guards, reason=f"all {n} rows are the same, and have no spectrum")
-    squares = squared_lengths(z := scaled(z))
-    of_rounding = u / math.sqrt(3) * (n**-0.5 + d**-0.5) * _length(x) / length  # as a share of the length
-    variances = _variances(z, of_rounding**2 * float(squares.sum()))
+    squares = squared_lengths(scaled(z))
+    variances = _variances(z, squares_of(x), u)
+    if not len(variances):
+        reason = f"all {n} rows are the same up to rounding, and have no spectrum"
+        return _UNDEFINED._replace(**guards, reason=reason)
     p, q = variances / variances.sum(), variances.sqrt() / variances.sqrt().sum()
     of_variances = -float(torch.xlogy(p, p).sum())
     squared, of_square = _traces(float(variances.sum()), float(variances.square().sum()), squares)
@@ -196,31 +200,20 @@ _NAN = math.nan
 _UNDEFINED = Spectrum(_NAN, _NAN, _NAN, _NAN, _NAN, _NAN, _NAN, 0, 0, _NAN, _NAN, _NAN, 0, 0, 0, False, "")
 
 
-def _length(x: Tensor) -> float:
-    return float(torch.linalg.vector_norm(x))
-
-
-def rounding_of(dtype: torch.dtype) -> float:
-    """The share by which the values of a layer are rounded: half precision once, others in each of many sums.
-
-    Example:
-        >>> rounding_of(torch.bfloat16), rounding_of(torch.float32) < 1e-6
-        (0.00390625, True)
-    """
-    if not dtype.is_floating_point:
-        return 0.0
-    eps = torch.finfo(dtype).eps
-    return eps / 2 if eps > torch.finfo(torch.float32).eps else 4 * eps
-
-
-def _variances(z: Tensor, of_rounding: float) -> Tensor:
-    """The squared singular values of centered rows that exceed rounding, at least one, in descending order.
+def _variances(z: Tensor, of_rows: float, u: float) -> Tensor:
+    """The squared singular values of centered rows that exceed rounding, in descending order.
 
     Args:
-        z: the rows.
-        of_rounding: the squared singular values that the rounding of values adds.
+        z: the rows; these values are of them scaled.
+        of_rows: the squared length of all rows, uncentered.
+        u: the share by which values are rounded.
     """
+    if within_rounding(variance := squares_of(z), of_rows, u):
+        return z.new_zeros(0).cpu()
+    z = scaled(z)
     n, d = z.shape
+    added = u * u / 3 * (n**-0.5 + d**-0.5) ** 2 * of_rows / variance  # by rounding, as a share of the variance
+    of_rounding = added * squares_of(z)
     found = eigenvalues(gram(z if n < d else z.T))
     lost = max(n, d) * torch.finfo(torch.float64).eps
     unsure = (found > of_rounding) & (found < _SPREAD * found[0])
@@ -228,7 +221,7 @@ def _variances(z: Tensor, of_rounding: float) -> Tensor:
         found = torch.linalg.svdvals(z).cpu().square()
         lost **= 2
     kept: Tensor = found[found > max(lost * float(found[0]), of_rounding)]
-    return kept if len(kept) else found[:1]
+    return kept
 
 
 def _guards(x: Tensor) -> dict[str, Any]:
@@ -298,8 +291,8 @@ def participation_ratio(rows: Tensor, *, corrected: bool = True) -> float:
         corrected: whether to correct for the number of rows.
 
     Returns:
-        The ratio; NaN where all rows are the same, with fewer than four rows, or where the estimate of the lower trace
-        is 0 or less.
+        The ratio; NaN where all rows are the same up to rounding, with fewer than four rows, or where the estimate of
+        the lower trace is 0 or less.
 
     Raises:
         TypeError: ``rows`` is of another kind.
@@ -310,7 +303,7 @@ def participation_ratio(rows: Tensor, *, corrected: bool = True) -> float:
         >>> participation_ratio(rows, corrected=False)
         2.0
     """
-    z = centered_rows(checked_rows(rows, "rows"))
+    z = centered_rows(checked_rows(rows, "rows"), rounding_of(rows.dtype))
     squares = squared_lengths(z)
     trace, of_square = float(squares.sum()), float(gram(z if z.shape[0] < z.shape[1] else z.T).square().sum())
     if corrected:

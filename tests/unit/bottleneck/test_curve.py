@@ -237,7 +237,7 @@ def test_batches_of_betas_have_the_values_of_all_at_once(kind, monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("kind", "rows"), [("ib", 256), ("dual", 64)])
+@pytest.mark.parametrize(("kind", "rows"), [("ib", 128), ("dual", 64)])
 def test_thirteen_betas_in_two_decades_of_many_rows_and_10_labels(kind, rows):
     p = random_joint(rows, 10, spread=1.5)
     onset = critical_betas(p, kind=kind).onset

@@ -18,8 +18,7 @@ from lightning_ib.bottleneck.joint import divergence
 from tests.unit.bottleneck.distributions import ERASURE, HARD, random_joint
 
 
-@pytest.mark.parametrize("factor", [1.05, 1.5, 3.0, 10.0])
-@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize(("seed", "factor"), [(0, 1.05), (1, 1.5), (0, 3.0), (1, 10.0)])
 def test_an_optimal_encoder_is_on_the_bound_and_self_consistent(seed, factor):
     p = random_joint(6, 3, seed)
     curve = ib_curve(p, [factor * critical_betas(p).onset])
@@ -39,7 +38,7 @@ def test_the_bound_is_that_of_a_fine_curve(seed):
     encoder = (2 * torch.randn(5, 4, generator=generator, dtype=torch.float64)).softmax(1)
     found = distance_to_bound(encoder, p)
     onset = critical_betas(p).onset
-    fine = ib_curve(p, onset * torch.logspace(0.001, 2, 200, dtype=torch.float64))
+    fine = ib_curve(p, onset * torch.logspace(0.001, 2, 80, dtype=torch.float64))
     assert found.gap > 0
     assert found.bound <= float(fine.bound(found.i_xt)) + 1e-10
     assert found.bound == pytest.approx(float(fine.bound(found.i_xt)), abs=1e-3)
@@ -85,7 +84,8 @@ def as_one_hot(numbers):
 def test_symbols_are_a_deterministic_encoder(seed):
     p = random_joint(9, 3, seed)
     numbers = torch.randint(4, (9,), generator=torch.Generator().manual_seed(seed))
-    by_symbols, by_rows = distance_to_bound(7 - 2 * numbers, p), distance_to_bound(as_one_hot(numbers), p)
+    curve = ib_curve(p, [2.0, 8.0]) if seed else None  # solving for the bound takes most of the time
+    by_symbols, by_rows = (distance_to_bound(layer, p, curve=curve) for layer in (7 - 2 * numbers, as_one_hot(numbers)))
     assert by_symbols == pytest.approx(by_rows, abs=1e-9)
 
 
@@ -101,7 +101,7 @@ def test_clusters_that_say_the_same_of_y_count_as_one_and_cost_what_they_keep():
     halved = p.repeat_interleave(2, 0) / 2
     own = torch.zeros(12, 2 * encoder.shape[1], dtype=torch.float64)
     own[0::2, : encoder.shape[1]] = own[1::2, encoder.shape[1] :] = encoder
-    kept = distance_to_bound(own, halved)
+    kept = distance_to_bound(own, halved, curve=ib_curve(halved, [3.0]))  # the bound is not looked at
     assert kept.i_ty == pytest.approx(plain.i_ty, abs=1e-9)
     assert kept.i_xt == pytest.approx(plain.i_xt + 1, abs=1e-9)
     assert kept.self_consistency == pytest.approx(1, abs=1e-9)
@@ -111,7 +111,7 @@ def test_clusters_that_say_the_same_of_y_count_as_one_and_cost_what_they_keep():
 def test_a_curve_given_for_many_layers_bounds_from_above():
     p = random_joint(7, 3, 5)
     curve = ib_curve(p, unit="nats")
-    for seed in range(5):
+    for seed in range(2):
         encoder = (2 * torch.randn(7, 3, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)).softmax(1)
         exact, read = distance_to_bound(encoder, p), distance_to_bound(encoder, p, curve=curve)
         assert exact.bound - 1e-9 <= read.bound <= exact.bound + 1e-3
@@ -134,7 +134,7 @@ def test_layers_and_curves_that_do_not_fit_are_refused(layer, curve, error, sent
     given = {
         None: lambda: None,
         "dual": lambda: ib_curve(p, [1.0, 2.0], kind="dual"),
-        "other": lambda: ib_curve(random_joint(4, 3, 1)),
+        "other": lambda: ib_curve(random_joint(4, 3, 1), [3.0]),
         "tensor": lambda: p,
     }[curve]()
     with pytest.raises(error, match=sentence):

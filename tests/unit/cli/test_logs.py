@@ -48,3 +48,27 @@ def test_the_logs_of_a_replay_are_those_of_its_run(run):
         (folder / "replay.pt").touch()
         metric = metric_of(folder / "information_plane.csv", "val-loss")
         assert (metric.folder, metric.last()) == (run.parent, 0.5)
+
+
+def test_text_in_a_column_that_nobody_asked_for_is_left_alone(run):
+    (run.parent / "metrics.csv").write_text("epoch,step,note,acc\n0,9,hello,0.5\n")
+    assert metric_of(run, "acc").last() == 0.5
+    with pytest.raises(UsageError, match="metrics.csv, line 2: note is 'hello' at epoch '0', step '9': expected num"):
+        metric_of(run, "note")
+
+
+@pytest.mark.parametrize("expression", ["val-loss -", "- val-loss", "val-loss - "])
+def test_a_minus_needs_a_metric_on_both_sides(run, expression):
+    with pytest.raises(UsageError, match=f"{expression!r} lacks a name on one side of the minus"):
+        metric_of(run, expression)
+
+
+def test_a_difference_has_no_best_epoch(run):
+    with pytest.raises(UsageError, match="--at-max takes one metric, got the difference of late and val-loss"):
+        metric_of(run, "late - val-loss").best_epoch(-1)
+
+
+def test_epochs_end_at_steps_as_far_as_the_log_counts_those_of_the_optimizer(run):
+    metric = metric_of(run, "val-loss")
+    assert [metric.steps_until(epoch, measured=30) for epoch in (-1, 0, 1, 2)] == [0, 10, 20, 30]
+    assert math.isnan(metric.steps_until(0, measured=60))  # two optimizers

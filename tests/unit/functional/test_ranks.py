@@ -101,3 +101,10 @@ def test_of_many_runs_some_orders_are_drawn():
 def test_lists_of_two_lengths_are_refused():
     with pytest.raises(ValueError, match="x and y must be of the same number, 2 at least, got 3 and 2."):
         kendall([1, 2, 3], [1, 2])
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_values_without_a_rank_have_no_correlation(bad):
+    for of in (kendall, spearman):
+        for x, y in (([1, bad, 3, 4], [1, 2, 3, 4]), ([1, 2, 3, 4], [1, 2, bad, 4])):
+            assert all(map(math.isnan, of(x, y)))

@@ -1,5 +1,6 @@
 """The bounds beside the points of a plane: their values, and the sentences where there is none."""
 
+import functools
 import math
 import warnings
 
@@ -23,6 +24,11 @@ def p_one(gamma=1.5):
 
 def joint():
     return torch.stack([1 - p_one(), p_one()], 1) / 16
+
+
+@functools.cache
+def curve_of_joint(kind="ib", unit="bits"):
+    return ib_curve(joint(), kind=kind, unit=unit)
 
 
 def repeated(counts=40):
@@ -103,11 +109,10 @@ def test_layers_in_bins_and_in_cells_share_the_bound_of_the_data():
 @pytest.mark.parametrize("given", ["joint", "bits", "nats", "deterministic"])
 def test_a_distribution_and_its_curves_in_any_unit_give_one_bound(given):
     x, y = repeated()
-    bound = joint() if given == "joint" else ib_curve(joint(), unit="nats" if given == "nats" else "bits")
-    if given == "deterministic":
-        bound = ib_curve(joint(), kind="deterministic")
+    kind = "deterministic" if given == "deterministic" else "ib"
+    bound = joint() if given == "joint" else curve_of_joint(kind, "nats" if given == "nats" else "bits")
     points, plane, _ = planed(bound, x, y)
-    expected = ib_curve(joint(), kind="deterministic" if given == "deterministic" else "ib")
+    expected = curve_of_joint(kind)
     for point in points.values():
         assert point.i_ty_bound == pytest.approx(float(expected.bound(point.i_xt)), abs=1e-9)
     line = plane.bounds.line

@@ -203,8 +203,8 @@ def test_constant_rows():
     model = Named(a=nn.Linear(6, 5), b=nn.ReLU())
     nn.init.zeros_(model.a.weight)
     found, said = measured_and_said(model, data(), ["a"], companions="all")
-    assert times("layer 'a': spectrum at epoch 0: all 200 rows are the same", said) == 1
-    assert times("layer 'a': classes at epoch 0: classes have the same mean", said) == 1
+    assert times("layer 'a': spectrum at epoch 0: all 200 rows are the same up to rounding", said) == 1
+    assert times("layer 'a': classes at epoch 0: its rows or class means are the same up to rounding", said) == 1
     assert math.isnan(values(found, "spectrum")["effective_rank"])
     assert verdicts(found, "spectrum")["effective_rank"] == ""
     assert values(found, "spectrum")["normalized_std"] == 0
@@ -263,7 +263,7 @@ def test_targets_that_are_no_classes():
 def test_labels_out_of_range_and_rows_without_values():
     model, batches = Named(a=nn.Linear(6, 5)), data()
     found, said = measured_and_said(model, batches, companions=[LayerClasses(max_classes=2)])
-    assert times("100 of 200 labels are above 1: give a larger max_classes", said) == 1
+    assert times("100 of 200 labels are above 1: give companions=[LayerClasses(max_classes=…)]", said) == 1
     assert all(map(math.isnan, values(found, "classes").values()))
     two = Named(a=nn.Linear(6, 5), b=nn.Linear(5, 5))
     _, said = measured_and_said(two, [(x, y - 1) for x, y in batches], companions=["classes"])

@@ -1,27 +1,25 @@
 """Two processes that measure together have the figures of one."""
 
 import json
-import os
-import subprocess
-import sys
 
 import pytest
 
 from lightning_ib import InformationPlane, QuantileBins, Quantizer
-from tests.helpers import ROOT
 from tests.helpers.planes import LAYERS, QUANTIZERS, SHARES, Exact, counted, exact_data
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 RANK = """
-import json, sys, warnings
+import json, os, sys
 from datetime import timedelta
 import torch, torch.distributed as dist
 from lightning_ib import InformationPlane, QuantileBins, Quantizer
 from tests.helpers.planes import LAYERS, QUANTIZERS, SHARES, Exact, exact_data
 
 torch.set_num_threads(1)
-rank, store = int(sys.argv[1]), sys.argv[2]
+folder = sys.argv[1]
+other = os.fork()  # of a process that has imported all, and has begun nothing
+rank, store = int(other == 0), os.path.join(folder, "store")
 dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2, timeout=timedelta(seconds=30))
 x, y = exact_data()
 mine = SHARES[rank]
@@ -62,31 +60,22 @@ try:
     plane.compute()
 except ValueError as error:
     found["other forms"] = str(error)
-print(json.dumps(found, default=list), flush=True)  # a history as its points
+with open(os.path.join(folder, f"{rank}.json"), "w") as file:
+    json.dump(found, file, default=list)  # a history as its points
 dist.barrier()  # who leaves first tears down what the other still waits on
 dist.destroy_process_group()
+if other:
+    sys.exit(os.waitstatus_to_exitcode(os.waitpid(other, 0)[1]))
 """
 
 
 @pytest.fixture(scope="module")
-def two_ranks(tmp_path_factory):
-    store = tmp_path_factory.mktemp("ranks") / "store"
-    ranks = [
-        subprocess.Popen(
-            [sys.executable, "-c", RANK, str(rank), str(store)],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            cwd=ROOT,
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
-        )
-        for rank in range(2)
-    ]
-    try:
-        return [(*rank.communicate(timeout=120), rank.returncode) for rank in ranks]
-    finally:
-        for rank in ranks:
-            rank.kill()
+def two_ranks(programs, tmp_path_factory):
+    """What each of them found."""
+    folder = tmp_path_factory.mktemp("ranks")
+    done = programs.run(RANK, folder, timeout=120)
+    assert done.returncode == 0, done.stderr
+    return [json.loads((folder / f"{rank}.json").read_text()) for rank in range(2)]
 
 
 @pytest.mark.slow
@@ -95,10 +84,8 @@ def test_two_processes_give_the_figures_of_one(two_ranks, name):
     x, y = exact_data()
     plane = InformationPlane({"layer*": QUANTIZERS[name]()}, input=Quantizer(None, QuantileBins(2)))
     expected = counted(plane, Exact(), [(x, y)])
-    for out, err, status in two_ranks:
-        assert status == 0, err
-        measured = json.loads(out)[name]
-        assert [[repr(tuple(point)) for point in points] for points in measured] == [
+    for found in two_ranks:
+        assert [[repr(tuple(point)) for point in points] for points in found[name]] == [
             [repr(tuple(point)) for point in expected]
         ] * 2
 
@@ -112,9 +99,8 @@ def numbers(records):
 
 
 def found_by(two_ranks, name):
-    for out, err, status in two_ranks:
-        assert status == 0, err
-        found = json.loads(out)[name]
+    for one in two_ranks:
+        found = one[name]
         yield [[tuple(record) for record in records] for records in found] if isinstance(found, list) else found
 
 

@@ -7,10 +7,10 @@ from types import ModuleType, SimpleNamespace
 
 import pytest
 
-from lightning_ib.records import History, Record
+from lightning_ib.records import History, InformationPoint, Record
 from lightning_ib.records.bound import BoundLine
 from lightning_ib.report import custom_chart
-from lightning_ib.report.custom_chart import COLUMNS, spec
+from lightning_ib.report.custom_chart import COLUMNS, rows_of, spec
 from lightning_ib.report.gradients import GradientReporter
 from lightning_ib.report.loggers import log_page
 from lightning_ib.report.reporter import Destination, Reporter
@@ -63,7 +63,7 @@ def test_the_page_and_the_table_hold_every_target_with_its_bound(tmp_path):
     assert made["targets"] == ["class", "coarse"]
     assert (made["bound"]["label"], made["about"]["coarse"]["bound"]["label"]) == ("class", "coarse")
     assert {one.get("target", "") for one in made["series"]} == {"", "class", "coarse"}
-    rows = custom_chart.rows_of(history, "run")
+    rows = rows_of(history, "run")
     assert [row[0] for row in rows] == ["run, class"] * 2 + ["run, coarse"] * 2
 
 
@@ -120,12 +120,21 @@ def test_a_library_that_lacks_what_is_asked_for_costs_one_warning(monkeypatch):
 def test_the_table_of_a_long_run_keeps_evenly_spaced_measurements_and_the_last(monkeypatch):
     monkeypatch.setattr(custom_chart, "MOST_ROWS", 20)
     history = History.of(point for epoch in range(25) for point in measured(epoch))
-    rows = custom_chart.rows_of(history, "run")
+    rows = rows_of(history, "run")
     epochs = sorted({row[1] for row in rows})
     assert epochs == list(range(0, 25, 3)), "of 50 rows a third, up to the last epoch"
     assert len(rows) == 2 * len(epochs)
     assert all(len(row) == len(COLUMNS) for row in rows)
     assert {type(value) for row in rows for value in row} <= {str, int, float, type(None)}
+
+
+def test_of_a_long_run_the_last_measurement_is_whole(monkeypatch):
+    monkeypatch.setattr("lightning_ib.report.custom_chart.MOST_ROWS", 100)
+    missing = InformationPoint.missing("", n_samples=8, unit="bits")._replace(i_xt=1.0)
+    points = [missing._replace(epoch=k, step=k, layer=f"l{j}") for k in range(33) for j in range(7)]
+    rows = rows_of(History.of(points), "run")
+    assert len(rows) <= 100
+    assert [row[3] for row in rows if row[1] == 32] == [f"l{j}" for j in range(7)]
 
 
 def test_the_specification_asks_for_columns_of_the_table_and_names_each_field_once():
@@ -136,6 +145,10 @@ def test_the_specification_asks_for_columns_of_the_table_and_names_each_field_on
     copies = {one["as"] for one in made["transform"][0]["window"]}
     used = set(re.findall(r"\bp_\w+", json.dumps(made)))
     assert used == copies
+    time = [one["joinaggregate"][0]["field"] for one in made["transform"] if "joinaggregate" in one]
+    time += [layer["encoding"]["order"]["field"] for layer in made["layer"] if "order" in layer["encoding"]]
+    assert time == ["p_step"] * 3, "within one epoch there may be many measurements"
+    assert "datum.p_epoch" not in spec()
     (slider,) = made["params"]
     assert slider["bind"]["input"] == "range"
     assert re.search(rf"\b{slider['name']}\b", made["transform"][2]["filter"])

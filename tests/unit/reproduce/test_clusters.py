@@ -35,6 +35,16 @@ def test_information_is_the_mean_of_log_density_ratios():
     torch.testing.assert_close(found.upper, (own - logs.mean(1)).mean())
 
 
+@pytest.mark.parametrize("std", [1.0, 1e-7, 1e-10])
+def test_equal_means_are_not_told_apart_however_narrow_the_noise(std):
+    """49 of 50 samples are alike: the information is the entropy of whether one is the other."""
+    mean = torch.zeros(50, 8)
+    mean[0] = 10
+    torch.manual_seed(0)
+    found = code_information(mean, torch.full_like(mean, std))
+    assert float(found.monte_carlo) == pytest.approx(math.log(50) / 50 - 0.98 * math.log(0.98))
+
+
 def test_two_gaussians_have_the_information_of_a_binary_channel():
     """I = log 2 − E log(1 + exp(−2 a (a + ε))) for means ±a and unit variance, by numerical integration."""
     a = 0.8
@@ -60,6 +70,12 @@ def test_a_seed_gives_the_same_values_and_leaves_the_caller_alone():
     assert train(Model(0.0, 32, 0.01, 0, 4), SHORT)["test_loss"] != rows[0]["test_loss"]
     assert rows[0]["n_parameters"] == 2 * (2 * 32 + 32 + 32**2 + 32 + 32 * 16 + 16 + 16**2 + 16) + 16 * 5 + 5
     assert rows[0]["gap_loss"] == rows[0]["test_loss"] - rows[0]["train_loss"]
+
+
+def test_a_network_that_diverges_has_no_values():
+    row = train(Model(0.0, 32, 0.0, 0, 0), SHORT._replace(rate=1e30))
+    assert row["verdict"] == "diverged"
+    assert not row["train_accuracy"] > 0
 
 
 def test_the_constraint_pulls_the_information_to_where_it_is_held():

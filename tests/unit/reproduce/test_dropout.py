@@ -98,7 +98,7 @@ def test_what_is_written(tmp_path, monkeypatch):
     monkeypatch.setattr(dropout, "_CHANNEL_ROWS", 50)
     settings = Settings(True, FinishedRuns(tmp_path / "runs", {}))
     finding = dropout.experiment(DATA, PLAN, settings, Silent())
-    assert [claim.verdict for claim in finding.claims][0] == "holds"
+    assert len(finding.claims) == 4
     written = write_finding(experiment_of("dropout"), finding, tmp_path, "0")
     with written.table.open(newline="") as file:
         rows = list(csv.DictReader(file))
@@ -126,15 +126,44 @@ ROW = {"method": "gaussian", "seed": 0, "i_xt_most": 10.0}
 @pytest.mark.parametrize(
     ("values", "verdicts"),
     [
-        ([(1, 1.1), (8, 8.5), (3, 3.2)], ["holds", "holds", "holds"]),
-        ([(1, 1.1), (9.9, 150), (9.9, 160)], ["holds", "cannot be said", "cannot be said"]),
-        ([(9.9, 140), (9.9, 150), (9.9, math.inf)], ["does not hold", "does not hold", "cannot be said"]),
-        ([(1, 1.1), (3, 3.2), (8, 8.5)], ["holds", "holds", "does not hold"]),
+        ([(1, 1.1), (8, 8.5), (3, 3.2)], ["holds", "holds"]),
+        ([(1, 1.1), (9.9, 150), (9.9, 160)], ["cannot be said", "cannot be said"]),
+        ([(1, 1.1), (2, 9.5), (1, 1.5)], ["cannot be said", "holds"]),  # below the limit, and no reading
+        ([(9.9, 140), (9.9, 150), (9.9, math.inf)], ["cannot be said", "cannot be said"]),
+        ([(1, 1.1), (3, 3.2), (8, 8.5)], ["holds", "does not hold"]),
     ],
 )
 def test_verdicts(values, verdicts):
     rows = [ROW | {"epoch": k, "i_xt_lower": a, "i_xt_upper": b} for k, (a, b) in enumerate(values)]
-    assert [claim.verdict for claim in dropout.judged(rows)] == verdicts
+    finite, *others = dropout.judged(rows, 2)
+    assert finite.holds is None  # by construction
+    assert [claim.verdict for claim in others] == verdicts
+
+
+def test_runs_that_diverged_are_named_and_left_out():
+    rows = [ROW | {"epoch": k, "i_xt_lower": 1.0 + k, "i_xt_upper": 1.5 + k} for k in range(3)]
+    short = [row | {"seed": 1} for row in rows[:2]]
+    for claim, alone in zip(dropout.judged(rows + short, 2), dropout.judged(rows, 2)):
+        assert claim.found == f"{alone.found} Left out, since they diverged: Gaussian dropout, seed 1."
+        assert claim.holds is alone.holds
+    assert {claim.verdict for claim in dropout.judged(short, 2)} == {"cannot be said"}
+
+
+def test_the_run_of_a_diverged_network_ends():
+    done = []
+    rows = train(DATA, PLAN._replace(rate=1e30, n_epochs=3), "gaussian", 0, done.append)
+    assert [row["epoch"] for row in rows] == [0]
+    assert sum(done) == 3
+
+
+@pytest.mark.parametrize(
+    ("lower", "upper", "holds"), [(2.9, 3.2, True), (2.9, 33.0, None), (3.5, 33.0, False), (1.0, 2.5, False)]
+)
+def test_a_known_channel_is_read_only_where_the_two_values_are_near(lower, upper, holds):
+    row = {"dimensions": 1, "truth": 3.0, "as_published": 3.1, "i_xt_lower": lower, "i_xt_upper": upper}
+    claim = dropout._about_the_channel([row | dict.fromkeys(("i_xt_lower_error", "i_xt_upper_error"), 0.1) | ROW])
+    assert claim.holds is holds
+    assert f"of 3 bits in 1 coordinates they are {lower:.3g} and {upper:.3g}" in claim.found
 
 
 def test_without_mnist(tmp_path):

@@ -8,6 +8,7 @@ from lightning_ib.reproduce.errors import ExperimentError
 from lightning_ib.reproduce.finished import FinishedRuns
 
 OPTIONS = {"quick": True, "seed": 0}
+ROWS = [{"loss": 0.5}]
 
 
 def never():
@@ -39,16 +40,41 @@ def test_a_run_that_fails_is_not_kept(tmp_path):
 
 
 def test_runs_of_other_settings_are_refused(tmp_path):
-    FinishedRuns(tmp_path, OPTIONS).rows("a", lambda: [])
+    FinishedRuns(tmp_path, OPTIONS).rows("a", lambda: ROWS)
     with pytest.raises(
         ExperimentError, match=r"holds runs of other settings \(seed\): give another --out, or delete it"
     ):
         FinishedRuns(tmp_path, OPTIONS | {"seed": 1})
 
 
-@pytest.mark.parametrize("content", ["", "{", "\x00"])
+def test_done_runs_are_counted(tmp_path):
+    finished = FinishedRuns(tmp_path / "runs", OPTIONS)
+    assert (finished.n_done, FinishedRuns(None, {}).n_done) == (0, 0)
+    finished.rows("a", lambda: ROWS)
+    assert finished.n_done == 1
+
+
+def test_rows_that_cannot_be_kept_are_an_error(tmp_path):
+    (tmp_path / "runs").write_text("")
+    with pytest.raises(ExperimentError, match=r"runs.a\.json cannot be written: "):
+        FinishedRuns(tmp_path / "runs", OPTIONS).rows("a", lambda: ROWS)
+
+
+@pytest.mark.parametrize("content", [None, "", "[]", "null", '{"quick"'])
+def test_runs_of_unknown_settings_are_refused(tmp_path, content):
+    """They may be those of another setting, such as the quick one."""
+    FinishedRuns(tmp_path, OPTIONS).rows("a", lambda: ROWS)
+    if content is None:
+        (tmp_path / "settings.json").unlink()
+    else:
+        (tmp_path / "settings.json").write_text(content)
+    with pytest.raises(ExperimentError, match=r"settings\.json is missing or damaged, .* delete the folder "):
+        FinishedRuns(tmp_path, OPTIONS)
+
+
+@pytest.mark.parametrize("content", ["", "{", "\x00", "[]", "{}", "null", "[1]", '[{"a": 1}, {"b": 1}]'])
 def test_a_damaged_run_is_named(tmp_path, content):
-    FinishedRuns(tmp_path, OPTIONS).rows("a", lambda: [])
+    FinishedRuns(tmp_path, OPTIONS).rows("a", lambda: ROWS)
     (tmp_path / "a.json").write_text(content)
     with pytest.raises(ExperimentError, match=r"a\.json is damaged: delete it, and its run is run again"):
         FinishedRuns(tmp_path, OPTIONS).rows("a", never)

@@ -31,6 +31,17 @@ def test_networks_that_did_not_learn_are_left_out(found):
     assert "over 27 networks without a constraint" in found.claims[0].found
 
 
+def test_networks_that_diverged_are_left_out(monkeypatch):
+    def some(model, training):
+        row = fake(model, training)
+        return row if model.width != 64 else model._asdict() | {"train_accuracy": math.nan, "verdict": "diverged"}
+
+    monkeypatch.setattr(module, "train", some)
+    found = module.run(Settings(True, FinishedRuns(None, {})), Silent(), Training())
+    assert {row["networks"] for row in found.summary} == {18}
+    assert len({tuple(row) for row in found.rows}) == 1
+
+
 def test_correlations_are_those_of_the_values(found):
     kept = [row for row in found.rows if row["train_accuracy"] > 0.85]
     values, gaps = ([row[name] for row in kept] for name in ("i_xz_given_y", "gap_loss"))

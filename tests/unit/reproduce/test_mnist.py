@@ -1,17 +1,19 @@
 """MNIST from a folder."""
 
+import gzip
+
 import pytest
 import torch
 
 from lightning_ib.reproduce.errors import ExperimentError
-from lightning_ib.reproduce.mnist import load_mnist
+from lightning_ib.reproduce.mnist import checksum, load_mnist
 from tests.helpers.idx import write_idx
 
 
 @pytest.mark.parametrize("packed", [True, False])
 def test_pictures_and_labels_are_read(tmp_path, packed):
     pictures, labels = write_idx(tmp_path, 20, packed=packed)
-    x, y = load_mnist(tmp_path, "t10k")
+    x, y = load_mnist(tmp_path, "t10k", 20)
     assert torch.equal(x, pictures.float() / 255)
     assert torch.equal(y, labels)
     assert (x.dtype, y.dtype, y.shape) == (torch.float32, torch.int64, (20,))
@@ -39,6 +41,37 @@ def test_a_damaged_file_is_named(tmp_path, content):
     (tmp_path / "MNIST/raw/train-images-idx3-ubyte").write_bytes(content)
     with pytest.raises(ExperimentError, match=r"train-images-idx3-ubyte is damaged \(.*put a sound copy in its place"):
         load_mnist(tmp_path, "train")
+
+
+def test_a_damaged_packed_file_is_named(tmp_path):
+    write_idx(tmp_path, 20)
+    path = tmp_path / "MNIST/raw/train-images-idx3-ubyte.gz"
+    content = bytearray(path.read_bytes())
+    content[40:60] = b"\xff" * 20
+    path.write_bytes(content)
+    with pytest.raises(
+        ExperimentError, match=r"train-images-idx3-ubyte\.gz is damaged \(.*put a sound copy in its place"
+    ):
+        load_mnist(tmp_path, "train")
+
+
+def test_fewer_pictures_and_higher_labels_are_refused(tmp_path):
+    write_idx(tmp_path, 20)
+    assert len(load_mnist(tmp_path, "train", 15)[0]) == 15
+    with pytest.raises(ExperimentError, match="holds 20 pictures of train with labels up to 9, expected 21 or more"):
+        load_mnist(tmp_path, "train", 21)
+    path = tmp_path / "MNIST/raw/train-labels-idx1-ubyte.gz"
+    content = bytearray(gzip.decompress(path.read_bytes()))
+    content[-1] = 10
+    path.write_bytes(gzip.compress(content))
+    with pytest.raises(ExperimentError, match="with labels up to 10, expected 20 or more with labels from 0 to 9"):
+        load_mnist(tmp_path, "train", 20)
+
+
+def test_the_checksum_is_that_of_the_pictures(tmp_path):
+    for name, seed, packed in (("one", 0, True), ("same", 0, False), ("other", 1, True)):
+        write_idx(tmp_path / name, 20, seed, packed=packed)
+    assert checksum(tmp_path / "one") == checksum(tmp_path / "same") != checksum(tmp_path / "other")
 
 
 def test_pictures_and_labels_of_different_number_are_refused(tmp_path):

@@ -160,6 +160,12 @@ def test_variables_that_are_zero_at_once_are_read_beside_a_condition():
     assert conditional_mutual_information_mixed(x, y, given=z) == pytest.approx(truth, abs=0.08)
 
 
+def test_grids_share_nothing_beyond_what_they_are_given():
+    z = torch.randint(4, (2000,), generator=generator(1)).double()
+    x, y = z + torch.randint(32, (2, 2000), generator=generator(2)).double()
+    assert conditional_mutual_information_mixed(x, y, given=z) == pytest.approx(0, abs=0.1)
+
+
 def test_a_tie_is_broken_as_noise_breaks_it_on_average():
     x, y, z = common_cause(400, 0.8)
     x = x.round()

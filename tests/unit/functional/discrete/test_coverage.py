@@ -45,6 +45,7 @@ def test_singletons_as_counted_one_by_one():
         (lambda: saturation(1.0, n_samples=10, unit="hartleys"), ValueError, "unit"),
         (lambda: singleton_fraction(torch.tensor([0, 0])), ValueError, "at least, got none"),
         (lambda: singleton_fraction(torch.tensor([0.5])), TypeError, "frequencies"),
+        (lambda: singleton_fraction(torch.tensor([3, -1])), ValueError, "must not be negative, got -1"),
     ],
 )
 def test_what_is_no_count_is_refused(call, error, sentence):

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from lightning_ib.functional import ClassSums, class_geometry
+from lightning_ib.functional.geometry.rows import rounding_of
 
 
 def two_pass(t, y):
@@ -118,7 +119,7 @@ def test_classes_at_one_place():
     y = torch.tensor([0, 0, 1, 1, 2, 2])
     constant = class_geometry(torch.full((6, 2), 0.1), y)
     assert constant[:2] == (0, 0)
-    assert constant.reason == "all 3 classes have the same mean"
+    assert constant.reason == "all 6 rows are the same up to rounding"
     assert math.isnan(constant.nc1)
     two = class_geometry(torch.tensor([1.0, 2.0, 1.0, 2.0, 5.0, 6.0]).unsqueeze(1), y)
     assert two.nc1 > 0
@@ -181,7 +182,7 @@ def test_a_dead_layer_has_one_mean(dtype, batch):
     found = sums.result()
     assert (found.within_variance, found.between_variance) == (0, 0)
     assert math.isnan(found.nc1)
-    assert found.reason == "all 3 classes have the same mean"
+    assert found.reason == "all 21 rows are the same up to rounding"
 
 
 def test_many_classes_and_close_ones_are_those_of_all_pairs():
@@ -223,3 +224,25 @@ def test_labels_out_of_range(label, reason):
     found = sums.result()
     assert found.reason.startswith(reason)
     assert (found.n_outside, math.isnan(found.within_variance)) == (1, True)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+def test_rows_that_differ_by_rounding_have_no_classes(dtype):
+    below = torch.tensor(1 - torch.finfo(dtype).eps / 2, dtype=dtype)
+    t, y = torch.where(torch.rand(300, 8) < 0.1, below, below.new_ones(())), torch.arange(300) % 4
+    found = class_geometry(t, y)
+    assert 0 < found.within_variance < 8 * rounding_of(dtype) ** 2
+    assert all(map(math.isnan, found[2:7]))
+    assert found.reason == "all 300 rows are the same up to rounding"
+    sums = summed(t, y, 64)
+    assert sums.result()[-5:] == found[-5:]
+    assert "rounding" not in sums.result(rounding=0).reason
+    assert class_geometry(t.double() + 0.1 * torch.rand(300, 8), y, rounding=rounding_of(dtype)).reason == ""
+
+
+def test_means_that_are_alike_beside_rows_that_are_not():
+    t, y = torch.tensor([[1.0], [2.0], [1.0], [2.0]]), torch.tensor([0, 0, 1, 1])
+    assert class_geometry(t, y).reason == "all 2 classes have the same mean"
+    small = class_geometry(t.double() * y.unsqueeze(1) * 1e-300, y)
+    assert small.reason == "the squared distances of class means are too small for float64: scale the rows up"
+    assert math.isnan(small.nc1)

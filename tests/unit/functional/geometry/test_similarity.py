@@ -119,3 +119,19 @@ def test_a_sketch_of_the_matrix_is_that_of_the_rows(d):
     assert cka_products(a, b, within_a, b @ b.T) == pytest.approx((between, within_a, within_b))
     assert between == pytest.approx(float((a.T @ b).square().sum()))
     assert within_b == pytest.approx(float((b.T @ b).square().sum()))
+
+
+def test_rows_that_differ_by_one_rounding_are_like_nothing():
+    x = torch.where(torch.rand(100, 5) < 0.5, 1 - torch.finfo(torch.float32).eps / 2, 1.0)
+    assert x.unique().numel() == 2
+    assert math.isnan(linear_cka(x, torch.randn(100, 3)))
+    assert not cka_sketch(x).any()
+
+
+def test_no_similarity_exceeds_1():
+    for seed in range(20):
+        x = torch.randn(40, 6, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+        sketch = cka_sketch(x)
+        assert linear_cka(1e-300 * x, x) <= 1
+        assert linear_cka(x, x, debiased=True) <= 1
+        assert cka_of_sketches(sketch, sketch)[0] <= 1

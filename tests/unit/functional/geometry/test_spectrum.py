@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from lightning_ib.functional import participation_ratio, spectrum
-from lightning_ib.functional.geometry.spectrum import rounding_of
+from lightning_ib.functional.geometry.rows import rounding_of
 from tests.helpers.messages import exactly
 
 
@@ -140,7 +140,7 @@ def test_few_rows_bias_the_plug_in_and_spare_the_correction(d):
 def test_rows_that_are_all_the_same_have_no_spectrum():
     found = spectrum(torch.full((10, 5), 3.3))
     assert all(math.isnan(value) for value in found[:7])
-    assert found.reason == "all 10 rows are the same, and have no spectrum"
+    assert found.reason == "all 10 rows are the same up to rounding, and have no spectrum"
     assert found.normalized_std == 0
     assert found.mean_cosine == pytest.approx(1)
     assert (found.rank, found.n, found.d) == (0, 10, 5)
@@ -222,3 +222,20 @@ def test_eigenvalues_of_many_decades_are_those_of_singular_values(kind):
     assert found.rank == 60
     assert found.effective_rank == pytest.approx(np.exp(-(p * np.log(p)).sum()), rel=1e-12)
     assert found.alpha == pytest.approx(-np.polyfit(np.log(j), np.log(s[9:] ** 2), 1, w=j**-0.5)[0], rel=1e-8)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("d", [1, 8, 600])
+@pytest.mark.parametrize("together", [True, False], ids=["rows", "values"])
+def test_rows_that_differ_by_one_rounding_are_constant(dtype, d, together):
+    """The largest value below 1 in place of 1, in whole rows or here and there."""
+    below = torch.tensor(1 - torch.finfo(dtype).eps / 2, dtype=dtype)
+    x = torch.where(torch.rand(300, 1 if together else d) < 0.5, below, below.new_ones(())).expand(300, d)
+    assert x.unique().numel() == 2
+    found = spectrum(x)
+    assert all(math.isnan(value) for value in found[:7])
+    assert found.reason == "all 300 rows are the same up to rounding, and have no spectrum"
+    assert math.isnan(found.anisotropy)
+    assert found.mean_cosine == pytest.approx(1, rel=1e-5)
+    assert math.isnan(participation_ratio(x))
+    assert spectrum(x.double() + 0.1 * torch.rand(300, d), rounding=rounding_of(dtype)).reason == ""
