@@ -9,7 +9,6 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torchmetrics.utilities.distributed import gather_all_tensors
 
 from lightning_ib.binning.fitted import Binned, FittedQuantizer
 from lightning_ib.functional import NOT_FINITE
@@ -298,5 +297,7 @@ def _gathered(chunks: Sequence[Tensor], form: RowForm | None, device: torch.devi
     """The rows of all processes in one chunk; an empty list where all processes lack rows."""
     if form is None:
         return []
+    from torchmetrics.utilities import distributed  # imported late: with all it brings it takes longer than PyTorch
+
     filled = [chunk for chunk in chunks if len(chunk)]
-    return [torch.cat(gather_all_tensors(torch.cat(filled) if filled else form.empty(device)))]
+    return [torch.cat(distributed.gather_all_tensors(torch.cat(filled) if filled else form.empty(device)))]

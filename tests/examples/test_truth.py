@@ -2,8 +2,6 @@
 
 import csv
 import math
-import os
-import subprocess
 import sys
 import warnings
 from concurrent.futures import ThreadPoolExecutor
@@ -58,17 +56,13 @@ def fake(monkeypatch, estimate, **policy):
 # --- Runs ------------------------------------------------------------------------------------------------------------
 
 
-def test_a_run_from_the_command_line_goes_on_where_it_was_stopped(tmp_path, capsys, monkeypatch):
+def test_a_run_from_the_command_line_goes_on_where_it_was_stopped(tmp_path, capsys, monkeypatch, programs):
     path, page = tmp_path / "deep" / "truth.csv", tmp_path / "truth.md"
     where = ["--results", str(path), "--jobs", "1"]
-    out = subprocess.run(
-        [sys.executable, "-W", "error", "benchmarks/truth.py", *where, *TINY],
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout
+    done = programs.script(ROOT / "benchmarks" / "truth.py", *where, *TINY)
+    out = done.stdout
+    assert done.returncode == 0, done.stderr
+    assert "Warning" not in done.stderr
     assert "4 rows asked for, 0 there already" in out
     assert "4/4" in out
     assert "| plug-in |" in out

@@ -7,7 +7,6 @@ import math
 import os
 import re
 import struct
-import subprocess
 import sys
 import xml.etree.ElementTree as ET
 import zipfile
@@ -37,7 +36,6 @@ from lightning_ib.report.loggers import (
     scalars,
 )
 from lightning_ib.warn_once import WarnOnce
-from tests.helpers import ROOT
 from tests.helpers.loggers import (
     Sick,
     assert_is_the_page,
@@ -556,7 +554,7 @@ def test_a_logger_without_folder_name_or_version_leaves_the_files_in_the_default
 
 
 FULL_DISK = """
-import resource, sys
+import resource, sys, warnings
 from pathlib import Path
 
 import matplotlib.font_manager  # before the limit: it may write a cache
@@ -576,6 +574,7 @@ class Freed(pl.Callback):
             resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
 
 
+warnings.simplefilter("always")
 folder = Path(sys.argv[1])
 path, callback = folder / "information_plane.csv", InformationPlaneCallback(FIXED, estimators=())
 resource.setrlimit(resource.RLIMIT_FSIZE, (4000, resource.RLIM_INFINITY))
@@ -587,14 +586,9 @@ assert sorted(path.parent.iterdir()) == [path, path.with_suffix(".png"), path.wi
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="needs a limit on the size of files")
-def test_a_full_disk_costs_one_warning_a_file_and_loses_nothing(tmp_path):
+def test_a_full_disk_costs_one_warning_a_file_and_loses_nothing(tmp_path, programs):
     """Files over 4000 bytes are refused from the second epoch to the fifth; then there is room again."""
-    done = subprocess.run(
-        [sys.executable, "-W", "always", "-c", FULL_DISK, str(tmp_path)],
-        capture_output=True,
-        text=True,
-        env=os.environ | {"PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"},
-    )
+    done = programs.run(FULL_DISK, tmp_path, environment={"PYTHONDONTWRITEBYTECODE": "1"})
     assert done.returncode == 0, done.stderr
     assert done.stderr.count("the history could not be written to") == 1, done.stderr
     assert done.stderr.count("the figure could not be written to") == 1, done.stderr

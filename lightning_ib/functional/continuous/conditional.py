@@ -191,7 +191,8 @@ def conditional_mutual_information_gaussian_copula(
 
     def entropy(*of: str) -> float:
         names = [f"coordinate {d} of {name}" for name in of for d in range(parts[name].shape[1])]
-        return fitted_normal(torch.cat([scores[name] for name in of]), None, names, "").entropy(bias_correction)
+        order = f" ({', '.join(of)}, in this order)" if len(of) > 1 else ""
+        return fitted_normal(torch.cat([scores[name] for name in of]), None, names, order).entropy(bias_correction)
 
     total = entropy("given", "x") + entropy("given", "y") - entropy("given") - entropy("given", "x", "y")
     return in_unit(total, unit)
@@ -205,6 +206,11 @@ def _by_class(x: Tensor, y: Tensor, given: Tensor, options: dict[str, Any]) -> f
     values = []
     for number, count in enumerate(counts.tolist()):
         own = numbers == number
+        if count < 2:
+            raise ValueError(
+                f"class {given[own][0].item()} of given has one of {len(x)} samples, too few for a covariance: leave "
+                "the class out, or use conditional_mutual_information_mixed(x, y, given=z)."
+            )
         try:
             value = (copula_labels if holds_integers(y) else copula)(x[own], y[own], **options)
         except ValueError as error:

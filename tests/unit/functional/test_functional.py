@@ -37,6 +37,18 @@ def test_the_functional_package_needs_only_torch(blocked):
     assert done.returncode == 0, done.stderr
 
 
+def test_a_measurement_imports_neither_lightning_nor_torchmetrics():
+    """They take longer to import than PyTorch."""
+    code = (
+        "import torch\n"
+        "from lightning_ib import measure\n"
+        "data = [(torch.randn(100, 3), torch.arange(100) % 2)]\n"
+        "assert [point.n_samples for point in measure(torch.nn.Sequential(torch.nn.Linear(3, 2)), data)] == [100]\n"
+    )
+    done = python_without(["pytorch_lightning", "lightning", "torchmetrics"], code)
+    assert done.returncode == 0, done.stderr
+
+
 def test_everything_public_in_the_functional_package_is_there():
     import lightning_ib.functional
 

@@ -7,6 +7,7 @@ import warnings
 
 import pytest
 import torch
+from torchmetrics.utilities import distributed
 
 from lightning_ib import FixedBins, QuantileBins, Quantizer, UniformBins
 from lightning_ib.binning.fitted import FittedQuantizer
@@ -217,12 +218,12 @@ def together(monkeypatch, *shares):
     forms = [form for share in shares if (form := share.form()) is not None]
     offered, found = [[] for _ in shares], []
     for share, calls in zip(shares, offered):  # what each offers, call by call
-        monkeypatch.setattr(module, "gather_all_tensors", lambda rows, calls=calls: [calls.append(rows) or rows])
+        monkeypatch.setattr(distributed, "gather_all_tensors", lambda rows, calls=calls: [calls.append(rows) or rows])
         copy.deepcopy(share).gathered(forms, CPU)
     assert len({len(calls) for calls in offered}) == 1, "all processes make the same calls"
     for share in shares:
         everywhere = iter(zip(*offered))
-        monkeypatch.setattr(module, "gather_all_tensors", lambda _, everywhere=everywhere: list(next(everywhere)))
+        monkeypatch.setattr(distributed, "gather_all_tensors", lambda _, everywhere=everywhere: list(next(everywhere)))
         found.append(share.gathered(forms, CPU))
     return found
 

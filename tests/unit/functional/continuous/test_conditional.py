@@ -160,6 +160,11 @@ def test_variables_that_are_zero_at_once_are_read_beside_a_condition():
     assert conditional_mutual_information_mixed(x, y, given=z) == pytest.approx(truth, abs=0.08)
 
 
+def test_a_class_of_one_sample_is_too_small_for_a_covariance():
+    with pytest.raises(ValueError, match=r"^class 1 of given has one of 100 samples, .* leave the class out, or use "):
+        conditional_mutual_information_gaussian_copula(normal(100), normal(100, seed=1), given=torch.arange(100) // 99)
+
+
 def test_grids_share_nothing_beyond_what_they_are_given():
     z = torch.randint(4, (2000,), generator=generator(1)).double()
     x, y = z + torch.randint(32, (2, 2000), generator=generator(2)).double()
