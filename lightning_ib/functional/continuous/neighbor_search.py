@@ -230,14 +230,15 @@ def _break_ties(
         subsets: as in :func:`neighborhoods`.
         k: the number of neighbors.
         repeating: the variables with values that repeat.
-        nearer: how many samples are nearer than the k-th neighbor, itself included, ``(N,)``: of each subset, of each
-            of these variables, and of all together.
-        at: how many are at its distance, 0 where that is 0; of the same, without subsets of other variables.
+        nearer: how many samples, the row's own included, are nearer than its k-th neighbor, ``(N,)``: in each subset,
+            in each of these variables, and in all variables together.
+        at: how many are as far as that neighbor, 0 where it is at distance 0, ``(N,)``: in the same, but for subsets
+            without any of these variables.
 
     Returns:
         The rows that are tied in several variables, ``(R,)``, which are left as they are.
     """
-    every = max(at, key=len)
+    every = max(at, key=len)  # all variables together
     tied = torch.stack([at[of] > 1 for of in at if of in subsets]).any(0)
     in_variables = torch.stack([at[i,] > 0 for i in repeating])
     alone = tied & (in_variables.sum(0) < 2)
