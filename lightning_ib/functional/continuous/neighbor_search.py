@@ -9,7 +9,7 @@ at a time, so that memory grows linearly with N and time with :math:`N^2 D`. The
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -28,10 +28,6 @@ _FEW_COORDINATES = 12
 # What breaks ties in several variables at once: the noise, as a share of the smallest difference of two values and, at
 # least, of the largest value; and how often it is drawn.
 _NOISE, _FLOOR, _DRAWS = 2.0**-16, 2.0**-46, 4
-
-# From so many ties on they are all broken by noise where several variables repeat: the mean over all orders takes each
-# sample's distances to all others.
-_MANY = 1000
 
 Subset = tuple[int, ...]
 
@@ -65,35 +61,40 @@ def neighborhoods(parts: Sequence[Tensor], subsets: Sequence[Subset], k: int, *,
             put those tied: see :func:`_break_ties` for one variable, :func:`_with_noise` for several.
     """
     n, device = len(parts[0]), parts[0].device
-    psi = psi_table(n).to(device)
+    repeating = [i for i, part in enumerate(parts) if _repeats(part)] if ties else []
+    every = tuple(range(len(parts)))
+    wide = {*(of for of in subsets if {*of} & {*repeating}), *((i,) for i in repeating), every} if repeating else set()
+    nearer = {of: torch.empty(n, dtype=torch.int64, device=device) for of in {*subsets, *wide}}
+    within = {of: torch.empty_like(nearer[of]) for of in wide}
     radii = parts[0].new_empty(n)
-    counts = torch.empty((len(subsets), n), dtype=torch.int64, device=device)
-    repeating = {i for i, part in enumerate(parts) if _repeats(part)} if ties else set()
-    tied = torch.zeros(n, dtype=torch.bool, device=device)
     if by_tree(parts):
-        radii = neighbor_trees.kth_distance(torch.cat(tuple(parts), 1), k)
-        reach = below(radii)
-        for subset, own in zip(subsets, counts):
-            together = torch.cat([parts[i] for i in subset], 1)
-            own.copy_(neighbor_trees.count_within(together, reach))
-            if repeating.intersection(subset):
-                tied |= neighbor_trees.count_within(together, radii) > own + 1
+        joint = torch.cat(tuple(parts), 1)
+        distances = neighbor_trees.nearest(joint, k)[0]
+        radii = distances[:, k].contiguous()
+        for of in {*subsets, *wide} - {every}:
+            together = torch.cat([parts[i] for i in of], 1)
+            nearer[of] = neighbor_trees.count_within(together, below(radii))
+            if of in wide:
+                within[of] = neighbor_trees.count_within(together, radii)
+        if wide:
+            nearer[every] = (distances < radii.unsqueeze(1)).sum(1)
+            tied = torch.stack([within[of] > nearer[of] + 1 for of in wide - {every}]).any(0)
+            within[every] = neighbor_trees.count_within(joint, radii, tied)
     else:
         for block, to in _distances(parts):
-            both = _farthest(to)
-            radii[block] = radius = _kth(both, k)
+            radii[block] = radius = _kth(_farthest(to), k)
             reach = below(radius).unsqueeze(1)
-            for subset, own in zip(subsets, counts):
-                distances = _farthest([to[i] for i in subset])
-                own[block] = (distances <= reach).sum(1)
-                if repeating.intersection(subset):
-                    tied[block] |= (distances <= radius.unsqueeze(1)).sum(1) > own[block] + 1
-    digammas = psi[counts]
-    several = (tied & (radii > 0)).nonzero().squeeze(1)
-    if len(repeating) < 2 or len(several) < _MANY:
-        several = _break_ties(parts, subsets, k, several, radii, counts, digammas)
-    if len(several):
-        digammas[:, several] = _with_noise(parts, subsets, k)[:, several]
+            for of, count in nearer.items():
+                distances = _farthest([to[i] for i in of])
+                count[block] = (distances <= reach).sum(1)
+                if of in wide:
+                    within[of][block] = (distances <= radius.unsqueeze(1)).sum(1)
+    digammas = psi_table(n).to(device)[torch.stack([nearer[of] for of in subsets])]
+    if repeating:
+        at = {of: (within[of] - nearer[of]) * (radii > 0) for of in wide}
+        several = _break_ties(digammas, subsets, k, repeating, nearer, at)
+        if len(several):
+            digammas[:, several] = _with_noise(parts, subsets, k)[:, several]
     return Neighborhoods(radii, digammas)
 
 
@@ -208,13 +209,12 @@ def _repeats(part: Tensor) -> bool:
 
 
 def _break_ties(
-    parts: Sequence[Tensor],
+    digammas: Tensor,
     subsets: Sequence[Subset],
     k: int,
-    tied: Tensor,
-    radii: Tensor,
-    counts: Tensor,
-    digammas: Tensor,
+    repeating: Sequence[int],
+    nearer: Mapping[Subset, Tensor],
+    at: Mapping[Subset, Tensor],
 ) -> Tensor:
     r"""Replace the digammas of rows whose k-th distance is tied in one variable alone by their mean over orders.
 
@@ -226,41 +226,32 @@ def _break_ties(
     gives on average, without its scatter.
 
     Args:
-        parts: as in :func:`neighborhoods`.
+        digammas: of all rows, ``(S, N)``, changed in place.
         subsets: as in :func:`neighborhoods`.
         k: the number of neighbors.
-        tied: the rows to look at, ``(R,)``.
-        radii: of all rows.
-        counts: of all rows, ``(S, N)``.
-        digammas: of all rows, ``(S, N)``, changed in place.
+        repeating: the variables with values that repeat.
+        nearer: how many samples, the row's own included, are nearer than its k-th neighbor, ``(N,)``: in each subset,
+            in each of these variables, and in all variables together.
+        at: how many are as far as that neighbor, 0 where it is at distance 0, ``(N,)``: in the same, but for subsets
+            without any of these variables.
 
     Returns:
-        Those of the rows looked at that are tied in several variables, which are left as they are.
+        The rows that are tied in several variables, ``(R,)``, which are left as they are.
     """
-    several = []
-    log_factorial = torch.lgamma(torch.arange(1, len(radii) + 2, dtype=torch.float64, device="cpu"))
-    log_factorial = log_factorial.to(radii.device)
-    for block, to in _distances(parts, tied):
-        radius = radii[block].unsqueeze(1)
-        near, at = [of < radius for of in to], [of == radius for of in to]
-        nearer = torch.stack(near).all(0)
-        reached = (torch.stack(near) | torch.stack(at)).all(0) & ~nearer
-        n_reached, place = reached.sum(1), k + 1 - nearer.sum(1)  # the sample itself is among those nearer
-        by_one = torch.zeros_like(n_reached, dtype=torch.bool)
-        for i in range(len(parts)):
-            others = [at[j] for j in range(len(parts)) if j != i]
-            alone = ~torch.stack(others).any(0).any(1)
-            by_one |= alone
-            rows = alone.nonzero().squeeze(1)
-            if not len(rows):
-                continue
-            for subset, own, values in zip(subsets, counts, digammas):
-                if i in subset:
-                    same = torch.stack([at[i], *(near[j] for j in subset if j != i)]).all(0).sum(1)
-                    n, q, c, m = (of[rows] for of in (own[block], place, n_reached, same))
-                    values[block[rows]] = _mean_digamma(n, q, c, m, log_factorial)
-        several.append(block[~by_one])
-    return torch.cat(several) if several else tied
+    every = max(at, key=len)  # all variables together
+    tied = torch.stack([at[of] > 1 for of in at if of in subsets]).any(0)
+    in_variables = torch.stack([at[i,] > 0 for i in repeating])
+    alone = tied & (in_variables.sum(0) < 2)
+    log_factorial = torch.lgamma(torch.arange(1, digammas.shape[1] + 2, dtype=torch.float64, device="cpu"))
+    log_factorial = log_factorial.to(digammas.device)
+    for i, in_variable in zip(repeating, in_variables):
+        rows = (alone & in_variable).nonzero().squeeze(1)
+        for subset, values in zip(subsets, digammas):
+            if i in subset and len(rows):
+                place = k + 1 - nearer[every][rows]  # the sample itself is among those nearer
+                n, c, m = (of[rows] for of in (nearer[subset], at[every], at[subset]))
+                values[rows] = _mean_digamma(n, place, c, m, log_factorial)
+    return (tied & ~alone).nonzero().squeeze(1)
 
 
 def _with_noise(parts: Sequence[Tensor], subsets: Sequence[Subset], k: int) -> Tensor:

@@ -58,15 +58,16 @@ def nearest(rows: Tensor, k: int) -> tuple[Tensor, Tensor]:
     return torch.from_numpy(distances), torch.from_numpy(numbers)
 
 
-def count_within(rows: Tensor, reach: Tensor) -> Tensor:
+def count_within(rows: Tensor, reach: Tensor, chosen: Tensor | None = None) -> Tensor:
     """How many rows, the row itself included, are no farther from each row than its reach.
 
     Args:
         rows: float64 ``(N, D)``.
         reach: float64 ``(N,)``, 0 or more.
+        chosen: the rows asked for, bool ``(N,)``; all by default.
 
     Returns:
-        int64 ``(N,)``.
+        int64 ``(N,)``; 0 for the rows that are not asked for.
     """
     import numpy as np
 
@@ -75,25 +76,25 @@ def count_within(rows: Tensor, reach: Tensor) -> Tensor:
     ranges = [_rank_ranges(column, radii) for column in values.T]
     if len(ranges) == 1:
         _, low, high = ranges[0]
-        return torch.from_numpy(high - low)
+        return torch.from_numpy(high - low if chosen is None else (high - low) * chosen.numpy())
     # In the order of the coordinate whose ranges are shortest, the rows within reach of a few lie close together.
     lead = int(np.argmin([(high - low).sum() for _, low, high in ranges]))
     order = np.argsort(ranges[lead][0])
+    asked = order if chosen is None else order[chosen.numpy()[order]]
     dtype = np.uint16 if n <= _MOST_OF_16_BITS else np.uint32
-    ranks, lows, widths = (
-        np.stack([of[order].astype(dtype) for of in kind])
-        for kind in zip(*((rank, low, high - low) for rank, low, high in ranges))
-    )
-    first, last = ranges[lead][1][order], ranges[lead][2][order]
-    counts = np.empty(n, dtype=np.int64)
-    for start in range(0, n, _TOGETHER):
+    ranks = np.stack([rank[order].astype(dtype) for rank, _, _ in ranges])
+    lows = np.stack([low[asked].astype(dtype) for _, low, _ in ranges])
+    widths = np.stack([(high - low)[asked].astype(dtype) for _, low, high in ranges])
+    first, last = ranges[lead][1][asked], ranges[lead][2][asked]
+    counts = np.zeros(n, dtype=np.int64)
+    for start in range(0, len(asked), _TOGETHER):
         some = slice(start, start + _TOGETHER)
         near = slice(int(first[some].min()), int(last[some].max()))
         within: Any = True
         for rank, low, width in zip(ranks[:, near], lows[:, some, None], widths[:, some, None]):
             # Unsigned: a rank below the range wraps around to a large number.
             within = np.logical_and(np.subtract(rank, low) < width, within)
-        counts[order[some]] = [np.count_nonzero(row) for row in within]  # of one row each: vectorized
+        counts[asked[some]] = [np.count_nonzero(row) for row in within]  # of one row each: vectorized
     return torch.from_numpy(counts)
 
 

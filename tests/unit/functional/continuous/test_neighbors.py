@@ -436,6 +436,15 @@ def test_counts_by_ranks_are_counts_of_distances(seed, d, n, repeated):
     assert neighbor_trees.count_within(rows, reach).equal(counted)
 
 
+@pytest.mark.parametrize("d", [1, 3])
+def test_some_rows_are_counted_as_all_are(d):
+    rows = normal(300, d).round(decimals=1)
+    reach = normal(300, seed=1).abs()
+    chosen = torch.rand(300, generator=generator(2)) < 0.3
+    counted = neighbor_trees.count_within(rows, reach, chosen)
+    assert counted.equal(neighbor_trees.count_within(rows, reach) * chosen)
+
+
 def test_differences_that_round_to_the_reach_count():
     rows = torch.tensor([[1.0], [1e-17], [-1e-17], [2e-300], [0.0], [1 + 2**-52]], dtype=torch.float64)
     reach = torch.ones(6, dtype=torch.float64)
