@@ -53,18 +53,18 @@ def fingerprints(x: Any, rows: Tensor, *, n: int, n_samples: int) -> Tensor | No
     parts = []
     for values in _tensors(x):
         if values.ndim and len(values) == n_samples and values.numel() and values.layout is torch.strided:
-            parts.append(_of_samples(values[samples.to(values.device)]))
+            parts.append(_of_samples(values[samples.to(values.device, non_blocking=True)]))
             if len(parts) == _MOST_TENSORS:
                 break
     if not parts:
         return None
     device = parts[0].device
-    found = torch.cat([part.to(device) for part in parts], dim=1)[of_rows.to(device)]
+    found = torch.cat([part.to(device) for part in parts], dim=1)[of_rows.to(device, non_blocking=True)]
     if n_places == 1:
         return found
     places = torch.zeros(len(rows), COLUMNS, dtype=torch.float64)
     places[:, 0] = rows % n_places
-    return torch.cat([found, places.to(device)], dim=1)
+    return torch.cat([found, places.to(device, non_blocking=True)], dim=1)
 
 
 def same_rows(before: Tensor, now: Tensor) -> Tensor:
@@ -81,14 +81,14 @@ def _of_samples(values: Tensor) -> Tensor:
     values = plain_tensor(values.detach())
     rows = fold(torch.view_as_real(values) if values.is_complex() else values).double()
     share = _EXACT if holds_integers(values) else _ROUNDING
-    sums = rows @ _weights(rows.shape[1]).to(rows.device)
+    sums = rows @ _weights(rows.shape[1], rows.device)
     return torch.cat([sums, share * torch.linalg.vector_norm(rows, dim=1, keepdim=True)], dim=1)
 
 
 @lru_cache(maxsize=32)
-def _weights(width: int) -> Tensor:
+def _weights(width: int, device: torch.device) -> Tensor:
     """Two columns of weights of either sign, between 0.5 and 1.5, float64 ``(width, 2)``."""
-    bits = splitmix64(torch.arange(2 * width, dtype=torch.int64) + _WEIGHTS).view(width, 2)
+    bits = splitmix64(torch.arange(2 * width, dtype=torch.int64, device=device) + _WEIGHTS).view(width, 2)
     return (0.5 + (bits >> 12 & (1 << 51) - 1).double() / 2**51) * ((bits & 1).double() * 2 - 1)
 
 

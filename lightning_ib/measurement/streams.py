@@ -151,7 +151,7 @@ class Streams(RunningSums[SoftEntropy]):
 
     def _empty(self, layer: str, rows: Tensor) -> SoftEntropy:
         assert self.soft is not None
-        center = self.centers[layer] = self.centers[layer].to(rows.device)
+        center = self.centers[layer] = self.centers[layer].to(rows.device, non_blocking=True)
         return self.soft.sums(center)
 
     def _like(self, layer: str, state: Mapping[str, Tensor]) -> SoftEntropy:

@@ -114,11 +114,14 @@ def real(values: Tensor) -> Tensor:
 def _folded(rows: Tensor) -> Tensor:
     """Add up every 512th coordinate with a fixed random sign: ``(B, D)`` to ``(B, min(D, 512))``.
 
-    One addition after the other, each rounded as the processor must: the batch size and vector units change no bit.
+    In an order of additions that is fixed, each rounded as the processor must: the batch size and vector units change
+    no bit.
     """
     n, n_coordinates = rows.shape
     signs = _fold_signs(n_coordinates, rows.device).to(rows.dtype)
-    if n_coordinates >= 2 * _FOLDED and rows.is_contiguous() and rows.device.type == "cpu" and numpy_reads_tensors():
+    if n_coordinates >= 2 * _FOLDED and rows.device.type != "cpu":
+        sums, added = _halved_folds(rows, signs), n_coordinates // _FOLDED * _FOLDED
+    elif n_coordinates >= 2 * _FOLDED and rows.is_contiguous() and numpy_reads_tensors():
         sums, added = _whole_folds(rows, signs), n_coordinates // _FOLDED * _FOLDED
     else:
         sums, added = rows.new_zeros(n, min(n_coordinates, _FOLDED)), 0
@@ -126,6 +129,23 @@ def _folded(rows: Tensor) -> Tensor:
         part = rows[:, start : start + _FOLDED]
         sums[:, : part.shape[1]].addcmul_(part, signs[start : start + part.shape[1]])
     return sums
+
+
+def _halved_folds(rows: Tensor, signs: Tensor) -> Tensor:
+    """The sums, ``(B, 512)``, over all whole folds: the second half added to the first, until one is left.
+
+    On a GPU, where every call takes its time: 12 of them for 800 000 coordinates, which are 1 600 folds.
+    """
+    n_folds = rows.shape[1] // _FOLDED
+    folds = rows[:, : n_folds * _FOLDED].unflatten(1, (n_folds, _FOLDED))
+    of_folds = signs[: n_folds * _FOLDED].view(n_folds, _FOLDED)
+    half = (n_folds + 1) // 2
+    sums: Tensor = folds[:, :half] * of_folds[:half]
+    sums[:, : n_folds - half].addcmul_(folds[:, half:], of_folds[half:])
+    while half > 1:
+        n_folds, half = half, (half + 1) // 2
+        sums[:, : n_folds - half] += sums[:, half:n_folds]
+    return sums[:, 0].clone()  # the rest of the memory goes
 
 
 def _whole_folds(rows: Tensor, signs: Tensor) -> Tensor:

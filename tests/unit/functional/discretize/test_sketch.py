@@ -133,6 +133,19 @@ def test_complex_values_are_refused_in_words():
         sketch(torch.zeros(3, 2, dtype=torch.complex64))
 
 
+@pytest.mark.parametrize("n_coordinates", [1024, 1025, 1536, 5000, 40_000])
+def test_folds_are_halved_to_the_same_sums_whatever_the_batch(n_coordinates):
+    # The way of a GPU, here on the host: simple numbers add up alike in any order, others up to rounding.
+    whole = n_coordinates // 512 * 512
+    signs = sketches._fold_signs(n_coordinates, torch.device("cpu"))
+    simple, rows = randn(6, n_coordinates).round(), randn(6, 2 * n_coordinates)[:, ::2]
+    assert torch.equal(sketches._halved_folds(simple, signs), sketches._folded(simple[:, :whole]))
+    found = sketches._halved_folds(rows, signs)
+    exact = (rows.double() * signs)[:, :whole].unflatten(1, (-1, 512)).sum(1)
+    torch.testing.assert_close(found.double(), exact, rtol=0, atol=1e-6 * n_coordinates**0.5)
+    assert torch.equal(torch.cat([sketches._halved_folds(rows[i : i + 2], signs) for i in (0, 2, 4)]), found)
+
+
 def test_a_number_is_no_batch():
     with pytest.raises(ValueError, match=r"got a single number, not a batch \(B, …\)"):
         sketch(torch.tensor(1.0))
