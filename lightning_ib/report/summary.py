@@ -173,13 +173,22 @@ def _settled(records: Sequence[Record], of: str) -> list[str]:
     return [*lines, f"not settled before the last measurement: {', '.join(moving)}"] if moving else lines
 
 
-def file_locations(csv: Path | None, picture: Path | None, board: Path | None) -> str:
-    """Where the files of a run are, and how to look at them; empty without files."""
+def file_locations(csv: Path | None, picture: Path | None, board: Path | None, others: Sequence[Path] = ()) -> str:
+    """Where the files of a run are, and how to look at them; empty without files.
+
+    Args:
+        csv: the table of all values.
+        picture: the main picture.
+        board: the folder of TensorBoard.
+        others: further pictures in the folder of the main one.
+    """
     lines = [
         f"{name}: {_relative_path(path)}"
         for name, path in (("CSV", csv), ("picture", picture))
         if path and path.is_file()
     ]
+    if beside := [path.name for path in others if path.is_file()]:
+        lines.append(f"beside it: {', '.join(beside)}")
     if board is not None:
         command = shlex.join(["tensorboard", "--logdir", _relative_path(board)])
         lines.append(f"TensorBoard: {command}")

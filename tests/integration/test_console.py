@@ -214,6 +214,13 @@ def test_files_that_are_there_are_named_from_the_working_directory(tmp_path, mon
     assert file_locations(csv.absolute(), csv.with_suffix(".png"), tmp_path / "a b") == (
         f"CSV: {csv}\nTensorBoard: tensorboard --logdir 'a b'"
     )
+    pictures = [csv.with_name(name) for name in ("information_plane.png", "geometry.png", "tsne.png")]
+    for picture in pictures[:2]:
+        picture.touch()
+    assert (
+        file_locations(csv, pictures[0], None, pictures[1:])
+        == f"CSV: {csv}\npicture: {pictures[0]}\nbeside it: geometry.png"
+    )
     assert file_locations(None, None, None) == ""
 
 
