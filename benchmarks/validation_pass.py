@@ -150,10 +150,11 @@ def loader(x: Tensor, y: Tensor, batch: int) -> DataLoader[Any]:
 
 def resnet(pixels: int, batch: int, n_batches: int, rounds: int, device: torch.device) -> Setting:
     """ResNet-18 by default, on pictures that lie on its device."""
-    pictures, labels = torch.randn(2 * batch, 3, pixels, pixels, device=device), torch.arange(2 * batch) % 10
-    two = list(zip(pictures.split(batch), labels.to(device).split(batch)))
+    pictures = torch.randn(2 * n_batches * batch, 3, pixels, pixels, device=device)
+    labels = torch.arange(len(pictures), device=device) % 10
+    whole = list(zip(pictures.split(batch), labels.split(batch)))
     name = f"ResNet-18, {pixels} px, the default, batches of {batch}"
-    return Setting(name, resnet18(10).to(device), two * n_batches, {"verbose": False}, two * 2 * n_batches, rounds)
+    return Setting(name, resnet18(10).to(device), whole[:n_batches], {"verbose": False}, whole, rounds)
 
 
 def settings(data_dir: Path, rounds: int, n: int, device: torch.device) -> list[Setting]:
@@ -170,9 +171,9 @@ def settings(data_dir: Path, rounds: int, n: int, device: torch.device) -> list[
         ):
             name = f"MNIST network, {name}, batches of {batch}"
             found.append(Setting(name, Network().to(device), short, options, whole, rounds))
-    found.append(resnet(128, 16, 20 if device.type == "cuda" else 1, max(3, rounds // 2), device))
+    found.append(resnet(128, 16, 40 if device.type == "cuda" else 2, max(3, rounds // 2), device))
     if device.type == "cuda":
-        found.append(resnet(224, 128, 8, max(3, rounds // 2), device))
+        found.append(resnet(224, 128, 16, max(3, rounds // 2), device))
     return found
 
 

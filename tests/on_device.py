@@ -1,7 +1,8 @@
-"""A plugin for pytest that runs the suite on another device: the functions that tests call, and every Trainer.
+"""A plugin for pytest that runs the suite on another device: functions of ``lightning_ib.functional``, and Trainers.
 
 ``LIGHTNING_IB_TEST_DEVICE=cuda python -m pytest -p tests.on_device tests/unit/functional``. What a test hands
-to a public function is moved to the device, and what comes back to the host, so that tests stay as they are.
+to a public function is moved to the device, and what comes back to the host, so that tests stay as they are. Classes,
+and functions that a test imports from a module within, stay on the host.
 """
 
 import functools

@@ -363,9 +363,8 @@ class Reporter:
             loggers: those of the run.
             is_dev_run: whether the run writes nothing by design.
         """
-        picture = self.figure_path if self._csv_path else None
-        others = [path for path in self._pictures if path != picture] if picture else []
-        where = file_locations(self._csv_path, picture, board_folder(loggers, self.warned), others)
+        pictures = [] if self._csv_path is None else [path for path in (self.figure_path, *self._pictures) if path]
+        where = file_locations(self._csv_path, list(dict.fromkeys(pictures)), board_folder(loggers, self.warned))
         has_files = self._csv_path is not None and self._csv_path.is_file()
         if not has_files and not loggers:
             where = "No file was written: the values are in the callback's .history."

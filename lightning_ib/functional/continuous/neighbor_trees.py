@@ -73,12 +73,12 @@ def count_within(rows: Tensor, reach: Tensor, chosen: Tensor | None = None) -> T
 
 
 def count_nearer_and_within(rows: Tensor, radii: Tensor, below: Tensor) -> tuple[Tensor, Tensor]:
-    """How many rows are within two distances of each row, of which the shorter one is the next below the longer.
+    """How many rows are within two distances of each row.
 
     Args:
         rows: float64 ``(N, D)``.
         radii: float64 ``(N,)``, 0 or more.
-        below: float64 ``(N,)``, the next numbers below them; 0 for 0.
+        below: float64 ``(N,)``, shorter ones or the same; 0 or more.
 
     Returns:
         The counts within ``below`` and within ``radii``, int64 ``(N,)``, the row itself included.
@@ -87,13 +87,13 @@ def count_nearer_and_within(rows: Tensor, radii: Tensor, below: Tensor) -> tuple
 
     shorter, longer = _ranges(rows, below), _ranges(rows, radii)
     nearer = _count(shorter, None)
-    # Rows at that very distance are in the range of some coordinate; elsewhere the counts are the same.
+    # A row that only the longer distance reaches widens the range of a coordinate: where none differs, no count does.
     differ = np.any([(a[1:] != b[1:]).any(0) for a, b in zip(shorter, longer)], axis=0)
     return torch.from_numpy(nearer), torch.from_numpy(np.where(differ, _count(longer, differ), nearer))
 
 
 def _ranges(rows: Tensor, reach: Tensor) -> list[Any]:
-    """Of each coordinate, see :func:`_rank_ranges`."""
+    """Of each coordinate three rows of ``(3, N)``, see :func:`_rank_ranges`."""
     values, radii = rows.resolve_neg().numpy(), reach.numpy()
     return [_rank_ranges(column, radii) for column in values.T]
 
@@ -128,7 +128,11 @@ def _count(ranges: list[Any], chosen: Any) -> Any:
 
 
 def _rank_ranges(values: Any, reach: Any) -> Any:
-    """Of one coordinate ``(N,)``: the rank of every row, and the first and the end of the ranks within its reach."""
+    """Of one coordinate ``(N,)``: the rank of every row, and the first and the end of the ranks within its reach.
+
+    Returns:
+        int64 ``(3, N)``.
+    """
     import numpy as np
 
     n = len(values)

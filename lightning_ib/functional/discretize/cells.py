@@ -205,11 +205,13 @@ def _principal(rows: Tensor) -> Tensor | None:
 
 
 def _medians(rows: Tensor) -> Tensor:
-    """The lower median of each coordinate, ``(D,)``.
+    """The lower median of each coordinate, ``(D,)``."""
+    return rows.median(0).values if rows.device.type == "cpu" else _medians_by_sorting(rows)
 
-    CUDA has the same call, which also returns places: a program that asked for deterministic algorithms is refused it.
-    """
-    return rows.median(0).values if rows.device.type == "cpu" else rows.sort(0).values[(len(rows) - 1) // 2]
+
+def _medians_by_sorting(rows: Tensor) -> Tensor:
+    """The same on CUDA, where ``median`` is refused to programs that ask for deterministic algorithms."""
+    return rows.sort(0).values[(len(rows) - 1) // 2]
 
 
 class _Partition(NamedTuple):

@@ -153,7 +153,8 @@ def sketch_of_centered(z: Tensor, products: Tensor | None = None, *, length: int
         spectra = []
         for places, signs in hashed:
             folded = z.new_zeros(length, d).index_add_(0, places, z * signs.unsqueeze(1))  # whole rows
-            spectra.append(torch.fft.rfft(folded.T.contiguous()))
+            folded = folded.T.contiguous()
+            spectra.append(torch.fft.rfft(folded))
         found = torch.fft.irfft((spectra[0] * spectra[1]).sum(0), n=length).double().cpu()
     norm = float(found.norm())
     scaled_to_1: Tensor = (found / norm if norm > 0 else found).float()
@@ -165,7 +166,7 @@ def _hashed(n: int, length: int) -> list[tuple[Tensor, Tensor]]:
     """Places and signs of the rows, twice."""
     found = []
     for offset in _HASHES:
-        bits = splitmix64(torch.arange(n, dtype=torch.int64) + offset)
+        bits = splitmix64(torch.arange(n, dtype=torch.int64, device="cpu") + offset)
         found.append(((bits >> 1).remainder(length), ((bits & 1) * 2 - 1).float()))
     return found
 
