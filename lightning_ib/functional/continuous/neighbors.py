@@ -224,11 +224,10 @@ def mutual_information_mixed(x: Tensor, y: Tensor, *, k: int = 3, unit: Unit = "
         bits read 10.3 from 5 000.
 
     Trap:
-        One scale may hide the other: give class labels as ``range * y.double()`` with more than the range of x, which
-        keeps classes apart (any one-to-one map of a discrete variable has the same information). It reads low in many
-        dimensions, also of rows that repeat in some coordinates only. In half precision values repeat by rounding and
-        pass for atoms: half a normal pair (ρ = .9) and half two points then read 1.92 of 2.10 bits from 5 000, and 2.11
-        in float32.
+        One scale may hide the other: give class labels as ``range * y.double()`` with more than the range of x (any
+        one-to-one map of a discrete variable has the same information). It reads low in many dimensions, also of rows
+        that repeat in some coordinates only. In half precision values repeat by rounding and pass for atoms: half a
+        normal pair (ρ = .9) and half two points read 1.92 of 2.10 bits from 5 000, in float32 2.11.
 
     Args:
         x: numbers in floating point, shape ``(N, …)`` or ``(N,)``.
