@@ -208,10 +208,9 @@ def mutual_information_mixed(x: Tensor, y: Tensor, *, k: int = 3, unit: Unit = "
     order: :math:`\psi(n)` is the mean over all orders where one variable is tied, and over four draws of a fixed seed
     where several are.
 
-    The counts and the digamma are those of the authors' program; the logarithms and closed balls of the algorithm as
-    printed have the same limit and read up to 0.3 nats lower at thousands of samples. It equals KSG but for
-    :math:`\log N - \psi(N) \approx 1/2N` where all values differ, and nears the plug-in estimate, with less bias, where
-    all repeat.
+    Counts and digamma are those of the authors' program; the logarithms and closed balls of the algorithm as printed
+    read up to 0.3 nats lower at thousands of samples. It equals KSG but for :math:`\log N - \psi(N) \approx 1/2N` where
+    all values differ, and nears the plug-in estimate, with less bias, where all repeat.
 
     Source:
         Gao, Kannan, Oh & Viswanath (2017).
