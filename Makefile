@@ -4,7 +4,9 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-PIP := $(BIN)/python -m pip install --quiet --constraint constraints.txt
+# What is imported is compiled then: all of it, at once, takes minutes.
+INSTALL := $(BIN)/python -m pip install --quiet --no-compile
+PIP := $(INSTALL) --constraint constraints.txt
 # Each of these files stands for what is installed: the example's packages, those of the docs, all of them.
 EXAMPLE := $(VENV)/.example
 DOCS := $(VENV)/.docs
@@ -64,7 +66,7 @@ truth: $(STAMP) ## put every estimator beside the truth and write docs/truth.md 
 
 # The estimators of other packages, and what these import, in a folder of their own: none brings another torch.
 $(VENV)/peers: $(STAMP)
-	$(BIN)/python -m pip install --quiet --no-deps --target $@ infomeasure numba llvmlite sparse ennemi soft-entropy \
+	$(INSTALL) --no-deps --target $@ infomeasure numba llvmlite sparse ennemi soft-entropy \
 		torch-mist hydra-core omegaconf 'antlr4-python3-runtime==4.9.*' pyro-ppl pyro-api opt_einsum mpld3
 
 peers: $(VENV)/peers ## put estimators of other packages beside the truth and write docs/truth.md (goes on where it was)

@@ -67,7 +67,7 @@ def target_values(y: Any, ignore_index: int | None = None) -> Tensor:
         return flat.clone()
     if ignore_index is not None:  # such a row is unlabeled, and must not decide on the kind of labels
         y = y.masked_fill((y == ignore_index).flatten(1).any(1).reshape(-1, *[1] * (y.ndim - 1)), 0)
-    if not real and (y.ndim > 2 or not is_binary(y)):
+    if not real and (y.ndim > 2 or (y.dtype != torch.bool and not is_binary(y))):
         raise UnknownTarget(
             f"the target holds several integers a sample, {tuple(y.shape)}: the classes of tokens or pixels, or those "
             f"of several tasks. {_ADVICE}, that of one task, say, or take tokens for samples: tokens=True."

@@ -292,7 +292,8 @@ class _Replay:
         print(table(self.history.points(), self._settings.by))
         if changed := changes(self.history, self._settings.by):
             print(changed)
-        print(file_locations(csv, self._reporter.figure_path or csv.with_suffix(".png"), self._folder.path))
+        picture = self._reporter.figure_path or csv.with_suffix(".png")
+        print(file_locations(csv, [picture], self._folder.path))
 
 
 def _device(asked: str | None) -> str:

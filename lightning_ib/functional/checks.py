@@ -227,6 +227,11 @@ def checked_integers(values: Any, name: str, shape: str, remedy: str = "") -> Te
     return values
 
 
+def moved(values: Tensor, device: torch.device) -> Tensor:
+    """A tensor on a device: asynchronously, but to the host, which would read it too soon."""
+    return values.to(device, non_blocking=device.type != "cpu")
+
+
 def checked_rows(values: Any, name: str, *, at_least: int = 2, labels: str | None = None) -> Tensor:
     """Rows of real numbers, one row per sample, in the form that the estimators work on.
 
@@ -258,6 +263,8 @@ def checked_rows(values: Any, name: str, *, at_least: int = 2, labels: str | Non
         )
     rows = rows.reshape(len(rows), -1)
     rows = rows if rows.dtype in (torch.float32, torch.float64) else rows.float()
+    if math.isfinite(float(rows.sum())):  # then so is every value; where finite values overflow each is looked at
+        return rows
     missing = int((~rows.isfinite()).any(1).sum())
     if missing:
         raise ValueError(f"{name} has NaN or infinite values in {missing} of {len(rows)} rows: leave those rows out.")

@@ -125,8 +125,8 @@ def _places(points: Components) -> tuple[Tensor, Tensor]:
     Two are in one place where in every coordinate no gap in the values from one to the other exceeds the resolution.
     """
     values, order = points.mean.sort(0)
-    steps = torch.cat([torch.zeros_like(values[:1]), (values.diff(dim=0) > points.resolution).double()])
-    codes = torch.zeros_like(values).scatter(0, order, steps.cumsum(0))
+    steps = torch.cat([torch.zeros_like(order[:1]), (values.diff(dim=0) > points.resolution).long()])
+    codes = torch.zeros_like(order).scatter(0, order, steps.cumsum(0))
     _, place, counts = codes.unique(dim=0, return_inverse=True, return_counts=True)
     return place, counts[place].double()
 

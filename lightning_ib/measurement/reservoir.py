@@ -39,7 +39,7 @@ class Reservoir:
     def __init__(self, size: int, rank: int = 0, world: int = 1, *, partial: bool = False) -> None:
         self.size, self.rank, self.world, self.partial = size, rank, world, partial
         self._seen = 0
-        self._places = torch.empty(0, dtype=torch.int64)
+        self._places = torch.empty(0, dtype=torch.int64, device="cpu")
         self._rows: dict[str, list[Tensor | Exception]] = {}
         self._bound: int | None = None
         self._bound_at = size + _SPARE  # lowered once there are more rows than this
@@ -50,17 +50,18 @@ class Reservoir:
         if self._chosen is None or self._chosen[0] != n:
             most = n if self.partial else self.size + _SPARE
             if self._bound is None and n <= most:
-                chosen = torch.arange(n)
+                chosen = torch.arange(n, device="cpu")
             else:
                 keys = splitmix64(self._places_of(n))
-                chosen = torch.arange(n) if self._bound is None else (keys <= self._bound).nonzero().squeeze(1)
+                of_all = torch.arange(n, device="cpu")
+                chosen = of_all if self._bound is None else of_all[keys <= self._bound]
                 if len(chosen) > most:
                     chosen = chosen[keys[chosen].argsort()[:most]].sort().values
             self._chosen = n, chosen
         return self._chosen[1]
 
     def _places_of(self, n: int) -> Tensor:
-        return self.rank + self.world * torch.arange(self._seen, self._seen + n, dtype=torch.int64)
+        return self.rank + self.world * torch.arange(self._seen, self._seen + n, dtype=torch.int64, device="cpu")
 
     def keep(self, n: int, rows: Mapping[str, Tensor], valid: Tensor | None = None) -> None:
         """Keep the rows that were chosen of the next ``n`` samples, variable by variable, and go on to those after.

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lightning_ib.functional.checks import holds_integers, plain_tensor
+from lightning_ib.functional.checks import holds_integers, moved, plain_tensor
 from lightning_ib.functional.discretize.ids import splitmix64
 from lightning_ib.functional.discretize.sketch import fold
 
@@ -53,24 +53,25 @@ def fingerprints(x: Any, rows: Tensor, *, n: int, n_samples: int) -> Tensor | No
     parts = []
     for values in _tensors(x):
         if values.ndim and len(values) == n_samples and values.numel() and values.layout is torch.strided:
-            parts.append(_of_samples(values[samples.to(values.device)]))
+            parts.append(_of_samples(values[moved(samples, values.device)]))
             if len(parts) == _MOST_TENSORS:
                 break
     if not parts:
         return None
-    device = parts[0].device
-    found = torch.cat([part.to(device) for part in parts], dim=1)[of_rows.to(device)]
+    device = next((part.device for part in parts if part.device.type != "cpu"), parts[0].device)
+    whole = torch.cat([moved(part, device) for part in parts], dim=1)
+    found = whole[moved(of_rows, device)]
     if n_places == 1:
         return found
-    places = torch.zeros(len(rows), COLUMNS, dtype=torch.float64)
+    places = torch.zeros(len(rows), COLUMNS, dtype=torch.float64, device="cpu")
     places[:, 0] = rows % n_places
-    return torch.cat([found, places.to(device)], dim=1)
+    return torch.cat([found, moved(places, device)], dim=1)
 
 
 def same_rows(before: Tensor, now: Tensor) -> Tensor:
     """Which rows have the same fingerprint up to rounding, bool ``(m,)``; none where their shapes differ."""
     if before.shape != now.shape:
-        return torch.zeros(len(now), dtype=torch.bool)
+        return torch.zeros(len(now), dtype=torch.bool, device=now.device)
     a, b = (of.reshape(len(of), -1, COLUMNS) for of in (before, now))
     apart, rounding = (a - b).abs()[..., :-1], torch.maximum(a, b)[..., -1:]
     alike = (apart <= rounding) | (a == b)[..., :-1] | (a.isnan() & b.isnan())[..., :-1]
@@ -81,14 +82,15 @@ def _of_samples(values: Tensor) -> Tensor:
     values = plain_tensor(values.detach())
     rows = fold(torch.view_as_real(values) if values.is_complex() else values).double()
     share = _EXACT if holds_integers(values) else _ROUNDING
-    sums = rows @ _weights(rows.shape[1]).to(rows.device)
+    width = rows.shape[1]
+    sums = rows @ _weights(1 << (width - 1).bit_length(), rows.device)[:width]
     return torch.cat([sums, share * torch.linalg.vector_norm(rows, dim=1, keepdim=True)], dim=1)
 
 
 @lru_cache(maxsize=32)
-def _weights(width: int) -> Tensor:
+def _weights(width: int, device: torch.device) -> Tensor:
     """Two columns of weights of either sign, between 0.5 and 1.5, float64 ``(width, 2)``."""
-    bits = splitmix64(torch.arange(2 * width, dtype=torch.int64) + _WEIGHTS).view(width, 2)
+    bits = splitmix64(torch.arange(2 * width, dtype=torch.int64, device=device) + _WEIGHTS).view(width, 2)
     return (0.5 + (bits >> 12 & (1 << 51) - 1).double() / 2**51) * ((bits & 1).double() * 2 - 1)
 
 

@@ -228,7 +228,7 @@ class SampledLayers:
         self._drawn = None
         chosen = self._reservoir.choose(n)
         named = {f"layer {layer}": one.rows for layer, one in layers.items() if one.rows is not None}
-        named["place"] = torch.arange(n)[chosen]
+        named["place"] = torch.arange(n, device="cpu")[chosen]
         if len(chosen):
             for name, values in others.items():
                 if name in _OF_INPUT and not self._input_fits:

@@ -121,20 +121,20 @@ class SeenBatches:
         Raises:
             ValueError: the mask has another number of values.
         """
-        valid: Tensor | None = None
-        if self.ignore_index is not None:
-            for y in ys:
-                if len(y) == n:
-                    labeled = y.detach().reshape(n, -1).ne(self.ignore_index).all(1).cpu()
-                    valid = labeled if valid is None else valid & labeled
-        if mask is None:
-            return valid
-        if mask.numel() != n:
+        if mask is not None and mask.numel() != n:
             raise ValueError(
                 f"the mask has shape {tuple(mask.shape)}, and there are {n} rows: give (B, L), one a token."
             )
-        counts = mask.detach().reshape(-1).bool().cpu()
-        return counts if valid is None else valid & counts
+        counting = [] if mask is None else [mask.detach().reshape(-1).bool()]
+        if self.ignore_index is not None:
+            labels = [y.detach().reshape(n, -1) for y in ys if len(y) == n]
+            counting += [of.ne(self.ignore_index).all(1) for of in labels]
+        if not counting:
+            return None
+        devices = [of.device for of in counting]
+        if len({*devices}) == 1:  # then the host waits for it once
+            return torch.stack(counting).all(0).cpu()
+        return torch.stack([of.cpu() for of in counting]).all(0)
 
     def sequences(self, n_sequences: int, n_rows: int, device: torch.device) -> Tensor:
         """The sequence of each token of the next batch, int64 ``(n_rows,)``, numbered through all processes.

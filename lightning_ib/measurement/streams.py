@@ -14,6 +14,7 @@ from lightning_ib.distributed import all_gathered
 from lightning_ib.estimators.geometry import LayerClasses
 from lightning_ib.estimators.soft import Soft
 from lightning_ib.functional import ClassSums, SoftEntropy, sketch
+from lightning_ib.functional.checks import moved
 
 
 class Summing(Protocol):
@@ -151,7 +152,7 @@ class Streams(RunningSums[SoftEntropy]):
 
     def _empty(self, layer: str, rows: Tensor) -> SoftEntropy:
         assert self.soft is not None
-        center = self.centers[layer] = self.centers[layer].to(rows.device)
+        center = self.centers[layer] = moved(self.centers[layer], rows.device)
         return self.soft.sums(center)
 
     def _like(self, layer: str, state: Mapping[str, Tensor]) -> SoftEntropy:

@@ -106,6 +106,7 @@ class Reporter:
         self._laid_out = False
         self.has_reported = False
         self._csv_path: Path | None = None
+        self._pictures: dict[Path, None] = {}  # those of this run, in the order they were first drawn
         self.bounds: dict[str, BoundLine] = {}
         self._projected: set[int] = set()  # the measurements that went to the projector
         self._beside: dict[tuple[int, int], dict[str, Any]] = {}  # moment → what the page shows beside the values
@@ -316,6 +317,7 @@ class Reporter:
             log_figure(to.loggers, f"{self.prefix}/{name}", figure, to.step, self.warned)
             if files:
                 save_figure(figure, path, self.warned)
+                self._pictures[path] = None
         return path.is_file()
 
     def _project(self, n: int, rows: Mapping[str, Rows], to: Destination) -> None:
@@ -361,8 +363,8 @@ class Reporter:
             loggers: those of the run.
             is_dev_run: whether the run writes nothing by design.
         """
-        picture = self.figure_path if self._csv_path else None
-        where = file_locations(self._csv_path, picture, board_folder(loggers, self.warned))
+        pictures = [] if self._csv_path is None else [path for path in (self.figure_path, *self._pictures) if path]
+        where = file_locations(self._csv_path, list(dict.fromkeys(pictures)), board_folder(loggers, self.warned))
         has_files = self._csv_path is not None and self._csv_path.is_file()
         if not has_files and not loggers:
             where = "No file was written: the values are in the callback's .history."

@@ -173,13 +173,20 @@ def _settled(records: Sequence[Record], of: str) -> list[str]:
     return [*lines, f"not settled before the last measurement: {', '.join(moving)}"] if moving else lines
 
 
-def file_locations(csv: Path | None, picture: Path | None, board: Path | None) -> str:
-    """Where the files of a run are, and how to look at them; empty without files."""
-    lines = [
-        f"{name}: {_relative_path(path)}"
-        for name, path in (("CSV", csv), ("picture", picture))
-        if path and path.is_file()
-    ]
+def file_locations(csv: Path | None, pictures: Sequence[Path], board: Path | None) -> str:
+    """Where the files of a run are, and how to look at them; empty without files.
+
+    Args:
+        csv: the table of all values.
+        pictures: the main one first; of the others those in its folder are named.
+        board: the folder of TensorBoard.
+    """
+    lines = [f"CSV: {_relative_path(csv)}"] if csv and csv.is_file() else []
+    if drawn := [path for path in pictures if path.is_file()]:
+        first, *others = drawn
+        lines.append(f"picture: {_relative_path(first)}")
+        if beside := [path.name for path in others if path.parent == first.parent]:
+            lines.append(f"beside it: {', '.join(beside)}")
     if board is not None:
         command = shlex.join(["tensorboard", "--logdir", _relative_path(board)])
         lines.append(f"TensorBoard: {command}")

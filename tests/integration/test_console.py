@@ -211,10 +211,16 @@ def test_files_that_are_there_are_named_from_the_working_directory(tmp_path, mon
     csv = Path("a b") / "information_plane.csv"
     csv.parent.mkdir()
     csv.touch()
-    assert file_locations(csv.absolute(), csv.with_suffix(".png"), tmp_path / "a b") == (
+    assert file_locations(csv.absolute(), [csv.with_suffix(".png")], tmp_path / "a b") == (
         f"CSV: {csv}\nTensorBoard: tensorboard --logdir 'a b'"
     )
-    assert file_locations(None, None, None) == ""
+    pictures = [csv.with_name(name) for name in ("information_plane.png", "geometry.png", "tsne.png")]
+    pictures[1].touch()
+    assert file_locations(csv, pictures, None) == f"CSV: {csv}\npicture: {pictures[1]}"
+    pictures[0].touch()
+    found = file_locations(csv, [*pictures, Path(__file__)], None)
+    assert found == f"CSV: {csv}\npicture: {pictures[0]}\nbeside it: geometry.png"
+    assert file_locations(None, [], None) == ""
 
 
 def ends(caplog):

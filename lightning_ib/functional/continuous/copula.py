@@ -216,7 +216,9 @@ def pointwise_gaussian_copula_labels(t: Tensor, y: Tensor) -> Pointwise:
         influence[own] -= square + part.log_det
         start += part.n
     ordered, order = seen.sort(dim=1)
-    raised = slopes.gather(1, order).mul_((ordered.square_() / 2).exp_()).flip(1).cumsum(1).flip(1)
+    raised = slopes.gather(1, order).mul_((ordered.square_() / 2).exp_()).flip(1)
+    # On the host: CUDA adds up in an order that varies, and refuses to where algorithms are to be deterministic.
+    raised = raised.cpu().cumsum(1).flip(1).to(t.device)
     by_ranks = torch.zeros_like(raised).scatter_(1, order, raised).sum(0) * math.sqrt(2 * math.pi) / len(chosen)
     nats = _of_classes(fitted, True)
     fall = _of_classes(fitted, False) - nats

@@ -73,9 +73,10 @@ def neighborhoods(parts: Sequence[Tensor], subsets: Sequence[Subset], k: int, *,
         radii = distances[:, k].contiguous()
         for of in {*subsets, *wide} - {every}:
             together = torch.cat([parts[i] for i in of], 1)
-            nearer[of] = neighbor_trees.count_within(together, below(radii))
             if of in wide:
-                within[of] = neighbor_trees.count_within(together, radii)
+                nearer[of], within[of] = neighbor_trees.count_nearer_and_within(together, radii, below(radii))
+            else:
+                nearer[of] = neighbor_trees.count_within(together, below(radii))
         if wide:
             nearer[every] = (distances < radii.unsqueeze(1)).sum(1)
             tied = torch.stack([within[of] > nearer[of] + 1 for of in wide - {every}]).any(0)

@@ -69,18 +69,47 @@ def count_within(rows: Tensor, reach: Tensor, chosen: Tensor | None = None) -> T
     Returns:
         int64 ``(N,)``; 0 for the rows that are not asked for.
     """
+    return torch.from_numpy(_count(_ranges(rows, reach), None if chosen is None else chosen.numpy()))
+
+
+def count_nearer_and_within(rows: Tensor, radii: Tensor, below: Tensor) -> tuple[Tensor, Tensor]:
+    """How many rows are within two distances of each row.
+
+    Args:
+        rows: float64 ``(N, D)``.
+        radii: float64 ``(N,)``, 0 or more.
+        below: float64 ``(N,)``, shorter ones or the same; 0 or more.
+
+    Returns:
+        The counts within ``below`` and within ``radii``, int64 ``(N,)``, the row itself included.
+    """
     import numpy as np
 
+    shorter, longer = _ranges(rows, below), _ranges(rows, radii)
+    nearer = _count(shorter, None)
+    # A row that only the longer distance reaches widens the range of a coordinate: where none differs, no count does.
+    differ = np.any([(a[1:] != b[1:]).any(0) for a, b in zip(shorter, longer)], axis=0)
+    return torch.from_numpy(nearer), torch.from_numpy(np.where(differ, _count(longer, differ), nearer))
+
+
+def _ranges(rows: Tensor, reach: Tensor) -> list[Any]:
+    """Of each coordinate three rows of ``(3, N)``, see :func:`_rank_ranges`."""
     values, radii = rows.resolve_neg().numpy(), reach.numpy()
-    n = len(values)
-    ranges = [_rank_ranges(column, radii) for column in values.T]
+    return [_rank_ranges(column, radii) for column in values.T]
+
+
+def _count(ranges: list[Any], chosen: Any) -> Any:
+    """How many rows are in the ranges of ranks of all coordinates, of each row that is chosen, and 0 of others."""
+    import numpy as np
+
+    n = len(ranges[0][0])
     if len(ranges) == 1:
         _, low, high = ranges[0]
-        return torch.from_numpy(high - low if chosen is None else (high - low) * chosen.numpy())
+        return high - low if chosen is None else (high - low) * chosen
     # In the order of the coordinate whose ranges are shortest, the rows within reach of a few lie close together.
     lead = int(np.argmin([(high - low).sum() for _, low, high in ranges]))
     order = np.argsort(ranges[lead][0])
-    asked = order if chosen is None else order[chosen.numpy()[order]]
+    asked = order if chosen is None else order[chosen[order]]
     dtype = np.uint16 if n <= _MOST_OF_16_BITS else np.uint32
     ranks = np.stack([rank[order].astype(dtype) for rank, _, _ in ranges])
     lows = np.stack([low[asked].astype(dtype) for _, low, _ in ranges])
@@ -95,11 +124,15 @@ def count_within(rows: Tensor, reach: Tensor, chosen: Tensor | None = None) -> T
             # Unsigned: a rank below the range wraps around to a large number.
             within = np.logical_and(np.subtract(rank, low) < width, within)
         counts[asked[some]] = [np.count_nonzero(row) for row in within]  # of one row each: vectorized
-    return torch.from_numpy(counts)
+    return counts
 
 
-def _rank_ranges(values: Any, reach: Any) -> tuple[Any, Any, Any]:
-    """Of one coordinate ``(N,)``: the rank of every row, and the first and the end of the ranks within its reach."""
+def _rank_ranges(values: Any, reach: Any) -> Any:
+    """Of one coordinate ``(N,)``: the rank of every row, and the first and the end of the ranks within its reach.
+
+    Returns:
+        int64 ``(3, N)``.
+    """
     import numpy as np
 
     n = len(values)
@@ -116,4 +149,4 @@ def _rank_ranges(values: Any, reach: Any) -> tuple[Any, Any, Any]:
         last, below = np.where(near, middle, last), np.where(near, below, np.maximum(middle - 1, last))
     result = np.empty((3, n), dtype=np.int64)
     result[:, order] = own, to, last + 1
-    return result[0], result[1], result[2]
+    return result

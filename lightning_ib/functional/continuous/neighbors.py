@@ -208,10 +208,9 @@ def mutual_information_mixed(x: Tensor, y: Tensor, *, k: int = 3, unit: Unit = "
     order: :math:`\psi(n)` is the mean over all orders where one variable is tied, and over four draws of a fixed seed
     where several are.
 
-    The counts and the digamma are those of the authors' program; the logarithms and closed balls of the algorithm as
-    printed have the same limit and read up to 0.3 nats lower at thousands of samples. It equals KSG but for
-    :math:`\log N - \psi(N) \approx 1/2N` where all values differ, and nears the plug-in estimate, with less bias, where
-    all repeat.
+    Counts and digamma are those of the authors' program; the logarithms and closed balls of the algorithm as printed
+    read up to 0.3 nats lower at thousands of samples. It equals KSG but for :math:`\log N - \psi(N) \approx 1/2N` where
+    all values differ, and nears the plug-in estimate, with less bias, where all repeat.
 
     Source:
         Gao, Kannan, Oh & Viswanath (2017).
@@ -224,9 +223,10 @@ def mutual_information_mixed(x: Tensor, y: Tensor, *, k: int = 3, unit: Unit = "
         bits read 10.3 from 5 000.
 
     Trap:
-        One scale may hide the other: give class labels as ``range * y.double()`` with more than the range of x, which
-        keeps classes apart (any one-to-one map of a discrete variable has the same information). It reads low in many
-        dimensions, also of rows that repeat in some coordinates only.
+        One scale may hide the other: give class labels as ``range * y.double()`` with more than the range of x (any
+        one-to-one map of a discrete variable has the same information). It reads low in many dimensions, also of rows
+        that repeat in some coordinates only. In half precision values repeat by rounding and pass for atoms: half a
+        normal pair (ρ = .9) and half two points read 1.92 of 2.10 bits from 5 000, in float32 2.11.
 
     Args:
         x: numbers in floating point, shape ``(N, …)`` or ``(N,)``.

@@ -25,6 +25,7 @@ from lightning_ib.functional.checks import (
     checked_unit,
     checked_values,
     in_unit,
+    moved,
 )
 from lightning_ib.functional.continuous.soft_assignment import anchors, directions
 from lightning_ib.functional.continuous.soft_floor import permutation_floor
@@ -221,7 +222,7 @@ class SoftEntropy:
             sums["classes"][-1] += p.sum(0)
             sums["class_sizes"][-1] += len(rows)
             return
-        labels = labels.long()
+        labels = moved(labels, rows.device).long()
         inside = (labels >= 0) & (labels < self.max_classes)
         counters[_OUT_OF_RANGE] += len(rows) - inside.sum()
         labels = torch.where(inside, labels, self.max_classes)

@@ -184,7 +184,7 @@ def _first_alike(rows: Tensor) -> Tensor:
 
 def _principal(rows: Tensor) -> Tensor | None:
     """Rows in −1 … 1 on their leading principal coordinates, of total variance 1; None where they are all alike."""
-    center = rows[:_OF_MEDIAN].median(0).values
+    center = _medians(rows[:_OF_MEDIAN])
     z = rows - center
     norm = torch.linalg.vector_norm(z, dim=1)
     far = _FAR * norm.sort().values[math.ceil(0.9 * len(norm)) - 1]
@@ -202,6 +202,16 @@ def _principal(rows: Tensor) -> Tensor | None:
     kept: Tensor = z @ directions[:, -n:]
     scale: Tensor = (kept.square().sum() / len(kept)).sqrt()
     return kept / scale
+
+
+def _medians(rows: Tensor) -> Tensor:
+    """The lower median of each coordinate, ``(D,)``."""
+    return rows.median(0).values if rows.device.type == "cpu" else _medians_by_sorting(rows)
+
+
+def _medians_by_sorting(rows: Tensor) -> Tensor:
+    """The same on CUDA, where ``median`` is refused to programs that ask for deterministic algorithms."""
+    return rows.sort(0).values[(len(rows) - 1) // 2]
 
 
 class _Partition(NamedTuple):

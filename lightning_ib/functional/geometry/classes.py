@@ -20,6 +20,7 @@ from lightning_ib.functional.checks import (
     checked_number,
     checked_rows,
     checked_values,
+    moved,
 )
 from lightning_ib.functional.geometry.rows import rounding_of, within_rounding
 
@@ -141,7 +142,7 @@ class ClassSums:
         if len(t) == 0:
             return
         self._rounding = max(self._rounding, rounding_of(t.dtype))
-        rows, labels = t.detach().to(self._dtype), y.long().to(t.device)
+        rows, labels = t.detach().to(self._dtype), moved(y, t.device).long()
         labels = torch.where(labels < 0, self.max_classes + 1, labels.clamp_max(self.max_classes))
         if self._grows:  # the few classes of the batch alone
             classes, labels = labels.unique(return_inverse=True)

@@ -152,8 +152,8 @@ def sketch_of_centered(z: Tensor, products: Tensor | None = None, *, length: int
         z = (z / largest if largest > 0 else z).float()  # whose range is narrower
         spectra = []
         for places, signs in hashed:
-            folded = z.new_zeros(d, length)
-            folded.index_add_(1, places, z.T * signs)
+            folded = z.new_zeros(length, d).index_add_(0, places, z * signs.unsqueeze(1))  # whole rows
+            folded = folded.T.contiguous()
             spectra.append(torch.fft.rfft(folded))
         found = torch.fft.irfft((spectra[0] * spectra[1]).sum(0), n=length).double().cpu()
     norm = float(found.norm())
@@ -166,7 +166,7 @@ def _hashed(n: int, length: int) -> list[tuple[Tensor, Tensor]]:
     """Places and signs of the rows, twice."""
     found = []
     for offset in _HASHES:
-        bits = splitmix64(torch.arange(n, dtype=torch.int64) + offset)
+        bits = splitmix64(torch.arange(n, dtype=torch.int64, device="cpu") + offset)
         found.append(((bits >> 1).remainder(length), ((bits & 1) * 2 - 1).float()))
     return found
 

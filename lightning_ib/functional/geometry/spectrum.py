@@ -176,7 +176,7 @@ def spectrum(rows: Tensor, *, unit: Unit = "bits", rounding: float | None = None
         reason = f"all {n} rows are the same up to rounding, and have no spectrum"
         return _UNDEFINED._replace(**guards, reason=reason)
     p, q = variances / variances.sum(), variances.sqrt() / variances.sqrt().sum()
-    of_variances = -float(torch.xlogy(p, p).sum())
+    of_variances = 0.0 - float(torch.xlogy(p, p).sum())  # not −0
     squared, of_square = _traces(float(variances.sum()), float(variances.square().sum()), squares)
     alpha, r2, first, last = _power_law(variances)
     return Spectrum(

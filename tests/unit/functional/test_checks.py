@@ -358,3 +358,11 @@ def test_the_public_names_are_listed_once_and_in_order():
 )
 def test_no_alias_of_an_old_name_is_left(gone):
     assert not hasattr(f, gone)
+
+
+def test_finite_rows_may_add_up_to_more_than_floats_hold():
+    rows = torch.full((4, 3), 3e38)
+    assert checks.checked_rows(rows, "t").equal(rows)
+    rows[1, 0], rows[2, 1] = math.inf, -math.inf
+    with pytest.raises(ValueError, match="t has NaN or infinite values in 2 of 4 rows"):
+        checks.checked_rows(rows, "t")

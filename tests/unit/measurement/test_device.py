@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from lightning_ib import InformationPlane, QuantileBins, Quantizer
+from lightning_ib import History, InformationPlane, QuantileBins, Quantizer
 from tests.helpers.no_sync import nothing_waits
 from tests.helpers.planes import QUANTIZERS, counted
 
@@ -121,3 +121,23 @@ def test_the_batch_path_of_cells_runs_on_a_device_without_values(estimators):
     drawn = plane.drawn()
     assert {rows.device.type for rows in (*drawn.layers.values(), *drawn.others.values())} == {"meta"}
     assert {name: tuple(rows.shape) for name, rows in drawn.layers.items()} == {"0": (32, 128), "2": (32, 3)}
+
+
+@pytest.mark.parametrize("tokens", [False, True])
+def test_a_default_device_of_the_user_moves_nothing(tokens):
+    # The device "meta" has no values: whatever is made there fails.
+    model, x = nn.Sequential(nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 3)), torch.randn(64, 4, 6)
+    x, y = (x, torch.arange(256).reshape(64, 4) % 3) if tokens else (x[:, 0], torch.arange(64) % 3)
+    found = []
+    for device in (None, "meta"):
+        plane = InformationPlane(estimators=["probe", "soft", "kde"], companions="all", tokens=tokens, max_samples=40)
+        with plane.attach(model):
+            torch.set_default_device(device)
+            try:
+                for part, labels in zip(x.split(16), y.split(16)):
+                    model(part)
+                    plane.update(part, labels)
+                found.append(str(plane.compute() + History(plane.estimate())))
+            finally:
+                torch.set_default_device(None)
+    assert found[0] == found[1]

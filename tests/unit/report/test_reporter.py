@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from lightning_ib.estimators import Rows
-from lightning_ib.records import History, InformationPoint
+from lightning_ib.records import History, InformationPoint, Record
 from lightning_ib.report.reporter import Destination, Reporter
 from tests.helpers.records import estimate, exact
 from tests.helpers.tiny import pl
@@ -40,6 +40,9 @@ def test_files_are_brought_up_to_date_and_named_at_the_end(tmp_path):
     summary = reporter.summary(history, [])
     assert summary.splitlines()[0] == "epochs 0 and 1, in bits"
     assert summary.endswith(f"picture: {tmp_path / 'information_plane.png'}")
+    history.put(measured(2) + History([Record(2, 2, "a", "spectrum", "effective_rank", 3.0)]))
+    reporter.write(history, {}, to)
+    assert reporter.summary(history, []).endswith("/information_plane.png\nbeside it: geometry.png")
 
 
 def test_two_prefixes_share_a_folder(tmp_path):

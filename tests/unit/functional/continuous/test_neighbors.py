@@ -434,6 +434,10 @@ def test_counts_by_ranks_are_counts_of_distances(seed, d, n, repeated):
     reach[::5] = 0
     counted = (torch.cdist(rows, rows, p=math.inf) <= reach.unsqueeze(1)).sum(1)
     assert neighbor_trees.count_within(rows, reach).equal(counted)
+    below = reach.nextafter(torch.zeros(()).double())
+    nearer, within = neighbor_trees.count_nearer_and_within(rows, reach, below)
+    assert nearer.equal(neighbor_trees.count_within(rows, below))
+    assert within.equal(counted)
 
 
 @pytest.mark.parametrize("d", [1, 3])

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lightning_ib.functional import cell_limit, cells, entropy, mutual_information
+from lightning_ib.functional.discretize.cells import _medians_by_sorting
 from tests.helpers.samples import generator
 
 
@@ -364,3 +365,9 @@ def test_tight_clusters_are_not_left_together(n, n_classes):
         logits = torch.randn(n, n_classes, generator=generator(seed)) + 12 * torch.nn.functional.one_hot(y, n_classes)
         found = cells(logits.softmax(1))
         assert mutual_information(found.numbers, y) > 0.99 * entropy(y)
+
+
+@pytest.mark.parametrize("n", [1, 2, 7, 8])
+def test_medians_by_sorting_are_the_lower_ones(n):
+    rows = (2 * randn(n, 5)).round()
+    assert _medians_by_sorting(rows).equal(rows.median(0).values)

@@ -133,6 +133,22 @@ def test_complex_values_are_refused_in_words():
         sketch(torch.zeros(3, 2, dtype=torch.complex64))
 
 
+@pytest.mark.parametrize("n_coordinates", [1024, 1025, 1536, 5000, 40_000])
+def test_folds_are_halved_to_the_same_sums_whatever_the_batch(n_coordinates):
+    # The way of a GPU, here on the host: simple numbers add up alike in any order, others up to rounding.
+    signs = sketches._fold_signs(n_coordinates, torch.device("cpu"))
+    simple, rows = randn(6, n_coordinates).round(), randn(6, 2 * n_coordinates)[:, ::2]
+    assert torch.equal(sketches._halved_folds(simple, signs), sketches._folded(simple))
+    found = sketches._halved_folds(rows, signs)
+    exact = pad(rows.double() * signs, (0, -n_coordinates % 512)).unflatten(1, (-1, 512)).sum(1)
+    torch.testing.assert_close(found.double(), exact, rtol=0, atol=1e-6 * n_coordinates**0.5)
+    assert torch.equal(torch.cat([sketches._halved_folds(rows[i : i + 2], signs) for i in (0, 2, 4)]), found)
+    for more in (1, 100, 436, 1536, 40_000):  # zeros at the end
+        padded = pad(rows, (0, more))
+        found_of_padded = sketches._halved_folds(padded, sketches._fold_signs(padded.shape[1], torch.device("cpu")))
+        assert torch.equal(found_of_padded, found)
+
+
 def test_a_number_is_no_batch():
     with pytest.raises(ValueError, match=r"got a single number, not a batch \(B, …\)"):
         sketch(torch.tensor(1.0))

@@ -239,3 +239,8 @@ def test_rows_that_differ_by_one_rounding_are_constant(dtype, d, together):
     assert found.mean_cosine == pytest.approx(1, rel=1e-5)
     assert math.isnan(participation_ratio(x))
     assert spectrum(x.double() + 0.1 * torch.rand(300, d), rounding=rounding_of(dtype)).reason == ""
+
+
+def test_the_entropy_of_one_direction_is_zero_without_a_sign():
+    found = spectrum(torch.randn(2, 6).repeat(20, 1)).spectral_entropy
+    assert (found, math.copysign(1, found)) == (0.0, 1.0)
