@@ -14,6 +14,7 @@ from torch import Tensor
 from lightning_ib.binning.bins import checked_edges
 from lightning_ib.binning.quantizer import Quantizer
 from lightning_ib.functional import bucketize, ceil_to_dtype, hash_table, row_ids
+from lightning_ib.functional.checks import moved
 from lightning_ib.functional.discretize.ids import finite_ids
 from lightning_ib.functional.discretize.packed import MAX_EDGES, packed_ids, packed_table
 
@@ -158,7 +159,7 @@ class FittedQuantizer:
         """The symbols of values ``(N, D)`` that were pooled with the edges known."""
         assert self.edges is not None
         if self.edges.device != z.device:
-            self._freeze(self.edges.to(z.device, non_blocking=True))
+            self._freeze(moved(self.edges, z.device))
         if self._table is None or self._ready is None or self._ready.dtype != z.dtype:
             self._table = hash_table(n_coordinates=z.shape[1], n_codes=self.n_bins, device=z.device)
             self._packed = packed_table(self._table) if self.n_bins <= MAX_EDGES + 1 else None

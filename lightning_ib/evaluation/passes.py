@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from lightning_ib.capture.batches import Parts, Unpack, is_keywords, unpacked
 from lightning_ib.capture.layers import device_of
 from lightning_ib.evaluation.preserve import module_state_kept
+from lightning_ib.functional.checks import moved
 from lightning_ib.measurement.information_plane import InformationPlane
 
 # Of endless data, read at most this many times the wanted number of samples, where few of them count.
@@ -131,7 +132,7 @@ def to(batch: Any, device: torch.device) -> Any:
     apart.
     """
     if hasattr(batch, "to"):
-        return batch.to(device, non_blocking=True) if isinstance(batch, Tensor) else batch.to(device)
+        return moved(batch, device) if isinstance(batch, Tensor) else batch.to(device)
     if is_keywords(batch):
         return {key: to(value, device) for key, value in batch.items()}
     if isinstance(batch, tuple) and hasattr(batch, "_fields"):

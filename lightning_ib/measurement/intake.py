@@ -18,6 +18,7 @@ from lightning_ib.capture.recorder import Recorder
 from lightning_ib.capture.tokens import by_token
 from lightning_ib.distributed import all_gathered
 from lightning_ib.functional import sketch
+from lightning_ib.functional.checks import moved
 from lightning_ib.functional.discretize.ids import value_ids
 from lightning_ib.measurement.estimation import Estimation
 from lightning_ib.measurement.head import HeadSearch
@@ -425,7 +426,7 @@ def _input_rows(x: Any, n: int, fitted: FittedQuantizer | None, *, tokens: bool)
 
 def _chosen(values: Tensor, index: Tensor | None) -> Tensor:
     """The rows at an index of the host; all of them for ``None``."""
-    return values if index is None else values[index.to(values.device, non_blocking=True)]
+    return values if index is None else values[moved(index, values.device)]
 
 
 def _n_samples(x: Any, n_rows: Sequence[int]) -> int:

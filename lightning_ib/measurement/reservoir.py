@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lightning_ib.functional.checks import moved
 from lightning_ib.functional.discretize.ids import splitmix64
 
 # A distributed sampler may pad with repeated samples; extra rows are kept until the padding is known.
@@ -49,12 +50,10 @@ class Reservoir:
         """Which of the next ``n`` samples to keep, as indices ``(M,)``; the same until :meth:`keep` is called."""
         if self._chosen is None or self._chosen[0] != n:
             most = n if self.partial else self.size + _SPARE
-            if self._bound is None and n <= most:
-                chosen = torch.arange(n, device="cpu")
-            else:
+            chosen = torch.arange(n, device="cpu")
+            if self._bound is not None or n > most:
                 keys = splitmix64(self._places_of(n))
-                of_all = torch.arange(n, device="cpu")
-                chosen = of_all if self._bound is None else of_all[keys <= self._bound]
+                chosen = chosen if self._bound is None else chosen[keys <= self._bound]
                 if len(chosen) > most:
                     chosen = chosen[keys[chosen].argsort()[:most]].sort().values
             self._chosen = n, chosen
@@ -76,7 +75,7 @@ class Reservoir:
         if valid is not None:
             counts = valid[chosen].nonzero().squeeze(1)
             chosen = chosen[counts]
-            rows = {name: values[counts.to(values.device, non_blocking=True)] for name, values in rows.items()}
+            rows = {name: values[moved(counts, values.device)] for name, values in rows.items()}
         if not len(chosen):
             return
         self._places = torch.cat([self._places, places[chosen]])
@@ -153,7 +152,7 @@ class Reservoir:
 
 def _picked(chunks: list[Tensor | Exception], kept: Tensor) -> Tensor | Exception:
     whole = _joined(chunks)
-    return whole if isinstance(whole, Exception) else whole[kept.to(whole.device, non_blocking=True)]
+    return whole if isinstance(whole, Exception) else whole[moved(kept, whole.device)]
 
 
 def _joined(chunks: list[Tensor | Exception]) -> Tensor | Exception:

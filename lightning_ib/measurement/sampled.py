@@ -13,6 +13,7 @@ from lightning_ib.binning.quantizer import CellQuantizer
 from lightning_ib.capture.tokens import channel_means
 from lightning_ib.distributed import all_gathered, this_process
 from lightning_ib.estimators.geometry import MOST_CHANNELS
+from lightning_ib.functional.checks import moved
 from lightning_ib.functional.discretize.sketch import fold, project
 from lightning_ib.functional.geometry.rows import rounding_of
 from lightning_ib.measurement.head import Predictions, may_be_head
@@ -338,7 +339,7 @@ def _picked(values: Tensor, chosen: Tensor) -> Tensor | None:
         return None
     if len(chosen) == len(values):
         return values.detach()
-    return values.detach()[chosen.to(values.device, non_blocking=True)]
+    return values.detach()[moved(chosen, values.device)]
 
 
 def _sums(rows: Tensor) -> Tensor:

@@ -131,10 +131,8 @@ class SeenBatches:
             counting += [of.ne(self.ignore_index).all(1) for of in labels]
         if not counting:
             return None
-        devices = [of.device for of in counting]
-        if len({*devices}) == 1:  # then the host waits for it once
-            return torch.stack(counting).all(0).cpu()
-        return torch.stack([of.cpu() for of in counting]).all(0)
+        device = counting[0].device  # of all of them as a rule: the host then waits for it once
+        return torch.stack([of.to(device) for of in counting]).all(0).cpu()
 
     def sequences(self, n_sequences: int, n_rows: int, device: torch.device) -> Tensor:
         """The sequence of each token of the next batch, int64 ``(n_rows,)``, numbered through all processes.
