@@ -287,6 +287,7 @@ def _mean_digamma(nearer: Tensor, place: Tensor, chosen: Tensor, among: Tensor, 
         log_factorial: of 0, 1, …
     """
     means = []
+    psi = psi_table(2 * len(log_factorial)).to(nearer.device)  # places that a row of the block has not are read as well
     size = max(1, _BLOCK // int(among.max()))
     for n, q, c, m in zip(*(of.unsqueeze(1).split(size) for of in (nearer, place, chosen, among))):
         r = torch.arange(1, int(m.max()) + 1, device=n.device)
@@ -296,5 +297,5 @@ def _mean_digamma(nearer: Tensor, place: Tensor, chosen: Tensor, among: Tensor, 
         log_share = log_factorial[r - 1] - log_factorial[before]
         log_share = log_share + log_factorial[(m - r).clamp(min=0)] - log_factorial[after]
         share = log_share.masked_fill(~possible, -math.inf).softmax(1)
-        means.append((share * torch.digamma((n - 1 + r).double())).sum(1))
+        means.append((share * psi[n - 1 + r]).sum(1))
     return torch.cat(means)

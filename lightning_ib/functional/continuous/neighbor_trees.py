@@ -7,6 +7,7 @@ the values that all distances in float64 would give, to the last bit.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
@@ -69,7 +70,8 @@ def count_within(rows: Tensor, reach: Tensor, chosen: Tensor | None = None) -> T
     Returns:
         int64 ``(N,)``; 0 for the rows that are not asked for.
     """
-    return torch.from_numpy(_count(_ranges(rows, reach), None if chosen is None else chosen.numpy()))
+    ranges = [ranked for (ranked,) in _ranges(rows, reach)]
+    return torch.from_numpy(_count(ranges, None if chosen is None else chosen.numpy()))
 
 
 def count_nearer_and_within(rows: Tensor, radii: Tensor, below: Tensor) -> tuple[Tensor, Tensor]:
@@ -85,20 +87,20 @@ def count_nearer_and_within(rows: Tensor, radii: Tensor, below: Tensor) -> tuple
     """
     import numpy as np
 
-    shorter, longer = _ranges(rows, below), _ranges(rows, radii)
+    shorter, longer = zip(*_ranges(rows, below, radii))
     nearer = _count(shorter, None)
     # A row that only the longer distance reaches widens the range of a coordinate: where none differs, no count does.
     differ = np.any([(a[1:] != b[1:]).any(0) for a, b in zip(shorter, longer)], axis=0)
     return torch.from_numpy(nearer), torch.from_numpy(np.where(differ, _count(longer, differ), nearer))
 
 
-def _ranges(rows: Tensor, reach: Tensor) -> list[Any]:
-    """Of each coordinate three rows of ``(3, N)``, see :func:`_rank_ranges`."""
-    values, radii = rows.resolve_neg().numpy(), reach.numpy()
+def _ranges(rows: Tensor, *reaches: Tensor) -> list[list[Any]]:
+    """Of each coordinate, and of each reach, three rows of ``(3, N)``, see :func:`_rank_ranges`."""
+    values, radii = rows.resolve_neg().numpy(), [reach.numpy() for reach in reaches]
     return [_rank_ranges(column, radii) for column in values.T]
 
 
-def _count(ranges: list[Any], chosen: Any) -> Any:
+def _count(ranges: Sequence[Any], chosen: Any) -> Any:
     """How many rows are in the ranges of ranks of all coordinates, of each row that is chosen, and 0 of others."""
     import numpy as np
 
@@ -127,26 +129,60 @@ def _count(ranges: list[Any], chosen: Any) -> Any:
     return counts
 
 
-def _rank_ranges(values: Any, reach: Any) -> Any:
+def _rank_ranges(values: Any, reaches: Sequence[Any]) -> list[Any]:
     """Of one coordinate ``(N,)``: the rank of every row, and the first and the end of the ranks within its reach.
 
     Returns:
-        int64 ``(3, N)``.
+        Of each reach, int64 ``(3, N)``.
     """
     import numpy as np
 
-    n = len(values)
     order = np.argsort(values, kind="stable")
-    ranked, radii, own = values[order], reach[order], np.arange(n)
-    first, to = np.zeros_like(own), own.copy()
-    last, below = own.copy(), np.full_like(own, n - 1)
-    for _ in range(n.bit_length()):  # bisection, by the differences themselves: their rounding counts
-        middle = (first + to) >> 1
-        near = ranked - ranked[middle] <= radii
-        to, first = np.where(near, middle, to), np.where(near, first, np.minimum(middle + 1, to))
-        middle = (last + below + 1) >> 1
-        near = ranked[middle] - ranked <= radii
-        last, below = np.where(near, middle, last), np.where(near, below, np.maximum(middle - 1, last))
-    result = np.empty((3, n), dtype=np.int64)
-    result[:, order] = own, to, last + 1
-    return result
+    ranked, own = values[order], np.arange(len(values))
+    starts = np.flatnonzero(np.append(True, ranked[1:] != ranked[:-1]))
+    distinct, ends = ranked[starts], np.append(starts[1:], len(values))
+    results = []
+    for reach in reaches:
+        radii = reach[order]
+        last = _last_within(distinct, ranked, radii)
+        first = len(distinct) - 1 - _last_within(-distinct[::-1], -ranked, radii)
+        result = np.empty((3, len(values)), dtype=np.int64)
+        result[:, order] = own, starts[first], ends[last]
+        results.append(result)
+    return results
+
+
+def _last_within(distinct: Any, values: Any, reach: Any) -> Any:
+    """The number of the largest value that is no farther above each of some values than its reach.
+
+    Where it is comes from the sum of value and reach; the difference decides, whose rounding is another one: the next
+    value or the one before may be meant, and where values lie closer together than rounding, bisection finds it.
+
+    Args:
+        distinct: float64 ``(M,)``, ascending, without repetition.
+        values: float64 ``(N,)``, each of them one of these.
+        reach: float64 ``(N,)``, 0 or more.
+
+    Returns:
+        int64 ``(N,)``.
+    """
+    import numpy as np
+
+    fence = np.append(distinct, np.inf)
+
+    def off(at: Any) -> Any:
+        return (fence[at + 1] - values <= reach).astype(np.int64) - (fence[at] - values > reach)
+
+    last = np.searchsorted(distinct, values + reach, side="right") - 1
+    last += off(last)
+    wrong = np.flatnonzero(off(last))
+    if len(wrong):
+        value, radius = values[wrong], reach[wrong]
+        low = np.searchsorted(distinct, value)
+        high = np.full_like(low, len(distinct) - 1)
+        for _ in range(len(distinct).bit_length()):
+            middle = (low + high + 1) >> 1
+            near = distinct[middle] - value <= radius
+            low, high = np.where(near, middle, low), np.where(near, high, middle - 1)
+        last[wrong] = low
+    return last

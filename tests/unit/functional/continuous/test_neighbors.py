@@ -457,6 +457,15 @@ def test_differences_that_round_to_the_reach_count():
     assert counted[0] == 6
 
 
+def test_many_values_that_round_to_the_reach_count():
+    tiny = torch.arange(-80, 80, dtype=torch.float64) * 2e-18  # 1 less any of them is 1, or next to it
+    rows = torch.cat((torch.tensor([1.0, -1.0]).double(), tiny)).unsqueeze(1)
+    reach = torch.ones(len(rows), dtype=torch.float64)
+    counted = (torch.cdist(rows, rows, p=math.inf) <= 1).sum(1)
+    assert 80 < counted[0] < len(rows)
+    assert neighbor_trees.count_within(rows, reach).equal(counted)
+
+
 @pytest.mark.parametrize("rho", [0.5, 0.9])
 def test_a_tie_is_broken_as_noise_breaks_it_on_average(rho):
     x, y = correlated(400, rho, seed=2)
