@@ -186,7 +186,7 @@ def _separable(d_x: int, d_y: int, generator: torch.Generator, device: torch.dev
             mlp(w, s, v.flatten(1, 2)).unflatten(1, v.shape[1:3])
             for w, s, v in zip(weights.split(widths, 1), sizes, (x, y))
         )
-        scores: Tensor = g @ h.transpose(-1, -2) / math.sqrt(_OUTPUTS)
+        scores: Tensor = (g / math.sqrt(_OUTPUTS)) @ h.transpose(-1, -2)
         return scores
 
     return torch.cat(first, 1), network

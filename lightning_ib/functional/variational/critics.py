@@ -268,7 +268,7 @@ def _paired(scores: Tensor) -> Tensor:
 
 def _infonce_loss(scores: Tensor) -> Tensor:
     """The negative InfoNCE of each critic, from its scores ``(2, M, B, B)``."""
-    return (scores.logsumexp(-1) - _paired(scores)).mean((1, 2)) - math.log(scores.shape[-1])
+    return -_paired(scores.log_softmax(-1)).mean((1, 2)) - math.log(scores.shape[-1])
 
 
 def _jensen_shannon_loss(scores: Tensor) -> Tensor:
