@@ -208,7 +208,7 @@ def _joint(d_x: int, d_y: int, generator: torch.Generator, device: torch.device)
         from_x = torch.baddbmm(bias.unsqueeze(1), x.flatten(1, 2), of_x.view(-1, d_x, _HIDDEN))
         from_y = y.flatten(1, 2) @ of_y.view(-1, d_y, _HIDDEN)
         from_x, from_y = (v.unflatten(1, x.shape[1:3]) for v in (from_x, from_y))
-        hidden = (from_x.unsqueeze(3) + from_y.unsqueeze(2)).relu()
+        hidden = (from_x.unsqueeze(3) + from_y.unsqueeze(2)).relu_()
         return mlp(rest, upper, hidden.flatten(1, 3)).view(hidden.shape[:-1])
 
     return first, network

@@ -69,7 +69,7 @@ def mlp(weights: Tensor, sizes: Sequence[int], x: Tensor) -> Tensor:
     layers = list(zip(sizes, sizes[1:]))
     parts = weights.split([size for n_in, n_out in layers for size in (n_in * n_out, n_out)], 1)
     for i, (n_in, n_out) in enumerate(layers):
-        x = torch.baddbmm(parts[2 * i + 1].unsqueeze(1), x if i == 0 else x.relu(), parts[2 * i].view(-1, n_in, n_out))
+        x = torch.baddbmm(parts[2 * i + 1].unsqueeze(1), x if i == 0 else x.relu_(), parts[2 * i].view(-1, n_in, n_out))
     return x
 
 
