@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Any
 
 from lightning_ib.records.files import replacing
 from lightning_ib.reproduce.errors import ExperimentError
@@ -70,14 +71,14 @@ class FinishedRuns:
             return make()
         file = self._file(self._folder, run)
         if file.exists():
-            rows = _read(file)
-            if not _is_table(rows):
+            rows = _kept(_read(file))
+            if rows is None:
                 raise ExperimentError(f"{file} is damaged: delete it, and its run is run again.")
             return rows
         made = make()
         try:
             _write(self._folder / _OPTIONS, self._options)
-            _write(file, made)
+            _write(file, {"rows": made, "checksum": _checksum(made)})
         except OSError as error:
             raise ExperimentError(f"{file} cannot be written: {error.strerror}.") from error
         return made
@@ -95,11 +96,14 @@ def _read(file: Path) -> Any:
         return None
 
 
-def _is_table(rows: Any) -> TypeGuard[list[Row]]:
-    """Whether these are rows of equal columns."""
-    return (
-        isinstance(rows, list) and bool(rows) and all(isinstance(r, dict) and r.keys() == rows[0].keys() for r in rows)
-    )
+def _kept(content: Any) -> list[Row] | None:
+    """The rows in a file of a run, or ``None`` where they are not those that were written: each counts in a result."""
+    rows: list[Row] | None = content.get("rows") if isinstance(content, dict) else None
+    return rows if rows and content.get("checksum") == _checksum(rows) else None
+
+
+def _checksum(rows: list[Row]) -> int:
+    return zlib.crc32(json.dumps(rows).encode())
 
 
 def _write(file: Path, content: Any) -> None:

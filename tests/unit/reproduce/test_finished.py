@@ -72,9 +72,19 @@ def test_runs_of_unknown_settings_are_refused(tmp_path, content):
         FinishedRuns(tmp_path, OPTIONS)
 
 
-@pytest.mark.parametrize("content", ["", "{", "\x00", "[]", "{}", "null", "[1]", '[{"a": 1}, {"b": 1}]'])
+@pytest.mark.parametrize("content", ["", "{", "\x00", "[]", "{}", "null", "[1]", '{"rows": 1}', '{"rows": [{"loss": 1}]}'])
 def test_a_damaged_run_is_named(tmp_path, content):
     FinishedRuns(tmp_path, OPTIONS).rows("a", lambda: ROWS)
     (tmp_path / "a.json").write_text(content)
+    with pytest.raises(ExperimentError, match=r"a\.json is damaged: delete it, and its run is run again"):
+        FinishedRuns(tmp_path, OPTIONS).rows("a", never)
+
+
+@pytest.mark.parametrize(("found", "instead"), [("0.5", "0.25"), ('"loss"', '"lost"')])
+def test_a_run_that_was_changed_is_named(tmp_path, found, instead):
+    """A column that was cut out, or a value that was mended, would be an error later, or a finding."""
+    FinishedRuns(tmp_path, OPTIONS).rows("a", lambda: ROWS)
+    file = tmp_path / "a.json"
+    file.write_text(file.read_text().replace(found, instead))
     with pytest.raises(ExperimentError, match=r"a\.json is damaged: delete it, and its run is run again"):
         FinishedRuns(tmp_path, OPTIONS).rows("a", never)
