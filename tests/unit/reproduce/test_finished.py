@@ -72,7 +72,9 @@ def test_runs_of_unknown_settings_are_refused(tmp_path, content):
         FinishedRuns(tmp_path, OPTIONS)
 
 
-@pytest.mark.parametrize("content", ["", "{", "\x00", "[]", "{}", "null", "[1]", '{"rows": 1}', '{"rows": [{"loss": 1}]}'])
+@pytest.mark.parametrize(
+    "content", ["", "{", "\x00", "[]", "{}", "null", "[1]", '{"rows": 1}', '{"rows": [{"loss": 1}]}']
+)
 def test_a_damaged_run_is_named(tmp_path, content):
     FinishedRuns(tmp_path, OPTIONS).rows("a", lambda: ROWS)
     (tmp_path / "a.json").write_text(content)
