@@ -18,8 +18,9 @@ from lightning_ib.estimators.base import (
 )
 from lightning_ib.functional import Unit
 from lightning_ib.functional.checks import checked_choice, checked_flag, checked_integer, checked_labels, checked_rows
+from lightning_ib.functional.continuous.corrected import pointwise_ksg_corrected
 from lightning_ib.functional.continuous.neighbors import far_apart, pointwise_knn, pointwise_ksg, pointwise_mixed
-from lightning_ib.functional.continuous.projected import pointwise_ksg_corrected, pointwise_projected
+from lightning_ib.functional.continuous.projected import pointwise_projected
 
 
 class KSG(Estimator):
@@ -102,11 +103,11 @@ class Projected(Estimator):
     They are learned on one half of the rows and read on the other: linear discriminants for class labels, canonical
     pairs for real-valued targets. A lower bound up to the error of the neighbors; see
     :func:`~lightning_ib.functional.mutual_information_projected` for what it cannot see. Its standard error leaves out
-    how the directions scatter, and is 0.6 to 1 of the scatter over repetitions. Tokens of one sequence stay in one
-    half.
+    how the directions scatter, and is 0.5 to 0.9 of the scatter over repetitions, or less where it is uncertain which
+    ones to read. Tokens of one sequence stay in one half.
 
     Args:
-        pairs: the largest number of directions: by default 4, for labels one less than classes and 12 at most.
+        pairs: the largest number of directions; by default 2, 4, 8 or 16, or all coordinates, by what reads the most.
         k: the number of neighbors.
         pool: see :class:`Estimator`.
         max_samples: see :class:`Estimator`.

@@ -14,6 +14,7 @@ from lightning_ib.functional.continuous.copula import (
     mutual_information_gaussian_copula,
     mutual_information_gaussian_copula_labels,
 )
+from lightning_ib.functional.continuous.corrected import mutual_information_ksg_corrected
 from lightning_ib.functional.continuous.entropy_neighbors import differential_entropy_knn
 from lightning_ib.functional.continuous.kde import (
     Bounds,
@@ -26,10 +27,7 @@ from lightning_ib.functional.continuous.neighbors import (
     mutual_information_ksg,
     mutual_information_mixed,
 )
-from lightning_ib.functional.continuous.projected import (
-    mutual_information_ksg_corrected,
-    mutual_information_projected,
-)
+from lightning_ib.functional.continuous.projected import mutual_information_projected
 from lightning_ib.functional.continuous.renyi import (
     entropy_renyi,
     kernel_width_of,

@@ -1,12 +1,21 @@
-r"""Nearest neighbors for many coordinates: after a projection that is learned on other samples, and beside normals.
+r"""Nearest neighbors for many coordinates, after a projection that is learned on other samples.
 
 Nearest neighbors read too low in many coordinates, since neighbors are far away there. What depends on few directions
-can be read in those; and how low they read can be measured on normal variables with the same correlations.
+can be read in those: on one half of the samples canonical correlation analysis gives pairs of directions,
+:math:`(a_j^\top x, b_j^\top y)`, or of class labels linear discriminants of x, and those that correlate by three
+standard errors on the other half, too, are read there.
+
+The directions are those of the coordinates as they come; of their normal scores by rank, which bounds heavy tails; or
+of the scores and their absolute values together, which finds scales that x and y share. Which, and whether 2, 4, 8 or
+16 pairs are read, or all coordinates where they are few, is what reads the most on a quarter of the samples, with
+directions from another quarter, both of the half that directions are learned on.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -21,21 +30,17 @@ from lightning_ib.functional.checks import (
     holds_integers,
     in_unit,
 )
-from lightning_ib.functional.continuous.copula import mutual_information_gaussian_copula, normal_scores
-from lightning_ib.functional.continuous.neighbors import (
-    check_varies,
-    checked_k,
-    far_apart,
-    mutual_information_ksg,
-    pointwise_ksg,
-    pointwise_mixed,
-)
+from lightning_ib.functional.continuous.copula import normal_scores
+from lightning_ib.functional.continuous.neighbors import check_varies, far_apart, pointwise_mixed
 from lightning_ib.functional.resampling import Pointwise
-from lightning_ib.functional.variational.dealing import checked_groups, dealt_whole
+from lightning_ib.functional.variational.dealing import by_first_appearance, checked_groups, dealt_whole
 
-# The directions at most: of real variables, and of class labels.
-_PAIRS = 4
-_DISCRIMINANTS = 12
+# The numbers of pairs of directions that are tried, and the one where samples are too few for trials.
+_PAIRS = (2, 4, 8, 16)
+_UNTRIED = 4
+
+# With no more coordinates in all, the coordinates themselves are tried as well.
+_FEW_COORDINATES = 12
 
 # A direction whose variance is a smaller share of the largest one's is left out: rounding, or a repeated coordinate.
 _LEAST_VARIANCE = 1e-9
@@ -43,8 +48,45 @@ _LEAST_VARIANCE = 1e-9
 # How many standard errors of a correlation of zero a pair must exceed on samples it was not learned on.
 _SIGNIFICANT = 3.0
 
-# The factor by which correlations are shrunk is bisected so often: to the last bit of a float64.
-_BISECTIONS = 60
+
+class _View(NamedTuple):
+    """The variables in one form, float64.
+
+    Attributes:
+        x: ``(N, D)``.
+        y: ``(N, E)``; of labels one column for each class.
+        as_it_is: whether its coordinates are tried as they are.
+        turned: whether directions are looked for in it.
+    """
+
+    x: Tensor
+    y: Tensor
+    as_it_is: bool
+    turned: bool
+
+    @property
+    def widest(self) -> int:
+        """The larger number of coordinates."""
+        return max(self.x.shape[1], self.y.shape[1])
+
+
+class _Reading(NamedTuple):
+    """A view, and how many canonical pairs of it are read at most, 0 for its coordinates as they are."""
+
+    view: _View
+    pairs: int
+
+    def rows(self, learned: Tensor, judged: Tensor, independent: int) -> tuple[Tensor, Tensor]:
+        """The judged rows, ``(M, ·)`` of either variable, in what was learned on others.
+
+        Args:
+            learned: their numbers.
+            judged: their numbers.
+            independent: how many of those are, by which a correlation of zero scatters.
+        """
+        if self.pairs:
+            return _read_pairs(self.view.x, self.view.y, learned, judged, self.pairs, independent)
+        return self.view.x[judged], self.view.y[judged]
 
 
 def mutual_information_projected(
@@ -59,34 +101,33 @@ def mutual_information_projected(
 ) -> float:
     r"""The information of many coordinates from nearest neighbors in the few canonical pairs that carry it.
 
-    Coordinates become normal scores by their ranks. On one half of the samples canonical correlation analysis gives
-    pairs of directions, :math:`(a_j^\top x, b_j^\top y)`. Those that correlate by three standard errors on the other
-    half, too, are read there by :func:`~lightning_ib.functional.mutual_information_mixed`; the value is the mean over
-    halves. Where y is a class label, the directions are linear discriminants of x as it comes.
+    Directions are learned on one half of the samples and read on the other, by
+    :func:`~lightning_ib.functional.mutual_information_mixed`; the value is the mean over halves. How coordinates are
+    scaled and how many pairs are read, or all coordinates where they are 12 at most, is what reads the most on the half
+    that directions are learned on: the head of this module has more.
 
-    A projection cannot add information (data processing): up to the error of the neighbors this is a lower bound. With
+    None of it can add information (data processing): up to the error of the neighbors this is a lower bound. With
     50 + 50 coordinates, of which two pairs depend, it reads nine tenths of the truth from 5 000 samples.
 
     Source:
         Canonical correlations (Hotelling 1936), read by :func:`~lightning_ib.functional.mutual_information_mixed`.
 
     Cost:
-        On one core 0.05 s for 10 000 samples of 1 + 1 coordinates, 0.1 s for 2 000 of 10 + 10.
+        On one core 0.12 s for 10 000 samples of 1 + 1 coordinates, 0.4 s for 2 000 of 10 + 10.
 
     Samples:
-        Two rows per coordinate in each half at least; some thousand for 50 + 50 coordinates.
+        Two rows per coordinate in each half at least, four for a choice; some thousand for 50 + 50 coordinates.
 
     Trap:
-        It is blind to what leaves no correlation between directions: of spirals it reads three quarters of what all
-        six coordinates show, of clusters on corners of many dimensions next to nothing.
+        Beyond 12 coordinates it is blind to what leaves no correlation between directions: spirals, an exclusive or.
 
     Args:
         x: real numbers in floating point, shape ``(N, …)`` or ``(N,)``.
         y: real numbers in floating point, shape ``(N, …)`` or ``(N,)``, or class labels, integers ``(N,)``.
         groups: which samples depend on each other, such as tokens of a sequence, integers ``(N,)``: a group stays in
             one half. Neighbors within a group still count, and read what its samples share.
-        pairs: the largest number of directions of each variable: the more, the lower the neighbors read. By default 4,
-            and for labels one less than there are classes, 12 at most.
+        pairs: the largest number of directions of each variable, and no fewer where they correlate: the more, the lower
+            the neighbors read. By default what reads the most, see above.
         k: the number of neighbors, at least 1, and less than half of the samples.
         seed: of the halves. The global random state stays as it is.
         unit: ``"bits"`` or ``"nats"``.
@@ -100,6 +141,7 @@ def mutual_information_projected(
             NaN or infinity, a half has fewer than two rows per coordinate, or there are fewer than two groups.
 
     Example:
+        >>> from lightning_ib.functional import mutual_information_ksg
         >>> x, noise = torch.randn(2, 1000, 20, generator=torch.Generator().manual_seed(0))
         >>> y = noise + 2 * (torch.arange(20) == 3) * x  # log2(5) / 2 bits
         >>> round(mutual_information_projected(x, y), 1), round(mutual_information_ksg(x, y), 1)
@@ -120,55 +162,95 @@ def pointwise_projected(
 ) -> Pointwise:
     """The estimate of :func:`mutual_information_projected` and the part of each judged sample in it.
 
-    The standard error leaves out how the directions scatter: it is 0.6 to 1 of the scatter over repetitions.
+    The standard error leaves out how the directions scatter: it is 0.5 to 0.9 of the scatter over repetitions, and less
+    where it is uncertain which ones to read.
     """
     seed = checked_integer(seed, "seed")
-    scores, targets, labels = _as_scores(x, y)
-    if pairs is None:
-        pairs = _PAIRS if labels is None else min(targets.shape[1] - 1, _DISCRIMINANTS)
-    pairs = checked_integer(pairs, "pairs", at_least=1)
-    rows = [of.to(scores.device) for of in _halves(labels, groups, len(scores), seed)]
+    pairs = None if pairs is None else checked_integer(pairs, "pairs", at_least=1)
+    views, labels = _views(x, y)
+    rows = [of.to(views[0].x.device) for of in _halves(labels, groups, len(views[0].x), seed)]
     half = min(map(len, rows))
-    _check_enough(half, scores, targets)
+    _check_enough(half, views[0])
     k = checked_integer(k, "k", at_least=1, at_most=half - 1, advice=f"a half of the samples are {half}")
+
+    def read(judged: Tensor, u: Tensor, v: Tensor) -> Pointwise:
+        return pointwise_mixed(u, v if labels is None else far_apart(labels[judged], u), k=k)
+
+    def independent(judged: Tensor) -> int:
+        return len(judged if groups is None else groups[judged.to(groups.device)].unique())
+
     halves, n = [], sum(map(len, rows))
     for learned, judged in (rows[::-1], rows):
-        independent = len(judged if groups is None else groups[judged.to(groups.device)].unique())
-        u, v = _read_pairs(scores, targets, learned, judged, pairs, independent)
-        if labels is not None:
-            v = far_apart(labels[judged], u)
-        halves.append(pointwise_mixed(u, v, k=k))
+        best, most = _Reading(views[0], pairs or _UNTRIED), -math.inf
+        first, second = _quarters(learned, groups, seed)
+        if len(second) > k:
+            for reading, u, v in _readings(views, pairs, first, second, independent(second)):
+                if (nats := read(second, u, v).nats) > most:
+                    best, most = reading, nats
+        halves.append(read(judged, *best.rows(learned, judged, independent(judged))))
     nats = sum(len(of.influence) / n * of.nats for of in halves)
-    return Pointwise(nats, torch.cat([of.influence for of in halves]), torch.cat(rows), len(scores))
+    return Pointwise(nats, torch.cat([of.influence for of in halves]), torch.cat(rows), len(views[0].x))
 
 
-def _as_scores(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
-    """The rows to project, normal scores or, beside labels, x itself; scores or one-hot rows of y; the labels."""
+def _readings(
+    views: list[_View], pairs: int | None, learned: Tensor, judged: Tensor, independent: int
+) -> Iterator[tuple[_Reading, Tensor, Tensor]]:
+    """Every reading that the samples are enough for, and the judged rows in it."""
+    sizes = _PAIRS if pairs is None else (pairs,)
+    for view in views:
+        if pairs is None and view.as_it_is:
+            yield _Reading(view, 0), view.x[judged], view.y[judged]
+        if not view.turned or min(len(learned), len(judged)) < 2 * view.widest:
+            continue
+        try:
+            u, v = _Reading(view, sizes[-1]).rows(learned, judged, independent)
+        except ValueError:  # constant in these
+            continue
+        for size in sizes:
+            if size >= u.shape[1]:  # all that correlate, which may be more with more samples
+                yield _Reading(view, sizes[-1]), u, v
+                break
+            yield _Reading(view, size), u[:, :size], v[:, :size]
+
+
+def _views(x: Tensor, y: Tensor) -> tuple[list[_View], Tensor | None]:
+    """What directions are looked for in, and the labels; the first is what is read where samples are few."""
     labels = None
     if holds_integers(y):
         x = checked_rows(x, "x")
         labels, counts = checked_labels(y, len(x), ("x", "y"))
-        targets = torch.nn.functional.one_hot(labels, len(counts)).double()
+        check_varies(labels, "y")
+        labels = by_first_appearance(labels, len(counts))  # so that their names do not matter
+        one_hot = torch.nn.functional.one_hot(labels, len(counts)).double()
+        forms = zip(_forms(x), [one_hot] * 3)
     else:
         x, y = checked_pair(x, y)
-        targets = normal_scores(y).t()
+        check_varies(y, "y")
+        forms = zip(_forms(x), _forms(y))
     check_varies(x, "x")
-    check_varies(targets, "y")
-    _check_enough(len(x) // 2, x, targets)
-    if labels is None:
-        return normal_scores(x).t(), targets, None
-    # Of classes that cluster, ranks would bend the directions that part them.
-    x = x.double()
-    x = x / x.abs().amax(0).clamp(min=torch.finfo(x.dtype).tiny)  # squares of any scale are finite then, and above 0
-    return x / x.std(0).where(x.amax(0) > x.amin(0), math.inf), targets, labels
+    read = 1 if labels is not None else y.shape[1]
+    few, several = x.shape[1] + read <= _FEW_COORDINATES, max(x.shape[1], read) > 1
+    as_they_come, scores, doubled = forms
+    views = [_View(*scores, few, several), _View(*as_they_come, few, several)]
+    if labels is not None:
+        views.reverse()  # of classes that cluster, ranks bend the directions that part them
+    return [*views, _View(*doubled, as_it_is=False, turned=True)], labels
 
 
-def _check_enough(half: int, x: Tensor, targets: Tensor) -> None:
-    widest = max(x.shape[1], targets.shape[1])
-    if half < 2 * widest:
+def _forms(rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Of one variable: the coordinates as they come, but for scale; their normal scores; these with absolute values."""
+    scores = normal_scores(rows).t()
+    rows = rows.double()
+    rows = rows / rows.abs().amax(0).clamp(min=torch.finfo(rows.dtype).tiny)  # squares are finite then, and above 0
+    rows = rows / rows.std(0).where(rows.amax(0) > rows.amin(0), math.inf)
+    return rows, scores, torch.cat((scores, scores.abs()), 1)
+
+
+def _check_enough(half: int, view: _View) -> None:
+    if half < 2 * view.widest:
         raise ValueError(
-            f"canonical pairs of {widest} coordinates are learned on half of the samples, which takes at least "
-            f"{2 * widest} in either half, got {half}: give more, or fewer coordinates."
+            f"canonical pairs of {view.widest} coordinates are learned on half of the samples, which takes at least "
+            f"{2 * view.widest} in either half, got {half}: give more, or fewer coordinates."
         )
 
 
@@ -183,6 +265,15 @@ def _halves(labels: Tensor | None, groups: Tensor | None, n: int, seed: int) -> 
     if labels is not None:
         order = order[labels.cpu()[order].argsort(stable=True)]
     return list(order[: n // 2 * 2].view(-1, 2).t().contiguous())
+
+
+def _quarters(half: Tensor, groups: Tensor | None, seed: int) -> tuple[Tensor, Tensor]:
+    """The rows of a half in two parts, with as many of each class; of groups, which stay whole, one may be empty."""
+    if groups is None:
+        return half[::2], half[1::2]
+    numbers = groups.to(half.device)[half].unique(return_inverse=True)[1]
+    part = dealt_whole(numbers, 2, torch.Generator().manual_seed(seed))
+    return half[part == 0], half[part == 1]
 
 
 def _read_pairs(
@@ -217,103 +308,3 @@ def _whitening(rows: Tensor) -> Tensor:
         raise ValueError("a variable is constant in a half of the samples: leave it out, or give more samples.")
     whitening: Tensor = directions[:, kept] / variances[kept].sqrt()
     return whitening
-
-
-def mutual_information_ksg_corrected(
-    x: Tensor, y: Tensor, *, k: int = 3, simulations: int = 3, seed: int = 0, unit: Unit = "bits"
-) -> float:
-    r"""The information from nearest neighbors, corrected by how low they read on normals with the same correlations.
-
-    .. math:: I = \mathrm{KSG}(x, y) + \langle G(x', y') - \mathrm{KSG}(x', y') \rangle
-
-    after a rank transform of each coordinate to normal scores. :math:`(x', y')` are as many normal samples with the
-    correlations of the scores (a parametric bootstrap), and G is
-    :func:`~lightning_ib.functional.mutual_information_gaussian_copula`, which is right for them. The correlations
-    between x and y are shrunk by one factor until their information is that of G on the data, corrected for its bias.
-
-    It equals the Gaussian copula where the data have one, and adds what neighbors see beyond: on Student-t variables,
-    for example, it halves the error of both. It is the choice for about 5 to 20 coordinates each.
-
-    Source:
-        This package; neighbors by Kraskov, Stögbauer & Grassberger (2004), copula by Ince et al. (2017).
-
-    Cost:
-        One estimate by neighbors for each simulation, and two more: about 1 s for 2 000 samples of 10 + 10.
-
-    Samples:
-        Some forty per coordinate: with 50 + 50 coordinates and 1 000 samples it reads 0.6 bits too high.
-
-    Trap:
-        Clusters are its blind spot: their copula is far from Gaussian, and the ranks mix their coordinates. With one
-        coordinate each, neighbors have next to no bias, and the simulations add their own scatter.
-
-    Args:
-        x: real numbers in floating point, shape ``(N, …)`` or ``(N,)``.
-        y: real numbers in floating point, shape ``(N, …)`` or ``(N,)``.
-        k: the number of neighbors, 1 to N − 1.
-        simulations: how many samples of normals are drawn, 2 or more; each takes the time of one estimate.
-        seed: of the normals. The global random state stays as it is.
-        unit: ``"bits"`` or ``"nats"``.
-
-    Returns:
-        The information in ``unit``; it may be below 0.
-
-    Raises:
-        TypeError: an argument is of another kind; integer variables are.
-        ValueError: as :func:`~lightning_ib.functional.mutual_information_gaussian_copula`, and where rows repeat as
-            :func:`~lightning_ib.functional.mutual_information_ksg`.
-
-    Example:
-        >>> x, noise = torch.randn(2, 1000, 8, generator=torch.Generator().manual_seed(0))
-        >>> x, y = x, (x + noise).exp()  # 8 times half a bit
-        >>> round(mutual_information_ksg_corrected(x, y)), round(mutual_information_ksg(x, y))
-        (4, 1)
-    """
-    checked_unit(unit)
-    return in_unit(pointwise_ksg_corrected(x, y, k=k, simulations=simulations, seed=seed).nats, unit)
-
-
-def pointwise_ksg_corrected(x: Tensor, y: Tensor, *, k: int = 3, simulations: int = 3, seed: int = 0) -> Pointwise:
-    """The estimate of :func:`mutual_information_ksg_corrected` and the part of each sample in it.
-
-    The standard error has the scatter of the neighbors and of the simulations: 0.55 to 0.9 of that over repetitions.
-    """
-    simulations = checked_integer(simulations, "simulations", at_least=2)
-    generator = torch.Generator().manual_seed(checked_integer(seed, "seed"))
-    x, y = checked_pair(x, y, labels="use mutual_information_projected(t, y)")
-    k = checked_k(k, len(x))
-    check_varies(x, "x")
-    check_varies(y, "y")
-    x, y = (rows[:, rows.amax(0) > rows.amin(0)] for rows in (x, y))  # constant coordinates carry nothing
-    gaussian = mutual_information_gaussian_copula(x, y, unit="nats")  # with the checks of every coordinate
-    x, y = normal_scores(x).t().contiguous(), normal_scores(y).t().contiguous()
-    factor = _shrunk(x, y, max(0.0, gaussian))
-    bias = []
-    for _ in range(simulations):
-        drawn = torch.randn(len(x), len(factor), generator=generator, dtype=torch.float64, device="cpu").to(x.device)
-        normals = (drawn @ factor.t()).split([x.shape[1], y.shape[1]], 1)
-        known = mutual_information_gaussian_copula(*normals, unit="nats")
-        bias.append(known - mutual_information_ksg(*normals, k=k, unit="nats"))
-    uncorrected, mean = pointwise_ksg(x, y, k=k), math.fsum(bias) / simulations
-    scatter = math.fsum((one - mean) ** 2 for one in bias) / (simulations - 1) / simulations
-    return uncorrected._replace(nats=uncorrected.nats + mean, simulated=scatter)
-
-
-def _shrunk(x: Tensor, y: Tensor, information: float) -> Tensor:
-    """A Cholesky factor of the correlations of x and y, those between them shrunk to an information in nats."""
-    d = x.shape[1]
-    correlations = torch.corrcoef(torch.cat((x, y), 1).t())
-    within_x, within_y = (torch.linalg.cholesky(block) for block in (correlations[:d, :d], correlations[d:, d:]))
-    half = torch.linalg.solve_triangular(within_x, correlations[:d, d:], upper=False)
-    canonical = torch.linalg.svdvals(torch.linalg.solve_triangular(within_y, half.t(), upper=False))
-    least, most = 0.0, 1.0
-    for _ in range(_BISECTIONS):
-        middle = (least + most) / 2
-        if -0.5 * float(torch.log1p(-(middle * canonical).square()).sum()) > information:
-            most = middle
-        else:
-            least = middle
-    correlations[:d, d:] *= least
-    correlations[d:, :d] *= least
-    factor: Tensor = torch.linalg.cholesky(correlations)
-    return factor

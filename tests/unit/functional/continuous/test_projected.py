@@ -54,12 +54,62 @@ def test_heavy_tails_are_read_nearer_by_the_correction():
     assert errors["corrected"] < min(errors["ksg"], errors["copula"]) / 2
 
 
-def test_the_projection_is_blind_to_a_circle():
-    """As its docstring says: what leaves no correlation."""
-    angle = 2 * math.pi * torch.rand(2000, generator=generator(), dtype=torch.float64)
+def turned_twice(n=2000):
+    """A point on a circle, and one at twice its angle: no direction of either correlates with one of the other."""
+    angle = 2 * math.pi * torch.rand(n, generator=generator(), dtype=torch.float64)
     x = torch.stack([angle.cos(), angle.sin()], 1)
-    y = torch.stack([(2 * angle).cos(), (2 * angle).sin()], 1) + 0.1 * normal(2000, 2)
-    assert mutual_information_projected(x, y) < mutual_information_ksg(x, y) / 1.3
+    return x, torch.stack([(2 * angle).cos(), (2 * angle).sin()], 1) + 0.1 * normal(n, 2)
+
+
+def test_few_coordinates_are_read_as_they_are():
+    x, y = turned_twice()
+    assert mutual_information_projected(x, y) == pytest.approx(mutual_information_ksg(x, y), rel=0.1)
+
+
+@pytest.mark.parametrize(("d", "least", "most"), [(2, 0.85, 1.0), (15, -0.1, 0.1)])
+def test_an_exclusive_or_is_read_in_few_coordinates_alone(d, least, most):
+    """As the docstring says: no direction tells the classes apart."""
+    x = normal(2000, d)
+    y = (x[:, 0] * x[:, 1] > 0).long()
+    assert least < mutual_information_projected(x, y) < most
+
+
+def clusters(n, radius):
+    """Ten clusters in 16 + 16 coordinates, each on axes of its own in both: log2(10) bits where they lie far apart."""
+    cluster = torch.randint(10, (n,), generator=generator())
+    centers = torch.nn.functional.one_hot(cluster, 16) * radius
+    return centers + normal(n, 16, seed=1), centers + normal(n, 16, seed=2)
+
+
+def test_clusters_in_many_coordinates():
+    """Ranks close the gaps between them, and they take nine pairs."""
+    assert mutual_information_projected(*clusters(2000, 6.0)) == pytest.approx(math.log2(10), abs=0.1)
+    x, y = clusters(4000, 2.5)
+    assert mutual_information_projected(x, y) > 1.3 * mutual_information_ksg(x, y)
+
+
+def test_a_scale_that_both_share():
+    """Without any correlation of the coordinates themselves."""
+    scale = normal(2000, 1, seed=7).exp()
+    x, y = (scale * normal(2000, 10, seed=seed) for seed in (8, 9))
+    assert mutual_information_projected(x, y) > mutual_information_ksg(x, y) + 0.1
+
+
+def test_a_few_pairs_are_read_where_a_few_are_asked_for():
+    x, y, truth = two_pairs(2000, 10)
+    assert mutual_information_projected(x, y, pairs=1) == pytest.approx(truth / 2, abs=0.1)
+    assert mutual_information_projected(x, y, pairs=2) == pytest.approx(truth, abs=0.15)
+
+
+@pytest.mark.parametrize("n", [14, 22, 40])
+def test_samples_too_few_for_trials_are_read(n):
+    x, y, _ = two_pairs(n, 3)
+    assert math.isfinite(mutual_information_projected(x, y))
+
+
+def test_two_groups_are_enough():
+    x, y, _ = two_pairs(200, 3)
+    assert mutual_information_projected(x, y, groups=torch.arange(200) % 2) > 0.3
 
 
 def test_classes_in_many_coordinates():
@@ -100,10 +150,16 @@ def test_the_seed_alone_decides(estimate):
     assert estimate(x, y, seed=5) != first
 
 
-@both
-def test_increasing_maps_of_coordinates_change_nothing(estimate):
+def test_increasing_maps_of_coordinates_change_nothing():
     x, y, _ = two_pairs(300, 3)
+    estimate = mutual_information_ksg_corrected
     assert estimate(x.exp(), y**3) == pytest.approx(estimate(x, y), abs=1e-9)
+
+
+def test_heavy_tails_change_little():
+    x, y, _ = two_pairs(1000, 3)
+    expected = mutual_information_projected(x, y)
+    assert mutual_information_projected((4 * x).exp(), y**5) == pytest.approx(expected, abs=0.05)
 
 
 @both
