@@ -248,6 +248,13 @@ def normal_scores(rows: Tensor) -> Tensor:
     return torch.empty(order.shape, dtype=torch.float64, device=rows.device).scatter_(1, order, sorted_scores)
 
 
+def standardized(rows: Tensor) -> Tensor:
+    """Every coordinate over its standard deviation, float64, shape ``(N, D)``; constant ones are 0."""
+    rows = rows.double()
+    rows = rows / rows.abs().amax(0).clamp(min=torch.finfo(rows.dtype).tiny)  # squares are finite then, and above 0
+    return rows / rows.std(0).where(rows.amax(0) > rows.amin(0), math.inf)
+
+
 def _sort_keys(values: Tensor) -> Tensor:
     """Integers in the order of floating-point numbers, equal where those are: they sort in less time.
 

@@ -30,7 +30,7 @@ from lightning_ib.functional.checks import (
     holds_integers,
     in_unit,
 )
-from lightning_ib.functional.continuous.copula import normal_scores
+from lightning_ib.functional.continuous.copula import normal_scores, standardized
 from lightning_ib.functional.continuous.neighbors import check_varies, far_apart, pointwise_mixed
 from lightning_ib.functional.resampling import Pointwise
 from lightning_ib.functional.variational.dealing import by_first_appearance, checked_groups, dealt_whole
@@ -240,10 +240,7 @@ def _views(x: Tensor, y: Tensor) -> tuple[list[_View], Tensor | None]:
 def _forms(rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Of one variable: the coordinates as they come, but for scale; their normal scores; these with absolute values."""
     scores = normal_scores(rows).t()
-    rows = rows.double()
-    rows = rows / rows.abs().amax(0).clamp(min=torch.finfo(rows.dtype).tiny)  # squares are finite then, and above 0
-    rows = rows / rows.std(0).where(rows.amax(0) > rows.amin(0), math.inf)
-    return rows, scores, torch.cat((scores, scores.abs()), 1)
+    return standardized(rows), scores, torch.cat((scores, scores.abs()), 1)
 
 
 def _check_enough(half: int, view: _View) -> None:

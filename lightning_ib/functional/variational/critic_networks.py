@@ -1,13 +1,15 @@
 r"""Critics in training: scores of pairs of samples, by networks that have learned from other samples.
 
-The coordinates become normal scores, :math:`\Phi^{-1}(r / (N + 1))` at rank r, which keeps the information and bounds
-every input, whatever the tails. The ranks are those of all samples, held-out ones included. They hold nothing about
-which x came with which y, so that a critic learns no pair from them.
+The coordinates come in two forms: as normal scores, :math:`\Phi^{-1}(r / (N + 1))` at rank r, which bounds every input,
+whatever the tails; and over their standard deviation, six of which are the most, where the gaps between clusters stay,
+which ranks close. Ranks and deviations are those of all samples, held-out ones included. They hold nothing about which
+x came with which y, so that a critic learns no pair from them.
 
 The samples are halved. A critic learns from each half, in float32, and is evaluated on the other, which keeps memorized
 samples out of the estimate. A quarter of the training half, the judges, decides when to stop. The critic is the sum of
-one in closed form (:mod:`~lightning_ib.functional.variational.normal_critic`) and a network that is 0 at first. A
-second pair of critics lacks the closed form, and the better of the two, by the judges, learns to the end.
+one in closed form (:mod:`~lightning_ib.functional.variational.normal_critic`) and a network that is 0 at first; others
+lack the closed form. The better form of the coordinates, by the judges, goes on after 100 steps, and after 300 the
+better start.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from lightning_ib.functional.continuous.copula import normal_scores
+from lightning_ib.functional.continuous.copula import normal_scores, standardized
 from lightning_ib.functional.variational.dealing import Halves
 from lightning_ib.functional.variational.normal_critic import NormalCritic, normal_start
 from lightning_ib.functional.variational.training import full_precision_training, mlp, mlp_weights, sample_rows, train
@@ -38,8 +40,12 @@ _LEARNING_RATE = 2e-3
 _GROUP = 16
 _JUDGED_GROUP = 64
 
-# For so many steps a critic learns from either start, the closed form and zero; the better one goes on.
-_RACE = 300
+# For so many steps a critic learns in either form of the coordinates, and for so many more from either start, the
+# closed form and zero; the better one goes on.
+_RACES = (100, 200)
+
+# How many standard deviations from the mean a coordinate is at most.
+_FARTHEST = 6.0
 
 
 def held_out_scores(
@@ -60,7 +66,7 @@ def held_out_scores(
         x: real numbers ``(N, D)``, N at least 16.
         y: real numbers ``(N, E)``.
         loss: of the scores of batches, ``(2, M, B, B)``, x down and y across, for each critic its own, ``(2,)``.
-        estimate: of the same scores, ``(2,)``: the information, by which the better start is chosen.
+        estimate: of the same scores, ``(2,)``: the information, by which the better ones are chosen.
         critic: ``"separable"`` or ``"joint"``.
         halves: the rows of each critic.
         batch_size: B at most.
@@ -71,30 +77,29 @@ def held_out_scores(
         float64 ``(2, M, B, B)``: for the two halves, their M batches.
     """
     with full_precision_training(x.device):
-        x, y = _views(x, halves.rows), _views(y, halves.rows)
-
         # Each critic's view begins with the half it learns from, and in that with the rows it is fitted to.
-        fitted, judges, unseen = halves.split(torch.arange(x.shape[1], device=x.device).expand(2, -1))
+        columns = torch.arange(halves.rows.shape[1], device=x.device).expand(2, -1)
+        fitted, judges, unseen = halves.split(columns)
         b = min(batch_size, fitted.shape[1])
         group = b if critic == "separable" else min(b, _GROUP)
         to_judge = _batched(judges, batch_size if critic == "separable" else min(batch_size, _JUDGED_GROUP))
-        start = normal_start(x, y, halves, _batched(judges, batch_size), loss)
         weights, network = (_separable if critic == "separable" else _joint)(
-            x.shape[2], y.shape[2], generator, x.device
+            x.shape[1], y.shape[1], generator, x.device
         )
-
+        critics = _all_critics(x, y, halves, _batched(judges, batch_size), loss, network)
+        times = len(critics.x) // 2
+        weights = torch.cat([weights.new_ones(2, 1), weights], 1).repeat(times, 1)
         trained = partial(
             _trained, fitted=fitted, judges=to_judge, groups=(b // group, group), loss=loss, generator=generator
         )
-        critics = _Critics(x, y, start, network)
-        weights = torch.cat([weights.new_ones(2, 1), weights], 1)
-        if start.g.shape[2]:
-            race = min(steps, _RACE)
-            both, contenders = critics.beside_zero(), trained(critics.beside_zero(), weights.repeat(2, 1), steps=race)
-            with torch.no_grad():
-                found = estimate(both.scores(contenders, to_judge.repeat(2, 1, 1)).double())
-            better = found.view(2, 2).argmax(0) * 2 + torch.arange(2, device=x.device)
-            critics, weights, steps = both.at(better), contenders[better], steps - race
+        for kept, race in zip((times, 2), _RACES):
+            if len(weights) > kept:
+                race = min(steps, race)
+                weights, steps = trained(critics, weights, steps=race), steps - race
+                with torch.no_grad():
+                    found = estimate(critics.scores(weights, to_judge.repeat(len(weights) // 2, 1, 1)).double())
+                better = found.view(-1, kept).argmax(0) * kept + torch.arange(kept, device=x.device)
+                critics, weights = critics.at(better), weights[better]
         weights = trained(critics, weights, steps=steps)
         with torch.no_grad():
             batches = _batched(unseen, batch_size).split(1, 1)
@@ -112,7 +117,7 @@ def _trained(
     generator: torch.Generator,
     steps: int,
 ) -> Tensor:
-    """The weights after training on groups of rows, of all copies: two, or four of the same rows two by two."""
+    """The weights after training on groups of rows, of all copies: two, or more of the same rows two by two."""
     times, (n_groups, size) = len(weights) // 2, groups
     fitted, judges = fitted.repeat(times, 1), judges.repeat(times, 1, 1)
 
@@ -144,15 +149,30 @@ class _Critics(NamedTuple):
         factor, rest = weights.tensor_split([1], 1)
         return factor.view(-1, 1, 1, 1) * self.start.scores(chosen) + self.network(rest, x, y)
 
-    def beside_zero(self) -> _Critics:
-        """All copies, and again without the closed form."""
-        start = NormalCritic(*(torch.cat([part, torch.zeros_like(part)]) for part in self.start))
-        return _Critics(self.x.repeat(2, 1, 1), self.y.repeat(2, 1, 1), start, self.network)
-
     def at(self, copies: Tensor) -> _Critics:
         """Some of the copies."""
         start = NormalCritic(*(part[copies] for part in self.start))
         return _Critics(self.x[copies], self.y[copies], start, self.network)
+
+
+def _all_critics(
+    x: Tensor, y: Tensor, halves: Halves, judges: Tensor, loss: Callable[[Tensor], Tensor], network: Network
+) -> _Critics:
+    """The contenders: the two halves, from every start, in both forms of the coordinates.
+
+    The starts are the closed form and zero; zero alone where there is no closed form.
+    """
+    forms = list(zip(_forms(x, halves.rows), _forms(y, halves.rows)))
+    found = [normal_start(*views, halves, judges, loss) for views in forms]
+    pairs = max(start.g.shape[2] for start in found)
+    of_x, of_y, starts = [], [], []
+    for (x_view, y_view), start in zip(forms, found):
+        start = start.with_pairs(pairs)
+        for one in (start, start.nothing()) if pairs else (start,):
+            of_x.append(x_view)
+            of_y.append(y_view)
+            starts.append(one)
+    return _Critics(torch.cat(of_x), torch.cat(of_y), NormalCritic(*map(torch.cat, zip(*starts))), network)
 
 
 def held_out_rows(halves: Halves, batch_size: int) -> Tensor:
@@ -160,10 +180,14 @@ def held_out_rows(halves: Halves, batch_size: int) -> Tensor:
     return _batched(halves.split(halves.rows)[2], batch_size)
 
 
-def _views(rows: Tensor, chosen: Tensor) -> Tensor:
-    """Both critics' views of the normal scores, float32 ``(2, N, D)``, of their own rows ``(2, N)``."""
-    scores = normal_scores(rows).t()
-    return torch.stack([scores[own] for own in chosen]).float()
+def _forms(rows: Tensor, chosen: Tensor) -> tuple[Tensor, Tensor]:
+    """Both critics' views of both forms, float32 ``(2, N, D)``, of their own rows ``(2, N)``."""
+    deviations = standardized(rows)
+    deviations = (deviations - deviations.mean(0)).clamp(-_FARTHEST, _FARTHEST)
+    scores, deviations = (
+        torch.stack([form[own] for own in chosen]).float() for form in (normal_scores(rows).t(), deviations)
+    )
+    return scores, deviations
 
 
 def _batched(rows: Tensor, size: int) -> Tensor:

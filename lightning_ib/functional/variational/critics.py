@@ -1,16 +1,16 @@
 r"""Variational bounds on mutual information, by a critic: a network that discriminates pairs from mixed pairs.
 
-The coordinates become normal scores by their ranks, so that strictly increasing maps of a coordinate leave every value
-as it is, and constant coordinates are ignored. The samples are halved; a critic learns from each half, in float32, and
-is evaluated on the other half, which keeps memorized samples out of the estimate. A quarter of the training half
-decides when to stop.
+The coordinates become normal scores by their ranks, or are divided by their standard deviation, whichever reads more,
+so that strictly increasing maps of a coordinate change little, and constant coordinates are ignored. The samples are
+halved; a critic learns from each half, in float32, and is evaluated on the other half, which keeps memorized samples
+out of the estimate. A quarter of the training half decides when to stop.
 
-A critic is the sum of two: the log density ratio of a normal distribution of the canonical pairs of the scores, and of
-their absolute values, in closed form, and a network. Critics without the closed form learn beside those for 300 steps,
-and the better ones go on. The ``"separable"`` network is :math:`g(x)^\top h(y)`, with two networks of one hidden layer
-of 64 ReLU units and 32 outputs each; the ``"joint"`` one sees x and y together, in hidden layers of 64 and 32 ReLU
-units. Joint critics suit sharp edges, such as those of a uniform variable with uniform noise, and take two to four
-times as long.
+A critic is the sum of two: the log density ratio of a normal distribution of the canonical pairs of the coordinates,
+and of their absolute values, in closed form, and a network. Critics without the closed form learn beside those, either
+kind in both forms of the coordinates; the better form goes on after 100 steps, the better start after 300. The
+``"separable"`` network is :math:`g(x)^\top h(y)`, with two networks of one hidden layer of 64 ReLU units and 32 outputs
+each; the ``"joint"`` one sees x and y together, in hidden layers of 64 and 32 ReLU units. Joint critics suit sharp
+edges, such as those of a uniform variable with uniform noise, and take two to four times as long.
 """
 
 from __future__ import annotations

@@ -64,6 +64,15 @@ class NormalCritic(NamedTuple):
         scores: Tensor = g @ h.transpose(-1, -2) + a.unsqueeze(-1) + b.unsqueeze(-2)
         return scores.clamp(-_HIGHEST, _HIGHEST)
 
+    def with_pairs(self, k: int) -> NormalCritic:
+        """The same with K pairs, of which those that are added count for nothing."""
+        g, h = (torch.nn.functional.pad(part, (0, k - part.shape[2])) for part in (self.g, self.h))
+        return self._replace(g=g, h=h)
+
+    def nothing(self) -> NormalCritic:
+        """One that scores every pair 0, of the same shape."""
+        return NormalCritic(*map(torch.zeros_like, self))
+
     def plus(self, other: NormalCritic, shares: Tensor) -> NormalCritic:
         """The sum with a share of another critic's scores, ``(copies,)``: each copy its own share."""
         column = shares.view(-1, 1)
