@@ -1,6 +1,6 @@
 # Two commands for a fresh machine with only Python and make:
 #   make example   the bundled example, on real data, in an environment of its own (.venv) with what it needs
-#   make test      the whole suite, in the same environment; the tools of development are added
+#   make test      the suite, in the same environment; the tools of development are added
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -22,7 +22,7 @@ NPEET ?=
 # A folder that holds MNIST/raw; the example downloads into it where it is empty.
 DATA ?= $(or $(LIGHTNING_IB_DATA),data)
 
-.PHONY: example disputed truth peers test test-portable test-matrix lint types docs bench dist clean help
+.PHONY: example disputed truth peers test test-all test-portable test-matrix lint types docs bench dist clean help
 
 help: ## what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -74,13 +74,17 @@ peers: $(VENV)/peers ## put estimators of other packages beside the truth and wr
 	$(BIN)/python benchmarks/truth.py --docs docs/truth.md
 
 # Whatever the environment says, compiled modules are kept: dozens of programs that tests start would compile them anew.
-test: $(STAMP) $(VENV)/vision $(VENV)/loggers ## run all tests
-	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS)
+PYTEST := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS)
+
+test: $(STAMP) $(VENV)/vision $(VENV)/loggers ## run the suite: all tests but the slow ones
+	$(PYTEST) -m 'not slow'
+
+test-all: $(STAMP) $(VENV)/vision $(VENV)/loggers ## run all tests
+	$(PYTEST)
 
 test-portable: $(STAMP) $(VENV)/vision $(VENV)/loggers ## run the quick tests with the vector units of older processors: none, then AVX2
 	for unit in default avx2; do \
-		ATEN_CPU_CAPABILITY=$$unit OMP_NUM_THREADS=1 \
-			$(BIN)/python -m pytest --numprocesses $(WORKERS) -m 'not slow' || exit 1; \
+		ATEN_CPU_CAPABILITY=$$unit $(PYTEST) -m 'not slow' || exit 1; \
 	done
 
 test-matrix: ## run the suite's core in every supported environment (several gigabytes)

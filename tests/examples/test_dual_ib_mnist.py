@@ -10,6 +10,8 @@ from lightning_ib.records import History
 from tests.helpers import ROOT
 from tests.helpers.scripts import loaded, untouched
 
+pytestmark = pytest.mark.slow
+
 pytest.importorskip("sklearn", reason="needs the extra: pip install 'lightning-ib[example]'")
 
 SCRIPT = ROOT / "examples" / "dual_ib_mnist.py"

@@ -122,6 +122,7 @@ def write_small_mnist(raw, n_train=40, n_test=20):
 # -- reading MNIST -----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_mnist_is_read_packed_and_unpacked(example, data_dir, mnist_train, mnist_test, tmp_path):
     unpacked = tmp_path / "MNIST" / "raw"
     unpacked.mkdir(parents=True)
@@ -205,6 +206,7 @@ def checksums(folder):
     return {f"{name}.gz": hashlib.md5((folder / f"{name}.gz").read_bytes()).hexdigest() for name in FILES}
 
 
+@pytest.mark.slow
 def test_mnist_is_downloaded_once_with_a_progress_bar(
     example, data_dir, mnist_test, serve, tmp_path, monkeypatch, capfd
 ):
@@ -436,6 +438,7 @@ def check_report(printed, points, log_dir):
 
 
 # Others differ in their pools, whose shapes are tested above.
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["cells", "none", "v3", "v5"])
 def test_every_kind_of_discretization_runs_from_end_to_end(example, run, monkeypatch, name):
     # Fewer images to validate on than to train on: the number of samples says which of them are measured.

@@ -46,6 +46,7 @@ def test_estimates_of_a_label_that_is_plain(script):
     assert all(value == pytest.approx(1, abs=0.1) for value in found.values())
 
 
+@pytest.mark.slow
 def test_the_script(script, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(script, "STEPS", (0, 4))
     monkeypatch.setattr(script, "DEPTHS", (1, 2))

@@ -38,6 +38,7 @@ def rows_of(path):
 # --- Runs -------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_run_prints_draws_and_writes_what_it_found(example, tmp_path, capsys):
     before = torch.get_rng_state()
     example.main([*QUICK, "--seeds", "3", "--out", str(tmp_path / "new" / "noise.png")])

@@ -74,6 +74,7 @@ def test_a_slow_call_is_ended_and_not_tried_again(monkeypatch):
     assert (row.values, row.failed, row.median_seconds) == ("", True, 0.2)
 
 
+@pytest.mark.slow
 def test_a_process_that_ends_is_a_failure_and_the_others_go_on(monkeypatch):
     def estimate(x, y):
         if x[0] == y[0] == first:

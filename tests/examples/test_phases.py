@@ -13,6 +13,8 @@ from lightning_ib import History, Record
 from lightning_ib.records.record import GRADIENT
 from tests.helpers import ROOT
 
+pytestmark = pytest.mark.slow
+
 pytest.importorskip("sklearn", reason="needs the extra: pip install 'lightning-ib[example]'")
 
 SCRIPT = ROOT / "examples" / "phases.py"

@@ -16,6 +16,8 @@ from lightning_ib.functional import cells
 from lightning_ib.records import InformationPoint
 from tests.helpers import ROOT
 
+pytestmark = pytest.mark.slow
+
 SCRIPT = ROOT / "examples" / "tanh_vs_relu.py"
 PANELS = {"tanh", "relu", "relu_unit", "tanh_cells", "relu_cells"}
 

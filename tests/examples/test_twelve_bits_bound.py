@@ -46,6 +46,7 @@ def networks(example, activation, n=1):
     return nets
 
 
+@pytest.mark.slow
 def test_the_task_has_the_information_of_the_rule(example, task):
     assert task.curve.i_xy == pytest.approx(0.99, abs=1e-9)
     assert float(task.p_xy.sum()) == pytest.approx(1, abs=1e-12)

@@ -13,6 +13,8 @@ from lightning_ib.objectives import BottleneckOutput, ConditionalPrior, gaussian
 from tests.helpers import ROOT
 from tests.helpers.scripts import loaded, untouched
 
+pytestmark = pytest.mark.slow
+
 pytest.importorskip("sklearn", reason="needs the extra: pip install 'lightning-ib[example]'")
 
 SCRIPT = ROOT / "examples" / "vib_mnist.py"

@@ -8,6 +8,8 @@ from tests.examples.test_word_layers import folder, sentences, small, write  # n
 from tests.helpers import ROOT
 from tests.helpers.scripts import untouched
 
+pytestmark = pytest.mark.slow
+
 pytest.importorskip("sklearn", reason="needs the extra: pip install 'lightning-ib[example]'")
 
 

@@ -145,6 +145,7 @@ def folder(tmp_path_factory):
     return path
 
 
+@pytest.mark.slow
 def test_words_of_a_local_model_are_means_of_their_pieces_without_padding(modules, text, folder):
     local = modules["word_vectors"].from_folder(folder)
     assert local.layers == ["wte", "h.0", "h.1"]
@@ -179,6 +180,7 @@ def run(modules, monkeypatch, *arguments):
         return modules["word_layers"].main([str(one) for one in arguments])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["lstm", "folder"])
 def test_the_script(modules, sentences, folder, tmp_path, monkeypatch, capsys, kind):
     own = write(tmp_path / "text.txt", sentences)
@@ -198,6 +200,7 @@ def test_the_script(modules, sentences, folder, tmp_path, monkeypatch, capsys, k
     assert list((tmp_path / "out" / "projector").rglob("metadata.tsv"))
 
 
+@pytest.mark.slow
 def test_it_learns_the_alternation(modules, text, monkeypatch):
     with untouched(monkeypatch):
         model = modules["word_layers"].trained("lstm", text, 12, 0)

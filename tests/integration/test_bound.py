@@ -16,7 +16,7 @@ from tests.helpers.callbacks import equal
 from tests.helpers.records import exact
 from tests.helpers.tiny import TinyModule, fit, pl
 
-pytestmark = pytest.mark.usefixtures("blank_pictures", "few_pictures", "few_probes")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("blank_pictures", "few_pictures", "few_probes")]
 
 
 def repeated(n=240):

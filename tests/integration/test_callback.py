@@ -243,6 +243,7 @@ def test_uniform_bins_that_are_refitted_follow_the_layer(tmp_path):
 # -- resume ------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("data", [None, "train"])
 def test_a_resumed_run_has_the_history_of_an_uninterrupted_one(tmp_path, data):
     def callbacks(folder):

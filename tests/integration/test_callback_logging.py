@@ -22,6 +22,7 @@ pytestmark = pytest.mark.usefixtures("blank_pictures", "few_pictures", "few_prob
 # -- what is logged ----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("probes")
 def test_tensorboard_gets_scalars_figure_and_layout_at_the_right_steps(tmp_path, pictures):
     callback = InformationPlaneCallback(beta=2.0)

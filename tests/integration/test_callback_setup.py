@@ -167,6 +167,7 @@ class Exports(pl.Callback):
         self.export(trainer, module)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*torch.jit.*is deprecated", "ignore:.*to_torchscript.* has been deprecated")
 @pytest.mark.parametrize("val", ["default", None])
 def test_the_model_can_be_exported_at_any_time_of_a_fit(tmp_path, val):

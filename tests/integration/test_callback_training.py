@@ -55,6 +55,7 @@ def loader_of(kind, n):
     }[kind]()
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*sampler has shuffling enabled")
 @pytest.mark.parametrize("data", [None, "train"])
 @pytest.mark.parametrize("kind", ["subclass", "iterable", "batch sampler", "subset", "weighted"])

@@ -51,6 +51,7 @@ def cli(tmp_path, init_args, *more):
     return next(c for c in run.trainer.callbacks if isinstance(c, InformationPlaneCallback))
 
 
+@pytest.mark.slow
 def test_layers_as_a_list_and_plain_options_from_yaml(tmp_path):
     callback = cli(
         tmp_path,
@@ -64,6 +65,7 @@ def test_layers_as_a_list_and_plain_options_from_yaml(tmp_path):
     assert callback.unpack is first_of_pair
 
 
+@pytest.mark.slow
 def test_quantizers_bins_and_pools_from_yaml(tmp_path):
     callback = cli(
         tmp_path,

@@ -18,6 +18,8 @@ from tests.helpers.tiny import TinyModule, fit, pl
 from tests.unit.plot.test_panels import history
 from tests.unit.records.test_phases import gradients
 
+pytestmark = pytest.mark.slow
+
 scipy_stats = pytest.importorskip("scipy.stats")
 
 # Of each run: I(X;T) of two layers at its last measurement, and its losses at the end of each epoch.

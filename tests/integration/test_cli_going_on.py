@@ -10,6 +10,8 @@ from tests.helpers.records import exact
 from tests.helpers.replayed import HERE
 from tests.helpers.tiny import TinyModule
 
+pytestmark = pytest.mark.slow
+
 NAMES = ["--model", f"{HERE}.TinyModule", "--data", f"{HERE}.val_loader", "--estimators"]
 
 

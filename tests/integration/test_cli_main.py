@@ -36,6 +36,7 @@ def test_the_notes_of_an_error_come_last(monkeypatch, capsys):
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(select, "poll"), reason="needs poll")
 @pytest.mark.parametrize("unbuffered", ["", "1"])
 def test_a_pipe_that_closes_is_quiet(tmp_path, unbuffered):

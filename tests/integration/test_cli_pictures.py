@@ -209,6 +209,7 @@ def test_help_teaches_every_command_and_imports_neither_torch_nor_lightning(caps
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.DEVNULL).returncode == 0
 
 
+@pytest.mark.slow
 def test_a_film_of_a_run_with_missing_values(tmp_path, monkeypatch):
     from tests.unit.plot.test_information_plane import point
 

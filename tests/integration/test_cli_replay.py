@@ -19,7 +19,7 @@ from tests.helpers.records import exact
 from tests.helpers.replayed import HERE, ByStep, Digits, Late, Net, Turned, WithTrainer, in_bins, on_training_data, run
 from tests.helpers.tiny import TinyModule, pl, train_loader, val_loader
 
-pytestmark = pytest.mark.usefixtures("blank_pictures", "few_pictures")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("blank_pictures", "few_pictures")]
 
 NAMES = ["--model", f"{HERE}.Net", "--data", f"{HERE}.Digits"]
 

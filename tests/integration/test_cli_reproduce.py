@@ -46,6 +46,7 @@ def test_a_wrong_name_is_answered_with_the_names(capsys, small):
     assert not (small / "reproduce").exists()
 
 
+@pytest.mark.slow
 def test_an_experiment_writes_picture_table_and_text(capsys, small, monkeypatch):
     monkeypatch.setattr(collapse, "draw", draw)
     assert main(["reproduce", "collapse", "--quick", "--data-dir", "data"]) == 0

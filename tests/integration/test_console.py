@@ -227,6 +227,7 @@ def ends(caplog):
     return [record.getMessage() for record in caplog.records if record.getMessage().startswith("ib: epoch")]
 
 
+@pytest.mark.slow
 def test_a_fit_ends_with_the_table_and_where_its_files_are(tmp_path, pictures, caplog):
     callback = InformationPlaneCallback()
     with caplog.at_level("INFO"):

@@ -37,7 +37,7 @@ from tests.helpers.records import estimate, exact, of, of_version_1
 from tests.helpers.resume import go_on, in_checkpoint, resumes_exactly, same
 from tests.helpers.tiny import BATCH, N_TRAIN, N_VAL, TinyModule, fit, make_data, pl, val_loader
 
-pytestmark = pytest.mark.usefixtures("blank_pictures", "few_pictures")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("blank_pictures", "few_pictures")]
 
 
 # -- what training is owed ---------------------------------------------------------------------------------------------

@@ -357,6 +357,7 @@ def test_an_estimator_that_raises_is_nan_under_the_names_it_gave_before(tmp_path
     assert {e.quantity for e in callback.history.estimates()} == {"H_T"}
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("pictures")
 def test_a_layer_of_one_coordinate_does_not_cost_the_picture_of_the_others(tmp_path):
     class Narrow(TinyModule):

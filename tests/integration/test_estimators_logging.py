@@ -18,7 +18,7 @@ from tests.helpers.loggers import pixels, read_metrics_csv
 from tests.helpers.records import exact, of
 from tests.helpers.tiny import N_TRAIN, TinyModule, fit, pl, val_loader
 
-pytestmark = pytest.mark.usefixtures("few_pictures")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("few_pictures")]
 
 BELOW = ("I_XT_lower", "I_TY_lower", "noise_variance")  # the first page
 

@@ -13,7 +13,7 @@ from tests.helpers.records import exact
 from tests.helpers.resume import go_on, in_checkpoint, resumes_exactly, same
 from tests.helpers.tiny import N_VAL, fit, make_data, pl
 
-pytestmark = pytest.mark.usefixtures("blank_pictures", "few_pictures")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("blank_pictures", "few_pictures")]
 
 COMPANIONS = {"spectrum", "classes", "drift"}
 

@@ -459,6 +459,7 @@ class Distilled(Anything):
         self.teacher(self(batch))
 
 
+@pytest.mark.slow
 def test_a_run_that_is_resumed_or_evaluated_keeps_the_layers_it_picked(tmp_path):
     data = DataLoader(Rows(lambda i: (X[i], Y[i])), 16)
     options = {"enable_checkpointing": True, "num_sanity_val_steps": 0}

@@ -134,6 +134,7 @@ def flat(state, path="state"):
         yield f"{path}: {f'{state:.6g}' if isinstance(state, float) else repr(state)}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("run", RUNS)
 @pytest.mark.filterwarnings("ignore:a batch is a Tensor, and its target is not known")
 def test_a_run_shows_what_it_did(run, tmp_path):

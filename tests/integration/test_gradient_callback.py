@@ -275,6 +275,7 @@ def test_beside_a_plane_both_share_a_history_and_a_file(tmp_path, first, options
     assert plane.history.gradients() == again.history
 
 
+@pytest.mark.slow
 def test_alone_it_has_files_of_its_own_and_tags(tmp_path, pictures):
     callback = GradientSNRCallback()
     _, run = fit(tmp_path, callback, logger=pl.loggers.TensorBoardLogger(tmp_path))

@@ -12,7 +12,7 @@ from lightning_ib.records import earliest_layer
 
 transformers = pytest.importorskip("transformers")
 
-pytestmark = pytest.mark.usefixtures("few_pictures")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("few_pictures")]
 
 N_TOKENS, LONGEST, N = 24, 10, 90
 SIZES = {"vocab_size": N_TOKENS, "bos_token_id": 0, "eos_token_id": 0}

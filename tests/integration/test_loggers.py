@@ -46,7 +46,7 @@ from tests.helpers.loggers import (
 from tests.helpers.records import exact
 from tests.helpers.tiny import N_TRAIN, TinyModule, fit, has_hooks, pl
 
-pytestmark = pytest.mark.usefixtures("few_probes")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("few_probes")]
 
 FIXED = {"hidden": Quantizer(bins=FixedBins([-0.5, 0.5])), "out": Quantizer(bins=FixedBins([0.0]))}
 TAG = "ib/information_plane"

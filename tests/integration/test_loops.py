@@ -114,6 +114,7 @@ def test_figures_of_a_step_are_those_of_the_network_at_that_step(tmp_path):
     same_figures(callback.history[-1:], measure(model, val_loader(), ["out"]))
 
 
+@pytest.mark.slow
 def test_steps_are_logged_whatever_log_every_n_steps_says(pictures, tmp_path):
     callback = InformationPlaneCallback(FIXED, every_n_train_steps=3)
     fit(tmp_path, callback, max_epochs=2, log_every_n_steps=1000)

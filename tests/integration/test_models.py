@@ -24,7 +24,7 @@ from tests.helpers import vision
 from tests.helpers.records import exact
 from tests.helpers.tiny import fit, has_hooks, pl
 
-pytestmark = pytest.mark.usefixtures("blank_pictures", "few_pictures")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("blank_pictures", "few_pictures")]
 
 N_TRAIN, N_VAL, BATCH = 48, 48, 16
 FOUR, HALVES = UniformBins(4), QuantileBins(2)

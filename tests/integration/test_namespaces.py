@@ -119,6 +119,7 @@ def test_without_lightning_the_sentence_says_what_to_install(python):
     assert "ModuleNotFoundError" in ran.stderr
 
 
+@pytest.mark.slow
 def test_how_a_layer_was_discretized_is_said_once_in_the_log_of_the_namespace(tmp_path, caplog):
     with caplog.at_level("INFO"):
         fit(tmp_path, InformationPlaneCallback())

@@ -45,6 +45,7 @@ class AtEpochs(CallbackBase):
         self.session.detach()
 
 
+@pytest.mark.slow
 def test_its_values_are_those_of_the_callback(tmp_path):
     mine, theirs = AtEpochs(val_loader(), [1, 3]), InformationPlaneCallback(data=val_loader(), estimators=["knn"])
     model, _ = fit(tmp_path / "mine", mine)

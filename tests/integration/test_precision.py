@@ -13,6 +13,7 @@ from tests.helpers.records import exact
 from tests.helpers.tiny import TinyModule, fit, has_hooks, pl, val_loader
 
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.usefixtures("few_pictures", "few_probes"),
     # torch.compile's own, while it traces
     pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf Tensor is being accessed"),

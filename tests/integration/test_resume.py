@@ -29,7 +29,7 @@ from tests.helpers.resume import (
 )
 from tests.helpers.tiny import N_VAL, TinyModule, fit, pl, trainer, val_loader
 
-pytestmark = pytest.mark.usefixtures("few_pictures")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("few_pictures")]
 
 # -- a process that ends by SIGKILL ------------------------------------------------------------------------------------
 

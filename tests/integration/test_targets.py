@@ -13,6 +13,8 @@ from tests.helpers.callbacks import equal
 from tests.helpers.records import exact
 from tests.helpers.tiny import TinyModule, fit, pl, val_loader
 
+pytestmark = pytest.mark.slow
+
 TARGETS = {"class": 1, "coarse": lambda batch: batch[1] // 2, "first": lambda batch: batch[0][:, 0]}
 NAMES = list(TARGETS)
 

@@ -110,6 +110,7 @@ def trained(ensemble, x, y, x_test, *, width, networks, rate, steps):
     return outputs(x_test).detach(), way
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("outputs", [1, 2])
 def test_wide_networks_agree_within_sampling_error(outputs):
     """200 networks of width 1024, trained by gradient descent from random starts."""

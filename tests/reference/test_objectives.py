@@ -25,6 +25,8 @@ from lightning_ib.objectives import (
 from tests.reference.test_bottleneck import REFERENCE as CURVES
 from tests.reference.test_bottleneck import double, joint
 
+pytestmark = pytest.mark.slow
+
 REFERENCE = json.loads((Path(__file__).parent / "objectives.json").read_text())
 STARTS = {"three_symbol": (0, 1, 2), "hier8x4": (0, 0, 1, 1, 2, 2, 3, 3)}
 """The cluster of each x at the start of the descent."""

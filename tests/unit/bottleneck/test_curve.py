@@ -164,6 +164,7 @@ def test_the_bound_touches_the_curve_at_its_own_points():
     assert curve.bound(torch.zeros(2, 3)).shape == (2, 3)
 
 
+@pytest.mark.slow
 def test_straight_segments_are_part_of_the_bound():
     """No β reaches the inside of the erasure channel's segment, nor of hard labels'."""
     r = torch.linspace(0, 1, 7, dtype=torch.float64)

@@ -44,6 +44,7 @@ def test_the_bound_is_that_of_a_fine_curve(seed):
     assert found.bound == pytest.approx(float(fine.bound(found.i_xt)), abs=1e-3)
 
 
+@pytest.mark.slow
 def test_a_straight_segment():
     noisy = torch.tensor([[0.8, 0.2], [0.2, 0.8]], dtype=torch.float64)
     found = distance_to_bound(noisy, ERASURE)
@@ -89,6 +90,7 @@ def test_symbols_are_a_deterministic_encoder(seed):
     assert by_symbols == pytest.approx(by_rows, abs=1e-9)
 
 
+@pytest.mark.slow
 def test_clusters_that_say_the_same_of_y_count_as_one_and_cost_what_they_keep():
     """Cutting each cluster of an optimal encoder in two by a coin keeps a bit more of X, and no β undoes that."""
     p = random_joint(6, 3, 2)
@@ -108,6 +110,7 @@ def test_clusters_that_say_the_same_of_y_count_as_one_and_cost_what_they_keep():
     assert kept.beta_self_consistent == pytest.approx(plain.beta_self_consistent, rel=1e-6)
 
 
+@pytest.mark.slow
 def test_a_curve_given_for_many_layers_bounds_from_above():
     p = random_joint(7, 3, 5)
     curve = ib_curve(p, unit="nats")

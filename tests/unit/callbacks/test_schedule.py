@@ -28,6 +28,7 @@ def test_it_says_what_it_is(options, by, words):
     assert (schedule.by, str(schedule)) == (by, words)
 
 
+@pytest.mark.slow
 @given(st.integers(1, 7), st.integers(1, 40), st.lists(st.integers(1, 6), min_size=1, max_size=30))
 def test_however_many_moments_are_skipped_each_is_made_up_for_once(n, first, gaps):
     for schedule in (Schedule(n), Schedule(epochs=[first, first + n]), Schedule(every_n_train_steps=n)):

@@ -225,6 +225,7 @@ class Segments(pl.LightningModule):
         return torch.optim.Adam(self.parameters(), 0.05)
 
 
+@pytest.mark.slow
 def test_a_network_that_segments_is_measured_by_pixel(tmp_path):
     x = torch.randn(40, 1, 8, 8, generator=generator())
     y = torch.bucketize(x[:, 0], torch.tensor([-0.4, 0.4]))
@@ -279,6 +280,7 @@ class Words(pl.LightningModule):
         return torch.optim.Adam(self.parameters(), 0.03)
 
 
+@pytest.mark.slow
 def test_a_language_model_is_measured_by_token(tmp_path):
     ids = torch.randint(9, (60, 7), generator=generator())
     mask = (torch.arange(7) < torch.randint(2, 8, (60, 1), generator=generator())).long()

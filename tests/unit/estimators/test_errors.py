@@ -212,6 +212,7 @@ def test_labels_too_large_for_a_float_are_told_apart():
     assert MixedKNN().estimate(Rows(t, 2**60 + y), {}, "bits") == MixedKNN().estimate(Rows(t, y), {}, "bits")
 
 
+@pytest.mark.slow
 def test_critics_and_projections_keep_the_tokens_of_a_sequence_together():
     t = normal(64, 1)
     rows = Rows(t, (t[:, 0] > 0).long(), sequence=torch.arange(64) // 8)

@@ -13,6 +13,8 @@ from lightning_ib import InformationPlaneCallback, measure
 from lightning_ib.evaluation.preserve import module_state_kept
 from tests.helpers.tiny import TinyModule, fit
 
+pytestmark = pytest.mark.slow
+
 
 class Busy(nn.Module):
     """It counts, averages, remembers and measures in every forward, in eval mode too, and some of it shows outside."""

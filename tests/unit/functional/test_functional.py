@@ -8,6 +8,8 @@ import pytest
 
 from tests.helpers import ROOT
 
+pytestmark = pytest.mark.slow
+
 OPTIONAL = ["pytorch_lightning", "lightning", "torchmetrics", "matplotlib", "tensorboard"]
 
 

@@ -13,6 +13,8 @@ from lightning_ib.bottleneck import distance_to_bound, gaussian_ib, ib_curve, in
 from lightning_ib.records import History
 from tests.helpers.nets import known_net
 
+pytestmark = pytest.mark.slow
+
 BITS = ((torch.arange(16)[:, None] >> torch.arange(4)) & 1).float()
 """All patterns of four bits."""
 

@@ -409,6 +409,7 @@ def sampled_places(plane, n, size):
     return rows.long().tolist()
 
 
+@pytest.mark.slow
 def test_the_same_samples_at_every_pass_and_for_any_batch_size():
     plane = InformationPlane(["layer"], max_samples=200)
     first = sampled_places(plane, 5000, 50)

@@ -93,6 +93,7 @@ def test_a_reset_begins_anew_and_keeps_the_start():
     assert both[0] == both[1]
 
 
+@pytest.mark.slow
 def test_gradients_with_a_known_answer():
     """x ~ N(0, Σ), y = x·w* + e: G = Σ d and tr C = (d'Σd + s²) tr Σ + ‖Σd‖², at fixed weights."""
     generator, batch, n = torch.Generator().manual_seed(0), 16, 4000

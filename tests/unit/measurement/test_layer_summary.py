@@ -127,6 +127,7 @@ def test_the_standard_error_is_the_scatter_of_what_the_samples_contribute(data):
     assert point.i_ty_se == pytest.approx(np.std(contributed) / math.sqrt(600), abs=1e-10)
 
 
+@pytest.mark.slow
 def test_the_standard_errors_are_how_measurements_of_other_samples_scatter(data):
     """A bootstrap of the whole measurement."""
     x, y = data

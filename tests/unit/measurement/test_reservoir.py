@@ -231,6 +231,7 @@ def rows_held():
     return sum(len(found) for found in gc.get_objects() if type(found) is Tensor and found.shape[1:] == (WIDTH,))
 
 
+@pytest.mark.slow
 def test_little_more_than_twice_the_sample_is_ever_held():
     gc.collect()
     before, most, size, batch = rows_held(), 0, 40, 25

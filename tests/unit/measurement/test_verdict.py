@@ -170,6 +170,7 @@ def test_the_batches_make_no_difference(batch):
 # -- once a layer, and in the history ----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_fit_warns_once_a_layer_and_keeps_every_verdict(tmp_path):
     layers = {
         "hidden": Quantizer(bins=UniformBins(30)),

@@ -190,6 +190,7 @@ def test_rows_of_any_scale_keep_four_digits(scale, writer, tmp_path):
     assert np.loadtxt(tmp_path / files["tensor_path"]) == pytest.approx(expected, rel=1e-3, abs=1e-3 * scale)
 
 
+@pytest.mark.slow
 def test_of_many_measurements_few_go_to_the_projector_and_the_last_does(tmp_path):
     callback = InformationPlaneCallback(["out"], log_projector=True, max_samples=32, estimators=())
     board = pl.loggers.TensorBoardLogger(tmp_path, name="", version="run")
@@ -237,6 +238,7 @@ def test_loggers_without_a_projector_are_passed_over():
     log_rows([logger(object()), logger(None), object(), SimpleNamespace()], "ib", layers, 0, WarnOnce())
 
 
+@pytest.mark.slow
 def test_a_training_with_tensorboard_has_the_projector_of_every_measurement(tmp_path):
     callback = InformationPlaneCallback(["hidden", "out"], log_projector=True, max_samples=32)
     board = pl.loggers.TensorBoardLogger(tmp_path, name="", version="run")

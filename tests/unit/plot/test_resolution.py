@@ -9,6 +9,8 @@ from lightning_ib.evaluation.resolution import ResolutionSweep
 from lightning_ib.plot.resolution import plot_resolution
 from tests.helpers.sweeps import made_up
 
+pytestmark = pytest.mark.slow
+
 
 def texts(figure):
     return [text for text in (t.get_text() for t in figure.legends[0].get_texts()) if text.strip()]

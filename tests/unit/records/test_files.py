@@ -53,6 +53,7 @@ def test_points_come_back_to_the_last_bit(value, tmp_path):
     assert all(type(one) is InformationPoint for one in found)
 
 
+@pytest.mark.slow
 @settings(derandomize=True, database=None, deadline=None, max_examples=60)
 @given(
     st.tuples(st.floats(allow_nan=True), st.floats(allow_nan=True)),

@@ -159,6 +159,7 @@ def test_more_noise_tells_less():
     assert figures[0] > 4 * figures[-1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("block", [1, 7, 64, 5000])
 def test_blocks_do_not_matter(monkeypatch, block):
     x, y = clusters(n=60)
@@ -180,6 +181,7 @@ samples = st.integers(2, 25).flatmap(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None, derandomize=True)
 @given(samples)
 def test_laws(sample):

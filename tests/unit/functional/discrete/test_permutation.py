@@ -173,6 +173,7 @@ def test_counts_beyond_any_tensor_of_samples():
     assert expected([50, n - 50], [40, n - 40]) == pytest.approx(5.39210935308483e-26, rel=1e-11, abs=0)
 
 
+@pytest.mark.slow
 def test_many_large_counts():
     a, b = draw(256, 10**7, 1.3), draw(1000, 10**7, 1.3, seed=1)
     value = expected_mutual_information(a, b, unit="nats")

@@ -171,6 +171,7 @@ def test_quantiles_of_more_than_sixteen_million_values():
     assert torch.equal(z[:1000], before)
 
 
+@pytest.mark.slow
 def test_quantiles_of_many_coordinates_are_those_of_each():
     # Enough values for several blocks of coordinates.
     z = torch.randn(250_000, 30, generator=generator())

@@ -357,6 +357,7 @@ def test_what_is_no_real_tensor_is_refused(t):
         cells(t)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("n", "n_classes"), [(600, 10), (2000, 10), (4000, 40), (6400, 100)])
 def test_tight_clusters_are_not_left_together(n, n_classes):
     """The softmax of a head that is always right: every class has cells of its own, whatever the splits began with."""

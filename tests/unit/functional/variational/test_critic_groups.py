@@ -97,6 +97,7 @@ def test_what_a_group_repeats_is_no_information(objective):
     assert critic_information(x, y, groups=groups, **options).information < 0.1
 
 
+@pytest.mark.slow
 def test_half_a_bit_of_sequences_and_its_error_by_them():
     x, y, groups = sequences(250, 4)
     found, single = (critic_information(x, y, groups=of, steps=100) for of in (groups, None))

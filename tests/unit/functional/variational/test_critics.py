@@ -111,6 +111,7 @@ def test_independent_variables_have_no_pairs_to_start_from():
 # --- Closed forms ----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @BOTH
 @pytest.mark.parametrize(("rho", "steps"), [(0.5, 60), (0.9, 200)])
 def test_two_normals(estimate, rho, steps):
@@ -124,6 +125,7 @@ def test_independent_variables_read_nothing(estimate, d, steps):
     assert estimate(*normals(2000, 0.0, d), steps=steps) == pytest.approx(0, abs=0.05)
 
 
+@pytest.mark.slow
 @BOTH
 def test_a_class_that_is_known_is_read(estimate):
     y = torch.nn.functional.one_hot(torch.randint(4, (2000,), generator=generator())).double()
@@ -131,6 +133,7 @@ def test_a_class_that_is_known_is_read(estimate):
     assert estimate(x, y, steps=200) == pytest.approx(2, abs=0.25)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("estimate", "steps", "least"), [(mutual_information_infonce, 100, 1.2), (mutual_information_smile, 300, 0.4)]
 )
@@ -199,6 +202,7 @@ def test_what_is_known_by_heart_is_not_counted():
 # --- Laws ------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @BOTH
 @pytest.mark.parametrize("critic", ["separable", "joint"])
 def test_increasing_maps_and_constant_coordinates_change_little(estimate, critic):
@@ -249,6 +253,7 @@ def test_the_fewest_samples_are_enough(estimate):
 # --- Its surroundings ------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @BOTH
 def test_it_gives_the_same_figure_wherever_it_is_called(estimate):
     x, y = normals(200, 0.9)

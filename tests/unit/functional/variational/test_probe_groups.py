@@ -9,6 +9,8 @@ from torch import nn
 from lightning_ib import measure
 from lightning_ib.functional import probe_information
 
+pytestmark = pytest.mark.slow
+
 
 def repeated(n_groups, size, seed=0):
     """Rows that are nearly the same within a group, and a label of the group that nothing predicts."""

@@ -20,6 +20,8 @@ from lightning_ib.functional.variational.probes import ProbeResult, probe_inform
 from tests.helpers.probes import blobs, labels
 from tests.helpers.samples import generator, normal
 
+pytestmark = pytest.mark.slow
+
 law = settings(derandomize=True, database=None, deadline=None, max_examples=10)
 BOTH = pytest.mark.parametrize("probe", ["linear", "mlp"])
 
