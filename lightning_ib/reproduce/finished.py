@@ -73,7 +73,9 @@ class FinishedRuns:
         if file.exists():
             rows = _kept(_read(file))
             if rows is None:
-                raise ExperimentError(f"{file} is damaged: delete it, and its run is run again.")
+                raise ExperimentError(
+                    f"{file} is damaged, changed or of another version: delete it, and its run is run again."
+                )
             return rows
         made = make()
         try:

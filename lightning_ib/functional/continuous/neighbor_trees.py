@@ -168,12 +168,13 @@ def _last_within(distinct: Any, values: Any, reach: Any) -> Any:
     """
     import numpy as np
 
-    fence = np.append(distinct, np.inf)
+    fence = np.append(distinct, np.nan)  # which is within nothing's reach, and beyond nothing's
 
     def off(at: Any) -> Any:
         return (fence[at + 1] - values <= reach).astype(np.int64) - (fence[at] - values > reach)
 
-    last = np.searchsorted(distinct, values + reach, side="right") - 1
+    with np.errstate(over="ignore"):
+        last = np.searchsorted(distinct, values + reach, side="right") - 1
     last += off(last)
     wrong = np.flatnonzero(off(last))
     if len(wrong):

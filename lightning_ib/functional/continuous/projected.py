@@ -35,9 +35,10 @@ from lightning_ib.functional.continuous.neighbors import check_varies, far_apart
 from lightning_ib.functional.resampling import Pointwise
 from lightning_ib.functional.variational.dealing import by_first_appearance, checked_groups, dealt_whole
 
-# The numbers of pairs of directions that are tried, and the one where samples are too few for trials.
+# The numbers of pairs of directions that are tried; and how many are read where samples are too few for trials, of real
+# variables and of class labels.
 _PAIRS = (2, 4, 8, 16)
-_UNTRIED = 4
+_UNTRIED, _UNTRIED_OF_LABELS = 4, 12
 
 # With no more coordinates in all, the coordinates themselves are tried as well.
 _FEW_COORDINATES = 12
@@ -125,7 +126,7 @@ def mutual_information_projected(
         x: real numbers in floating point, shape ``(N, …)`` or ``(N,)``.
         y: real numbers in floating point, shape ``(N, …)`` or ``(N,)``, or class labels, integers ``(N,)``.
         groups: which samples depend on each other, such as tokens of a sequence, integers ``(N,)``: a group stays in
-            one half. Neighbors within a group still count, and read what its samples share.
+            one half, and several coordinates are read in directions alone. Neighbors within a group still count.
         pairs: the largest number of directions of each variable, and no fewer where they correlate: the more, the lower
             the neighbors read. By default what reads the most, see above.
         k: the number of neighbors, at least 1, and less than half of the samples.
@@ -167,27 +168,29 @@ def pointwise_projected(
     """
     seed = checked_integer(seed, "seed")
     pairs = None if pairs is None else checked_integer(pairs, "pairs", at_least=1)
-    views, labels = _views(x, y)
+    views, labels = _views(x, y, whole=groups is not None)
     rows = [of.to(views[0].x.device) for of in _halves(labels, groups, len(views[0].x), seed)]
     half = min(map(len, rows))
-    _check_enough(half, views[0])
+    _check_enough(half, views[0].widest)
     k = checked_integer(k, "k", at_least=1, at_most=half - 1, advice=f"a half of the samples are {half}")
 
-    def read(judged: Tensor, u: Tensor, v: Tensor) -> Pointwise:
+    def read(judged: Tensor, u: Tensor, v: Tensor, k: int) -> Pointwise:
         return pointwise_mixed(u, v if labels is None else far_apart(labels[judged], u), k=k)
 
     def independent(judged: Tensor) -> int:
         return len(judged if groups is None else groups[judged.to(groups.device)].unique())
 
+    untried = _UNTRIED if labels is None else _UNTRIED_OF_LABELS
     halves, n = [], sum(map(len, rows))
     for learned, judged in (rows[::-1], rows):
-        best, most = _Reading(views[0], pairs or _UNTRIED), -math.inf
+        best, most = _Reading(views[0], pairs or untried), -math.inf
         first, second = _quarters(learned, groups, seed)
-        if len(second) > k:
+        nearest = (k + 1) // 2  # of half as many samples, and of each class
+        if len(second) > nearest:
             for reading, u, v in _readings(views, pairs, first, second, independent(second)):
-                if (nats := read(second, u, v).nats) > most:
+                if (nats := read(second, u, v, nearest).nats) > most:
                     best, most = reading, nats
-        halves.append(read(judged, *best.rows(learned, judged, independent(judged))))
+        halves.append(read(judged, *best.rows(learned, judged, independent(judged)), k))
     nats = sum(len(of.influence) / n * of.nats for of in halves)
     return Pointwise(nats, torch.cat([of.influence for of in halves]), torch.cat(rows), len(views[0].x))
 
@@ -198,7 +201,7 @@ def _readings(
     """Every reading that the samples are enough for, and the judged rows in it."""
     sizes = _PAIRS if pairs is None else (pairs,)
     for view in views:
-        if pairs is None and view.as_it_is:
+        if view.as_it_is and (pairs is None or not view.turned):
             yield _Reading(view, 0), view.x[judged], view.y[judged]
         if not view.turned or min(len(learned), len(judged)) < 2 * view.widest:
             continue
@@ -213,41 +216,56 @@ def _readings(
             yield _Reading(view, size), u[:, :size], v[:, :size]
 
 
-def _views(x: Tensor, y: Tensor) -> tuple[list[_View], Tensor | None]:
-    """What directions are looked for in, and the labels; the first is what is read where samples are few."""
-    labels = None
+def _views(x: Tensor, y: Tensor, *, whole: bool) -> tuple[list[_View], Tensor | None]:
+    """What directions are looked for in, and the labels; the first is what is read where samples are few.
+
+    Where groups stay whole, several coordinates as they are would show which group a sample is of.
+    """
+    labels: Tensor | None = None
     if holds_integers(y):
         x = checked_rows(x, "x")
         labels, counts = checked_labels(y, len(x), ("x", "y"))
         check_varies(labels, "y")
         labels = by_first_appearance(labels, len(counts))  # so that their names do not matter
-        one_hot = torch.nn.functional.one_hot(labels, len(counts)).double()
-        forms = zip(_forms(x), [one_hot] * 3)
+        width, read = len(counts), 1
     else:
         x, y = checked_pair(x, y)
         check_varies(y, "y")
-        forms = zip(_forms(x), _forms(y))
+        width = read = y.shape[1]
     check_varies(x, "x")
-    read = 1 if labels is not None else y.shape[1]
-    few, several = x.shape[1] + read <= _FEW_COORDINATES, max(x.shape[1], read) > 1
-    as_they_come, scores, doubled = forms
-    views = [_View(*scores, few, several), _View(*as_they_come, few, several)]
-    if labels is not None:
-        views.reverse()  # of classes that cluster, ranks bend the directions that part them
-    return [*views, _View(*doubled, as_it_is=False, turned=True)], labels
+    _check_enough(len(x) // 2, max(x.shape[1], width))
+    several = max(x.shape[1], read) > 1
+    few = x.shape[1] + read <= _FEW_COORDINATES and not (whole and several)
+    with_absolute_values = len(x) // 4 >= 4 * max(x.shape[1], width)
+    if labels is None:
+        views = [_View(*forms, few, several) for forms in zip(_forms(x), _forms(y))]
+        if with_absolute_values:
+            views.append(_View(_doubled(views[0].x), _doubled(views[0].y), as_it_is=False, turned=True))
+        return views, None
+    one_hot = torch.nn.functional.one_hot(labels, width).double()
+    scores, as_they_come = _forms(x)
+    # Of classes that cluster, ranks bend the directions that part them.
+    views = [_View(form, one_hot, few, several) for form in (as_they_come, scores)]
+    if with_absolute_values:
+        views.append(_View(_doubled(scores), one_hot, as_it_is=False, turned=True))
+    return views, labels
 
 
-def _forms(rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Of one variable: the coordinates as they come, but for scale; their normal scores; these with absolute values."""
-    scores = normal_scores(rows).t()
-    return standardized(rows), scores, torch.cat((scores, scores.abs()), 1)
+def _forms(rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Of one variable: the normal scores of its coordinates, and these as they come, but for scale."""
+    return normal_scores(rows).t(), standardized(rows)
 
 
-def _check_enough(half: int, view: _View) -> None:
-    if half < 2 * view.widest:
+def _doubled(rows: Tensor) -> Tensor:
+    """The coordinates, and their absolute values."""
+    return torch.cat((rows, rows.abs()), 1)
+
+
+def _check_enough(half: int, widest: int) -> None:
+    if half < 2 * widest:
         raise ValueError(
-            f"canonical pairs of {view.widest} coordinates are learned on half of the samples, which takes at least "
-            f"{2 * view.widest} in either half, got {half}: give more, or fewer coordinates."
+            f"canonical pairs of {widest} coordinates are learned on half of the samples, which takes at least "
+            f"{2 * widest} in either half, got {half}: give more, or fewer coordinates."
         )
 
 

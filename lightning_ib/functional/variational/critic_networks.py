@@ -47,6 +47,12 @@ _RACES = (100, 200)
 # How many standard deviations from the mean a coordinate is at most.
 _FARTHEST = 6.0
 
+# With fewer independent judges the coordinates come as normal scores alone: chance would choose the form.
+_FEWEST_JUDGES = 30
+
+# So many batches are scored at a time: a joint critic holds its hidden units of every pair.
+_BATCHES = 16
+
 
 def held_out_scores(
     x: Tensor,
@@ -97,13 +103,12 @@ def held_out_scores(
                 race = min(steps, race)
                 weights, steps = trained(critics, weights, steps=race), steps - race
                 with torch.no_grad():
-                    found = estimate(critics.scores(weights, to_judge.repeat(len(weights) // 2, 1, 1)).double())
+                    found = estimate(critics.all_scores(weights, to_judge.repeat(len(weights) // 2, 1, 1)).double())
                 better = found.view(-1, kept).argmax(0) * kept + torch.arange(kept, device=x.device)
                 critics, weights = critics.at(better), weights[better]
         weights = trained(critics, weights, steps=steps)
         with torch.no_grad():
-            batches = _batched(unseen, batch_size).split(1, 1)
-            return torch.cat([critics.scores(weights, batch) for batch in batches], 1).double()
+            return critics.all_scores(weights, _batched(unseen, batch_size), at_once=1).double()
 
 
 def _trained(
@@ -126,7 +131,7 @@ def _trained(
         return loss(critics.scores(weights, batch)).sum()
 
     def judged_loss(weights: Tensor) -> Tensor:
-        return loss(critics.scores(weights, judges))
+        return loss(critics.all_scores(weights, judges))
 
     return train(weights, sampled_loss, judged_loss, steps=steps, learning_rate=_LEARNING_RATE)
 
@@ -149,6 +154,10 @@ class _Critics(NamedTuple):
         factor, rest = weights.tensor_split([1], 1)
         return factor.view(-1, 1, 1, 1) * self.start.scores(chosen) + self.network(rest, x, y)
 
+    def all_scores(self, weights: Tensor, chosen: Tensor, *, at_once: int = _BATCHES) -> Tensor:
+        """The same, some batches at a time."""
+        return torch.cat([self.scores(weights, batches) for batches in chosen.split(at_once, 1)], 1)
+
     def at(self, copies: Tensor) -> _Critics:
         """Some of the copies."""
         start = NormalCritic(*(part[copies] for part in self.start))
@@ -163,6 +172,8 @@ def _all_critics(
     The starts are the closed form and zero; zero alone where there is no closed form.
     """
     forms = list(zip(_forms(x, halves.rows), _forms(y, halves.rows)))
+    if halves.n_independent < _FEWEST_JUDGES:
+        forms = forms[:1]
     found = [normal_start(*views, halves, judges, loss) for views in forms]
     pairs = max(start.g.shape[2] for start in found)
     of_x, of_y, starts = [], [], []

@@ -78,7 +78,9 @@ def test_runs_of_unknown_settings_are_refused(tmp_path, content):
 def test_a_damaged_run_is_named(tmp_path, content):
     FinishedRuns(tmp_path, OPTIONS).rows("a", lambda: ROWS)
     (tmp_path / "a.json").write_text(content)
-    with pytest.raises(ExperimentError, match=r"a\.json is damaged: delete it, and its run is run again"):
+    with pytest.raises(
+        ExperimentError, match=r"a\.json is damaged, changed or of another version: delete it, and its run"
+    ):
         FinishedRuns(tmp_path, OPTIONS).rows("a", never)
 
 
@@ -88,5 +90,7 @@ def test_a_run_that_was_changed_is_named(tmp_path, found, instead):
     FinishedRuns(tmp_path, OPTIONS).rows("a", lambda: ROWS)
     file = tmp_path / "a.json"
     file.write_text(file.read_text().replace(found, instead))
-    with pytest.raises(ExperimentError, match=r"a\.json is damaged: delete it, and its run is run again"):
+    with pytest.raises(
+        ExperimentError, match=r"a\.json is damaged, changed or of another version: delete it, and its run"
+    ):
         FinishedRuns(tmp_path, OPTIONS).rows("a", never)
