@@ -93,12 +93,12 @@ def held_out_scores(
             x.shape[1], y.shape[1], generator, x.device
         )
         critics = _all_critics(x, y, halves, _batched(judges, batch_size), loss, network)
-        times = len(critics.x) // 2
-        weights = torch.cat([weights.new_ones(2, 1), weights], 1).repeat(times, 1)
+        weights = torch.cat([weights.new_ones(2, 1), weights], 1).repeat(len(critics.x) // 2, 1)
         trained = partial(
             _trained, fitted=fitted, judges=to_judge, groups=(b // group, group), loss=loss, generator=generator
         )
-        for kept, race in zip((times, 2), _RACES):
+        of_one_form = 4 if critics.start.g.shape[2] else 2
+        for kept, race in zip((of_one_form, 2), _RACES):
             if len(weights) > kept:
                 race = min(steps, race)
                 weights, steps = trained(critics, weights, steps=race), steps - race
