@@ -174,7 +174,9 @@ ESTIMATORS: dict[str, Estimator] = {
     "ksg_2": Estimator("KSG 2", REAL, functional(KSG, k=3, algorithm=2)),
     "knn": Estimator("labeled kNN", LABELED, functional("mutual_information_knn", k=3)),
     "mixed": Estimator("mixed kNN", ANY, on_rows("mutual_information_mixed", k=3)),
-    "projected": Estimator("projected kNN", REAL_OR_LABELED, functional("mutual_information_projected", k=3)),
+    "projected": Estimator(
+        "projected kNN", (*REAL_OR_LABELED, "mixed"), functional("mutual_information_projected", k=3)
+    ),
     "ksg_corrected": Estimator("corrected KSG", REAL, functional(f"{KSG}_corrected", k=3), limits=SLOW),
     "copula": Estimator("Gaussian copula", REAL_OR_LABELED, real_or_labeled("mutual_information_gaussian_copula")),
     "renyi": Estimator(
