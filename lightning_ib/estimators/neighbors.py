@@ -107,7 +107,7 @@ class Projected(Estimator):
     ones to read. Tokens of one sequence stay in one half.
 
     Args:
-        pairs: the largest number of directions; by default 2, 4, 8 or 16, or all coordinates, by what reads the most.
+        pairs: the largest number of directions; by default chosen from 2, 4, 8, 16 and all coordinates.
         k: the number of neighbors.
         pool: see :class:`Estimator`.
         max_samples: see :class:`Estimator`.

@@ -155,8 +155,8 @@ def _rank_ranges(values: Any, reaches: Sequence[Any]) -> list[Any]:
 def _last_within(distinct: Any, values: Any, reach: Any) -> Any:
     """The number of the largest value that is no farther above each of some values than its reach.
 
-    Where it is comes from the sum of value and reach; the difference decides, whose rounding is another one: the next
-    value or the one before may be meant, and where values lie closer together than rounding, bisection finds it.
+    The sum of value and reach gives a first guess. The difference of two values, which rounds differently, decides: the
+    guess moves to the next value or the previous one. Where values are closer than rounding, bisection finds it.
 
     Args:
         distinct: float64 ``(M,)``, ascending, without repetition.

@@ -6,9 +6,9 @@ can be read in those: on one half of the samples canonical correlation analysis 
 standard errors on the other half, too, are read there.
 
 The directions are those of the coordinates as they come; of their normal scores by rank, which bounds heavy tails; or
-of the scores and their absolute values together, which finds scales that x and y share. Which, and whether 2, 4, 8 or
-16 pairs are read, or all coordinates where they are few, is what reads the most on a quarter of the samples, with
-directions from another quarter, both of the half that directions are learned on.
+of the scores and their absolute values together, which finds scales that x and y share. The form and the number of
+pairs (2, 4, 8, 16, or all coordinates where they are few) are those with the highest value on a quarter of the samples,
+with directions from another quarter. Both quarters belong to the half that directions are learned on.
 """
 
 from __future__ import annotations
@@ -103,9 +103,9 @@ def mutual_information_projected(
     r"""The information of many coordinates from nearest neighbors in the few canonical pairs that carry it.
 
     Directions are learned on one half of the samples and read on the other, by
-    :func:`~lightning_ib.functional.mutual_information_mixed`; the value is the mean over halves. How coordinates are
-    scaled and how many pairs are read, or all coordinates where they are 12 at most, is what reads the most on the half
-    that directions are learned on: the head of this module has more.
+    :func:`~lightning_ib.functional.mutual_information_mixed`; the value is the mean over halves. The scaling of the
+    coordinates and the number of pairs (or all coordinates, up to 12) are those with the highest value on the half that
+    directions are learned on: the head of this module has more.
 
     None of it can add information (data processing): up to the error of the neighbors this is a lower bound. With
     50 + 50 coordinates, of which two pairs depend, it reads nine tenths of the truth from 5 000 samples.
@@ -127,8 +127,8 @@ def mutual_information_projected(
         y: real numbers in floating point, shape ``(N, …)`` or ``(N,)``, or class labels, integers ``(N,)``.
         groups: which samples depend on each other, such as tokens of a sequence, integers ``(N,)``: a group stays in
             one half, and several coordinates are read in directions alone. Neighbors within a group still count.
-        pairs: the largest number of directions of each variable, and no fewer where they correlate: the more, the lower
-            the neighbors read. By default what reads the most, see above.
+        pairs: the largest number of directions of each variable; fewer are read where fewer correlate. The more, the
+            lower the neighbors read. Chosen by default, see above.
         k: the number of neighbors, at least 1, and less than half of the samples.
         seed: of the halves. The global random state stays as it is.
         unit: ``"bits"`` or ``"nats"``.

@@ -1,9 +1,9 @@
 r"""Critics in training: scores of pairs of samples, by networks that have learned from other samples.
 
 The coordinates come in two forms: as normal scores, :math:`\Phi^{-1}(r / (N + 1))` at rank r, which bounds every input,
-whatever the tails; and over their standard deviation, six of which are the most, where the gaps between clusters stay,
-which ranks close. Ranks and deviations are those of all samples, held-out ones included. They hold nothing about which
-x came with which y, so that a critic learns no pair from them.
+whatever the tails; and divided by their standard deviation and clipped at six, which keeps the gaps between clusters.
+Ranks and deviations are those of all samples, held-out ones included. They hold nothing about which x came with which
+y, so that a critic learns no pair from them.
 
 The samples are halved. A critic learns from each half, in float32, and is evaluated on the other, which keeps memorized
 samples out of the estimate. A quarter of the training half, the judges, decides when to stop. The critic is the sum of
