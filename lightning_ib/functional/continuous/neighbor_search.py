@@ -15,7 +15,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from lightning_ib.functional.continuous import neighbor_trees
+from lightning_ib.functional.continuous import neighbor_counts, neighbor_trees
 
 # How many distances are held at once in one matrix: under 1 MB of float64 on a CPU, with about five such matrices at a
 # time. Other devices need more at once to be busy.
@@ -71,16 +71,18 @@ def neighborhoods(parts: Sequence[Tensor], subsets: Sequence[Subset], k: int, *,
         joint = torch.cat(tuple(parts), 1)
         distances = neighbor_trees.nearest(joint, k)[0]
         radii = distances[:, k].contiguous()
+        reaches = (below(radii), radii) if wide else (below(radii),)
+        ranges = [neighbor_counts.rank_ranges(part, *reaches) for part in parts]
         for of in {*subsets, *wide} - {every}:
-            together = torch.cat([parts[i] for i in of], 1)
+            shorter, *longer = ([ranked for i in of for ranked in ranges[i][reach]] for reach in range(len(reaches)))
             if of in wide:
-                nearer[of], within[of] = neighbor_trees.count_nearer_and_within(together, radii, below(radii))
+                nearer[of], within[of] = neighbor_counts.count_nearer_and_within(shorter, *longer)
             else:
-                nearer[of] = neighbor_trees.count_within(together, below(radii))
+                nearer[of] = neighbor_counts.count(shorter)
         if wide:
             nearer[every] = (distances < radii.unsqueeze(1)).sum(1)
             tied = torch.stack([within[of] > nearer[of] + 1 for of in wide - {every}]).any(0)
-            within[every] = neighbor_trees.count_within(joint, radii, tied)
+            within[every] = neighbor_counts.count([ranked for of in ranges for ranked in of[1]], tied)
     else:
         for block, to in _distances(parts):
             radii[block] = radius = _kth(_farthest(to), k)
@@ -112,7 +114,7 @@ def box_neighborhoods(x: Tensor, y: Tensor, k: int) -> Neighborhoods:
         radii = distances[:, k].contiguous()
         for part, own in zip((x, y), counts):
             sides = (part[numbers[:, 1 : k + 1]] - part.unsqueeze(1)).abs().amax((1, 2))
-            own.copy_(neighbor_trees.count_within(part, sides))
+            own.copy_(neighbor_counts.count_within(part, sides))
         # Where the tree had to choose among equally near neighbors, all of them count.
         apart = distances[:, 1] > 0
         if k + 1 < n:
@@ -142,7 +144,7 @@ def class_neighborhoods(t: Tensor, labels: Tensor, n_classes: int, k: int) -> Ne
         for label in range(n_classes):
             own = labels == label
             radii[own] = neighbor_trees.kth_distance(t[own], k)
-        counts[0] = neighbor_trees.count_within(t, below(radii))
+        counts[0] = neighbor_counts.count_within(t, below(radii))
     else:
         for block, (distances,) in _distances((t,)):
             same = labels[block].unsqueeze(1) == labels

@@ -286,12 +286,15 @@ def atoms_apart(parts: Sequence[Tensor], k: int) -> Sequence[Tensor]:
 
 def _on_atoms(rows: Tensor, k: int) -> Tensor:
     """Which rows are there more than k times, bool ``(N,)``: fewer may be chance, or a sample that was drawn twice."""
-    first, order = rows[:, 0].sort()
-    _, numbers, counts = torch.unique_consecutive(first, return_inverse=True, return_counts=True)
-    found = order[counts[numbers] > k]
+    rows = rows + 0.0  # -0 equals 0
+    found = torch.arange(len(rows), device=rows.device)
+    for column in rows.T:  # each leaves fewer rows, of which few are compared as a whole
+        ordered, order = column[found].sort()
+        _, numbers, counts = torch.unique_consecutive(ordered, return_inverse=True, return_counts=True)
+        found = found[order[counts[numbers] > k]]
     if rows.shape[1] > 1 and len(found):
-        _, numbers, counts = torch.unique(rows[found] + 0.0, dim=0, return_inverse=True, return_counts=True)
-        found = found[counts[numbers] > k]  # -0 equals 0
+        _, numbers, counts = torch.unique(rows[found], dim=0, return_inverse=True, return_counts=True)
+        found = found[counts[numbers] > k]
     return torch.zeros(len(rows), dtype=torch.bool, device=rows.device).index_fill_(0, found, True)
 
 

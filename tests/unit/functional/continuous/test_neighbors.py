@@ -16,7 +16,7 @@ from scipy.special import digamma
 
 from lightning_ib.functional import mutual_information
 from lightning_ib.functional.checks import numpy_reads_tensors
-from lightning_ib.functional.continuous import neighbor_search, neighbor_trees
+from lightning_ib.functional.continuous import neighbor_counts, neighbor_search, neighbor_trees
 from lightning_ib.functional.continuous.neighbors import (
     mutual_information_knn,
     mutual_information_ksg,
@@ -433,10 +433,10 @@ def test_counts_by_ranks_are_counts_of_distances(seed, d, n, repeated):
     reach[::3] = (rows - rows[:1]).abs().amax(1)[::3]  # exactly as far as another
     reach[::5] = 0
     counted = (torch.cdist(rows, rows, p=math.inf) <= reach.unsqueeze(1)).sum(1)
-    assert neighbor_trees.count_within(rows, reach).equal(counted)
+    assert neighbor_counts.count_within(rows, reach).equal(counted)
     below = reach.nextafter(torch.zeros(()).double())
-    nearer, within = neighbor_trees.count_nearer_and_within(rows, reach, below)
-    assert nearer.equal(neighbor_trees.count_within(rows, below))
+    nearer, within = neighbor_counts.count_nearer_and_within(*neighbor_counts.rank_ranges(rows, below, reach))
+    assert nearer.equal(neighbor_counts.count_within(rows, below))
     assert within.equal(counted)
 
 
@@ -445,15 +445,31 @@ def test_some_rows_are_counted_as_all_are(d):
     rows = normal(300, d).round(decimals=1)
     reach = normal(300, seed=1).abs()
     chosen = torch.rand(300, generator=generator(2)) < 0.3
-    counted = neighbor_trees.count_within(rows, reach, chosen)
-    assert counted.equal(neighbor_trees.count_within(rows, reach) * chosen)
+    (ranges,) = neighbor_counts.rank_ranges(rows, reach)
+    assert neighbor_counts.count(ranges, chosen).equal(neighbor_counts.count(ranges) * chosen)
+
+
+@pytest.mark.parametrize(("n", "together"), [(1, 64), (64, 64), (130, 64), (1, 7), (150, 7), (1500, 1024)])
+def test_the_size_of_a_set_of_rows_does_not_matter(n, together, monkeypatch):
+    monkeypatch.setattr(neighbor_counts, "_TOGETHER", together)
+    rows = normal(n, 3).reshape(n, 3).round(decimals=1)
+    reach = normal(n, seed=1).abs()
+    counted = (torch.cdist(rows, rows, p=math.inf) <= reach.unsqueeze(1)).sum(1)
+    assert neighbor_counts.count_within(rows, reach).equal(counted)
+
+
+def test_bits_are_counted_without_the_function_of_numpy_2(monkeypatch):
+    rows, reach = normal(200, 2), normal(200, seed=1).abs()
+    counted = neighbor_counts.count_within(rows, reach)
+    monkeypatch.delattr(np, "bitwise_count", raising=False)
+    assert neighbor_counts.count_within(rows, reach).equal(counted)
 
 
 def test_differences_that_round_to_the_reach_count():
     rows = torch.tensor([[1.0], [1e-17], [-1e-17], [2e-300], [0.0], [1 + 2**-52]], dtype=torch.float64)
     reach = torch.ones(6, dtype=torch.float64)
     counted = (torch.cdist(rows, rows, p=math.inf) <= 1).sum(1)
-    assert neighbor_trees.count_within(rows, reach).equal(counted)
+    assert neighbor_counts.count_within(rows, reach).equal(counted)
     assert counted[0] == 6
 
 
@@ -463,7 +479,7 @@ def test_many_values_that_round_to_the_reach_count():
     reach = torch.ones(len(rows), dtype=torch.float64)
     counted = (torch.cdist(rows, rows, p=math.inf) <= 1).sum(1)
     assert 80 < counted[0] < len(rows)
-    assert neighbor_trees.count_within(rows, reach).equal(counted)
+    assert neighbor_counts.count_within(rows, reach).equal(counted)
 
 
 @pytest.mark.parametrize("rho", [0.5, 0.9])
