@@ -44,12 +44,12 @@ $(STAMP): pyproject.toml constraints.txt | $(BIN)/python
 	@touch $(EXAMPLE) $(DOCS) $@
 
 # In a folder of its own, since torchmetrics breaks beside a torchvision that was not built for the torch at hand.
-$(VENV)/vision: $(STAMP)
+$(VENV)/vision: constraints.txt | $(BIN)/python
 	$(PIP) --no-deps --target $@ timm torchvision
 
 # The libraries of three loggers, and of what these import what the suite lacks, in a folder of their own that only the
 # tests of these loggers put on their path: with all their requirements they bring an older Pillow, boto3 and a web server.
-$(VENV)/loggers: $(STAMP)
+$(VENV)/loggers: constraints.txt | $(BIN)/python
 	$(PIP) --no-deps --target $@ trackio brotli gradio-client python-multipart orjson \
 		litlogger lightning-sdk blake3 backoff six \
 		"aim; python_version < '3.13'" "aimrocks; python_version < '3.13'" RestrictedPython pytz websockets
