@@ -90,7 +90,8 @@ def _count(ranges: Sequence[Any], chosen: Any) -> Any:
     lead = int(np.argmin([(high - low).sum() for low, high in zip(lows, highs)]))
     n = len(ranks[0])
     by_rank = np.empty((len(ranks), n), dtype=np.int32)
-    np.put_along_axis(by_rank, np.stack(ranks), np.arange(n, dtype=np.int32), 1)
+    for rows, rank in zip(by_rank, ranks):
+        rows[rank] = np.arange(n)
     asked = np.arange(n) if chosen is None else np.flatnonzero(chosen)
     counts = np.zeros(n, dtype=np.int64)
     for start in range(0, n, _TOGETHER):
@@ -123,7 +124,7 @@ def _first_in_rank(part: Any, by_rank: Any) -> tuple[Any, Any]:
     place = np.full(len(by_rank), -1, dtype=np.int32)
     place[part] = np.arange(len(part), dtype=np.int32)
     places = place[by_rank]
-    below = np.append(0, np.cumsum(places >= 0))
+    below = np.append(np.int32(0), np.cumsum(places >= 0, dtype=np.int32))
     places = places[places >= 0]
     sets = np.zeros((len(part) + 1, -(-len(part) // 64)), dtype=np.uint64)
     sets[np.arange(1, len(sets)), places // 64] = np.uint64(1) << (places % 64).astype(np.uint64)

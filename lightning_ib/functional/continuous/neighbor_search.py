@@ -293,11 +293,10 @@ def _mean_digamma(nearer: Tensor, place: Tensor, chosen: Tensor, among: Tensor, 
     size = max(1, _BLOCK // int(among.max()))
     for n, q, c, m in zip(*(of.unsqueeze(1).split(size) for of in (nearer, place, chosen, among))):
         r = torch.arange(1, int(m.max()) + 1, device=n.device)
-        possible = (r >= q) & (r <= m - c + q)
-        before, after = (r - q).clamp(min=0), (m - r - c + q).clamp(min=0)
         # C(r - 1, q - 1) C(m - r, c - q), up to a factor
-        log_share = log_factorial[r - 1] - log_factorial[before]
-        log_share = log_share + log_factorial[(m - r).clamp(min=0)] - log_factorial[after]
-        share = log_share.masked_fill(~possible, -math.inf).softmax(1)
+        log_share = log_factorial[r - 1] - log_factorial[(r - q).clamp_(min=0)]
+        log_share += log_factorial[(m - r).clamp_(min=0)]
+        log_share -= log_factorial[(m - r - c + q).clamp_(min=0)]
+        share = log_share.masked_fill_((r < q) | (r > m - c + q), -math.inf).softmax(1)
         means.append((share * psi[n - 1 + r]).sum(1))
     return torch.cat(means)
