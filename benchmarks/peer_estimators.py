@@ -189,6 +189,8 @@ APPROACHES = {
     "nsb": "NSB",
 }
 """infomeasure's estimators for ids that need no parameter."""
+SLOWER = {"nsb": ((0, 3), (5000, 0)), "zhang": ((10_000, 3),)}
+"""Those of them that take seconds or minutes a call, and on how many samples they are run."""
 
 
 def _peers() -> dict[str, Peer]:
@@ -201,7 +203,7 @@ def _peers() -> dict[str, Peer]:
 
     for approach, label in APPROACHES.items():
         called = f'`mutual_information(approach="{approach}", base=2)`'
-        how: dict[str, Any] = {"symbols": ("xyz",), "limits": ((0, 3), (5000, 0)) if approach == "nsb" else ()}
+        how: dict[str, Any] = {"symbols": ("xyz",), "limits": SLOWER.get(approach, ())}
         add(f"infomeasure_{approach}", label, INFOMEASURE, COUNTED, partial(infomeasure, approach), called, **how)
     call = partial(infomeasure, "metric", k=3)
     called = '`mutual_information(approach="metric", k=3, base=2)`'
