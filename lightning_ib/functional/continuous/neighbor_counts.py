@@ -85,9 +85,9 @@ def _count(ranges: Sequence[Any], chosen: Any) -> Any:
         _, low, high = ranges[0]
         counts = (high - low).astype(np.int64)
         return counts if chosen is None else counts * chosen
-    # In the order of the coordinate whose ranges are shortest, most rows are in reach of the rows of a few sets only.
+    # Sets follow the order of the coordinate with the shortest ranges: then the range of a row touches few of them.
     ranks, lows, highs = zip(*ranges)
-    lead = int(np.argmin([(high - low).sum() for low, high in zip(lows, highs)]))
+    lead = int(np.argmin([(high - low).sum(dtype=np.int64) for low, high in zip(lows, highs)]))
     n = len(ranks[0])
     by_rank = np.empty((len(ranks), n), dtype=np.int32)
     for rows, rank in zip(by_rank, ranks):

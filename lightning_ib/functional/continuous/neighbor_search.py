@@ -2,8 +2,9 @@ r"""The k nearest neighbors of every sample in a joint space, and the counts of 
 
 Distances are in the max norm and in float64, also for rows in float32, whose differences need more digits than float32
 has. The search is exact. On the CPU, in few coordinates and where SciPy is there, it takes a k-d tree
-(:mod:`~lightning_ib.functional.continuous.neighbor_trees`); otherwise every sample is held against every other, a block
-at a time, so that memory grows linearly with N and time with :math:`N^2 D`. The result is the same.
+(:mod:`~lightning_ib.functional.continuous.neighbor_trees`) and counts by ranks
+(:mod:`~lightning_ib.functional.continuous.neighbor_counts`); otherwise every sample is held against every other, a
+block at a time, so that memory grows linearly with N and time with :math:`N^2 D`. The result is the same.
 """
 
 from __future__ import annotations

