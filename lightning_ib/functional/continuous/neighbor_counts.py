@@ -16,6 +16,9 @@ from torch import Tensor
 # How many rows a set holds at most, and for how many rows one operation counts: the sets of a coordinate take 128 kB.
 _TOGETHER = 1024
 
+# What share of the rows, one in so many, must touch a block for a table of all ranks to take less time than a search.
+_FEW = 8
+
 
 def count_within(rows: Tensor, reach: Tensor) -> Tensor:
     """How many rows, the row itself included, are no farther from each row than its reach.
@@ -74,61 +77,61 @@ def count(ranges: Sequence[Any], chosen: Tensor | None = None) -> Tensor:
     Returns:
         int64 ``(N,)``; 0 for the rows that are not asked for.
     """
-    return torch.from_numpy(_count(ranges, None if chosen is None else chosen.numpy()))
-
-
-def _count(ranges: Sequence[Any], chosen: Any) -> Any:
-    """How many rows are in the ranges of ranks of all coordinates, of each row that is chosen, and 0 of others."""
     import numpy as np
 
+    n = len(ranges[0][0])
+    asked = np.arange(n) if chosen is None else np.flatnonzero(chosen.numpy())
+    counts = np.zeros(n, dtype=np.int64)
     if len(ranges) == 1:
         _, low, high = ranges[0]
-        counts = (high - low).astype(np.int64)
-        return counts if chosen is None else counts * chosen
-    # Sets follow the order of the coordinate with the shortest ranges: then the range of a row touches few of them.
-    ranks, lows, highs = zip(*ranges)
-    lead = int(np.argmin([(high - low).sum(dtype=np.int64) for low, high in zip(lows, highs)]))
-    n = len(ranks[0])
-    by_rank = np.empty((len(ranks), n), dtype=np.int32)
-    for rows, rank in zip(by_rank, ranks):
-        rows[rank] = np.arange(n)
-    asked = np.arange(n) if chosen is None else np.flatnonzero(chosen)
-    counts = np.zeros(n, dtype=np.int64)
+        counts[asked] = high[asked] - low[asked]
+        return torch.from_numpy(counts)
+    # Blocks follow the coordinate with the shortest ranges: then the range of a row touches few of them.
+    lead, lows, highs = min(ranges, key=lambda ranked: (ranked[2] - ranked[1]).sum(dtype=np.int64))
+    order = np.empty(n, dtype=np.int64)
+    order[lead] = np.arange(n)
     for start in range(0, n, _TOGETHER):
-        part = by_rank[lead][start : start + _TOGETHER]
-        touching = asked[(lows[lead][asked] < start + len(part)) & (highs[lead][asked] > start)]
-        sets = [_first_in_rank(part, rows) for rows in by_rank]
-        for at in range(0, len(touching), _TOGETHER):
-            rows = touching[at : at + _TOGETHER]
-            within: Any = None
-            for (below, first), low, high in zip(sets, lows, highs):
-                ranked = first.take(below[low[rows]], 0) ^ first.take(below[high[rows]], 0)
-                within = ranked if within is None else within & ranked
-            counts[rows] += _ones(within)
-    return counts
+        block = order[start : start + _TOGETHER]
+        touching = asked[(lows[asked] < start + len(block)) & (highs[asked] > start)]
+        if len(touching):
+            table = n if len(touching) > n // _FEW else 0
+            sets = [_Prefixes(ranks[block], table) for ranks, _, _ in ranges]
+            for at in range(0, len(touching), _TOGETHER):
+                rows = touching[at : at + _TOGETHER]
+                counts[rows] += _shared(sets, [(low[rows], high[rows]) for _, low, high in ranges])
+    return torch.from_numpy(counts)
 
 
-def _first_in_rank(part: Any, by_rank: Any) -> tuple[Any, Any]:
-    """Of one coordinate, the rows of a part as sets of bits.
+class _Prefixes:
+    """The rows of a block as sets of bits, in the order of one coordinate: the first 0 … M of them.
 
     Args:
-        part: row numbers ``(M,)``; the bit of each is its place here.
-        by_rank: all row numbers in the order of the coordinate, ``(N,)``.
-
-    Returns:
-        How many of the part are below each rank, ``(N + 1,)``, and the sets of the first 0 … M of them, uint64
-        ``(M + 1, ⌈M / 64⌉)``.
+        ranks: of the rows of the block in that coordinate, int32 ``(M,)``; the bit of a row is its place here.
+        table: the number N of ranks, to keep for each how many of the block are below it; 0 to look for them.
     """
-    import numpy as np
 
-    place = np.full(len(by_rank), -1, dtype=np.int32)
-    place[part] = np.arange(len(part), dtype=np.int32)
-    places = place[by_rank]
-    below = np.append(np.int32(0), np.cumsum(places >= 0, dtype=np.int32))
-    places = places[places >= 0]
-    sets = np.zeros((len(part) + 1, -(-len(part) // 64)), dtype=np.uint64)
-    sets[np.arange(1, len(sets)), places // 64] = np.uint64(1) << (places % 64).astype(np.uint64)
-    return below, np.bitwise_or.accumulate(sets, axis=0)
+    def __init__(self, ranks: Any, table: int) -> None:
+        import numpy as np
+
+        order = np.argsort(ranks)
+        self.ranks = ranks[order]
+        self.n_below = np.append(0, np.cumsum(np.bincount(ranks, minlength=table))) if table else None
+        sets = np.zeros((len(ranks) + 1, -(-len(ranks) // 64)), dtype=np.uint64)
+        sets[np.arange(1, len(sets)), order // 64] = np.uint64(1) << (order % 64).astype(np.uint64)
+        self.sets = np.bitwise_or.accumulate(sets, axis=0)
+
+    def below(self, ranks: Any) -> Any:
+        """The sets of the rows below some ranks, uint64 ``(R, ⌈M / 64⌉)``."""
+        return self.sets.take(self.ranks.searchsorted(ranks) if self.n_below is None else self.n_below[ranks], 0)
+
+
+def _shared(sets: Sequence[_Prefixes], ranges: Sequence[tuple[Any, Any]]) -> Any:
+    """How many rows of a block are in the ranges of all coordinates, of each of R rows."""
+    within: Any = None
+    for prefixes, (low, high) in zip(sets, ranges):
+        in_range = prefixes.below(low) ^ prefixes.below(high)
+        within = in_range if within is None else within & in_range
+    return _ones(within)
 
 
 def _ones(sets: Any) -> Any:
