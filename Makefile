@@ -45,11 +45,13 @@ $(STAMP): pyproject.toml constraints.txt | $(BIN)/python
 
 # In a folder of its own, since torchmetrics breaks beside a torchvision that was not built for the torch at hand.
 $(VENV)/vision: constraints.txt | $(BIN)/python
+	rm -rf $@
 	$(PIP) --no-deps --target $@ timm torchvision
 
 # The libraries of three loggers, and of what these import what the suite lacks, in a folder of their own that only the
 # tests of these loggers put on their path: with all their requirements they bring an older Pillow, boto3 and a web server.
 $(VENV)/loggers: constraints.txt | $(BIN)/python
+	rm -rf $@
 	$(PIP) --no-deps --target $@ trackio brotli gradio-client python-multipart orjson \
 		litlogger lightning-sdk blake3 backoff six \
 		"aim; python_version < '3.13'" "aimrocks; python_version < '3.13'" RestrictedPython pytz websockets
@@ -66,6 +68,7 @@ truth: $(STAMP) ## put every estimator beside the truth and write docs/truth.md 
 
 # The estimators of other packages, and what these import, in a folder of their own: none brings another torch.
 $(VENV)/peers: $(STAMP)
+	rm -rf $@
 	$(INSTALL) --no-deps --target $@ infomeasure numba llvmlite sparse ennemi soft-entropy \
 		torch-mist hydra-core omegaconf 'antlr4-python3-runtime==4.9.*' pyro-ppl pyro-api opt_einsum mpld3
 
