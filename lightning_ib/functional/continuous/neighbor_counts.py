@@ -16,7 +16,7 @@ from torch import Tensor
 # How many rows a set holds at most, and for how many rows one operation counts: the sets of a coordinate take 128 kB.
 _TOGETHER = 1024
 
-# What share of the rows, one in so many, must touch a block for a table of all ranks to take less time than a search.
+# A block that more than N / 8 rows touch is worth a table of all N ranks; the ranks of others are searched for.
 _FEW = 8
 
 
@@ -103,11 +103,11 @@ def count(ranges: Sequence[Any], chosen: Tensor | None = None) -> Tensor:
 
 
 class _Prefixes:
-    """The rows of a block as sets of bits, in the order of one coordinate: the first 0 … M of them.
+    """The rows of a block as sets of bits, in the order of one coordinate: of the first 0 … M of them.
 
     Args:
         ranks: of the rows of the block in that coordinate, int32 ``(M,)``; the bit of a row is its place here.
-        table: the number N of ranks, to keep for each how many of the block are below it; 0 to look for them.
+        table: the number N of all ranks, to keep how many of the block are below each; 0 to search for that number.
     """
 
     def __init__(self, ranks: Any, table: int) -> None:

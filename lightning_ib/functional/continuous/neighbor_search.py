@@ -75,7 +75,7 @@ def neighborhoods(parts: Sequence[Tensor], subsets: Sequence[Subset], k: int, *,
         reaches = (below(radii), radii) if wide else (below(radii),)
         ranges = [neighbor_counts.rank_ranges(part, *reaches) for part in parts]
         for of in {*subsets, *wide} - {every}:
-            shorter, *longer = ([ranked for i in of for ranked in ranges[i][reach]] for reach in range(len(reaches)))
+            shorter, *longer = ([ranked for i in of for ranked in ranges[i][which]] for which in range(len(reaches)))
             if of in wide:
                 nearer[of], within[of] = neighbor_counts.count_nearer_and_within(shorter, *longer)
             else:
@@ -83,7 +83,7 @@ def neighborhoods(parts: Sequence[Tensor], subsets: Sequence[Subset], k: int, *,
         if wide:
             nearer[every] = (distances < radii.unsqueeze(1)).sum(1)
             tied = torch.stack([within[of] > nearer[of] + 1 for of in wide - {every}]).any(0)
-            within[every] = neighbor_counts.count([ranked for of in ranges for ranked in of[1]], tied)
+            within[every] = neighbor_counts.count([ranked for _, longer in ranges for ranked in longer], tied)
     else:
         for block, to in _distances(parts):
             radii[block] = radius = _kth(_farthest(to), k)
