@@ -11,7 +11,9 @@ import io
 import logging
 import math
 import sys
+import tempfile
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache, partial
 from importlib import metadata, util
@@ -143,12 +145,24 @@ def npeet(name: str, *variables: Tensor, **arguments: Any) -> float:
     return float(function(NPEET, name)(*(v.reshape(len(v), -1).numpy() for v in variables), **arguments))
 
 
+@contextlib.contextmanager
+def own_temporary_folder() -> Iterator[None]:
+    """Temporary files of a call, apart from those of calls beside it: torch-mist names its weights alike in all."""
+    before = tempfile.tempdir
+    with tempfile.TemporaryDirectory() as folder:
+        tempfile.tempdir = folder
+        try:
+            yield
+        finally:
+            tempfile.tempdir = before
+
+
 def torch_mist(estimator: str, negatives: int, x: Tensor, y: Tensor) -> float:
     """A joint critic at the budget of ours: trained on one half of the rows, read on the other."""
     x, y = (((v - v.mean(0)) / v.std(0)).float() for v in (x, y))
     half, most = len(x) // 2, len(x) // 8
     parts = [{"x": x[rows], "y": y[rows]} for rows in (slice(most, half), slice(most), slice(half, None))]
-    with contextlib.redirect_stdout(io.StringIO()):
+    with own_temporary_folder(), contextlib.redirect_stdout(io.StringIO()):
         value = function(TORCH_MIST, "estimate_mi")(
             parts[0],
             estimator=estimator,

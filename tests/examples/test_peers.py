@@ -4,8 +4,10 @@ import importlib.util
 import math
 import os
 import sys
+import tempfile
 import time
 import types
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -22,7 +24,7 @@ import runs
 import tables
 from cases import CASES, Case
 from estimators import ESTIMATORS, Estimator
-from peer_estimators import ENNEMI, NPEET, PEERS, SKLEARN, Package, Peer
+from peer_estimators import ENNEMI, NPEET, PEERS, SKLEARN, Package, Peer, own_temporary_folder
 from records import ordered, read
 
 from lightning_ib.functional import conditional_mutual_information
@@ -47,6 +49,18 @@ def test_counting_takes_a_third_variable(correction):
     assert estimate(x, y, z) == pytest.approx(expected, abs=1e-12)
     assert runs.measure("exclusive or of bits", "plug_in", 1000, 1).mean == pytest.approx(1, abs=0.01)
     assert runs.measure("exclusive or of bits", "plug_in", 1000, 1).dims == "1+1+1"
+
+
+def test_calls_beside_each_other_do_not_read_each_others_temporary_files():
+    before = tempfile.gettempdir()
+    with own_temporary_folder():
+        first = Path(tempfile.gettempdir())
+        (first / "weights").touch()
+        with own_temporary_folder():
+            assert not (Path(tempfile.gettempdir()) / "weights").exists()
+        assert Path(tempfile.gettempdir()) == first
+    assert tempfile.gettempdir() == before
+    assert not first.exists()
 
 
 def test_an_estimator_fits_kinds_symbols_and_coordinates():
