@@ -241,10 +241,9 @@ def _peers() -> dict[str, Peer]:
 
     how = {"symbols": ("",), "limits": SLOW}
     add("npeet_mi", "KSG 1", NPEET, NEIGHBORS, partial(npeet, "mi"), "`mi(k=3)`", **how)
-    few: dict[str, Any] = {"limits": ((0, 3), (10_000, 0))}
     for name, k, alpha, coordinates in (("npeet_lnc", 3, 0.25, "one"), ("npeet_lnc_30", 30, 0.001, "several")):
         call, called = partial(npeet, "mi", k=k, alpha=alpha), f"`mi(k={k}, alpha={alpha})`"
-        add(name, f"KSG with LNC, k = {k}", NPEET, REAL, call, called, coordinates=coordinates, **few)
+        add(name, f"KSG with LNC, k = {k}", NPEET, REAL, call, called, coordinates=coordinates, limits=SLOW)
     add("npeet_micd", "labeled kNN", NPEET, ("labeled",), partial(npeet, "micd"), "`micd(k=3)`", limits=SLOW)
     add("npeet_midd", "counts", NPEET, ("discrete",), partial(npeet, "midd"), "`midd`")
     add("npeet_cmidd", "counts given Z", NPEET, ("conditional",), partial(npeet, "cmidd"), "`cmidd`", symbols=("xyz",))
