@@ -13,6 +13,8 @@ DOCS := $(VENV)/.docs
 STAMP := $(VENV)/.installed
 # One more than two cores have: some tests wait for programs that they start.
 WORKERS ?= 3
+# Whatever the environment says, compiled modules are kept: dozens of programs that tests start would compile them anew.
+export PYTHONDONTWRITEBYTECODE :=
 DISCRETIZATION ?= cells
 EPOCHS ?= 10
 # Some of those of tests/matrix.sh; all of them where it is empty.
@@ -76,8 +78,7 @@ peers: $(VENV)/peers ## put estimators of other packages beside the truth and wr
 	PYTHONPATH=$(VENV)/peers $(BIN)/python benchmarks/peers.py --jobs $(WORKERS) $(if $(NPEET),--npeet '$(NPEET)')
 	$(BIN)/python benchmarks/truth.py --docs docs/truth.md
 
-# Whatever the environment says, compiled modules are kept: dozens of programs that tests start would compile them anew.
-PYTEST := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS)
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS)
 
 test: $(STAMP) $(VENV)/vision $(VENV)/loggers ## run the suite: all tests but the slow ones
 	$(PYTEST) -m 'not slow'
