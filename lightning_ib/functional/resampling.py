@@ -50,7 +50,8 @@ class Pointwise(NamedTuple):
         n_samples: N; 0 where it is M.
         fitted: the rise of the estimate from parameters that were fitted to the samples, in nats: half their number
             over N. It inflates the variance of the influences by twice itself, and adds a scatter of second order.
-        simulated: the variance that simulated samples add, in nats².
+        added: the variance beside that of the influences, in nats²: of simulated samples, or of directions that were
+            learned.
     """
 
     nats: float
@@ -58,7 +59,7 @@ class Pointwise(NamedTuple):
     positions: Tensor | None = None
     n_samples: int = 0
     fitted: float = 0.0
-    simulated: float = 0.0
+    added: float = 0.0
 
     def standard_error(self, clusters: Tensor | None = None, *, unit: Unit = "bits") -> float:
         r"""The standard error of the estimate, in ``unit``.
@@ -79,7 +80,7 @@ class Pointwise(NamedTuple):
         variance = standard_error_of_mean(self.influence, clusters, n_samples=n) ** 2
         if self.fitted > 0:
             variance = max(variance - 2 * self.fitted / n, 0.0) + self.fitted / n  # NaN, being first, stays
-        return in_unit(math.sqrt(variance + self.simulated), unit)
+        return in_unit(math.sqrt(variance + self.added), unit)
 
 
 def standard_error_of_mean(values: Tensor, clusters: Tensor | None = None, *, n_samples: int | None = None) -> float:

@@ -93,7 +93,7 @@ def pointwise_ksg_corrected(x: Tensor, y: Tensor, *, k: int = 3, simulations: in
         bias.append(known - mutual_information_ksg(*normals, k=k, unit="nats"))
     uncorrected, mean = pointwise_ksg(x, y, k=k), math.fsum(bias) / simulations
     scatter = math.fsum((one - mean) ** 2 for one in bias) / (simulations - 1) / simulations
-    return uncorrected._replace(nats=uncorrected.nats + mean, simulated=scatter)
+    return uncorrected._replace(nats=uncorrected.nats + mean, added=scatter)
 
 
 def _shrunk(x: Tensor, y: Tensor, information: float) -> Tensor:

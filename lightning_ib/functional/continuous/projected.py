@@ -32,7 +32,7 @@ from lightning_ib.functional.checks import (
 )
 from lightning_ib.functional.continuous.copula import normal_scores, standardized
 from lightning_ib.functional.continuous.neighbors import check_varies, far_apart, pointwise_mixed
-from lightning_ib.functional.resampling import Pointwise
+from lightning_ib.functional.resampling import Pointwise, standard_error_of_mean
 from lightning_ib.functional.variational.dealing import by_first_appearance, checked_groups, dealt_whole
 
 # The numbers of pairs of directions that are tried; and how many are read where samples are too few for trials, of real
@@ -163,8 +163,7 @@ def pointwise_projected(
 ) -> Pointwise:
     """The estimate of :func:`mutual_information_projected` and the part of each judged sample in it.
 
-    The standard error leaves out how the directions scatter: it is 0.5 to 0.9 of the scatter over repetitions, and less
-    where it is uncertain which ones to read.
+    How the directions scatter is seen in the difference of the halves, where that exceeds what their samples explain.
     """
     seed = checked_integer(seed, "seed")
     pairs = None if pairs is None else checked_integer(pairs, "pairs", at_least=1)
@@ -192,7 +191,18 @@ def pointwise_projected(
                     best, most = reading, nats
         halves.append(read(judged, *best.rows(learned, judged, independent(judged)), k))
     nats = sum(len(of.influence) / n * of.nats for of in halves)
-    return Pointwise(nats, torch.cat([of.influence for of in halves]), torch.cat(rows), len(views[0].x))
+    influence, numbers = torch.cat([of.influence for of in halves]), torch.cat(rows)
+    return Pointwise(nats, influence, numbers, len(views[0].x), added=_scatter_of_directions(halves, rows, groups))
+
+
+def _scatter_of_directions(halves: list[Pointwise], rows: list[Tensor], groups: Tensor | None) -> float:
+    """The variance of the mean of two halves beyond that of their samples, in nats²: by their difference, or 0."""
+    within = [
+        standard_error_of_mean(of.influence, None if groups is None else groups[judged.to(groups.device)]) ** 2
+        for of, judged in zip(halves, rows)
+    ]
+    excess = (halves[0].nats - halves[1].nats) ** 2 - sum(within)
+    return excess / 4 if excess > 0 else 0.0  # NaN, of a single group, is none
 
 
 def _readings(
