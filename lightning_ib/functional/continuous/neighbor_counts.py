@@ -115,7 +115,10 @@ class _Prefixes:
 
         order = np.argsort(ranks)
         self.ranks = ranks[order]
-        self.n_below = np.append(0, np.cumsum(np.bincount(ranks, minlength=table))) if table else None
+        self.n_below = None
+        if table:
+            self.n_below = np.zeros(table + 1, dtype=np.int16)  # a block has no more rows than that
+            np.cumsum(np.bincount(ranks, minlength=table), out=self.n_below[1:])
         sets = np.zeros((len(ranks) + 1, -(-len(ranks) // 64)), dtype=np.uint64)
         sets[np.arange(1, len(sets)), order // 64] = np.uint64(1) << (order % 64).astype(np.uint64)
         self.sets = np.bitwise_or.accumulate(sets, axis=0)
