@@ -24,9 +24,6 @@ from lightning_ib.functional.discrete.multiplicities import counts_of_counts, pl
 # The rounding that a few correctly rounded entropies can leave of an information that is zero.
 _ROUNDING = 1e-12
 
-# At most so many ids show that all of them span too wide a range for a table.
-_LOOKED_AT = 64
-
 
 class Symbols(NamedTuple):
     """A variable whose ids were numbered, ready for joint counting.
@@ -227,11 +224,10 @@ def _frequencies(ids: Tensor) -> Tensor:
     Ids of a wide range are sorted, on the host by NumPy, whose sort of integers uses vector instructions; a count is
     the distance between two places where the sorted ids change.
     """
-    low, high = _bounds(ids[:: 1 + len(ids) // _LOOKED_AT])
-    if high - low < len(ids):  # where these few ids differ by more, so do all
+    if abs(int(ids[0]) - int(ids[-1])) < len(ids):  # where these two ids differ by more, all span too wide a range
         low, high = _bounds(ids)
-    if high - low < len(ids):
-        return torch.bincount(ids.long() - low)
+        if high - low < len(ids):
+            return torch.bincount(ids.long() - low)
     if ids.device.type == "cpu" and numpy_reads_tensors():
         import numpy as np
 
