@@ -188,7 +188,7 @@ def soft_entropy(x: Tensor, y: Tensor) -> float:
 COUNTED: tuple[Kind, ...] = ("discrete", "conditional")
 NEIGHBORS: tuple[Kind, ...] = ("continuous", "mixed", "conditional")
 SLOW = ((5000, 3),)
-TRAINED = ((0, 3), (10_000, 0))
+TRAINED = ((0, 3),)
 
 APPROACHES = {
     "discrete": "plug-in",
