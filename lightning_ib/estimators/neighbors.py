@@ -102,8 +102,8 @@ class Projected(Estimator):
 
     They are learned on one half of the rows and read on the other: linear discriminants for class labels, canonical
     pairs for real-valued targets. A lower bound up to the error of the neighbors; see
-    :func:`~lightning_ib.functional.mutual_information_projected` for what it cannot see. How the directions scatter
-    enters the standard error by the difference of the halves. Tokens of one sequence stay in one half.
+    :func:`~lightning_ib.functional.mutual_information_projected` for what it cannot see. Its standard error is at
+    least half the difference of the halves, where directions were read. Tokens of one sequence stay in one half.
 
     Args:
         pairs: the largest number of directions; by default chosen from 2, 4, 8, 16 and all coordinates.

@@ -64,11 +64,11 @@ class Pointwise(NamedTuple):
     def standard_error(self, clusters: Tensor | None = None, *, unit: Unit = "bits") -> float:
         r"""The standard error of the estimate, in ``unit``.
 
-        .. math:: \mathrm{SE}^2 = \max\Big(0, s^2 - \frac{2 f}{N}\Big) + \frac{f}{N}
+        .. math:: \mathrm{SE}^2 = \max\Big(0, s^2 - \frac{2 f}{N}\Big) + \frac{f}{N} + a
 
-        with s from :func:`standard_error_of_mean` and f the rise by fitting. At independence under a model with ν
-        parameters 2 N I is a χ² of ν degrees of freedom (Wilks 1938) and f = ν/2N: the first term is 0, and the second
-        is the variance ν/2N² of this I.
+        with s from :func:`standard_error_of_mean`, f the rise by fitting and a the variance that is added. At
+        independence under a model with ν parameters 2 N I is a χ² of ν degrees of freedom (Wilks 1938) and f = ν/2N:
+        the first term is 0, and the second is the variance ν/2N² of this I.
 
         Args:
             clusters: int64 ``(N,)``, the cluster of each sample; ``None`` where the samples are independent.

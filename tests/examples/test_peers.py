@@ -51,7 +51,7 @@ def test_counting_takes_a_third_variable(correction):
     assert runs.measure("exclusive or of bits", "plug_in", 1000, 1).dims == "1+1+1"
 
 
-def test_calls_beside_each_other_do_not_read_each_others_temporary_files():
+def test_temporary_files_have_a_folder_of_their_own():
     before = tempfile.gettempdir()
     with own_temporary_folder():
         first = Path(tempfile.gettempdir())

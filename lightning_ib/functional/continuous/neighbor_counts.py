@@ -117,7 +117,7 @@ class _Prefixes:
         self.ranks = ranks[order]
         self.n_below = None
         if table:
-            self.n_below = np.zeros(table + 1, dtype=np.int16)  # a block has no more rows than that
+            self.n_below = np.zeros(table + 1, dtype=np.int16)  # numbers up to _TOGETHER
             np.cumsum(np.bincount(ranks, minlength=table), out=self.n_below[1:])
         sets = np.zeros((len(ranks) + 1, -(-len(ranks) // 64)), dtype=np.uint64)
         sets[np.arange(1, len(sets)), order // 64] = np.uint64(1) << (order % 64).astype(np.uint64)

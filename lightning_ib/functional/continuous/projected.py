@@ -14,7 +14,7 @@ with directions from another quarter. Both quarters belong to the half that dire
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import torch
@@ -163,7 +163,7 @@ def pointwise_projected(
 ) -> Pointwise:
     """The estimate of :func:`mutual_information_projected` and the part of each judged sample in it.
 
-    How the directions scatter is seen in the difference of the halves, where that exceeds what their samples explain.
+    Where directions were read, the standard error is at least half the difference of the two halves.
     """
     seed = checked_integer(seed, "seed")
     pairs = None if pairs is None else checked_integer(pairs, "pairs", at_least=1)
@@ -180,7 +180,7 @@ def pointwise_projected(
         return len(judged if groups is None else groups[judged.to(groups.device)].unique())
 
     untried = _UNTRIED if labels is None else _UNTRIED_OF_LABELS
-    halves, n = [], sum(map(len, rows))
+    halves, in_directions, n = [], False, sum(map(len, rows))
     for learned, judged in (rows[::-1], rows):
         best, most = _Reading(views[0], pairs or untried), -math.inf
         first, second = _quarters(learned, groups, seed)
@@ -189,20 +189,31 @@ def pointwise_projected(
             for reading, u, v in _readings(views, pairs, first, second, independent(second)):
                 if (nats := read(second, u, v, nearest).nats) > most:
                     best, most = reading, nats
+        in_directions |= best.pairs > 0
         halves.append(read(judged, *best.rows(learned, judged, independent(judged)), k))
     nats = sum(len(of.influence) / n * of.nats for of in halves)
-    influence, numbers = torch.cat([of.influence for of in halves]), torch.cat(rows)
-    return Pointwise(nats, influence, numbers, len(views[0].x), added=_scatter_of_directions(halves, rows, groups))
+    influence = torch.cat([of.influence - of.influence.mean() + of.nats for of in halves])  # each is up to a constant
+    added = scatter_of_halves(halves, rows, groups) if in_directions else 0.0
+    return Pointwise(nats, influence, torch.cat(rows), len(views[0].x), added=added)
 
 
-def _scatter_of_directions(halves: list[Pointwise], rows: list[Tensor], groups: Tensor | None) -> float:
-    """The variance of the mean of two halves beyond that of their samples, in nats²: by their difference, or 0."""
+def scatter_of_halves(halves: Sequence[Pointwise], rows: Sequence[Tensor], groups: Tensor | None = None) -> float:
+    """The variance of the mean of two halves beyond that of their samples, in nats², by their difference.
+
+    Args:
+        halves: the estimate of each.
+        rows: the row numbers of each, as long as its influence.
+        groups: which samples depend on each other, see :func:`mutual_information_projected`.
+
+    Returns:
+        The variance; 0 where the samples explain the difference, and where a half is a single group.
+    """
     within = [
         standard_error_of_mean(of.influence, None if groups is None else groups[judged.to(groups.device)]) ** 2
         for of, judged in zip(halves, rows)
     ]
     excess = (halves[0].nats - halves[1].nats) ** 2 - sum(within)
-    return excess / 4 if excess > 0 else 0.0  # NaN, of a single group, is none
+    return excess / 4 if excess > 0 else 0.0  # NaN, of a single group, is not
 
 
 def _readings(

@@ -1,6 +1,7 @@
 """The standard errors that estimators give: beside repetition, under other orders and names, and where they are NaN."""
 
 import math
+import statistics
 
 import matplotlib.colors
 import pytest
@@ -24,6 +25,8 @@ from lightning_ib.estimators import (
 )
 from lightning_ib.estimators.base import one_hot
 from lightning_ib.functional import critic_information, mutual_information_projected
+from lightning_ib.functional.continuous.projected import pointwise_projected, scatter_of_halves
+from lightning_ib.functional.resampling import Pointwise
 from lightning_ib.plot.estimates import plot_estimates
 from lightning_ib.records import measurement_from_json, measurement_to_json
 from lightning_ib.records.record import STANDARD_ERRORS
@@ -71,15 +74,54 @@ def test_of_real_targets_it_holds_against_repetition(estimator):
 
 
 def test_where_directions_are_uncertain_it_holds_against_repetition():
-    """Clusters of two variables that overlap in many dimensions: the samples alone explain half of the scatter."""
+    """Clusters of two variables that overlap in many dimensions: samples alone explain about half of the scatter."""
     centers = torch.nn.functional.normalize(torch.randn(2, 10, 16, generator=torch.Generator().manual_seed(0)), dim=2)
-    found = []
+    values, errors, of_samples = [], [], []
     for seed in range(20):
         generator = torch.Generator().manual_seed(seed)
-        cluster = torch.randint(10, (500,), generator=generator)
-        t, y = 2 * centers[:, cluster] + torch.randn(2, 500, 16, generator=generator)
-        found.append(Projected().estimate(Rows(t, y), {}, "bits"))
-    assert 0.6 < over_scatter(found, "I_TY") < 1.6
+        cluster = torch.randint(10, (1000,), generator=generator)
+        found = pointwise_projected(*2 * centers[:, cluster] + torch.randn(2, 1000, 16, generator=generator))
+        values.append(found.nats)
+        errors.append(found.standard_error(unit="nats"))
+        of_samples.append(found._replace(added=0.0).standard_error(unit="nats"))
+    scatter = statistics.stdev(values)
+    assert 0.6 < statistics.fmean(errors) / scatter < 1.6
+    assert statistics.fmean(of_samples) / scatter < 0.55
+
+
+@pytest.mark.parametrize(
+    ("values", "spread", "groups", "expected"),
+    [
+        ((0.5, 0.3), 0.0, None, 0.01),
+        ((0.5, 0.3), 0.1, None, 0.01 - 0.1**2 / 3 / 2),  # the variance of each half: 0.1² · 4/3 / 4
+        ((0.5, 0.5), 0.1, None, 0.0),
+        ((0.5, 0.45), 0.1, None, 0.0),
+        ((0.5, 0.3), 0.1, [0, 1, 0, 1, 2, 3, 2, 3], 0.01 - 0.1**2 / 2),  # of two groups: 0.1²
+        ((0.5, 0.3), 0.1, [0, 0, 0, 0, 2, 3, 2, 3], 0.0),
+    ],
+)
+def test_the_difference_of_halves_is_added_as_far_as_samples_do_not_explain_it(values, spread, groups, expected):
+    influence = spread * torch.tensor([1.0, -1.0, 1.0, -1.0], dtype=torch.float64)
+    halves = [Pointwise(value, influence) for value in values]
+    groups = None if groups is None else torch.tensor(groups)
+    found = scatter_of_halves(halves, torch.arange(8).view(2, 4), groups)
+    assert found == pytest.approx(expected, abs=1e-12)
+
+
+def test_halves_that_read_coordinates_as_they_are_add_nothing():
+    for seed in range(4):
+        x, noise = normal(500, seed=seed), normal(500, seed=seed + 4)
+        assert pointwise_projected(x, x + 0.1 * noise).added == 0
+
+
+@pytest.mark.parametrize("n_sequences", [3, 5])
+def test_halves_of_different_sizes_hold_against_repetition(n_sequences):
+    """The parts of samples in an estimate are up to a constant, which differs between halves of different sizes."""
+    found = []
+    for seed in range(20):
+        rows = sample(60 * n_sequences, seed, labeled=True)
+        found.append(Projected().estimate(rows._replace(sequence=torch.arange(len(rows.t)) // 60), {}, "bits"))
+    assert 0.4 < over_scatter(found, "I_TY") < 1.6
 
 
 @pytest.mark.parametrize(

@@ -85,6 +85,7 @@ def test_half_of_a_projection_holds_whole_groups_and_the_error_is_by_them():
     assert not set(groups[first].tolist()) & set(groups[found.positions[len(first) :]].tolist())
     of_samples = found._replace(added=0.0)
     assert of_samples.standard_error(groups) > 1.3 * of_samples.standard_error()
+    assert found.standard_error(groups) >= of_samples.standard_error(groups)
     assert found.nats == pointwise_projected(x, y, groups=3 * groups - 7).nats
 
 
