@@ -232,9 +232,11 @@ def _frequencies(ids: Tensor) -> Tensor:
         import numpy as np
 
         ordered = np.sort(ids.numpy())
-        ends = np.append(np.flatnonzero(ordered[1:] != ordered[:-1]) + 1, len(ordered))
-        ends[1:] -= ends[:-1].copy()
-        return torch.from_numpy(ends)
+        last = np.flatnonzero(ordered[1:] != ordered[:-1])  # of each symbol but the greatest: one at least
+        found = np.empty(len(last) + 1, dtype=np.int64)
+        found[0], found[-1] = last[0] + 1, len(ordered) - 1 - last[-1]
+        np.subtract(last[1:], last[:-1], out=found[1:-1])
+        return torch.from_numpy(found)
     counts: Tensor = torch.unique_consecutive(ids.sort().values, return_counts=True)[1]
     return counts
 

@@ -38,6 +38,8 @@ def counts_of_counts(counts: Tensor) -> dict[int, int]:
         raise ValueError(f"counts must be 0 or more, got {least}: give how often each symbol was seen.")
     if most == 0:
         raise ValueError("an entropy needs at least one sample, got counts that add up to none.")
+    if least == most:
+        return {most: counts.numel()}
     if most < counts.numel():  # a table takes less time than sorting
         table = torch.bincount(counts.flatten())
         if most < _SHORT:
