@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from lightning_ib.functional.checks import AS_Y, Unit, checked_labels, checked_pair, checked_rows, checked_unit, in_unit
+from lightning_ib.functional.checks import (
+    AS_Y,
+    Unit,
+    checked_labels,
+    checked_pair,
+    checked_rows,
+    checked_unit,
+    in_unit,
+    numpy_reads_tensors,
+)
 from lightning_ib.functional.resampling import Pointwise, spread_rows
 
 # The share of a coordinate's variance that others must leave unexplained: below it is rounding.
@@ -231,11 +241,8 @@ def _names(name: str, rows: Tensor) -> list[str]:
 
 def normal_scores(rows: Tensor) -> Tensor:
     """The quantiles of the standard normal at the ranks of every coordinate, float64, shape ``(D, N)``."""
-    n, keys = len(rows), _sort_keys(rows.t().contiguous())
-    if n >= _SORTED_BY_DIGITS and keys.device.type == "cpu":
-        ordered, order = (torch.stack(parts) for parts in zip(*[row.sort() for row in keys]))
-    else:
-        ordered, order = keys.sort(dim=1)
+    n = len(rows)
+    ordered, order = _in_order(_sort_keys(rows.t().contiguous()))
     changes = ordered[:, 1:] != ordered[:, :-1]
     if changes.all():
         rank = torch.arange(1, n + 1, dtype=torch.float64, device=rows.device)
@@ -246,6 +253,24 @@ def normal_scores(rows: Tensor) -> Tensor:
         rank = (2 * (starts % n) + lengths + 1).double() / 2
         sorted_scores = torch.special.ndtri(rank / (n + 1)).repeat_interleave(lengths).view_as(order)
     return torch.empty(order.shape, dtype=torch.float64, device=rows.device).scatter_(1, order, sorted_scores)
+
+
+def _in_order(keys: Tensor) -> tuple[Tensor, Tensor]:
+    """Every row of integers in ascending order, and where each was; equal ones in any order."""
+    if keys.device.type == "cpu" and numpy_sorts_faster():
+        order = torch.from_numpy(keys.numpy().argsort(axis=1))
+        return keys.gather(1, order), order
+    if keys.device.type == "cpu" and keys.shape[1] >= _SORTED_BY_DIGITS:
+        ordered, order = (torch.stack(parts) for parts in zip(*[row.sort() for row in keys]))
+        return ordered, order
+    ordered, order = keys.sort(dim=1)
+    return ordered, order
+
+
+@functools.cache
+def numpy_sorts_faster() -> bool:
+    """Whether NumPy sorts with vectors of 512 bits, which this processor has: in a third of the time."""
+    return torch.backends.cpu.get_cpu_capability() == "AVX512" and numpy_reads_tensors()
 
 
 def standardized(rows: Tensor) -> Tensor:

@@ -73,6 +73,17 @@ def test_the_scores_are_those_of_the_mean_ranks(n, dtype):
         np.testing.assert_allclose(copula.normal_scores(rows).T, reference_scores(rows), atol=1e-12, rtol=1e-12)
 
 
+@pytest.mark.parametrize("n", [50, 40_000])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_scores_are_the_same_whoever_sorts(monkeypatch, n, dtype):
+    rows = torch.cat((normal(n, 2), normal(n, 2, seed=1).round()), dim=1).to(dtype)
+    scores = []
+    for by_numpy in (True, False):
+        monkeypatch.setattr(copula, "numpy_sorts_faster", lambda by_numpy=by_numpy: by_numpy)
+        scores.append(copula.normal_scores(rows))
+    assert torch.equal(*scores)
+
+
 def test_equal_values_share_their_mean_rank():
     x = (2 * normal(200, 2)).round()
     y = normal(200, seed=1) + x[:, 0]
