@@ -67,7 +67,7 @@ def symbols(ids: Tensor) -> Symbols:
     ids = checked_ids(ids)
     low, high = _bounds(ids)
     if high - low < len(ids):  # class labels, as a rule
-        return _numbered(ids.long() - low, high - low + 1)
+        return _numbered(*_from_zero(ids, low, high))
     _, numbers, counts = torch.unique(ids, return_inverse=True, return_counts=True)
     return Symbols(numbers, counts)
 
@@ -75,6 +75,13 @@ def symbols(ids: Tensor) -> Symbols:
 def _bounds(ids: Tensor) -> tuple[int, int]:
     low, high = (int(bound) for bound in ids.aminmax()) if ids.dtype != torch.bool else (0, 1)
     return low, high
+
+
+def _from_zero(ids: Tensor, low: int, high: int) -> tuple[Tensor, int]:
+    """Values of at least 0 for ids in low … high, in the same order, and a number above all of them."""
+    if low >= 0 and high < len(ids):  # as they are, which saves a copy
+        return ids.long(), high + 1
+    return ids.long() - low, high - low + 1
 
 
 def _numbered(values: Tensor, possible: int) -> Symbols:
@@ -227,7 +234,7 @@ def _frequencies(ids: Tensor) -> Tensor:
     if abs(int(ids[0]) - int(ids[-1])) < len(ids):  # where these two ids differ by more, all span too wide a range
         low, high = _bounds(ids)
         if high - low < len(ids):
-            return torch.bincount(ids.long() - low)
+            return torch.bincount(_from_zero(ids, low, high)[0])
     if ids.device.type == "cpu" and numpy_reads_tensors():
         import numpy as np
 
