@@ -50,8 +50,8 @@ class Pointwise(NamedTuple):
         n_samples: N; 0 where it is M.
         fitted: the rise of the estimate from parameters that were fitted to the samples, in nats: half their number
             over N. It inflates the variance of the influences by twice itself, and adds a scatter of second order.
-        added: the variance beside that of the influences, in nats²: of simulated samples, or of directions that were
-            learned.
+        added: the variance beside that of the influences, in nats²: of simulated samples, or of
+            two halves that differ by more than their samples explain.
     """
 
     nats: float
